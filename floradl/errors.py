@@ -1,0 +1,114 @@
+"""Everything that can go wrong, as one tree.
+
+    FloradlError
+    ├── ConfigError           the configuration, the command line or the machine's set-up is wrong (exit 2)
+    ├── LockedError           another process holds the state folder (exit 5)
+    ├── JobError              a job file cannot be taken: it is refused whole
+    ├── PassingError          trouble that may pass: try again, not before `retry_after`
+    │   └── ExpiredUrlError   the output's URL ran out: ask FLORA for the run again
+    ├── PermanentError        this run or output cannot be had; trying again changes nothing
+    └── PausedError           nothing can go on until something outside is mended
+
+The one who detects trouble says which of these it is; one layer above, `pipeline`, decides what
+follows. Messages are for a person: what happened, where, what to do. None carries a key or a URL query.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Why a run or an output failed, as sidecars and `status` say it. A closed list that only grows."""
+
+    # FLORA says so of a run that failed there
+    PROVIDER_ERROR = "provider_error"
+    MODEL_TIMEOUT = "model_timeout"
+    SAFETY_BLOCKED = "safety_blocked"
+    INPUT_UNREACHABLE = "input_unreachable"
+    INTERNAL_ERROR = "internal_error"
+    RUN_FAILED = "run_failed"  # failed at FLORA for a reason that this version does not know
+    # the run could not be retrieved
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"
+    BAD_REQUEST = "bad_request"
+    BAD_ANSWER = "bad_answer"
+    GAVE_UP = "gave_up"
+    NO_OUTPUTS = "no_outputs"  # none of its outputs could be had
+    # an output could not be had
+    BAD_URL = "bad_url"
+    HOST_REFUSED = "host_refused"
+    HTTP_ERROR = "http_error"
+    EXPIRED = "expired"
+    TOO_LARGE = "too_large"
+    NOT_MEDIA = "not_media"
+    DAMAGED = "damaged"
+    NETWORK = "network"
+
+
+class PauseReason(StrEnum):
+    """Why the whole daemon waits, as `status --json` says it in `paused.reason`."""
+
+    KEY_REFUSED = "key_refused"
+    CREDITS = "credits"
+    DISK_FULL = "disk_full"
+    LIBRARY_MISSING = "library_missing"
+    LIBRARY_READ_ONLY = "library_read_only"
+
+
+class FloradlError(Exception):
+    """The root. `str(error)` is a message for a person."""
+
+
+class ConfigError(FloradlError):
+    """The configuration or the command line is wrong; nothing was started."""
+
+
+class LockedError(FloradlError):
+    """Another process works with this state folder; the message says which."""
+
+
+class JobError(FloradlError):
+    """A job file cannot be taken.
+
+    `line` is 1-based where the fault has a place, and `key` names the YAML or JSON key.
+    """
+
+    def __init__(self, message: str, *, line: int | None = None, key: str | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+        self.key = key
+
+
+class PassingError(FloradlError):
+    """Trouble that may pass by itself. `retry_after` is in seconds, where the other side named a time."""
+
+    def __init__(
+        self, message: str, code: ErrorCode = ErrorCode.NETWORK, *, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after = retry_after
+
+
+class ExpiredUrlError(PassingError):
+    """A signed URL ran out (GCS answers 400, S3 403): FLORA gives a fresh one for the asking."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ErrorCode.EXPIRED)
+
+
+class PermanentError(FloradlError):
+    """A run or an output that cannot be had."""
+
+    def __init__(self, message: str, code: ErrorCode) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class PausedError(FloradlError):
+    """Nothing can go on: the reason concerns every run, and lifts once it is mended outside."""
+
+    def __init__(self, message: str, reason: PauseReason) -> None:
+        super().__init__(message)
+        self.reason = reason

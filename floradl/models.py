@@ -1,0 +1,235 @@
+"""The values that flow from room to room. All are frozen; a change is a copy (`msgspec.structs.replace`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct, field
+
+from floradl.errors import ErrorCode
+
+_RUN_ID = re.compile(r"run_[^\s/\\?#\x00-\x1f\x7f]{1,250}")
+_TECHNIQUE = re.compile(r"[^\s/\\?#\x00-\x1f\x7f]{1,250}")
+
+
+class Reference(Struct, frozen=True):
+    """What a user calls a run. The run id alone is the identity, case-sensitive."""
+
+    run_id: str
+    technique: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.technique}/{self.run_id}" if self.technique else self.run_id
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Read `TECHNIQUE/RUN_ID`, `RUN_ID`, or a run's API URL (only its path counts, never its host).
+
+        Raises `ValueError` with a message that says what a reference looks like.
+        """
+        text = text.strip()
+        if text.startswith(("http://", "https://")):
+            return cls._from_url(text)
+        technique, slash, run_id = text.rpartition("/")
+        return cls.of(run_id, technique if slash else None)
+
+    @classmethod
+    def of(cls, run_id: str, technique: str | None = None) -> Reference:
+        """Check the two parts of a reference. Raises `ValueError` as `parse` does."""
+        if not _RUN_ID.fullmatch(run_id):
+            raise ValueError(
+                f"{_shown(run_id)} is no run id: it starts with 'run_' and has no spaces or slashes "
+                "(write RUN_ID, TECHNIQUE/RUN_ID, or the run's API URL)"
+            )
+        if technique is not None and (not _TECHNIQUE.fullmatch(technique) or technique in {".", ".."}):
+            raise ValueError(
+                f"{_shown(technique)} is no technique: write its slug (art-directors-critique) or tech_… id"
+            )
+        return cls(run_id, technique)
+
+    @classmethod
+    def _from_url(cls, text: str) -> Reference:
+        try:
+            parts = [unquote(part) for part in urlsplit(text).path.split("/") if part]
+        except ValueError:
+            parts = []
+        match parts:
+            case [*_, "techniques", technique, "runs", run_id]:
+                return cls.of(run_id, technique)
+            case [*_, "runs", run_id]:
+                return cls.of(run_id)
+        # The query may be signed, and the host private: neither is repeated.
+        raise ValueError(
+            "this URL is not one of a FLORA run: its path ends in /runs/RUN_ID (a run's poll_url), "
+            "not in a file's name"
+        )
+
+
+def _shown(text: str) -> str:
+    """`text` cut and escaped, for a message."""
+    return ascii(text if len(text) <= 60 else text[:57] + "…")
+
+
+class Action(StrEnum):
+    """What a job file wants done with a run."""
+
+    FETCH = "fetch"
+    RETRY = "retry"
+    FORGET = "forget"
+
+
+class Order(Struct, frozen=True):
+    """One run of a job file or queue file."""
+
+    reference: Reference
+    label: str | None = None
+    action: Action = Action.FETCH
+
+
+class Kind(StrEnum):
+    """What an output is to a person; the library has a folder for each."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+    DOCUMENT = "document"
+    TEXT = "text"
+    OTHER = "other"
+
+
+_KINDS: Mapping[str, Kind] = {
+    "imageUrl": Kind.IMAGE,
+    "videoUrl": Kind.VIDEO,
+    "audioUrl": Kind.AUDIO,
+    "documentUrl": Kind.DOCUMENT,
+    "text": Kind.TEXT,
+}
+
+
+class RemoteOutput(Struct, frozen=True):
+    """One output as FLORA lists it. `url` is a URL, or for `text` mostly the words: never trusted."""
+
+    output_id: str
+    type: str
+    url: str
+
+    @property
+    def kind(self) -> Kind:
+        """The kind; a type that this version does not know is `other`."""
+        return _KINDS.get(self.type, Kind.OTHER)
+
+
+class RemoteRun(Struct, frozen=True):
+    """FLORA's answer about one run (reference of `GET /techniques/{techniqueId}/runs/{runId}`).
+
+    Times are unix seconds, `None` where unknown; `progress` is 0 to 100. `raw` is the answer as it came.
+    """
+
+    run_id: str
+    status: str
+    progress: float
+    created_at: float | None
+    started_at: float | None = None
+    completed_at: float | None = None
+    charged_cost: float | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    outputs: tuple[RemoteOutput, ...] = ()
+    poll_url: str | None = None
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the status is terminal. An unknown status counts as not finished."""
+        return self.status in {"completed", "failed"}
+
+
+class Integrity(StrEnum):
+    """How sure we are that a file is what the server has."""
+
+    VERIFIED = "verified"  # a checksum of the server's matched
+    LENGTH_ONLY = "length_only"
+    UNVERIFIED = "unverified"
+
+
+class Failure(Struct, frozen=True):
+    """Why a run or an output could not be had."""
+
+    code: ErrorCode
+    message: str
+
+
+class SavedOutput(Struct, frozen=True, kw_only=True):
+    """One output as the sidecar tells it: on disk under `path`, or not to be had for `error`.
+
+    `path` is relative to the library, with `/`. `url` has no query. `downloaded_at` is RFC 3339 UTC.
+    """
+
+    output_id: str
+    type: str
+    kind: Kind
+    path: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    content_type: str | None = None
+    etag: str | None = None
+    url: str | None = None
+    integrity: Integrity | None = None
+    checked: tuple[str, ...] = ()
+    text: str | None = None
+    error: Failure | None = None
+    downloaded_at: str | None = None
+
+
+class Result(StrEnum):
+    """How a run ended, as its sidecar says it."""
+
+    COMPLETE = "complete"
+    PARTIAL = "partial"
+    FAILED = "failed"
+
+
+class State(StrEnum):
+    """Where a run stands in the journal; the names are those of `status --json`."""
+
+    WAITING = "waiting"  # not asked about yet
+    RUNNING = "running"  # FLORA is at work on it
+    DOWNLOADING = "downloading"  # finished at FLORA, its outputs are on their way
+    DONE = "done"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    FORGOTTEN = "forgotten"
+
+    @property
+    def open(self) -> bool:
+        """Whether there is still work to do."""
+        return self in {State.WAITING, State.RUNNING, State.DOWNLOADING}
+
+
+class QueuedRun(Struct, frozen=True, kw_only=True):
+    """One row of the journal. Times are unix seconds.
+
+    `waited` is how long, in seconds, FLORA has been seen answering "not finished"; `tries` counts the
+    failed attempts in a row.
+    """
+
+    run_id: str
+    technique: str | None = None
+    label: str | None = None
+    state: State = State.WAITING
+    queued_at: float
+    detected_at: float | None = None
+    waited: float = 0.0
+    tries: int = 0
+    progress: float = 0.0
+    error: Failure | None = None
+    fresh: bool = False  # `retry`: what stands in the library does not count as done
+
+    @property
+    def reference(self) -> Reference:
+        """The run's name."""
+        return Reference(self.run_id, self.technique)
