@@ -1,0 +1,25 @@
+"""A FLORA on loopback: its API and a media host, for `floradl simulate`, `floradl demo` and the tests.
+
+    simulator = Simulator()
+    run = simulator.add_run(outputs=[OutputSpec("output_1", "videoUrl", size=6_000_000)], duration=2)
+    async with serve(simulator) as base_url:
+        ...
+
+Needs the extra `simulator` (aiohttp).
+"""
+
+from floradl.simulator.runs import OutputSpec, RunKind, ScriptedRun, Technique
+from floradl.simulator.server import serve
+from floradl.simulator.signing import MediaStyle
+from floradl.simulator.state import RequestRecord, Simulator
+
+__all__ = [
+    "MediaStyle",
+    "OutputSpec",
+    "RequestRecord",
+    "RunKind",
+    "ScriptedRun",
+    "Simulator",
+    "Technique",
+    "serve",
+]

@@ -1,0 +1,287 @@
+"""The API host: the endpoints of FLORA's public API that concern runs, with its error envelopes."""
+
+from __future__ import annotations
+
+import hmac
+import itertools
+import math
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import web
+
+from floradl.simulator import web as wire
+from floradl.simulator.limits import TokenBucket
+from floradl.simulator.runs import (
+    Addresses,
+    OutputSpec,
+    RunKind,
+    ScriptedRun,
+    Technique,
+    listed_json,
+    run_json,
+    technique_json,
+)
+from floradl.simulator.state import Simulator
+
+_STATUSES = {"pending", "running", "completed", "failed"}
+_GENERATED = {"image": "imageUrl", "video": "videoUrl", "audio": "audioUrl", "text": "text"}
+_DEFAULT_LIMIT = 20
+
+
+class ApiError(Exception):
+    """An answer in FLORA's error envelope."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        fields: tuple[str, ...] = (),
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = {} if retry_after is None else {"retry-after": str(retry_after)}
+        self.body: dict[str, Any] = {"code": code, "message": message}
+        if fields:
+            self.body["fields"] = [{"field": field, "message": message} for field in fields]
+
+
+class Api:
+    """The handlers. They read and write one `Simulator`."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+        self._bucket = TokenBucket()
+        self._request_ids = itertools.count(1)
+        self._idempotent: set[str] = set()
+        self._addresses = Addresses(poll=self._poll_url, output=simulator.output_url)
+
+    def application(self) -> web.Application:
+        """Build the application, with its paths below `/api/v1`."""
+        app = web.Application(middlewares=[self._envelope])
+        prefix = "/api/v1"
+        app.router.add_get(f"{prefix}/workspaces", self._workspaces)
+        app.router.add_get(f"{prefix}/techniques", self._techniques)
+        app.router.add_get(f"{prefix}/techniques/{{technique}}", self._technique)
+        app.router.add_post(f"{prefix}/techniques/{{technique}}/runs", self._start_run)
+        app.router.add_get(f"{prefix}/techniques/{{technique}}/runs/{{run_id}}", self._run)
+        app.router.add_get(f"{prefix}/runs/{{run_id}}", self._run)
+        app.router.add_get(f"{prefix}/technique-runs", self._technique_runs)
+        app.router.add_get(f"{prefix}/generations", self._generations)
+        app.router.add_post(f"{prefix}/generate", self._generate)
+        app.router.add_post(f"{prefix}/runs/technique", self._start_technique)
+        app.on_response_prepare.append(self._before_sending)
+        return app
+
+    # --- what holds for every request -----------------------------------------------------------------------
+
+    @web.middleware
+    async def _envelope(self, request: web.Request, handler: wire.Handler) -> web.StreamResponse:
+        with closing(wire.Opened(self._simulator.counters, "api")):
+            try:
+                self._admit(request)
+                return await handler(request)
+            except ApiError as error:
+                return _json({"error": error.body}, error.status, error.headers)
+            except web.HTTPNotFound:
+                message = f"{request.method} {request.path} is not an endpoint that the simulator has."
+                return _json({"error": {"code": "not_found", "message": message}}, 404)
+            except web.HTTPMethodNotAllowed as error:
+                message = f"{request.method} is not allowed here."
+                allowed = {"Allow": ", ".join(sorted(error.allowed_methods))}
+                return _json({"error": {"code": "not_found", "message": message}}, 405, allowed)
+
+    async def _before_sending(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.setdefault("request-id", f"req_{next(self._request_ids):016x}")
+        wire.record(self._simulator, "api", request, response.status)
+
+    def _admit(self, request: web.Request) -> None:
+        """Check the key and the rate limit. Raises `ApiError`."""
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key:
+            raise ApiError(401, "unauthorized", "Missing API key. Send it as 'Authorization: Bearer <key>'.")
+        if not hmac.compare_digest(key.strip().encode(), self._simulator.key.encode()):
+            raise ApiError(401, "invalid_api_key", "The API key is invalid or was revoked.")
+        if self._simulator.rate_limit is not None:
+            wait = self._bucket.take(
+                self._simulator.now(), self._simulator.rate_limit, self._simulator.rate_burst
+            )
+            if wait:
+                raise ApiError(429, "rate_limited", "Too many requests.", retry_after=math.ceil(wait))
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    async def _workspaces(self, _request: web.Request) -> web.Response:
+        workspace = {"workspace_id": "ws_simulator", "name": "Simulator", "role": "owner", "created_at": None}
+        return _json({"workspaces": [workspace]})
+
+    async def _techniques(self, _request: web.Request) -> web.Response:
+        known = [technique_json(technique) for technique in self._simulator.techniques]
+        return _json({"techniques": known, "meta": {"next_cursor": None}})
+
+    async def _technique(self, request: web.Request) -> web.Response:
+        return _json(technique_json(self._known_technique(request.match_info["technique"])))
+
+    async def _run(self, request: web.Request) -> web.Response:
+        run_id, technique = request.match_info["run_id"], request.match_info.get("technique")
+        run = self._simulator.run(run_id)
+        if run is None or (technique and (not run.technique or not run.technique.named(technique))):
+            raise ApiError(404, "not_found", "Run not found.")
+        return _json(self._as_json(run))
+
+    async def _technique_runs(self, request: web.Request) -> web.Response:
+        return self._list(request, "technique_runs", RunKind.TECHNIQUE)
+
+    async def _generations(self, request: web.Request) -> web.Response:
+        return self._list(request, "generations", RunKind.GENERATION)
+
+    def _list(self, request: web.Request, name: str, kind: RunKind) -> web.Response:
+        if not self._simulator.listing:
+            raise ApiError(403, "forbidden", "This key may not list runs.")
+        now = self._simulator.now()
+        limit, wanted = self._limit(request), _filter(request, kind, now)
+        try:
+            page = self._simulator.page(wanted, limit, request.query.get("cursor") or None)
+        except ValueError:
+            raise _invalid("cursor", "The cursor is invalid.") from None
+        listed = [listed_json(run, self._as_json(run)) for run in page.runs]
+        return _json({name: listed, "meta": {"next_cursor": page.cursor}})
+
+    def _limit(self, request: web.Request) -> int:
+        text = request.query.get("limit") or str(_DEFAULT_LIMIT)
+        if not text.isascii() or not text.isdecimal() or int(text) < 1:
+            raise _invalid("limit", "limit is a whole number from 1.")
+        return min(int(text), self._simulator.page_limit)
+
+    # --- starting -------------------------------------------------------------------------------------------
+
+    async def _start_run(self, request: web.Request) -> web.Response:
+        technique = self._known_technique(request.match_info["technique"])
+        body = await _body(request)
+        if body.get("mode") not in {"async", "stream"}:
+            raise _invalid("mode", "mode is 'async' or 'stream'.")
+        if not isinstance(body.get("inputs"), list):
+            raise _invalid("inputs", "inputs is a list of {id, type, value}.")
+        self._once(request, body)
+        return _json(self._as_json(self._started(technique)))
+
+    async def _start_technique(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        technique = self._known_technique(str(body.get("technique_id")))
+        self._once(request, body)
+        run = self._started(technique)
+        named = {"technique_id": technique.technique_id, "name": technique.name}
+        return _json({**self._receipt(run, technique.run_cost), "technique": named})
+
+    async def _generate(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        for name in ("prompt", "workspace_id", "project_id"):
+            if not isinstance(body.get(name), str):
+                raise _invalid(name, f"{name} is required.")
+        output_type = _GENERATED.get(str(body.get("type")))
+        if output_type is None:
+            raise _invalid("type", "type is one of image, video, audio, text.")
+        self._once(request, body)
+        run = ScriptedRun(
+            run_id=self._simulator.new_run_id(),
+            kind=RunKind.GENERATION,
+            created=self._simulator.now(),
+            duration=4.0 / self._simulator.speed,
+            outputs=(OutputSpec("output_1", output_type),),
+            workspace_id=body["workspace_id"],
+            project_id=body["project_id"],
+            model_id=str(body.get("model") or "simulated-model"),
+        )
+        self._simulator.add(run)
+        return _json({**self._receipt(run, 0.04), "model": {"model_id": run.model_id}})
+
+    def _started(self, technique: Technique) -> ScriptedRun:
+        reference = self._simulator.add_run(technique=technique.technique_id, duration=technique.duration)
+        run = self._simulator.run(reference.run_id)
+        if run is None:
+            raise LookupError(reference.run_id)
+        return run
+
+    def _once(self, request: web.Request, body: dict[str, Any]) -> None:
+        key = request.headers.get("Idempotency-Key") or body.get("idempotency_key")
+        if key is None:
+            return
+        if key in self._idempotent:
+            raise ApiError(409, "idempotency_duplicate", "This idempotency key was used already.")
+        self._idempotent.add(str(key))
+
+    # --- shapes ---------------------------------------------------------------------------------------------
+
+    def _known_technique(self, name: str) -> Technique:
+        technique = self._simulator.technique(name)
+        if technique is None:
+            raise ApiError(404, "not_found", "Technique not found.")
+        return technique
+
+    def _as_json(self, run: ScriptedRun) -> dict[str, Any]:
+        return run_json(run, self._simulator.now(), self._addresses, self._simulator.time_unit)
+
+    def _receipt(self, run: ScriptedRun, cost: float) -> dict[str, Any]:
+        return {
+            "run_id": run.run_id,
+            "type": run.kind.value,
+            "charged_cost": cost,
+            "estimated_seconds": round(run.duration, 1),
+            "poll_url": self._poll_url(run),
+            "project_id": run.project_id,
+        }
+
+    def _poll_url(self, run: ScriptedRun) -> str:
+        run_id = quote(run.run_id, safe="")
+        if run.technique is None:
+            return f"{self._simulator.base_url}/runs/{run_id}"
+        return f"{self._simulator.base_url}/techniques/{quote(run.technique.slug, safe='')}/runs/{run_id}"
+
+
+def _filter(request: web.Request, kind: RunKind, now: float) -> Callable[[ScriptedRun], bool]:
+    """Read the filters of a listing. Raises `ApiError`."""
+    query = request.query
+    status = query.get("status")
+    if status is not None and status not in _STATUSES:
+        raise _invalid("status", "status is one of pending, running, completed, failed.")
+    technique, project, workspace = (
+        query.get(f"{what}_id") for what in ("technique", "project", "workspace")
+    )
+
+    def wanted(run: ScriptedRun) -> bool:
+        return (
+            run.kind is kind
+            and (status is None or run.status(now) == status)
+            and (technique is None or (run.technique is not None and run.technique.technique_id == technique))
+            and project in {None, run.project_id}
+            and workspace in {None, run.workspace_id}
+        )
+
+    return wanted
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    """Read a request's JSON object. Raises `ApiError`."""
+    try:
+        body = msgspec.json.decode(await request.read())
+    except msgspec.DecodeError:
+        raise ApiError(400, "invalid_json", "The request body is not valid JSON.") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "input_validation_error", "The request body is not a JSON object.")
+    return body
+
+
+def _invalid(field: str, message: str) -> ApiError:
+    return ApiError(400, "input_validation_error", message, fields=(field,))
+
+
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, headers=headers, content_type="application/json"
+    )

@@ -1,0 +1,75 @@
+"""What a media host answers to one request: decided here, sent elsewhere.
+
+Range requests follow RFC 9110, section 14; several ranges in one request are answered with the whole body,
+as section 14.2 allows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from floradl.simulator.bodies import Body
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+
+
+class StoredObject(Struct, frozen=True):
+    """A body as it lies in the store, with the headers that describe it whatever is asked."""
+
+    body: Body
+    etag: str
+    last_modified: str
+    headers: Mapping[str, str]
+
+
+class Answer(Struct, frozen=True):
+    """A status, headers, and which bytes of the body are sent."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Body
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        """The number of bytes that are sent."""
+        return self.stop - self.start
+
+
+def answer(stored: StoredObject, request: Mapping[str, str]) -> Answer:
+    """Decide on the answer to a GET with the header fields `request` (names in lower case)."""
+    size = stored.body.size
+    base = {
+        "Accept-Ranges": "bytes",
+        "ETag": stored.etag,
+        "Last-Modified": stored.last_modified,
+        **stored.headers,
+    }
+    wanted = _RANGE.fullmatch(request.get("range", "").strip())
+    if wanted is None or not any(wanted.groups()) or not _unchanged(stored, request.get("if-range")):
+        return Answer(200, base, stored.body, 0, size)
+    first, last = wanted.groups()
+    if first:
+        start, stop = int(first), min(int(last) + 1, size) if last else size
+        if last and int(last) < int(first):
+            return Answer(200, base, stored.body, 0, size)
+    else:
+        start, stop = max(size - int(last), 0), size
+    if start >= size or start >= stop:
+        return Answer(416, {**base, "Content-Range": f"bytes */{size}"}, Body(()), 0, 0)
+    return Answer(
+        206, {**base, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}, stored.body, start, stop
+    )
+
+
+def _unchanged(stored: StoredObject, if_range: str | None) -> bool:
+    """Compare as RFC 9110, section 13.1.5 says: strongly."""
+    if if_range is None:
+        return True
+    if if_range.startswith("W/") or stored.etag.startswith("W/"):
+        return False
+    return if_range in {stored.etag, stored.last_modified}

@@ -1,0 +1,200 @@
+"""Scripted runs: what was asked for, and what the API says of them at a given time. Nothing here does I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from floradl.simulator import formats
+from floradl.simulator.bodies import Body, literal
+
+TimeUnit = Literal["s", "ms"]
+
+
+class OutputSpec(Struct, frozen=True):
+    """One output of a scripted run, and the media behind it.
+
+    Without more, the media host serves a picture, clip, tune, page or text that goes with `type`, of `size`
+    bytes (or of a natural size). `text` is the words of a `text` output; one without `text` but with a `size`
+    is a URL of a text file. `url` replaces the signed URL (`{media}` in it becomes the media host's
+    address); `body` replaces the bytes. `headers` are laid over the answer's (`None` removes one), and
+    `rate` throttles it, in bytes per second.
+    """
+
+    output_id: str = "output_1"
+    type: str = "imageUrl"
+    size: int | None = None
+    text: str | None = None
+    url: str | None = None
+    headers: Mapping[str, str | None] = {}
+    body: bytes | None = None
+    content_type: str | None = None
+    rate: float | None = None
+
+    @property
+    def inline(self) -> bool:
+        """Whether the words themselves stand where other outputs have their URL."""
+        hosted = self.url is not None or self.size is not None or self.body is not None
+        return self.text is not None or (self.type == "text" and not hosted)
+
+
+class Media(Struct, frozen=True):
+    """How a type of output is made and served."""
+
+    make: Callable[[str, str, int | None], Body]
+    content_type: str
+    extension: str
+
+
+_MEDIA: Mapping[str, Media] = {
+    "imageUrl": Media(formats.png, "image/png", ".png"),
+    "videoUrl": Media(formats.mp4, "video/mp4", ".mp4"),
+    "audioUrl": Media(formats.wav, "audio/wav", ".wav"),
+    "documentUrl": Media(formats.pdf, "application/pdf", ".pdf"),
+    "text": Media(formats.text, "text/plain; charset=utf-8", ".txt"),
+}
+_OTHER = Media(formats.binary, "application/octet-stream", ".bin")
+
+
+def media_of(output: OutputSpec) -> Media:
+    """Look up how this output is made; a type that FLORA does not have today is plain bytes."""
+    return _MEDIA.get(output.type, _OTHER)
+
+
+class Technique(Struct, frozen=True):
+    """A technique as `GET /techniques/{techniqueId}` tells it; `outputs` are what its runs bring."""
+
+    technique_id: str
+    slug: str
+    name: str
+    description: str = ""
+    run_cost: float = 0.05
+    duration: float = 4.0
+    outputs: tuple[OutputSpec, ...] = ()
+
+    def named(self, name: str) -> bool:
+        """Tell whether `name` is this technique's id or slug."""
+        return name in {self.technique_id, self.slug}
+
+
+class RunKind(StrEnum):
+    """What was started."""
+
+    TECHNIQUE = "technique"
+    GENERATION = "generation"
+    ACTION = "action"
+
+
+class ScriptedRun(Struct, frozen=True, kw_only=True):
+    """A run whose whole life is known. Times are unix seconds, durations seconds of the simulator's clock."""
+
+    run_id: str
+    kind: RunKind
+    created: float
+    duration: float
+    technique: Technique | None = None
+    outputs: tuple[OutputSpec, ...] = ()
+    fail: tuple[str, str] | None = None
+    workspace_id: str = "ws_simulator"
+    project_id: str = "prj_simulator"
+    model_id: str | None = None
+
+    @property
+    def started(self) -> float:
+        """When it leaves the queue: after a fifth of its time, half a second at most."""
+        return self.created + min(self.duration * 0.2, 0.5)
+
+    @property
+    def ended(self) -> float:
+        """When it is completed or failed."""
+        return self.created + self.duration
+
+    def status(self, now: float) -> str:
+        """Give the API's `status` at `now`."""
+        if now >= self.ended:
+            return "failed" if self.fail else "completed"
+        return "running" if now >= self.started else "pending"
+
+    def progress(self, now: float) -> int:
+        """Give the API's `progress` at `now`, 0 to 100; a failed run stays where it broke off."""
+        if now < self.started:
+            return 0
+        if now >= self.ended:
+            return 63 if self.fail else 100
+        return int(99 * (now - self.started) / (self.ended - self.started))
+
+    def body(self, index: int) -> Body:
+        """Make the bytes of one output (its position, from 0). Raises `ValueError` as `formats` does."""
+        output = self.outputs[index]
+        if output.body is not None:
+            return Body((literal(output.body),))
+        seed = f"{self.run_id}/{index}/{output.output_id}"
+        return media_of(output).make(seed, f"{self.run_id} {output.output_id}", output.size)
+
+
+class Addresses(Struct, frozen=True):
+    """How URLs in an answer are made: one to poll at, and one per output (its position, from 0)."""
+
+    poll: Callable[[ScriptedRun], str]
+    output: Callable[[ScriptedRun, int], str]
+
+
+def run_json(run: ScriptedRun, now: float, addresses: Addresses, unit: TimeUnit = "s") -> dict[str, Any]:
+    """Write a run as `GET /techniques/{techniqueId}/runs/{runId}` answers it at `now`."""
+    status = run.status(now)
+    answer: dict[str, Any] = {
+        "run_id": run.run_id,
+        "status": status,
+        "progress": run.progress(now),
+        "created_at": _time(run.created, unit),
+        "poll_url": addresses.poll(run),
+    }
+    if status != "pending":
+        answer["started_at"] = _time(run.started, unit)
+    if status in {"completed", "failed"}:
+        answer["completed_at"] = _time(run.ended, unit)
+        answer["charged_cost"] = 0 if run.fail else run.technique.run_cost if run.technique else 0.04
+    if status == "failed" and run.fail:
+        answer["error_code"], answer["error_message"] = run.fail
+    if status == "completed":
+        answer["outputs"] = [
+            {"output_id": output.output_id, "type": output.type, "url": addresses.output(run, index)}
+            for index, output in enumerate(run.outputs)
+        ]
+    return answer
+
+
+def listed_json(run: ScriptedRun, answer: dict[str, Any]) -> dict[str, Any]:
+    """Extend a run's answer to what `GET /technique-runs` and `GET /generations` list."""
+    answer |= {"workspace_id": run.workspace_id, "project_id": run.project_id}
+    if run.technique is not None:
+        answer["technique_run_id"] = run.run_id
+        answer["technique"] = {"technique_id": run.technique.technique_id, "name": run.technique.name}
+    else:
+        answer["generation_id"] = run.run_id
+        answer["model"] = {"model_id": run.model_id}
+    return answer
+
+
+def technique_json(technique: Technique) -> dict[str, Any]:
+    """Write a technique as `GET /techniques/{techniqueId}` answers it."""
+    prompt = {"id": "prompt", "name": "Prompt", "type": "text", "optional": True}
+    outputs = [
+        {"id": output.output_id, "name": output.output_id.replace("_", " ").capitalize(), "type": output.type}
+        for output in technique.outputs
+    ]
+    return {
+        "technique_id": technique.technique_id,
+        "name": technique.name,
+        "description": technique.description,
+        "run_cost": technique.run_cost,
+        "inputs": [prompt],
+        "outputs": outputs,
+    }
+
+
+def _time(seconds: float, unit: TimeUnit) -> float | int:
+    return round(seconds * 1000) if unit == "ms" else round(seconds, 3)
