@@ -1,0 +1,47 @@
+"""What may be told of a URL, and whether a text is one.
+
+The query of an output's URL is a secret (it carries the signature), and so is a user's part. Nothing here
+raises: what is looked at came from elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+_USER = re.compile(r"^([a-z][a-z0-9+.-]*:[/\\]+)[^/\\]*@", re.IGNORECASE)
+_ONLY_URL = re.compile(r"https?://[^\s<>\"\x00-\x1f\x7f]+", re.IGNORECASE)
+_URL_IN_TEXT = re.compile(r"\b[a-z][a-z0-9+.-]{0,30}:[/\\]{2}[^\s\"'<>`]+", re.IGNORECASE)
+
+
+def strip_query(url: str) -> str:
+    """Return `url` without user, query and fragment; the rest stands as it came."""
+    end = min((at for at in (url.find("?"), url.find("#")) if at >= 0), default=len(url))
+    return _USER.sub(r"\1", url[:end])
+
+
+def strip_queries(text: str) -> str:
+    """Return `text` with every URL in it as `strip_query` leaves it."""
+    return _URL_IN_TEXT.sub(lambda found: strip_query(found[0]), text)
+
+
+def is_only_url(text: str) -> bool:
+    """Whether `text` is one http(s) URL with a host and nothing else but white space around it."""
+    return bool(_ONLY_URL.fullmatch(text.strip())) and host_of(text) is not None
+
+
+def host_of(url: str) -> str | None:
+    """Return the host in lower case, without port, brackets and final dot; `None` where there is none."""
+    try:
+        host = urlsplit(url.strip()).hostname
+    except ValueError:
+        return None
+    return (host or "").rstrip(".").lower() or None
+
+
+def path_of(url: str) -> str:
+    """Return the path, empty where there is none or it cannot be read."""
+    try:
+        return urlsplit(strip_query(url)).path
+    except ValueError:
+        return ""

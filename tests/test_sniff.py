@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from floradl.errors import ErrorCode, PermanentError
+from floradl.models import Kind
+from floradl.signatures import HEAD, from_content
+from floradl.sniff import extension, refuse_not_media
+
+SAMPLES = Path(__file__).parent / "samples"
+MEDIA = [Kind.IMAGE, Kind.VIDEO, Kind.AUDIO]
+CERTAIN = {
+    "sample.png": ".png",
+    "sample.jpg": ".jpg",
+    "thumbnail.jpg": ".jpg",
+    "sample.webp": ".webp",
+    "sample.gif": ".gif",
+    "sample.avif": ".avif",
+    "sample.heic": ".heic",
+    "sample.tiff": ".tiff",
+    "sample.svg": ".svg",
+    "sample.bmp": ".bmp",
+    "sample.exr": ".exr",
+    "sample.psd": ".psd",
+    "sample.mp4": ".mp4",
+    "faststart.mp4": ".mp4",
+    "fragmented.mp4": ".mp4",
+    "sample.mov": ".mov",
+    "sample.webm": ".webm",
+    "live.webm": ".webm",
+    "sample.mkv": ".mkv",
+    "tagged.mp3": ".mp3",
+    "bare.mp3": ".mp3",
+    "sample.wav": ".wav",
+    "streamed.wav": ".wav",
+    "sample.flac": ".flac",
+    "sample.ogg": ".ogg",
+    "sample.opus": ".opus",
+    "sample.m4a": ".m4a",
+    "sample.aac": ".aac",
+    "sample.pdf": ".pdf",
+    "sample.docx": ".docx",
+    "sample.zip": ".zip",
+    "sample.glb": ".glb",
+    "sample.html": ".html",
+    "storage-error.xml": ".xml",
+}
+
+
+def head_of(name: str) -> bytes:
+    return (SAMPLES / name).read_bytes()[:HEAD]
+
+
+@pytest.mark.parametrize(("name", "expected"), CERTAIN.items())
+def test_the_content_tells_the_extension(name: str, expected: str) -> None:
+    assert from_content(head_of(name)) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), CERTAIN.items())
+def test_the_content_wins_over_a_wrong_type_and_a_wrong_url(name: str, expected: str) -> None:
+    assert extension(head_of(name), "image/x-icon", "/a.ico", Kind.OTHER) == expected
+
+
+@pytest.mark.parametrize("name", ["sample.txt", "sample.json"])
+def test_content_that_could_be_anything_is_not_guessed(name: str) -> None:
+    assert from_content(head_of(name)) is None
+
+
+@pytest.mark.parametrize("text", [b"BM is a brand", b"ID", b"RIFF", b"\xff\xfb", b"OggS", b"MM", b"G" * 100])
+def test_a_short_signature_alone_is_not_enough(text: bytes) -> None:
+    assert from_content(text) is None
+
+
+@pytest.mark.parametrize(
+    ("brands", "expected"),
+    [
+        (b"mif1\0\0\0\0mif1avifmiaf", ".avif"),
+        (b"mif1\0\0\0\0mif1heic", ".heic"),
+        (b"mif1\0\0\0\0mif1", ".heif"),
+        (b"3gp5\0\0\0\0", ".3gp"),
+        (b"3g2a\0\0\0\0", ".3g2"),
+        (b"M4V \0\0\0\0", ".m4v"),
+        (b"isom\0\0\0\0", ".mp4"),
+        (b"new!\0\0\0\0", ".mp4"),
+    ],
+)
+def test_brands_tell_the_members_of_the_mp4_family_apart(brands: bytes, expected: str) -> None:
+    assert from_content((8 + len(brands)).to_bytes(4, "big") + b"ftyp" + brands) == expected
+
+
+def test_sound_in_an_mp4_without_a_brand_of_its_own_is_m4a() -> None:
+    assert extension(b"\0\0\0\x10ftypisom\0\0\0\0", None, "", Kind.AUDIO) == ".m4a"
+    assert extension(b"\0\0\0\x10ftypisom\0\0\0\0", "audio/mp4", "", Kind.OTHER) == ".m4a"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "url_path", "expected"),
+    [
+        ("image/png", "/a.jpg", ".png"),
+        ("Image/JPEG; charset=binary", "", ".jpg"),
+        ("application/octet-stream", "/a/b.PNG", ".png"),
+        (None, "/a.b/c.tar", ".tar"),
+        (None, "/a.b/c", ".bin"),
+        ("", "/.png", ".bin"),
+        ("nonsense", "/a.p%2Fng", ".bin"),
+        (None, "/a.toolongforone", ".bin"),
+        (None, "/setup.exe", ".bin"),
+        (None, "/run.SH", ".bin"),
+        (None, "", ".bin"),
+    ],
+)
+def test_then_the_type_tells_and_then_the_url(content_type: str | None, url_path: str, expected: str) -> None:
+    assert extension(b"\x00\x01\x02\x03", content_type, url_path, Kind.IMAGE) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type", "url_path", "expected"),
+    [
+        ("sample.zip", "application/epub+zip", "", ".epub"),
+        ("sample.zip", None, "/scene.usdz", ".usdz"),
+        ("sample.zip", "image/png", "/a.png", ".zip"),
+        ("sample.tiff", "image/x-adobe-dng", "", ".dng"),
+        ("sample.ogg", None, "/a.oga", ".oga"),
+    ],
+)
+def test_a_container_is_named_by_what_was_packed_into_it(
+    name: str, content_type: str | None, url_path: str, expected: str
+) -> None:
+    assert extension(head_of(name), content_type, url_path, Kind.OTHER) == expected
+
+
+@pytest.mark.parametrize("name", ["sample.txt", "sample.html", "sample.png"])
+def test_a_text_output_is_txt_always(name: str) -> None:
+    assert extension(head_of(name), "image/png", "/a.png", Kind.TEXT) == ".txt"
+
+
+@given(
+    st.binary(max_size=600),
+    st.none() | st.text(max_size=40),
+    st.text(max_size=40) | st.from_regex(r"/a\.[a-zA-Z0-9]{1,9}"),
+    st.sampled_from(Kind),
+)
+def test_an_extension_is_always_a_plain_one(
+    head: bytes, content_type: str | None, url_path: str, kind: Kind
+) -> None:
+    found = extension(head, content_type, url_path, kind)
+    assert found[0] == "."
+    assert found[1:].isascii()
+    assert found[1:].isalnum()
+    assert found == found.lower()
+    assert len(found) <= 9
+
+
+@pytest.mark.parametrize("kind", MEDIA)
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html>", "HTML"),
+        (b"\xef\xbb\xbf\r\n <HTML lang='en'>", "HTML"),
+        (b"<!-- a -->\n<!-- b --><html>", "HTML"),
+        (b"<?xml version='1.0'?><!DOCTYPE html PUBLIC '-//W3C'><html>", "HTML"),
+        ("<html>".encode("utf-16"), "HTML"),
+        (b"<p>Sorry</p>", "HTML"),
+        (b"<html>caf\xe9 in latin-1, caf\xe9, caf\xe9, caf\xe9</html>", "HTML"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "storage"),
+        (b"<Error xmlns='x'>\n<Code>NoSuchKey</Code>", "storage"),
+        (b"<?xml version='1.0'?><rss/>", "XML"),
+        (b'{"error": {"code": "not_found"}}', "JSON"),
+        (b' [{"a": 1}]', "JSON"),
+    ],
+)
+def test_a_page_or_message_is_not_taken_for_media(kind: Kind, head: bytes, what: str) -> None:
+    with pytest.raises(PermanentError, match=what) as caught:
+        refuse_not_media(head, "image/png", kind)
+    assert caught.value.code is ErrorCode.NOT_MEDIA
+    assert kind.value in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "what"),
+    [("text/plain; charset=utf-8", "text"), ("text/html", "HTML"), ("application/json", "JSON")],
+)
+def test_what_says_that_it_is_text_is_not_taken_for_media(content_type: str, what: str) -> None:
+    with pytest.raises(PermanentError, match=what):
+        refuse_not_media(b"Not Found", content_type, Kind.IMAGE)
+
+
+@pytest.mark.parametrize("name", sorted(set(CERTAIN) - {"sample.html", "storage-error.xml"}))
+@pytest.mark.parametrize("content_type", [None, "text/html", "application/json", "image/png"])
+def test_media_is_media_whatever_the_server_calls_it(name: str, content_type: str | None) -> None:
+    for kind in MEDIA:
+        refuse_not_media(head_of(name), content_type, kind)
+
+
+def test_bytes_that_nothing_tells_are_let_through() -> None:
+    refuse_not_media(os.urandom(64), "application/octet-stream", Kind.IMAGE)
+
+
+@pytest.mark.parametrize("content_type", [None, "text/html; charset=utf-8", "application/octet-stream"])
+def test_a_document_may_be_an_html_page(content_type: str | None) -> None:
+    refuse_not_media(head_of("sample.html"), content_type, Kind.DOCUMENT)
+
+
+@pytest.mark.parametrize(
+    ("head", "content_type"),
+    [
+        (b"<!doctype html>", "application/pdf"),
+        (b"<Error><Code>AccessDenied</Code></Error>", "application/xml"),
+        (b'{"error": {"code": "not_found", "message": "x"}}', "application/json"),
+        (b"", "application/pdf"),
+    ],
+)
+def test_an_error_is_no_document(head: bytes, content_type: str) -> None:
+    with pytest.raises(PermanentError):
+        refuse_not_media(head, content_type, Kind.DOCUMENT)
+
+
+def test_a_document_may_be_json() -> None:
+    refuse_not_media(head_of("sample.json"), "application/json", Kind.DOCUMENT)
+
+
+@pytest.mark.parametrize("head", [b"", b"<html>", b'{"error": "said the model"}', b"words"])
+def test_a_text_may_be_any_words(head: bytes) -> None:
+    refuse_not_media(head, "text/plain", Kind.TEXT)
+
+
+def test_no_output_is_an_error_message_of_the_storage() -> None:
+    for kind in Kind:
+        with pytest.raises(PermanentError, match="storage"):
+            refuse_not_media(head_of("storage-error.xml"), "application/xml", kind)
+
+
+@pytest.mark.parametrize(
+    "piece", [b"<!--", b"<!doctype [", b"<!doctype x[]", b"<?", b"[", b"<!--x-->", b"<Error ", b" ", b"]>"]
+)
+def test_a_hostile_beginning_costs_no_time(piece: bytes) -> None:
+    head = b"<!doctype a" + piece * HEAD
+    start = time.perf_counter()
+    from_content(head[: HEAD * 4])
+    refuse_not_media(head[: HEAD * 4], None, Kind.OTHER)
+    assert time.perf_counter() - start < 0.5
