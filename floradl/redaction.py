@@ -1,0 +1,189 @@
+"""Keeps keys, signed queries and passwords out of logs, messages and files.
+
+The query string of an output's URL opens the file to anyone, so it is as secret as the key. Nothing here
+relies on others to have been careful: `redact` is the last thing that happens to a text on its way out.
+Where a text can be read two ways it hides too much rather than too little. Every pattern is linear.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Set as AbstractSet
+from typing import Any, Final
+from urllib.parse import quote
+
+MASK: Final = "***"
+_CUT: Final = "…"
+_SHORTEST = 4  # a shorter "secret" would shred every text that it occurs in, and hide nothing
+_DEEPEST = 8
+
+# Whatever follows `://` up to what no URL contains; the scheme does not matter.
+_URL = re.compile(r'://[^\s"<>]*')
+_AUTHORITY = re.compile(r"(?:\[[0-9a-fA-F:.%]*\]|[^:@\[\]]*)(?::[0-9]*)?")
+# A request target (`/path?query`), as proxies and HTTP libraries log it: only where a `name=value` follows.
+_TARGET = re.compile(r'(?<=[\w/.~%-])\?([^\s"<>]+)')
+_TAIL = re.compile(r"[')\]},.;:]*\Z")
+_PARAMETER = re.compile(
+    r"(?i)\b((?:x-(?:goog|amz)-(?:signature|credential|security-token)|signature|sig|policy|googleaccessid"
+    r"|awsaccesskeyid|key-pair-id|ik-s|api[_-]?key|access[_-]?token|refresh[_-]?token|token|secret|password)=)"
+    r"[^\s&\"'<>]+"
+)
+_KEY = re.compile(
+    r"(?<![a-z])(?:sk_(?:live|test)|whsec)_[\w+/=-]+|(?:sk_(?:live|test)|whsec)_[A-Za-z0-9]{8,}"
+)
+_HEADER = re.compile(
+    r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|flora-signature|x-api-key)"
+    r"(?:(\\?['\"]?\s*[:=]\s*b?\\?['\"]|\\?['\"]\s*,\s*b?\\?['\"])[^\r\n'\"\\]+|(\s*[:=]\s*)[^\r\n'\"][^\r\n]*)"
+)
+_SCHEME = re.compile(r"(?i)\b(bearer\s+)[^\s'\",;<>]{4,}")
+_BASIC = re.compile(r"(?i:\b(basic\s+))(?=[a-z]*[A-Z0-9+/=])[A-Za-z0-9+/]{6,}={0,2}")
+_SECRET_NAME = re.compile(
+    r"(?i)(?:authorization|cookie|password|passwd|api[_-]?key|token|(?:client|webhook)[_-]?secret|signature)"
+)
+
+
+class Secret:
+    """A text that never shows by accident: `str`, `repr` and f-strings give `***`. It cannot be pickled."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself, for the one place that needs it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return MASK
+
+    def __format__(self, spec: str) -> str:
+        return format(MASK, spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a secret is not to be written anywhere")
+
+
+_known: list[str] = []  # the longest first: a secret may contain another one
+
+
+def remember(secret: Secret) -> None:
+    """Have `redact` hide this secret from now on, percent-encoded too. Twice is safe.
+
+    A text of fewer than 4 characters is not hidden.
+    """
+    text = secret.reveal()
+    if len(text) >= _SHORTEST:
+        # Replaced in one step, as other threads may be logging.
+        _known[:] = sorted({*_known, text, quote(text, safe="")}, key=len, reverse=True)
+
+
+def redact(text: str) -> str:
+    """Return `text` without what must not be seen.
+
+    Gone are remembered secrets, FLORA keys, `Authorization` and `Cookie` values, bearer tokens, passwords in
+    URLs, and the query and fragment of any URL (`https://x/y?sig=1` becomes `https://x/y?…`). Doing it twice
+    changes nothing more.
+    """
+    for secret in tuple(_known):
+        text = text.replace(secret, MASK)
+    if "://" in text:
+        text = _URL.sub(_without_query, text)
+    if "?" in text:
+        text = _TARGET.sub(_without_target_query, text)
+    if "=" in text:
+        text = _PARAMETER.sub(rf"\g<1>{MASK}", text)
+    text = _KEY.sub(MASK, text)
+    text = _HEADER.sub(lambda match: f"{match[1]}{match[2] or match[3]}{MASK}", text)
+    text = _SCHEME.sub(rf"\g<1>{MASK}", text)
+    return _BASIC.sub(rf"\g<1>{MASK}", text)
+
+
+def _without_query(match: re.Match[str]) -> str:
+    url = match[0][len("://") :]
+    end = min((at for at in (url.find(mark) for mark in "/?#\\") if at >= 0), default=len(url))
+    authority, rest, tail = url[:end], url[end:], ""
+    if rest:
+        rest, tail = _cut_query(rest)
+    else:
+        tail = _tail(authority)
+        authority = authority.removesuffix(tail)
+    if not _AUTHORITY.fullmatch(authority):
+        # user:password@host; where no proper host follows, anything in it may be the password.
+        host = authority.rpartition("@")[2]
+        authority = f"{MASK}@{host}" if "@" in authority and _AUTHORITY.fullmatch(host) else MASK
+    return f"://{authority}{rest}{tail}"
+
+
+def _cut_query(rest: str) -> tuple[str, str]:
+    """Split what follows a URL's host into the part to keep and the punctuation behind the URL."""
+    ends = [at for at in (rest.find("?"), rest.find("#")) if at >= 0]
+    encoded = rest.lower().find("%3f")
+    if encoded >= 0 and "%3d" in rest[encoded:].lower():
+        ends.append(encoded)  # a URL within the path, as image proxies have it
+    if not ends:
+        return rest, ""
+    end = min(ends)
+    mark = rest[end] if rest[end] != "%" else "?"
+    return rest[:end] + mark + _CUT, _tail(rest[end + 1 :])
+
+
+def _without_target_query(match: re.Match[str]) -> str:
+    query = match[1]
+    return f"?{_CUT}{_tail(query)}" if "=" in query else match[0]
+
+
+def _tail(text: str) -> str:
+    """Return the closing punctuation at the end of `text`: the sentence's rather than the URL's."""
+    found = _TAIL.search(text[-8:])
+    return found[0] if found else ""
+
+
+def redact_value(value: Any, depth: int = 0) -> Any:
+    """Return `value` redacted, as something JSON can hold: nothing in it is left to a `repr` elsewhere.
+
+    Mappings and sequences are followed 8 deep; bytes and other objects become redacted text; a value under
+    a name like `authorization` is hidden whole.
+    """
+    match value:
+        case None | bool() | int():
+            safe: Any = value
+        case float():
+            safe = value if math.isfinite(value) else str(value)
+        case bytes() | bytearray() | memoryview():
+            safe = redact(bytes(value).decode("utf-8", "backslashreplace"))
+        case Mapping() if depth < _DEEPEST:
+            safe = {redact(_text(key)): _member(key, item, depth + 1) for key, item in value.items()}
+        case list() | tuple() | AbstractSet() if depth < _DEEPEST:
+            safe = [redact_value(item, depth + 1) for item in value]
+        case _:
+            # A file's name that is not UTF-8 holds halves of characters, which JSON cannot.
+            safe = redact(_text(value)).encode("utf-8", "backslashreplace").decode()
+    return safe
+
+
+def _member(name: object, value: Any, depth: int) -> Any:
+    if value is not None and _SECRET_NAME.fullmatch(_text(name)):
+        return MASK
+    return redact_value(value, depth)
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  # a broken __str__ must not cost the log line that tells of it
+        return f"<unprintable {type(value).__name__}>"
+
+
+def printable(text: str) -> str:
+    """Return `text` with every character escaped that is none to look at: line ends, controls, bidi marks."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
