@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import select
 import socket
@@ -13,6 +15,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import pytest
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -104,8 +108,14 @@ class Server:
 class ConnectProxy(Server):
     """A proxy: whatever host a CONNECT names, it is `target`; a plain request it answers itself."""
 
-    def __init__(self, target: int | None = None, *, status: bytes = b"200 Connection established") -> None:
-        super().__init__()
+    def __init__(
+        self,
+        target: int | None = None,
+        *,
+        status: bytes = b"200 Connection established",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(tls=tls)
         self._target = target
         self._status = status
 
@@ -136,7 +146,9 @@ def read_head(connection: socket.socket) -> bytes:
 
 def _relay(one: socket.socket, other: socket.socket) -> None:
     while True:
-        ready, _, _ = select.select([one, other], [], [], 5)
+        # What a TLS socket has already decrypted, `select` does not see.
+        pending = [one] if isinstance(one, ssl.SSLSocket) and one.pending() else []
+        ready = pending or select.select([one, other], [], [], 5)[0]
         for source in ready:
             data = source.recv(65536)
             if not data:
@@ -155,6 +167,33 @@ def trap(address: str = "127.0.0.1", port: int = 0) -> Iterator[socket.socket]:
         # The system completes a connection before it is accepted, and only then is there one to accept.
         reached, _, _ = select.select([listener], [], [], 0)
         assert not reached, f"somebody connected to {address}"
+
+
+def in_own_network(work: Callable[[], None], *addresses: str) -> None:
+    """Run `work` in a thread whose network is empty but for loopback, where `addresses` are too.
+
+    So the open internet's addresses can be listened at, and nothing leaves the machine. Needs root.
+    """
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            new_network = 0x4000_0000  # CLONE_NEWNET, see unshare(2); it holds for this thread and its own
+            if ctypes.CDLL(None, use_errno=True).unshare(new_network):
+                pytest.skip(f"no network of its own: {os.strerror(ctypes.get_errno())}")
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            for address in addresses:
+                bits = "128" if ":" in address else "32"
+                subprocess.run(["ip", "address", "add", f"{address}/{bits}", "dev", "lo"], check=True)
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
 
 
 class Certificate:
