@@ -1,0 +1,52 @@
+"""How `add`, `retry` and `forget` hand in work: as job files in the watch folder, the only way in."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from floradl.errors import ConfigError
+
+
+def drop_job(watch_dir: Path, text: str) -> Path:
+    """Put a job file with `text` into the watch folder, whole and on disk, and return its path.
+
+    The folder is made where it is missing. Raises `ConfigError` where the file cannot be written.
+    """
+    day = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    name = f"add-{day}-{os.getpid()}-{secrets.token_hex(4)}.txt"
+    hidden, path = watch_dir / f".{name}.tmp", watch_dir / name
+    try:
+        watch_dir.mkdir(parents=True, exist_ok=True)
+        _write(hidden, text.encode())
+        hidden.rename(path)
+        _sync(watch_dir)
+    except OSError as error:
+        with suppress(OSError):
+            hidden.unlink()
+        raise ConfigError(
+            f"nothing was queued: the watch folder {watch_dir} cannot be written to ({error.strerror}); "
+            "give this user the rights to it, or name another with queue.watch_dir"
+        ) from error
+    return path
+
+
+def _write(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+
+
+def _sync(folder: Path) -> None:
+    """Make the new name last; where the file system cannot do that for a folder, the file is whole anyway."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            os.fsync(fd)
+    finally:
+        os.close(fd)
