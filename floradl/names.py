@@ -1,8 +1,8 @@
 """Any text -> one path component that Linux, macOS, Windows and SMB all take.
 
-Text from the API or a job file is hostile until it went through `safe_name`, the only maker of a `SafeName`
-from foreign text. Distinct texts give distinct names: one that had to be changed carries a hash of what it
-was. Names that differ for Linux may still be one to macOS, Windows or SMB (case): `fold` tells.
+Text from the API or a job file is hostile until it went through `safe_name`, and a path from a sidecar until
+`stored_path` looked at it. Distinct texts give distinct names: one that had to be changed carries a hash of
+what it was. Names that differ for Linux may still be one to macOS, Windows or SMB (case): `fold` tells.
 
 Sources: Microsoft, "Naming Files, Paths, and Namespaces"; Apple's APFS reference (names are compared
 normalised, unassigned characters are refused); Unicode UAX 15 (NFC), UAX 29 (where a text may be cut).
@@ -121,3 +121,15 @@ def part_name(stem: SafeName, tag: str) -> SafeName:
     if not _TAG.fullmatch(tag):
         raise ValueError(f"a part file's tag is 8 hex digits, '-', 8 hex digits, not {tag!a}")
     return SafeName(f".{stem}.{tag}.part")
+
+
+def stored_path(path: str) -> tuple[SafeName, ...]:
+    """Split a path that a sidecar names, relative to the library and with `/`, into its components.
+
+    They are taken as they stand (another version may have made other names), as long as they stay inside:
+    `ValueError` for an empty path or component, an absolute path, `.`, `..`, a backslash or NUL.
+    """
+    parts = path.split("/")
+    if not all(parts) or {".", ".."} & {*parts} or "\\" in path or "\0" in path:
+        raise ValueError(f"the path {path[:200]!a} does not stay inside the library")
+    return tuple(SafeName(part) for part in parts)

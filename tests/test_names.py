@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from floradl.names import MIN_BYTES, PART_RESERVE, SafeName, fold, join_names, part_name, safe_name
+from floradl.names import (
+    MIN_BYTES,
+    PART_RESERVE,
+    SafeName,
+    fold,
+    join_names,
+    part_name,
+    safe_name,
+    stored_path,
+)
 
 HOSTILE = [
     "",
@@ -224,3 +233,13 @@ def test_a_part_file_is_hidden_and_takes_the_reserved_room() -> None:
 def test_a_tag_that_is_no_tag_is_refused() -> None:
     with pytest.raises(ValueError, match="tag"):
         part_name(SafeName("x"), "../evil")
+
+
+def test_a_stored_path_is_taken_as_it_stands() -> None:
+    assert stored_path("images/x y/run_a:b.png") == ("images", "x y", "run_a:b.png")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/a", "a/", "a//b", ".", "a/..", "../a", "a/./b", "a\\b", "a\0b"])
+def test_a_stored_path_that_leads_out_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="inside the library"):
+        stored_path(path)
