@@ -6,15 +6,18 @@ import hmac
 import itertools
 import math
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
 from floradl.simulator import web as wire
+from floradl.simulator.bending import bend
 from floradl.simulator.limits import TokenBucket
+from floradl.simulator.ranges import Answer
+from floradl.simulator.replacing import error_answer, json_answer, small
 from floradl.simulator.runs import (
     Addresses,
     OutputSpec,
@@ -64,7 +67,7 @@ class Api:
 
     def application(self) -> web.Application:
         """Build the application, with its paths below `/api/v1`."""
-        app = web.Application(middlewares=[self._envelope])
+        app = web.Application(middlewares=[self._exchange])
         prefix = "/api/v1"
         app.router.add_get(f"{prefix}/workspaces", self._workspaces)
         app.router.add_get(f"{prefix}/techniques", self._techniques)
@@ -82,23 +85,38 @@ class Api:
     # --- what holds for every request -----------------------------------------------------------------------
 
     @web.middleware
-    async def _envelope(self, request: web.Request, handler: wire.Handler) -> web.StreamResponse:
-        with closing(wire.Opened(self._simulator.counters, "api")):
-            try:
-                self._admit(request)
-                return await handler(request)
-            except ApiError as error:
-                return _json({"error": error.body}, error.status, error.headers)
-            except web.HTTPNotFound:
-                message = f"{request.method} {request.path} is not an endpoint that the simulator has."
-                return _json({"error": {"code": "not_found", "message": message}}, 404)
-            except web.HTTPMethodNotAllowed as error:
-                message = f"{request.method} is not allowed here."
-                allowed = {"Allow": ", ".join(sorted(error.allowed_methods))}
-                return _json({"error": {"code": "not_found", "message": message}}, 405, allowed)
+    async def _exchange(self, request: web.Request, handler: wire.Handler) -> web.StreamResponse:
+        exchange = wire.Exchange(self._simulator, "api", request)
+        begun = await exchange.begin()
+        if isinstance(begun, web.StreamResponse):
+            return begun
+        answer = begun or await self._answer(request, handler)
+        if exchange.do is not None and begun is None:
+            answer = small(
+                answer.status,
+                answer.headers["Content-Type"],
+                bend(answer.body.read(), exchange.do),
+                answer.headers,
+            )
+        request_id = {"request-id": f"req_{next(self._request_ids):016x}"}
+        return await exchange.finish(replace(answer, headers={**answer.headers, **request_id}))
+
+    async def _answer(self, request: web.Request, handler: wire.Handler) -> Answer:
+        try:
+            self._admit(request)
+            response = await handler(request)
+        except ApiError as error:
+            return json_answer({"error": error.body}, error.status, error.headers)
+        except web.HTTPNotFound:
+            message = f"{request.method} {request.path} is not an endpoint that the simulator has."
+            return error_answer(404, "not_found", message)
+        except web.HTTPMethodNotAllowed:
+            return error_answer(405, "not_found", f"{request.method} is not allowed here.")
+        if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
+            raise TypeError(response)
+        return small(response.status, response.content_type, response.body)
 
     async def _before_sending(self, request: web.Request, response: web.StreamResponse) -> None:
-        response.headers.setdefault("request-id", f"req_{next(self._request_ids):016x}")
         wire.record(self._simulator, "api", request, response.status)
 
     def _admit(self, request: web.Request) -> None:
@@ -281,7 +299,5 @@ def _invalid(field: str, message: str) -> ApiError:
     return ApiError(400, "input_validation_error", message, fields=(field,))
 
 
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=msgspec.json.encode(value), status=status, headers=headers, content_type="application/json"
-    )
+def _json(value: Any) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

@@ -17,12 +17,16 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
 class StoredObject(Struct, frozen=True):
-    """A body as it lies in the store, with the headers that describe it whatever is asked."""
+    """A body as it lies in the store, with the headers that describe it whatever is asked.
+
+    `overrides` are laid over an answer's headers in the end; `None` removes one.
+    """
 
     body: Body
     etag: str
     last_modified: str
     headers: Mapping[str, str]
+    overrides: Mapping[str, str | None] = {}
 
 
 class Answer(Struct, frozen=True):
@@ -40,15 +44,14 @@ class Answer(Struct, frozen=True):
         return self.stop - self.start
 
 
-def answer(stored: StoredObject, request: Mapping[str, str]) -> Answer:
-    """Decide on the answer to a GET with the header fields `request` (names in lower case)."""
+def answer(stored: StoredObject, request: Mapping[str, str], *, beside: int = 0) -> Answer:
+    """Decide on the answer to a GET with the header fields `request` (names in lower case).
+
+    A fault: a range begins `beside` bytes from where it was asked to, and says so.
+    """
     size = stored.body.size
-    base = {
-        "Accept-Ranges": "bytes",
-        "ETag": stored.etag,
-        "Last-Modified": stored.last_modified,
-        **stored.headers,
-    }
+    own = {"Accept-Ranges": "bytes", "ETag": stored.etag, "Last-Modified": stored.last_modified}
+    base = laid_over({**own, **stored.headers}, stored.overrides)
     wanted = _RANGE.fullmatch(request.get("range", "").strip())
     if wanted is None or not any(wanted.groups()) or not _unchanged(stored, request.get("if-range")):
         return Answer(200, base, stored.body, 0, size)
@@ -59,6 +62,7 @@ def answer(stored: StoredObject, request: Mapping[str, str]) -> Answer:
             return Answer(200, base, stored.body, 0, size)
     else:
         start, stop = max(size - int(last), 0), size
+    start = max(start + beside, 0)
     if start >= size or start >= stop:
         return Answer(416, {**base, "Content-Range": f"bytes */{size}"}, Body(()), 0, 0)
     return Answer(
@@ -73,3 +77,10 @@ def _unchanged(stored: StoredObject, if_range: str | None) -> bool:
     if if_range.startswith("W/") or stored.etag.startswith("W/"):
         return False
     return if_range in {stored.etag, stored.last_modified}
+
+
+def laid_over(headers: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Give `headers` with `changes` laid over them, whatever their case; `None` removes one."""
+    changed = {name.lower() for name in changes}
+    kept = {name: value for name, value in headers.items() if name.lower() not in changed}
+    return kept | {name: value for name, value in changes.items() if value is not None}

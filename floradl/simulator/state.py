@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from floradl.models import Reference
 from floradl.simulator import catalogue
-from floradl.simulator.bodies import Body, Digests, digest
+from floradl.simulator.bodies import Digests, digest
+from floradl.simulator.faults import FaultBook
 from floradl.simulator.runs import OutputSpec, RunKind, ScriptedRun, Technique, TimeUnit, media_of
 from floradl.simulator.signing import MediaStyle, Signer
 
@@ -47,7 +48,10 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Counters:
-    """Sums over the simulator's life. `peak_…` are the most requests that were open at the same time."""
+    """Sums over the simulator's life.
+
+    `bytes_sent` is of media bodies; `peak_…` are the most requests that were open at the same time.
+    """
 
     api: int = 0
     media: int = 0
@@ -95,6 +99,7 @@ class Simulator:
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     techniques: list[Technique] = field(default_factory=lambda: list(catalogue.BUILT_IN))
     counters: Counters = field(default_factory=Counters)
+    faults: FaultBook = field(default_factory=FaultBook)
     base_url: str = field(default="", init=False)
     media_url: str = field(default="", init=False)
 
@@ -105,6 +110,7 @@ class Simulator:
         self._digests: dict[tuple[str, int], Digests] = {}
         self._serial = 0
         self._revoked_to = -1
+        self._variant = 0
         self._lock = threading.Lock()
 
     # --- techniques and runs --------------------------------------------------------------------------------
@@ -222,18 +228,22 @@ class Simulator:
         """Let every URL that was given out so far count as expired."""
         self._revoked_to = self._serial
 
-    def body(self, run_id: str, index: int) -> Body:
-        """Make the bytes of an output (its position, from 0). Raises `KeyError` or `IndexError`."""
-        return self._runs[run_id].body(index)
+    def next_variant(self) -> int:
+        """Count one more change of content."""
+        self._variant += 1
+        return self._variant
 
     def digests(self, run_id: str, index: int) -> Digests:
-        """Hash an output's bytes, once. May be called from a thread; raises as `body` does."""
+        """Hash an output's bytes (its position, from 0), once. May be called from a thread.
+
+        Raises `KeyError` or `IndexError` for one that is not there.
+        """
         known = self._digests.get((run_id, index))
         if known is None:
             with self._lock:
                 known = self._digests.get((run_id, index))
                 if known is None:
-                    known = self._digests[run_id, index] = digest(self.body(run_id, index))
+                    known = self._digests[run_id, index] = digest(self._runs[run_id].body(index))
         return known
 
     # --- who asked ------------------------------------------------------------------------------------------
