@@ -82,7 +82,7 @@ def test_a_format_without_an_end_of_its_own_cannot_be_told(scratch: int, name: s
         assert judge(scratch, data[:length], extension) is None
 
 
-@pytest.mark.parametrize("name", sorted({*TELL} - {"sample.gif"}))
+@pytest.mark.parametrize("name", TELL)
 def test_what_follows_the_end_cannot_be_told(scratch: int, name: str) -> None:
     data, extension = sample(name)
     assert judge(scratch, data + b"\0" * 9, extension) is not True

@@ -149,9 +149,9 @@ def test_a_text_cannot_pass_for_what_another_became() -> None:
 
 
 def test_a_cut_does_not_part_an_accent_from_its_letter() -> None:
-    name = safe_name("q\u0323" * 300, 255)
-    stem = name.split("~")[0]
-    assert stem == "q\u0323" * (len(stem) // 2)
+    for limit in range(MIN_BYTES, MIN_BYTES + 6):
+        stem = safe_name("q\u0323" * 300, limit).split("~")[0]
+        assert stem == "q\u0323" * (len(stem) // 2)
 
 
 def test_a_cut_keeps_the_extension() -> None:
