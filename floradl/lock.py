@@ -1,0 +1,80 @@
+"""One daemon per state folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from floradl.errors import LockedError
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who holds the lock, as written into it. `since` is unix seconds."""
+
+    pid: int
+    host: str
+    command: str
+    version: str
+    since: float
+
+    def __str__(self) -> str:
+        return f"floradl {self.command} (process {self.pid} on {self.host})"
+
+
+def _path(state_dir: Path) -> Path:
+    return state_dir / "lock"
+
+
+@contextmanager
+def hold(state_dir: Path, command: str, version: str, now: float) -> Iterator[None]:
+    """Hold the state folder's lock. Raises `LockedError`, which names the holder.
+
+    The kernel drops the lock with the process, however it ends; the file stays.
+    """
+    fd = os.open(_path(state_dir), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(
+                f"{_read(fd) or 'another process'} already works with {state_dir}: stop it first, "
+                "or give this one a state folder of its own (--home or state_dir)"
+            ) from None
+        holder = Holder(os.getpid(), socket.gethostname(), command, version, now)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, msgspec.json.encode(holder), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def holder(state_dir: Path) -> Holder | None:
+    """Who holds the lock now, or None. Takes nothing that would be in a daemon's way.
+
+    Raises `PermissionError` where this user may not look.
+    """
+    try:
+        fd = os.open(_path(state_dir), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        # A shared lock is refused exactly while somebody holds the exclusive one.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(fd) or Holder(0, "", "run", "", 0)
+    finally:
+        os.close(fd)
+    return None
+
+
+def _read(fd: int) -> Holder | None:
+    try:
+        return msgspec.json.decode(os.pread(fd, 4096, 0), type=Holder)
+    except msgspec.DecodeError:  # caught in the moment between taking the lock and writing it
+        return None
