@@ -44,6 +44,7 @@ class ErrorCode(StrEnum):
     NOT_MEDIA = "not_media"
     DAMAGED = "damaged"
     NETWORK = "network"
+    STORAGE = "storage"  # the library could not take it
 
 
 class PauseReason(StrEnum):

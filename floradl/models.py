@@ -116,11 +116,17 @@ class RemoteOutput(Struct, frozen=True):
     output_id: str
     type: str
     url: str
+    nth: int = 1  # counts outputs of one run that share an id
 
     @property
     def kind(self) -> Kind:
         """The kind; a type that this version does not know is `other`."""
         return _KINDS.get(self.type, Kind.OTHER)
+
+    @property
+    def key(self) -> str:
+        """What tells it from the run's other outputs."""
+        return self.output_id if self.nth == 1 else f"{self.output_id}\0{self.nth}"
 
 
 class RemoteRun(Struct, frozen=True):
@@ -213,8 +219,8 @@ class State(StrEnum):
 class QueuedRun(Struct, frozen=True, kw_only=True):
     """One row of the journal. Times are unix seconds.
 
-    `waited` is how long, in seconds, FLORA has been seen answering "not finished"; `tries` counts the
-    failed attempts in a row.
+    `waited` counts the planned seconds between "not finished" answers, and later between attempts at the
+    outputs: pauses and outages are not in it. `tries` counts the failed attempts in a row.
     """
 
     run_id: str

@@ -1,0 +1,44 @@
+"""When to ask again, and when to give up: pure, so that it can be read and tested as a table."""
+
+from __future__ import annotations
+
+from floradl.errors import ErrorCode, PassingError
+from floradl.pace import backoff
+
+MAX_BACKOFF = 30.0
+# A run just created may not be visible yet, a media host may lag behind, an error page may stand where
+# an image will be: worth a few tries over about a minute, but not a day.
+_SHORT_LIVED = {
+    ErrorCode.NOT_FOUND,
+    ErrorCode.FORBIDDEN,
+    ErrorCode.NOT_MEDIA,
+    ErrorCode.EXPIRED,
+    ErrorCode.NO_OUTPUTS,
+}
+_SHORT_TRIES = (2.0, 5.0, 10.0, 20.0, 25.0)
+_DAMAGED_TRIES = 8
+
+
+def next_question(waited: float, interval: float) -> float:
+    """Return the seconds until a run that has been unfinished for `waited` seconds is asked about again.
+
+    Short runs are seen fast and long ones asked about rarely: the gap is a tenth of the time waited,
+    from `interval` (FLORA's own advice is 2 to 5 s) to 30 s.
+    """
+    return max(interval, min(waited / 10, 30.0))
+
+
+def after_trouble(error: PassingError, tries: int) -> float | None:
+    """Return the seconds until the next try after the `tries`-th failure in a row, or None to give up.
+
+    What the other side asked for (`retry_after`) is honoured.
+    """
+    if error.code in _SHORT_LIVED:
+        delay = _SHORT_TRIES[tries - 1] if tries <= len(_SHORT_TRIES) else None
+    elif error.code is ErrorCode.DAMAGED and tries > _DAMAGED_TRIES:
+        delay = None
+    else:
+        delay = backoff(tries, MAX_BACKOFF)
+    if delay is None or error.retry_after is None:
+        return delay
+    return max(delay, error.retry_after)
