@@ -1,0 +1,217 @@
+"""Keeps all open runs in mind and takes each one on when it is due.
+
+The journal says which runs are open; when each is due stands here, on the monotonic clock alone, so
+that a wall clock that jumps causes neither a storm nor a standstill.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+
+import anyio
+import msgspec
+import structlog
+
+from floradl.errors import PausedError, PauseReason
+from floradl.journal import Journal
+from floradl.models import QueuedRun
+from floradl.pipeline import Finished, Pipeline, Step, Wait
+from floradl.progress import Progress
+from floradl.store import Store
+
+_AT_ONCE = 256
+_PROBE_EVERY = {  # seconds between looks at whether a pause can be lifted
+    PauseReason.KEY_REFUSED: 60.0,
+    PauseReason.CREDITS: 60.0,
+    PauseReason.DISK_FULL: 15.0,
+    PauseReason.LIBRARY_MISSING: 5.0,
+    PauseReason.LIBRARY_READ_ONLY: 15.0,
+}
+_AFTER_BUG = 30.0
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """Why nothing goes on. `since` is unix seconds."""
+
+    reason: PauseReason
+    message: str
+    since: float
+
+
+class Engine:
+    """Runs the pipeline over the open runs."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        journal: Journal,
+        progress: Progress,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pipeline = pipeline
+        self._journal = journal
+        self._progress = progress
+        self._monotonic = monotonic
+        self._due: list[tuple[float, int, str]] = []
+        self._known: set[str] = set()
+        self._order = itertools.count()
+        self._changed = anyio.Event()
+        self._slots = anyio.CapacityLimiter(_AT_ONCE)
+        self._probe: tuple[float, str] | None = None
+        self.paused: Pause | None = None
+        self.moved_at = self.turned_at = monotonic()
+        """When a run last went forward, and when one was last looked at (monotonic seconds)."""
+
+    def enqueue(self, run_ids: Iterable[str]) -> None:
+        """Take runs on that the journal holds; those under way stay as they are."""
+        now = self._monotonic()
+        for run_id in run_ids:
+            if run_id not in self._known:
+                self._known.add(run_id)
+                heapq.heappush(self._due, (now, next(self._order), run_id))
+        self._wake()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no run is open."""
+        return not self._known
+
+    async def serve(self, *, until_idle: bool = False) -> None:
+        """Take runs on as they fall due; for ever, or until none is open."""
+        async with anyio.create_task_group() as group:
+            while not (until_idle and self.idle):
+                run_id = await self._next_due()
+                if run_id is None:
+                    continue
+                await self._slots.acquire_on_behalf_of(run_id)
+                group.start_soon(self._take_on, run_id)
+
+    async def _next_due(self) -> str | None:
+        """Wait for the next run that is due; None where things changed meanwhile.
+
+        In a pause that is the run that met its cause, now and then: once it goes on, all do.
+        """
+        self._changed = anyio.Event()
+        if self.paused is not None:
+            due = self._probe[0] if self._probe else None
+        else:
+            due = self._due[0][0] if self._due else None
+        if due is not None and due <= self._monotonic():
+            if self.paused is None:
+                return heapq.heappop(self._due)[2]
+            run_id, self._probe = self._probe[1] if self._probe else None, None
+            return run_id
+        with anyio.move_on_after(None if due is None else due - self._monotonic()):
+            await self._changed.wait()
+        return None
+
+    def probe_now(self) -> None:
+        """Look at once whether a pause can be lifted: something outside was mended."""
+        if self._probe is not None:
+            self._probe = (self._monotonic(), self._probe[1])
+            self._wake()
+
+    async def _take_on(self, run_id: str) -> None:
+        run: QueuedRun | None = None
+        try:
+            run = await self._journal.call(lambda store: store.load(run_id))
+            if run is None or not run.state.open:
+                self._forget(run_id)
+                if self.paused is not None and self._probe is None:
+                    self._resume()  # forgotten meanwhile: the next one will tell
+                return
+            step = await self._step(run)
+            if isinstance(step, Finished):
+                await self._finish(step)
+            else:
+                await self._postpone(run, step)
+        except (PausedError, sqlite3.Error) as error:
+            pause = self._pause(run_id, error)
+            if run is not None:
+                self._progress.trouble(run, pause.message, _PROBE_EVERY[pause.reason])
+        finally:
+            self.turned_at = self._monotonic()
+            self._slots.release_on_behalf_of(run_id)
+            self._wake()
+
+    async def _step(self, run: QueuedRun) -> Step:
+        try:
+            step = await self._pipeline.advance(run)
+        except (PausedError, sqlite3.Error):
+            raise
+        except Exception:  # noqa: BLE001 - a bug of ours must not cost the run, nor the others
+            _log.exception("bug", run=run.run_id, technique=run.technique)
+            return Wait(msgspec.structs.replace(run, tries=run.tries + 1), _AFTER_BUG, "a bug: see the log")
+        if self.paused is not None and not (isinstance(step, Wait) and step.trouble):
+            self._resume()
+        return step
+
+    def _resume(self) -> None:
+        if self.paused is not None:
+            _log.info("resumed", reason=self.paused.reason)
+        self.paused = None
+        if self._probe is not None:
+            heapq.heappush(self._due, (self._probe[0], next(self._order), self._probe[1]))
+            self._probe = None
+
+    async def _finish(self, step: Finished) -> None:
+        run = step.run
+
+        def record(store: Store) -> None:
+            store.put(run, time.time())
+            store.drop_saved(run.run_id)
+
+        await self._journal.call(record)
+        self._forget(run.run_id)
+        self.moved_at = self._monotonic()
+        _log.info(
+            "run_finished",
+            run=run.run_id,
+            technique=run.technique,
+            result=run.state,
+            sidecar=step.sidecar,
+            error=run.error.message if run.error else None,
+        )
+        self._progress.finished(run, step.sidecar)
+
+    async def _postpone(self, before: QueuedRun, step: Wait) -> None:
+        run = step.run
+        if step.trouble is None:
+            self.moved_at = self._monotonic()
+            self._progress.run(run, step.seconds)
+        else:
+            if before.error != run.error:  # one line a change, none a question
+                _log.warning("run_trouble", run=run.run_id, message=step.trouble, next_in=step.seconds)
+            self._progress.trouble(run, step.trouble, step.seconds)
+        if run != before:
+            await self._journal.call(lambda store: store.put(run, time.time()))
+        if self.paused is not None and self._probe is None:
+            self._probe = (self._monotonic() + step.seconds, run.run_id)
+        else:
+            self._push(run.run_id, step.seconds)
+
+    def _pause(self, run_id: str, error: PausedError | sqlite3.Error) -> Pause:
+        reason = error.reason if isinstance(error, PausedError) else PauseReason.DISK_FULL
+        message = str(error) if isinstance(error, PausedError) else f"the journal cannot be written: {error}"
+        if self.paused is None or self.paused.reason is not reason:
+            _log.error("paused", reason=reason, message=message)
+            self.paused = Pause(reason, message, time.time())
+        if self._probe is None:
+            self._probe = (self._monotonic() + _PROBE_EVERY[reason], run_id)
+        else:
+            self._push(run_id, 0.0)
+        return self.paused
+
+    def _forget(self, run_id: str) -> None:
+        self._known.discard(run_id)
+
+    def _push(self, run_id: str, seconds: float) -> None:
+        heapq.heappush(self._due, (self._monotonic() + seconds, next(self._order), run_id))
+
+    def _wake(self) -> None:
+        self._changed.set()

@@ -1,0 +1,307 @@
+"""The whole life of one run: ask FLORA, wait, save its outputs, write the sidecar.
+
+`advance` takes a run one step on and says what comes next. It knows neither which queue called it nor
+what kind of library it fills, and every step can be run twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+import anyio
+import msgspec
+import structlog
+from anyio import to_thread
+
+from floradl import __version__
+from floradl.errors import ErrorCode, PassingError, PausedError, PermanentError
+from floradl.flora import Flora
+from floradl.journal import Journal
+from floradl.library import Library
+from floradl.models import Failure, Kind, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
+from floradl.outputs import OutputSaver, not_had
+from floradl.policy import MAX_BACKOFF, after_trouble, next_question
+from floradl.progress import Progress
+from floradl.sidecar import Sidecar, Times, public_run
+from floradl.times import rfc3339
+
+_FAILED_AT_FLORA = {
+    ErrorCode.PROVIDER_ERROR,
+    ErrorCode.MODEL_TIMEOUT,
+    ErrorCode.SAFETY_BLOCKED,
+    ErrorCode.INPUT_UNREACHABLE,
+    ErrorCode.INTERNAL_ERROR,
+}
+_STATES = {Result.COMPLETE: State.DONE, Result.PARTIAL: State.PARTIAL, Result.FAILED: State.FAILED}
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Come back with `run` in `seconds`. `trouble` says why, where it is more than "not finished"."""
+
+    run: QueuedRun
+    seconds: float
+    trouble: str | None = None
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """`run` is done, partial or failed. `sidecar` is its path in the library, None where it stood already."""
+
+    run: QueuedRun
+    sidecar: str | None
+
+
+Step: TypeAlias = Wait | Finished
+
+
+class Pipeline:
+    """Takes runs through their lives. Times are in seconds; `wall` returns unix seconds."""
+
+    def __init__(
+        self,
+        flora: Flora,
+        library: Library,
+        saver: OutputSaver,
+        journal: Journal,
+        progress: Progress,
+        patience: Patience,
+    ) -> None:
+        self._flora = flora
+        self._library = library
+        self._saver = saver
+        self._journal = journal
+        self._progress = progress
+        self._patience = patience
+
+    async def advance(self, run: QueuedRun) -> Step:
+        """Take `run` one step on. Raises `PausedError` where nothing can go on for any run."""
+        try:
+            return await self._advance(run)
+        except PassingError as error:
+            return self._wait(run, error) or await self._fail(run, Failure(error.code, str(error)), None)
+        except PermanentError as error:
+            return await self._fail(run, Failure(error.code, str(error)), None)
+
+    async def _advance(self, run: QueuedRun) -> Step:
+        if run.state is State.WAITING and not run.fresh:
+            stands = await to_thread.run_sync(self._library.find_sidecar, run.reference)
+            if stands is not None and stands.result is Result.COMPLETE:
+                return Finished(msgspec.structs.replace(run, state=State.DONE, error=None), None)
+        answer = await self._flora.run(run.reference)
+        if not answer.finished:
+            return await self._unfinished(run, answer)
+        if answer.status == "failed":
+            return await self._fail(run, _reason(answer), answer)
+        if not answer.outputs:
+            raise PassingError("FLORA says that it completed, but lists no outputs", ErrorCode.NO_OUTPUTS)
+        return await self._download(run, answer)
+
+    async def _unfinished(self, run: QueuedRun, answer: RemoteRun) -> Step:
+        if run.waited > self._patience.give_up_after:
+            failure = Failure(
+                ErrorCode.GAVE_UP,
+                f"FLORA did not finish it within {self._patience.give_up_after:.0f} s "
+                f"(poll.give_up_after); it was {answer.status[:40]!a} at {answer.progress:.0f} %",
+            )
+            return await self._fail(run, failure, answer)
+        seconds = next_question(run.waited, self._patience.interval)
+        run = msgspec.structs.replace(
+            run,
+            state=State.RUNNING,
+            waited=run.waited + seconds,
+            tries=0,
+            progress=answer.progress,
+            error=None,
+        )
+        return Wait(run, seconds)
+
+    async def _download(self, run: QueuedRun, answer: RemoteRun) -> Step:
+        if run.state is not State.DOWNLOADING:
+            run = msgspec.structs.replace(
+                run,
+                state=State.DOWNLOADING,
+                detected_at=self._patience.wall(),
+                waited=0.0,
+                tries=0,
+                progress=100.0,
+                error=None,
+            )
+            await self._journal.call(lambda store: store.put(run, self._patience.wall()))
+            _log.info("run_completed", run=run.run_id, technique=run.technique, outputs=len(answer.outputs))
+        self._progress.run(run, None)
+        saved, trouble = await self._save_all(run, answer)
+        if trouble is not None:
+            wait = self._wait(run, trouble)
+            if wait is not None:
+                return wait
+            failure = Failure(trouble.code, str(trouble))
+            for output in answer.outputs:
+                saved.setdefault(output.key, not_had(output, failure))
+        try:
+            return await self._conclude(
+                run, answer, _ending([saved[output.key] for output in answer.outputs])
+            )
+        except PassingError as error:  # all is on disk but the sidecar: it is never given up
+            return self._wait(run, error) or Wait(run, MAX_BACKOFF, str(error))
+
+    async def _save_all(
+        self, run: QueuedRun, answer: RemoteRun
+    ) -> tuple[dict[str, SavedOutput], PassingError | None]:
+        """Save what is not saved yet, all at once; returns what is settled, by key, and one trouble.
+
+        Each is remembered as soon as it is on disk. Where one meets trouble the others go on.
+        Raises `PausedError`.
+        """
+        saved = await self._remembered(run)
+        renewal = _Renewal(self._flora, run, answer)
+        troubles: list[PassingError] = []
+        pauses: list[PausedError] = []
+
+        async def save(output: RemoteOutput) -> None:
+            try:
+                done = await self._saver.save(run, answer, output, renewal.newer_than)
+            except PassingError as error:
+                troubles.append(error)
+            except PausedError as error:
+                pauses.append(error)
+            else:
+                saved[output.key] = done
+                if done.error is None:
+                    await self._journal.call(lambda store: store.save_output(run.run_id, output.key, done))
+
+        async with anyio.create_task_group() as group:
+            for output in answer.outputs:
+                if output.key not in saved:
+                    group.start_soon(save, output)
+        if pauses:
+            raise pauses[0]
+        return saved, troubles[0] if troubles else None
+
+    async def _remembered(self, run: QueuedRun) -> dict[str, SavedOutput]:
+        """Return the outputs that are on disk already: by the journal, or by an earlier, partial sidecar."""
+        known = await self._journal.call(lambda store: store.saved(run.run_id))
+
+        def standing() -> dict[str, SavedOutput]:
+            earlier = None if run.fresh else self._library.find_sidecar(run.reference)
+            of_sidecar = {output.output_id: output for output in earlier.outputs} if earlier else {}
+            return {
+                key: output
+                for key, output in {**of_sidecar, **known}.items()
+                if output.path and self._library.holds(output.path, output.bytes or 0)
+            }
+
+        return await to_thread.run_sync(standing)
+
+    async def _fail(self, run: QueuedRun, failure: Failure, answer: RemoteRun | None) -> Step:
+        run = msgspec.structs.replace(run, detected_at=run.detected_at or self._patience.wall())
+        try:
+            return await self._conclude(run, answer, _Ending(Result.FAILED, failure, failure))
+        except PassingError as error:  # the sidecar could not be written now
+            return self._wait(run, error) or Wait(run, MAX_BACKOFF, str(error))
+
+    async def _conclude(self, run: QueuedRun, answer: RemoteRun | None, ending: _Ending) -> Step:
+        sidecar = _sidecar(run, answer, ending, self._patience.wall())
+        mtime = answer.completed_at if answer and self._patience.keep_times else None
+        path = await to_thread.run_sync(self._library.write_sidecar, sidecar, mtime)
+        state = _STATES[ending.result]
+        return Finished(
+            msgspec.structs.replace(run, state=state, error=ending.reason, fresh=False, progress=100.0), path
+        )
+
+    def _wait(self, run: QueuedRun, error: PassingError) -> Wait | None:
+        """Return when to try again after `error`, None to give up."""
+        tries = run.tries + 1
+        seconds = after_trouble(error, tries)
+        if seconds is None:
+            return None
+        waited = run.waited
+        if run.state is State.DOWNLOADING:  # the deadline of its outputs
+            waited += seconds
+            if waited > self._patience.give_up_after:
+                return None
+        run = msgspec.structs.replace(run, tries=tries, waited=waited, error=Failure(error.code, str(error)))
+        return Wait(run, seconds, str(error))
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How often to ask and how long to wait, in seconds; `keep_times`: files get the run's time."""
+
+    interval: float
+    give_up_after: float
+    keep_times: bool
+    wall: Callable[[], float] = time.time
+
+
+class _Renewal:
+    """Fresh URLs for all outputs of a run at one question: many expire together."""
+
+    def __init__(self, flora: Flora, run: QueuedRun, answer: RemoteRun) -> None:
+        self._flora = flora
+        self._run = run
+        self._answer = answer
+        self._asking = anyio.Lock()
+
+    async def newer_than(self, answer: RemoteRun) -> RemoteRun:
+        async with self._asking:
+            if self._answer is answer:
+                self._answer = await self._flora.run(self._run.reference)
+            return self._answer
+
+
+def _reason(answer: RemoteRun) -> Failure:
+    """Return why FLORA failed it, in our closed list of codes and its own words."""
+    said = answer.error_message or "FLORA gives no reason"
+    try:
+        code = ErrorCode(answer.error_code or "")
+    except ValueError:
+        code = ErrorCode.RUN_FAILED
+    if code not in _FAILED_AT_FLORA:
+        return Failure(ErrorCode.RUN_FAILED, f"{answer.error_code or 'failed'}: {said}")
+    return Failure(code, said)
+
+
+class _Ending(msgspec.Struct, frozen=True):
+    """How a run ends: `error` stands at the top of the sidecar, `reason` in `status`."""
+
+    result: Result
+    error: Failure | None
+    reason: Failure | None
+    outputs: tuple[SavedOutput, ...] = ()
+
+
+def _ending(outputs: list[SavedOutput]) -> _Ending:
+    bad = [(output.output_id[:60], output.error) for output in outputs if output.error is not None]
+    if not bad:
+        return _Ending(Result.COMPLETE, None, None, tuple(outputs))
+    told = "; ".join(f"{output_id}: {error.message}" for output_id, error in bad[:3])
+    if len(bad) < len(outputs):
+        return _Ending(Result.PARTIAL, None, Failure(bad[0][1].code, told), tuple(outputs))
+    failure = Failure(ErrorCode.NO_OUTPUTS, f"no output could be had: {told}")
+    return _Ending(Result.FAILED, failure, failure, tuple(outputs))
+
+
+def _sidecar(run: QueuedRun, answer: RemoteRun | None, ending: _Ending, now: float) -> Sidecar:
+    technique = run.technique
+    fetched_texts = [output.output_id for output in ending.outputs if output.kind is Kind.TEXT and output.url]
+    return Sidecar(
+        floradl_version=__version__,
+        reference=str(run.reference),
+        technique=technique,
+        technique_id=technique if technique and technique.startswith("tech_") else None,
+        run_id=run.run_id,
+        label=run.label,
+        result=ending.result,
+        run=public_run(answer.raw, fetched_texts) if answer else None,
+        outputs=ending.outputs,
+        error=ending.error,
+        times=Times(
+            queued_at=rfc3339(run.queued_at),
+            created_at=rfc3339(answer.created_at) if answer else None,
+            started_at=rfc3339(answer.started_at) if answer else None,
+            completed_at=rfc3339(answer.completed_at) if answer else None,
+            detected_at=rfc3339(run.detected_at),
+            finished_at=rfc3339(now),
+        ),
+    )
