@@ -1,0 +1,311 @@
+"""Arguments in, exit code out; the one place that catches everything.
+
+Nothing heavy is imported before a command runs, so that `--help` is there at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from floradl import __version__
+from floradl.commands.exits import Exit
+from floradl.errors import ConfigError, FloradlError, LockedError, PausedError, PauseReason
+
+if TYPE_CHECKING:
+    from floradl.settings import Config
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_LEVELS = ("critical", "error", "warning", "info", "debug")
+
+
+def common_options(command: _Command) -> _Command:
+    """Add the options that stand before or after the command."""
+    for option in (
+        click.option("-q", "--quiet", count=True, expose_value=False, callback=_note, help="Say less."),
+        click.option("-v", "--verbose", count=True, expose_value=False, callback=_note, help="Say more."),
+        click.option(
+            "--home",
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="DIR",
+            expose_value=False,
+            callback=_note,
+            help="The folder that inbox, library and state default to.",
+        ),
+        click.option(
+            "-c",
+            "--config",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            expose_value=False,
+            callback=_note,
+            help="The configuration file.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    said: dict[str, Any] = context.ensure_object(dict)
+    name = parameter.name or ""
+    if isinstance(value, int):
+        said[name] = said.get(name, 0) + value
+    elif value is not None:
+        said[name] = value
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@common_options
+def floradl() -> None:
+    """Bring the media that FLORA techniques generate home.
+
+    A run is named by TECHNIQUE/RUN_ID, by RUN_ID alone, or by its API URL.
+    New here? 'floradl demo' shows the whole job, without an account.
+    """
+
+
+@floradl.command()
+@common_options
+@click.pass_obj
+def run(said: dict[str, Any]) -> Exit:
+    """Run the daemon: watch, poll and download until told to stop."""
+    import anyio
+
+    config = _config(said, "info")
+    from floradl import daemon
+
+    anyio.run(daemon.run, config, os.environ)
+    return Exit.OK
+
+
+@floradl.command()
+@click.option("--max-wait", metavar="DURATION", help="Give up waiting for unfinished runs after this (30m).")
+@common_options
+@click.pass_obj
+def once(said: dict[str, Any], max_wait: str | None) -> Exit:
+    """Work off everything queued, wait for runs that are not finished, then exit."""
+    import anyio
+
+    seconds = _seconds(max_wait)
+    config = _config(said, "error")
+    from floradl.commands import work
+
+    return anyio.run(work.once, config, os.environ, seconds)
+
+
+@floradl.command()
+@click.argument("references", metavar="REF...", nargs=-1, required=True)
+@common_options
+@click.pass_obj
+def get(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
+    """Fetch runs now, with progress bars; needs no daemon, and does no harm beside one."""
+    import anyio
+
+    from floradl.commands.queueing import parse_all
+
+    wanted = parse_all(references)
+    config = _config(said, "error")
+    from floradl.commands import work
+
+    return anyio.run(work.get, config, os.environ, wanted)
+
+
+@floradl.command()
+@click.argument("references", metavar="[REF...]", nargs=-1)
+@common_options
+@click.pass_obj
+def add(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
+    """Queue runs for the daemon; references are also read from standard input."""
+    from floradl.commands import queueing
+    from floradl.models import Action
+
+    return queueing.queue(_config(said), _orders(references, Action.FETCH))
+
+
+@floradl.command()
+@click.argument("references", metavar="[REF...]", nargs=-1)
+@click.option("--failed", is_flag=True, help="All runs that failed, in whole or in part.")
+@common_options
+@click.pass_obj
+def retry(said: dict[str, Any], references: tuple[str, ...], *, failed: bool) -> Exit:
+    """Queue runs again; one that is done is fetched anew."""
+    from floradl.commands import queueing
+    from floradl.models import Action
+
+    config = _config(said)
+    if not failed:
+        return queueing.queue(config, _orders(references, Action.RETRY))
+    orders = queueing.failed_runs(config)
+    if references:
+        orders += _orders(references, Action.RETRY)
+    if not orders:
+        click.echo("no run failed", err=True)
+        return Exit.OK
+    return queueing.queue(config, orders)
+
+
+@floradl.command()
+@click.argument("references", metavar="[REF...]", nargs=-1)
+@common_options
+@click.pass_obj
+def forget(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
+    """Drop runs from the queue; nothing brings the files of a forgotten run back."""
+    from floradl.commands import queueing
+    from floradl.models import Action
+
+    return queueing.queue(_config(said), _orders(references, Action.FORGET))
+
+
+@floradl.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--all", "everything", is_flag=True, help="All runs, as lines of JSON.")
+@click.option("--check", is_flag=True, help="Exit 1 unless a daemon is alive and makes progress.")
+@common_options
+@click.pass_obj
+def status(said: dict[str, Any], *, as_json: bool, everything: bool, check: bool) -> Exit:
+    """Show what is waiting, running, paused, done and failed, and why."""
+    from floradl.commands import status as command
+
+    config = _config(said)
+    return Exit(
+        command.status(config, as_json=as_json, everything=everything, check=check, stream=sys.stdout)
+    )
+
+
+@floradl.command()
+@common_options
+@click.pass_obj
+def check(said: dict[str, Any]) -> Exit:
+    """Check configuration, key, folders, disk, clock and API; say how to mend what is wrong."""
+    import anyio
+
+    config = _config(said, "critical")
+    from floradl.commands import check as command
+
+    return Exit(anyio.run(command.check, config, os.environ, sys.stdout))
+
+
+@floradl.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="a free one")
+@click.option("--speed", type=click.FloatRange(0.01, 1000), default=1.0, help="How fast time passes.")
+@click.option("--rate-limit", type=click.FloatRange(0.1), help="API requests a second before it answers 429.")
+@click.option("--scenario", type=click.Path(path_type=Path, dir_okay=False), help="A YAML file of faults.")
+@common_options
+def simulate(port: int, speed: float, rate_limit: float | None, scenario: Path | None) -> Exit:
+    """Serve a FLORA API on loopback to try things against; no account is needed."""
+    from floradl.commands import simulate as command
+
+    return Exit(command.simulate(port=port, speed=speed, rate_limit=rate_limit, scenario=scenario))
+
+
+@floradl.command()
+@common_options
+@click.pass_obj
+def demo(said: dict[str, Any]) -> Exit:
+    """Show the whole job against a simulated FLORA, in a new folder; takes some 15 seconds."""
+    from floradl.commands import demo as command
+
+    return command.demo(said.get("home"))
+
+
+def _config(said: dict[str, Any], level: str | None = None) -> Config:
+    """Load the configuration; with a `level`, start logging, which -v and -q shift."""
+    from floradl.config import Options, load_config
+
+    shift = said.get("verbose", 0) - said.get("quiet", 0)
+    options = Options(
+        said.get("config"), said.get("home"), _shifted(level or "info", shift) if shift else None
+    )
+    config = load_config(options, os.environ)
+    if level is not None:
+        from floradl.log import configure
+
+        configure(config.log.level if level == "info" or shift else level, config.log.format)
+    return config
+
+
+def _shifted(level: str, by: int) -> str:
+    return _LEVELS[min(max(_LEVELS.index(level) + by, 0), len(_LEVELS) - 1)]
+
+
+def _seconds(text: str | None) -> float:
+    from floradl.units import parse_duration
+
+    if text is None:
+        return float("inf")
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ConfigError(f"--max-wait: {text!r} {error}") from None
+
+
+def _orders(references: tuple[str, ...], action: Any) -> list[Any]:
+    """Return orders from the arguments, or from standard input where there are none."""
+    from floradl.commands.queueing import parse_all
+    from floradl.jobs import parse_job
+    from floradl.models import Order
+
+    if references and references != ("-",):
+        return [Order(reference, None, action) for reference in parse_all(references)]
+    if sys.stdin.isatty() and not references:
+        raise click.UsageError("name at least one run, or pipe references to standard input")
+    data = sys.stdin.buffer.read()
+    if not data.strip():
+        raise click.UsageError("standard input names no run")
+    orders = parse_job(data, "standard input")
+    return [Order(order.reference, order.label, action) for order in orders]
+
+
+def _outcome(error: BaseException) -> tuple[Exit, str | None]:
+    """Return exit code and message for what ended a command; no message where all is said."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    match error:
+        case click.exceptions.Exit():
+            return Exit(error.exit_code), None
+        case click.ClickException():
+            return Exit.USAGE, error.format_message()
+        case LockedError():
+            return Exit.GAVE_UP, str(error)
+        case PausedError(reason=PauseReason.KEY_REFUSED):
+            return Exit.KEY_REFUSED, str(error)
+        case FloradlError():
+            return Exit.USAGE, str(error)
+        case KeyboardInterrupt() | click.Abort():
+            return Exit.INTERRUPTED, "interrupted"
+        case BrokenPipeError():
+            return Exit.OK, None
+    return Exit.BUG, None
+
+
+def main() -> NoReturn:
+    """Run the command line, and exit."""
+    try:
+        code = floradl.main(standalone_mode=False) or Exit.OK
+    except BaseException as error:  # noqa: BLE001 - the one place that catches everything
+        code, message = _outcome(error)
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(error.ctx.get_usage(), err=True)
+        if message is not None:
+            click.echo(f"floradl: {message}", err=True)
+        if code is Exit.BUG:
+            _tell_bug(error)
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _tell_bug(error: BaseException) -> None:
+    import traceback
+
+    from floradl.redaction import redact
+
+    click.echo(redact("".join(traceback.format_exception(error))), err=True)
+    click.echo("floradl: this is a bug; please report it with the lines above", err=True)

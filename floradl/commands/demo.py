@@ -1,0 +1,101 @@
+"""`floradl demo`: simulator, daemon's work and a dozen runs in a new folder, with nothing set up before."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+import click
+
+from floradl.commands.exits import Exit
+from floradl.config import Options, load_config
+from floradl.errors import ConfigError
+from floradl.log import configure
+from floradl.settings import Config
+
+_FIRST_NAME = "floradl-demo"
+
+
+def demo(home: Path | None) -> Exit:
+    """Show the whole job in `home`, or in a new folder beside the caller; ends by itself.
+
+    Raises `ConfigError` where the simulator is not installed, or `home` holds something already.
+    """
+    try:
+        import aiohttp  # noqa: F401, PLC0415 - an extra: asked for here, to say in words that it is missing
+    except ImportError:
+        raise ConfigError(
+            "the demo needs aiohttp, which is not installed: pip install 'floradl[simulator]'"
+        ) from None
+    folder = _new_folder(home)
+    configure("critical", "auto")
+    code = anyio.run(_demo, folder)
+    if code is Exit.OK:
+        _say_where(folder)
+    return code
+
+
+async def _demo(folder: Path) -> Exit:
+    from floradl.commands.work import get  # noqa: PLC0415 - heavy, and only needed from here on
+    from floradl.simulator import Simulator, serve  # noqa: PLC0415 - needs the extra
+    from floradl.simulator.demo_runs import demo_runs  # noqa: PLC0415 - needs the extra
+
+    simulator = Simulator()
+    async with serve(simulator) as base_url:
+        wanted = demo_runs(simulator)
+        config = _config(folder, base_url)
+        click.echo(f"A simulated FLORA serves {len(wanted)} runs; they come home to {folder}", err=True)
+        code = await get(config, {"FLORA_API_KEY": simulator.key}, wanted)
+    # One run fails on purpose: a demo that shows it went well.
+    return Exit.OK if code is Exit.FAILED else code
+
+
+def _config(folder: Path, base_url: str) -> Config:
+    """Return a configuration of the demo's own: nothing of the user's is read."""
+    host = urlsplit(base_url).hostname or ""
+    return load_config(
+        Options(home=folder),
+        {
+            "HOME": str(folder),
+            "FLORADL_API__BASE_URL": base_url,
+            "FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS": host,
+            "FLORADL_DOWNLOAD__MIN_FREE_SPACE": "0",
+            "FLORADL_POLL__INTERVAL": "500ms",
+        },
+        system_file=folder / "no-such-file",
+    )
+
+
+def _new_folder(home: Path | None) -> Path:
+    if home is not None:
+        if home.exists() and any(home.iterdir()):
+            raise ConfigError(f"{home} is not empty, and the demo wants a new folder: name another one")
+        home.mkdir(parents=True, exist_ok=True)
+        return home.resolve()
+    for name in (_FIRST_NAME, *(f"{_FIRST_NAME}-{number}" for number in range(2, 1000))):
+        folder = Path.cwd() / name
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError:
+            break
+        return folder
+    return Path(tempfile.mkdtemp(prefix=f"{_FIRST_NAME}-"))
+
+
+def _say_where(folder: Path) -> None:
+    library = Path(os.path.relpath(folder / "library"))
+    if str(library).startswith(".."):
+        library = folder / "library"
+    click.echo(
+        f"\nLook around: {library}\n"
+        f"  images, videos, audio, documents, text   what the runs made, by kind\n"
+        f"  runs                                     a JSON sidecar for each run\n"
+        f"One run failed at FLORA on purpose: its sidecar says why. Next: floradl --help",
+        file=sys.stderr,
+    )

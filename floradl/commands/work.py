@@ -1,0 +1,128 @@
+"""`get` and `once`: work in the foreground that ends by itself."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterable, Mapping
+
+import anyio
+import click
+from anyio import to_thread
+
+from floradl.assembly import Works, working
+from floradl.commands.exits import Exit, worst
+from floradl.daemon import build_inbox, first_start, opened, wait_for_stop
+from floradl.display import open_display
+from floradl.errors import PauseReason
+from floradl.intake import Intake
+from floradl.models import Order, QueuedRun, Reference, State
+from floradl.progress import Progress
+from floradl.settings import Config
+from floradl.store import Store
+
+_NO_PROGRESS = 600.0  # seconds
+
+
+class _Watched:
+    """A `Progress` that remembers how the runs ended and when bytes came, and hands all on."""
+
+    def __init__(self, display: Progress) -> None:
+        self._display = display
+        self.bytes_at = time.monotonic()
+        self.failed = False
+        self.run = display.run
+        self.transferred = display.transferred
+        self.trouble = display.trouble
+
+    def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
+        self.bytes_at = time.monotonic()
+        self._display.transfer(run, output_id, received, total)
+
+    def finished(self, run: QueuedRun, sidecar: str | None) -> None:
+        self.failed = self.failed or run.state is not State.DONE
+        self._display.finished(run, sidecar)
+
+
+async def get(config: Config, environ: Mapping[str, str], references: Iterable[Reference]) -> Exit:
+    """Fetch runs now. The library alone says what is done already: no daemon's state is touched."""
+    orders = [Order(reference) for reference in references]
+    with open_display(sys.stderr, quiet=_quiet(config), library=config.output.dir) as display:
+        progress = _Watched(display)
+        async with working(config, environ, Store.in_memory(), progress) as works:
+            await to_thread.run_sync(_prepare, config, works)
+            touched = await works.journal.call(lambda store: store.add(orders, time.time(), again=True))
+            works.engine.enqueue(touched)
+            return await _work_off(works, progress, math.inf)
+
+
+async def once(config: Config, environ: Mapping[str, str], max_wait: float = math.inf) -> Exit:
+    """Take what the inbox holds, work off everything queued, and end. `max_wait` is in seconds."""
+    inbox, queue_file = build_inbox(config)
+    with open_display(sys.stderr, quiet=_quiet(config), library=config.output.dir) as display:
+        progress = _Watched(display)
+        async with opened(config, "once") as store, working(config, environ, store, progress) as works:
+            await to_thread.run_sync(_prepare, config, works)
+            intake = Intake(inbox, queue_file, works.journal, works.engine)
+            works.engine.enqueue(await works.journal.call(Store.open_ids))
+            code = await _work_off(works, progress, max_wait, intake)
+            await to_thread.run_sync(inbox.sweep)
+            return worst(code, Exit.FAILED if intake.rejected else Exit.OK)
+
+
+def _prepare(config: Config, works: Works) -> None:
+    config.state_dir.mkdir(parents=True, exist_ok=True)
+    first_start(config, works.library)
+
+
+def _quiet(config: Config) -> bool:
+    return config.log.level in {"error", "critical"}
+
+
+async def _work_off(works: Works, progress: _Watched, max_wait: float, intake: Intake | None = None) -> Exit:
+    """Serve the engine until nothing is open, and say how it went."""
+    code = Exit.OK
+
+    async def end(reason: Exit) -> None:
+        nonlocal code
+        code = reason
+        works.halt()
+        group.cancel_scope.cancel()
+
+    async def interrupted() -> None:
+        await wait_for_stop(works.halt, Exit.INTERRUPTED)
+        await end(Exit.INTERRUPTED)
+
+    async def watch() -> None:
+        deadline = time.monotonic() + max_wait
+        while True:
+            now = time.monotonic()
+            paused = works.engine.paused
+            if paused is not None and paused.reason is PauseReason.KEY_REFUSED:
+                click.echo(f"floradl: {paused.message}", err=True)
+                await end(Exit.KEY_REFUSED)
+            if now >= deadline:
+                click.echo("floradl: --max-wait is over, and some runs are not finished", err=True)
+                await end(Exit.GAVE_UP)
+            if now - max(works.engine.moved_at, progress.bytes_at) > _NO_PROGRESS:
+                click.echo("floradl: nothing went forward for ten minutes", err=True)
+                await end(Exit.GAVE_UP)
+            await anyio.sleep(0.1)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(interrupted)
+        group.start_soon(watch)
+        if intake is not None:
+            await _take_all(intake)
+        await works.engine.serve(until_idle=True)
+        group.cancel_scope.cancel()
+    return worst(code, Exit.FAILED if progress.failed else Exit.OK)
+
+
+async def _take_all(intake: Intake) -> None:
+    """Take in all that the inbox and the queue file hold."""
+    again_in = await intake.take()
+    while again_in < math.inf:  # some must be quiet for a moment before they are taken
+        await anyio.sleep(again_in)
+        again_in = await intake.take()

@@ -1,0 +1,155 @@
+"""`floradl run`: everything at work in one task group, until a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import anyio
+import structlog
+from anyio import to_thread
+
+from floradl import __version__, live, lock
+from floradl.assembly import Works, working
+from floradl.errors import ConfigError, PausedError
+from floradl.inbox import Inbox
+from floradl.intake import Intake
+from floradl.library import Library
+from floradl.live import Live, LivePause, Snapshot
+from floradl.queuefile import QueueFile
+from floradl.settings import Config
+from floradl.store import Store
+from floradl.watching import Watch
+
+_STOP_DEADLINE = 7.0  # seconds; 8 are promised
+_BEAT = 1.0
+_SLOW_BEAT = 10.0
+_STUCK_AFTER = 600.0
+_SWEEP_EVERY = 3600.0
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@asynccontextmanager
+async def opened(config: Config, command: str) -> AsyncIterator[Store]:
+    """Hold the state folder and its journal. Raises `LockedError`, `ConfigError`."""
+    try:
+        config.state_dir.mkdir(parents=True, exist_ok=True)
+        with lock.hold(config.state_dir, command, __version__, time.time()):
+            store = Store.open(config.state_dir)
+            try:
+                yield store
+            finally:
+                store.close()
+    except (OSError, sqlite3.DatabaseError) as error:
+        raise ConfigError(f"the state folder {config.state_dir} cannot be used: {error}") from error
+
+
+def build_inbox(config: Config) -> tuple[Inbox, QueueFile | None]:
+    """Return the ways in that the configuration names, the folders made. Raises `ConfigError`."""
+    queue = config.queue
+    inbox = Inbox(queue.watch_dir, keep=queue.keep, queue_file=queue.file)
+    inbox.prepare()
+    return inbox, QueueFile(queue.file) if queue.file else None
+
+
+def first_start(config: Config, library: Library) -> None:
+    """Make the library where this state folder has not seen it yet; later a missing one is a pause."""
+    seen = config.state_dir / "library-seen"
+    place = os.fsencode(config.output.dir)
+    try:
+        if place in seen.read_bytes().split(b"\n"):
+            return
+    except FileNotFoundError:
+        pass
+    try:
+        library.create()
+    except PausedError as error:
+        _log.warning("library_not_ready", message=str(error))
+        return
+    with seen.open("ab") as file:
+        file.write(place + b"\n")
+
+
+async def run(config: Config, environ: Mapping[str, str]) -> None:
+    """Run until SIGTERM or SIGINT. Raises `LockedError`, `ConfigError`."""
+    since = time.time()
+    inbox, queue_file = build_inbox(config)
+    progress = Live()
+    async with opened(config, "run") as store, working(config, environ, store, progress) as works:
+        await to_thread.run_sync(first_start, config, works.library)
+        intake = Intake(inbox, queue_file, works.journal, works.engine)
+        works.engine.enqueue(await works.journal.call(Store.open_ids))
+        _log.info(
+            "started", version=__version__, home=str(config.home), watch_dir=str(config.queue.watch_dir)
+        )
+        async with anyio.create_task_group() as group:
+            group.start_soon(works.engine.serve)
+            group.start_soon(intake.serve, Watch(config.queue.watch_dir, config.queue.file, report=_report))
+            group.start_soon(_beat, config, works, intake, progress, since)
+            group.start_soon(_sweep, inbox)
+            await wait_for_stop(works.halt, 0)
+            _log.info("stopping")
+            group.cancel_scope.cancel()
+    _log.info("stopped")
+
+
+async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
+    """Wait for SIGTERM or SIGINT, then call `halt`.
+
+    From then on a second signal ends the process at once, and the deadline does with `code`.
+    """
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        await anext(signals)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(130))
+    # Threads that look up a name cannot be woken. All that matters is on disk: the exit need not wait.
+    deadline = threading.Timer(_STOP_DEADLINE, os._exit, (code,))
+    deadline.daemon = True
+    deadline.start()
+    halt()
+
+
+async def _beat(config: Config, works: Works, intake: Intake, progress: Live, since: float) -> None:
+    """Write what is going on, each second while it changes, else each ten seconds."""
+    written = -_SLOW_BEAT
+    paused = None
+    while True:
+        now = time.monotonic()
+        if progress.changed or works.engine.paused is not paused or now - written >= _SLOW_BEAT:
+            progress.changed = False
+            paused, written = works.engine.paused, now
+            snapshot = Snapshot(
+                pid=os.getpid(),
+                version=__version__,
+                since=since,
+                progress_at=_progress_at(works, progress),
+                paused=LivePause(paused.reason, paused.message, paused.since) if paused else None,
+                queue_file_error=intake.queue_file_error,
+                runs=progress.runs(),
+            )
+            await to_thread.run_sync(live.write, config.state_dir, snapshot)
+        await anyio.sleep(_BEAT)
+
+
+def _progress_at(works: Works, progress: Live) -> float:
+    """Return when all was seen to be well (unix seconds): now, unless there is work that nobody takes on."""
+    engine = works.engine
+    quiet = time.monotonic() - max(engine.turned_at, progress.bytes_at)
+    if engine.idle or engine.paused is not None or quiet < _STUCK_AFTER:
+        return time.time()
+    return time.time() - quiet
+
+
+def _report(message: str) -> None:
+    _log.warning("watching", message=message)
+
+
+async def _sweep(inbox: Inbox) -> None:
+    while True:
+        await to_thread.run_sync(inbox.sweep)
+        await anyio.sleep(_SWEEP_EVERY)
