@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 _USER = re.compile(r"^([a-z][a-z0-9+.-]*:[/\\]+)[^/\\]*@", re.IGNORECASE)
 _ONLY_URL = re.compile(r"https?://[^\s<>\"\x00-\x1f\x7f]+", re.IGNORECASE)
-_URL_IN_TEXT = re.compile(r"\b[a-z][a-z0-9+.-]{0,30}:[/\\]{2}[^\s\"'<>`]+", re.IGNORECASE)
+# From the colon on: the scheme does not matter, and looking for it would not be linear. Quotes may be part of
+# a URL: rather a closing one lost than half a signature kept.
+_URL_IN_TEXT = re.compile(r":[/\\]{2}[^\s\"<>]+")
 
 
 def strip_query(url: str) -> str:
@@ -22,7 +24,7 @@ def strip_query(url: str) -> str:
 
 def strip_queries(text: str) -> str:
     """Return `text` with every URL in it as `strip_query` leaves it."""
-    return _URL_IN_TEXT.sub(lambda found: strip_query(found[0]), text)
+    return _URL_IN_TEXT.sub(lambda found: strip_query(f"x{found[0]}")[1:], text)
 
 
 def is_only_url(text: str) -> bool:

@@ -88,6 +88,8 @@ def test_no_text_is_too_strange(text: str) -> None:
     path_of(text)
 
 
-@given(st.text(alphabet="abc/.-_%", max_size=20), st.text(alphabet="abcXYZ=&;,?#/@", max_size=20))
+@given(
+    st.text(alphabet="abc/.-_%", max_size=20), st.text(alphabet="abcXYZ=&;,?#/@'`()[]{}|^%$!*~", max_size=20)
+)
 def test_no_query_survives_in_a_text(path: str, query: str) -> None:
-    assert "s3cret" not in strip_queries(f"x https://host/{path}?{query}s3cret y")
+    assert "s3cret" not in strip_queries(f"x_https://host/{path}?{query}s3cret y")
