@@ -36,7 +36,6 @@ from floradl.models import Integrity, Kind
 from floradl.transport import Guard, redirect_target
 
 _MAX_REDIRECTS = 5
-_HEAD = 8192
 _CHECK_DISK_EVERY = 32 * 1024 * 1024
 _MIN_RATE = 1024  # bytes a second
 _PASSING_STATUS = {408, 409, 425, 429}
@@ -231,7 +230,7 @@ class Downloader:
         self, response: httpx.Response, offer: _Offer, part: PartFile, digests: Digests, kind: Kind
     ) -> Received:
         """Decide whether what arrived is whole, and say by what."""
-        head = part.read(_HEAD, 0)
+        head = part.read(sniff.HEAD, 0)
         content_type = response.headers.get("content-type")
         sniff.refuse_not_media(head, content_type, kind)
         if offer.total is not None and part.size != offer.total:

@@ -31,14 +31,13 @@ from floradl.files import (
 )
 from floradl.index import FolderIndex
 from floradl.models import Kind, QueuedRun, Reference, RemoteOutput
-from floradl.names import SafeName, part_name, safe_name
+from floradl.names import PART_RESERVE, SafeName, part_name, safe_name, stored_path
 from floradl.sidecar import Sidecar
 from floradl.template import SIDECARS, UNKNOWN, NameFields, Template
 
 MARKER = SafeName(".floradl-library")
 _NO_VALIDATOR = "00000000"
 _MAX_SIDECAR = 64 * 1024 * 1024
-_SIDECAR_RESERVE = 16  # `.` and `.part` of the temporary name, `.json`, and the hash of a case twin
 
 
 class Library:
@@ -94,8 +93,9 @@ class Library:
 
     def holds(self, path: str, size: int) -> bool:
         """Whether a regular file of `size` bytes stands under `path`, which a sidecar or journal named."""
-        *folders, name = (SafeName(part) for part in path.split("/"))
-        if any(part in {"", ".", ".."} for part in (*folders, name)):
+        try:
+            *folders, name = stored_path(path)
+        except ValueError:
             return False
         with self.open() as root:
             try:
@@ -145,8 +145,8 @@ class Library:
 
     def _sidecar_names(self, run_id: str) -> tuple[SafeName, SafeName]:
         """Return the plain name, and that for a run whose id differs from another's in case only."""
-        stem = safe_name(run_id, self.max_name_bytes - _SIDECAR_RESERVE - 9)
-        mark = hashlib.sha256(run_id.encode()).hexdigest()[:8]
+        stem = safe_name(run_id, self.max_name_bytes - PART_RESERVE)
+        mark = hashlib.sha256(run_id.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         return SafeName(f"{stem}.json"), SafeName(f"{stem}~{mark}.json")
 
     def _read_sidecar(self, root: FolderFd, technique: SafeName, run_id: str) -> Sidecar | None:

@@ -1,4 +1,4 @@
-"""`floradl demo`: simulator, daemon's work and a dozen runs in a new folder, with nothing set up before."""
+"""`floradl demo`: simulator, watch folder and a dozen runs in a new folder, with nothing set up before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ import click
 from floradl.commands.exits import Exit
 from floradl.config import Options, load_config
 from floradl.errors import ConfigError
+from floradl.handin import drop_job
+from floradl.jobs import render_orders
 from floradl.log import configure
+from floradl.models import Order
 from floradl.settings import Config
 
 _FIRST_NAME = "floradl-demo"
@@ -40,7 +43,7 @@ def demo(home: Path | None) -> Exit:
 
 
 async def _demo(folder: Path) -> Exit:
-    from floradl.commands.work import get  # noqa: PLC0415 - heavy, and only needed from here on
+    from floradl.commands.work import once  # noqa: PLC0415 - heavy, and only needed from here on
     from floradl.simulator import Simulator, serve  # noqa: PLC0415 - needs the extra
     from floradl.simulator.demo_runs import demo_runs  # noqa: PLC0415 - needs the extra
 
@@ -49,7 +52,8 @@ async def _demo(folder: Path) -> Exit:
         wanted = demo_runs(simulator)
         config = _config(folder, base_url)
         click.echo(f"A simulated FLORA serves {len(wanted)} runs; they come home to {folder}", err=True)
-        code = await get(config, {"FLORA_API_KEY": simulator.key}, wanted)
+        drop_job(config.queue.watch_dir, render_orders(Order(reference) for reference in wanted))
+        code = await once(config, {"FLORA_API_KEY": simulator.key})
     # One run fails on purpose: a demo that shows it went well.
     return Exit.OK if code is Exit.FAILED else code
 
