@@ -54,13 +54,13 @@ class Watch:
         pace: Pace | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._dir = watch_dir
-        self._queue_file = queue_file
+        self._dir = watch_dir.absolute()
+        self._queue_file = queue_file.absolute() if queue_file else None
         self._report = report
         self._pace = pace or Pace()
         self._monotonic = monotonic
-        self._folder_name = str(watch_dir)  # events name files as the folder was named
-        self._queue_name = str(queue_file) if queue_file else None
+        self._folder_name = str(self._dir)  # events name files as the folder was named
+        self._queue_name = str(self._queue_file) if queue_file else None
         self._gone = False
         self._last_wake = -math.inf
         self._queue_seen: Identity = None
@@ -99,7 +99,7 @@ class Watch:
             async with aclosing(self._events()) as events:
                 async for changes in events:
                     # The folder was looked at before the watcher stood: what came between is seen now.
-                    if changes or first or self._due():
+                    if first or self._due() or any(self._matters(*change) for change in changes):
                         first = False
                         self._woken()
                         yield
@@ -107,7 +107,7 @@ class Watch:
                         if now is not None:
                             self._report(f"the watch folder {self._dir} was replaced: watching the new one")
                         return
-        except (OSError, RuntimeError, ExceptionGroup) as error:
+        except (OSError, ValueError, RuntimeError, ExceptionGroup) as error:
             trouble = _innermost(error)
         lived = self._monotonic() - started
         self._failures = 1 if lived > self._pace.max_backoff else self._failures + 1
@@ -125,12 +125,13 @@ class Watch:
     def _events(self) -> AsyncGenerator[set[tuple[watchfiles.Change, str]], None]:
         """Yield what happened, and an empty set at each tick."""
         folders = [self._dir]
-        if self._queue_file and self._queue_file.parent.is_dir() and not is_shared(self._queue_file.parent):
-            folders.append(self._queue_file.parent)
+        beside = self._queue_file.parent if self._queue_file else self._dir
+        if beside != self._dir and beside.is_dir() and not is_shared(beside):
+            folders.append(beside)
         step = round(self._pace.step * 1000)
         return watchfiles.awatch(
             *folders,
-            watch_filter=self._matters,
+            watch_filter=None,
             step=step,
             debounce=step,  # a steady stream of files does not hold the wake-up back
             rust_timeout=round(self._pace.tick * 1000),
