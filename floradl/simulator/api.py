@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +13,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from floradl.simulator import web as wire
+from floradl.simulator.api_requests import ApiError, invalid, json_object, page_size, run_filter
 from floradl.simulator.bending import bend
 from floradl.simulator.limits import TokenBucket
 from floradl.simulator.ranges import Answer
@@ -30,29 +30,7 @@ from floradl.simulator.runs import (
 )
 from floradl.simulator.state import Simulator
 
-_STATUSES = {"pending", "running", "completed", "failed"}
 _GENERATED = {"image": "imageUrl", "video": "videoUrl", "audio": "audioUrl", "text": "text"}
-_DEFAULT_LIMIT = 20
-
-
-class ApiError(Exception):
-    """An answer in FLORA's error envelope."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        fields: tuple[str, ...] = (),
-        retry_after: int | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = {} if retry_after is None else {"retry-after": str(retry_after)}
-        self.body: dict[str, Any] = {"code": code, "message": message}
-        if fields:
-            self.body["fields"] = [{"field": field, "message": message} for field in fields]
 
 
 class Api:
@@ -163,34 +141,29 @@ class Api:
         if not self._simulator.listing:
             raise ApiError(403, "forbidden", "This key may not list runs.")
         now = self._simulator.now()
-        limit, wanted = self._limit(request), _filter(request, kind, now)
+        query = request.query
+        limit, wanted = page_size(query, self._simulator.page_limit), run_filter(query, kind, now)
         try:
-            page = self._simulator.page(wanted, limit, request.query.get("cursor") or None)
+            page = self._simulator.page(wanted, limit, query.get("cursor") or None)
         except ValueError:
-            raise _invalid("cursor", "The cursor is invalid.") from None
+            raise invalid("cursor", "The cursor is invalid.") from None
         listed = [listed_json(run, self._as_json(run)) for run in page.runs]
         return _json({name: listed, "meta": {"next_cursor": page.cursor}})
-
-    def _limit(self, request: web.Request) -> int:
-        text = request.query.get("limit") or str(_DEFAULT_LIMIT)
-        if not text.isascii() or not text.isdecimal() or int(text) < 1:
-            raise _invalid("limit", "limit is a whole number from 1.")
-        return min(int(text), self._simulator.page_limit)
 
     # --- starting -------------------------------------------------------------------------------------------
 
     async def _start_run(self, request: web.Request) -> web.Response:
         technique = self._known_technique(request.match_info["technique"])
-        body = await _body(request)
+        body = json_object(await request.read())
         if body.get("mode") not in {"async", "stream"}:
-            raise _invalid("mode", "mode is 'async' or 'stream'.")
+            raise invalid("mode", "mode is 'async' or 'stream'.")
         if not isinstance(body.get("inputs"), list):
-            raise _invalid("inputs", "inputs is a list of {id, type, value}.")
+            raise invalid("inputs", "inputs is a list of {id, type, value}.")
         self._once(request, body)
         return _json(self._as_json(self._started(technique)))
 
     async def _start_technique(self, request: web.Request) -> web.Response:
-        body = await _body(request)
+        body = json_object(await request.read())
         technique = self._known_technique(str(body.get("technique_id")))
         self._once(request, body)
         run = self._started(technique)
@@ -198,13 +171,13 @@ class Api:
         return _json({**self._receipt(run, technique.run_cost), "technique": named})
 
     async def _generate(self, request: web.Request) -> web.Response:
-        body = await _body(request)
+        body = json_object(await request.read())
         for name in ("prompt", "workspace_id", "project_id"):
             if not isinstance(body.get(name), str):
-                raise _invalid(name, f"{name} is required.")
+                raise invalid(name, f"{name} is required.")
         output_type = _GENERATED.get(str(body.get("type")))
         if output_type is None:
-            raise _invalid("type", "type is one of image, video, audio, text.")
+            raise invalid("type", "type is one of image, video, audio, text.")
         self._once(request, body)
         run = ScriptedRun(
             run_id=self._simulator.new_run_id(),
@@ -260,43 +233,6 @@ class Api:
         if run.technique is None:
             return f"{self._simulator.base_url}/runs/{run_id}"
         return f"{self._simulator.base_url}/techniques/{quote(run.technique.slug, safe='')}/runs/{run_id}"
-
-
-def _filter(request: web.Request, kind: RunKind, now: float) -> Callable[[ScriptedRun], bool]:
-    """Read the filters of a listing. Raises `ApiError`."""
-    query = request.query
-    status = query.get("status")
-    if status is not None and status not in _STATUSES:
-        raise _invalid("status", "status is one of pending, running, completed, failed.")
-    technique, project, workspace = (
-        query.get(f"{what}_id") for what in ("technique", "project", "workspace")
-    )
-
-    def wanted(run: ScriptedRun) -> bool:
-        return (
-            run.kind is kind
-            and (status is None or run.status(now) == status)
-            and (technique is None or (run.technique is not None and run.technique.technique_id == technique))
-            and project in {None, run.project_id}
-            and workspace in {None, run.workspace_id}
-        )
-
-    return wanted
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    """Read a request's JSON object. Raises `ApiError`."""
-    try:
-        body = msgspec.json.decode(await request.read())
-    except msgspec.DecodeError:
-        raise ApiError(400, "invalid_json", "The request body is not valid JSON.") from None
-    if not isinstance(body, dict):
-        raise ApiError(400, "input_validation_error", "The request body is not a JSON object.")
-    return body
-
-
-def _invalid(field: str, message: str) -> ApiError:
-    return ApiError(400, "input_validation_error", message, fields=(field,))
 
 
 def _json(value: Any) -> web.Response:

@@ -1,0 +1,214 @@
+"""A rehearsal in YAML: runs, and the faults that hit them.
+
+    url_lifetime: 30s
+    runs:
+      - run: run_film
+        technique: camera-move
+        duration: 5s
+        outputs:
+          - {output_id: film, type: videoUrl, size: 6MB, rate: 2MB}
+      - {run: run_refused, duration: 2s, fail: {code: safety_blocked, message: The prompt was refused.}}
+    faults:
+      - match: {output: film}
+        times: 1
+        do: {cut_after: 98%}
+      - match: {host: api}
+        share: 0.1
+        do: {status: 503, retry_after: 2}
+
+Durations and sizes are written as in the configuration (`5s`, `6MB`), or as plain seconds and bytes. The keys
+of `match` and `do` are the fields of `faults.Match` and `faults.Do`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from floradl import documents
+from floradl.documents import DocumentError, Value
+from floradl.errors import ConfigError
+from floradl.models import Reference
+from floradl.simulator.faults import Do, Fault, FaultBook, Match
+from floradl.simulator.runs import OutputSpec, RunKind, ScriptedRun, TimeUnit
+from floradl.simulator.signing import MediaStyle
+from floradl.simulator.state import Simulator
+from floradl.units import parse_duration, parse_size
+
+_DURATIONS = {"duration", "age", "url_lifetime", "delay", "stall_for", "seconds"}
+_SIZES = {"size", "rate", "drip", "gzip_bomb", "cut_after", "reset_after", "stall_after", "cut_json"}
+_PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
+
+
+class Failure(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a run fails."""
+
+    code: str
+    message: str = "The run failed."
+
+
+class ScenarioOutput(Struct, frozen=True, forbid_unknown_fields=True):
+    """One output of a run; the fields are those of `OutputSpec`."""
+
+    output_id: str = "output_1"
+    type: str = "imageUrl"
+    size: int | None = None
+    text: str | None = None
+    url: str | None = None
+    headers: Mapping[str, str | None] = {}
+    body: str | None = None
+    content_type: str | None = None
+    rate: float | None = None
+
+    def spec(self) -> OutputSpec:
+        """Give it as the simulator takes it."""
+        fields = msgspec.structs.asdict(self)
+        return OutputSpec(**fields | {"body": None if self.body is None else self.body.encode()})
+
+
+class ScenarioRun(Struct, frozen=True, forbid_unknown_fields=True):
+    """One run. It was created `age` seconds ago, and takes `duration` seconds."""
+
+    run: str | None = None
+    kind: RunKind = RunKind.TECHNIQUE
+    technique: str = "art-directors-critique"
+    duration: float = 3.0
+    age: float = 0.0
+    fail: Failure | None = None
+    outputs: tuple[ScenarioOutput, ...] | None = None
+    project_id: str = "prj_simulator"
+    workspace_id: str = "ws_simulator"
+
+    def __post_init__(self) -> None:
+        if self.run is not None:
+            Reference.of(self.run)  # raises ValueError in words
+
+
+class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole rehearsal. Settings that are not named stay as the simulator has them."""
+
+    runs: tuple[ScenarioRun, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    key: str | None = None
+    rate_limit: float | None = None
+    rate_burst: float | None = None
+    url_lifetime: float | None = None
+    media_style: MediaStyle | None = None
+    time_unit: TimeUnit | None = None
+    page_limit: int | None = None
+    listing: bool | None = None
+    seed: str = "floradl"
+
+    def stage(self, simulator: Simulator) -> None:
+        """Put the runs and faults into a simulator, and set what is named. Raises `ConfigError`."""
+        for name in ("key", "rate_limit", "rate_burst", "url_lifetime", "media_style", "time_unit"):
+            if getattr(self, name) is not None:
+                setattr(simulator, name, getattr(self, name))
+        simulator.page_limit = simulator.page_limit if self.page_limit is None else self.page_limit
+        simulator.listing = simulator.listing if self.listing is None else self.listing
+        simulator.faults = FaultBook(self.faults, self.seed)
+        for run in self.runs:
+            try:
+                _add(simulator, run)
+            except ValueError as error:
+                raise ConfigError(f"the scenario cannot be staged: {error}") from error
+
+
+def _add(simulator: Simulator, run: ScenarioRun) -> None:
+    technique = simulator.add_technique(run.technique) if run.kind is RunKind.TECHNIQUE else None
+    if run.outputs is not None:
+        outputs = tuple(output.spec() for output in run.outputs)
+    else:
+        outputs = technique.outputs if technique else (OutputSpec(),)
+    scripted = ScriptedRun(
+        run_id=run.run or simulator.new_run_id(),
+        kind=run.kind,
+        technique=technique,
+        outputs=outputs,
+        duration=run.duration / simulator.speed,
+        created=simulator.now() - run.age,
+        fail=(run.fail.code, run.fail.message) if run.fail else None,
+        workspace_id=run.workspace_id,
+        project_id=run.project_id,
+    )
+    for index, output in enumerate(outputs):
+        if not output.inline and output.url is None:
+            scripted.body(index)  # an impossible size shows here, not in the middle of the rehearsal
+    simulator.add(scripted)
+
+
+def load_scenario(path: Path) -> Scenario:
+    """Read a scenario file. Raises `ConfigError` that names the file, the line and the key."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the scenario {path} cannot be read: {error}") from error
+    return parse_scenario(text, str(path))
+
+
+def parse_scenario(text: str, name: str = "scenario") -> Scenario:
+    """Read the text of a scenario; `name` is how messages call it. Raises `ConfigError`."""
+    try:
+        document = documents.load(text)
+    except DocumentError as error:
+        line = f", line {error.line}" if error.line else ""
+        raise ConfigError(f"{name}{line}: {error}") from error
+    problems: list[str] = []
+    value = _in_plain_units(document.value, (), problems, document.lines)
+    if problems:
+        raise ConfigError(f"{name}, {problems[0]}")
+    try:
+        return msgspec.convert(value or {}, Scenario, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{name}, {_explained(str(error), document.lines)}") from error
+
+
+def _in_plain_units(
+    value: Value, path: documents.Path, problems: list[str], lines: Mapping[documents.Path, int]
+) -> Any:
+    """Give `value` with durations and sizes as plain numbers; what is wrong with them goes to `problems`."""
+    if isinstance(value, list):
+        return [_in_plain_units(item, (*path, at), problems, lines) for at, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {key: _in_plain_units(item, (*path, key), problems, lines) for key, item in value.items()}
+    key = path[-1] if path else None
+    if value is None or key not in _DURATIONS | _SIZES or "set" in path or re.fullmatch(r"[\d.]+%?", value):
+        return value
+    try:
+        return str(parse_duration(value) if key in _DURATIONS else parse_size(value))
+    except ValueError as error:
+        problems.append(f"line {lines[path]}: {documents.dotted(path)}: {value[:40]!a} {error}")
+        return value
+
+
+def _explained(message: str, lines: Mapping[documents.Path, int]) -> str:
+    """Say in which line, under which key a value is wrong."""
+    found = _PLACE.match(message)
+    what, place = (found["what"], found["path"]) if found else (message, None)
+    path = tuple(_steps(place or "$"))
+    unknown = _UNKNOWN.search(what)
+    if unknown:
+        near = difflib.get_close_matches(unknown["name"], _known_names(), n=1)
+        what = "there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
+        path = (*path, unknown["name"])
+    while path not in lines and path:
+        path = path[:-1]
+    key = documents.dotted(path)
+    return f"line {lines.get(path, 1)}: {f'{key}: ' if key else ''}{what}"
+
+
+def _steps(place: str) -> Iterator[str | int]:
+    for name, number in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", place):
+        yield name or int(number)
+
+
+def _known_names() -> list[str]:
+    structs = (Scenario, ScenarioRun, ScenarioOutput, Failure, Fault, Match, Do)
+    return sorted({name for struct in structs for name in struct.__struct_fields__})

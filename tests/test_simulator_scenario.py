@@ -1,0 +1,136 @@
+"""A scenario file says which runs there are and which faults hit them, and what is wrong with it is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from floradl.errors import ConfigError
+from floradl.simulator import Do, MediaStyle, RunKind, Simulator
+from floradl.simulator.demo_runs import demo_runs
+from floradl.simulator.faults import Facts
+from floradl.simulator.scenario import load_scenario, parse_scenario
+
+FULL = """\
+url_lifetime: 30s
+media_style: s3
+time_unit: ms
+rate_limit: 2.5
+listing: no-not-this
+runs:
+  - run: run_film
+    technique: camera-move
+    duration: 5s
+    age: 1m
+    outputs:
+      - {output_id: film, type: videoUrl, size: 6MB, rate: 2MB, headers: {ETag: null, X-A: b}}
+      - {output_id: note, type: text, text: 0123}
+  - {run: run_refused, kind: generation, fail: {code: safety_blocked, message: Refused.}}
+faults:
+  - match: {output: film, resumed: false}
+    times: 1
+    per: output
+    do: {cut_after: 98%, delay: 250ms}
+  - do: {set: {size: 5s}, html: true, headers: {Retry-After: null}}
+""".replace("listing: no-not-this\n", "listing: false\n")
+
+
+def staged(text: str) -> Simulator:
+    simulator = Simulator(now=lambda: 1_000.0, speed=2)
+    parse_scenario(text).stage(simulator)
+    return simulator
+
+
+def test_a_scenario_sets_the_stage() -> None:
+    simulator = staged(FULL)
+    assert (simulator.url_lifetime, simulator.media_style) == (30, MediaStyle.S3)
+    assert (simulator.time_unit, simulator.rate_limit, simulator.listing) == ("ms", 2.5, False)
+    film = simulator.run("run_film")
+    assert film is not None
+    assert (film.duration, film.created) == (2.5, 940)
+    assert film.technique is not None
+    assert film.technique.slug == "camera-move"
+    assert film.body(0).size == 6_000_000
+    assert film.outputs[0].rate == 2_000_000
+    assert film.outputs[0].headers == {"ETag": None, "X-A": "b"}
+    assert film.outputs[1].text == "0123"
+    refused = simulator.run("run_refused")
+    assert refused is not None
+    assert refused.kind is RunKind.GENERATION
+    assert refused.fail == ("safety_blocked", "Refused.")
+
+
+def test_faults_of_a_scenario_hit() -> None:
+    simulator = staged(FULL)
+    facts = Facts(host="media", method="GET", path="/x", run_id="run_film", output_id="film")
+    picked = [simulator.faults.pick(facts, 0) for _request in range(2)]
+    assert picked[0] == Do(cut_after="98%", delay=0.25)
+    assert picked[1] == Do(set={"size": "5s"}, html=True, headers={"Retry-After": None})
+
+
+def test_an_empty_scenario_changes_nothing() -> None:
+    simulator = staged("")
+    assert simulator.listing
+    assert simulator.rate_limit is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("faults:\n- do: {cut_aftr: 5}\n", r"line 2: faults\[0\].do.cut_aftr: .*did you mean 'cut_after'"),
+        ("faults:\n- do:\n    html: perhaps\n", r"line 3: faults\[0\].do.html: Expected `bool`"),
+        ("faults:\n- do:\n    cut_after: half\n", r"line 3: faults\[0\].do.cut_after: 'half' is no size"),
+        ("faults:\n- match: {host: api}\n", r"line 2: faults\[0\]: .*missing required field `do`"),
+        ("runs:\n- duration: 5x\n", r"line 2: runs\[0\].duration: '5x'"),
+        ("runs:\n- run: film\n", r"line 2: runs\[0\]: .*starts with 'run_'"),
+        ("runs:\n- {run: run_a}\n- {run: run_a}\n", "there is a run 'run_a' already"),
+        ("runs:\n- outputs: [{size: 5}]\n", "the smallest has"),
+        ("runs: [\n", "line"),
+        ("media_style: azure\n", "line 1: media_style: Invalid enum value 'azure'"),
+        ("- runs\n", "line 1: Expected `object`"),
+    ],
+)
+def test_what_is_wrong_is_named_with_line_and_key(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        staged(text)
+
+
+@given(st.text())
+def test_any_text_is_a_scenario_or_an_error_in_words(text: str) -> None:
+    try:
+        parse_scenario(text)
+    except ConfigError as error:
+        message = str(error)
+    else:
+        return
+    assert message.startswith("scenario")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.yaml cannot be read"):
+        load_scenario(tmp_path / "nothing.yaml")
+
+
+def test_a_file_is_read_with_or_without_its_mark(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text("page_limit: 3\n", encoding="utf-8-sig")
+    assert load_scenario(path).page_limit == 3
+
+
+def test_the_demo_has_a_dozen_runs_of_every_kind_and_one_that_fails() -> None:
+    simulator = Simulator(now=lambda: 0.0)
+    references = demo_runs(simulator)
+    runs = [run for reference in references if (run := simulator.run(reference.run_id))]
+    assert len(runs) == len(set(references)) == 12
+    assert [run.fail[0] for run in runs if run.fail] == ["safety_blocked"]
+    assert {output.type for run in runs for output in run.outputs} == {
+        "imageUrl", "videoUrl", "audioUrl", "documentUrl", "text",
+    }  # fmt: skip
+    assert {run.kind for run in runs} == {RunKind.TECHNIQUE, RunKind.GENERATION}
+    assert all(1 <= run.duration <= 8 for run in runs)
+    sizes = [output.size for run in runs for output in run.outputs if output.size]
+    assert min(sizes) >= 50_000
+    assert max(sizes) == 6_000_000
+    assert sum(len(run.body(at).read(0, 1)) for run in runs for at in range(len(run.outputs))) > 12
