@@ -1,11 +1,10 @@
-"""Connection pools, one for each way: https, http, and either through a proxy."""
+"""How httpcore's connection pools are made: through which proxy, with which certificates and limits."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from threading import Lock
 from typing import Generic, TypeVar
 
 import httpcore
@@ -25,8 +24,8 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     `connect` covers the look-up, and all addresses that are tried; the TLS handshake has as long again.
     `read` is the longest silence while an answer is read, and also bounds writing and the wait for a
-    free connection. `connections` is the most at once, for each of https, http and a proxy; all may be
-    kept when idle, for `idle` seconds.
+    free connection. `connections` is the most at once, those included that are kept when idle, for `idle`
+    seconds.
     """
 
     connect: float = 5.0
@@ -35,10 +34,10 @@ class Limits(Struct, frozen=True, kw_only=True):
     idle: float = 30.0
 
 
-class Pools(Generic[_Pool]):
-    """The pools of one client, each made when it is first needed: to load certificates takes 20 ms.
+class PoolMaker(Generic[_Pool]):
+    """Makes the pools of one client: each for one way, which is https or http, through a proxy or not.
 
-    `make(resolve, **options)` makes a pool. Raises `ConfigError` for what is wrong in `environ`.
+    `make(resolve, **options)` makes httpcore's pool. Raises `ConfigError` for what is wrong in `environ`.
     """
 
     def __init__(
@@ -51,35 +50,23 @@ class Pools(Generic[_Pool]):
         self._tls_files = (environ.get("SSL_CERT_FILE"), environ.get("SSL_CERT_DIR"))
         if any(self._tls_files):
             _tls_context(*self._tls_files)  # what is wrong with it is said now, not at the first request
-        self._pools: dict[tuple[str, bool], _Pool] = {}
-        self._lock = Lock()
 
-    def of(self, url: httpx.URL) -> _Pool:
-        """Return the pool for `url`, which was checked."""
+    def way(self, url: httpx.URL) -> tuple[str, bool]:
+        """Return a key that is the same for all URLs that a pool made for `url` can serve."""
+        return url.scheme, self._proxies.of(url) is not None
+
+    def new(self, url: httpx.URL, connections: int) -> _Pool:
+        """Make a pool for `url`, which was checked. The first loads the certificates, in about 20 ms."""
         proxy = self._proxies.of(url)
-        with self._lock:
-            key = (url.scheme, proxy is not None)
-            if key not in self._pools:
-                self._pools[key] = self._new(url.scheme, proxy)
-            return self._pools[key]
-
-    def drain(self) -> list[_Pool]:
-        """Return all pools, for closing, and forget them."""
-        with self._lock:
-            pools = list(self._pools.values())
-            self._pools.clear()
-        return pools
-
-    def _new(self, scheme: str, proxy: httpx.Proxy | None) -> _Pool:
         resolve: Resolve = self._guard.resolve if proxy is None else addresses
-        tls = scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
+        tls = url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https")
         context = _tls_context(*self._tls_files) if tls else None
         return self._make(
             resolve,
             ssl_context=context,
             proxy=None if proxy is None else _core_proxy(proxy, context),
-            max_connections=self._limits.connections,
-            max_keepalive_connections=self._limits.connections,
+            max_connections=connections,
+            max_keepalive_connections=connections,
             keepalive_expiry=self._limits.idle,
         )
 

@@ -20,8 +20,9 @@ import httpx
 
 from floradl.errors import ErrorCode, PermanentError
 from floradl.guard import Guard
+from floradl.leases import Leases
 from floradl.network import AsyncBackend, OpenStreams, Resolve, SyncBackend
-from floradl.pools import Limits, Pools
+from floradl.pools import Limits, PoolMaker
 
 __all__ = ["Guard", "Limits", "MediaClient", "open_async_client", "open_client", "redirect_target"]
 
@@ -105,18 +106,24 @@ class SyncTransport(httpx.BaseTransport):
     def __init__(self, guard: Guard, limits: Limits, environ: Mapping[str, str]) -> None:
         self._guard = guard
         self._streams = OpenStreams()
-        self._pools = Pools(self._make, limits, environ, guard)
+        maker = PoolMaker(self._make, limits, environ, guard)
+        self._leases = Leases(partial(maker.new, connections=1), limits.connections, limits.idle)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`. Raises `PermanentError`, `httpx.TransportError`."""
         self._guard.check(request.url)
         translated = partial(_translated, request.url.host)
         with translated():
-            response = self._pools.of(request.url).handle_request(_core_request(request))
+            lease = self._leases.take(request.url, request.extensions.get("timeout", {}).get("pool"))
+            try:
+                response = lease.pool.handle_request(_core_request(request))
+            except BaseException:
+                self._leases.give_back(lease)
+                raise
         return httpx.Response(
             response.status,
             headers=response.headers,
-            stream=_SyncBody(response, translated),
+            stream=_SyncBody(response, translated, partial(self._leases.give_back, lease)),
             extensions=response.extensions,
         )
 
@@ -125,9 +132,9 @@ class SyncTransport(httpx.BaseTransport):
         self._streams.abort()
 
     def close(self) -> None:
-        """Close all connections."""
-        for pool in self._pools.drain():
-            pool.close()
+        """Close all connections; one that is still in use is shut, and closed by whoever uses it."""
+        self._leases.close()
+        self._streams.abort()
 
     def _make(self, resolve: Resolve, **options: Any) -> httpcore.ConnectionPool:
         return httpcore.ConnectionPool(network_backend=SyncBackend(resolve, self._streams), **options)
@@ -138,14 +145,16 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, guard: Guard, limits: Limits, environ: Mapping[str, str]) -> None:
         self._guard = guard
-        self._pools = Pools(self._make, limits, environ, guard)
+        self._connections = limits.connections
+        self._maker = PoolMaker(self._make, limits, environ, guard)
+        self._pools: dict[tuple[str, bool], httpcore.AsyncConnectionPool] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`. Raises `PermanentError`, `httpx.TransportError`."""
         self._guard.check(request.url)
         translated = partial(_translated, request.url.host)
         with translated():
-            response = await self._pools.of(request.url).handle_async_request(_core_request(request))
+            response = await self._pool(request.url).handle_async_request(_core_request(request))
         return httpx.Response(
             response.status,
             headers=response.headers,
@@ -155,25 +164,40 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for pool in self._pools.drain():
+        for pool in self._pools.values():
             await pool.aclose()
+
+    def _pool(self, url: httpx.URL) -> httpcore.AsyncConnectionPool:
+        way = self._maker.way(url)
+        if way not in self._pools:
+            self._pools[way] = self._maker.new(url, self._connections)
+        return self._pools[way]
 
     def _make(self, resolve: Resolve, **options: Any) -> httpcore.AsyncConnectionPool:
         return httpcore.AsyncConnectionPool(network_backend=AsyncBackend(resolve), **options)
 
 
 class _SyncBody(httpx.SyncByteStream):
-    def __init__(self, response: httpcore.Response, translated: _Translated) -> None:
+    def __init__(
+        self, response: httpcore.Response, translated: _Translated, give_back: Callable[[], None]
+    ) -> None:
         self._response = response
         self._translated = translated
+        self._give_back: Callable[[], None] | None = give_back
 
     def __iter__(self) -> Iterator[bytes]:
         with self._translated():
             yield from self._response.iter_stream()
 
     def close(self) -> None:
-        with self._translated():
-            self._response.close()
+        give_back, self._give_back = self._give_back, None
+        if give_back is None:
+            return
+        try:
+            with self._translated():
+                self._response.close()
+        finally:
+            give_back()
 
 
 class _AsyncBody(httpx.AsyncByteStream):

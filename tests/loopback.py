@@ -24,7 +24,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 class Server:
     """Answers each request with `answer(head)`; where that is None it says nothing, and waits.
 
-    `heads` are the requests as they came, `connections` how many were made; `asked` is set by the first.
+    `heads` are the requests as they came, `connections` how many were made; `asked` is set by the first
+    request, `left` when a client has gone.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Server:
         self.heads: list[bytes] = []
         self.connections = 0
         self.asked = threading.Event()
+        self.left = threading.Event()
         self._answer = answer
         self._tls = tls
         self._open: list[socket.socket] = []
@@ -88,6 +90,7 @@ class Server:
                 connection = stack.enter_context(self._tls.wrap_socket(raw, server_side=True))
                 self._keep(connection)
             self.talk(connection)
+        self.left.set()
 
     def _keep(self, connection: socket.socket) -> None:
         with self._lock:

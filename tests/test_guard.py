@@ -184,8 +184,9 @@ def test_an_address_is_judged_without_a_look_up() -> None:
 
 
 def test_a_name_with_a_thousand_addresses_gets_a_few_tries() -> None:
-    guard = Guard(resolver=Answers([f"8.8.{i // 250}.{i % 250}" for i in range(1000)]))
+    guard = Guard(["nas.example"], resolver=Answers([f"8.8.{i // 250}.{i % 250}" for i in range(1000)]))
     assert len(guard.resolve("media.flora.ai", 443)) == 8
+    assert len(guard.resolve("nas.example", 443)) == 8
 
 
 def test_a_look_up_that_hangs_is_given_up_in_time() -> None:

@@ -9,7 +9,6 @@ import pytest
 from clients import SITE, client, resolve_to
 from loopback import Certificate, Server, read_head
 
-from floradl.guard import Guard
 from floradl.transport import Limits
 
 
@@ -21,22 +20,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 @pytest.fixture
 def tls(certificate: Certificate) -> dict[str, str]:
     return {"SSL_CERT_FILE": str(certificate.file)}
-
-
-def test_threads_share_a_client() -> None:
-    with Server() as server, client(Guard(["127.0.0.1"]), limits=Limits(connections=4)) as http:
-        texts: list[str] = []
-
-        def work() -> None:
-            texts.extend(http.get(f"http://127.0.0.1:{server.port}/").text for _ in range(20))
-
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(10)
-        assert texts == ["ok"] * 160
-        assert server.connections <= 4
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
