@@ -210,6 +210,21 @@ class Store:
             self._select(f"WHERE state IN ({marks}) ORDER BY changed_at DESC LIMIT ?", (*states, limit))
         )
 
+    def unfinished(self, limit: int) -> list[QueuedRun]:
+        """Read up to `limit` runs that are not finished: those furthest on first, of each the oldest."""
+        found: list[QueuedRun] = []
+        for state in (State.DOWNLOADING, State.RUNNING, State.WAITING):  # each from the index, unsorted
+            where = "WHERE state = ? ORDER BY changed_at LIMIT ?"
+            found += self._select(where, (state.value, limit - len(found)))
+        return found
+
+    def page(self, after: str, limit: int) -> list[QueuedRun]:
+        """Read up to `limit` runs whose ids follow `after`, by id: all of them, without one long reading.
+
+        (A reading that lasts keeps the writer's log from being merged.)
+        """
+        return list(self._select("WHERE run_id > ? ORDER BY run_id LIMIT ?", (after, limit)))
+
     def all_runs(self) -> Iterator[QueuedRun]:
         """Read every run, one by one."""
         return self._select("ORDER BY queued_at", ())

@@ -1,0 +1,164 @@
+"""How things stand: the lock, the daemon's last snapshot and the journal, read beside whoever works there.
+
+Whatever is in the way of reading becomes a `ConfigError` in words.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from floradl import live, lock
+from floradl.errors import ConfigError
+from floradl.live import Snapshot
+from floradl.lock import Holder
+from floradl.models import QueuedRun, State
+from floradl.store import FILE_NAME, Store
+from floradl.units import format_duration
+
+_MOST = 1000
+_FAILED_AT_LEAST = 100  # however many wait, so many of the failed are told
+_FRESH = 120.0  # seconds without a word from a daemon before it counts as stuck; it writes each 10 s
+_SAME_START = 60.0
+_PAGE = 1000
+
+
+class Daemon(Struct, frozen=True):
+    """Who works with the state folder, and what it last wrote down. `snapshot` is never a dead one's."""
+
+    holder: Holder | None
+    snapshot: Snapshot | None
+
+    @property
+    def alive(self) -> bool:
+        """Whether that is a daemon: `once` holds the lock too, and ends by itself."""
+        return self.holder is not None and self.holder.command == "run"
+
+    def trouble(self, now: float) -> str | None:
+        """Say why it does not count as healthy, None where it does. `now` is unix seconds."""
+        if self.holder is None:
+            return "no daemon is running: start it with 'floradl run'"
+        if not self.alive:
+            return f"{self.holder} is at work, but no daemon: start it with 'floradl run' afterwards"
+        heard = self.snapshot.progress_at if self.snapshot else self.holder.since
+        # Either way: a clock that was put back must not make a daemon that hangs look well for ever.
+        if abs(now - heard) <= _FRESH or not heard:
+            return None
+        return (
+            f"{self.holder} made no progress for {coarse(now - heard)}: see its log (and whether the disk of "
+            "the state folder is full), then restart it"
+        )
+
+
+class Standing(Struct, frozen=True):
+    """The whole picture. `counts` is None where there is no journal yet; the lists hold the most telling."""
+
+    daemon: Daemon
+    counts: Mapping[State, int] | None = None
+    unfinished: tuple[QueuedRun, ...] = ()
+    failed: tuple[QueuedRun, ...] = ()
+
+
+def read_standing(state_dir: Path) -> Standing:
+    """Read it all: runs that are not finished and the last that failed, a thousand in all.
+
+    Raises `ConfigError` where this user may not, or the journal is damaged or a newer floradl's.
+    """
+    daemon = read_daemon(state_dir)
+    with _journal(state_dir) as store:
+        if store is None:
+            return Standing(daemon)
+        failed = store.finished((State.FAILED, State.PARTIAL), _MOST)
+        unfinished = store.unfinished(_MOST - min(len(failed), _FAILED_AT_LEAST))
+        return Standing(daemon, store.counts(), tuple(unfinished), tuple(failed[: _MOST - len(unfinished)]))
+
+
+def read_daemon(state_dir: Path) -> Daemon:
+    """Read who works with the state folder. Raises `ConfigError` where this user may not."""
+    with _in_words(state_dir):
+        holder = lock.holder(state_dir)
+        snapshot = live.read(state_dir) if holder is not None else None
+    if holder is None or snapshot is None or not _wrote(holder, snapshot):
+        return Daemon(holder, None)
+    return Daemon(holder, snapshot)
+
+
+def read_counts(state_dir: Path) -> Mapping[State, int] | None:
+    """Read how many runs stand where, None where there is no journal. Raises as `read_standing` does."""
+    with _journal(state_dir) as store:
+        return None if store is None else store.counts()
+
+
+def all_runs(state_dir: Path) -> Iterator[QueuedRun]:
+    """Read every run, page by page, so that a slow reader is in nobody's way. Raises as `read_standing`."""
+    after = ""
+    while True:
+        with _journal(state_dir) as store:
+            page = store.page(after, _PAGE) if store is not None else []
+        yield from page
+        if len(page) < _PAGE:
+            return
+        after = page[-1].run_id
+
+
+def coarse(seconds: float) -> str:
+    """Write a duration for a person, in at most two units: `12s`, `3h12m`, `2d4h`."""
+    seconds = abs(seconds)
+    unit = next((small for large, small in ((86_400, 3600), (3600, 60)) if seconds >= large), 1)
+    return format_duration(seconds // unit * unit) if seconds >= 1 else "0s"
+
+
+def _wrote(holder: Holder, snapshot: Snapshot) -> bool:
+    # In containers each daemon has the same process id, so a snapshot left behind is told by its start.
+    return holder.pid == snapshot.pid and abs(holder.since - snapshot.since) <= _SAME_START
+
+
+@contextmanager
+def _journal(state_dir: Path) -> Iterator[Store | None]:
+    with _in_words(state_dir):
+        try:
+            (state_dir / FILE_NAME).stat()
+        except FileNotFoundError:
+            yield None
+            return
+        with Store.reading(state_dir) as store:
+            yield store
+
+
+@contextmanager
+def _in_words(state_dir: Path) -> Iterator[None]:
+    path = state_dir / FILE_NAME
+    try:
+        yield
+    except PermissionError as error:
+        raise ConfigError(_may_not(error.filename or state_dir)) from error
+    except OSError as error:
+        raise ConfigError(f"{error.filename or state_dir}: cannot be read: {error.strerror}") from error
+    except sqlite3.DatabaseError as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+            raise ConfigError(_may_not(path)) from error
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise ConfigError(_damaged(path, str(error))) from error
+        raise ConfigError(f"{path}: the journal cannot be read just now ({error}): try again") from error
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise ConfigError(_damaged(path, str(error))) from error
+
+
+def _may_not(path: object) -> str:
+    return (
+        f"{path}: this user may not read floradl's state: ask as the user that floradl runs as, or give this "
+        "one the right to read that folder and what is in it"
+    )
+
+
+def _damaged(path: Path, what: str) -> str:
+    return (
+        f"{path}: the journal is damaged ({what}): stop floradl, move this file and those named like it "
+        "away, and start it again; what is done is known from the library, what was not is to be queued anew"
+    )

@@ -1,0 +1,127 @@
+"""What `floradl status` tells a person. Nothing here writes, and only the inbox is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from floradl.commands.standing import Daemon, Standing, coarse
+from floradl.listing import entries
+from floradl.live import LiveRun, Transfer
+from floradl.models import QueuedRun, State
+from floradl.settings import Config
+from floradl.units import format_size
+
+_MOST_OPEN = 10
+_MOST_FAILED = 5
+
+
+def lines(standing: Standing, config: Config, now: float) -> Iterator[str]:
+    """Return the lines to show. `now` is unix seconds. They are not redacted yet."""
+    daemon = standing.daemon
+    yield from _daemon(daemon, now)
+    inbox = list(_inbox(config.queue.watch_dir))
+    yield from inbox
+    counts = {state: n for state, n in (standing.counts or {}).items() if n}
+    if not counts:
+        if not inbox:
+            yield f"runs     nothing queued yet: 'floradl add REF', or a job file in {config.queue.watch_dir}"
+        return
+    yield "runs     " + ", ".join(f"{n:,} {state}" for state, n in counts.items())
+    unfinished = sum(n for state, n in counts.items() if state.open)
+    if unfinished and daemon.holder is None:
+        yield "         nothing works on them: start a daemon with 'floradl run', or 'floradl once'"
+    yield from _under_way(standing, now)
+    yield from _failed(standing)
+
+
+def _daemon(daemon: Daemon, now: float) -> Iterator[str]:
+    holder = daemon.holder
+    if holder is None:
+        yield "daemon   not running"
+        return
+    if not daemon.alive:
+        yield f"daemon   not running, but {holder} is at work, for {coarse(now - holder.since)}"
+        return
+    if not holder.pid:
+        yield "daemon   starting"
+        return
+    place = f"process {holder.pid} on {holder.host}, version {holder.version}"
+    yield f"daemon   running for {coarse(now - holder.since)} ({place})"
+    if trouble := daemon.trouble(now):
+        yield f"         {trouble}"
+    if daemon.snapshot is not None and (paused := daemon.snapshot.paused) is not None:
+        yield f"paused   for {coarse(now - paused.since)} ({paused.reason}): {paused.message}"
+        yield "         it goes on by itself once that is mended"
+    if daemon.snapshot is not None and daemon.snapshot.queue_file_error:
+        yield f"queue    {daemon.snapshot.queue_file_error}"
+
+
+def _inbox(watch_dir: Path) -> Iterator[str]:
+    """Tell of job files that nobody took yet, and of those that were refused."""
+    try:
+        waiting = len(entries(watch_dir))
+        refused = sum(name.name.endswith(".error.txt") for name in (watch_dir / "rejected").iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield f"inbox    {watch_dir} cannot be read: {error.strerror}"
+        return
+    if waiting:
+        yield f"inbox    {_files(waiting)} in {watch_dir} not taken yet"
+    if refused:
+        yield f"inbox    {_files(refused)} refused: {watch_dir / 'rejected'} says why beside each"
+
+
+def _files(count: int) -> str:
+    return f"{count:,} job file{'' if count == 1 else 's'}"
+
+
+def _under_way(standing: Standing, now: float) -> Iterator[str]:
+    """Tell of the runs that there is something to tell of: one that only waits is in the counts."""
+    snapshot = standing.daemon.snapshot
+    known = {run.run_id: run for run in snapshot.runs} if snapshot else {}
+    telling = [run for run in standing.unfinished if run.state is not State.WAITING or run.error]
+    if telling:
+        yield ""
+        yield "Under way"
+    for run in telling[:_MOST_OPEN]:
+        live = known.get(run.run_id)
+        yield f"  {run.reference}  {_progress(run, live, now)}"
+        yield from (f"    {_transfer(transfer)}" for transfer in (live.outputs if live else ()))
+    if len(telling) > _MOST_OPEN:
+        yield f"  and {len(telling) - _MOST_OPEN:,} more: floradl status --json"
+
+
+def _progress(run: QueuedRun, live: LiveRun | None, now: float) -> str:
+    text: str = run.state.value
+    if run.state is State.RUNNING:
+        text += f" {live.progress if live else run.progress:.0f} %"
+    if live is not None and live.next_at is not None:
+        left = live.next_at - now
+        text += f", next look {f'in {coarse(left)}' if left >= 1 else 'now'}"
+    if run.error is not None:
+        text += f"; {run.error.code}: {run.error.message}"
+    return text
+
+
+def _transfer(transfer: Transfer) -> str:
+    if not transfer.total:
+        return f"{transfer.output_id}  {format_size(transfer.bytes)}"
+    share = 100 * transfer.bytes // transfer.total
+    return f"{transfer.output_id}  {format_size(transfer.bytes)} of {format_size(transfer.total)} ({share} %)"
+
+
+def _failed(standing: Standing) -> Iterator[str]:
+    if not standing.failed:
+        return
+    yield ""
+    yield "Failed last"
+    for run in standing.failed[:_MOST_FAILED]:
+        partly = "some outputs missing; " if run.state is State.PARTIAL else ""
+        why = f"{run.error.code}: {run.error.message}" if run.error else "see its sidecar"
+        yield f"  {run.reference}  {partly}{why}"
+    if len(standing.failed) > _MOST_FAILED:
+        yield "  and more: floradl status --json"
+    first = standing.failed[0].reference
+    yield f"  try again: floradl retry {first}, or all of them: floradl retry --failed"
