@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import lru_cache
 from threading import Thread
 from typing import TypeAlias
 
@@ -62,6 +63,8 @@ class Guard:
         self._allowed = HostPatterns.parse(allowed_hosts)
         self._remedy = remedy
         self._resolver = resolver
+        # Each request is checked, and few hosts are asked often; a refusal, an exception, is not kept.
+        self._judge_site = lru_cache(maxsize=256)(self._judge)
 
     def check(self, url: str | httpx.URL) -> None:
         """Refuse what may not be asked for. A name is not looked up here: see `resolve`.
@@ -71,20 +74,7 @@ class Guard:
         No message repeats more of the URL than its scheme, host and port.
         """
         parsed = _parse(url)
-        host, port = _host_of(parsed), port_of(parsed)
-        if not self._allowed.match(host, port):
-            raise _refused(f"host {shown(host)} is not allowed: {self._remedy}")
-        if self._trusted.match(host, port):
-            return
-        if parsed.scheme == "http":
-            raise _refused(
-                f"host {shown(host)} is asked for without TLS (http, not https): {_trust(host, port)}"
-            )
-        ip = literal(host)
-        if ip is not None and not is_public(ip):
-            raise _refused(f"{shown(host)} is a private address: {_trust(host, port)}")
-        if is_local_name(host):
-            raise _refused(f"{shown(host)} is a name of a private network: {_trust(host, port)}")
+        self._judge_site(parsed.scheme, parsed.raw_host, port_of(parsed))
 
     def resolve(self, host: str, port: int, timeout: float | None = None) -> tuple[str, ...]:
         """Look `host` up once; return the addresses that may be connected to, in the order to try them.
@@ -99,6 +89,22 @@ class Guard:
         if found and not public:
             raise _refused(f"host {shown(host)} is at a private address: {_trust(host, port)}")
         return tuple(public[:_MOST_ADDRESSES])
+
+    def _judge(self, scheme: str, raw_host: bytes, port: int) -> None:
+        host = _canonical(raw_host)
+        if not self._allowed.match(host, port):
+            raise _refused(f"host {shown(host)} is not allowed: {self._remedy}")
+        if self._trusted.match(host, port):
+            return
+        if scheme == "http":
+            raise _refused(
+                f"host {shown(host)} is asked for without TLS (http, not https): {_trust(host, port)}"
+            )
+        ip = literal(host)
+        if ip is not None and not is_public(ip):
+            raise _refused(f"{shown(host)} is a private address: {_trust(host, port)}")
+        if is_local_name(host):
+            raise _refused(f"{shown(host)} is a name of a private network: {_trust(host, port)}")
 
 
 def addresses(host: str, port: int, timeout: float | None, resolver: Resolver = look_up) -> tuple[str, ...]:
@@ -144,12 +150,11 @@ def _parse(url: str | httpx.URL) -> httpx.URL:
     return parsed
 
 
-def _host_of(url: httpx.URL) -> str:
-    raw = url.raw_host.decode("ascii")
+def _canonical(raw_host: bytes) -> str:
     try:
-        return canonical_host(raw)
+        return canonical_host(raw_host.decode("ascii"))
     except ValueError as error:
-        raise _bad(str(error) if raw else "the URL names no host") from None
+        raise _bad(str(error) if raw_host else "the URL names no host") from None
 
 
 def _trust(host: str, port: int) -> str:
