@@ -15,7 +15,7 @@ import msgspec
 from floradl import moving, settled
 from floradl.errors import ConfigError, JobError
 from floradl.jobs import described, parse_job
-from floradl.listing import Entry, dates, entries, shown
+from floradl.listing import PLACES, Entry, dates, entries, shown
 from floradl.models import Order
 from floradl.mounts import is_shared
 from floradl.moving import ChangedError
@@ -95,8 +95,7 @@ class Inbox:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dir = watch_dir
-        self._accepted = watch_dir / "accepted"
-        self._rejected = watch_dir / "rejected"
+        self._accepted, self._rejected = (watch_dir / place for place in PLACES)
         self._queue_file = queue_file
         self._keep = keep
         self._wall = wall

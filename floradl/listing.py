@@ -20,6 +20,7 @@ _LITTER = (  # hidden files, transfers under way, editors' and file managers' li
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
 )
 _IGNORED = re.compile("|".join(fnmatch.translate(pattern) for pattern in _LITTER), re.IGNORECASE)
+PLACES = ("accepted", "rejected")  # where files are put away: never jobs, whatever stands there
 _REFUSED = (
     (stat.S_ISLNK, "a link"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -53,7 +54,11 @@ def entries(folder: Path) -> list[Entry]:
     Raises `OSError` where the folder cannot be read.
     """
     with os.scandir(folder) as scanned:
-        found = [entry for item in scanned if not is_ignored(item.name) and (entry := _entry(item))]
+        found = [
+            entry
+            for item in scanned
+            if item.name not in PLACES and not is_ignored(item.name) and (entry := _entry(item))
+        ]
     return sorted(found, key=lambda entry: (entry.stamp.mtime_ns, entry.name))
 
 

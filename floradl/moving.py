@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from floradl.settled import Stamp
@@ -68,12 +69,9 @@ def _variants(name: str, now: float) -> Iterator[str]:
     stem, ext = os.path.splitext(name)  # noqa: PTH122 as `Path.suffix` is, but for names that end in a dot
     if len(os.fsencode(ext)) > 64:
         stem, ext = name, ""
-    marks = [
-        "",
-        *(f"-{number}" for number in range(1, 10)),
-        *(f"-{int(now * 1000)}-{n}" for n in range(1000)),
-    ]
-    for mark in marks:
+    counted = (f"-{number}" for number in range(1, 10))
+    dated = (f"-{now * 1000:.0f}-{number}" for number in range(1000))
+    for mark in chain([""], counted, dated):
         yield _cut(stem, _NAME_MAX - len(os.fsencode(mark + ext))) + mark + ext
 
 

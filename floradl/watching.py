@@ -33,7 +33,7 @@ class Pace(msgspec.Struct, frozen=True):
     """
 
     step: float = 0.045
-    tick: float = 1.0
+    tick: float = 0.5
     rescan: float = 30.0
     poll: float = 2.0
     max_backoff: float = 60.0
