@@ -161,6 +161,14 @@ async def test_listing_gives_pages_newest_first_until_the_cursor_ends(flora: Flo
     assert seen == [f"run_{number}" for number in reversed(range(7))]
 
 
+async def test_a_last_page_that_is_full_has_no_cursor(flora: Flora) -> None:
+    for _run in range(3):
+        flora.simulator.add_run()
+    page = (await flora.get("/technique-runs", limit="3")).json()
+    assert len(page["technique_runs"]) == 3
+    assert page["meta"]["next_cursor"] is None
+
+
 async def test_runs_of_the_same_moment_are_listed_once_each(flora: Flora) -> None:
     names = {flora.simulator.add_run(f"run_{number}").run_id for number in range(5)}
     first = (await flora.get("/technique-runs", limit="2")).json()

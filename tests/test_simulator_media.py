@@ -125,6 +125,14 @@ def test_a_picture_of_any_size_has_sound_chunks(size: int) -> None:
     png_chunks(data)
 
 
+@pytest.mark.parametrize("beyond", [12, 13, 65_535, 65_536, *range(65_537, 65_549), 131_072, 131_075])
+def test_padding_of_a_picture_never_leaves_less_than_a_chunk(beyond: int) -> None:
+    natural = formats.png("seed", "t", None).size
+    data = formats.png("seed", "t", natural + beyond).read()
+    assert len(data) == natural + beyond
+    png_chunks(data)
+
+
 @pytest.mark.parametrize("size", [None, 60_000, 5 * MIB])
 def test_a_clip_is_whole_boxes_with_the_index_before_the_data(size: int | None) -> None:
     names = boxes(formats.mp4("seed", "run_1 output_1", size).read())

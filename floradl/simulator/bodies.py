@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import google_crc32c
 
@@ -42,8 +43,13 @@ def filler(seed: str, size: int) -> Part:
 
     Each block carries its number: a body put together from the wrong offsets never passes for the right one.
     """
-    noise = hashlib.shake_256(seed.encode("utf-8", "surrogatepass")).digest(BLOCK - 8)
+    noise = _noise(seed)
     return Part(size, BLOCK, lambda number: number.to_bytes(8, "big") + noise)
+
+
+@lru_cache(maxsize=128)
+def _noise(seed: str) -> bytes:
+    return hashlib.shake_256(seed.encode("utf-8", "surrogatepass")).digest(BLOCK - 8)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ def png(seed: str, title: str, size: int | None) -> Body:
     raise _too_small("a PNG", size or 0, least)
 
 
+@lru_cache(maxsize=128)
 def _picture(seed: str, title: str, side: int) -> tuple[bytes, bytes]:
     """Give a PNG in two pieces: chunks may be put between them."""
     dice = _dice(seed, 16)
@@ -55,13 +56,13 @@ def _picture(seed: str, title: str, side: int) -> tuple[bytes, bytes]:
     palette = b"".join(_colour(dice, step / colours) for step in range(colours))
     across = _wave(side, colours, dice[0] / 255, dice[1])
     down = _wave(side, colours, dice[2] / 255, dice[3])
-    turned = [bytes((value + by) % colours for value in range(256)) for by in range(colours)]
-    rows = b"".join(b"\0" + across.translate(turned[by]) for by in down)
+    wheel = bytes(range(colours)) * (256 // colours + 1)  # its slice from `n` turns the palette by `n`
+    rows = b"".join(b"\0" + across.translate(wheel[by : by + 256]) for by in down)
     comment = b"Title\0" + title.encode("latin-1", "replace")[:200]
     header = struct.pack(">IIBBBBB", side, side, 8, 3, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"tEXt", comment), (b"PLTE", palette))
     head = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
-    return head, _chunk(b"IDAT", zlib.compress(rows, 6)) + _chunk(b"IEND", b"")
+    return head, _chunk(b"IDAT", zlib.compress(rows, 4)) + _chunk(b"IEND", b"")
 
 
 def _colour(dice: bytes, turn: float) -> bytes:
@@ -149,6 +150,7 @@ def wav(seed: str, title: str, size: int | None) -> Body:
     return Body((literal(head), filler(seed, padding), literal(data + b"\0" * (size - even))))
 
 
+@lru_cache(maxsize=32)
 def _melody(dice: bytes) -> bytes:
     """Give 16-bit mono samples: half a second per note, each dying away."""
     length = _SAMPLE_RATE // 2

@@ -74,7 +74,7 @@ def _unchanged(stored: StoredObject, if_range: str | None) -> bool:
     """Compare as RFC 9110, section 13.1.5 says: strongly."""
     if if_range is None:
         return True
-    if if_range.startswith("W/") or stored.etag.startswith("W/"):
+    if if_range.startswith("W/"):
         return False
     return if_range in {stored.etag, stored.last_modified}
 
