@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
+from msgspec import Struct
 
 from floradl.errors import ConfigError
 from floradl.simulator import Do, MediaStyle, RunKind, Simulator
 from floradl.simulator.demo_runs import demo_runs
-from floradl.simulator.faults import Facts
-from floradl.simulator.scenario import load_scenario, parse_scenario
+from floradl.simulator.faults import Facts, Fault, Match
+from floradl.simulator.scenario import Scenario, ScenarioOutput, ScenarioRun, load_scenario, parse_scenario
 
 FULL = """\
 url_lifetime: 30s
@@ -134,3 +136,19 @@ def test_the_demo_has_a_dozen_runs_of_every_kind_and_one_that_fails() -> None:
     assert min(sizes) >= 50_000
     assert max(sizes) == 6_000_000
     assert sum(len(run.body(at).read(0, 1)) for run in runs for at in range(len(run.outputs))) > 12
+
+
+GUIDE = Path(__file__).parents[1] / "docs" / "simulator.md"
+
+
+def test_the_scenario_of_the_guide_can_be_staged() -> None:
+    text = GUIDE.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    simulator = staged(text)
+    assert simulator.run("run_film") is not None
+    assert simulator.key == "sk_test_rehearsal"
+
+
+@pytest.mark.parametrize("struct", [Scenario, ScenarioRun, ScenarioOutput, Fault, Match, Do])
+def test_the_guide_names_every_key(struct: type[Struct]) -> None:
+    named = set(re.findall(r"\w+", GUIDE.read_text(encoding="utf-8")))
+    assert set(struct.__struct_fields__) <= named
