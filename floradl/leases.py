@@ -43,7 +43,6 @@ class Leases:
         self._lock = Lock()
         self._idle: list[Lease] = []  # the one given back last stands last
         self._lent = 0
-        self._closed = False
 
     def take(self, url: httpx.URL, timeout: float | None) -> Lease:
         """Lend a connection for `url`, a kept one if there is one. `give_back` it, whatever happens.
@@ -70,20 +69,16 @@ class Leases:
         """Take a connection back: to keep it, where it is still good for another request."""
         lease.idle_since = time.monotonic()
         with self._lock:
-            keep = bool(lease.pool.connections) and not self._closed
+            keep = bool(lease.pool.connections)
             if keep:
                 self._idle.append(lease)
         if not keep:
             lease.pool.close()
         self._return_slot()
-        with self._lock:
-            surplus = self._surplus()
-        _close(surplus)
 
     def close(self) -> None:
-        """Close what is idle; what is lent is closed when it is given back."""
+        """Close what is idle. What is lent is closed by `give_back` if its socket was shut before."""
         with self._lock:
-            self._closed = True
             idle, self._idle = self._idle, []
         _close(idle)
 

@@ -133,8 +133,8 @@ class SyncTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         """Close all connections; one that is still in use is shut, and closed by whoever uses it."""
+        self._streams.abort()  # first, so that what is given back from now on is not kept
         self._leases.close()
-        self._streams.abort()
 
     def _make(self, resolve: Resolve, **options: Any) -> httpcore.ConnectionPool:
         return httpcore.ConnectionPool(network_backend=SyncBackend(resolve, self._streams), **options)

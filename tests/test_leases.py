@@ -106,3 +106,25 @@ def test_a_client_that_is_closed_leaves_no_connection() -> None:
             http.get(f"http://127.0.0.1:{server.port}/")
             assert not server.left.is_set()
         assert server.left.wait(5)
+
+
+def test_a_client_that_is_closed_while_a_body_is_read_ends_that_too() -> None:
+    half = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"
+    with Server(lambda _: half) as server:
+        http = client(Guard(["127.0.0.1"]))
+        with http.stream("GET", f"http://127.0.0.1:{server.port}/") as response:
+            http.close()
+            with pytest.raises(httpx.TransportError):
+                response.read()
+        assert server.left.wait(5)
+
+
+def test_a_body_that_is_complete_after_its_client_was_closed_leaves_no_connection() -> None:
+    with Server() as server:
+        http = client(Guard(["127.0.0.1"]))
+        with http.stream("GET", f"http://127.0.0.1:{server.port}/") as response:
+            http.close()
+            # It came with the head, and was read with it: the connection could serve another request.
+            assert response.read() == b"ok"
+            sock = response.extensions["network_stream"].get_extra_info("socket")
+        assert sock.fileno() == -1
