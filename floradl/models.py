@@ -12,8 +12,8 @@ from msgspec import Struct, field
 
 from floradl.errors import ErrorCode
 
-_RUN_ID = re.compile(r"run_[^\s/\\?#\x00-\x1f\x7f]{1,250}")
-_TECHNIQUE = re.compile(r"[^\s/\\?#\x00-\x1f\x7f]{1,250}")
+_RUN_ID = re.compile(r"run_[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,250}")
+_TECHNIQUE = re.compile(r"[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,250}")
 
 
 class Reference(Struct, frozen=True):
@@ -32,7 +32,7 @@ class Reference(Struct, frozen=True):
         Raises `ValueError` with a message that says what a reference looks like.
         """
         text = text.strip()
-        if text.startswith(("http://", "https://")):
+        if text.lower().startswith(("http://", "https://")):
             return cls._from_url(text)
         technique, slash, run_id = text.rpartition("/")
         return cls.of(run_id, technique if slash else None)
@@ -70,7 +70,8 @@ class Reference(Struct, frozen=True):
 
 
 def _shown(text: str) -> str:
-    """`text` cut and escaped, for a message."""
+    """`text` cut and escaped, for a message; what follows a `?` may be a signature, and is not told."""
+    text = text.partition("?")[0]
     return ascii(text if len(text) <= 60 else text[:57] + "…")
 
 
