@@ -33,6 +33,7 @@ from floradl.files import PartFile
 from floradl.headers import content_length, content_range, retry_after, strong_etag
 from floradl.inflate import inflate
 from floradl.models import Integrity, Kind
+from floradl.signatures import HEAD
 from floradl.transport import Guard, redirect_target
 
 _MAX_REDIRECTS = 5
@@ -230,7 +231,7 @@ class Downloader:
         self, response: httpx.Response, offer: _Offer, part: PartFile, digests: Digests, kind: Kind
     ) -> Received:
         """Decide whether what arrived is whole, and say by what."""
-        head = part.read(sniff.HEAD, 0)
+        head = part.read(HEAD, 0)
         content_type = response.headers.get("content-type")
         sniff.refuse_not_media(head, content_type, kind)
         if offer.total is not None and part.size != offer.total:

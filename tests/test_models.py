@@ -44,7 +44,7 @@ def test_a_reference_is_read_in_each_spelling(text: str, run_id: str | None, tec
     ],
 )
 def test_what_is_no_reference_is_refused_in_words(text: str) -> None:
-    with pytest.raises(ValueError, match="run id|technique"):
+    with pytest.raises(ValueError, match=r"run id|technique"):
         Reference.parse(text)
 
 
@@ -57,7 +57,7 @@ def test_what_is_no_reference_is_refused_in_words(text: str) -> None:
     ],
 )
 def test_a_signed_url_that_is_no_reference_is_not_repeated(text: str) -> None:
-    with pytest.raises(ValueError, match="URL|run id") as caught:
+    with pytest.raises(ValueError, match=r"URL|run id") as caught:
         Reference.parse(text)
     assert "TOPSECRET" not in str(caught.value)
 
