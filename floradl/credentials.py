@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from floradl.errors import ConfigError
 from floradl.redaction import Secret, remember
@@ -20,10 +20,25 @@ _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _OWN_FILE = ("FLORADL_API__KEY_FILE", "FLORADL_API_KEY_FILE")
 
 
+class FoundKey(NamedTuple):
+    """An API key, and the file or variable that it was found in first."""
+
+    place: str
+    key: Secret
+
+
 def read_api_key(
     config: Config, environ: Mapping[str, str], *, run_secrets: Path = RUN_SECRETS
 ) -> Secret | None:
-    """Return the API key, None where there is none; `redact` knows it from then on.
+    """Return the API key alone: see `find_api_key`."""
+    found = find_api_key(config, environ, run_secrets=run_secrets)
+    return found.key if found else None
+
+
+def find_api_key(
+    config: Config, environ: Mapping[str, str], *, run_secrets: Path = RUN_SECRETS
+) -> FoundKey | None:
+    """Find the API key, None where there is none; `redact` knows it from then on.
 
     It is looked for in `FLORADL_API_KEY` or `FLORA_API_KEY`, `api.key_file` (with its variables), the
     systemd credential `$CREDENTIALS_DIRECTORY/flora_api_key`, and `run_secrets`/flora_api_key. What a
@@ -50,7 +65,7 @@ def read_api_key(
     for place, key in keys[1:]:
         if key != keys[0][1]:
             raise ConfigError(f"{keys[0][0]} and {place} hold different API keys: keep one of them")
-    return keys[0][1] if keys else None
+    return FoundKey(*keys[0]) if keys else None
 
 
 def _from_variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:

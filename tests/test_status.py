@@ -3,17 +3,16 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from bystanders import holding, open_to_all
 
 from floradl import live
 from floradl.commands.exits import Exit
@@ -26,15 +25,6 @@ from floradl.settings import Config
 from floradl.store import FILE_NAME, Store
 
 _NOW = 1_800_000_000.0
-_HOLD = """
-import sys, time
-from pathlib import Path
-from floradl import lock
-state_dir, command, since = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-with lock.hold(state_dir, command, "1.2.3", since):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 _AS_NOBODY = """
 import os, sys
 from pathlib import Path
@@ -76,14 +66,8 @@ def journal(config: Config, *runs: QueuedRun) -> None:
     store.close()
 
 
-@contextmanager
-def working(config: Config, command: str = "run", *, since: float = _NOW) -> Iterator[int]:
-    """Have another process hold the lock; yields its id."""
-    arguments = [sys.executable, "-c", _HOLD, str(config.state_dir), command, str(since)]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
-        yield process.pid
+def working(config: Config, command: str = "run", *, since: float = _NOW) -> AbstractContextManager[int]:
+    return holding(config.state_dir, since, command)
 
 
 def snapshot(config: Config, pid: int, **values: Any) -> None:
@@ -423,11 +407,8 @@ os._exit(9)
 
 @pytest.fixture
 def public_home() -> Iterator[Path]:
-    """Give a folder that every user may enter; pytest's own is private."""
-    home = Path(tempfile.mkdtemp(prefix="floradl-status-"))
-    home.chmod(0o755)
-    yield home
-    shutil.rmtree(home)
+    with open_to_all() as folder:
+        yield folder
 
 
 def as_nobody(home: Path) -> subprocess.CompletedProcess[str]:

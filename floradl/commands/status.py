@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from floradl.commands.exits import Exit
+from floradl.commands.printing import say
 from floradl.commands.standing import Daemon, Standing, all_runs, coarse, read_daemon, read_standing
 from floradl.commands.status_text import lines
 from floradl.live import LiveRun
 from floradl.models import QueuedRun, State
-from floradl.redaction import printable, redact
+from floradl.redaction import redact
 from floradl.settings import Config
 from floradl.times import rfc3339
 
@@ -47,12 +48,12 @@ def status(
         stream.write(json.dumps(document(standing), indent=2) + "\n")
     elif check:
         daemon = read_daemon(state_dir)
-        _say(stream, _verdict(daemon, wall()))
+        say(stream, _verdict(daemon, wall()))
     else:
         standing = read_standing(state_dir)
         daemon = standing.daemon
         for line in lines(standing, config, wall()):
-            _say(stream, line)
+            say(stream, line)
     return Exit.FOUND if check and daemon.trouble(wall()) else Exit.OK
 
 
@@ -119,10 +120,3 @@ def _verdict(daemon: Daemon, now: float) -> str:
     paused = daemon.snapshot.paused
     pause = f"; paused ({paused.reason}): {paused.message}" if paused else ""
     return f"{daemon.holder} is alive, last seen well {coarse(now - daemon.snapshot.progress_at)} ago{pause}"
-
-
-def _say(stream: TextIO, line: str) -> None:
-    """Write a line for a person: no secret, no control character, nothing that the terminal cannot show."""
-    safe = printable(redact(line))
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    stream.write(safe.encode(encoding, "replace").decode(encoding) + "\n")

@@ -1,0 +1,146 @@
+"""`floradl check`: whether everything stands ready, and how to mend what does not."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TextIO
+
+from floradl.commands.check_api import ask_api
+from floradl.commands.check_machine import check_machine
+from floradl.commands.exits import Exit
+from floradl.commands.findings import Finding, Level, fail, ok, warn
+from floradl.commands.printing import say
+from floradl.commands.standing import coarse, read_counts, read_daemon
+from floradl.credentials import FoundKey, find_api_key
+from floradl.errors import ConfigError
+from floradl.mounts import filesystem
+from floradl.queuefile import QueueFile
+from floradl.redaction import redact
+from floradl.settings import Config
+
+SCHEMA_VERSION = 1
+_PREFIXES = ("sk_live_", "sk_test_")
+
+
+async def check(
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    stream: TextIO,
+    as_json: bool = False,
+    wall: Callable[[], float] = time.time,
+) -> Exit:
+    """Look at everything; write a line for each thing to `stream` as it is found, or one JSON object.
+
+    Returns `FOUND` if anything would keep floradl from its work. Nothing is changed: what is written to see
+    whether it can be is removed again. `wall` gives unix seconds.
+    """
+    found: list[Finding] = []
+    async for finding in _findings(config, environ, wall):
+        found.append(finding)
+        if not as_json:
+            say(stream, str(finding))
+            stream.flush()  # a dead mount may hang the next one: the last line tells how far it got
+    if as_json:
+        checks = [
+            {
+                "name": finding.name,
+                "ok": finding.level is not Level.FAIL,
+                "level": finding.level.lower(),
+                "message": redact(finding.message),
+                "remedy": redact(finding.remedy) if finding.remedy else None,
+            }
+            for finding in found
+        ]
+        stream.write(json.dumps({"schema_version": SCHEMA_VERSION, "checks": checks}, indent=2) + "\n")
+    return Exit.FOUND if any(finding.level is Level.FAIL for finding in found) else Exit.OK
+
+
+async def _findings(
+    config: Config, environ: Mapping[str, str], wall: Callable[[], float]
+) -> AsyncIterator[Finding]:
+    yield ok("configuration", str(config.file) if config.file else "no file: defaults and the environment")
+    key: FoundKey | None = None
+    try:
+        key = find_api_key(config, environ)
+        yield _key(key, config)
+    except ConfigError as error:
+        yield fail("API key", str(error))
+    for finding in (
+        *check_machine(config),
+        *_queue_file(config),
+        *_journal(config),
+        *_daemon(config, wall()),
+    ):
+        yield finding
+    for finding in await ask_api(config, environ, key, wall):
+        yield finding
+
+
+def _key(found: FoundKey | None, config: Config) -> Finding:
+    if found is None:
+        remedy = "set FLORA_API_KEY, or let api.key_file (FLORA_API_KEY_FILE) name a file that holds the key"
+        return fail("API key", "there is none", remedy)
+    if not found.key.reveal().startswith(_PREFIXES):
+        message = f"the one from {found.place} does not start with {' or '.join(_PREFIXES)}, as FLORA's do"
+        return warn("API key", message)
+    file = config.api.key_file
+    if file is not None and found.place == str(file) and _is_public(file):
+        return warn("API key", f"{file} can be read by every user of this machine", f"chmod 600 '{file}'")
+    return ok("API key", f"from {found.place}")
+
+
+def _is_public(file: Path) -> bool:
+    """Whether every user can read the file. One in memory is a container's secret: its mode is not ours."""
+    ways_in = all(folder.stat().st_mode & stat.S_IXOTH for folder in file.parents)
+    return bool(ways_in and file.stat().st_mode & stat.S_IROTH) and filesystem(file) != "tmpfs"
+
+
+def _queue_file(config: Config) -> Iterator[Finding]:
+    file = config.queue.file
+    if file is None:
+        return
+    reading = QueueFile(Path(file)).read()
+    if reading.error is not None:
+        yield fail("queue file", reading.error)
+    elif reading.orders is not None:
+        yield ok("queue file", f"{file}: {len(reading.orders):,} runs")
+    elif reading.again_in is not None:
+        yield ok("queue file", f"{file} is being written at this moment")
+    else:
+        yield warn("queue file", f"{file} does not exist", "make it, or take queue.file out")
+
+
+def _journal(config: Config) -> Iterator[Finding]:
+    try:
+        counts = read_counts(config.state_dir)
+    except ConfigError as error:
+        yield fail("journal", str(error))
+    else:
+        known = "none yet" if counts is None else f"{sum(counts.values()):,} runs"
+        yield ok("journal", known)
+
+
+def _daemon(config: Config, now: float) -> Iterator[Finding]:
+    try:
+        daemon = read_daemon(config.state_dir)
+    except ConfigError as error:
+        yield fail("daemon", str(error))
+        return
+    if daemon.holder is None:
+        yield ok("daemon", "not running")
+        return
+    trouble = daemon.trouble(now) if daemon.alive else None
+    if trouble is not None:
+        yield fail("daemon", trouble)
+        return
+    yield ok("daemon", f"{daemon.holder}, for {coarse(now - daemon.holder.since)}")
+    if daemon.snapshot is not None and (paused := daemon.snapshot.paused) is not None:
+        message = f"the daemon waits for {coarse(now - paused.since)} ({paused.reason}): {paused.message}"
+        yield fail("paused", message, "it goes on by itself once that is mended")
+    if daemon.snapshot is not None and daemon.snapshot.queue_file_error:
+        yield fail("queue file", f"the daemon says: {daemon.snapshot.queue_file_error}")

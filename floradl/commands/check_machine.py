@@ -1,0 +1,231 @@
+"""What `floradl check` looks at on this machine: folders, disks, the watcher's limits."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import pwd
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from floradl.assembly import build_library
+from floradl.commands.findings import Finding, fail, ok, warn
+from floradl.errors import FloradlError, PausedError, PauseReason
+from floradl.files import FolderFd, PartFile, open_root
+from floradl.mounts import filesystem, is_shared
+from floradl.names import SafeName
+from floradl.settings import Config
+from floradl.units import format_size
+
+_STATE_FLOOR = 64 * 1024 * 1024  # bytes; the journal of 100,000 runs takes half of that
+_FEWEST_INODES = 100
+_IN_CREATE, _IN_CLOEXEC = 0x100, 0o2000000  # inotify(7)
+_LIMITS = {
+    errno.EMFILE: ("fs.inotify.max_user_instances", 1024),
+    errno.ENOSPC: ("fs.inotify.max_user_watches", 524_288),
+}
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check_machine(config: Config) -> Iterator[Finding]:
+    """Look at all of it; nothing is made, and what is written for a test is removed again."""
+    yield _watch_folder(config.queue.watch_dir)
+    yield _inotify(config.queue.watch_dir)
+    yield _library(config)
+    yield _state_folder(config.state_dir)
+    yield from _user(config.state_dir)
+    yield from _space(config)
+
+
+def _watch_folder(folder: Path) -> Finding:
+    trouble = _trouble("watch folder", folder, "queue.watch_dir")
+    if trouble is not None:
+        return trouble
+    if is_shared(folder):
+        message = f"{folder} is on {filesystem(folder)}, where no event tells of a new file"
+        return warn(
+            "watch folder", f"{message}: it is looked at each 2 s, and a file taken when quiet for 2 s"
+        )
+    return ok("watch folder", _standing(folder))
+
+
+def _inotify(folder: Path) -> Finding:
+    existing = _nearest(folder)
+    fd = _libc.inotify_init1(_IN_CLOEXEC)
+    code = ctypes.get_errno() if fd < 0 else 0
+    if fd >= 0:
+        try:
+            if _libc.inotify_add_watch(fd, os.fsencode(existing), _IN_CREATE) < 0:
+                code = ctypes.get_errno()
+        finally:
+            os.close(fd)
+    if code in _LIMITS:
+        limit, enough = _LIMITS[code]
+        message = f"{limit} is used up: new job files are seen each 30 s only, not at once"
+        return warn("inotify", message, f"as root: sysctl {limit}={enough}, and the same in /etc/sysctl.d")
+    if code in {errno.ENOSYS, errno.EPERM}:
+        return warn("inotify", "this system has none: new job files are seen each 30 s only, not at once")
+    return ok("inotify", "can watch")
+
+
+def _library(config: Config) -> Finding:
+    folder = config.output.dir
+    try:
+        with build_library(config).open():
+            pass
+    except FloradlError as error:
+        missing = isinstance(error, PausedError) and error.reason is PauseReason.LIBRARY_MISSING
+        if not missing or _seen(config):
+            return fail("library", str(error))
+        # It is new: the first start makes it.
+    trouble = _trouble("library", folder, "output.dir", config.output.max_name_bytes)
+    if trouble is not None:
+        return trouble
+    kind = filesystem(folder)
+    if kind in _IN_MEMORY:
+        return warn("library", f"{folder} is in memory ({kind}): files are gone when this machine stops")
+    if kind == "overlay":
+        message = f"{folder} is inside a container, and goes with it"
+        return warn("library", message, "mount a volume there")
+    if kind in {"vfat", "msdos"}:
+        return warn("library", f"{folder} is on {kind}, where a file has 4 GiB at most")
+    return ok("library", _standing(folder))
+
+
+def _seen(config: Config) -> bool:
+    """Whether a start with this state folder has seen the library: `daemon.first_start` notes it."""
+    try:
+        noted = (config.state_dir / "library-seen").read_bytes()
+    except OSError:
+        return False
+    return os.fsencode(config.output.dir) in noted.split(b"\n")
+
+
+def _state_folder(folder: Path) -> Finding:
+    if is_shared(folder):
+        return fail(
+            "state folder",
+            f"{folder} is on a network file system ({filesystem(folder)}), where the journal is not safe",
+            "let state_dir (FLORADL_STATE_DIR) name a folder on a local disk",
+        )
+    trouble = _trouble("state folder", folder, "state_dir")
+    if trouble is not None:
+        return trouble
+    if filesystem(folder) in _IN_MEMORY | {"overlay"}:
+        message = (
+            f"{folder} is in memory or inside a container, and goes with it: what is queued would be lost"
+        )
+        return warn("state folder", message, "mount a volume there, or let state_dir name another folder")
+    return ok("state folder", _standing(folder))
+
+
+def _user(folder: Path) -> Iterator[Finding]:
+    """Say so where another user than the daemon's asks: what the one may, the other may not."""
+    with suppress(OSError):
+        owner = folder.stat().st_uid
+        if owner != os.geteuid():
+            message = (
+                f"the state folder belongs to {_user_name(owner)}, and this is {_user_name(os.geteuid())}"
+            )
+            yield warn("user", message, "check as the user that floradl runs as: its rights are what counts")
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
+
+
+def _space(config: Config) -> Iterator[Finding]:
+    library = _nearest(config.output.dir)
+    yield _room("disk", library, config.output.dir, config.download.min_free_space, "download.min_free_space")
+    state = _nearest(config.state_dir)
+    with suppress(OSError):
+        if state.stat().st_dev != library.stat().st_dev:
+            yield _room("state disk", state, config.state_dir, _STATE_FLOOR, None)
+
+
+def _room(name: str, existing: Path, folder: Path, floor: int, setting: str | None) -> Finding:
+    try:
+        found = os.statvfs(existing)
+    except OSError as error:
+        return fail(name, f"how much room {folder} has cannot be told: {error.strerror}")
+    free = found.f_bavail * found.f_frsize
+    message = f"{format_size(free)} free for {folder}"
+    if free < floor:
+        needed = f"{message}, and {setting or 'it'} wants {format_size(floor)}: downloads wait"
+        return fail(name, needed, "make room" + (f", or lower {setting}" if setting else ""))
+    if found.f_files and found.f_favail < _FEWEST_INODES:
+        return fail(
+            name, f"{message}, but there can be no more files (inodes)", "remove files you do not need"
+        )
+    return ok(name, message)
+
+
+def _standing(folder: Path) -> str:
+    return str(folder) if folder.exists() else f"{folder} will be made at the first start"
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder itself, or of those above it the first that there is."""
+    return next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path("/"))
+
+
+def _trouble(name: str, folder: Path, setting: str, longest: int = 0) -> Finding | None:
+    """Try out whether a folder can be written durably, or made; None if so."""
+    existing = _nearest(folder)
+    remedy = f"give this user the right to it, or let {setting} name another folder"
+    if not existing.is_dir():
+        what = "a link that leads nowhere" if existing.is_symlink() else "no folder"
+        return fail(name, f"{existing} is {what}", f"remove it, or let {setting} name another folder")
+    if existing != folder:
+        if not os.access(existing, os.W_OK | os.X_OK):
+            return fail(name, f"{folder} cannot be made: {existing} may not be written", remedy)
+        return None
+    started = time.monotonic()
+    try:
+        with open_root(folder) as fd:
+            _try_out(fd, longest)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            message = f"{folder} takes no names of {longest} bytes"
+            return fail(name, message, "set output.max_name_bytes to 143, or to what the file system takes")
+        return fail(name, f"{folder} cannot be written: {error.strerror}", _remedy(error, remedy))
+    took = time.monotonic() - started
+    if took > 1:
+        return warn(name, f"{folder} took {took:.1f} s to write one small file durably: its disk is slow")
+    return None
+
+
+def _remedy(error: OSError, otherwise: str) -> str:
+    if error.errno == errno.EROFS:
+        return "it is mounted read-only: mount it for writing"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "make room on its disk"
+    return otherwise
+
+
+def _try_out(folder: FolderFd, longest: int) -> None:
+    """Go the way of every file: part file, fsync, a rename that replaces nothing, fsync of the folder.
+
+    Raises `OSError` where a step fails, or does something else than it should.
+    """
+    stem = f".floradl-check-{secrets.token_hex(4)}"
+    part, name = SafeName(f"{stem}.part"), SafeName(f"{stem}.tmp".ljust(longest, "x"))
+    try:
+        for first in (True, False):
+            with PartFile(folder, part) as file:
+                file.write(b"floradl check tries out whether it can write here\n")
+                file.sync(None)
+                if file.publish(name) is not first:
+                    raise OSError(errno.EINVAL, "a rename there replaces what has that name, or does nothing")
+    finally:
+        for leftover in (part, name):
+            with suppress(OSError):
+                os.unlink(leftover, dir_fd=folder)

@@ -1,0 +1,457 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from bystanders import holding, open_to_all
+from loopback import OK, Certificate, Server
+
+from floradl import mounts, redaction
+from floradl.assembly import build_library
+from floradl.commands.check import check
+from floradl.commands.exits import Exit
+from floradl.config import Options, load_config
+from floradl.daemon import first_start
+from floradl.errors import PauseReason
+from floradl.live import LivePause, Snapshot, write
+from floradl.settings import Config
+from floradl.simulator import Simulator, serve
+from floradl.simulator.faults import Do, Fault
+from floradl.store import FILE_NAME, Store
+
+pytestmark = pytest.mark.anyio
+
+_KEY = "sk_test_planted0"
+_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount and to become somebody else")
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_afterwards() -> Iterator[None]:
+    known = list(redaction._known)
+    yield
+    redaction._known[:] = known
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A home, and the variables that `check` is given."""
+
+    home: Path
+    environ: dict[str, str]
+
+    @property
+    def config(self) -> Config:
+        return load_config(Options(), self.environ, system_file=self.home / "none.yaml")
+
+    async def lines(self, **options: Any) -> tuple[Exit, dict[str, str]]:
+        """Check, and return what was said by name: `ok: …`, `FAIL: …`."""
+        stream = io.StringIO()
+        code = await check(self.config, self.environ, stream=stream, **options)
+        assert "planted" not in stream.getvalue()
+        found = {}
+        for line in stream.getvalue().splitlines():
+            level, name, message = line[:4].strip(), *line[6:].split(": ", 1)
+            found[name] = f"{level}: {message}"
+        return code, found
+
+    async def finding(self, name: str, **options: Any) -> str:
+        return (await self.lines(**options))[1][name]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Give a home whose API nobody serves."""
+    environ = {
+        "HOME": str(tmp_path),
+        "FLORADL_HOME": str(tmp_path),
+        "FLORADL_BASE_URL": "http://127.0.0.1:1/api/v1",
+        "FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS": "127.0.0.1, localhost",
+        "FLORA_API_KEY": _KEY,
+        "FLORADL_DOWNLOAD__MIN_FREE_SPACE": "0",
+    }
+    return Place(tmp_path, environ)
+
+
+def with_variables(place: Place, **environ: str) -> Place:
+    return Place(place.home, {**place.environ, **environ})
+
+
+@asynccontextmanager
+async def simulated(place: Place, **do: Any) -> AsyncIterator[Place]:
+    """Serve a FLORA that knows the key, and does as told with each request."""
+    simulator = Simulator(key=_KEY)
+    if do:
+        simulator.faults.add(Fault(do=Do(**do)))
+    async with serve(simulator) as base_url:
+        yield with_variables(place, FLORADL_BASE_URL=base_url)
+
+
+# --- as a whole -------------------------------------------------------------------------------------------
+
+
+async def test_all_is_good_where_nothing_is_amiss(place: Place) -> None:
+    async with simulated(place) as served:
+        code, found = await served.lines()
+    assert code is Exit.OK
+    assert all(line.startswith("ok: ") for line in found.values()), found
+    assert found["API key"] == "ok: from the variable FLORA_API_KEY"
+    assert found["API"].endswith("ms and takes the key")
+
+
+async def test_a_check_leaves_nothing_behind(place: Place) -> None:
+    config = place.config
+    for folder in (config.queue.watch_dir, config.state_dir):
+        folder.mkdir()
+    first_start(config, build_library(config))
+    before = sorted(place.home.rglob("*"))
+    async with simulated(place) as served:
+        await served.lines()
+    assert sorted(place.home.rglob("*")) == before
+
+
+async def test_before_the_first_start_no_folder_is_made(place: Place) -> None:
+    assert "will be made at the first start" in await place.finding("library")
+    assert list(place.home.iterdir()) == []
+
+
+async def test_json_holds_the_same_for_programs(place: Place) -> None:
+    stream = io.StringIO()
+    code = await check(place.config, place.environ, stream=stream, as_json=True)
+    document = json.loads(stream.getvalue())
+    assert code is Exit.FOUND
+    assert document["schema_version"] == 1
+    checks = {found["name"]: found for found in document["checks"]}
+    assert checks["library"].items() >= {"ok": True, "level": "ok", "remedy": None}.items()
+    assert checks["API"].items() >= {"ok": False, "level": "fail"}.items()
+    assert "machine online" in checks["API"]["remedy"]
+
+
+# --- configuration and key --------------------------------------------------------------------------------
+
+
+async def test_the_configuration_file_is_named(place: Place) -> None:
+    assert await place.finding("configuration") == "ok: no file: defaults and the environment"
+    (place.home / "config.yaml").touch()
+    assert await place.finding("configuration") == f"ok: {place.home / 'config.yaml'}"
+
+
+async def test_a_missing_key_is_found_and_the_api_asked_all_the_same(place: Place) -> None:
+    async with simulated(with_variables(place, FLORA_API_KEY="")) as served:
+        code, found = await served.lines()
+    assert code is Exit.FOUND
+    assert found["API key"].startswith("FAIL: there is none -> set FLORA_API_KEY")
+    assert "without a key nothing more" in found["API"]
+
+
+async def test_a_key_that_cannot_be_one_is_found(place: Place) -> None:
+    told = await with_variables(place, FLORA_API_KEY="sk_test planted").finding("API key")
+    assert told.startswith("FAIL: the variable FLORA_API_KEY: this is no API key")
+
+
+async def test_a_key_that_does_not_look_like_flora_s_is_remarked(place: Place) -> None:
+    told = await with_variables(place, FLORA_API_KEY="other-planted-key").finding("API key")
+    assert told.startswith("warn: the one from the variable FLORA_API_KEY does not start with sk_live_")
+
+
+async def test_a_key_file_that_every_user_can_read_is_remarked(public_home: Path, place: Place) -> None:
+    file = public_home / "key"
+    file.write_text(_KEY)
+    keyed = with_variables(place, FLORA_API_KEY="", FLORA_API_KEY_FILE=str(file))
+    file.chmod(0o644)
+    assert "can be read by every user of this machine -> chmod 600" in await keyed.finding("API key")
+    file.chmod(0o600)
+    assert await keyed.finding("API key") == f"ok: from {file}"
+    file.chmod(0o644)
+    os.chmod(public_home, 0o700)  # noqa: PTH101 - as the lines above
+    assert await keyed.finding("API key") == f"ok: from {file}"
+
+
+# --- the API ----------------------------------------------------------------------------------------------
+
+
+async def test_a_refused_key_is_found(place: Place) -> None:
+    async with simulated(with_variables(place, FLORA_API_KEY="sk_test_planted_wrong")) as served:
+        code, found = await served.lines()
+    assert code is Exit.FOUND
+    assert found["API"].startswith("FAIL: refuses the key from the variable FLORA_API_KEY: HTTP 401 ")
+    assert "(request-id req_" in found["API"]
+
+
+@pytest.mark.parametrize(
+    ("do", "told"),
+    [
+        ({"status": 402, "code": "insufficient_credits"}, "FAIL: the workspace is out of credits"),
+        ({"status": 403, "code": "forbidden"}, "ok: "),
+        ({"status": 404, "code": "not_found"}, "FAIL: {url} refuses to list runs: HTTP 404"),
+        ({"status": 429, "code": "rate_limited"}, "warn: "),
+        ({"status": 503, "code": "service_unavailable"}, "FAIL: has trouble of its own: HTTP 503"),
+        ({"html": True, "status": 502}, "FAIL: {url} has trouble (HTTP 502, with a web page)"),
+        ({"html": True, "status": 404}, "FAIL: {url} answers 404 with a web page -> is api.base_url"),
+        ({"html": True, "status": 200}, "FAIL: {url} answers with a web page -> is api.base_url"),
+        ({"status": 200, "body": "{}"}, "FAIL: {url} answers in a form that is not FLORA's"),
+        ({"status": 200, "body": "[" * 99_999}, "FAIL: {url} answers in a form that is not FLORA's"),
+        (
+            {"redirect": "https://portal.example/?secret=planted"},
+            "FAIL: {url} sends its readers to https://portal.example (HTTP 302)",
+        ),
+        ({"redirect": "https://portal.example:port/"}, "FAIL: cannot be reached: Invalid URL in location"),
+        ({"reset": True}, "FAIL: cannot be reached: 127.0.0.1: "),
+    ],
+)
+async def test_each_answer_of_the_api_is_told_for_what_it_is(
+    place: Place, do: dict[str, Any], told: str
+) -> None:
+    async with simulated(place, **do) as served:
+        code, found = await served.lines()
+        url = served.config.api.base_url
+    assert found["API"].startswith(told.format(url=url))
+    assert code is (Exit.FOUND if told.startswith("FAIL") else Exit.OK)
+
+
+async def test_an_api_that_is_not_there_is_told_in_words(place: Place) -> None:
+    code, found = await place.lines()
+    assert code is Exit.FOUND
+    assert found["API"].startswith("FAIL: cannot be reached: 127.0.0.1: no connection")
+    assert "is this machine online" in found["API"]
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_told_in_words(place: Place) -> None:
+    certificate = Certificate(place.home, "localhost")
+    with Server(tls=certificate.server) as server:
+        url = f"https://localhost:{server.port}/api/v1"
+        told = await with_variables(place, FLORADL_BASE_URL=url).finding("API")
+    assert "SSL_CERT_FILE names its certificates" in told
+
+
+async def test_the_proxy_is_named_without_its_password(place: Place) -> None:
+    with Server(lambda _: b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n") as server:
+        proxied = with_variables(
+            place,
+            FLORADL_BASE_URL="https://flora.example/api/v1",
+            HTTPS_PROXY=f"http://user:planted@127.0.0.1:{server.port}",
+        )
+        found = (await proxied.lines())[1]
+    assert found["proxy"] == f"ok: the API is asked through 127.0.0.1:{server.port}"
+    assert found["API"].startswith("FAIL: cannot be reached: ")
+    assert "is the proxy right" in found["API"]
+
+
+async def test_a_proxy_that_cannot_be_used_is_found(place: Place) -> None:
+    told = await with_variables(
+        place, FLORADL_BASE_URL="https://flora.example/api/v1", HTTPS_PROXY="socks5://user:planted@h:1"
+    ).finding("proxy")
+    assert told.startswith("FAIL: HTTPS_PROXY in the environment names no proxy that can be used")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0, "ok: agrees"), (-3600, "warn: this machine's clock is 1h behind"), (172_800, "warn: ")],
+)
+async def test_the_clock_is_compared_with_the_api_s(place: Place, seconds: int, told: str) -> None:
+    async with simulated(place) as served:
+        code, found = await served.lines(wall=lambda: time.time() // 1 + seconds)
+    assert found["clock"].startswith(told)
+    assert code is Exit.OK
+
+
+async def test_an_answer_without_a_date_says_nothing_of_the_clock(place: Place) -> None:
+    with Server(lambda _: OK) as server:
+        served = with_variables(place, FLORADL_BASE_URL=f"http://127.0.0.1:{server.port}/api/v1")
+        assert "clock" not in (await served.lines())[1]
+
+
+# --- folders and disks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        ("watch folder", "FLORADL_QUEUE__WATCH_DIR"),
+        ("library", "FLORADL_OUTPUT__DIR"),
+        ("state folder", "FLORADL_STATE_DIR"),
+    ],
+)
+async def test_a_file_in_a_folder_s_place_is_found(place: Place, name: str, variable: str) -> None:
+    file = place.home / "file"
+    file.touch()
+    assert (await with_variables(place, **{variable: str(file)}).finding(name)).startswith("FAIL: ")
+    assert (await with_variables(place, **{variable: str(file / "b")}).finding(name)).startswith("FAIL: ")
+
+
+async def test_a_link_that_leads_nowhere_is_found(place: Place) -> None:
+    (place.home / "inbox").symlink_to(place.home / "gone")
+    assert "is a link that leads nowhere" in await place.finding("watch folder")
+
+
+async def test_a_library_whose_disk_is_gone_is_found(place: Place) -> None:
+    config = place.config
+    config.state_dir.mkdir()
+    first_start(config, build_library(config))
+    assert await place.finding("library") == f"ok: {config.output.dir}"
+    (config.output.dir / ".floradl-library").unlink()
+    told = await place.finding("library")
+    assert told.startswith(
+        f"FAIL: {config.output.dir} does not carry .floradl-library: its disk is not mounted"
+    )
+    shutil.rmtree(config.output.dir)
+    assert (await place.finding("library")).startswith("FAIL: ")
+
+
+async def test_too_little_room_is_found(place: Place) -> None:
+    told = await with_variables(place, FLORADL_DOWNLOAD__MIN_FREE_SPACE="900TB").finding("disk")
+    assert told.startswith("FAIL: ")
+    assert "download.min_free_space wants 900 TB" in told
+
+
+async def test_a_state_folder_on_a_network_file_system_is_refused(
+    place: Place, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No server of such a kind is at hand: the kernel's table of mounts says there is one.
+    table = tmp_path_factory.mktemp("proc") / "mountinfo"
+    table.write_text(f"30 1 0:30 / {place.home} rw - nfs4 nas:/share rw\n")
+    monkeypatch.setattr(mounts, "_TABLE", table)
+    code, found = await place.lines()
+    assert code is Exit.FOUND
+    assert "is on a network file system (nfs4), where the journal is not safe" in found["state folder"]
+    assert found["watch folder"].startswith("warn: ")
+
+
+async def test_a_damaged_journal_is_found(place: Place) -> None:
+    place.config.state_dir.mkdir()
+    (place.config.state_dir / FILE_NAME).write_bytes(b"no database at all" * 100)
+    assert "the journal is damaged" in await place.finding("journal")
+
+
+async def test_the_queue_file_is_read(place: Place) -> None:
+    file = place.home / "queue.yaml"
+    queued = with_variables(place, FLORADL_QUEUE__FILE=str(file))
+    assert (await queued.finding("queue file")).startswith("warn: ")
+    file.write_text("runs: [run_a, run_b]\n")
+    assert await queued.finding("queue file") == f"ok: {file}: 2 runs"
+    file.write_text("runs: [run_a, nonsense]\n")
+    assert (await queued.finding("queue file")).startswith("FAIL: ")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a disk of 1 MiB with few inodes (in memory)."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["-o", "size=1m,nr_inodes=50"]
+    if subprocess.run(["mount", "-t", "tmpfs", *options, "none", str(folder)], check=False).returncode:
+        pytest.skip("may not mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def make_read_only(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+
+@_root
+async def test_a_disk_mounted_read_only_is_found(place: Place, small_disk: Path) -> None:
+    (small_disk / "there").mkdir()
+    make_read_only(small_disk)
+    there = with_variables(place, FLORADL_QUEUE__WATCH_DIR=str(small_disk / "there"))
+    told = await there.finding("watch folder")
+    assert told.endswith("Read-only file system -> it is mounted read-only: mount it for writing")
+    new = with_variables(place, FLORADL_QUEUE__WATCH_DIR=str(small_disk / "new"))
+    assert (await new.finding("watch folder")).startswith("FAIL: ")
+
+
+@_root
+async def test_a_full_disk_and_one_without_inodes_are_found(place: Place, small_disk: Path) -> None:
+    there = with_variables(place, FLORADL_OUTPUT__DIR=str(small_disk))
+    assert "there can be no more files (inodes)" in await there.finding("disk")
+    (small_disk / "fill").write_bytes(bytes(1 << 20))
+    told = await there.finding("library")
+    assert told.startswith("FAIL: ")
+    assert told.endswith("-> make room on its disk")
+
+
+@_root
+async def test_a_library_in_memory_is_remarked(place: Place, small_disk: Path) -> None:
+    told = await with_variables(place, FLORADL_OUTPUT__DIR=str(small_disk)).finding("library")
+    assert told.startswith("warn: ")
+    assert "in memory (tmpfs)" in told
+
+
+@pytest.fixture
+def public_home() -> Iterator[Path]:
+    with open_to_all() as folder:
+        yield folder
+
+
+_AS_NOBODY = """
+import ctypes, os, sys
+from functools import partial
+from pathlib import Path
+import anyio, anyio._backends._asyncio, encodings.idna
+from floradl.commands.check import check
+from floradl.config import Options, load_config
+environ = {"HOME": "/", "FLORADL_BASE_URL": "http://127.0.0.1:1/", "FLORA_API_KEY": "sk_test_planted0",
+           "FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS": "127.0.0.1"}
+config = load_config(Options(home=Path(sys.argv[1])), environ, system_file=Path("/nowhere"))
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+spent = []
+if sys.argv[2:] == ["spend"]:
+    libc = ctypes.CDLL(None)
+    while (fd := libc.inotify_init1(0)) >= 0:
+        spent.append(fd)
+anyio.run(partial(check, config, environ, stream=sys.stdout))
+"""
+
+
+def as_nobody(home: Path, *arguments: str) -> str:
+    command = [sys.executable, "-c", _AS_NOBODY, str(home), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@_root
+def test_folders_of_somebody_else_s_are_found(public_home: Path) -> None:
+    for name in ("inbox", "state"):
+        (public_home / name).mkdir()
+    (public_home / "state").chmod(0o700)
+    told = as_nobody(public_home)
+    assert f"FAIL  watch folder: {public_home}/inbox cannot be written: Permission denied" in told
+    assert f"FAIL  library: {public_home}/library cannot be made: {public_home} may not be written" in told
+    assert "warn  user: the state folder belongs to user root, and this is user nobody" in told
+    assert "FAIL  journal: " in told
+    assert "FAIL  daemon: " in told
+
+
+@_root
+def test_spent_inotify_limits_are_remarked(public_home: Path) -> None:
+    told = as_nobody(public_home, "spend")  # the limit is each user's own
+    assert "warn  inotify: fs.inotify.max_user_instances is used up" in told
+    assert "warn  inotify" not in as_nobody(public_home)
+
+
+# --- the daemon -------------------------------------------------------------------------------------------
+
+
+async def test_a_running_daemon_is_named_and_its_pause_found(place: Place) -> None:
+    state_dir = place.config.state_dir
+    state_dir.mkdir()
+    Store.open(state_dir).close()
+    assert await place.finding("daemon") == "ok: not running"
+    now = time.time()
+    with holding(state_dir, now) as pid:
+        pause = LivePause(PauseReason.CREDITS, "the workspace is out of credits", now)
+        write(state_dir, Snapshot(pid, "1.2.3", now, now, pause, "line 3 is broken"))
+        found = (await place.lines())[1]
+        assert found["daemon"].startswith(f"ok: floradl run (process {pid} on ")
+        assert "(credits): the workspace is out of credits" in found["paused"]
+        assert found["queue file"] == "FAIL: the daemon says: line 3 is broken"
+        write(state_dir, Snapshot(pid, "1.2.3", now, now - 700))
+        assert "made no progress for" in await place.finding("daemon")
