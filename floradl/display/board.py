@@ -1,0 +1,247 @@
+"""What is under way, in numbers: heard from the work's threads, looked at ten times a second.
+
+Hearing is cheap (a transfer stores two numbers), and looking costs what is to be seen rather than what there
+is, so a hundred thousand runs slow neither.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
+
+import msgspec
+from msgspec import Struct
+
+from floradl.display.endings import Ending, Saved, Tally
+from floradl.models import QueuedRun, State
+
+_MEMORY = 3.0  # seconds over which rates are averaged
+_SETTLED = 0.3  # seconds until a rate is worth showing
+_CHUNK = 256 * 1024  # the most that one report adds: what a first one tells beyond was there before
+
+
+class Stage(Enum):
+    """Where an open run stands, in the order of showing: the nearest to its end comes first."""
+
+    DOWNLOADING = "downloading"
+    TROUBLED = "in trouble"
+    RUNNING = "running"
+    WAITING = "waiting"
+
+
+class RunRow(Struct, frozen=True):
+    """One run to be seen; `next_in` is seconds to the next try, `moving` says that transfers follow."""
+
+    run: QueuedRun
+    stage: Stage
+    message: str | None = None
+    next_in: float | None = None
+    moving: bool = False
+
+
+class TransferRow(Struct, frozen=True):
+    """One transfer to be seen: bytes, and bytes a second (None: too young to tell)."""
+
+    output_id: str
+    received: int
+    total: int | None
+    rate: float | None
+
+
+class View(Struct, frozen=True):
+    """All that is to be seen now. `hidden` runs had no room; `rate` is bytes a second, `elapsed` seconds."""
+
+    rows: tuple[RunRow | TransferRow, ...]
+    hidden: int
+    stages: dict[Stage, int]
+    tally: Tally
+    rate: float | None
+    elapsed: float
+
+
+class Rate:
+    """Bytes a second, averaged over the last few seconds."""
+
+    __slots__ = ("_bytes", "_seconds")
+
+    def __init__(self) -> None:
+        self._bytes = self._seconds = 0.0
+
+    def add(self, size: int, seconds: float) -> None:
+        """Note that `size` bytes came within `seconds`."""
+        fading = math.exp(-seconds / _MEMORY)
+        self._bytes = self._bytes * fading + size
+        self._seconds = self._seconds * fading + seconds
+
+    @property
+    def per_second(self) -> float | None:
+        """The rate, None where it was not watched for long enough."""
+        return self._bytes / self._seconds if self._seconds >= _SETTLED else None
+
+
+class _Transfer:
+    """A transfer under way; `received` and `total` are written by its worker, the rest by who looks."""
+
+    __slots__ = ("at", "output_id", "rate", "received", "seen", "total")
+
+    def __init__(self, output_id: str, received: int, at: float) -> None:
+        self.output_id = output_id
+        self.received = received
+        self.total: int | None = None
+        self.seen = max(0, received - _CHUNK)
+        self.at = at
+        self.rate = Rate()
+
+    def sample(self, now: float) -> int:
+        """Return the bytes that came since the last look."""
+        received = self.received
+        size = max(0, received - self.seen)  # less than before: it started over
+        self.rate.add(size, now - self.at)
+        self.seen, self.at = received, now
+        return size
+
+
+class _Open:
+    """An open run."""
+
+    __slots__ = ("message", "next_at", "order", "run", "since", "stage")
+
+    def __init__(self, run: QueuedRun, order: int, since: float) -> None:
+        self.run = run
+        self.order = order
+        self.since = since
+        self.stage = Stage.WAITING
+        self.message: str | None = None
+        self.next_at: float | None = None
+
+    def row(self, now: float, *, moving: bool) -> RunRow:
+        next_in = None if self.next_at is None else max(0.0, self.next_at - now)
+        return RunRow(self.run, self.stage, self.message, next_in, moving)
+
+
+class Board:
+    """A `Progress` that keeps the numbers; `look` returns what is to be seen. Any thread may call it."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._started = self._looked = monotonic()
+        self._lock = threading.Lock()  # for what is iterated over; the numbers of a transfer need none
+        self._order = itertools.count()
+        self._open: dict[str, _Open] = {}
+        self._stages: dict[Stage, dict[str, _Open]] = {stage: {} for stage in Stage}
+        self._transfers: dict[tuple[str, str], _Transfer] = {}
+        self._unsampled = 0  # bytes of transfers that ended since the last look
+        self._rate = Rate()
+        self._tally = Tally()
+        self.endings: deque[Ending] = deque()
+        """Finished runs that are not told yet: whoever tells them takes them out, at the left."""
+
+    def run(self, run: QueuedRun, next_in: float | None) -> None:  # noqa: ARG002  # polls are no news
+        """Note where a run stands."""
+        stage = {State.DOWNLOADING: Stage.DOWNLOADING, State.RUNNING: Stage.RUNNING}.get(
+            run.state, Stage.WAITING
+        )
+        with self._lock:
+            self._move(run, stage)
+
+    def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
+        """Note what holds a run up."""
+        with self._lock:
+            entry = self._move(run, Stage.TROUBLED)
+            entry.message, entry.next_at = message, self._monotonic() + next_in
+
+    def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
+        """Note how far a transfer is."""
+        transfer = self._transfers.get((run.run_id, output_id))
+        if transfer is None:
+            transfer = self._begin(run, output_id, received)
+        transfer.received = received
+        transfer.total = total
+
+    def transferred(self, run: QueuedRun, output_id: str) -> None:
+        """Forget a transfer."""
+        with self._lock:
+            transfer = self._transfers.pop((run.run_id, output_id), None)
+            if transfer is not None:
+                self._unsampled += max(0, transfer.received - transfer.seen)
+
+    def finished(self, run: QueuedRun, sidecar: str | None) -> None:
+        """Forget a run, and have its end told."""
+        with self._lock:
+            entry = self._open.pop(run.run_id, None)
+            if entry is not None:
+                del self._stages[entry.stage][run.run_id]
+            self._tally.count(run)
+        self.endings.append(Ending(run, sidecar, None if entry is None else self._monotonic() - entry.since))
+
+    def brought(self, saved: Saved | None) -> None:
+        """Count what a finished run brought, once that is known."""
+        with self._lock:
+            self._tally.add(saved)
+
+    def look(self, lines: int) -> View:
+        """Return what is to be seen in so many lines; rates are measured from look to look."""
+        now = self._monotonic()
+        with self._lock:
+            arrived, self._unsampled = self._unsampled, 0
+            arrived += sum(transfer.sample(now) for transfer in self._transfers.values())
+            self._rate.add(arrived, now - self._looked)
+            self._looked = now
+            rows, hidden = self._rows(lines, now)
+            if hidden:  # which takes a line to say
+                rows, hidden = self._rows(lines - 1, now)
+            return View(
+                tuple(rows),
+                hidden,
+                {stage: len(entries) for stage, entries in self._stages.items()},
+                msgspec.structs.replace(self._tally),
+                self._rate.per_second if self._transfers else None,
+                now - self._started,
+            )
+
+    def _rows(self, lines: int, now: float) -> tuple[list[RunRow | TransferRow], int]:
+        active: dict[str, list[_Transfer]] = {}
+        for (run_id, _), transfer in self._transfers.items():
+            active.setdefault(run_id, []).append(transfer)
+        rows: list[RunRow | TransferRow] = []
+        seen = 0
+        for entry in self._in_order(active):
+            transfers = active.get(entry.run.run_id, [])
+            if len(rows) + 1 + bool(transfers) > lines:
+                break
+            rows.append(entry.row(now, moving=bool(transfers)))
+            rows += [
+                TransferRow(transfer.output_id, transfer.received, transfer.total, transfer.rate.per_second)
+                for transfer in transfers[: lines - len(rows)]
+            ]
+            seen += 1
+        return rows, len(self._open) - seen
+
+    def _in_order(self, active: Iterable[str]) -> Iterator[_Open]:
+        """Yield the open runs, those with transfers first, each kind in the order of their coming."""
+        moving = [self._open[run_id] for run_id in active if run_id in self._open]
+        yield from sorted(moving, key=lambda entry: entry.order)
+        for entries in self._stages.values():
+            yield from (entry for run_id, entry in entries.items() if run_id not in active)
+
+    def _begin(self, run: QueuedRun, output_id: str, received: int) -> _Transfer:
+        transfer = _Transfer(output_id, received, self._monotonic())
+        with self._lock:
+            self._transfers[run.run_id, output_id] = transfer
+        return transfer
+
+    def _move(self, run: QueuedRun, stage: Stage) -> _Open:
+        entry = self._open.get(run.run_id)
+        if entry is None:
+            entry = self._open[run.run_id] = _Open(run, next(self._order), self._monotonic())
+            self._stages[stage][run.run_id] = entry
+        elif entry.stage is not stage:
+            del self._stages[entry.stage][run.run_id]
+            self._stages[stage][run.run_id] = entry
+        entry.run, entry.stage, entry.message, entry.next_at = run, stage, None, None
+        return entry

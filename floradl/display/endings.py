@@ -1,0 +1,137 @@
+"""How a run ended, in words: shared by the plain lines and the terminal's picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from floradl.models import QueuedRun, State
+from floradl.redaction import printable, redact
+from floradl.sidecar import read
+from floradl.units import format_size
+
+_LONGEST = 1000
+
+
+class Saved(Struct, frozen=True):
+    """What a run brought: outputs in all, files on disk, and their bytes."""
+
+    outputs: int
+    files: int
+    bytes: int
+
+
+class Ending(Struct, frozen=True):
+    """A run that is finished. `sidecar` is its path in the library; `seconds` it took, None if not known."""
+
+    run: QueuedRun
+    sidecar: str | None
+    seconds: float | None
+
+
+class Tally(Struct):
+    """How many runs ended how, and what they brought; counted up by its owner."""
+
+    done: int = 0
+    partial: int = 0
+    failed: int = 0
+    files: int = 0
+    bytes: int = 0
+
+    def count(self, run: QueuedRun) -> None:
+        """Count a finished run."""
+        match run.state:
+            case State.DONE:
+                self.done += 1
+            case State.PARTIAL:
+                self.partial += 1
+            case State.FAILED:
+                self.failed += 1
+            case _:
+                pass
+
+    def add(self, saved: Saved | None) -> None:
+        """Count what it brought."""
+        if saved is not None:
+            self.files += saved.files
+            self.bytes += saved.bytes
+
+    @property
+    def ended(self) -> int:
+        """All finished runs."""
+        return self.done + self.partial + self.failed
+
+
+def shown(text: str, encoding: str) -> str:
+    """Return `text` fit for a person's eyes: redacted, no character that steers, nothing too long.
+
+    What `encoding` cannot write is escaped.
+    """
+    text = printable(redact(text))
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST] + "..."
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def read_saved(library: Path | None, sidecar: str | None) -> Saved | None:
+    """Read from the sidecar what a run brought; None where that cannot be told."""
+    if library is None or sidecar is None:
+        return None
+    try:
+        outputs = read((library / sidecar).read_bytes()).outputs
+    except (OSError, ValueError):
+        return None
+    files = [output for output in outputs if output.path is not None]
+    return Saved(len(outputs), len(files), sum(output.bytes or 0 for output in files))
+
+
+def gains(ending: Ending, saved: Saved | None) -> str:
+    """Say what a finished run brought and how long it took: `3 files, 12.4 MB, 4.2 s`; may be empty."""
+    if ending.sidecar is None and ending.run.state is State.DONE:
+        return "already there"
+    told = []
+    if saved is not None and ending.run.state is not State.FAILED:
+        whole = saved.files == saved.outputs
+        told += [
+            counted(saved.files, "file") if whole else f"{saved.files} of {counted(saved.outputs, 'file')}",
+            format_size(saved.bytes),
+        ]
+    if ending.seconds is not None:
+        told.append(format_seconds(ending.seconds))
+    return ", ".join(told)
+
+
+def reason(run: QueuedRun) -> str | None:
+    """Say why a run failed, or some output of it: `safety_blocked: the prompt was refused`."""
+    return None if run.error is None else f"{run.error.code}: {run.error.message}"
+
+
+def summary(tally: Tally, left: int, seconds: float) -> str:
+    """Say what came of all: `12 done, 1 failed, 3 not finished: 36 files, 412 MB in 34 s`."""
+    numbers = (
+        (tally.done, "done"),
+        (tally.partial, "partial"),
+        (tally.failed, "failed"),
+        (left, "not finished"),
+    )
+    told = ", ".join(f"{number} {word}" for number, word in numbers if number)
+    brought = f"{counted(tally.files, 'file')}, {format_size(tally.bytes)} in " if tally.files else ""
+    return f"{told or 'nothing to do'}: {brought}{format_seconds(seconds)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 file`, `3 files`, `1,200 files`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Write how long something took: `0.4 s`, `34 s`, `5 min 20 s`, `2 h 5 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
