@@ -288,7 +288,7 @@ def _outcome(error: BaseException) -> tuple[Exit, str | None]:
 def main() -> NoReturn:
     """Run the command line, and exit."""
     try:
-        code = floradl.main(standalone_mode=False) or Exit.OK
+        code = floradl.main(prog_name="floradl", standalone_mode=False) or Exit.OK
     except BaseException as error:  # noqa: BLE001 - the one place that catches everything
         code, message = _outcome(error)
         if isinstance(error, click.UsageError) and error.ctx is not None:

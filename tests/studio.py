@@ -1,0 +1,192 @@
+"""A simulated FLORA in a thread of its own, and floradl as a user runs it: a process with a home folder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from floradl.sidecar import load_schema
+from floradl.simulator import Simulator, serve
+
+_VALIDATOR = jsonschema.Draft202012Validator(load_schema())
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """Return the first true value of `condition`; fail where there is none within `seconds`."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {condition}")
+        pause.wait(0.02)
+
+
+@contextmanager
+def served(simulator: Simulator) -> Iterator[str]:
+    """Serve `simulator` in a thread; gives the API's base URL."""
+    ready: list[str] = []
+    up, end = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def main() -> None:
+        async with serve(simulator) as base_url:
+            ready.append(base_url)
+            up.set()
+            await end.wait()
+
+    def body() -> None:
+        try:
+            loop.run_until_complete(main())
+        finally:
+            up.set()
+            loop.close()
+
+    thread = threading.Thread(target=body, name="simulator")
+    thread.start()
+    up.wait()
+    try:
+        yield ready[0]
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join()
+
+
+class Home:
+    """One user's floradl: folders below `path`, settings in the environment."""
+
+    def __init__(self, path: Path, simulator: Simulator | None = None, **settings: str) -> None:
+        self.path = path
+        self.inbox = path / "inbox"
+        self.library = path / "library"
+        self.state = path / "state"
+        self.environ: dict[str, str] = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("FLORA", "XDG"))},
+            "HOME": str(path / "no-home"),
+            "FLORADL_HOME": str(path),
+            "FLORADL_DOWNLOAD__MIN_FREE_SPACE": "0",
+            "FLORADL_POLL__INTERVAL": "100ms",
+            **settings,
+        }
+        if simulator is not None:
+            self.environ |= {
+                "FLORA_BASE_URL": simulator.base_url,
+                "FLORA_API_KEY": simulator.key,
+                "FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS": "127.0.0.1",
+            }
+
+    def run(
+        self, *arguments: str, stdin: str = "", timeout: float = 60.0, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            command(*arguments),
+            env=self.environ | settings,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    @contextmanager
+    def daemon(self, *arguments: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+        """Run the daemon while the block lasts, from the moment it has started."""
+        log = self.path / "daemon.log"
+        start = len(self.events("started"))
+        with log.open("a") as stream:
+            process = subprocess.Popen(
+                command("run", *arguments), env=self.environ | settings, stderr=stream, text=True
+            )
+        try:
+            wait_until(lambda: process.poll() is not None or len(self.events("started")) > start)
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the daemon's log events of that name."""
+        try:
+            lines = (self.path / "daemon.log").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        return [event for event in found if event.get("event") == name]
+
+    def drop(self, text: str, name: str = "job.txt") -> None:
+        """Move a job file into the inbox."""
+        self.inbox.mkdir(parents=True, exist_ok=True)
+        outside = self.path / f"outside-{name}"
+        outside.write_text(text)
+        outside.rename(self.inbox / name)
+
+    def status(self) -> dict[str, Any]:
+        """Return what `status --json` says."""
+        done = self.run("status", "--json")
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def sidecar(self, reference: str) -> dict[str, Any] | None:
+        """Return a run's sidecar, held against the schema; None where there is none."""
+        technique, slash, run_id = reference.rpartition("/")
+        path = self.library / "runs" / (technique if slash else "_unknown") / f"{run_id}.json"
+        try:
+            found: dict[str, Any] = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        _VALIDATOR.validate(found)
+        return found
+
+    def finished(self, reference: str, seconds: float = 20.0) -> dict[str, Any]:
+        """Wait for a run's sidecar."""
+        found: dict[str, Any] = wait_until(lambda: self.sidecar(reference), seconds)
+        return found
+
+    def files(self) -> dict[str, bytes]:
+        """Return all files of the library but marker and sidecars, by path."""
+        return {
+            str(path.relative_to(self.library)): path.read_bytes()
+            for path in sorted(self.library.rglob("*"))
+            if path.is_file() and path.name != ".floradl-library" and path.suffix != ".json"
+        }
+
+
+def command(*arguments: str) -> list[str]:
+    """Return the command line of `floradl`, as this Python has it."""
+    return [sys.executable, "-m", "floradl", *arguments]
+
+
+def check_library(home: Home, simulator: Simulator) -> None:
+    """Hold every file of the library against what the simulator serves: none lost, doubled or wrong."""
+    named = set()
+    for path in sorted((home.library / "runs").rglob("*.json")):
+        sidecar: Mapping[str, Any] = json.loads(path.read_bytes())
+        _VALIDATOR.validate(sidecar)
+        for index, output in enumerate(sidecar["outputs"]):
+            if output["path"] is None:
+                continue
+            assert output["path"] not in named
+            named.add(output["path"])
+            data = (home.library / output["path"]).read_bytes()
+            if output["type"] == "text":
+                assert data.decode() == output["text"]
+            else:
+                served_run = simulator.run(sidecar["run_id"])
+                assert served_run is not None
+                assert data == served_run.body(index).read()
+    assert set(home.files()) == named

@@ -1,0 +1,294 @@
+"""The whole job, as a user sees it: real processes, a real folder, a simulated FLORA over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from studio import Home, check_library, command, served, wait_until
+
+from floradl.simulator import OutputSpec, Simulator
+
+KINDS = (
+    OutputSpec("picture", "imageUrl"),
+    OutputSpec("clip", "videoUrl"),
+    OutputSpec("sound", "audioUrl"),
+    OutputSpec("paper", "documentUrl"),
+    OutputSpec("words", "text", text="Bring the horizon down a little."),
+    OutputSpec(
+        "shape", "modelUrl", body=b"glTF\x02\x00\x00\x00\x0c\x00\x00\x00", content_type="model/gltf-binary"
+    ),
+)
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    simulator = Simulator()
+    with served(simulator):
+        yield simulator
+
+
+@pytest.fixture
+def home(tmp_path: Path, simulator: Simulator) -> Home:
+    return Home(tmp_path, simulator)
+
+
+def test_a_dropped_job_ends_in_files_of_every_kind_and_a_sidecar(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_all", technique="campaign", outputs=KINDS, duration=0.3)
+    with home.daemon():
+        home.drop("campaign/run_all\n")
+        sidecar = home.finished("campaign/run_all")
+    assert sidecar["result"] == "complete"
+    assert [output["path"] for output in sidecar["outputs"]] == [
+        "images/campaign/run_all-picture.png",
+        "videos/campaign/run_all-clip.mp4",
+        "audio/campaign/run_all-sound.wav",
+        "documents/campaign/run_all-paper.pdf",
+        "text/campaign/run_all-words.txt",
+        "other/campaign/run_all-shape.glb",
+    ]
+    assert {output["integrity"] for output in sidecar["outputs"]} == {"verified"}
+    assert sidecar["outputs"][4]["text"] == "Bring the horizon down a little."
+    assert sidecar["run"]["progress"] == 100
+    check_library(home, simulator)
+
+
+def test_files_get_the_time_when_the_run_completed(home: Home, simulator: Simulator) -> None:
+    simulator.add_run(
+        "run_a", technique="campaign", outputs=KINDS[:1], duration=1, created=simulator.now() - 9000
+    )
+    assert home.run("get", "campaign/run_a").returncode == 0
+    mtime = (home.library / "images/campaign/run_a-picture.png").stat().st_mtime
+    assert simulator.now() - 9000 < mtime < simulator.now() - 8000
+
+
+def test_a_bare_run_id_goes_through_its_own_endpoint(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_gen", technique=None, outputs=KINDS[:1], duration=0.1)
+    assert home.run("get", "run_gen").returncode == 0
+    assert home.sidecar("run_gen") is not None
+    assert {request.path for request in simulator.asked("api", "run_gen")} == {"/api/v1/runs/run_gen"}
+
+
+def test_a_failed_run_leaves_a_sidecar_that_says_why(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_bad", technique="campaign", duration=0.1, fail=("safety_blocked", "Not this."))
+    done = home.run("get", "campaign/run_bad")
+    assert done.returncode == 3
+    sidecar = home.sidecar("campaign/run_bad")
+    assert sidecar is not None
+    assert (sidecar["result"], sidecar["error"]) == (
+        "failed",
+        {"code": "safety_blocked", "message": "Not this."},
+    )
+
+
+def test_a_run_that_is_done_is_not_fetched_twice(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_a", technique="campaign", outputs=KINDS[:1], duration=0.1)
+    assert home.run("get", "campaign/run_a").returncode == 0
+    before = len(simulator.requests)
+    assert home.run("get", "campaign/run_a").returncode == 0
+    assert home.run("get", "run_a").returncode == 0
+    home.drop("run_a")
+    assert home.run("once").returncode == 0
+    assert len(simulator.requests) == before
+
+
+def test_a_run_that_failed_is_tried_again_when_it_is_dropped_again(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_bad", technique="campaign", duration=0.1, fail=("model_timeout", "Late."))
+    for name in ("one", "two"):
+        home.drop("campaign/run_bad", name)
+        assert home.run("once").returncode == 3
+    assert len(simulator.asked("api", "run_bad")) >= 2
+
+
+def test_retry_fetches_a_done_run_anew_and_adopts_the_same_bytes(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_a", technique="campaign", outputs=KINDS[:1], duration=0.1)
+    home.drop("campaign/run_a")
+    assert home.run("once").returncode == 0
+    assert home.run("retry", "campaign/run_a").returncode == 0
+    assert home.run("once").returncode == 0
+    assert len(simulator.asked("media", "run_a")) == 2
+    check_library(home, simulator)
+    assert len(home.files()) == 1
+
+
+def test_a_forgotten_run_is_not_brought_back(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_a", technique="campaign", outputs=KINDS[:1], duration=0.1)
+    home.drop("campaign/run_a")
+    assert home.run("once").returncode == 0
+    assert home.run("forget", "run_a").returncode == 0
+    (home.library / "images/campaign/run_a-picture.png").unlink()
+    home.drop("campaign/run_a", "again.txt")
+    assert home.run("once").returncode == 0
+    assert home.files() == {}
+    assert home.status()["counts"]["forgotten"] == 1
+
+
+def test_add_reads_references_from_standard_input(home: Home, simulator: Simulator) -> None:
+    for name in ("run_a", "run_b"):
+        simulator.add_run(name, technique="campaign", outputs=KINDS[4:5], duration=0.1)
+    done = home.run("add", stdin="campaign/run_a\n# a comment\n\ncampaign/run_b\n")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert home.run("once").returncode == 0
+    assert len(home.files()) == 2
+
+
+def test_a_bad_job_file_queues_nothing_and_says_where(home: Home) -> None:
+    home.drop("campaign/run_a\nthis is no run\n", "mixed.txt")
+    assert home.run("once").returncode == 3
+    reason = (home.inbox / "rejected" / "mixed.txt.error.txt").read_text()
+    assert "line 2" in reason
+    assert sum(home.status()["counts"].values()) == 0
+
+
+def test_the_queue_file_is_read_and_left_as_it_is(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_a", technique="campaign", outputs=KINDS[4:5], duration=0.1)
+    queue = home.path / "queue.yaml"
+    queue.write_text("runs:\n  - {technique: campaign, run: run_a, label: spring}\n")
+    stamp = queue.stat().st_mtime_ns
+    assert home.run("once", FLORADL_QUEUE__FILE=str(queue)).returncode == 0
+    sidecar = home.sidecar("campaign/run_a")
+    assert sidecar is not None
+    assert sidecar["label"] == "spring"
+    assert queue.stat().st_mtime_ns == stamp
+
+
+def test_a_second_daemon_says_who_holds_the_state_folder(home: Home) -> None:
+    with home.daemon() as first:
+        second = home.run("once")
+        assert second.returncode == 5
+        assert f"process {first.pid}" in second.stderr
+
+
+def test_the_daemon_stops_cleanly_and_goes_on_after_a_restart(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_slow", technique="campaign", outputs=KINDS[:1], duration=3)
+    with home.daemon() as process:
+        home.drop("campaign/run_slow")
+        wait_until(lambda: simulator.asked("api", "run_slow"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(8) == 0
+    assert home.status()["counts"]["running"] == 1
+    with home.daemon():
+        assert home.finished("campaign/run_slow")["result"] == "complete"
+
+
+def test_a_refused_key_ends_get_at_once_with_4(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_a", technique="campaign", duration=0.1)
+    done = home.run("get", "campaign/run_a", FLORA_API_KEY="sk_test_wrong")
+    assert done.returncode == 4
+    assert "key" in done.stderr
+    assert "sk_test_wrong" not in done.stderr
+
+
+def test_no_key_at_all_is_said(home: Home) -> None:
+    done = home.run("get", "campaign/run_a", FLORA_API_KEY="")
+    assert done.returncode == 4
+    assert "FLORA_API_KEY" in done.stderr
+
+
+def test_max_wait_ends_once_with_5_and_keeps_the_run(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_long", technique="campaign", duration=600)
+    home.drop("campaign/run_long")
+    assert home.run("once", "--max-wait", "1s").returncode == 5
+    assert home.status()["counts"]["running"] == 1
+
+
+def test_an_interrupted_get_ends_with_130(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_long", technique="campaign", duration=600)
+    process = subprocess.Popen(
+        command("get", "campaign/run_long"), env=home.environ, stderr=subprocess.DEVNULL
+    )
+    wait_until(lambda: simulator.asked("api", "run_long"))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(8) == 130
+
+
+def test_get_beside_a_daemon_does_no_harm(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_a", technique="campaign", outputs=KINDS, duration=0.5)
+    with home.daemon():
+        home.drop("campaign/run_a")
+        assert home.run("get", "campaign/run_a").returncode == 0
+        wait_until(lambda: home.status()["counts"]["done"] == 1)
+    check_library(home, simulator)
+    assert len(home.files()) == len(KINDS)
+    assert not list(home.library.rglob(".*.part"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("get", "no run"), "run id"),
+        (("get",), "REF"),
+        (("once", "--max-wait", "soon"), "--max-wait"),
+        (("frobnicate",), "frobnicate"),
+        (("--config", "/no/such/file.yaml", "status"), "/no/such/file.yaml"),
+    ],
+)
+def test_a_wrong_command_line_is_told_with_2(home: Home, arguments: tuple[str, ...], words: str) -> None:
+    done = home.run(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broken_config_names_file_line_key_and_what_is_right(home: Home) -> None:
+    (home.path / "config.yaml").write_text("download:\n  concurency: 4\n")
+    done = home.run("status")
+    assert done.returncode == 2
+    for words in ("config.yaml", "line 2", "concurency", "concurrency"):
+        assert words in done.stderr
+
+
+def test_common_options_stand_before_or_after_the_command(home: Home, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for arguments in (("--home", str(other), "status", "--json"), ("status", "--json", "--home", str(other))):
+        assert home.run(*arguments).returncode == 0
+    assert home.run("--version").stdout.startswith("floradl ")
+
+
+def test_help_needs_no_heavy_import(home: Home) -> None:
+    script = (
+        "import sys; sys.argv = ['floradl', '--help']\n"
+        "from floradl.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'httpx', 'structlog', 'watchfiles', 'aiohttp', 'rich', 'anyio', 'yaml'}\n"
+        "heavy &= set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([*command()[:1], "-c", script], env=home.environ, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_five_hundred_runs_come_home_whole_in_little_memory(home: Home, simulator: Simulator) -> None:
+    outputs = [OutputSpec(f"o{number}", "imageUrl", size=100_000) for number in range(3)]
+    references = [
+        simulator.add_run(f"run_{number:03}", technique=f"t{number % 7}", outputs=outputs, duration=1.0)
+        for number in range(500)
+    ]
+    home.drop("\n".join(map(str, references)))
+    process = subprocess.Popen(command("once", "-q"), env=home.environ)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert len(home.files()) == 1500
+    check_library(home, simulator)
+    assert home.status()["counts"]["done"] == 500
+    assert usage.ru_maxrss <= 120 * 1024, f"{usage.ru_maxrss} KiB"
+
+
+def test_status_is_json_of_the_documented_shape(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_long", technique="campaign", duration=600)
+    with home.daemon():
+        home.drop("campaign/run_long")
+        wait_until(lambda: simulator.asked("api", "run_long"))
+        status = wait_until(lambda: home.status() if home.status()["counts"]["running"] else None)
+        assert home.run("status", "--check").returncode == 0
+    assert status["schema_version"] == 1
+    assert status["daemon"]["alive"]
+    assert json.dumps(status["paused"]) == "null"
+    assert home.run("status", "--check").returncode == 1
