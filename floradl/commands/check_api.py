@@ -174,6 +174,6 @@ def _clock(answer: _Answer) -> list[Finding]:
 def _remedy(error: httpx.RequestError, *, through_proxy: bool) -> str:
     if "certificate" in str(error).lower():
         return "is the clock right? where a proxy of yours opens TLS, SSL_CERT_FILE names its certificates"
-    if through_proxy or isinstance(error, httpx.ProxyError):
+    if through_proxy:
         return "is the proxy right (HTTPS_PROXY, NO_PROXY), and up?"
     return "is this machine online, api.base_url right, and does it need a proxy (HTTPS_PROXY)?"
