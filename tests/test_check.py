@@ -19,6 +19,7 @@ from loopback import OK, Certificate, Server
 
 from floradl import mounts, redaction
 from floradl.assembly import build_library
+from floradl.commands import check_machine
 from floradl.commands.check import check
 from floradl.commands.exits import Exit
 from floradl.config import Options, load_config
@@ -56,7 +57,7 @@ class Place(msgspec.Struct, frozen=True):
     async def lines(self, **options: Any) -> tuple[Exit, dict[str, str]]:
         """Check, and return what was said by name: `ok: …`, `FAIL: …`."""
         stream = io.StringIO()
-        code = await check(self.config, self.environ, stream=stream, **options)
+        code = await check(self.config, self.environ, stream, **options)
         assert "planted" not in stream.getvalue()
         found = {}
         for line in stream.getvalue().splitlines():
@@ -126,7 +127,7 @@ async def test_before_the_first_start_no_folder_is_made(place: Place) -> None:
 
 async def test_json_holds_the_same_for_programs(place: Place) -> None:
     stream = io.StringIO()
-    code = await check(place.config, place.environ, stream=stream, as_json=True)
+    code = await check(place.config, place.environ, stream, as_json=True)
     document = json.loads(stream.getvalue())
     assert code is Exit.FOUND
     assert document["schema_version"] == 1
@@ -288,6 +289,15 @@ async def test_a_file_in_a_folder_s_place_is_found(place: Place, name: str, vari
     assert (await with_variables(place, **{variable: str(file / "b")}).finding(name)).startswith("FAIL: ")
 
 
+def test_a_file_system_that_takes_no_long_names_is_found(tmp_path: Path) -> None:
+    found = check_machine._trouble("library", tmp_path, "output.dir", 256)  # this one takes 255
+    assert str(found) == (
+        f"FAIL  library: {tmp_path} takes no names of 256 bytes -> "
+        "set output.max_name_bytes to 143, or to what the file system takes"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_link_that_leads_nowhere_is_found(place: Place) -> None:
     (place.home / "inbox").symlink_to(place.home / "gone")
     assert "is a link that leads nowhere" in await place.finding("watch folder")
@@ -408,7 +418,7 @@ if sys.argv[2:] == ["spend"]:
     libc = ctypes.CDLL(None)
     while (fd := libc.inotify_init1(0)) >= 0:
         spent.append(fd)
-anyio.run(partial(check, config, environ, stream=sys.stdout))
+anyio.run(partial(check, config, environ, sys.stdout))
 """
 
 

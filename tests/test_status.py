@@ -215,6 +215,15 @@ def test_a_snapshot_of_an_earlier_daemon_with_the_same_process_id_is_not_told(co
         assert as_json(config)["paused"] is None
 
 
+def test_a_run_that_finished_since_the_snapshot_is_no_longer_under_way(config: Config) -> None:
+    journal(config, queued("run_a", State.FAILED, progress=100.0))
+    with working(config) as pid:
+        transfer = Transfer("output_1", 1, 2)
+        snapshot(config, pid, runs=(LiveRun("run_a", 40.0, _NOW, (transfer,)),))
+        run = as_json(config)["runs"][0]
+    assert (run["progress"], run["next_at"], run["outputs"]) == (100, None, [])
+
+
 def test_no_secret_and_no_query_of_a_url_is_told(config: Config) -> None:
     failure = Failure(
         ErrorCode.HTTP_ERROR, "https://media.example/a.png?sig=planted failed for sk_live_planted1"

@@ -29,8 +29,8 @@ _PREFIXES = ("sk_live_", "sk_test_")
 async def check(
     config: Config,
     environ: Mapping[str, str],
-    *,
     stream: TextIO,
+    *,
     as_json: bool = False,
     wall: Callable[[], float] = time.time,
 ) -> Exit:
