@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -102,6 +103,16 @@ def test_runs_with_transfers_come_first_then_trouble_then_running_ones() -> None
     assert seen == ["run_4", "run_1", "run_3", "run_2"]
 
 
+def test_a_run_with_more_transfers_than_lines_is_cut() -> None:
+    board = Board()
+    board.run(downloading(), None)
+    for number in range(50):
+        board.transfer(downloading(), f"output_{number}", 1, 2)
+    view = board.look(5)
+    assert len(view.rows) == 5
+    assert view.hidden == 0
+
+
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(["run", "downloading", "trouble", "transfer", "transferred", "finished"]),
@@ -166,21 +177,27 @@ def test_looking_and_hearing_at_once_do_not_disturb_each_other() -> None:
             while not stop.is_set():
                 run = downloading(number)
                 board.run(run, None)
-                for received in range(20):
-                    board.transfer(run, "output_1", received, 20)
-                board.transferred(run, "output_1")
+                for output in range(50):
+                    board.transfer(run, f"output_{output}", 1, 20)
+                for output in range(50):
+                    board.transferred(run, f"output_{output}")
                 board.finished(ended(State.DONE, run=run), None)
         except BaseException as error:  # noqa: BLE001  # of a thread, to be told by the test
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for _ in range(2000):
-        board.look(30)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads meet everywhere
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(1000):
+            board.look(30)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(usual)
     assert not failures
     assert board.look(30).tally.done == len(board.endings)
 
@@ -230,6 +247,16 @@ def test_trouble_shows_when_the_next_try_is() -> None:
     assert drawn(board)[0] == "! campaign/run_1  next try in 3 s: cannot reach app.flora.ai"
     clock.now += 4
     assert drawn(board)[0] == "! campaign/run_1  trying again: cannot reach app.flora.ai"
+
+
+def test_a_reason_takes_the_room_that_order_would_leave_empty() -> None:
+    board = Board(Clock())
+    board.trouble(RUN, "cannot reach app.flora.ai", 5.0)
+    board.run(at(0, msgspec.structs.replace(RUN, run_id="run_with_a_long_name", technique=None)), 2.0)
+    assert drawn(board, Pen(70, "utf-8", colour=True))[0].startswith("! campaign/run_1        next try")
+    assert drawn(board, Pen(60, "utf-8", colour=True))[0].endswith(
+        "/run_1  next try in 5 s: cannot reach app.flora.ai"
+    )
 
 
 def test_runs_without_room_are_counted() -> None:
