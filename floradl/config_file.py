@@ -102,7 +102,7 @@ def _read(file: Path) -> bytes:
 
 def _decode(data: bytes, file: Path) -> str:
     try:
-        return data.decode("utf-8-sig")
+        return data.decode()
     except UnicodeDecodeError as error:
         if len(data) > MAX_BYTES:
             return " " * (MAX_BYTES + 1)  # too long anyway: let the one who judges that say so

@@ -389,6 +389,7 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
         ("concurrency: 3", 1, "it belongs in another section: download.concurrency"),
         ("log: {zzz: 1}", 1, "log.zzz: is no setting: known here are level, format"),
         ("api: {key: sk_live_planted}", 1, "api.key_file name a file"),
+        ("sk_live_planted: 1", 1, "is no setting"),
         ("queue: 5", 1, "queue: holds keys"),
         ("[a, b]", None, "holds keys"),
         ("download:\n  concurrency: many", 2, "'many' is no whole number from 1 to 256; the default is 16"),

@@ -80,7 +80,6 @@ def test_the_query_of_a_url_never_survives(query: str, before: str, after: str) 
     safe = redact(f"{before}https://media.flora.ai/a/output.png?{query}{after}")
     assert "QZ" not in safe
     assert "ZQ" not in safe
-    assert "https://media.flora.ai/a/output.png?…" in safe
 
 
 @given(_QUERIES)
