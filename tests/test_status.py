@@ -19,6 +19,7 @@ from floradl.commands.exits import Exit
 from floradl.commands.status import status
 from floradl.config import Options, load_config
 from floradl.errors import ConfigError, ErrorCode, PauseReason
+from floradl.handin import drop_job
 from floradl.live import LivePause, LiveRun, Snapshot, Transfer
 from floradl.models import Failure, QueuedRun, State
 from floradl.settings import Config
@@ -253,7 +254,7 @@ def test_a_person_reads_counts_progress_and_the_command_to_retry(config: Config)
     assert text.splitlines()[1:] == [
         "runs     2 waiting, 1 running, 1 done, 1 failed",
         "",
-        "Under way",
+        "Not finished",
         "  campaign/run_r  running 25 %",
         "    output_1  1 MB of 4 MB (25 %)",
         "  campaign/run_w  waiting, next look in 30s; network: no connection",
@@ -275,6 +276,11 @@ def test_a_broken_queue_file_is_told(config: Config) -> None:
 def test_with_nobody_at_work_a_person_is_told_how_to_start(config: Config) -> None:
     journal(config, queued("run_a"))
     assert "start a daemon with 'floradl run'" in told(config)[1]
+
+
+def test_job_files_handed_in_before_the_first_start_are_told(config: Config) -> None:
+    drop_job(config.queue.watch_dir, "run_a\n")
+    assert f"1 job file in {config.queue.watch_dir} not taken yet" in told(config)[1]
 
 
 def test_job_files_that_wait_or_were_refused_are_told(config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from floradl.commands.standing import Daemon, Standing, coarse
@@ -59,11 +60,11 @@ def _daemon(daemon: Daemon, now: float) -> Iterator[str]:
 
 def _inbox(watch_dir: Path) -> Iterator[str]:
     """Tell of job files that nobody took yet, and of those that were refused."""
+    waiting = refused = 0
     try:
-        waiting = len(entries(watch_dir))
-        refused = sum(name.name.endswith(".error.txt") for name in (watch_dir / "rejected").iterdir())
-    except FileNotFoundError:
-        return
+        with suppress(FileNotFoundError):  # a folder that nobody needed yet
+            waiting = len(entries(watch_dir))
+            refused = sum(file.name.endswith(".error.txt") for file in (watch_dir / "rejected").iterdir())
     except OSError as error:
         yield f"inbox    {watch_dir} cannot be read: {error.strerror}"
         return
@@ -84,7 +85,7 @@ def _under_way(standing: Standing, now: float) -> Iterator[str]:
     telling = [run for run in standing.unfinished if run.state is not State.WAITING or run.error]
     if telling:
         yield ""
-        yield "Under way"
+        yield "Not finished"
     for run in telling[:_MOST_OPEN]:
         live = known.get(run.run_id)
         yield f"  {run.reference}  {_progress(run, live, now)}"
