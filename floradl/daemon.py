@@ -21,6 +21,7 @@ from floradl.inbox import Inbox
 from floradl.intake import Intake
 from floradl.library import Library
 from floradl.live import Live, LivePause, Snapshot
+from floradl.mounts import is_shared
 from floradl.queuefile import QueueFile
 from floradl.settings import Config
 from floradl.store import Store
@@ -39,6 +40,11 @@ async def opened(config: Config, command: str) -> AsyncIterator[Store]:
     """Hold the state folder and its journal. Raises `LockedError`, `ConfigError`."""
     try:
         config.state_dir.mkdir(parents=True, exist_ok=True)
+        if is_shared(config.state_dir):
+            raise ConfigError(
+                f"state_dir: {config.state_dir} is on a network file system, where the journal cannot be kept "
+                "safe: put it on a local disk"
+            )
         with lock.hold(config.state_dir, command, __version__, time.time()):
             store = Store.open(config.state_dir)
             try:
