@@ -42,8 +42,8 @@ async def opened(config: Config, command: str) -> AsyncIterator[Store]:
         config.state_dir.mkdir(parents=True, exist_ok=True)
         if is_shared(config.state_dir):
             raise ConfigError(
-                f"state_dir: {config.state_dir} is on a network file system, where the journal cannot be kept "
-                "safe: put it on a local disk"
+                f"state_dir: {config.state_dir} is on a network file system, where no journal "
+                "is safe: put it on a local disk"
             )
         with lock.hold(config.state_dir, command, __version__, time.time()):
             store = Store.open(config.state_dir)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# How fast an example runs says something about this machine, not about floradl.
+settings.register_profile("floradl", deadline=None)
+settings.load_profile("floradl")
 
 
 @pytest.fixture
