@@ -14,10 +14,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import io
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NewType, Self
 
@@ -28,11 +29,12 @@ FolderFd = NewType("FolderFd", int)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _RENAME_NOREPLACE = 1
 _CANNOT = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
-_libc = ctypes.CDLL(None, use_errno=True)
+_OPENINGS = 50
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # not every C library has it
 
 
 class PartBusyError(Exception):
-    """Another process is writing the same part file."""
+    """Another process is writing the same part file, or was while we looked away."""
 
 
 @contextmanager
@@ -97,8 +99,15 @@ class PartFile:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        os.close(self.fd)
-        os.close(self._folder)
+        # Closing twice would close whatever another thread has opened under the same number since.
+        fds, self.fd, self._folder = (self.fd, self._folder), -1, FolderFd(-1)
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+
+    def lies_in(self, folder: FolderFd) -> bool:
+        """Whether `folder` is where it was opened: it may have been moved, and another made in its place."""
+        return os.path.sameopenfile(self._folder, folder)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append `data`, all of it."""
@@ -113,7 +122,13 @@ class PartFile:
         return os.pread(self.fd, size, offset)
 
     def truncate(self, size: int) -> None:
-        """Drop what follows `size`."""
+        """Drop what follows `size`.
+
+        Raises `PartBusyError` where there is less: the bytes that were to be continued were published or
+        dropped by another process meanwhile, and a hole must not take their place.
+        """
+        if size > self.size:
+            raise PartBusyError(self.name)
         os.ftruncate(self.fd, size)
         self.size = size
 
@@ -125,12 +140,15 @@ class PartFile:
     def sync(self, mtime: float | None) -> None:
         """Put the bytes on disk, with the mode that the umask gives and the time wanted (unix seconds).
 
-        Raises `OSError`, after removing the file: what the kernel could not write once is lost.
+        Mode and time are left as they are where the file system cannot have them. Raises `OSError`, after
+        removing the file: what the kernel could not write once is lost.
         """
         try:
-            os.fchmod(self.fd, 0o666 & ~_umask())
+            with _as_far_as_possible():
+                os.fchmod(self.fd, 0o666 & ~_umask())
             if mtime is not None:
-                os.utime(self.fd, (mtime, mtime))
+                with _as_far_as_possible():
+                    os.utime(self.fd, (mtime, mtime))
             os.fsync(self.fd)
         except OSError:
             self.discard()
@@ -144,8 +162,18 @@ class PartFile:
         return True
 
 
+@contextmanager
+def _as_far_as_possible() -> Iterator[None]:
+    try:
+        with suppress(OverflowError):  # a time that no clock shows
+            yield
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+
+
 def _open_locked(folder: FolderFd, name: SafeName) -> int:
-    while True:
+    for _ in range(_OPENINGS):
         fd = _open_regular(folder, name)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,6 +189,7 @@ def _open_locked(folder: FolderFd, name: SafeName) -> int:
             os.close(fd)
             raise
         os.close(fd)  # it was published or removed between open and lock
+    raise PartBusyError(name)
 
 
 def _open_regular(folder: FolderFd, name: SafeName) -> int:
@@ -188,11 +217,9 @@ def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName) -> bool:
     `renameat2(RENAME_NOREPLACE)`, else link and unlink, else a look and a rename: the last could replace
     a file that appears between the two, and is only reached on file systems that know neither.
     """
-    if _libc.renameat2(folder, os.fsencode(old), folder, os.fsencode(new), _RENAME_NOREPLACE) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code == errno.EEXIST:
-        return False
+    code = _rename_noreplace(folder, old, new)
+    if code in {0, errno.EEXIST}:
+        return code == 0
     if code not in _CANNOT:
         raise OSError(code, os.strerror(code), old)
     try:
@@ -209,6 +236,14 @@ def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName) -> bool:
     return True
 
 
+def _rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName) -> int:
+    """Return 0, or the error number that renameat2(2) gives."""
+    if _renameat2 is None:
+        return errno.ENOSYS
+    done = _renameat2(folder, os.fsencode(old), folder, os.fsencode(new), _RENAME_NOREPLACE) == 0
+    return 0 if done else ctypes.get_errno()
+
+
 def write_atomic(folder: FolderFd, name: SafeName, data: bytes, *, mtime: float | None = None) -> None:
     """Write a small file durably: readers see the old one or the new one, never half. Safe to repeat.
 
@@ -217,7 +252,11 @@ def write_atomic(folder: FolderFd, name: SafeName, data: bytes, *, mtime: float 
     """
     with PartFile(folder, SafeName(f".{name}.part")) as part:
         part.truncate(0)
-        part.write(data)
+        try:
+            part.write(data)
+        except OSError:
+            part.discard()  # a full disk is not filled with halves
+            raise
         part.sync(mtime)
         os.rename(part.name, name, src_dir_fd=folder, dst_dir_fd=folder)
     sync_folder(folder)
@@ -225,18 +264,22 @@ def write_atomic(folder: FolderFd, name: SafeName, data: bytes, *, mtime: float 
 
 def read_regular(folder: FolderFd, name: SafeName, limit: int) -> bytes | None:
     """Read a regular file of up to `limit` bytes; None where there is none (a link counts as none)."""
+    with open_regular(folder, name) or nullcontext() as file:
+        return file.read(limit) if file else None
+
+
+def open_regular(folder: FolderFd, name: SafeName) -> io.BufferedReader | None:
+    """Open a regular file for reading; None where there is none, or something else: a link, a folder."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:  # ENXIO: a socket
             return None
         raise
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        return file.read(limit)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return None
+    return os.fdopen(fd, "rb")
 
 
 def exists(folder: FolderFd, name: SafeName) -> bool:
@@ -250,7 +293,7 @@ def exists(folder: FolderFd, name: SafeName) -> bool:
 
 def _umask() -> int:
     """Return the process's umask, read without setting it (setting would race with other threads)."""
-    with Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
+    with suppress(OSError), Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith("Umask:"):
                 return int(line.split()[1], 8)

@@ -7,17 +7,17 @@ meanwhile is caught where it counts, by the rename that replaces nothing.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from floradl.files import FolderFd
+from floradl.files import FolderFd, exists, open_folder
 from floradl.names import SafeName, fold
 
 _REMEMBERED = 64  # folders
-_TAG_LENGTH = 17
-_PART = ".part"
+_PART = re.compile(r"\..*\.([0-9a-f]{8})-[0-9a-f]{8}\.part", re.DOTALL)
 
 
 class FolderNames:
@@ -26,11 +26,11 @@ class FolderNames:
     def __init__(self, names: list[str]) -> None:
         self._names: dict[str, str] = {}
         self._owners: dict[str, str] = {}
-        self._parts: dict[str, SafeName] = {}
+        self._parts: dict[str, set[SafeName]] = {}
         for name in names:
-            if name.startswith(".") and name.endswith(_PART):
-                tag = name.removesuffix(_PART)[-_TAG_LENGTH:]
-                self._parts[tag[:8]] = SafeName(name)
+            found = _PART.fullmatch(name)
+            if found:
+                self.add_part(found[1], SafeName(name))
             else:
                 self._names[fold(name)] = name
 
@@ -43,16 +43,20 @@ class FolderNames:
         self._names[key] = name
         return True
 
-    def part(self, tag: str) -> SafeName | None:
-        """Return the part file whose tag begins with `tag`."""
-        return self._parts.get(tag)
+    def standing(self, name: SafeName) -> SafeName:
+        """Return the name that stands here for `name`: itself, or one that differs in case only."""
+        return SafeName(self._names.setdefault(fold(name), name))
+
+    def parts(self, tag: str) -> tuple[SafeName, ...]:
+        """Return the part files whose tag begins with `tag`: mostly one, more where several were begun."""
+        return tuple(self._parts.get(tag, ()))
 
     def add_part(self, tag: str, name: SafeName) -> None:
-        """Note the part file of `tag`."""
-        self._parts[tag] = name
+        """Note a part file of `tag`."""
+        self._parts.setdefault(tag, set()).add(name)
 
-    def drop_part(self, tag: str) -> None:
-        """Note that the part file of `tag` became a file, or is gone."""
+    def drop_parts(self, tag: str) -> None:
+        """Note that the part files of `tag` became a file, or are gone."""
         self._parts.pop(tag, None)
 
 
@@ -76,3 +80,22 @@ class FolderIndex:
                     self._folders.popitem(last=False)
             self._folders.move_to_end(key)
             yield names
+
+    @contextmanager
+    def open_below(
+        self, root: FolderFd, parts: tuple[SafeName, ...]
+    ) -> Iterator[tuple[FolderFd, tuple[SafeName, ...]]]:
+        """Open the folder `parts` below `root`, made where it is missing; yields it and its real `parts`.
+
+        Where one stands that differs in case only it is taken instead, as macOS, Windows and SMB would do.
+        Raises as `open_folder`.
+        """
+        real: list[SafeName] = []
+        folder = root
+        with ExitStack() as stack:
+            for part in parts:
+                with self.of(folder) as names:
+                    standing = names.standing(part)
+                real.append(part if standing != part and exists(folder, part) else standing)
+                folder = stack.enter_context(open_folder(folder, (real[-1],)))
+            yield folder, tuple(real)

@@ -9,35 +9,38 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import hashlib
-import itertools
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from floradl import sidecar as sidecars
-from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
+from floradl.disk import translated, unopened
+from floradl.errors import FloradlError, PassingError, PausedError, PauseReason, PermanentError
 from floradl.files import (
     FolderFd,
-    PartBusyError,
-    PartFile,
     exists,
     open_folder,
     open_root,
     read_regular,
+    rename_noreplace,
     sync_folder,
     write_atomic,
 )
 from floradl.index import FolderIndex
 from floradl.models import Kind, QueuedRun, Reference, RemoteOutput
-from floradl.names import PART_RESERVE, SafeName, part_name, safe_name, stored_path
+from floradl.names import PART_RESERVE, SafeName, safe_name, stored_path
 from floradl.sidecar import Sidecar
+from floradl.slots import Place, Slot
 from floradl.template import SIDECARS, UNKNOWN, NameFields, Template
 
+__all__ = ["MARKER", "Library", "Slot"]
+
 MARKER = SafeName(".floradl-library")
-_NO_VALIDATOR = "00000000"
 _MAX_SIDECAR = 64 * 1024 * 1024
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class Library:
@@ -57,23 +60,36 @@ class Library:
 
         Raises `PausedError` where that cannot be.
         """
-        with self.translating():
-            self.root.mkdir(parents=True, exist_ok=True)
-            with open_root(self.root) as root:
+        try:
+            _make_folders(self.root)
+        except OSError as error:
+            raise unopened(error, self.root) from error
+        try:
+            with self.translating(), open_root(self.root) as root:
                 if not exists(root, MARKER):
                     write_atomic(root, MARKER, b"This folder is a library of floradl. Keep this file.\n")
+        except PausedError:
+            raise
+        except FloradlError as error:
+            raise PausedError(str(error), PauseReason.LIBRARY_MISSING) from error
 
     @contextmanager
     def open(self) -> Iterator[FolderFd]:
         """Open the library's folder. Raises `PausedError` where it, or its marker, is missing."""
-        with self.translating(), open_root(self.root) as root:
-            if not exists(root, MARKER):
+        with ExitStack() as stack:
+            try:
+                root = stack.enter_context(open_root(self.root))
+                marked = exists(root, MARKER)
+            except OSError as error:
+                raise unopened(error, self.root) from error
+            if not marked:
                 raise PausedError(
                     f"{self.root} does not carry {MARKER}: its disk is not mounted, or it was emptied. "
                     f"Mount it; if it is meant to start anew: touch '{self.root / MARKER}'",
                     PauseReason.LIBRARY_MISSING,
                 )
-            yield root
+            with self.translating():
+                yield root
 
     def slot(self, run: QueuedRun, output: RemoteOutput, index: int, completed_at: float | None) -> Slot:
         """Plan where an output goes. `index` counts from 1; `completed_at` is unix seconds."""
@@ -89,7 +105,11 @@ class Library:
             date=_local_day(completed_at),
         )
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
-        return Slot(self, fields, output.kind, identity.hexdigest()[:8])
+        place = Place(self.open, self.translating, self.index, partial(self._render, fields))
+        return Slot(place, output.kind, identity.hexdigest()[:8], output.nth)
+
+    def _render(self, fields: NameFields, ext: str, distinct: int) -> tuple[SafeName, ...]:
+        return self.template.render(fields, ext, self.max_name_bytes, distinct)
 
     def holds(self, path: str, size: int) -> bool:
         """Whether a regular file of `size` bytes stands under `path`, which a sidecar or journal named."""
@@ -102,7 +122,7 @@ class Library:
                 with open_folder(root, tuple(folders), create=False) as folder:
                     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
             except OSError as error:
-                if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                if error.errno in _NOT_THERE:
                     return False
                 raise
             return stat.S_ISREG(found.st_mode) and found.st_size == size
@@ -128,17 +148,31 @@ class Library:
     def write_sidecar(self, sidecar: Sidecar, mtime: float | None) -> str:
         """Write a run's sidecar, the last thing of a run; returns its path. Safe to repeat.
 
-        Raises `PassingError` and `PausedError`.
+        Raises `PassingError` and `PausedError`: whatever stands in the way, all else of the run is on disk.
         """
         folders = (SafeName(SIDECARS), self._technique_folder(sidecar.technique))
-        with self.open() as root, open_folder(root, folders) as folder:
-            plain, twin = self._sidecar_names(sidecar.run_id)
-            with self.index.of(folder) as names:
-                name = plain if names.claim(plain, sidecar.run_id) else twin
-            if name == plain and self._owner(folder, plain) not in {None, sidecar.run_id}:
-                name = twin
-            write_atomic(folder, name, sidecars.render(sidecar), mtime=mtime)
-            return "/".join((*folders, name))
+        try:
+            with self.open() as root, self.index.open_below(root, folders) as (folder, there):
+                name = self._sidecar_name(folder, sidecar.run_id)
+                write_atomic(folder, name, sidecars.render(sidecar), mtime=mtime)
+                return "/".join((*there, name))
+        except PermanentError as error:
+            raise PassingError(str(error), error.code) from error
+
+    def _sidecar_name(self, folder: FolderFd, run_id: str) -> SafeName:
+        """Return under which name to write; what has it and is no sidecar is kept under another."""
+        plain, twin = self._sidecar_names(run_id)
+        with self.index.of(folder) as names:
+            claimed = names.claim(plain, run_id)
+        data = read_regular(folder, plain, _MAX_SIDECAR)
+        found = _parse(data)
+        if found is not None and found.run_id == run_id:
+            return plain
+        if found is not None or not claimed:
+            return twin
+        if data:
+            rename_noreplace(folder, plain, SafeName(f"{plain}.unreadable"))
+        return plain
 
     def _technique_folder(self, technique: str | None) -> SafeName:
         return safe_name(technique, self.max_name_bytes) if technique else SafeName(UNKNOWN)
@@ -157,44 +191,22 @@ class Library:
                     if found is not None and found.run_id == run_id:
                         return found
         except OSError as error:
-            if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            if error.errno not in _NOT_THERE:
                 raise
         return None
 
-    def _owner(self, folder: FolderFd, name: SafeName) -> str | None:
-        found = _parse(read_regular(folder, name, _MAX_SIDECAR))
-        return found.run_id if found else None
-
-    @contextmanager
-    def translating(self) -> Iterator[None]:
+    def translating(self) -> AbstractContextManager[None]:
         """Say of the disk's errors what they mean for the work; `OSError` becomes one of our errors."""
-        try:
-            yield
-        except PartBusyError as error:
-            raise PassingError(
-                "another floradl writes the same file at this moment", ErrorCode.STORAGE, retry_after=2.0
-            ) from error
-        except OSError as error:
-            raise _trouble(error, self.root) from error
+        return translated(self.root)
 
 
-def _trouble(error: OSError, root: Path) -> PausedError | PassingError | PermanentError:
-    what = f"{root}: {error.strerror or error}"
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return PausedError(f"{what}: make room on the library's disk", PauseReason.DISK_FULL)
-    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
-        return PausedError(
-            f"{what}: the library cannot be written; mend its permissions or mount options",
-            PauseReason.LIBRARY_READ_ONLY,
-        )
-    if error.errno in {errno.ENOENT, errno.ENOTCONN, errno.ESTALE, errno.ENODEV}:
-        return PausedError(f"{what}: the library's folder is not there", PauseReason.LIBRARY_MISSING)
-    if error.errno in {errno.ELOOP, errno.ENOTDIR}:
-        return PermanentError(
-            f"{what}: a link or a file stands where a folder of the library should be; remove it and retry",
-            ErrorCode.STORAGE,
-        )
-    return PassingError(what, ErrorCode.STORAGE)
+def _make_folders(path: Path) -> None:
+    """Make a folder and those above it, and put their names on disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        with open_root(folder.parent) as above:
+            sync_folder(above)
 
 
 def _parse(data: bytes | None) -> Sidecar | None:
@@ -206,101 +218,8 @@ def _parse(data: bytes | None) -> Sidecar | None:
         return None
 
 
-class Slot:
-    """Where one output goes: its part file while it arrives, its final name afterwards."""
-
-    def __init__(self, library: Library, fields: NameFields, kind: Kind, tag: str) -> None:
-        self.kind = kind
-        self._library = library
-        self._fields = fields
-        self._tag = tag
-
-    def leftover(self) -> tuple[str, int] | None:
-        """Return validator and size of what an earlier attempt left; the validator is empty for none."""
-        with self._opened() as (folder, _, _), self._library.index.of(folder) as names:
-            found = names.part(self._tag)
-            if found is None:
-                return None
-            try:
-                size = os.stat(found, dir_fd=folder, follow_symlinks=False).st_size
-            except FileNotFoundError:
-                return None
-            validator = found.removesuffix(".part")[-8:]
-            return ("" if validator == _NO_VALIDATOR else validator), size
-
-    def open(self, validator: str) -> PartFile:
-        """Open the part file for `validator`, and remove one that is for another.
-
-        Raises `PartBusyError` where another process writes it, and the errors of `Library.open`.
-        """
-        with self._opened() as (folder, _, stem):
-            name = part_name(stem, f"{self._tag}-{validator or _NO_VALIDATOR}")
-            with self._library.index.of(folder) as names:
-                old = names.part(self._tag)
-                if old is not None and old != name:
-                    with PartFile(folder, old) as part:
-                        part.discard()
-                names.add_part(self._tag, name)
-            return PartFile(folder, name)
-
-    def publish(self, part: PartFile, ext: str, sha256: str, mtime: float | None) -> str:
-        """Put `part` on disk under its final name and return that path, relative and with `/`.
-
-        A file that already has this name and these bytes is adopted; any other is left alone, and the
-        next free name is taken. Raises `PausedError`, `PassingError`, `PermanentError`.
-        """
-        with self._opened() as (folder, folders, _):
-            part.sync(mtime)
-            name = self._take_name(folder, part, ext, sha256)
-            with self._library.index.of(folder) as names:
-                names.drop_part(self._tag)
-            return "/".join((*folders, name))
-
-    def write(self, data: bytes, ext: str, mtime: float | None) -> tuple[str, str]:
-        """Write a small file whole; returns its path and SHA-256. Raises as `publish` does."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        with self._library.translating(), self.open("") as part:
-            part.truncate(0)
-            part.write(data)
-            return self.publish(part, ext, sha256, mtime), sha256
-
-    def _take_name(self, folder: FolderFd, part: PartFile, ext: str, sha256: str) -> SafeName:
-        for distinct in itertools.count(1):
-            *_, name = self._render(ext, distinct)
-            with self._library.index.of(folder) as names:
-                claimed = names.claim(name, self._tag)
-            if claimed and part.publish(name):
-                return name
-            if claimed and _same_bytes(folder, name, part.size, sha256):
-                part.discard()
-                sync_folder(folder)
-                return name
-        raise AssertionError("counting ended")
-
-    @contextmanager
-    def _opened(self) -> Iterator[tuple[FolderFd, tuple[SafeName, ...], SafeName]]:
-        *folders, stem = self._render("", 1)
-        with self._library.open() as root, open_folder(root, tuple(folders)) as folder:
-            yield folder, tuple(folders), stem
-
-    def _render(self, ext: str, distinct: int) -> tuple[SafeName, ...]:
-        return self._library.template.render(self._fields, ext, self._library.max_name_bytes, distinct)
-
-
 def _local_day(seconds: float | None) -> dt.date | None:
     try:
         return dt.datetime.fromtimestamp(seconds).astimezone().date() if seconds else None
     except (ValueError, OverflowError, OSError):  # a year that no calendar knows
         return None
-
-
-def _same_bytes(folder: FolderFd, name: SafeName, size: int, sha256: str) -> bool:
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
-    except OSError:
-        return False
-    with os.fdopen(fd, "rb") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
-            return False
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256

@@ -118,5 +118,5 @@ def read(state_dir: Path) -> Snapshot | None:
     """Return the last snapshot; None where there is none that can be read."""
     try:
         return msgspec.json.decode((state_dir / FILE_NAME).read_bytes(), type=Snapshot)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, ValueError):  # a power cut may have left anything
         return None

@@ -13,6 +13,8 @@ import msgspec
 
 from floradl.errors import LockedError
 
+_PROBES = 1000
+
 
 class Holder(msgspec.Struct, frozen=True):
     """Who holds the lock, as written into it. `since` is unix seconds."""
@@ -39,19 +41,39 @@ def hold(state_dir: Path, command: str, version: str, now: float) -> Iterator[No
     """
     fd = os.open(_path(state_dir), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(fd):
             raise LockedError(
                 f"{_read(fd) or 'another process'} already works with {state_dir}: stop it first, "
                 "or give this one a state folder of its own (--home or state_dir)"
-            ) from None
+            )
         holder = Holder(os.getpid(), socket.gethostname(), command, version, now)
         os.ftruncate(fd, 0)
         os.pwrite(fd, msgspec.json.encode(holder), 0)
         yield
     finally:
         os.close(fd)
+
+
+def _take(fd: int) -> bool:
+    """Take the exclusive lock; False where somebody holds it.
+
+    `holder` shares the lock for a moment, which must not keep a daemon from starting. While only such
+    looks are in the way the shared lock is to be had: then it is tried again.
+    """
+    for _ in range(_PROBES):
+        if _flock(fd, fcntl.LOCK_EX):
+            return True
+        if not _flock(fd, fcntl.LOCK_SH):
+            return False
+    return False
+
+
+def _flock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def holder(state_dir: Path) -> Holder | None:
@@ -65,16 +87,15 @@ def holder(state_dir: Path) -> Holder | None:
         return None
     try:
         # A shared lock is refused exactly while somebody holds the exclusive one.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if _flock(fd, fcntl.LOCK_SH):
+            return None
         return _read(fd) or Holder(0, "", "run", "", 0)
     finally:
         os.close(fd)
-    return None
 
 
 def _read(fd: int) -> Holder | None:
     try:
         return msgspec.json.decode(os.pread(fd, 4096, 0), type=Holder)
-    except msgspec.DecodeError:  # caught in the moment between taking the lock and writing it
+    except ValueError:  # caught in the moment between taking the lock and writing it
         return None
