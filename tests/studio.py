@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,18 @@ class Home:
 def command(*arguments: str) -> list[str]:
     """Return the command line of `floradl`, as this Python has it."""
     return [sys.executable, "-m", "floradl", *arguments]
+
+
+def peak_memory(pid: int) -> int:
+    """Return the most memory that a process has had, in bytes; 0 once it is gone.
+
+    `wait4` would count what its parent had at the fork.
+    """
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+    return 0
 
 
 def check_library(home: Home, simulator: Simulator) -> None:
