@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -51,7 +50,9 @@ async def _demo(folder: Path) -> Exit:
     async with serve(simulator) as base_url:
         wanted = demo_runs(simulator)
         config = _config(folder, base_url)
-        click.echo(f"A simulated FLORA serves {len(wanted)} runs; they come home to {folder}", err=True)
+        click.echo(
+            f"A simulated FLORA serves {len(wanted)} runs; they come home to {_shown(folder)}", err=True
+        )
         drop_job(config.queue.watch_dir, render_orders(Order(reference) for reference in wanted))
         code = await once(config, {"FLORA_API_KEY": simulator.key})
     # One run fails on purpose: a demo that shows it went well.
@@ -92,12 +93,14 @@ def _new_folder(home: Path | None) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{_FIRST_NAME}-"))
 
 
+def _shown(path: Path) -> Path:
+    """Return `path` as a person in this folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _say_where(folder: Path) -> None:
-    library = Path(os.path.relpath(folder / "library"))
-    if str(library).startswith(".."):
-        library = folder / "library"
     click.echo(
-        f"\nLook around: {library}\n"
+        f"\nLook around: {_shown(folder / 'library')}\n"
         f"  images, videos, audio, documents, text   what the runs made, by kind\n"
         f"  runs                                     a JSON sidecar for each run\n"
         f"One run failed at FLORA on purpose: its sidecar says why. Next: floradl --help",
