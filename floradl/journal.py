@@ -78,8 +78,10 @@ class Journal:
                     try:
                         with self._store.savepoint():
                             call.result = call.work(self._store)
-                    except Exception as error:  # noqa: BLE001 - handed to the one who called
+                    except Exception as error:
                         call.error = error
+                        if not self._store.in_transaction:  # all that was to be committed is gone
+                            raise
         except Exception as error:  # noqa: BLE001 - the commit failed: all who wait must know
             for call in batch:
                 call.error = call.error or error

@@ -7,43 +7,19 @@ to the event loop and groups the commits.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from floradl.errors import ConfigError
+from floradl.errors import ErrorCode
+from floradl.migrations import check_readable, migrate
 from floradl.models import Action, Failure, Order, QueuedRun, SavedOutput, State
 
-SCHEMA_VERSION = 1
 FILE_NAME = "journal.sqlite3"
 
-_SCHEMA = """
-CREATE TABLE runs (
-    run_id      TEXT PRIMARY KEY,
-    technique   TEXT,
-    label       TEXT,
-    state       TEXT NOT NULL,
-    queued_at   REAL NOT NULL,
-    detected_at REAL,
-    waited      REAL NOT NULL DEFAULT 0,
-    tries       INTEGER NOT NULL DEFAULT 0,
-    progress    REAL NOT NULL DEFAULT 0,
-    error       TEXT,
-    fresh       INTEGER NOT NULL DEFAULT 0,
-    changed_at  REAL NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX runs_by_state ON runs (state, changed_at);
-CREATE TABLE saved (
-    run_id     TEXT NOT NULL,
-    output_key TEXT NOT NULL,
-    output     TEXT NOT NULL,
-    PRIMARY KEY (run_id, output_key)
-) WITHOUT ROWID;
-"""
 _OPEN = tuple(state.value for state in State if state.open)
 _COLUMNS = "run_id, technique, label, state, queued_at, detected_at, waited, tries, progress, error, fresh"
 
@@ -66,7 +42,7 @@ class Store:
         try:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
-            _migrate(db, path)
+            migrate(db, path)
         except BaseException:
             db.close()
             raise
@@ -76,7 +52,7 @@ class Store:
     def in_memory(cls) -> Store:
         """Make a journal that is gone with the process, for `get`: there the library alone remembers."""
         db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        db.executescript(_SCHEMA)
+        migrate(db, None)
         return cls(db)
 
     @classmethod
@@ -84,7 +60,7 @@ class Store:
     def reading(cls, state_dir: Path) -> Iterator[Store | None]:
         """Open the journal to look, beside a daemon or without one; None where there is none yet.
 
-        Raises `ConfigError` as `open` does, `PermissionError`, and `sqlite3.Error`.
+        Raises `ConfigError` as `open` does and for an older schema, `PermissionError`, and `sqlite3.Error`.
         """
         path = state_dir / FILE_NAME
         if not path.exists():
@@ -96,14 +72,18 @@ class Store:
         mode = "mode=ro" if path.with_name(FILE_NAME + "-wal").exists() else "immutable=1"
         db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
         try:
-            _check_version(db, path)
-            yield cls(db)
+            yield cls(db) if check_readable(db, path) else None
         finally:
             db.close()
 
     def close(self) -> None:
         """Close it; the log is merged into the file."""
         self._db.close()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open: a full disk ends one from within."""
+        return self._db.in_transaction
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -113,7 +93,7 @@ class Store:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:  # a full disk makes SQLite roll back by itself
+            if self.in_transaction:  # a full disk makes SQLite roll back by itself
                 self._db.execute("ROLLBACK")
             raise
 
@@ -125,7 +105,7 @@ class Store:
             yield
             self._db.execute("RELEASE work")
         except BaseException:
-            if self._db.in_transaction:
+            if self.in_transaction:
                 self._db.execute("ROLLBACK TO work")
                 self._db.execute("RELEASE work")
             raise
@@ -147,7 +127,8 @@ class Store:
                 self.put(_queued(order, now), now)
                 touched.append(run_id)
             elif _again(order.action, state, again=again):
-                self._requeue(run_id, now, fresh=state is State.DONE)
+                # What was forgotten may have been done before, and its files thrown away since.
+                self._requeue(run_id, now, fresh=state in {State.DONE, State.FORGOTTEN})
                 touched.append(run_id)
         return touched
 
@@ -225,10 +206,6 @@ class Store:
         """
         return list(self._select("WHERE run_id > ? ORDER BY run_id LIMIT ?", (after, limit)))
 
-    def all_runs(self) -> Iterator[QueuedRun]:
-        """Read every run, one by one."""
-        return self._select("ORDER BY queued_at", ())
-
     def counts(self) -> dict[State, int]:
         """How many runs stand in each state."""
         found = dict(self._db.execute("SELECT state, count(*) FROM runs GROUP BY state"))
@@ -244,7 +221,11 @@ class Store:
     def saved(self, run_id: str) -> dict[str, SavedOutput]:
         """Read the outputs remembered for a run that is not finished, by key."""
         rows = self._db.execute("SELECT output_key, output FROM saved WHERE run_id = ?", (run_id,))
-        return {row[0]: msgspec.json.decode(row[1], type=SavedOutput) for row in rows}
+        found = {}
+        for key, output in rows:
+            with suppress(msgspec.ValidationError):  # a newer floradl's: fetched again, and adopted
+                found[key] = msgspec.json.decode(output, type=SavedOutput)
+        return found
 
     def drop_saved(self, run_id: str) -> None:
         """Forget what `save_output` remembered: the sidecar stands, or the run starts anew."""
@@ -262,7 +243,7 @@ class Store:
                 waited=row[6],
                 tries=row[7],
                 progress=row[8],
-                error=msgspec.json.decode(row[9], type=Failure) if row[9] else None,
+                error=_failure(row[9]) if row[9] else None,
                 fresh=bool(row[10]),
             )
 
@@ -285,30 +266,10 @@ def _queued(order: Order, now: float) -> QueuedRun:
     )
 
 
-def _check_version(db: sqlite3.Connection, path: Path) -> int:
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise ConfigError(
-            f"{path} was written by a newer floradl (its schema is {version}, this one knows "
-            f"{SCHEMA_VERSION}): update floradl, or restore the copy that the newer one kept beside it"
-        )
-    return version
-
-
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    version = _check_version(db, path)
-    if version == SCHEMA_VERSION:
-        return
-    if version > 0:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        shutil.copy2(path, path.with_name(f"{path.name}.schema-{version}"))
-    db.execute("BEGIN IMMEDIATE")
+def _failure(text: str) -> Failure:
+    """Read a failure; a code that only a newer floradl knows becomes the most general one."""
     try:
-        if version == 0:
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
-        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
+        return msgspec.json.decode(text, type=Failure)
+    except msgspec.ValidationError:
+        raw = msgspec.json.decode(text)
+        return Failure(ErrorCode.RUN_FAILED, f"{raw['code']}: {raw['message']}")

@@ -1,0 +1,87 @@
+"""The journal's schema, and how an older one is brought up to date."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from floradl.errors import ConfigError
+
+_SCHEMA = """
+CREATE TABLE runs (
+    run_id      TEXT PRIMARY KEY,
+    technique   TEXT,
+    label       TEXT,
+    state       TEXT NOT NULL,
+    queued_at   REAL NOT NULL,
+    detected_at REAL,
+    waited      REAL NOT NULL DEFAULT 0,
+    tries       INTEGER NOT NULL DEFAULT 0,
+    progress    REAL NOT NULL DEFAULT 0,
+    error       TEXT,
+    fresh       INTEGER NOT NULL DEFAULT 0,
+    changed_at  REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX runs_by_state ON runs (state, changed_at);
+CREATE TABLE saved (
+    run_id     TEXT NOT NULL,
+    output_key TEXT NOT NULL,
+    output     TEXT NOT NULL,
+    PRIMARY KEY (run_id, output_key)
+) WITHOUT ROWID;
+"""
+MIGRATIONS = (_SCHEMA,)
+"""What leads from each version of the schema to the next, as SQL; from nothing to 1 first."""
+
+
+def check_readable(db: sqlite3.Connection, path: Path) -> bool:
+    """Whether there is a schema yet. Raises `ConfigError` where it is not the one that this floradl knows."""
+    version = _version(db, path)
+    if 0 < version < len(MIGRATIONS):
+        raise ConfigError(f"{path} was written by an older floradl: 'floradl run' brings it up to date")
+    return version > 0
+
+
+def migrate(db: sqlite3.Connection, path: Path | None) -> None:
+    """Make the schema, or bring it up to date, all or nothing; `path` is None for a journal in memory.
+
+    A copy of the old journal stays beside it. Raises `ConfigError` where a newer floradl wrote it.
+    """
+    version = _version(db, path)
+    if version == len(MIGRATIONS):
+        return
+    if version > 0 and path is not None:
+        _keep_copy(db, path.with_name(f"{path.name}.schema-{version}"))
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for step in MIGRATIONS[version:]:
+            for statement in step.split(";"):
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _version(db: sqlite3.Connection, path: Path | None) -> int:
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise ConfigError(
+            f"{path} was written by a newer floradl (its schema is {version}, this one knows "
+            f"{len(MIGRATIONS)}): update floradl, or restore the copy that the newer one kept beside it"
+        )
+    return version
+
+
+def _keep_copy(db: sqlite3.Connection, copy: Path) -> None:
+    """Copy the journal with all that is in its log; a copy under `copy` is always whole."""
+    half = copy.with_name(f".{copy.name}.part")
+    half.unlink(missing_ok=True)
+    with closing(sqlite3.connect(half)) as target:
+        db.backup(target)
+        target.execute("PRAGMA journal_mode=DELETE")  # so that the copy is one file
+    os.replace(half, copy)  # noqa: PTH105 - the same in fewer words

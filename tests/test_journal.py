@@ -1,0 +1,217 @@
+"""Calls that wait together are committed together, and none answers for another."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from floradl.journal import Journal
+from floradl.models import Order, Reference
+from floradl.store import Store
+
+pytestmark = pytest.mark.anyio
+
+
+class Commits:
+    """Counts what SQLite is told, and can hold a commit up."""
+
+    def __init__(self, store: Store) -> None:
+        self.count = 0
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.reached = threading.Event()
+        store._db.set_trace_callback(self._heard)
+
+    def _heard(self, statement: str) -> None:
+        if statement == "COMMIT":
+            self.count += 1
+            self.reached.set()
+            self.go_on.wait(10)
+
+
+class World:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.commits = Commits(store)
+        self.journal = Journal(store)
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path) -> AsyncIterator[World]:
+    store = Store.open(tmp_path)
+    world = World(store)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(world.journal.serve)
+            yield world
+            world.journal.close()
+    finally:
+        store.close()
+
+
+def add(run_id: str) -> Callable[[Store], list[str]]:
+    return lambda store: store.add([Order(Reference(run_id))], 1.0, again=True)
+
+
+def fail(store: Store) -> None:
+    add("run_of_the_one_that_fails")(store)
+    raise KeyError("mine")
+
+
+async def outcome(journal: Journal, work: Callable[[Store], Any]) -> object:
+    try:
+        return await journal.call(work)
+    except Exception as error:  # noqa: BLE001 - what came is what is asked for
+        return error
+
+
+async def all_at_once(world: World, works: list[Callable[[Store], Any]]) -> list[object]:
+    """Have all calls wait for one commit that is under way; returns what became of each."""
+    outcomes: list[object] = [None] * len(works)
+    world.commits.go_on.clear()
+    world.commits.reached.clear()
+
+    async def call(number: int) -> None:
+        outcomes[number] = await outcome(world.journal, works[number])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(outcome, world.journal, lambda _: None)
+        await anyio.to_thread.run_sync(world.commits.reached.wait, 10)
+        for number in range(len(works)):
+            group.start_soon(call, number)
+        await anyio.wait_all_tasks_blocked()
+        world.commits.go_on.set()
+    return outcomes
+
+
+async def test_a_call_returns_what_its_work_returned(tmp_path: Path) -> None:
+    async with serving(tmp_path) as world:
+        assert await world.journal.call(add("run_a")) == ["run_a"]
+
+
+async def test_what_a_call_did_is_durable_when_it_returns(tmp_path: Path) -> None:
+    async with serving(tmp_path) as world:
+        await world.journal.call(add("run_a"))
+        with Store.reading(tmp_path) as other:
+            assert other is not None
+            assert other.open_ids() == ["run_a"]
+
+
+async def test_calls_that_wait_together_are_committed_together(tmp_path: Path) -> None:
+    async with serving(tmp_path) as world:
+        outcomes = await all_at_once(world, [add(f"run_{number}") for number in range(200)])
+        assert outcomes == [[f"run_{number}"] for number in range(200)]
+        assert world.commits.count == 2  # that which was under way, and one for all
+
+
+async def test_one_call_alone_waits_for_no_other(tmp_path: Path) -> None:
+    async with serving(tmp_path) as world:
+        with anyio.fail_after(5):
+            await world.journal.call(add("run_a"))
+        assert world.commits.count == 1
+
+
+async def test_a_call_that_fails_touches_no_other(tmp_path: Path) -> None:
+    async with serving(tmp_path) as world:
+        first, failed, last = await all_at_once(world, [add("run_a"), fail, add("run_c")])
+        assert (first, last) == (["run_a"], ["run_c"])
+        assert isinstance(failed, KeyError)
+        assert world.store.open_ids() == ["run_a", "run_c"]
+
+
+async def test_calls_are_worked_off_in_the_order_they_came(tmp_path: Path) -> None:
+    seen: list[int] = []
+    async with serving(tmp_path) as world:
+        works = [partial(lambda number, _: seen.append(number), number) for number in range(600)]
+        await all_at_once(world, [*works])
+    assert seen == list(range(600))
+
+
+async def test_when_the_disk_is_full_all_that_wait_together_hear_of_it(tmp_path: Path) -> None:
+    """SQLite then takes the whole transaction back: nobody may believe that his part of it stands."""
+
+    def swell(store: Store) -> None:
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count={pages}")
+        store.add([Order(Reference(f"run_{n}"), "x" * 200) for n in range(1000)], 1.0, again=True)
+
+    async with serving(tmp_path) as world:
+        outcomes = await all_at_once(world, [add("run_a"), swell, add("run_c")])
+        assert [type(each) for each in outcomes] == [sqlite3.OperationalError] * 3
+        assert world.store.open_ids() == []
+        world.store._db.execute("PRAGMA max_page_count=1000000")
+        assert await world.journal.call(add("run_d")) == ["run_d"]
+
+
+async def test_a_commit_that_fails_is_told_to_all_and_the_next_is_tried(tmp_path: Path) -> None:
+    async with serving(tmp_path) as world:
+
+        def break_the_commit(store: Store) -> None:
+            store._db.execute("PRAGMA defer_foreign_keys=ON")
+            store._db.execute("INSERT INTO child VALUES (1)")
+
+        def children(store: Store) -> None:
+            store._db.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
+            store._db.execute("CREATE TABLE child (of_parent REFERENCES parent)")
+
+        await world.journal.call(children)
+        world.store._db.execute("PRAGMA foreign_keys=ON")
+        outcomes = await all_at_once(world, [add("run_a"), break_the_commit, add("run_c")])
+        assert [type(each) for each in outcomes] == [sqlite3.IntegrityError] * 3
+        assert world.store.open_ids() == []
+        assert await world.journal.call(add("run_d")) == ["run_d"]
+
+
+async def test_calls_that_wait_when_it_is_closed_are_still_committed(tmp_path: Path) -> None:
+    outcomes: list[object] = []
+    async with serving(tmp_path) as world:
+        world.commits.go_on.clear()
+
+        async def call(run_id: str) -> None:
+            outcomes.append(await outcome(world.journal, add(run_id)))
+
+        async with anyio.create_task_group() as group:
+            for number in range(3):
+                group.start_soon(call, f"run_{number}")
+            await anyio.to_thread.run_sync(world.commits.reached.wait, 10)
+            world.journal.close()
+            world.commits.go_on.set()
+        assert sorted(map(str, outcomes)) == ["['run_0']", "['run_1']", "['run_2']"]
+        assert isinstance(await outcome(world.journal, add("run_late")), anyio.ClosedResourceError)
+
+
+async def test_a_call_that_nobody_waits_for_any_more_is_done_all_the_same(tmp_path: Path) -> None:
+    async with serving(tmp_path) as world:
+        world.commits.go_on.clear()
+        async with anyio.create_task_group() as group:
+            group.start_soon(outcome, world.journal, add("run_a"))
+            await anyio.to_thread.run_sync(world.commits.reached.wait, 10)
+            group.cancel_scope.cancel()
+        world.commits.go_on.set()
+        await world.journal.call(lambda _: None)
+        assert world.store.open_ids() == ["run_a"]
+
+
+async def test_a_commit_under_way_is_finished_when_all_is_stopped(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    world = World(store)
+    world.commits.go_on.clear()
+    release = threading.Timer(0.05, world.commits.go_on.set)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.journal.serve)
+        group.start_soon(outcome, world.journal, add("run_a"))
+        await anyio.to_thread.run_sync(world.commits.reached.wait, 10)
+        release.start()
+        group.cancel_scope.cancel()
+    assert not store.in_transaction
+    assert store.open_ids() == ["run_a"]
+    world.journal.close()
+    store.close()
