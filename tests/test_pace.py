@@ -1,0 +1,210 @@
+"""How fast FLORA is asked: a 429 speaks to all, and an API that is away is not stormed."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import time
+from itertools import pairwise
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from hypothesis import given, strategies as st
+
+from floradl.flora.pace import Pace
+from floradl.policy import backoff
+
+pytestmark = pytest.mark.anyio
+
+
+class Clock:
+    """Monotonic seconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Askers:
+    """Tasks that each take a turn and hold it until they are let go."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self.under_way = 0
+        self.go = anyio.Event()
+
+    async def ask(self) -> None:
+        async with self.pace.turn():
+            self.under_way += 1
+            await self.go.wait()
+            self.under_way -= 1
+
+
+async def most_at_once(pace: Pace, number: int = 20) -> int:
+    """How many of `number` turns are held at once."""
+    askers = Askers(pace)
+    async with anyio.create_task_group() as group:
+        for _ in range(number):
+            group.start_soon(askers.ask)
+        await anyio.wait_all_tasks_blocked()
+        most = askers.under_way
+        askers.go.set()
+    return most
+
+
+async def waits(pace: Pace) -> bool:
+    """Whether a turn is not given at once."""
+    with anyio.move_on_after(0.02):
+        async with pace.turn():
+            return False
+    return True
+
+
+async def test_as_many_ask_at_once_as_the_limit_says() -> None:
+    assert await most_at_once(Pace(Clock(), limit=8)) == 8
+
+
+async def test_after_a_429_everybody_waits_as_long_as_it_says() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    pace.throttled(30.0)
+    clock.now += 29.9
+    assert await waits(pace)
+    clock.now += 0.1
+    assert not await waits(pace)
+
+
+async def test_a_429_that_names_no_time_means_five_seconds() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    pace.throttled(None)
+    clock.now += 4.9
+    assert await waits(pace)
+    clock.now += 0.1
+    assert not await waits(pace)
+
+
+async def test_a_429_of_zero_seconds_means_at_once() -> None:
+    pace = Pace(Clock())
+    pace.throttled(0.0)
+    assert not await waits(pace)
+
+
+async def test_a_shorter_429_does_not_shorten_a_longer_one() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    pace.throttled(30.0)
+    pace.throttled(1.0)
+    clock.now += 2.0
+    assert await waits(pace)
+
+
+async def test_a_429_that_comes_while_one_waits_is_waited_for_too() -> None:
+    pace = Pace(time.monotonic)
+    pace.throttled(0.05)
+    started = time.monotonic()
+    turns: list[float] = []
+
+    async def ask() -> None:
+        async with pace.turn():
+            turns.append(time.monotonic() - started)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            await checkpoint()
+            await checkpoint()
+            pace.throttled(0.2)
+    assert turns[0] >= 0.2
+
+
+async def test_after_a_429_two_ask_at_once_until_a_minute_was_quiet() -> None:
+    clock = Clock()
+    pace = Pace(clock, limit=8)
+    pace.throttled(10.0)
+    clock.now += 10.0
+    assert await most_at_once(pace) == 2
+    pace.answered()
+    clock.now += 59.9
+    pace.answered()
+    assert await most_at_once(pace) == 2
+    clock.now += 0.1
+    pace.answered()
+    assert await most_at_once(pace) == 8
+
+
+async def test_a_limit_of_one_stays_one_after_a_429() -> None:
+    pace = Pace(Clock(), limit=1)
+    pace.throttled(0.0)
+    assert await most_at_once(pace) == 1
+
+
+async def test_while_the_api_is_away_one_at_a_time_tries_the_door() -> None:
+    clock = Clock()
+    pace = Pace(clock, limit=8)
+    pace.unreachable()
+    clock.now += 1.0
+    assert await most_at_once(pace) == 1
+    pace.answered()
+    assert await most_at_once(pace) == 8
+
+
+async def test_many_that_fail_together_are_one_failure() -> None:
+    """Else eight requests that one restart of the API cut would keep everybody waiting for half a minute."""
+    clock = Clock()
+    pace = Pace(clock, limit=8)
+    for _ in range(8):
+        pace.unreachable()
+    clock.now += 1.0
+    assert not await waits(pace)
+
+
+async def test_the_longer_the_api_is_away_the_longer_is_waited_up_to_half_a_minute() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    gaps = []
+    for _ in range(10):
+        pace.unreachable()
+        start = clock.now
+        clock.now = pace._not_before
+        gaps.append(clock.now - start)
+    assert all(later > earlier for earlier, later in itertools.pairwise(gaps[:5]))
+    assert all(22.5 <= gap <= 30.0 for gap in gaps[5:])
+    pace.answered()
+    start = clock.now
+    pace.unreachable()
+    assert pace._not_before - start <= 1.0
+
+
+async def test_a_turn_that_fails_is_given_back() -> None:
+    pace = Pace(Clock(), limit=1)
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            async with pace.turn():
+                raise KeyError
+    assert not await waits(pace)
+
+
+async def test_a_turn_that_nobody_waits_for_any_more_is_given_back() -> None:
+    clock = Clock()
+    pace = Pace(clock, limit=1)
+    pace.throttled(10.0)
+    assert await waits(pace)  # and is cancelled
+    clock.now += 10.0
+    assert not await waits(pace)
+
+
+@given(st.integers(1, 10_000), st.integers(0, 2**32))
+def test_a_backoff_doubles_is_spread_and_stays_below_its_cap(tries: int, seed: int) -> None:
+    random.seed(seed)
+    delay = backoff(tries, 30.0)
+    full = min(30.0, math.ldexp(1.0, min(tries - 1, 10)))
+    assert 0.75 * full <= delay <= full
+
+
+def test_those_that_failed_together_do_not_come_back_together() -> None:
+    assert len({backoff(6, 30.0) for _ in range(100)}) > 90
