@@ -13,23 +13,23 @@ import msgspec
 from anyio import CapacityLimiter
 
 from floradl import __version__
-from floradl.addresses import HostPatterns
-from floradl.credentials import read_api_key
-from floradl.download import Downloader, Limits
+from floradl.config.credentials import read_api_key
+from floradl.config.settings import Config
 from floradl.engine import Engine
 from floradl.errors import ConfigError, PausedError, PauseReason
-from floradl.flora import Flora
-from floradl.journal import Journal
-from floradl.library import Library
+from floradl.flora.api import Flora
+from floradl.flora.pace import Pace
+from floradl.library.library import Library
+from floradl.library.template import Template
+from floradl.media.download import Downloader, Limits
+from floradl.net.addresses import HostPatterns
+from floradl.net.pools import Limits as ClientLimits
+from floradl.net.transport import Guard, open_async_client, open_client
 from floradl.outputs import OutputSaver
-from floradl.pace import Pace
 from floradl.pipeline import Patience, Pipeline
-from floradl.pools import Limits as ClientLimits
 from floradl.progress import Progress
-from floradl.settings import Config
-from floradl.store import Store
-from floradl.template import Template
-from floradl.transport import Guard, open_async_client, open_client
+from floradl.state.journal import Journal
+from floradl.state.store import Store
 
 USER_AGENT = f"floradl/{__version__}"
 _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it

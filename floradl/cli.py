@@ -18,7 +18,7 @@ from floradl.commands.exits import Exit
 from floradl.errors import ConfigError, FloradlError, LockedError, PausedError, PauseReason
 
 if TYPE_CHECKING:
-    from floradl.settings import Config
+    from floradl.config.settings import Config
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _LEVELS = ("critical", "error", "warning", "info", "debug")
@@ -217,7 +217,7 @@ def demo(said: dict[str, Any]) -> Exit:
 
 def _config(said: dict[str, Any], level: str | None = None) -> Config:
     """Load the configuration; with a `level`, start logging, which -v and -q shift."""
-    from floradl.config import Options, load_config
+    from floradl.config.load import Options, load_config
 
     shift = said.get("verbose", 0) - said.get("quiet", 0)
     options = Options(
@@ -236,7 +236,7 @@ def _shifted(level: str, by: int) -> str:
 
 
 def _seconds(text: str | None) -> float:
-    from floradl.units import parse_duration
+    from floradl.config.units import parse_duration
 
     if text is None:
         return float("inf")
@@ -249,7 +249,7 @@ def _seconds(text: str | None) -> float:
 def _orders(references: tuple[str, ...], action: Any) -> list[Any]:
     """Return orders from the arguments, or from standard input where there are none."""
     from floradl.commands.queueing import parse_all
-    from floradl.jobs import parse_job
+    from floradl.incoming.jobs import parse_job
     from floradl.models import Order
 
     if references and references != ("-",):

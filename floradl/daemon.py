@@ -14,18 +14,19 @@ import anyio
 import structlog
 from anyio import to_thread
 
-from floradl import __version__, live, lock
+from floradl import __version__
 from floradl.assembly import Works, working
+from floradl.config.settings import Config
+from floradl.disk.mounts import is_shared
 from floradl.errors import ConfigError, PausedError
-from floradl.inbox import Inbox
+from floradl.incoming.inbox import Inbox
+from floradl.incoming.queuefile import QueueFile
+from floradl.incoming.watching import Watch
 from floradl.intake import Intake
-from floradl.library import Library
-from floradl.live import Live, LivePause, Snapshot
-from floradl.mounts import is_shared
-from floradl.queuefile import QueueFile
-from floradl.settings import Config
-from floradl.store import Store
-from floradl.watching import Watch
+from floradl.library.library import Library
+from floradl.state import live, lock
+from floradl.state.live import Live, LivePause, Snapshot
+from floradl.state.store import Store
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
 _BEAT = 1.0

@@ -17,11 +17,11 @@ import msgspec
 import structlog
 
 from floradl.errors import PausedError, PauseReason
-from floradl.journal import Journal
 from floradl.models import QueuedRun
 from floradl.pipeline import Finished, Pipeline, Step, Wait
 from floradl.progress import Progress
-from floradl.store import Store
+from floradl.state.journal import Journal
+from floradl.state.store import Store
 
 _AT_ONCE = 256
 _PROBE_EVERY = {  # seconds between looks at whether a pause can be lifted

@@ -11,11 +11,11 @@ import structlog
 from anyio import to_thread
 
 from floradl.engine import Engine
-from floradl.inbox import Inbox
-from floradl.journal import Journal
+from floradl.incoming.inbox import Inbox
+from floradl.incoming.queuefile import QueueFile
+from floradl.incoming.watching import Watch
 from floradl.models import Order
-from floradl.queuefile import QueueFile
-from floradl.watching import Watch
+from floradl.state.journal import Journal
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

@@ -12,12 +12,12 @@ import msgspec
 import structlog
 from anyio import CapacityLimiter, to_thread
 
-from floradl.addresses import HostPatterns
-from floradl.download import Downloader, StoppedError
 from floradl.errors import ExpiredUrlError, FloradlError, PassingError, PermanentError
-from floradl.guard import port_of
-from floradl.library import Library, Slot
+from floradl.library.library import Library, Slot
+from floradl.media.download import Downloader, StoppedError
 from floradl.models import Failure, Integrity, Kind, QueuedRun, RemoteOutput, RemoteRun, SavedOutput
+from floradl.net.addresses import HostPatterns
+from floradl.net.guard import port_of
 from floradl.policy import after_trouble
 from floradl.progress import Progress
 from floradl.times import rfc3339

@@ -17,14 +17,14 @@ from anyio import to_thread
 
 from floradl import __version__
 from floradl.errors import ErrorCode, PassingError, PausedError, PermanentError
-from floradl.flora import Flora
-from floradl.journal import Journal
-from floradl.library import Library
+from floradl.flora.api import Flora
+from floradl.library.library import Library
+from floradl.library.sidecar import Sidecar, Times, public_run
 from floradl.models import Failure, Kind, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
 from floradl.outputs import OutputSaver, not_had
 from floradl.policy import MAX_BACKOFF, after_trouble, next_question
 from floradl.progress import Progress
-from floradl.sidecar import Sidecar, Times, public_run
+from floradl.state.journal import Journal
 from floradl.times import rfc3339
 
 _FAILED_AT_FLORA = {

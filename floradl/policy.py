@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
 from floradl.errors import ErrorCode, PassingError
-from floradl.pace import backoff
 
 MAX_BACKOFF = 30.0
 # A run just created may not be visible yet, a media host may lag behind, an error page may stand where
@@ -42,3 +43,11 @@ def after_trouble(error: PassingError, tries: int) -> float | None:
     if delay is None or error.retry_after is None:
         return delay
     return max(delay, error.retry_after)
+
+
+def backoff(tries: int, cap: float) -> float:
+    """Return the seconds to wait after the `tries`-th failure in a row: doubling, capped, jittered.
+
+    The jitter keeps many that failed together from coming back together.
+    """
+    return min(cap, 2.0 ** min(tries - 1, 10)) * random.uniform(0.75, 1.0)  # noqa: S311 - no secret

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from floradl.guard import Guard
-from floradl.transport import Limits, MediaClient, open_client
+from floradl.net.guard import Guard
+from floradl.net.transport import Limits, MediaClient, open_client
 
 SITE = "site.example"
 QUICK = Limits(connect=2.0, read=2.0)

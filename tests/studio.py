@@ -16,7 +16,7 @@ from typing import Any
 
 import jsonschema
 
-from floradl.sidecar import load_schema
+from floradl.library.sidecar import load_schema
 from floradl.simulator import Simulator, serve
 
 _VALIDATOR = jsonschema.Draft202012Validator(load_schema())

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.addresses import HostPatterns, canonical_host, is_local_name, is_public, join_port
+from floradl.net.addresses import HostPatterns, canonical_host, is_local_name, is_public, join_port
 
 PUBLIC = [
     ("1.1.1.1", "assigned"),

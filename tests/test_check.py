@@ -17,19 +17,20 @@ import pytest
 from bystanders import holding, open_to_all
 from loopback import OK, Certificate, Server
 
-from floradl import mounts, redaction
+from floradl import redaction
 from floradl.assembly import build_library
 from floradl.commands import check_machine
 from floradl.commands.check import check
 from floradl.commands.exits import Exit
-from floradl.config import Options, load_config
+from floradl.config.load import Options, load_config
+from floradl.config.settings import Config
 from floradl.daemon import first_start
+from floradl.disk import mounts
 from floradl.errors import PauseReason
-from floradl.live import LivePause, Snapshot, write
-from floradl.settings import Config
 from floradl.simulator import Simulator, serve
 from floradl.simulator.faults import Do, Fault
-from floradl.store import FILE_NAME, Store
+from floradl.state.live import LivePause, Snapshot, write
+from floradl.state.store import FILE_NAME, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -408,7 +409,7 @@ from functools import partial
 from pathlib import Path
 import anyio, anyio._backends._asyncio, encodings.idna
 from floradl.commands.check import check
-from floradl.config import Options, load_config
+from floradl.config.load import Options, load_config
 environ = {"HOME": "/", "FLORADL_BASE_URL": "http://127.0.0.1:1/", "FLORA_API_KEY": "sk_test_planted0",
            "FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS": "127.0.0.1"}
 config = load_config(Options(home=Path(sys.argv[1])), environ, system_file=Path("/nowhere"))

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from hypothesis import given, strategies as st
 
-from floradl.config import Options, load_config
+from floradl.config.load import Options, load_config
+from floradl.config.settings import Config, sections, settings, variable
 from floradl.errors import ConfigError
 from floradl.models import Kind
-from floradl.settings import Config, sections, settings, variable
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -577,7 +577,7 @@ def test_any_yaml_is_a_configuration_or_a_config_error(
 
 def test_reading_the_configuration_loads_nothing_heavy() -> None:
     code = (
-        "import sys, floradl.config, floradl.credentials\n"
+        "import sys, floradl.config.load, floradl.config.credentials\n"
         "heavy = {'httpx', 'httpcore', 'structlog', 'watchfiles', 'aiohttp', 'rich', 'asyncio'}\n"
         "sys.exit(', '.join(heavy & sys.modules.keys()))"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from floradl.containers import is_whole
+from floradl.media.containers import is_whole
 
 SAMPLES = Path(__file__).parent / "samples"
 TELL = [

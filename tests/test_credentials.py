@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl import redaction
-from floradl.config import Options, load_config
-from floradl.credentials import read_api_key
+from floradl.config.credentials import read_api_key
+from floradl.config.load import Options, load_config
 from floradl.errors import ConfigError
 from floradl.redaction import Secret, redact
 

@@ -12,8 +12,8 @@ import pytest
 from floradl.display import open_display
 from floradl.display.plain import PlainDisplay
 from floradl.errors import ErrorCode
+from floradl.library.sidecar import Sidecar, render
 from floradl.models import Failure, Kind, QueuedRun, Result, SavedOutput, State
-from floradl.sidecar import Sidecar, render
 
 RUN = QueuedRun(run_id="run_1", technique="campaign", state=State.RUNNING, queued_at=0.0)
 

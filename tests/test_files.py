@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from floradl import files
-from floradl.files import (
+from floradl.disk import files
+from floradl.disk.files import (
     FolderFd,
     PartBusyError,
     PartFile,
@@ -26,7 +26,7 @@ from floradl.files import (
     rename_noreplace,
     write_atomic,
 )
-from floradl.names import SafeName
+from floradl.disk.names import SafeName
 
 PART = SafeName(".video.part")
 FINAL = SafeName("video.mp4")
@@ -152,7 +152,7 @@ def test_a_part_file_is_free_again_once_it_is_closed(folder: FolderFd) -> None:
 
 def test_a_part_file_that_another_process_writes_is_busy(tmp_path: Path, folder: FolderFd) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom floradl.files import PartFile, open_root\n"
+        "import sys\nfrom pathlib import Path\nfrom floradl.disk.files import PartFile, open_root\n"
         "with open_root(Path(sys.argv[1])) as root, PartFile(root, '.video.part'):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

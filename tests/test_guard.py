@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.errors import ErrorCode, PermanentError
-from floradl.guard import Guard, addresses
+from floradl.net.guard import Guard, addresses
 
 
 class Answers:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from floradl.errors import ConfigError
-from floradl.handin import drop_job
-from floradl.inbox import Inbox
+from floradl.incoming.handin import drop_job
+from floradl.incoming.inbox import Inbox
 from floradl.models import Reference
 
 

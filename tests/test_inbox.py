@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from floradl import inbox as inbox_module, settled
 from floradl.errors import ConfigError
-from floradl.inbox import Inbox, Scan
-from floradl.listing import is_ignored, shown
+from floradl.incoming import inbox as inbox_module, settled
+from floradl.incoming.inbox import Inbox, Scan
+from floradl.incoming.listing import is_ignored, shown
 
 DAY = 86400.0
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from floradl.errors import JobError
-from floradl.jobs import described, parse_job, parse_queue, render_orders
+from floradl.incoming.jobs import described, parse_job, parse_queue, render_orders
 from floradl.models import Action, Order, Reference
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import anyio
 import pytest
 
-from floradl.journal import Journal
 from floradl.models import Order, Reference
-from floradl.store import Store
+from floradl.state.journal import Journal
+from floradl.state.store import Store
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,8 @@ from clients import client
 from loopback import OK, Server, trap
 
 from floradl.errors import PermanentError
-from floradl.guard import Guard
-from floradl.transport import Limits
+from floradl.net.guard import Guard
+from floradl.net.transport import Limits
 
 
 def test_threads_that_outnumber_the_connections_share_them_in_peace() -> None:

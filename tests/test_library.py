@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from floradl.disk import trouble, unopened
+from floradl.disk.trouble import trouble, unopened
 from floradl.errors import (
     ErrorCode,
     FloradlError,
@@ -24,10 +24,10 @@ from floradl.errors import (
     PauseReason,
     PermanentError,
 )
-from floradl.library import MARKER, Library, Slot
+from floradl.library.library import MARKER, Library, Slot
+from floradl.library.sidecar import Sidecar
+from floradl.library.template import Template
 from floradl.models import Kind, QueuedRun, Reference, RemoteOutput, Result, SavedOutput
-from floradl.sidecar import Sidecar
-from floradl.template import Template
 
 DEFAULT = "{folder}/{technique}/{run_id}-{output_id}{ext}"
 FOLDERS = {

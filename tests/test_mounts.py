@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from floradl.mounts import filesystem, find_filesystem, is_shared
+from floradl.disk.mounts import filesystem, find_filesystem, is_shared
 
 TABLE = r"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 23 22 0:21 / /proc rw - proc proc rw

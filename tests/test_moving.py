@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from floradl.moving import ChangedError, put_away
-from floradl.settled import Stamp
+from floradl.incoming.moving import ChangedError, put_away
+from floradl.incoming.settled import Stamp
 
 NOW = 1764000000.0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from floradl.names import (
+from floradl.disk.names import (
     MIN_BYTES,
     PART_RESERVE,
     SafeName,

@@ -15,9 +15,9 @@ from clients import QUICK, SITE, client, resolve_to
 from loopback import Certificate, Server, in_own_network, trap
 
 from floradl.errors import ConfigError, PermanentError
-from floradl.guard import Guard
-from floradl.network import OpenStreams, SyncBackend
-from floradl.transport import Limits, open_async_client
+from floradl.net.guard import Guard
+from floradl.net.network import OpenStreams, SyncBackend
+from floradl.net.transport import Limits, open_async_client
 
 
 @pytest.fixture(scope="module")

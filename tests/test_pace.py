@@ -6,7 +6,6 @@ import itertools
 import math
 import random
 import time
-from itertools import pairwise
 
 import anyio
 import pytest

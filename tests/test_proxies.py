@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from floradl.errors import ConfigError
-from floradl.proxies import Proxies
+from floradl.net.proxies import Proxies
 
 
 def through(environ: dict[str, str], url: str = "https://media.flora.ai/x") -> str | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from floradl.queuefile import QueueFile, QueueReading
+from floradl.incoming.queuefile import QueueFile, QueueReading
 
 
 class Clock:

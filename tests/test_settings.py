@@ -3,10 +3,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from floradl.config import Options, load_config
+from floradl.config.docs import example_config, settings_table
+from floradl.config.load import Options, load_config
+from floradl.config.settings import settings, variable
 from floradl.documents import load
-from floradl.settings import settings, variable
-from floradl.settings_docs import example_config, settings_table
 
 _EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from floradl import settled
-from floradl.settled import NotAFileError, Patience, Stamp, Standing
+from floradl.incoming import settled
+from floradl.incoming.settled import NotAFileError, Patience, Stamp, Standing
 
 STAMP = Stamp(1, 2, 3, 4)
 LEASE_THEN_WRITE = """
 import os, subprocess, sys
-from floradl import settled
+from floradl.incoming import settled
 path = sys.argv[1]
 write = "import os, sys; os.write(os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK), b'!')"
 writer = [sys.executable, "-c", write, path]

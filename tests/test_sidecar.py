@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.errors import ErrorCode
+from floradl.library.sidecar import SCHEMA_ID, Sidecar, Times, load_schema, public_run, read, render
 from floradl.models import Failure, Integrity, Kind, Result, SavedOutput
-from floradl.sidecar import SCHEMA_ID, Sidecar, Times, load_schema, public_run, read, render
 
 RUN = {
     "run_id": "run_abc123",

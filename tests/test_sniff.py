@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.errors import ErrorCode, PermanentError
+from floradl.media.signatures import HEAD, from_content
+from floradl.media.sniff import extension, refuse_not_media
 from floradl.models import Kind
-from floradl.signatures import HEAD, from_content
-from floradl.sniff import extension, refuse_not_media
 
 SAMPLES = Path(__file__).parent / "samples"
 MEDIA = [Kind.IMAGE, Kind.VIDEO, Kind.AUDIO]

@@ -14,23 +14,23 @@ import msgspec
 import pytest
 from bystanders import holding, open_to_all
 
-from floradl import live
 from floradl.commands.exits import Exit
 from floradl.commands.status import status
-from floradl.config import Options, load_config
+from floradl.config.load import Options, load_config
+from floradl.config.settings import Config
 from floradl.errors import ConfigError, ErrorCode, PauseReason
-from floradl.handin import drop_job
-from floradl.live import LivePause, LiveRun, Snapshot, Transfer
+from floradl.incoming.handin import drop_job
 from floradl.models import Failure, QueuedRun, State
-from floradl.settings import Config
-from floradl.store import FILE_NAME, Store
+from floradl.state import live
+from floradl.state.live import LivePause, LiveRun, Snapshot, Transfer
+from floradl.state.store import FILE_NAME, Store
 
 _NOW = 1_800_000_000.0
 _AS_NOBODY = """
 import os, sys
 from pathlib import Path
 from floradl.commands.status import status
-from floradl.config import Options, load_config
+from floradl.config.load import Options, load_config
 from floradl.errors import ConfigError
 config = load_config(Options(home=Path(sys.argv[1])), {"HOME": "/"}, system_file=Path("/nowhere"))
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -409,7 +409,7 @@ def test_a_daemon_that_was_killed_leaves_a_journal_that_can_be_read(config: Conf
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from floradl.store import Store
+from floradl.state.store import Store
 from test_status import queued
 store = Store.open(Path({str(config.state_dir)!r}))
 store.put(queued("run_a"), 1.0)
@@ -475,7 +475,7 @@ def test_another_user_s_look_leaves_nothing_behind(public_home: Path) -> None:
 
 
 def test_status_loads_nothing_heavy() -> None:
-    script = "import sys, floradl.config, floradl.commands.status; print(*sys.modules)"
+    script = "import sys, floradl.config.load, floradl.commands.status; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     heavy = {"httpx", "httpcore", "structlog", "watchfiles", "rich", "aiohttp", "anyio", "asyncio"}
     assert heavy.isdisjoint(loaded.split())

@@ -17,10 +17,10 @@ import pytest
 from bystanders import open_to_all
 from hypothesis import given, strategies as st
 
-from floradl import migrations
 from floradl.errors import ConfigError, ErrorCode
 from floradl.models import Action, Failure, Kind, Order, QueuedRun, Reference, SavedOutput, State
-from floradl.store import FILE_NAME, Store
+from floradl.state import migrations
+from floradl.state.store import FILE_NAME, Store
 
 OPEN = (State.WAITING, State.RUNNING, State.DOWNLOADING)
 OUTPUT = SavedOutput(output_id="o", type="imageUrl", kind=Kind.IMAGE, path="images/o.png", bytes=3)
@@ -421,7 +421,7 @@ def writer(state_dir: Path, then: str = "") -> Iterator[subprocess.Popen[bytes]]
     """Have a process that keeps the journal open, with `run_a` in it; it ends cleanly unless it is killed."""
     code = (
         "import sys\nfrom pathlib import Path\nfrom floradl.models import Order, Reference\n"
-        "from floradl.store import Store\nstore = Store.open(Path(sys.argv[1]))\n"
+        "from floradl.state.store import Store\nstore = Store.open(Path(sys.argv[1]))\n"
         "add = lambda run_id: store.add([Order(Reference(run_id))], 1.0, again=True)\n"
         f"add('run_a')\n{then}\nprint('ready', flush=True)\nsys.stdin.read()\nstore.close()\n"
     )

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.names import part_name
-from floradl.template import NameFields, Template
+from floradl.disk.names import part_name
+from floradl.library.template import NameFields, Template
 
 DEFAULT = "{folder}/{technique}/{run_id}-{output_id}{ext}"
 FIELDS = NameFields(

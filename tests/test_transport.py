@@ -10,8 +10,8 @@ from clients import QUICK, SITE, client, resolve_to
 from loopback import Certificate, ConnectProxy, Server, trap
 
 from floradl.errors import ErrorCode, PermanentError
-from floradl.guard import Guard
-from floradl.transport import Limits, open_async_client, redirect_target
+from floradl.net.guard import Guard
+from floradl.net.transport import Limits, open_async_client, redirect_target
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from clients import SITE, client, resolve_to
 from loopback import Certificate, Server, read_head
 
-from floradl.transport import Limits
+from floradl.net.transport import Limits
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import re
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.units import LARGEST, LONGEST, format_duration, format_size, parse_duration, parse_size
+from floradl.config.units import LARGEST, LONGEST, format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from floradl import watching
-from floradl.watching import Pace, Watch
+from floradl.incoming import watching
+from floradl.incoming.watching import Pace, Watch
 
 pytestmark = pytest.mark.anyio
 

@@ -15,12 +15,12 @@ from floradl.commands.exits import Exit
 from floradl.commands.findings import Finding, Level, fail, ok, warn
 from floradl.commands.printing import say
 from floradl.commands.standing import coarse, read_counts, read_daemon
-from floradl.credentials import FoundKey, find_api_key
+from floradl.config.credentials import FoundKey, find_api_key
+from floradl.config.settings import Config
+from floradl.disk.mounts import filesystem
 from floradl.errors import ConfigError
-from floradl.mounts import filesystem
-from floradl.queuefile import QueueFile
+from floradl.incoming.queuefile import QueueFile
 from floradl.redaction import redact
-from floradl.settings import Config
 
 SCHEMA_VERSION = 1
 _PREFIXES = ("sk_live_", "sk_test_")

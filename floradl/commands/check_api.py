@@ -15,17 +15,17 @@ import anyio
 import httpx
 import msgspec
 
-from floradl.addresses import join_port
 from floradl.assembly import USER_AGENT, api_guard
 from floradl.commands.findings import Finding, fail, ok, warn
 from floradl.commands.standing import coarse
-from floradl.credentials import FoundKey
+from floradl.config.credentials import FoundKey
+from floradl.config.settings import Config
 from floradl.errors import ConfigError, PermanentError
-from floradl.guard import port_of
-from floradl.pools import Limits
-from floradl.proxies import Proxies
-from floradl.settings import Config
-from floradl.transport import open_async_client
+from floradl.net.addresses import join_port
+from floradl.net.guard import port_of
+from floradl.net.pools import Limits
+from floradl.net.proxies import Proxies
+from floradl.net.transport import open_async_client
 
 _NAME = "API"
 _TIMEOUT = 20.0  # seconds for everything

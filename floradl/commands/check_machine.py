@@ -14,12 +14,12 @@ from pathlib import Path
 
 from floradl.assembly import build_library
 from floradl.commands.findings import Finding, fail, ok, warn
+from floradl.config.settings import Config
+from floradl.config.units import format_size
+from floradl.disk.files import FolderFd, PartFile, open_root
+from floradl.disk.mounts import filesystem, is_shared
+from floradl.disk.names import SafeName
 from floradl.errors import FloradlError, PausedError, PauseReason
-from floradl.files import FolderFd, PartFile, open_root
-from floradl.mounts import filesystem, is_shared
-from floradl.names import SafeName
-from floradl.settings import Config
-from floradl.units import format_size
 
 _STATE_FLOOR = 64 * 1024 * 1024  # bytes; the journal of 100,000 runs takes half of that
 _FEWEST_INODES = 100

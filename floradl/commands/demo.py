@@ -11,13 +11,13 @@ import anyio
 import click
 
 from floradl.commands.exits import Exit
-from floradl.config import Options, load_config
+from floradl.config.load import Options, load_config
+from floradl.config.settings import Config
 from floradl.errors import ConfigError
-from floradl.handin import drop_job
-from floradl.jobs import render_orders
+from floradl.incoming.handin import drop_job
+from floradl.incoming.jobs import render_orders
 from floradl.log import configure
 from floradl.models import Order
-from floradl.settings import Config
 
 _FIRST_NAME = "floradl-demo"
 

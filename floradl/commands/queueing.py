@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 import click
 
-from floradl import lock
 from floradl.commands.exits import Exit
+from floradl.config.settings import Config
 from floradl.errors import ConfigError
-from floradl.handin import drop_job
-from floradl.jobs import render_orders
+from floradl.incoming.handin import drop_job
+from floradl.incoming.jobs import render_orders
 from floradl.models import Action, Order, Reference, State
-from floradl.settings import Config
-from floradl.store import Store
+from floradl.state import lock
+from floradl.state.store import Store
 
 _AT_ONCE = 10_000  # runs a job file: far below the size that the inbox takes
 

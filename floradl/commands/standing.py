@@ -13,13 +13,13 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from floradl import live, lock
+from floradl.config.units import format_duration
 from floradl.errors import ConfigError
-from floradl.live import Snapshot
-from floradl.lock import Holder
 from floradl.models import QueuedRun, State
-from floradl.store import FILE_NAME, Store
-from floradl.units import format_duration
+from floradl.state import live, lock
+from floradl.state.live import Snapshot
+from floradl.state.lock import Holder
+from floradl.state.store import FILE_NAME, Store
 
 _MOST = 1000
 _FAILED_AT_LEAST = 100  # however many wait, so many of the failed are told

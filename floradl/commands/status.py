@@ -11,10 +11,10 @@ from floradl.commands.exits import Exit
 from floradl.commands.printing import say
 from floradl.commands.standing import Daemon, Standing, all_runs, coarse, read_daemon, read_standing
 from floradl.commands.status_text import lines
-from floradl.live import LiveRun
+from floradl.config.settings import Config
 from floradl.models import QueuedRun, State
 from floradl.redaction import redact
-from floradl.settings import Config
+from floradl.state.live import LiveRun
 from floradl.times import rfc3339
 
 SCHEMA_VERSION = 1

@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from floradl.commands.standing import Daemon, Standing, coarse
-from floradl.listing import entries
-from floradl.live import LiveRun, Transfer
+from floradl.config.settings import Config
+from floradl.config.units import format_size
+from floradl.incoming.listing import entries
 from floradl.models import QueuedRun, State
-from floradl.settings import Config
-from floradl.units import format_size
+from floradl.state.live import LiveRun, Transfer
 
 _MOST_OPEN = 10
 _MOST_FAILED = 5

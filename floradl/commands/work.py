@@ -13,14 +13,14 @@ from anyio import to_thread
 
 from floradl.assembly import Works, working
 from floradl.commands.exits import Exit, worst
+from floradl.config.settings import Config
 from floradl.daemon import build_inbox, first_start, opened, wait_for_stop
 from floradl.display import open_display
 from floradl.errors import PauseReason
 from floradl.intake import Intake
 from floradl.models import Order, QueuedRun, Reference, State
 from floradl.progress import Progress
-from floradl.settings import Config
-from floradl.store import Store
+from floradl.state.store import Store
 
 _NO_PROGRESS = 600.0  # seconds
 

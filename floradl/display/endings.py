@@ -6,10 +6,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from floradl.config.units import format_size
+from floradl.library.sidecar import read
 from floradl.models import QueuedRun, State
 from floradl.redaction import printable, redact
-from floradl.sidecar import read
-from floradl.units import format_size
 
 _LONGEST = 1000
 

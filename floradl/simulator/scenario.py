@@ -32,6 +32,7 @@ import msgspec
 from msgspec import Struct
 
 from floradl import documents
+from floradl.config.units import parse_duration, parse_size
 from floradl.documents import DocumentError, Value
 from floradl.errors import ConfigError
 from floradl.models import Reference
@@ -39,7 +40,6 @@ from floradl.simulator.faults import Do, Fault, FaultBook, Match
 from floradl.simulator.runs import OutputSpec, RunKind, ScriptedRun, TimeUnit
 from floradl.simulator.signing import MediaStyle
 from floradl.simulator.state import Simulator
-from floradl.units import parse_duration, parse_size
 
 _DURATIONS = {"duration", "age", "url_lifetime", "delay", "stall_for", "seconds"}
 _SIZES = {"size", "rate", "drip", "gzip_bomb", "cut_after", "reset_after", "stall_after", "cut_json"}

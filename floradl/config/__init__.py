@@ -1,0 +1,1 @@
+"""What the user wants: the YAML file, the environment and the key."""

@@ -1,0 +1,138 @@
+"""Where the API key comes from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from floradl.config.settings import Config
+from floradl.errors import ConfigError
+from floradl.redaction import Secret, remember
+
+NAME: Final = "flora_api_key"
+"""The name of the systemd credential, and of the container secret."""
+
+RUN_SECRETS: Final = Path("/run/secrets")
+_MOST_BYTES = 4096
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_OWN_FILE = ("FLORADL_API__KEY_FILE", "FLORADL_API_KEY_FILE")
+
+
+class FoundKey(NamedTuple):
+    """An API key, and the file or variable that it was found in first."""
+
+    place: str
+    key: Secret
+
+
+def read_api_key(
+    config: Config, environ: Mapping[str, str], *, run_secrets: Path = RUN_SECRETS
+) -> Secret | None:
+    """Return the API key alone: see `find_api_key`."""
+    found = find_api_key(config, environ, run_secrets=run_secrets)
+    return found.key if found else None
+
+
+def find_api_key(
+    config: Config, environ: Mapping[str, str], *, run_secrets: Path = RUN_SECRETS
+) -> FoundKey | None:
+    """Find the API key, None where there is none; `redact` knows it from then on.
+
+    It is looked for in `FLORADL_API_KEY` or `FLORA_API_KEY`, `api.key_file` (with its variables), the
+    systemd credential `$CREDENTIALS_DIRECTORY/flora_api_key`, and `run_secrets`/flora_api_key. What a
+    `FLORADL_…` variable says wins over a `FLORA_…` one. Every call reads anew, so that a key can be
+    replaced while the daemon runs.
+
+    Raises `ConfigError` if two places hold different keys, if a file that was named cannot be read, or if
+    what is there is no key; no message shows any of it.
+    """
+    texts = [*_from_variables(environ), *_from_key_file(config, environ)]
+    unreadable: ConfigError | None = None
+    for file in _conventional(environ, run_secrets):
+        try:
+            texts.append((str(file), _read(file)))
+        except FileNotFoundError:
+            pass
+        except ConfigError as error:
+            unreadable = (
+                error  # others may have put it there, for others: it counts only if nothing else does
+            )
+    keys = [(place, _key(text, place)) for place, text in texts]
+    if not keys and unreadable is not None:
+        raise unreadable
+    for place, key in keys[1:]:
+        if key != keys[0][1]:
+            raise ConfigError(f"{keys[0][0]} and {place} hold different API keys: keep one of them")
+    return FoundKey(*keys[0]) if keys else None
+
+
+def _from_variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    own, floras = environ.get("FLORADL_API_KEY", ""), environ.get("FLORA_API_KEY", "")
+    if own.strip():
+        yield "the variable FLORADL_API_KEY", own
+    elif floras.strip() and not _own_file(environ):
+        yield "the variable FLORA_API_KEY", floras
+
+
+def _from_key_file(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    file = config.api.key_file
+    from_flora = bool(environ.get("FLORA_API_KEY_FILE", "").strip()) and not _own_file(environ)
+    if file is None or (from_flora and environ.get("FLORADL_API_KEY", "").strip()):
+        return
+    try:
+        yield str(file), _read(file)
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: there is no such file, but api.key_file names it") from None
+
+
+def _own_file(environ: Mapping[str, str]) -> bool:
+    return any(environ.get(name, "").strip() for name in _OWN_FILE)
+
+
+def _conventional(environ: Mapping[str, str], run_secrets: Path) -> Iterator[Path]:
+    if folder := environ.get("CREDENTIALS_DIRECTORY", "").strip():
+        yield Path(folder, NAME)
+    yield run_secrets / NAME
+
+
+def _read(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError from None
+    except IsADirectoryError:
+        raise ConfigError(
+            f"{file}: this is a folder, not a file with the API key (Docker makes one where the file to "
+            "mount does not exist)"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{file}: the API key's file cannot be read: {error.strerror}") from error
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(f"{file}: this is no API key's file: it holds more than {_MOST_BYTES} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: this is no API key's file: it is not plain text") from None
+
+
+def _key(text: str, place: str) -> Secret:
+    """Check what was found. Raises `ConfigError` that does not show it."""
+    text = text.strip()
+    if not text:
+        raise ConfigError(f"{place}: the file is empty, but the API key belongs in it")
+    secret = Secret(text)
+    remember(secret)
+    if text.startswith(("FLORA_API_KEY=", "FLORADL_API_KEY=")):
+        raise ConfigError(f"{place}: holds the variable's name too: the key alone belongs there")
+    if text[0] in "\"'" or text[-1] in "\"'":
+        raise ConfigError(f"{place}: the API key is in quotes: take them away")
+    # RFC 9110 section 5.5: a field value may hold more, but no key does, and a line end would forge a header.
+    if not _VISIBLE.fullmatch(text):
+        raise ConfigError(
+            f"{place}: this is no API key: it holds spaces, line ends, control characters or letters that "
+            "are not ASCII"
+        )
+    return secret

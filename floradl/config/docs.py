@@ -1,0 +1,53 @@
+"""What is written about settings, made from the settings themselves."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Final
+
+from floradl.config.setting_types import Location
+from floradl.config.settings import Key, Setting, sections, settings, shown_default, variable
+
+_WIDTH: Final = 100
+_HEAD: Final = """\
+# Every setting of floradl with its default: take over what you want to change, nothing is needed.
+#
+# Read from --config, $FLORADL_CONFIG, $FLORADL_HOME/config.yaml, ~/.config/floradl/config.yaml or
+# /etc/floradl/config.yaml. Relative paths are relative to this file's folder. Durations read 2s, 5m, 24h,
+# 30d; sizes 0, 500MB, 1GiB. A value that starts with * or { is put in quotes. Each key has an environment
+# variable, which wins over this file: download.concurrency is FLORADL_DOWNLOAD__CONCURRENCY.
+"""
+
+
+def settings_table() -> str:
+    """Return all settings as a Markdown table: key, variable, default, meaning."""
+    rows = ["| key | variable | default | meaning |", "|---|---|---|---|"]
+    for key, setting in settings().items():
+        names = ", ".join(f"`{name}`" for name in (variable(key), *setting.aliases))
+        cells = (f"`{'.'.join(key)}`", names, f"`{_effective(setting)}`", setting.meaning)
+        rows.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _effective(setting: Setting) -> str:
+    if isinstance(setting.type, Location) and setting.default is None and setting.type.default:
+        return f"HOME/{setting.type.default}"
+    return shown_default(setting)
+
+
+def example_config() -> str:
+    """Return `config.example.yaml`: every key with its default, under what it means."""
+    lines = [_HEAD.rstrip("\n")]
+    written: set[Key] = set()
+    for key, setting in settings().items():
+        for depth in range(1, len(key)):
+            if key[:depth] in sections() and key[:depth] not in written:
+                written.add(key[:depth])
+                lines += [""] * (depth == 1) + [f"{'  ' * (depth - 1)}{key[depth - 1]}:"]
+        indent = "  " * (len(key) - 1)
+        default, effective = shown_default(setting), _effective(setting)
+        meaning = setting.meaning + (f" (null: {effective})" if effective != default else "")
+        lines += [""] * (len(key) == 1)
+        lines += textwrap.wrap(meaning, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        lines.append(f"{indent}{key[-1]}: {default}")
+    return "\n".join(lines) + "\n"

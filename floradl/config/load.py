@@ -1,0 +1,276 @@
+"""The YAML file, the environment and the options -> one frozen, checked `Config`.
+
+Whatever is wrong is told at once, each fault with its place, and then nothing of it is applied.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from msgspec import Struct
+
+from floradl.config.file import find_file, read_document
+from floradl.config.setting_types import Location, Place
+from floradl.config.settings import PREFIX, Config, Key, Setting, fields, sections, settings, variable
+from floradl.documents import DocumentError, Path as Where, Value, dotted, load
+from floradl.errors import ConfigError
+from floradl.net.addresses import HostPatterns, is_local_name, is_public, join_port, literal
+from floradl.redaction import printable, redact
+
+SYSTEM_FILE: Final = Path("/etc/floradl/config.yaml")
+_MOST_TOLD = 20
+
+
+class Options(Struct, frozen=True):
+    """What the command line says; None where it is silent. `log_level` is one of `log.level`'s words."""
+
+    config: Path | None = None
+    home: Path | None = None
+    log_level: str | None = None
+
+
+class _Source(Struct, frozen=True):
+    """Who gave a value: a file with its lines, a variable, or an option. Relative paths start at `base`."""
+
+    name: str
+    base: Path = Path()
+    lines: Mapping[Where, int] = MappingProxyType({})
+
+    def place(self, where: Where) -> str:
+        line = next(
+            (self.lines[where[:end]] for end in range(len(where), 0, -1) if where[:end] in self.lines), None
+        )
+        return f"{self.name}, line {line}: {dotted(where)}" if line else f"{self.name}: {dotted(where)}"
+
+
+class _Given(Struct, frozen=True):
+    """What one source says about one setting."""
+
+    value: Value
+    source: _Source
+
+
+class _Faults:
+    """Everything that is wrong, so that one start tells it all."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def add(self, place: str, message: str) -> None:
+        self._found.append(printable(redact(f"{place}: {message}")))
+
+    def check(self) -> None:
+        """Raise `ConfigError` if there is any."""
+        if self._found:
+            more = len(self._found) - _MOST_TOLD
+            told = self._found[:_MOST_TOLD] + ([f"… and {more} more"] if more > 0 else [])
+            raise ConfigError("\n".join(told))
+
+
+def load_config(options: Options, environ: Mapping[str, str], *, system_file: Path = SYSTEM_FILE) -> Config:
+    """Read, merge and check the whole configuration.
+
+    The file is the first that exists of `--config`, `$FLORADL_CONFIG`, `config.yaml` in `--home` or
+    `$FLORADL_HOME`, `$XDG_CONFIG_HOME/floradl/config.yaml`, `system_file`; the first two must exist if named.
+    Options win over variables, variables over the file; an empty variable is an unset one. Raises
+    `ConfigError` that names place, key and what would be right, one line for each fault.
+    """
+    faults = _Faults()
+    user_home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111  # pathlib's may raise
+    file = find_file(options.config, options.home, environ, Place(Path(), Path(), user_home), system_file)
+    given: dict[Key, _Given] = {}
+    if file is not None:
+        document = read_document(file)
+        source = _Source(str(file), file.parent, document.lines)
+        given.update(_leaves(document.value, (), source, faults))
+    given.update(_from_environment(environ, faults))
+    given.update(_from_options(options))
+    values = _values(given, user_home, faults)
+    faults.check()
+    config: Config = _assemble(Config, (), {**values, ("file",): file})
+    _cross_check(config, given, faults)
+    faults.check()
+    return config
+
+
+def _leaves(value: Value, key: Key, source: _Source, faults: _Faults) -> Iterator[tuple[Key, _Given]]:
+    """Find the settings in a section of a document; an empty section says nothing."""
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        names = ", ".join(fields(sections()[key]))
+        place = source.place(key) if key else source.name
+        faults.add(
+            place, f"holds keys, each on its own line as in 'key: value', not a text or list ({names})"
+        )
+        return
+    for name, item in value.items():
+        below = (*key, name)
+        if below in sections():
+            yield from _leaves(item, below, source, faults)
+        elif below in settings():
+            yield below, _Given(item, source)
+        else:
+            faults.add(source.place(below), f"is no setting: {_right_key(below)}")
+
+
+def _from_environment(environ: Mapping[str, str], faults: _Faults) -> Iterator[tuple[Key, _Given]]:
+    texts = {name: text.strip() for name, text in environ.items() if text.strip()}
+    for (
+        key
+    ) in sections():  # a whole section of settings as YAML has it: FLORADL_OUTPUT__FOLDERS={image: pics}
+        if len(key) > 1 and (text := texts.get(variable(key))):
+            yield from _section_variable(key, text, faults)
+    for key, setting in settings().items():
+        for name in (variable(key), *setting.aliases):
+            if name in texts:
+                yield key, _Given(setting.type.from_variable(texts[name]), _Source(f"the variable {name}"))
+                break
+    known = {variable(key): key for key in (*settings(), *sections()) if "__" in variable(key)}
+    for name in texts:
+        if name.startswith(PREFIX) and "__" in name and name not in known:
+            faults.add(f"the variable {name}", f"names no setting: {_right_variable(name, known)}")
+
+
+def _section_variable(key: Key, text: str, faults: _Faults) -> Iterable[tuple[Key, _Given]]:
+    source = _Source(f"the variable {variable(key)}")
+    try:
+        value = load(text).value
+    except DocumentError as error:
+        faults.add(source.place(key), str(error))
+        return ()
+    return _leaves(value, key, source, faults)
+
+
+def _from_options(options: Options) -> Iterator[tuple[Key, _Given]]:
+    if options.home is not None:
+        yield ("home",), _Given(str(options.home), _Source("the option --home"))
+    if options.log_level is not None:
+        yield ("log", "level"), _Given(options.log_level, _Source("the options -v and -q"))
+
+
+def _values(given: Mapping[Key, _Given], user_home: str, faults: _Faults) -> dict[Key, Any]:
+    """Read what was given, and the defaults elsewhere."""
+    home = Path("/")  # `home` is the first of all settings: from then on it is right
+    values: dict[Key, Any] = {}
+    for key, setting in settings().items():
+        said = given.get(key)
+        source = said.source if said else _Source("the default")
+        value = said.value if said else _default(setting)
+        try:
+            values[key] = setting.type.read(value)
+            if isinstance(setting.type, Location):
+                place = Place(source.base, home, user_home)
+                values[key] = setting.type.resolve(values[key] or _default_text(setting), place)
+        except ValueError as error:
+            shown = f"{_shown(value)} " if isinstance(value, str) else ""
+            faults.add(source.place(key), f"{shown}{error}{_advice(setting)}")
+        home = values.get(("home",), home)
+    return values
+
+
+def _default(setting: Setting) -> Value:
+    return list(setting.default) if isinstance(setting.default, tuple) else setting.default
+
+
+def _default_text(setting: Setting) -> str | None:
+    return setting.default if isinstance(setting.default, str) else None
+
+
+def _advice(setting: Setting) -> str:
+    default = _default_text(setting)
+    return f"; the default is {default}" if default else ""
+
+
+def _assemble(section: type[Struct], key: Key, values: Mapping[Key, Any]) -> Any:
+    below = {}
+    for name, field in fields(section).items():
+        path = (*key, name)
+        below[name] = values[path] if isinstance(field, Setting) else _assemble(field, path, values)
+    if not key:
+        below["file"] = values["file",]
+    return section(**below)
+
+
+def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -> None:
+    """Find what is right by itself, and wrong together."""
+
+    def fault(key: Key, message: str) -> None:
+        said = given.get(key)
+        faults.add((said.source if said else _Source("the default")).place(key), message)
+
+    if remedy := _untrusted(config):
+        fault(("api", "base_url"), remedy)
+    inbox = _real(config.queue.watch_dir)
+    for key, folder in {("output", "dir"): config.output.dir, ("state_dir",): config.state_dir}.items():
+        if _real(folder) == inbox:
+            fault(key, "is the watch folder too, where each file is taken for a job: choose another folder")
+    files = {("queue", "file"): config.queue.file, ("api", "key_file"): config.api.key_file}
+    for key, file in files.items():
+        if file is not None and _real(file).parent == inbox:
+            fault(key, "lies in the watch folder, where it would be taken for a job: move it elsewhere")
+    if config.file is not None and _real(config.file).parent == inbox:
+        faults.add(str(config.file), "lies in the watch folder, where it would be taken for a job: move it")
+
+
+def _untrusted(config: Config) -> str | None:
+    """Say why the API's URL would be refused, before each run is.
+
+    Its literal host, private name or scheme suffices; what a name resolves to is judged at each connection.
+    """
+    scheme, _, rest = config.api.base_url.partition("://")
+    host, port = _host_and_port(rest.partition("/")[0], 443 if scheme == "https" else 80)
+    if HostPatterns.parse(config.network.trusted_private_hosts).match(host, port):
+        return None
+    add = (
+        f"if that is meant, add {join_port(host, port)!r} to network.trusted_private_hosts "
+        f"({variable(('network', 'trusted_private_hosts'))})"
+    )
+    if scheme == "http":
+        return f"is plain http, which would send the key in the clear: write https://, or {add}"
+    address = literal(host)
+    if is_local_name(host) or (address is not None and not is_public(address)):
+        return f"is at a private address: {add}"
+    return None
+
+
+def _host_and_port(netloc: str, default: int) -> tuple[str, int]:
+    host, _, port = netloc.rpartition(":") if not netloc.endswith("]") and ":" in netloc else (netloc, "", "")
+    return host.strip("[]").lower(), int(port) if port else default
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _shown(value: str) -> str:
+    safe = redact(value)
+    return ascii(safe if len(safe) <= 60 else safe[:57] + "...")
+
+
+def _right_key(key: Key) -> str:
+    """Say what the unknown key should rather be."""
+    *section, name = key
+    wanted = name.lower().replace("-", "_")
+    siblings = list(fields(sections()[tuple(section)]))
+    if section in ([], ["api"]) and wanted in {"key", "api_key", "token", "flora_api_key", "secret"}:
+        return "the key does not belong in this file; let api.key_file name a file that holds it"
+    if near := difflib.get_close_matches(wanted, siblings, n=1):
+        return f"did you mean {'.'.join([*section, near[0]])}?"
+    if elsewhere := [".".join(other) for other in settings() if other[-1] == wanted]:
+        return f"it belongs in another section: {' or '.join(elsewhere)}"
+    return f"known here are {', '.join(siblings)}"
+
+
+def _right_variable(name: str, known: Mapping[str, Key]) -> str:
+    if name in {"FLORADL_API__KEY", "FLORADL_API__API_KEY"}:
+        return "did you mean FLORA_API_KEY?"
+    leaf = name.removeprefix(PREFIX).rpartition("__")[2]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    near = near or [other for other, key in known.items() if key[-1].upper() == leaf]
+    return f"did you mean {near[0]}?" if near else "see the README's table for their names"

@@ -1,0 +1,296 @@
+"""Every setting once: its key, type, default and meaning. All else about settings derives from here.
+
+`config.load_config` reads them, `settings_table` is the README's table, and `config.example.yaml` is
+`example_config`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Final, TypeAlias, get_type_hints
+
+from msgspec import Struct
+
+from floradl.config.setting_types import (
+    BaseUrl,
+    Choice,
+    Duration,
+    FolderName,
+    HostList,
+    Location,
+    NameTemplate,
+    SettingType,
+    Size,
+    Whole,
+)
+from floradl.disk.names import MIN_BYTES, PART_RESERVE
+from floradl.models import Kind
+
+Key: TypeAlias = tuple[str, ...]
+"""Where a setting stands: `("download", "concurrency")`."""
+
+_MINUTE: Final = 60.0
+_DAY: Final = 86_400.0
+_YEAR: Final = 366 * _DAY
+PREFIX: Final = "FLORADL_"
+
+
+class Setting(Struct, frozen=True):
+    """What there is to know about one setting; its key is its place in `Config`.
+
+    `default` is what the configuration file would say, None for `null`. `aliases` are environment variables
+    beside the one that the key gives, the stronger first.
+    """
+
+    type: SettingType
+    default: str | tuple[str, ...] | None
+    meaning: str
+    aliases: tuple[str, ...] = ()
+
+
+class Api(Struct, frozen=True, kw_only=True):
+    """Where FLORA is, and who asks."""
+
+    base_url: Annotated[
+        str,
+        Setting(
+            BaseUrl(),
+            "https://app.flora.ai/api/v1",
+            "where the API is",
+            ("FLORADL_BASE_URL", "FLORA_BASE_URL"),
+        ),
+    ]
+    key_file: Annotated[
+        Path | None,
+        Setting(
+            Location(),
+            None,
+            "a file that holds the API key and nothing else; or give the key itself in FLORA_API_KEY, as the "
+            "systemd credential flora_api_key, or as /run/secrets/flora_api_key",
+            ("FLORADL_API_KEY_FILE", "FLORA_API_KEY_FILE"),
+        ),
+    ]
+
+
+class Queue(Struct, frozen=True, kw_only=True):
+    """Where runs come from. `keep` is in seconds."""
+
+    watch_dir: Annotated[Path, Setting(Location("inbox"), None, "the watch folder: drop job files here")]
+    file: Annotated[
+        Path | None, Setting(Location(), None, "a YAML file of runs, yours: read and watched, never written")
+    ]
+    keep: Annotated[
+        float, Setting(Duration(0, 100 * _YEAR), "30d", "how long accepted and rejected job files stay")
+    ]
+
+
+class Folders(Struct, frozen=True, kw_only=True):
+    """The folder of each kind of output, in the library."""
+
+    image: Annotated[str, Setting(FolderName(), "images", "the folder of images")]
+    video: Annotated[str, Setting(FolderName(), "videos", "the folder of videos")]
+    audio: Annotated[str, Setting(FolderName(), "audio", "the folder of sound")]
+    document: Annotated[str, Setting(FolderName(), "documents", "the folder of documents")]
+    text: Annotated[str, Setting(FolderName(), "text", "the folder of texts")]
+    other: Annotated[
+        str, Setting(FolderName(), "other", "the folder of types that this version does not know")
+    ]
+
+    def by_kind(self) -> Mapping[Kind, str]:
+        """Return the folder of each kind."""
+        return {kind: getattr(self, kind.value) for kind in Kind}
+
+
+class Output(Struct, frozen=True, kw_only=True):
+    """What the library looks like."""
+
+    dir: Annotated[Path, Setting(Location("library"), None, "the library: where files go")]
+    template: Annotated[
+        str,
+        Setting(
+            NameTemplate(),
+            "{folder}/{technique}/{run_id}-{output_id}{ext}",
+            "the path of a file in the library; fields: folder kind type technique run_id output_id index "
+            "label date year month day ext",
+        ),
+    ]
+    folders: Folders
+    mtime: Annotated[
+        str,
+        Setting(
+            Choice(("completed", "now")),
+            "completed",
+            "the time that files get: when the run completed, or now (when they were downloaded)",
+        ),
+    ]
+    max_name_bytes: Annotated[
+        int,
+        Setting(
+            Whole(MIN_BYTES + PART_RESERVE, 255),
+            "255",
+            "the longest file name; 143 on encrypted Synology shares",
+        ),
+    ]
+
+
+class Poll(Struct, frozen=True, kw_only=True):
+    """How FLORA is asked; in seconds."""
+
+    interval: Annotated[
+        float, Setting(Duration(0.1, 60 * _MINUTE), "2s", "the fastest that a single run is asked about")
+    ]
+    give_up_after: Annotated[
+        float,
+        Setting(
+            Duration(1, 10 * _YEAR),
+            "24h",
+            'how long a run may take, since the first answer "not finished"; pauses and outages do not count',
+        ),
+    ]
+
+
+class Download(Struct, frozen=True, kw_only=True):
+    """How outputs are fetched. `stall_timeout` is in seconds, sizes are in bytes."""
+
+    concurrency: Annotated[int, Setting(Whole(1, 256), "16", "transfers at once")]
+    stall_timeout: Annotated[
+        float,
+        Setting(Duration(0.1, 60 * _MINUTE), "30s", "under 1 KiB/s for this long: given up, and tried again"),
+    ]
+    max_file_size: Annotated[
+        int | None,
+        Setting(Size(least=1, nullable=True), None, "a larger output is an error; null for no limit"),
+    ]
+    min_free_space: Annotated[
+        int, Setting(Size(), "1GiB", "below it downloads pause, and resume by themselves")
+    ]
+    media_hosts: Annotated[
+        tuple[str, ...],
+        Setting(
+            HostList(),
+            ("*",),
+            'hosts that files may come from, like ["*.flora.ai", "storage.googleapis.com"]; trusted ones '
+            "must match too",
+        ),
+    ]
+    text_url_hosts: Annotated[
+        tuple[str, ...],
+        Setting(
+            HostList(),
+            (
+                *("*.flora.ai", "storage.googleapis.com", "*.storage.googleapis.com"),
+                *("*.amazonaws.com", "*.imagekit.io"),
+            ),
+            "a text output that is nothing but a URL at one of these is fetched; any other text is the text",
+        ),
+    ]
+
+
+class Network(Struct, frozen=True, kw_only=True):
+    """What lies inside."""
+
+    trusted_private_hosts: Annotated[
+        tuple[str, ...],
+        Setting(
+            HostList(any_host=False),
+            (),
+            "hosts (or host:port) that may be plain http or at a private address, for API and media",
+        ),
+    ]
+
+
+class Log(Struct, frozen=True, kw_only=True):
+    """What is logged, and how."""
+
+    level: Annotated[
+        str,
+        Setting(
+            Choice(("debug", "info", "warning", "error", "critical")), "info", "debug, info, warning or error"
+        ),
+    ]
+    format: Annotated[
+        str,
+        Setting(
+            Choice(("auto", "console", "json")),
+            "auto",
+            "console, json, or auto: console on a terminal, JSON lines otherwise",
+        ),
+    ]
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole configuration, checked. Paths are absolute; `file` is where it was read, None for nowhere."""
+
+    home: Annotated[Path, Setting(Location(), "~/flora", "HOME: the other folders default to places in it")]
+    api: Api
+    queue: Queue
+    output: Output
+    state_dir: Annotated[
+        Path,
+        Setting(Location("state"), None, "the journal and the lock; refused on a network file system"),
+    ]
+    poll: Poll
+    download: Download
+    network: Network
+    log: Log
+    file: Path | None = None
+
+
+@cache
+def settings() -> Mapping[Key, Setting]:
+    """Return every setting by its key, in the order of the file."""
+    return MappingProxyType(dict(_settings_of(Config, ())))
+
+
+@cache
+def sections() -> Mapping[Key, type[Struct]]:
+    """Return every section by its key: `()` is the whole, and parents come before children."""
+    return MappingProxyType(dict(_sections_of(Config, ())))
+
+
+def fields(section: type[Struct]) -> Mapping[str, Setting | type[Struct]]:
+    """Return a section's own settings and sections by name."""
+    found: dict[str, Setting | type[Struct]] = {}
+    for name, hint in get_type_hints(section, include_extras=True).items():
+        if isinstance(hint, type) and issubclass(hint, Struct):
+            found[name] = hint
+        else:
+            for mark in getattr(hint, "__metadata__", ()):
+                if isinstance(mark, Setting):
+                    found[name] = mark
+    return found
+
+
+def _settings_of(section: type[Struct], key: Key) -> Iterator[tuple[Key, Setting]]:
+    for name, field in fields(section).items():
+        if isinstance(field, Setting):
+            yield (*key, name), field
+        else:
+            yield from _settings_of(field, (*key, name))
+
+
+def _sections_of(section: type[Struct], key: Key) -> Iterator[tuple[Key, type[Struct]]]:
+    yield key, section
+    for name, field in fields(section).items():
+        if not isinstance(field, Setting):
+            yield from _sections_of(field, (*key, name))
+
+
+def variable(key: Key) -> str:
+    """Return the environment variable of a key: `FLORADL_DOWNLOAD__CONCURRENCY`."""
+    return PREFIX + "__".join(key).upper()
+
+
+def shown_default(setting: Setting) -> str:
+    """Return a default as the configuration file would say it."""
+    match setting.default:
+        case None:
+            return "null"
+        case str() as text:
+            return json.dumps(text) if text.startswith("{") else text
+        case hosts:
+            return json.dumps(list(hosts))

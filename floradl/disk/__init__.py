@@ -1,0 +1,1 @@
+"""Names, files and mounts: what floradl knows of file systems."""

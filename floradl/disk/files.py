@@ -1,0 +1,300 @@
+"""Files that survive crashes, power cuts and planted links.
+
+Every path is walked from an open folder, component by component, and no link is followed, so nothing can
+be led out of the library. A file gets its final name only when it is whole and on disk:
+
+    part file → fsync → mode → rename that replaces nothing → fsync of the folder
+
+Without the first fsync a power cut loses the bytes, without the last one the name. An fsync that failed
+is never repeated: the kernel has dropped the pages and would report success (the file is thrown away).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import NewType, Self
+
+from floradl.disk.names import SafeName
+
+FolderFd = NewType("FolderFd", int)
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_RENAME_NOREPLACE = 1
+_CANNOT = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+_OPENINGS = 50
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # not every C library has it
+
+
+class PartBusyError(Exception):
+    """Another process is writing the same part file, or was while we looked away."""
+
+
+@contextmanager
+def open_root(path: Path) -> Iterator[FolderFd]:
+    """Open the folder that everything else is relative to. Links in `path` itself are the user's will."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield FolderFd(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def open_folder(root: FolderFd, parts: tuple[SafeName, ...], *, create: bool = True) -> Iterator[FolderFd]:
+    """Open the folder `parts` below `root`, making what is missing; a new folder is on disk on return.
+
+    Raises `OSError`: `ELOOP` or `ENOTDIR` where a component is a link or a file, `ENOENT` without `create`.
+    """
+    fd = os.dup(root)
+    try:
+        for part in parts:
+            try:
+                below = os.open(part, _FOLDER, dir_fd=fd)
+            except FileNotFoundError:
+                if not create:
+                    raise
+                with suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=fd)
+                sync_folder(FolderFd(fd))
+                below = os.open(part, _FOLDER, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        yield FolderFd(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_folder(folder: FolderFd) -> None:
+    """Put a folder's names on disk. A file system that cannot (`EINVAL`) is left at that."""
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+
+
+class PartFile:
+    """A file in the making: only ever appended to, so its size says how far it got. Locked while open."""
+
+    def __init__(self, folder: FolderFd, name: SafeName) -> None:
+        """Open or create it. Raises `PartBusyError` where another process has it, and `OSError`."""
+        self.name = name
+        self._folder = FolderFd(os.dup(folder))
+        try:
+            self.fd = _open_locked(self._folder, name)
+        except BaseException:
+            os.close(self._folder)
+            raise
+        self.size = os.fstat(self.fd).st_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        # Closing twice would close whatever another thread has opened under the same number since.
+        fds, self.fd, self._folder = (self.fd, self._folder), -1, FolderFd(-1)
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+
+    def lies_in(self, folder: FolderFd) -> bool:
+        """Whether `folder` is where it was opened: it may have been moved, and another made in its place."""
+        return os.path.sameopenfile(self._folder, folder)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append `data`, all of it."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self.fd, view, self.size)
+            self.size += written
+            view = view[written:]
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Read up to `size` bytes at `offset`."""
+        return os.pread(self.fd, size, offset)
+
+    def truncate(self, size: int) -> None:
+        """Drop what follows `size`.
+
+        Raises `PartBusyError` where there is less: the bytes that were to be continued were published or
+        dropped by another process meanwhile, and a hole must not take their place.
+        """
+        if size > self.size:
+            raise PartBusyError(self.name)
+        os.ftruncate(self.fd, size)
+        self.size = size
+
+    def discard(self) -> None:
+        """Remove it: its bytes are not to be trusted."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.name, dir_fd=self._folder)
+
+    def sync(self, mtime: float | None) -> None:
+        """Put the bytes on disk, with the mode that the umask gives and the time wanted (unix seconds).
+
+        Mode and time are left as they are where the file system cannot have them. Raises `OSError`, after
+        removing the file: what the kernel could not write once is lost.
+        """
+        try:
+            with _as_far_as_possible():
+                os.fchmod(self.fd, 0o666 & ~_umask())
+            if mtime is not None:
+                with _as_far_as_possible():
+                    os.utime(self.fd, (mtime, mtime))
+            os.fsync(self.fd)
+        except OSError:
+            self.discard()
+            raise
+
+    def publish(self, name: SafeName) -> bool:
+        """Give the synced file its final name. False where that name is taken: nothing was changed then."""
+        if not rename_noreplace(self._folder, self.name, name):
+            return False
+        sync_folder(self._folder)
+        return True
+
+
+@contextmanager
+def _as_far_as_possible() -> Iterator[None]:
+    try:
+        with suppress(OverflowError):  # a time that no clock shows
+            yield
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+
+
+def _open_locked(folder: FolderFd, name: SafeName) -> int:
+    for _ in range(_OPENINGS):
+        fd = _open_regular(folder, name)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(fd)
+            with suppress(FileNotFoundError):
+                named = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino):
+                    return fd
+        except BlockingIOError as error:
+            os.close(fd)
+            raise PartBusyError(name) from error
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # it was published or removed between open and lock
+    raise PartBusyError(name)
+
+
+def _open_regular(folder: FolderFd, name: SafeName) -> int:
+    """Open `name` for writing; a link, a device or a file with a second name is not ours and goes."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    for _ in range(3):
+        try:
+            fd = os.open(name, flags, 0o600, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in {errno.ELOOP, errno.ENXIO}:
+                raise
+        else:
+            found = os.fstat(fd)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+                return fd
+            os.close(fd)
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+    raise OSError(errno.EEXIST, "something keeps planting a link under this name", name)
+
+
+def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName) -> bool:
+    """Rename within `folder`; False where `new` exists. Weaker by one step where the file system is.
+
+    `renameat2(RENAME_NOREPLACE)`, else link and unlink, else a look and a rename: the last could replace
+    a file that appears between the two, and is only reached on file systems that know neither.
+    """
+    code = _rename_noreplace(folder, old, new)
+    if code in {0, errno.EEXIST}:
+        return code == 0
+    if code not in _CANNOT:
+        raise OSError(code, os.strerror(code), old)
+    try:
+        os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        os.unlink(old, dir_fd=folder)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+        if exists(folder, new):
+            return False
+        os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+    return True
+
+
+def _rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName) -> int:
+    """Return 0, or the error number that renameat2(2) gives."""
+    if _renameat2 is None:
+        return errno.ENOSYS
+    done = _renameat2(folder, os.fsencode(old), folder, os.fsencode(new), _RENAME_NOREPLACE) == 0
+    return 0 if done else ctypes.get_errno()
+
+
+def write_atomic(folder: FolderFd, name: SafeName, data: bytes, *, mtime: float | None = None) -> None:
+    """Write a small file durably: readers see the old one or the new one, never half. Safe to repeat.
+
+    `name` leaves room for the 6 bytes of a temporary name. Raises `PartBusyError` where another process
+    writes the same file at this moment, and `OSError`.
+    """
+    with PartFile(folder, SafeName(f".{name}.part")) as part:
+        part.truncate(0)
+        try:
+            part.write(data)
+        except OSError:
+            part.discard()  # a full disk is not filled with halves
+            raise
+        part.sync(mtime)
+        os.rename(part.name, name, src_dir_fd=folder, dst_dir_fd=folder)
+    sync_folder(folder)
+
+
+def read_regular(folder: FolderFd, name: SafeName, limit: int) -> bytes | None:
+    """Read a regular file of up to `limit` bytes; None where there is none (a link counts as none)."""
+    with open_regular(folder, name) or nullcontext() as file:
+        return file.read(limit) if file else None
+
+
+def open_regular(folder: FolderFd, name: SafeName) -> io.BufferedReader | None:
+    """Open a regular file for reading; None where there is none, or something else: a link, a folder."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:  # ENXIO: a socket
+            return None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return None
+    return os.fdopen(fd, "rb")
+
+
+def exists(folder: FolderFd, name: SafeName) -> bool:
+    """Whether anything, a dangling link included, has this name."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _umask() -> int:
+    """Return the process's umask, read without setting it (setting would race with other threads)."""
+    with suppress(OSError), Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o022

@@ -1,0 +1,74 @@
+"""What the errors of the library's disk mean for the work."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from floradl.disk.files import PartBusyError
+from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_GONE = {errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.EHOSTDOWN, errno.ESHUTDOWN}
+_IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
+_SHORT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # this process or machine is, not the disk
+
+
+@contextmanager
+def translated(root: Path) -> Iterator[None]:
+    """Turn each `OSError` of work in the library at `root`, and `PartBusyError`, into one of our errors."""
+    try:
+        yield
+    except PartBusyError as error:
+        raise PassingError(
+            "another floradl writes the same file at this moment", ErrorCode.STORAGE, retry_after=2.0
+        ) from error
+    except OSError as error:
+        raise trouble(error, root) from error
+
+
+def trouble(error: OSError, root: Path) -> PausedError | PassingError | PermanentError:
+    """Return what an error of something inside the library at `root` means."""
+    name = f" ({error.filename!a})" if isinstance(error.filename, str) else ""
+    what = f"{root}: {error.strerror or error}{name}"
+    if error.errno in _FULL:
+        return PausedError(f"{what}: make room on the library's disk", PauseReason.DISK_FULL)
+    if error.errno in _READ_ONLY:
+        return PausedError(
+            f"{what}: the library cannot be written; mend its permissions or mount options",
+            PauseReason.LIBRARY_READ_ONLY,
+        )
+    if error.errno in _GONE:
+        return PausedError(f"{what}: the library's disk is gone", PauseReason.LIBRARY_MISSING)
+    if error.errno in _IN_THE_WAY:
+        return PermanentError(
+            f"{what}: something stands where a folder or file of the library should be, maybe a link; "
+            "remove it and retry",
+            ErrorCode.STORAGE,
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return PermanentError(
+            f"{what}: lower output.max_name_bytes to what this file system takes, and retry",
+            ErrorCode.STORAGE,
+        )
+    if error.errno == errno.EFBIG:
+        return PermanentError(
+            f"{what}: the library's file system takes no file of this size", ErrorCode.TOO_LARGE
+        )
+    return PassingError(what, ErrorCode.STORAGE)
+
+
+def unopened(error: OSError, root: Path) -> PausedError | PassingError:
+    """Return what it means that the library's folder itself cannot be opened or made."""
+    if error.errno in _FULL | _READ_ONLY | _SHORT_OF:
+        found = trouble(error, root)
+        if not isinstance(found, PermanentError):
+            return found
+    return PausedError(
+        f"{root}: {error.strerror or error}: the library's folder is not there; mount its disk, "
+        "or mend output.dir",
+        PauseReason.LIBRARY_MISSING,
+    )

@@ -1,0 +1,1 @@
+"""The FLORA API, and how fast it may be asked."""

@@ -1,0 +1,277 @@
+"""The FLORA API: one question, one answer; wire JSON becomes a `RemoteRun`, each refusal one of our errors.
+
+Source: FLORA's reference of `GET /techniques/{techniqueId}/runs/{runId}` and its OpenAPI document 1.6.0.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+import httpx
+import msgspec
+import structlog
+
+from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, PauseReason, PermanentError
+from floradl.flora.pace import Pace
+from floradl.models import Reference, RemoteOutput, RemoteRun
+from floradl.net.headers import retry_after
+from floradl.redaction import redact
+from floradl.times import wire_time
+
+_MAX_ANSWER = 16 * 1024 * 1024  # bytes; text outputs stand in the answer itself
+_DEADLINE = 120.0  # seconds for a whole answer: one that drips never runs into a socket's timeout
+_FORBIDDEN_RUNS = 3  # so many different runs refused in a row: it may be the key, not the runs
+# Escapes of JSON: a pair of surrogates, half of one, or any other.
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
+_CAMEL = re.compile(r"(?<=[a-z0-9])([A-Z])")
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class _WireOutput(msgspec.Struct, frozen=True):
+    output_id: str
+    type: str
+    url: str
+
+
+class _WireRun(msgspec.Struct, frozen=True):
+    run_id: str
+    status: str
+    progress: float | None = None
+    created_at: float | None = None
+    started_at: float | None = None
+    completed_at: float | None = None
+    charged_cost: float | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    outputs: list[_WireOutput] | None = None
+    poll_url: str | None = None
+
+
+class Flora:
+    """The API as seen with one key.
+
+    `client` has the API's base URL; `key` is asked at each request, so a changed key is used at once.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, key: Callable[[], str], pace: Pace) -> None:
+        self._client = client
+        self._key = key
+        self._pace = pace
+        self._forbidden: set[str] = set()
+
+    async def run(self, reference: Reference) -> RemoteRun:
+        """Ask for one run.
+
+        Raises `PassingError` (network, 404, 408, 409, 429, 5xx, an answer that makes no sense),
+        `PermanentError` (400 and other refusals of this run) and `PausedError` (401, 402, and 403 for
+        every run).
+        """
+        run_id = quote(reference.run_id, safe="")
+        path = f"runs/{run_id}"
+        if reference.technique:
+            path = f"techniques/{quote(reference.technique, safe='')}/{path}"
+        status, headers, body = await self._get(path, reference)
+        if status == httpx.codes.OK:
+            run = decode_run(body, reference.run_id)
+            self._forbidden.clear()
+            return run
+        error = self._refusal(status, headers, body, reference)
+        if isinstance(error, PassingError) and error.code is ErrorCode.FORBIDDEN:
+            error = await self._forbidden_error(error, reference)
+        _log.warning(
+            "api_refused",
+            run=reference.run_id,
+            technique=reference.technique,
+            status=status,
+            request_id=headers.get("request-id"),
+            message=str(error),
+        )
+        raise error
+
+    async def _get(self, path: str, reference: Reference) -> tuple[int, httpx.Headers, bytes]:
+        host = self._client.base_url.host
+        async with self._pace.turn():
+            started = time.monotonic()
+            request = self._client.build_request(
+                "GET", path, headers={"Authorization": f"Bearer {self._key()}"}
+            )
+            try:
+                with anyio.fail_after(_DEADLINE):
+                    status, headers, body = await _exchange(self._client, request)
+            except httpx.RequestError as error:
+                self._pace.unreachable()
+                raise PassingError(
+                    f"FLORA's API at {host} cannot be reached ({type(error).__name__}: {error})"
+                ) from error
+            except TimeoutError as error:
+                self._pace.unreachable()
+                raise PassingError(
+                    f"FLORA's API at {host} did not end its answer in {_DEADLINE:.0f} s"
+                ) from error
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            self._pace.throttled(retry_after(headers, time.time()))
+        else:
+            self._pace.answered()
+        _log.debug(
+            "api_answered",
+            run=reference.run_id,
+            technique=reference.technique,
+            status=status,
+            request_id=headers.get("request-id"),
+            duration=round(time.monotonic() - started, 4),
+        )
+        return status, headers, body
+
+    def _refusal(
+        self, status: int, headers: httpx.Headers, body: bytes, reference: Reference
+    ) -> FloradlError:
+        """Return what a status other than 200 means, after FLORA's table of error codes."""
+        said = _envelope(body)
+        text = f"FLORA answered {status}{f' {said}' if said else ''} for {reference}" + _request_id(headers)
+        if status == httpx.codes.UNAUTHORIZED:
+            return PausedError(
+                f"{text}: the API key is refused; put a valid one in place", PauseReason.KEY_REFUSED
+            )
+        if status == httpx.codes.PAYMENT_REQUIRED:
+            return PausedError(f"{text}: the workspace is out of credits; top it up", PauseReason.CREDITS)
+        if status in {408, 409, 425, 429} or status >= 500:
+            return PassingError(text, retry_after=retry_after(headers, time.time()))
+        if said is None:
+            # Not FLORA's voice: a proxy, a portal or a wrong base URL. Nothing is decided on its word.
+            return PassingError(
+                f"{text}, and not in FLORA's form: is api.base_url right?", ErrorCode.BAD_ANSWER
+            )
+        if status == httpx.codes.FORBIDDEN:
+            return PassingError(text, ErrorCode.FORBIDDEN)
+        if status == httpx.codes.NOT_FOUND:
+            return PassingError(f"{text}: no such run in this key's workspace", ErrorCode.NOT_FOUND)
+        return PermanentError(text, ErrorCode.BAD_REQUEST)
+
+    async def _forbidden_error(self, error: PassingError, reference: Reference) -> FloradlError:
+        """Return what a 403 for a run means: after several in a row FLORA is asked whether it is the key.
+
+        A few runs of somebody else's must not stop all others, so only a list that is refused too does.
+        """
+        self._forbidden.add(reference.run_id)
+        if len(self._forbidden) < _FORBIDDEN_RUNS:
+            return error
+        status, _, _ = await self._get("technique-runs?limit=1", reference)
+        if status != httpx.codes.FORBIDDEN:
+            self._forbidden.clear()
+            return error
+        return PausedError(
+            f"{error}, as for every other run: the key may not read runs; give it that right, or use another",
+            PauseReason.KEY_REFUSED,
+        )
+
+
+def decode_run(body: bytes, run_id: str) -> RemoteRun:
+    """Read a run from the answer's body; `camelCase` of older guide pages is understood.
+
+    Raises `PassingError` (`bad_answer`) that says what is wrong: the next answer may be whole.
+    """
+    try:
+        raw = _parse(body)
+        if not isinstance(raw, dict):
+            raise msgspec.ValidationError("expected an object")
+        wire = msgspec.convert(_snake(raw), _WireRun, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PassingError(
+            f"FLORA's answer about {run_id} makes no sense ({error})", ErrorCode.BAD_ANSWER
+        ) from error
+    if wire.run_id != run_id:
+        raise PassingError(f"FLORA answered about another run than {run_id}", ErrorCode.BAD_ANSWER)
+    return RemoteRun(
+        run_id=wire.run_id,
+        status=wire.status,
+        progress=min(max(_finite(wire.progress) or 0.0, 0.0), 100.0),
+        created_at=wire_time(wire.created_at),
+        started_at=wire_time(wire.started_at),
+        completed_at=wire_time(wire.completed_at),
+        charged_cost=_finite(wire.charged_cost),
+        error_code=wire.error_code,
+        error_message=wire.error_message,
+        outputs=_outputs(wire.outputs),
+        poll_url=wire.poll_url,
+        raw=raw,
+    )
+
+
+def _parse(body: bytes) -> Any:
+    """Decode JSON; half a surrogate pair, which JavaScript makes of an emoji cut in two, becomes U+FFFD."""
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        mended = _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], body)
+        if mended == body:
+            raise
+        return msgspec.json.decode(mended)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _outputs(wire: list[_WireOutput] | None) -> tuple[RemoteOutput, ...]:
+    seen: dict[str, int] = {}
+    found = []
+    for output in dict.fromkeys(wire) if wire else ():  # the same one listed twice is one
+        seen[output.output_id] = seen.get(output.output_id, 0) + 1
+        found.append(RemoteOutput(output.output_id, output.type, output.url, seen[output.output_id]))
+    return tuple(found)
+
+
+def _snake(value: Any) -> Any:
+    """Return `value` with the keys of its objects in snake_case."""
+    if isinstance(value, dict):
+        return {_CAMEL.sub(r"_\1", key).lower(): _snake(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_snake(item) for item in value]
+    return value
+
+
+async def _exchange(client: httpx.AsyncClient, request: httpx.Request) -> tuple[int, httpx.Headers, bytes]:
+    response = await client.send(request, stream=True)
+    try:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > _MAX_ANSWER:
+                raise PassingError(
+                    f"FLORA's answer is over {_MAX_ANSWER >> 20} MiB and was not read", ErrorCode.BAD_ANSWER
+                )
+        return response.status_code, response.headers, bytes(body)
+    finally:
+        await response.aclose()
+
+
+def _envelope(body: bytes) -> str | None:
+    """Return `code (message)` of FLORA's error envelope; None where the body is something else."""
+    try:
+        parsed = _parse(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    match parsed:
+        case {"error": {"code": str(code), "message": str(message), **rest}}:
+            fields = rest.get("fields")
+            named = [
+                field["field"][:60]
+                for field in (fields if isinstance(fields, list) else [])
+                if isinstance(field, dict) and isinstance(field.get("field"), str)
+            ]
+            # It may repeat the key, or a URL, that it refuses.
+            return redact(f"{code[:60]} ({message[:300]}{f'; fields: {named[:10]}' if named else ''})")
+    return None
+
+
+def _request_id(headers: httpx.Headers) -> str:
+    value = headers.get("request-id")
+    return f" (request-id {value})" if value else ""

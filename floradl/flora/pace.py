@@ -1,0 +1,65 @@
+"""How fast we may ask: one gate for every request to the API.
+
+Rate limits are per workspace, shared with whatever else uses it, and not published. So a 429 speaks to
+all of us: everybody waits as long as it says, and only two go on at once (FLORA's own advice) until a
+quiet minute has passed. While the API cannot be reached, one request at a time tries the door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+
+from floradl.policy import backoff
+
+_AFTER_429 = 5.0  # seconds, where `retry-after` is absent
+_SLOW = 2
+_RECOVERY = 60.0
+_MAX_BACKOFF = 30.0
+
+
+class Pace:
+    """The gate. `limit` is how many requests may be under way; `monotonic` returns seconds."""
+
+    def __init__(self, monotonic: Callable[[], float], limit: int = 8) -> None:
+        self._monotonic = monotonic
+        self._limit = limit
+        self._slots = anyio.CapacityLimiter(limit)
+        self._not_before = 0.0
+        self._slow_until = 0.0
+        self._unreachable = 0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn and hold it."""
+        async with self._slots:
+            delay = self._not_before - self._monotonic()
+            while delay > 0:  # it may have grown meanwhile
+                await anyio.sleep(delay)
+                delay = self._not_before - self._monotonic()
+            yield
+
+    def throttled(self, retry_after: float | None) -> None:
+        """Take notice of a 429 that asks for `retry_after` seconds of silence."""
+        now = self._monotonic()
+        delay = _AFTER_429 if retry_after is None else retry_after
+        self._not_before = max(self._not_before, now + delay)
+        self._slow_until = now + delay + _RECOVERY
+        self._slots.total_tokens = min(_SLOW, self._limit)
+
+    def unreachable(self) -> None:
+        """Take notice of a request that got no answer at all."""
+        now = self._monotonic()
+        self._slots.total_tokens = 1
+        if self._unreachable and now < self._not_before:
+            return  # many that were under way together fail together: that is one failure
+        self._unreachable += 1
+        self._not_before = max(self._not_before, now + backoff(self._unreachable, _MAX_BACKOFF))
+
+    def answered(self) -> None:
+        """Take notice of an answer that was not a 429."""
+        self._unreachable = 0
+        slow = self._monotonic() < self._slow_until
+        self._slots.total_tokens = min(_SLOW, self._limit) if slow else self._limit

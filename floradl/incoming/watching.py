@@ -1,0 +1,176 @@
+"""When to look at the watch folder and the queue file: on events, and wherever events cannot be relied on.
+
+Events are hints. The system loses them when its queue overflows, sends none on network mounts, and watchfiles
+dies of a name that is not UTF-8 or of a spent inotify limit, and goes deaf when the folder is deleted and
+made again. So there is a wake-up at start, after every restart of the watcher, and every 30 s anyway.
+"""
+
+from __future__ import annotations
+
+import math
+import stat
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import TypeAlias
+
+import anyio
+import msgspec
+import watchfiles
+
+from floradl.disk.mounts import is_shared
+from floradl.incoming.listing import is_ignored
+
+Identity: TypeAlias = tuple[int, ...] | None
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """How often to do what, in seconds.
+
+    `step` is how often the watcher gathers events (each is a wake-up of a thread); `tick` how often it is
+    checked that the folder is still the one watched; `poll` how often to look where there are no events.
+    """
+
+    step: float = 0.045
+    tick: float = 0.5
+    rescan: float = 30.0
+    poll: float = 2.0
+    max_backoff: float = 60.0
+
+
+class Watch:
+    """Yields whenever a look is due: `async for _ in Watch(…).wakes(): …`. Several reasons make one wake-up.
+
+    `report` is given a message whenever the watcher had to be restarted, or the folder is gone or back.
+    """
+
+    def __init__(
+        self,
+        watch_dir: Path,
+        queue_file: Path | None = None,
+        *,
+        report: Callable[[str], None],
+        pace: Pace | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dir = watch_dir.absolute()
+        self._queue_file = queue_file.absolute() if queue_file else None
+        self._report = report
+        self._pace = pace or Pace()
+        self._monotonic = monotonic
+        self._folder_name = str(self._dir)  # events name files as the folder was named
+        self._queue_name = str(self._queue_file) if queue_file else None
+        self._gone = False
+        self._last_wake = -math.inf
+        self._queue_seen: Identity = None
+        self._failures = 0
+
+    async def wakes(self) -> AsyncGenerator[None, None]:
+        """Yield at once, and then whenever a look is due, without end. Close it with `aclosing`.
+
+        A cancellation takes effect within `Pace.tick`.
+        """
+        while True:
+            gone = _identity(self._dir) is None
+            if gone is not self._gone:
+                self._gone = gone
+                self._report(
+                    f"the watch folder {self._dir} {'is gone: waiting for it' if gone else 'is back'}"
+                )
+            if not gone or self._due():
+                self._woken()
+                yield
+            if gone:
+                await anyio.sleep(self._pace.tick)
+            elif is_shared(self._dir):
+                await anyio.sleep(self._pace.poll)
+            else:
+                async with aclosing(self._watched()) as wakes:
+                    async for _ in wakes:
+                        yield
+
+    async def _watched(self) -> AsyncGenerator[None, None]:
+        """Yield while one watcher lives; return when a new one has to be made."""
+        folder, started = _identity(self._dir), self._monotonic()
+        first = True
+        trouble: BaseException | str = "it stopped by itself"
+        try:
+            async with aclosing(self._events()) as events:
+                async for changes in events:
+                    # The folder was looked at before the watcher stood: what came between is seen now.
+                    if first or self._due() or any(self._matters(*change) for change in changes):
+                        first = False
+                        self._woken()
+                        yield
+                    if (now := _identity(self._dir)) != folder:
+                        if now is not None:
+                            self._report(f"the watch folder {self._dir} was replaced: watching the new one")
+                        return
+        except (OSError, ValueError, RuntimeError, ExceptionGroup) as error:
+            trouble = _innermost(error)
+        lived = self._monotonic() - started
+        self._failures = 1 if lived > self._pace.max_backoff else self._failures + 1
+        # The first time it is made anew at once: what ended it was mostly a single odd name.
+        delay = min(self._pace.max_backoff, 2.0 ** (self._failures - 2)) if self._failures > 1 else 0.0
+        self._report(
+            f"watching {self._dir} ended ({trouble}): trying again in {delay:.0f} s, looking meanwhile"
+        )
+        until = self._monotonic() + delay
+        while (left := until - self._monotonic()) > 0:
+            await anyio.sleep(min(left, self._pace.poll))
+            self._woken()
+            yield
+
+    def _events(self) -> AsyncGenerator[set[tuple[watchfiles.Change, str]], None]:
+        """Yield what happened, and an empty set at each tick."""
+        folders = [self._dir]
+        beside = self._queue_file.parent if self._queue_file else self._dir
+        if beside != self._dir and beside.is_dir() and not is_shared(beside):
+            folders.append(beside)
+        step = round(self._pace.step * 1000)
+        return watchfiles.awatch(
+            *folders,
+            watch_filter=None,
+            step=step,
+            debounce=step,  # a steady stream of files does not hold the wake-up back
+            rust_timeout=round(self._pace.tick * 1000),
+            yield_on_timeout=True,
+            force_polling=False,
+            recursive=False,
+            ignore_permission_denied=False,
+        )
+
+    def _matters(self, change: watchfiles.Change, path: str) -> bool:
+        if path == self._queue_name:
+            return True
+        folder, _, name = path.rpartition("/")
+        # Deletions in the watch folder are mostly our own moves.
+        return (
+            folder == self._folder_name and change is not watchfiles.Change.deleted and not is_ignored(name)
+        )
+
+    def _due(self) -> bool:
+        """Whether a look is due without an event: the time has come, or the queue file is another one."""
+        queue = _identity(self._queue_file) if self._queue_file else None
+        return queue != self._queue_seen or self._monotonic() - self._last_wake >= self._pace.rescan
+
+    def _woken(self) -> None:
+        self._last_wake = self._monotonic()
+        self._queue_seen = _identity(self._queue_file) if self._queue_file else None
+
+
+def _identity(path: Path) -> Identity:
+    """Say what stands at `path`: for a folder which one it is, for a file its content's stamp too."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    which = (status.st_dev, status.st_ino)
+    return which if stat.S_ISDIR(status.st_mode) else (*which, status.st_mtime_ns, status.st_size)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,1 @@
+"""The folder that holds the files under their names, and the sidecars that vouch for them."""

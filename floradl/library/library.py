@@ -1,0 +1,225 @@
+"""The library: a folder that holds the files under their final names, and the sidecars that vouch for them.
+
+It is the truth: what a sidecar names is on disk. Each use opens the folder anew and looks for the marker
+in it first, so nothing is ever written below a mount point whose disk is gone.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from floradl.disk.files import (
+    FolderFd,
+    exists,
+    open_folder,
+    open_root,
+    read_regular,
+    rename_noreplace,
+    sync_folder,
+    write_atomic,
+)
+from floradl.disk.names import PART_RESERVE, SafeName, safe_name, stored_path
+from floradl.disk.trouble import translated, unopened
+from floradl.errors import FloradlError, PassingError, PausedError, PauseReason, PermanentError
+from floradl.library import sidecar as sidecars
+from floradl.library.index import FolderIndex
+from floradl.library.sidecar import Sidecar
+from floradl.library.slots import Place, Slot
+from floradl.library.template import SIDECARS, UNKNOWN, NameFields, Template
+from floradl.models import Kind, QueuedRun, Reference, RemoteOutput
+
+__all__ = ["MARKER", "Library", "Slot"]
+
+MARKER = SafeName(".floradl-library")
+_MAX_SIDECAR = 64 * 1024 * 1024
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+class Library:
+    """The library at `root`. Safe to use from several threads, and beside another process."""
+
+    def __init__(
+        self, root: Path, template: Template, folders: Mapping[Kind, str], max_name_bytes: int
+    ) -> None:
+        self.root = root
+        self.template = template
+        self._folders = folders
+        self.max_name_bytes = max_name_bytes
+        self.index = FolderIndex()
+
+    def create(self) -> None:
+        """Make the folder and its marker where they are missing: only for a library that is new.
+
+        Raises `PausedError` where that cannot be.
+        """
+        try:
+            _make_folders(self.root)
+        except OSError as error:
+            raise unopened(error, self.root) from error
+        try:
+            with self.translating(), open_root(self.root) as root:
+                if not exists(root, MARKER):
+                    write_atomic(root, MARKER, b"This folder is a library of floradl. Keep this file.\n")
+        except PausedError:
+            raise
+        except FloradlError as error:
+            raise PausedError(str(error), PauseReason.LIBRARY_MISSING) from error
+
+    @contextmanager
+    def open(self) -> Iterator[FolderFd]:
+        """Open the library's folder. Raises `PausedError` where it, or its marker, is missing."""
+        with ExitStack() as stack:
+            try:
+                root = stack.enter_context(open_root(self.root))
+                marked = exists(root, MARKER)
+            except OSError as error:
+                raise unopened(error, self.root) from error
+            if not marked:
+                raise PausedError(
+                    f"{self.root} does not carry {MARKER}: its disk is not mounted, or it was emptied. "
+                    f"Mount it; if it is meant to start anew: touch '{self.root / MARKER}'",
+                    PauseReason.LIBRARY_MISSING,
+                )
+            with self.translating():
+                yield root
+
+    def slot(self, run: QueuedRun, output: RemoteOutput, index: int, completed_at: float | None) -> Slot:
+        """Plan where an output goes. `index` counts from 1; `completed_at` is unix seconds."""
+        fields = NameFields(
+            folder=self._folders[output.kind],
+            kind=output.kind,
+            type=output.type,
+            technique=run.technique,
+            run_id=run.run_id,
+            output_id=output.output_id,
+            index=index,
+            label=run.label,
+            date=_local_day(completed_at),
+        )
+        identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
+        place = Place(self.open, self.translating, self.index, partial(self._render, fields))
+        return Slot(place, output.kind, identity.hexdigest()[:8], output.nth)
+
+    def _render(self, fields: NameFields, ext: str, distinct: int) -> tuple[SafeName, ...]:
+        return self.template.render(fields, ext, self.max_name_bytes, distinct)
+
+    def holds(self, path: str, size: int) -> bool:
+        """Whether a regular file of `size` bytes stands under `path`, which a sidecar or journal named."""
+        try:
+            *folders, name = stored_path(path)
+        except ValueError:
+            return False
+        with self.open() as root:
+            try:
+                with open_folder(root, tuple(folders), create=False) as folder:
+                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except OSError as error:
+                if error.errno in _NOT_THERE:
+                    return False
+                raise
+            return stat.S_ISREG(found.st_mode) and found.st_size == size
+
+    def find_sidecar(self, reference: Reference) -> Sidecar | None:
+        """Return the sidecar of a run, under whichever technique it was first named by.
+
+        A file that is no readable sidecar counts as none, and is replaced when the run is done.
+        """
+        with self.open() as root:
+            own = self._technique_folder(reference.technique)
+            found = self._read_sidecar(root, own, reference.run_id)
+            if found is not None:
+                return found
+            try:
+                with open_folder(root, (SafeName(SIDECARS),), create=False) as folder:
+                    others = [SafeName(name) for name in os.listdir(folder) if name != own]
+            except FileNotFoundError:
+                return None
+            readings = (self._read_sidecar(root, name, reference.run_id) for name in others)
+            return next((reading for reading in readings if reading is not None), None)
+
+    def write_sidecar(self, sidecar: Sidecar, mtime: float | None) -> str:
+        """Write a run's sidecar, the last thing of a run; returns its path. Safe to repeat.
+
+        Raises `PassingError` and `PausedError`: whatever stands in the way, all else of the run is on disk.
+        """
+        folders = (SafeName(SIDECARS), self._technique_folder(sidecar.technique))
+        try:
+            with self.open() as root, self.index.open_below(root, folders) as (folder, there):
+                name = self._sidecar_name(folder, sidecar.run_id)
+                write_atomic(folder, name, sidecars.render(sidecar), mtime=mtime)
+                return "/".join((*there, name))
+        except PermanentError as error:
+            raise PassingError(str(error), error.code) from error
+
+    def _sidecar_name(self, folder: FolderFd, run_id: str) -> SafeName:
+        """Return under which name to write; what has it and is no sidecar is kept under another."""
+        plain, twin = self._sidecar_names(run_id)
+        with self.index.of(folder) as names:
+            claimed = names.claim(plain, run_id)
+        data = read_regular(folder, plain, _MAX_SIDECAR)
+        found = _parse(data)
+        if found is not None and found.run_id == run_id:
+            return plain
+        if found is not None or not claimed:
+            return twin
+        if data:
+            rename_noreplace(folder, plain, SafeName(f"{plain}.unreadable"))
+        return plain
+
+    def _technique_folder(self, technique: str | None) -> SafeName:
+        return safe_name(technique, self.max_name_bytes) if technique else SafeName(UNKNOWN)
+
+    def _sidecar_names(self, run_id: str) -> tuple[SafeName, SafeName]:
+        """Return the plain name, and that for a run whose id differs from another's in case only."""
+        stem = safe_name(run_id, self.max_name_bytes - PART_RESERVE)
+        mark = hashlib.sha256(run_id.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        return SafeName(f"{stem}.json"), SafeName(f"{stem}~{mark}.json")
+
+    def _read_sidecar(self, root: FolderFd, technique: SafeName, run_id: str) -> Sidecar | None:
+        try:
+            with open_folder(root, (SafeName(SIDECARS), technique), create=False) as folder:
+                for name in self._sidecar_names(run_id):
+                    found = _parse(read_regular(folder, name, _MAX_SIDECAR))
+                    if found is not None and found.run_id == run_id:
+                        return found
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
+        return None
+
+    def translating(self) -> AbstractContextManager[None]:
+        """Say of the disk's errors what they mean for the work; `OSError` becomes one of our errors."""
+        return translated(self.root)
+
+
+def _make_folders(path: Path) -> None:
+    """Make a folder and those above it, and put their names on disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        with open_root(folder.parent) as above:
+            sync_folder(above)
+
+
+def _parse(data: bytes | None) -> Sidecar | None:
+    if data is None:
+        return None
+    try:
+        return sidecars.read(data)
+    except ValueError:
+        return None
+
+
+def _local_day(seconds: float | None) -> dt.date | None:
+    try:
+        return dt.datetime.fromtimestamp(seconds).astimezone().date() if seconds else None
+    except (ValueError, OverflowError, OSError):  # a year that no calendar knows
+        return None

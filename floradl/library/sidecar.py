@@ -1,0 +1,187 @@
+"""The sidecar: what became of a run, in a file beside its outputs, for people and for other programs.
+
+A run whose sidecar stands is done. The JSON Schema of the file ships with the package.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field, structs
+
+from floradl import __version__
+from floradl.disk.names import stored_path
+from floradl.errors import ErrorCode
+from floradl.models import Failure, Integrity, Kind, Result, SavedOutput
+from floradl.urls import strip_queries, strip_query
+
+SCHEMA_VERSION = 1
+"""Grows when a reader of the old would be misled; additions do not count."""
+
+SCHEMA_ID = "urn:floradl:schema:sidecar:1"
+
+_DEEPEST = 64
+_URL_KEYS = ("url", "urls", "uri", "href")
+# With a scheme, relative to one, or relative to a host: but not words (an output of a type yet to come).
+_URL_LIKE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]{0,30}:)?[/\\]{2}|\s*\S*/\S*\s*\Z", re.IGNORECASE)
+
+
+class Times(Struct, frozen=True, kw_only=True):
+    """When what happened, RFC 3339 UTC; `None` where it is not known.
+
+    Created, started and completed at FLORA; queued, seen finished (`detected_at`) and all saved
+    (`finished_at`) here.
+    """
+
+    queued_at: str | None = None
+    created_at: str | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+    detected_at: str | None = None
+    finished_at: str | None = None
+
+
+class Sidecar(Struct, frozen=True, kw_only=True):
+    """One run as its sidecar tells it. `run` is `public_run` of the API's last answer, if there was one."""
+
+    schema: str = field(default=SCHEMA_ID, name="$schema")
+    schema_version: int = SCHEMA_VERSION
+    floradl_version: str = __version__
+    reference: str
+    technique: str | None = None
+    technique_id: str | None = None
+    technique_name: str | None = None
+    workspace_id: str | None = None
+    project_id: str | None = None
+    run_id: str
+    label: str | None = None
+    result: Result
+    run: dict[str, Any] | None = None
+    outputs: tuple[SavedOutput, ...] = ()
+    error: Failure | None = None
+    times: Times = Times()
+
+
+def render(sidecar: Sidecar) -> bytes:
+    """Return the file's bytes: UTF-8, indented by 2, keys in the order of the documentation.
+
+    An output's `url` loses its query here, should it still have one.
+    """
+    outputs = tuple(
+        structs.replace(output, url=strip_query(output.url)) if output.url else output
+        for output in sidecar.outputs
+    )
+    sidecar = structs.replace(sidecar, outputs=outputs)
+    try:
+        packed = msgspec.json.encode(sidecar)
+    except UnicodeEncodeError:  # half a surrogate pair, from a label or an answer
+        packed = msgspec.json.encode(_encodable(msgspec.to_builtins(sidecar)))
+    return msgspec.json.format(packed, indent=2) + b"\n"
+
+
+def read(data: bytes) -> Sidecar:
+    """Read a sidecar, of a later floradl too if it only added to the format.
+
+    Keys that are not known are ignored; an error code, kind or integrity that is not known becomes the
+    most general one. Raises `ValueError` for anything else that is no sidecar, also where an output's
+    path would lead out of the library.
+    """
+    try:
+        sidecar = _decode(data)
+        for output in sidecar.outputs:
+            if output.path is not None:
+                stored_path(output.path)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"this is no sidecar that this version of floradl can read: {error}") from error
+    return sidecar
+
+
+def _decode(data: bytes) -> Sidecar:
+    try:
+        return msgspec.json.decode(data, type=Sidecar)
+    except msgspec.ValidationError:
+        raw = msgspec.json.decode(data)
+        if not isinstance(raw, dict) or not isinstance(raw.get("outputs", []), list):
+            raise
+        outputs = [_known(output) for output in raw.get("outputs", [])]
+        error = _known_error(raw.get("error"), ErrorCode.RUN_FAILED)
+        return msgspec.convert({**raw, "outputs": outputs, "error": error}, Sidecar)
+
+
+def _known(output: Any) -> Any:
+    """Return an output whose closed lists hold nothing that this version does not know."""
+    if not isinstance(output, dict):
+        return output
+    return {
+        **output,
+        "kind": _one_of(Kind, output.get("kind"), Kind.OTHER),
+        "integrity": _one_of(Integrity, output.get("integrity"), Integrity.UNVERIFIED),
+        "error": _known_error(output.get("error"), ErrorCode.HTTP_ERROR),
+    }
+
+
+def _known_error(error: Any, general: ErrorCode) -> Any:
+    if not isinstance(error, dict):
+        return error
+    return {**error, "code": _one_of(ErrorCode, error.get("code"), general)}
+
+
+def _one_of(names: type[StrEnum], value: Any, general: StrEnum) -> Any:
+    return general if isinstance(value, str) and value not in set(names) else value
+
+
+def public_run(raw: Mapping[str, Any], text_urls: Collection[str] = ()) -> dict[str, Any]:
+    """Return the API's answer as it came, but for what is secret: no URL in it keeps user, query or fragment.
+
+    The words of a `text` output stay untouched, URLs in them too: they are content. `text_urls` are the
+    ids of those text outputs whose words are a URL that was to be fetched: these lose their query.
+    """
+    ids = frozenset(text_urls)
+    return {strip_queries(key): _public(key, value, ids, 0) for key, value in raw.items()}
+
+
+def _public(key: str, value: Any, text_urls: frozenset[str], depth: int) -> Any:
+    if isinstance(value, str):
+        whole = key.lower().endswith(_URL_KEYS) and _URL_LIKE.match(value)
+        return strip_query(value) if whole else strip_queries(value)
+    if depth >= _DEEPEST:
+        return None
+    if isinstance(value, list):
+        return [_public(key, item, text_urls, depth + 1) for item in value]
+    if not isinstance(value, dict):
+        return value
+    words = key == "outputs" and _holds_words(value, text_urls)
+    return {
+        strip_queries(name): inner
+        if words and name in {"url", "text"} and isinstance(inner, str)
+        else _public(name, inner, text_urls, depth + 1)
+        for name, inner in value.items()
+    }
+
+
+def _holds_words(output: dict[str, Any], text_urls: frozenset[str]) -> bool:
+    output_id = output.get("output_id", output.get("outputId"))
+    return output.get("type") == "text" and not (isinstance(output_id, str) and output_id in text_urls)
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(inner) for key, inner in value.items()}
+    return [_encodable(inner) for inner in value] if isinstance(value, list) else value
+
+
+def schema_path() -> Path:
+    """Return where the sidecar's JSON Schema lies."""
+    return Path(__file__).parent / "schemas" / f"sidecar-{SCHEMA_VERSION}.json"
+
+
+def load_schema() -> dict[str, Any]:
+    """Return the sidecar's JSON Schema (draft 2020-12)."""
+    return msgspec.json.decode(schema_path().read_bytes(), type=dict[str, Any])

@@ -1,0 +1,144 @@
+"""Where one output goes: its part file while it arrives, its final name afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import msgspec
+
+from floradl.disk.files import FolderFd, PartFile, open_regular, sync_folder
+from floradl.disk.names import SafeName, part_name
+from floradl.errors import ErrorCode, PassingError
+from floradl.library.index import FolderIndex
+from floradl.models import Kind
+
+_NO_VALIDATOR = "00000000"
+
+
+class Place(msgspec.Struct, frozen=True):
+    """What a slot knows of its library.
+
+    `opened` opens the library's folder, and raises where it is not there. `translated` makes our errors of
+    the disk's. `render` gives the components of the path for an extension and a number from 1 on, which
+    tells candidates apart.
+    """
+
+    opened: Callable[[], AbstractContextManager[FolderFd]]
+    translated: Callable[[], AbstractContextManager[None]]
+    index: FolderIndex
+    render: Callable[[str, int], tuple[SafeName, ...]]
+
+
+class Slot:
+    """One output's place. `tag` (8 hex digits) tells it from others; `nth` counts those of the same id."""
+
+    def __init__(self, place: Place, kind: Kind, tag: str, nth: int) -> None:
+        self.kind = kind
+        self._place = place
+        self._tag = tag
+        # Outputs of one run that share an id never meet under one name, whatever is saved first.
+        self._first = nth
+
+    def leftover(self) -> tuple[str, int] | None:
+        """Return validator and size of what an earlier attempt left; the validator is empty for none."""
+        found: list[tuple[str, int]] = []
+        with self._folder() as (folder, _, stem), self._place.index.of(folder) as names:
+            for name in names.parts(self._tag):
+                validator = name.removesuffix(".part")[-8:]
+                size = _regular_size(folder, name)
+                # Under another stem (the template was changed) it is not what `open` will continue.
+                if size is not None and name == self._part_name(stem, validator):
+                    found.append(("" if validator == _NO_VALIDATOR else validator, size))
+        return max(found, key=lambda each: (bool(each[0]), each[1]), default=None)
+
+    def open(self, validator: str) -> PartFile:
+        """Open the part file for `validator`, and remove those that are for others.
+
+        Raises `PassingError` (another process writes it, or one of those), `PausedError`, `PermanentError`.
+        """
+        with self._folder() as (folder, _, stem):
+            name = self._part_name(stem, validator or _NO_VALIDATOR)
+            with self._place.index.of(folder) as names:
+                for old in names.parts(self._tag):
+                    if old != name:
+                        with PartFile(folder, old) as part:
+                            part.discard()
+                names.drop_parts(self._tag)
+                names.add_part(self._tag, name)
+            return PartFile(folder, name)
+
+    def publish(self, part: PartFile, ext: str, sha256: str, mtime: float | None) -> str:
+        """Put `part` on disk under its final name and return that path, relative and with `/`.
+
+        A file that already has this name and these bytes is adopted; any other is left alone, and the
+        next free name is taken. Raises `PausedError`, `PassingError`, `PermanentError`.
+        """
+        with self._folder() as (folder, folders, _):
+            if not part.lies_in(folder):
+                raise PassingError(
+                    f"the folder {'/'.join(folders)} was moved while a file arrived in it", ErrorCode.STORAGE
+                )
+            part.sync(mtime)
+            name = self._take_name(folder, part, ext, sha256)
+            with self._place.index.of(folder) as names:
+                names.drop_parts(self._tag)
+            return "/".join((*folders, name))
+
+    def write(self, data: bytes, ext: str, mtime: float | None) -> tuple[str, str]:
+        """Write a small file whole; returns its path and SHA-256. Raises as `publish` does."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        with self._place.translated(), self.open("") as part:
+            part.truncate(0)
+            part.write(data)
+            return self.publish(part, ext, sha256, mtime), sha256
+
+    def _take_name(self, folder: FolderFd, part: PartFile, ext: str, sha256: str) -> SafeName:
+        for distinct in itertools.count(self._first):
+            *_, name = self._place.render(ext, distinct)
+            with self._place.index.of(folder) as names:
+                claimed = names.claim(name, self._tag)
+            if claimed and part.publish(name):
+                return name
+            if claimed and _same_bytes(folder, name, part.size, sha256):
+                part.discard()
+                sync_folder(folder)
+                return name
+        raise AssertionError("counting ended")
+
+    @contextmanager
+    def _folder(self) -> Iterator[tuple[FolderFd, tuple[SafeName, ...], SafeName]]:
+        *folders, stem = self._place.render("", 1)
+        with (
+            self._place.opened() as root,
+            self._place.index.open_below(root, tuple(folders)) as (folder, there),
+        ):
+            yield folder, there, stem
+
+    def _part_name(self, stem: SafeName, validator: str) -> SafeName:
+        return part_name(stem, f"{self._tag}-{validator}")
+
+
+def _regular_size(folder: FolderFd, name: SafeName) -> int | None:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else None
+
+
+def _same_bytes(folder: FolderFd, name: SafeName, size: int, sha256: str) -> bool:
+    try:
+        file = open_regular(folder, name)
+    except OSError:  # somebody else's, and not to be read
+        return False
+    if file is None:
+        return False
+    with file:
+        return os.fstat(file.fileno()).st_size == size and (
+            hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        )

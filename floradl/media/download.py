@@ -1,0 +1,343 @@
+"""One URL becomes one verified part file. Blocking: it runs in a worker thread, one a transfer.
+
+A leftover is continued only where its name says that it holds bytes of the very representation offered
+now (strong ETag and size). `Range` is sent without `If-Range`: the validator of the 206 is compared here,
+which is the same proof (RFC 9110, 13.1.5 and 15.3.7) and needs no memory of the ETag across a restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, Self
+
+import httpx
+import msgspec
+
+from floradl.disk.files import PartFile
+from floradl.errors import (
+    ErrorCode,
+    ExpiredUrlError,
+    FloradlError,
+    PassingError,
+    PausedError,
+    PauseReason,
+    PermanentError,
+)
+from floradl.media import containers, sniff
+from floradl.media.checksums import Digests, promised
+from floradl.media.inflate import inflate
+from floradl.media.signatures import HEAD
+from floradl.models import Integrity, Kind
+from floradl.net.headers import content_length, content_range, retry_after, strong_etag
+from floradl.net.transport import Guard, redirect_target
+
+_MAX_REDIRECTS = 5
+_CHECK_DISK_EVERY = 32 * 1024 * 1024
+_MIN_RATE = 1024  # bytes a second
+_PASSING_STATUS = {408, 409, 425, 429}
+
+Report = Callable[[int, int | None], None]
+
+
+class StoppedError(Exception):
+    """The transfer was told to stop; its part file stays, to be continued."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a transfer may take: seconds and bytes."""
+
+    stall_timeout: float
+    max_file_size: int | None
+    min_free_space: int
+
+
+class Slot(Protocol):
+    """Where the part file of one output lies. `validator` stands in its name; empty means none."""
+
+    kind: Kind
+
+    def leftover(self) -> tuple[str, int] | None:
+        """Return validator and size of what an earlier attempt left."""
+        ...
+
+    def open(self, validator: str) -> PartFile:
+        """Open the part file for `validator`; leftovers of others go."""
+        ...
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A whole, checked part file, open and locked: to be published inside `with`, which closes it."""
+
+    part: PartFile
+    ext: str
+    sha256: str
+    content_type: str | None
+    etag: str | None
+    integrity: Integrity
+    checked: tuple[str, ...]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.part.__exit__()
+
+
+class _Offer(msgspec.Struct, frozen=True):
+    """What a 200 or 206 offers. `first` is where its bytes begin, `total` how many there are in all."""
+
+    first: int
+    total: int | None
+    validator: str
+    expected: dict[str, bytes]
+    coding: str | None
+
+
+class Downloader:
+    """Fetches outputs with a client that has no credentials, over connections that `guard` allows."""
+
+    def __init__(
+        self, client: httpx.Client, guard: Guard, limits: Limits, stop: threading.Event | None = None
+    ) -> None:
+        self._client = client
+        self._guard = guard
+        self._limits = limits
+        self._stop = stop or threading.Event()
+
+    def fetch(self, url: str, slot: Slot, report: Report) -> Received:
+        """Fetch `url` into the slot's part file, continuing what is there; `report` hears bytes and total.
+
+        Raises `PassingError` (`ExpiredUrlError` where FLORA should be asked for a fresh URL),
+        `PermanentError`, `PausedError` (disk), `StoppedError`, and `OSError` of the library.
+        """
+        validator, size = slot.leftover() or ("", 0)
+        # One byte less than there is: such a range can be satisfied even when the file is complete.
+        start = max(size - 1, 0) if validator else 0
+        with self._ask(url, start) as response:
+            offer = _offer(response)
+            if offer.first == 0 or (offer.first == start and offer.validator == validator):
+                return self._receive(response, offer, slot, report)
+        with self._ask(url, 0) as response:
+            offer = _offer(response)
+            if offer.first != 0:
+                raise PassingError("the media host answers with a part that was not asked for")
+            return self._receive(response, offer, slot, report)
+
+    @contextmanager
+    def _ask(self, url: str, start: int) -> Iterator[httpx.Response]:
+        headers = {"Accept-Encoding": "identity", "Accept": "*/*"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        with _wire_trouble():
+            response = self._follow(url, headers)
+            try:
+                if start and response.status_code == 416:
+                    response.close()
+                    del headers["Range"]
+                    response = self._follow(url, headers)
+                if response.status_code not in {200, 206}:
+                    raise _refusal(response)
+                yield response
+            finally:
+                response.close()
+
+    def _follow(self, url: str, headers: dict[str, str]) -> httpx.Response:
+        """Send the request, following redirects by hand: each hop is checked like the first."""
+        try:
+            target: httpx.URL = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise PermanentError("the output's URL is not a URL", ErrorCode.BAD_URL) from error
+        for _ in range(_MAX_REDIRECTS + 1):
+            self._guard.check(target)
+            request = self._client.build_request("GET", target, headers=headers)
+            response = self._client.send(request, stream=True)
+            try:
+                further = redirect_target(response)
+            except BaseException:
+                response.close()
+                raise
+            if further is None:
+                return response
+            response.close()
+            target = further
+        raise PermanentError(
+            f"the media host {target.host} redirects more than {_MAX_REDIRECTS} times", ErrorCode.HTTP_ERROR
+        )
+
+    def _receive(self, response: httpx.Response, offer: _Offer, slot: Slot, report: Report) -> Received:
+        self._check_size(offer.total)
+        part = slot.open(offer.validator)
+        try:
+            part.truncate(offer.first)
+            digests = Digests(offer.expected)
+            _rehash(part, digests)
+            self._copy(_body(response, offer.coding), part, offer, digests, report)
+            return self._check(response, offer, part, digests, slot.kind)
+        except (PassingError, PermanentError) as error:
+            if error.code in {ErrorCode.DAMAGED, ErrorCode.NOT_MEDIA, ErrorCode.TOO_LARGE}:
+                part.discard()
+            part.__exit__()
+            raise
+        except BaseException:
+            part.__exit__()
+            raise
+
+    def _copy(
+        self,
+        chunks: Iterable[bytes],
+        part: PartFile,
+        offer: _Offer,
+        digests: Digests,
+        report: Report,
+    ) -> None:
+        rate = _Rate(self._limits.stall_timeout, part.size)
+        disk_checked = -_CHECK_DISK_EVERY
+        for chunk in chunks:
+            if self._stop.is_set():
+                raise StoppedError
+            if part.size - disk_checked >= _CHECK_DISK_EVERY:
+                self._check_disk(part, offer.total)
+                disk_checked = part.size
+            part.write(chunk)
+            digests.update(chunk)
+            self._check_size(part.size)
+            rate.check(part.size)
+            report(part.size, offer.total)
+
+    def _check_size(self, size: int | None) -> None:
+        cap = self._limits.max_file_size
+        if cap is not None and size is not None and size > cap:
+            raise PermanentError(
+                f"it is over {cap} bytes, the limit that download.max_file_size sets", ErrorCode.TOO_LARGE
+            )
+
+    def _check_disk(self, part: PartFile, total: int | None) -> None:
+        stat = os.fstatvfs(part.fd)
+        missing = max((total or 0) - part.size, 0)
+        free = stat.f_bavail * stat.f_frsize
+        if free - missing < self._limits.min_free_space:
+            raise PausedError(
+                f"the library's disk has {free >> 20} MiB free and download.min_free_space keeps "
+                f"{self._limits.min_free_space >> 20} MiB: make room, or lower the setting",
+                PauseReason.DISK_FULL,
+            )
+
+    def _check(
+        self, response: httpx.Response, offer: _Offer, part: PartFile, digests: Digests, kind: Kind
+    ) -> Received:
+        """Decide whether what arrived is whole, and say by what."""
+        head = part.read(HEAD, 0)
+        content_type = response.headers.get("content-type")
+        sniff.refuse_not_media(head, content_type, kind)
+        if offer.total is not None and part.size != offer.total:
+            raise PassingError(f"{part.size} of {offer.total} bytes arrived", ErrorCode.DAMAGED)
+        if not digests.agree():
+            raise PassingError(
+                f"the bytes do not match the server's {digests.algorithm} checksum", ErrorCode.DAMAGED
+            )
+        ext = sniff.extension(head, content_type, response.url.path, kind)
+        checked = ["length"] if offer.total is not None else []
+        integrity = Integrity.LENGTH_ONLY if checked else Integrity.UNVERIFIED
+        if digests.algorithm is not None:
+            checked.append(digests.algorithm)
+            integrity = Integrity.VERIFIED
+        if integrity is Integrity.UNVERIFIED:
+            # Nothing says how long it should be: a proxy that lost its server ends the body in good form.
+            whole = containers.is_whole(part.fd, part.size, ext)
+            if whole is False:
+                raise PassingError(
+                    f"the server gives no length, and the {ext} file is cut short", ErrorCode.DAMAGED
+                )
+            if whole:
+                checked.append("container")
+        return Received(
+            part=part,
+            ext=ext,
+            sha256=digests.sha256,
+            content_type=content_type,
+            etag=response.headers.get("etag"),
+            integrity=integrity,
+            checked=tuple(checked),
+        )
+
+
+class _Rate:
+    """Notices a transfer that crawls: a drip never runs into a socket's timeout."""
+
+    def __init__(self, window: float, size: int) -> None:
+        self._window = window
+        self._since = time.monotonic()
+        self._size = size
+
+    def check(self, size: int) -> None:
+        now = time.monotonic()
+        if now - self._since < self._window:
+            return
+        if size - self._size < self._window * _MIN_RATE:
+            raise PassingError(
+                f"the transfer crawled: {size - self._size} bytes in {now - self._since:.0f} s"
+            )
+        self._since, self._size = now, size
+
+
+def _offer(response: httpx.Response) -> _Offer:
+    """Read what the answer offers; a 206 whose range makes no sense begins at -1, which fits nothing."""
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in {"", "identity"}:
+        return _Offer(0 if response.status_code == 200 else -1, None, "", {}, coding)
+    total = content_length(response.headers)
+    first = 0
+    if response.status_code == 206:
+        span = content_range(response.headers)
+        first, total = (span.first, span.total) if span and span.total else (-1, None)
+        if span and span.total and span.last != span.total - 1:
+            first = -1  # less than was asked for: legal, but not worth a loop of small answers
+    etag = strong_etag(response.headers)
+    validator = ""
+    if etag is not None and total is not None:
+        validator = hashlib.sha256(f"{etag} {total}".encode()).hexdigest()[:8]
+    return _Offer(first, total, validator, promised(response.headers), None)
+
+
+def _body(response: httpx.Response, coding: str | None) -> Iterable[bytes]:
+    chunks = response.iter_raw()
+    return inflate(chunks, coding) if coding else chunks
+
+
+def _rehash(part: PartFile, digests: Digests) -> None:
+    offset = 0
+    while offset < part.size:
+        chunk = part.read(1 << 20, offset)
+        if not chunk:
+            raise PassingError("the part file is shorter than it was", ErrorCode.DAMAGED)
+        digests.update(chunk)
+        offset += len(chunk)
+
+
+def _refusal(response: httpx.Response) -> FloradlError:
+    """Return what a media host's status other than 200 and 206 means."""
+    status = response.status_code
+    text = f"the media host {response.url.host} answered {status}"
+    if status in _PASSING_STATUS or status >= 500:
+        return PassingError(text, retry_after=retry_after(response.headers, time.time()))
+    if status in {404, 410}:
+        return PassingError(text, ErrorCode.NOT_FOUND)
+    if status in {400, 401, 403}:
+        return ExpiredUrlError(f"{text}: the URL is not valid (any more)")
+    return PermanentError(text, ErrorCode.HTTP_ERROR)
+
+
+@contextmanager
+def _wire_trouble() -> Iterator[None]:
+    """Translate httpx's errors; their texts can hold whole URLs, so only their kind is told."""
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise PassingError(f"the media host does not answer in time ({type(error).__name__})") from error
+    except httpx.RequestError as error:
+        raise PassingError(f"the transfer broke ({type(error).__name__})") from error

@@ -1,0 +1,1 @@
+"""Where we may connect, and the HTTP clients that keep to it."""

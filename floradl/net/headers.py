@@ -1,0 +1,65 @@
+"""The HTTP fields that decide something, read strictly: what cannot be understood counts as absent."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+import msgspec
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
+_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+_DIGITS = re.compile(r"[0-9]{1,18}")
+
+
+class ContentRange(msgspec.Struct, frozen=True):
+    """Which bytes a 206 carries: `first` to `last`, both included, of `total` (None: not told)."""
+
+    first: int
+    last: int
+    total: int | None
+
+
+def content_range(headers: Mapping[str, str]) -> ContentRange | None:
+    """Read `Content-Range` (RFC 9110, 14.4)."""
+    match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+    if match is None:
+        return None
+    first, last = int(match[1]), int(match[2])
+    total = None if match[3] == "*" else int(match[3])
+    if last < first or (total is not None and last >= total):
+        return None
+    return ContentRange(first, last, total)
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """Read `Content-Length` (RFC 9110, 8.6)."""
+    value = headers.get("content-length", "").strip()
+    return int(value) if _DIGITS.fullmatch(value) else None
+
+
+def strong_etag(headers: Mapping[str, str]) -> str | None:
+    """Read `ETag` where it is a strong validator (RFC 9110, 8.8.3); a weak one proves no bytes."""
+    value = headers.get("etag", "").strip()
+    return value if _ETAG.fullmatch(value) else None
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Read `Retry-After` (RFC 9110, 10.2.3) as seconds from `now` (unix seconds), 0 to an hour."""
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value)
+        except (ValueError, TypeError, OverflowError, IndexError):
+            return None
+        if moment.tzinfo is None:  # "-0000", or no zone at all: an HTTP date is always UTC
+            moment = moment.replace(tzinfo=UTC)
+        seconds = moment.timestamp() - now
+    return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else None

@@ -1,0 +1,275 @@
+"""The journal on disk: all SQL of floradl stands here.
+
+WAL with `synchronous=FULL`: what a commit promised is there after a power cut. One process alone writes
+(the lock sees to that), through one connection; the calls are plain and blocking, `journal` brings them
+to the event loop and groups the commits.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from floradl.errors import ErrorCode
+from floradl.models import Action, Failure, Order, QueuedRun, SavedOutput, State
+from floradl.state.migrations import check_readable, migrate
+
+FILE_NAME = "journal.sqlite3"
+
+_OPEN = tuple(state.value for state in State if state.open)
+_COLUMNS = "run_id, technique, label, state, queued_at, detected_at, waited, tries, progress, error, fresh"
+
+
+class Store:
+    """The journal of one state folder."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    @classmethod
+    def open(cls, state_dir: Path) -> Store:
+        """Open or create the journal for writing; the caller holds the lock.
+
+        An older schema is migrated, with a copy of the file kept beside it. Raises `ConfigError` where a
+        newer floradl wrote it, and `sqlite3.Error`.
+        """
+        path = state_dir / FILE_NAME
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            migrate(db, path)
+        except BaseException:
+            db.close()
+            raise
+        return cls(db)
+
+    @classmethod
+    def in_memory(cls) -> Store:
+        """Make a journal that is gone with the process, for `get`: there the library alone remembers."""
+        db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        migrate(db, None)
+        return cls(db)
+
+    @classmethod
+    @contextmanager
+    def reading(cls, state_dir: Path) -> Iterator[Store | None]:
+        """Open the journal to look, beside a daemon or without one; None where there is none yet.
+
+        Raises `ConfigError` as `open` does and for an older schema, `PermissionError`, and `sqlite3.Error`.
+        """
+        path = state_dir / FILE_NAME
+        if not path.exists():
+            yield None
+            return
+        with path.open("rb"):  # SQLite's own word for "may not read" is "unable to open database file"
+            pass
+        # Without a log there is nothing to merge, and `immutable` leaves no -shm behind.
+        mode = "mode=ro" if path.with_name(FILE_NAME + "-wal").exists() else "immutable=1"
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
+        try:
+            yield cls(db) if check_readable(db, path) else None
+        finally:
+            db.close()
+
+    def close(self) -> None:
+        """Close it; the log is merged into the file."""
+        self._db.close()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open: a full disk ends one from within."""
+        return self._db.in_transaction
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make what is called inside durable together, or not at all."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self.in_transaction:  # a full disk makes SQLite roll back by itself
+                self._db.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo what is called inside if it raises, and nothing else of the transaction."""
+        self._db.execute("SAVEPOINT work")
+        try:
+            yield
+            self._db.execute("RELEASE work")
+        except BaseException:
+            if self.in_transaction:
+                self._db.execute("ROLLBACK TO work")
+                self._db.execute("RELEASE work")
+            raise
+
+    def add(self, orders: Iterable[Order], now: float, *, again: bool) -> list[str]:
+        """Record what job files ask for; returns the run ids that there is now something to do for.
+
+        A run that is known and open, done or forgotten stays as it is; one that failed is tried again if
+        `again`. Calling it twice changes nothing more.
+        """
+        touched: list[str] = []
+        for order in orders:
+            run_id = order.reference.run_id
+            row = self._db.execute("SELECT state FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+            state = State(row[0]) if row else None
+            if order.action is Action.FORGET:
+                self._forget(order, now)
+            elif state is None:
+                self.put(_queued(order, now), now)
+                touched.append(run_id)
+            elif _again(order.action, state, again=again):
+                # What was forgotten may have been done before, and its files thrown away since.
+                self._requeue(run_id, now, fresh=state in {State.DONE, State.FORGOTTEN})
+                touched.append(run_id)
+        return touched
+
+    def _requeue(self, run_id: str, now: float, *, fresh: bool) -> None:
+        self.drop_saved(run_id)
+        self._db.execute(
+            "UPDATE runs SET state = 'waiting', queued_at = ?, detected_at = NULL, waited = 0, tries = 0,"
+            " progress = 0, error = NULL, fresh = ?, changed_at = ? WHERE run_id = ?",
+            (now, fresh, now, run_id),
+        )
+
+    def _forget(self, order: Order, now: float) -> None:
+        self.put(msgspec.structs.replace(_queued(order, now), state=State.FORGOTTEN), now)
+        self.drop_saved(order.reference.run_id)
+
+    def put(self, run: QueuedRun, now: float) -> None:
+        """Write a run's row, new or known; the technique and label it was first named by stay."""
+        error = msgspec.json.encode(run.error).decode() if run.error else None
+        self._db.execute(
+            f"INSERT INTO runs ({_COLUMNS}, changed_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 - names only
+            " ON CONFLICT (run_id) DO UPDATE SET state = excluded.state, detected_at = excluded.detected_at,"
+            " waited = excluded.waited, tries = excluded.tries, progress = excluded.progress,"
+            " error = excluded.error, fresh = excluded.fresh, changed_at = excluded.changed_at"
+            # What was forgotten while it was under way stays forgotten.
+            " WHERE runs.state <> 'forgotten'",
+            (
+                run.run_id,
+                run.technique,
+                run.label,
+                run.state,
+                run.queued_at,
+                run.detected_at,
+                run.waited,
+                run.tries,
+                run.progress,
+                error,
+                run.fresh,
+                now,
+            ),
+        )
+
+    def load(self, run_id: str) -> QueuedRun | None:
+        """Read one run."""
+        return next(self._select("WHERE run_id = ?", (run_id,)), None)
+
+    def open_ids(self) -> list[str]:
+        """All runs that are not finished, those under way before those not asked about yet."""
+        marks = ",".join("?" * len(_OPEN))
+        rows = self._db.execute(
+            f"SELECT run_id FROM runs WHERE state IN ({marks})"  # noqa: S608 - question marks only
+            " ORDER BY state = 'waiting', queued_at",
+            _OPEN,
+        )
+        return [row[0] for row in rows]
+
+    def finished(self, states: tuple[State, ...], limit: int) -> list[QueuedRun]:
+        """Read the runs in `states` that changed last, newest first."""
+        marks = ",".join("?" * len(states))
+        return list(
+            self._select(f"WHERE state IN ({marks}) ORDER BY changed_at DESC LIMIT ?", (*states, limit))
+        )
+
+    def unfinished(self, limit: int) -> list[QueuedRun]:
+        """Read up to `limit` runs that are not finished: those furthest on first, of each the oldest."""
+        found: list[QueuedRun] = []
+        for state in (State.DOWNLOADING, State.RUNNING, State.WAITING):  # each from the index, unsorted
+            where = "WHERE state = ? ORDER BY changed_at LIMIT ?"
+            found += self._select(where, (state.value, limit - len(found)))
+        return found
+
+    def page(self, after: str, limit: int) -> list[QueuedRun]:
+        """Read up to `limit` runs whose ids follow `after`, by id: all of them, without one long reading.
+
+        (A reading that lasts keeps the writer's log from being merged.)
+        """
+        return list(self._select("WHERE run_id > ? ORDER BY run_id LIMIT ?", (after, limit)))
+
+    def counts(self) -> dict[State, int]:
+        """How many runs stand in each state."""
+        found = dict(self._db.execute("SELECT state, count(*) FROM runs GROUP BY state"))
+        return {state: found.get(state.value, 0) for state in State}
+
+    def save_output(self, run_id: str, key: str, output: SavedOutput) -> None:
+        """Remember an output that is on disk, until its sidecar says so; `key` is `RemoteOutput.key`."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO saved VALUES (?, ?, ?)",
+            (run_id, key, msgspec.json.encode(output).decode()),
+        )
+
+    def saved(self, run_id: str) -> dict[str, SavedOutput]:
+        """Read the outputs remembered for a run that is not finished, by key."""
+        rows = self._db.execute("SELECT output_key, output FROM saved WHERE run_id = ?", (run_id,))
+        found = {}
+        for key, output in rows:
+            with suppress(msgspec.ValidationError):  # a newer floradl's: fetched again, and adopted
+                found[key] = msgspec.json.decode(output, type=SavedOutput)
+        return found
+
+    def drop_saved(self, run_id: str) -> None:
+        """Forget what `save_output` remembered: the sidecar stands, or the run starts anew."""
+        self._db.execute("DELETE FROM saved WHERE run_id = ?", (run_id,))
+
+    def _select(self, where: str, values: tuple[object, ...]) -> Iterator[QueuedRun]:
+        for row in self._db.execute(f"SELECT {_COLUMNS} FROM runs {where}", values):  # noqa: S608 - ours
+            yield QueuedRun(
+                run_id=row[0],
+                technique=row[1],
+                label=row[2],
+                state=State(row[3]),
+                queued_at=row[4],
+                detected_at=row[5],
+                waited=row[6],
+                tries=row[7],
+                progress=row[8],
+                error=_failure(row[9]) if row[9] else None,
+                fresh=bool(row[10]),
+            )
+
+
+def _again(action: Action, state: State, *, again: bool) -> bool:
+    """Whether a known run is queued once more; one under way goes on as it is."""
+    if action is Action.RETRY:
+        return not state.open
+    return again and state in {State.FAILED, State.PARTIAL}
+
+
+def _queued(order: Order, now: float) -> QueuedRun:
+    reference = order.reference
+    return QueuedRun(
+        run_id=reference.run_id,
+        technique=reference.technique,
+        label=order.label,
+        queued_at=now,
+        fresh=order.action is Action.RETRY,
+    )
+
+
+def _failure(text: str) -> Failure:
+    """Read a failure; a code that only a newer floradl knows becomes the most general one."""
+    try:
+        return msgspec.json.decode(text, type=Failure)
+    except msgspec.ValidationError:
+        raw = msgspec.json.decode(text)
+        return Failure(ErrorCode.RUN_FAILED, f"{raw['code']}: {raw['message']}")
