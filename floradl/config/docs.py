@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import Final
 
 from floradl.config.setting_types import Location
 from floradl.config.settings import Key, Setting, sections, settings, shown_default, variable
 
 _WIDTH: Final = 100
+_TABLE_BEGINS: Final = "<!-- settings table: made by `./dev docs` -->"
+_TABLE_ENDS: Final = "<!-- end of the settings table -->"
 _HEAD: Final = """\
 # Every setting of floradl with its default: take over what you want to change, nothing is needed.
 #
@@ -27,6 +30,13 @@ def settings_table() -> str:
         cells = (f"`{'.'.join(key)}`", names, f"`{_effective(setting)}`", setting.meaning)
         rows.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(rows) + "\n"
+
+
+def with_table(readme: str) -> str:
+    """Return `readme` with the settings table between its two marks made anew."""
+    before, _, rest = readme.partition(_TABLE_BEGINS)
+    _, _, after = rest.partition(_TABLE_ENDS)
+    return f"{before}{_TABLE_BEGINS}\n{settings_table()}{_TABLE_ENDS}{after}"
 
 
 def _effective(setting: Setting) -> str:
@@ -51,3 +61,9 @@ def example_config() -> str:
         lines += textwrap.wrap(meaning, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
         lines.append(f"{indent}{key[-1]}: {default}")
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    Path("config.example.yaml").write_text(example_config(), encoding="utf-8")
+    text = Path("README.md").read_text(encoding="utf-8")
+    Path("README.md").write_text(with_table(text), encoding="utf-8")
