@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -12,10 +12,8 @@ import httpx
 import pytest
 from aiohttp import web
 from anyio.abc import SocketStream
-from floradl.pace import Pace
 from hypothesis import example, given, strategies as st
 
-from floradl import flora as flora_module
 from floradl.errors import (
     ErrorCode,
     FloradlError,
@@ -24,7 +22,9 @@ from floradl.errors import (
     PauseReason,
     PermanentError,
 )
-from floradl.flora import Flora, decode_run
+from floradl.flora import api as api_module
+from floradl.flora.api import Flora, decode_run
+from floradl.flora.pace import Pace
 from floradl.models import Reference, RemoteOutput, RemoteRun
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator, serve
 
@@ -123,7 +123,7 @@ def decode(**fields: Any) -> RemoteRun:
         (Reference("run_a", "tech"), "/api/v1/techniques/tech/runs/run_a"),
         (Reference("run_a"), "/api/v1/runs/run_a"),
         (
-            Reference("run_%2F&=ü", "a b?".replace(" ", "%")),
+            Reference("run_%2F&=ü", "a%b?"),
             "/api/v1/techniques/a%25b%3F/runs/run_%252F%26%3D%C3%BC",
         ),
     ],
@@ -339,7 +339,8 @@ async def speaking(talk: Callable[[SocketStream], Awaitable[None]]) -> AsyncIter
     async def handle(stream: SocketStream) -> None:
         async with stream:
             await stream.receive()
-            await talk(stream)
+            with suppress(anyio.BrokenResourceError):  # it went before all was said
+                await talk(stream)
 
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
@@ -396,7 +397,7 @@ async def test_an_answer_that_never_comes_times_out(world: World) -> None:
 @pytest.mark.anyio
 async def test_an_answer_that_drips_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then never runs into a socket's timeout, and would hold a turn for ever."""
-    monkeypatch.setattr(flora_module, "_DEADLINE", 0.3)
+    monkeypatch.setattr(api_module, "_DEADLINE", 0.3)
 
     async def talk(stream: SocketStream) -> None:
         await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
@@ -424,11 +425,8 @@ async def test_a_huge_answer_is_not_read_to_its_end(world: World) -> None:
             sent += 1
 
     with anyio.fail_after(30):
-        try:
-            async with speaking(talk) as base_url:
-                error = await unanswered(world, base_url)
-        except* anyio.BrokenResourceError:
-            pass
+        async with speaking(talk) as base_url:
+            error = await unanswered(world, base_url)
     assert isinstance(error, PassingError)
     assert error.code is ErrorCode.BAD_ANSWER
     assert "16 MiB" in str(error)
@@ -536,7 +534,8 @@ def test_progress_is_a_number_from_0_to_100(value: Any, expected: float) -> None
 
 
 def test_no_outputs_are_none() -> None:
-    for outputs in ([], None, ...):
+    absent: list[Any] = [[], None, ...]
+    for outputs in absent:
         assert decode(outputs=outputs).outputs == ()
 
 
@@ -698,6 +697,7 @@ async def test_a_wrong_key_pauses_and_is_not_repeated() -> None:
         Do(cut_after="60%"),
         Do(reset_after="60%"),
         Do(cut_after="60%", framing="chunked"),
+        Do(cut_after="60%", framing="close"),
         Do(missing_field="run_id"),
         Do(missing_field="status"),
         Do(missing_field="outputs.url"),
@@ -717,15 +717,11 @@ async def test_whatever_happens_on_the_way_the_next_answer_may_be_whole(do: Do) 
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("do", [Do(camel_case=True), Do(cut_after="60%", framing="close", set={})])
-async def test_a_simulated_answer_in_camel_case_is_read_and_one_cut_in_good_form_is_not(do: Do) -> None:
+async def test_a_simulated_answer_in_camel_case_is_read() -> None:
     simulator = Simulator()
     simulator.add_run("run_a", technique="camera-move", outputs=[OutputSpec("o", "videoUrl")], duration=0)
-    simulator.faults.add(Fault(do=do))
+    simulator.faults.add(Fault(do=Do(camel_case=True)))
     async with simulated(simulator) as flora:
-        if do.camel_case:
-            run = await flora.run(Reference("run_a"))
-            assert [output.output_id for output in run.outputs] == ["o"]
-        else:
-            with pytest.raises(PassingError):
-                await flora.run(Reference("run_a"))
+        run = await flora.run(Reference("run_a"))
+    assert "runId" in run.raw
+    assert [output.output_id for output in run.outputs] == ["o"]

@@ -200,6 +200,30 @@ async def test_a_call_that_nobody_waits_for_any_more_is_done_all_the_same(tmp_pa
         assert world.store.open_ids() == ["run_a"]
 
 
+async def test_one_who_must_know_hears_of_a_call_that_came_just_before_all_was_stopped(
+    tmp_path: Path,
+) -> None:
+    store = Store.open(tmp_path)
+    journal = Journal(store)
+    outcomes: list[object] = []
+
+    async def call() -> None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+            outcomes.append(await outcome(journal, add("run_a")))
+
+    async def stop(scope: anyio.CancelScope) -> None:
+        scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(journal.serve)
+        await anyio.wait_all_tasks_blocked()
+        group.start_soon(call)
+        group.start_soon(stop, group.cancel_scope)
+    assert outcomes == [["run_a"]]
+    journal.close()
+    store.close()
+
+
 async def test_a_commit_under_way_is_finished_when_all_is_stopped(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     world = World(store)
