@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_runs_are_told_with_their_transfers() -> None:
 
 def test_each_step_is_a_change() -> None:
     heard = Live()
-    steps = [
+    steps: list[Callable[[], None]] = [
         lambda: heard.run(run(), 1.0),
         lambda: heard.trouble(run(), "x", 1.0),
         lambda: heard.transfer(run(), "o", 1, None),

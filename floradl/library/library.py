@@ -139,11 +139,21 @@ class Library:
                 return found
             try:
                 with open_folder(root, (SafeName(SIDECARS),), create=False) as folder:
-                    others = [SafeName(name) for name in os.listdir(folder) if name != own]
+                    others = self._techniques_with(folder, reference.run_id)
             except FileNotFoundError:
                 return None
             readings = (self._read_sidecar(root, name, reference.run_id) for name in others)
             return next((reading for reading in readings if reading is not None), None)
+
+    def _techniques_with(self, folder: FolderFd, run_id: str) -> list[SafeName]:
+        """Return the folders that may hold a run's sidecar; only a look, for there may be hundreds."""
+        plain, twin = self._sidecar_names(run_id)
+        return [
+            SafeName(name)
+            for name in os.listdir(folder)
+            if os.access(f"{name}/{plain}", os.F_OK, dir_fd=folder)
+            or os.access(f"{name}/{twin}", os.F_OK, dir_fd=folder)
+        ]
 
     def write_sidecar(self, sidecar: Sidecar, mtime: float | None) -> str:
         """Write a run's sidecar, the last thing of a run; returns its path. Safe to repeat.
