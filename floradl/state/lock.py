@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import msgspec
 
 from floradl.errors import LockedError
 
-_PROBES = 1000
+_LOOKS = 2000  # of others that a start waits for, a millisecond each
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -60,11 +61,13 @@ def _take(fd: int) -> bool:
     `holder` shares the lock for a moment, which must not keep a daemon from starting. While only such
     looks are in the way the shared lock is to be had: then it is tried again.
     """
-    for _ in range(_PROBES):
+    for _ in range(_LOOKS):
         if _flock(fd, fcntl.LOCK_EX):
             return True
         if not _flock(fd, fcntl.LOCK_SH):
             return False
+        fcntl.flock(fd, fcntl.LOCK_UN)  # two that start at once would hold each other up
+        time.sleep(0.001)
     return False
 
 
