@@ -225,8 +225,9 @@ def _config(said: dict[str, Any], level: str | None = None) -> Config:
     )
     config = load_config(options, os.environ)
     if level is not None:
-        from floradl.log import configure
+        from floradl.log import catch_strays, configure
 
+        catch_strays()
         configure(config.log.level if level == "info" or shift else level, config.log.format)
     return config
 
@@ -294,7 +295,9 @@ def main() -> NoReturn:
         if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(error.ctx.get_usage(), err=True)
         if message is not None:
-            click.echo(f"floradl: {message}", err=True)
+            from floradl.redaction import redact
+
+            click.echo(f"floradl: {redact(message)}", err=True)
         if code is Exit.BUG:
             _tell_bug(error)
         if isinstance(error, BrokenPipeError):

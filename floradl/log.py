@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, Final, Literal, TextIO
 
@@ -74,6 +75,24 @@ def configure(
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,  # so that loggers made before this obey it
     )
+
+
+def catch_strays() -> None:
+    """Log what nobody catches in a thread, or while something is cleared away. Twice is safe.
+
+    Python itself would write it to stderr as it is, secrets included.
+    """
+    log = logging.getLogger("floradl")
+
+    def in_thread(stray: threading.ExceptHookArgs) -> None:
+        if stray.exc_type is not SystemExit:
+            log.critical("thread_died", exc_info=stray.exc_value or stray.exc_type())
+
+    def unraisable(stray: sys.UnraisableHookArgs) -> None:
+        log.critical("stray_exception", exc_info=stray.exc_value or stray.exc_type())
+
+    threading.excepthook = in_thread
+    sys.unraisablehook = unraisable
 
 
 class _Handler(logging.Handler):

@@ -24,6 +24,7 @@ from floradl.models import Failure, Kind, QueuedRun, RemoteOutput, RemoteRun, Re
 from floradl.outputs import OutputSaver, not_had
 from floradl.policy import MAX_BACKOFF, after_trouble, next_question
 from floradl.progress import Progress
+from floradl.redaction import redact
 from floradl.state.journal import Journal
 from floradl.times import rfc3339
 
@@ -221,8 +222,10 @@ class Pipeline:
             waited += seconds
             if waited > self._patience.give_up_after:
                 return None
-        run = msgspec.structs.replace(run, tries=tries, waited=waited, error=Failure(error.code, str(error)))
-        return Wait(run, seconds, str(error))
+        # As the journal will give it back: only so is it seen that the next trouble is the same.
+        trouble = redact(str(error))
+        run = msgspec.structs.replace(run, tries=tries, waited=waited, error=Failure(error.code, trouble))
+        return Wait(run, seconds, trouble)
 
 
 class Patience(msgspec.Struct, frozen=True):

@@ -92,18 +92,23 @@ def redact(text: str) -> str:
     URLs, and the query and fragment of any URL (`https://x/y?sig=1` becomes `https://x/y?…`). Doing it twice
     changes nothing more.
     """
-    for secret in tuple(_known):
-        text = text.replace(secret, MASK)
+    text = hide_keys(text)
     if "://" in text:
         text = _URL.sub(_without_query, text)
     if "?" in text:
         text = _TARGET.sub(_without_target_query, text)
     if "=" in text:
         text = _PARAMETER.sub(rf"\g<1>{MASK}", text)
-    text = _KEY.sub(MASK, text)
     text = _HEADER.sub(lambda match: f"{match[1]}{match[2] or match[3]}{MASK}", text)
     text = _SCHEME.sub(rf"\g<1>{MASK}", text)
     return _BASIC.sub(rf"\g<1>{MASK}", text)
+
+
+def hide_keys(text: str) -> str:
+    """Return `text` without remembered secrets and FLORA keys; all else, URLs too, stays as it came."""
+    for secret in tuple(_known):
+        text = text.replace(secret, MASK)
+    return _KEY.sub(MASK, text)
 
 
 def _without_query(match: re.Match[str]) -> str:

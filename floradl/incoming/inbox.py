@@ -20,6 +20,7 @@ from floradl.incoming.listing import PLACES, Entry, dates, entries, shown
 from floradl.incoming.moving import ChangedError
 from floradl.incoming.settled import NotAFileError, Patience, Reading, Stamp, Standing
 from floradl.models import Order
+from floradl.redaction import redact
 
 _BATCH_BYTES = 8 << 20  # no more than so much is read in one scan, whatever the number of files
 
@@ -215,6 +216,7 @@ class Inbox:
         return seconds > 0
 
     def _reject(self, name: str, stamp: Stamp, message: str, found: _Findings) -> None:
+        message = redact(message)  # it quotes what was written, perhaps a signed URL in the wrong place
         note = (
             f"{shown(name)} was not taken: nothing in it was queued.\n\n{message}\n\n"
             "Mend it, and drop it into the watch folder again.\n"

@@ -18,6 +18,7 @@ from floradl import __version__
 from floradl.disk.names import stored_path
 from floradl.errors import ErrorCode
 from floradl.models import Failure, Integrity, Kind, Result, SavedOutput
+from floradl.redaction import hide_keys, redact
 from floradl.urls import strip_queries, strip_query
 
 SCHEMA_VERSION = 1
@@ -70,18 +71,27 @@ class Sidecar(Struct, frozen=True, kw_only=True):
 def render(sidecar: Sidecar) -> bytes:
     """Return the file's bytes: UTF-8, indented by 2, keys in the order of the documentation.
 
-    An output's `url` loses its query here, should it still have one.
+    An output's `url` loses its query here, should it still have one, and errors lose what is secret: they
+    quote what others said.
     """
     outputs = tuple(
-        structs.replace(output, url=strip_query(output.url)) if output.url else output
+        structs.replace(output, url=_shown_url(output.url), error=_redacted(output.error))
         for output in sidecar.outputs
     )
-    sidecar = structs.replace(sidecar, outputs=outputs)
+    sidecar = structs.replace(sidecar, outputs=outputs, error=_redacted(sidecar.error))
     try:
         packed = msgspec.json.encode(sidecar)
     except UnicodeEncodeError:  # half a surrogate pair, from a label or an answer
         packed = msgspec.json.encode(_encodable(msgspec.to_builtins(sidecar)))
     return msgspec.json.format(packed, indent=2) + b"\n"
+
+
+def _shown_url(url: str | None) -> str | None:
+    return None if url is None else hide_keys(strip_query(url))
+
+
+def _redacted(error: Failure | None) -> Failure | None:
+    return None if error is None else structs.replace(error, message=redact(error.message))
 
 
 def read(data: bytes) -> Sidecar:
@@ -136,19 +146,19 @@ def _one_of(names: type[StrEnum], value: Any, general: StrEnum) -> Any:
 
 
 def public_run(raw: Mapping[str, Any], text_urls: Collection[str] = ()) -> dict[str, Any]:
-    """Return the API's answer as it came, but for what is secret: no URL in it keeps user, query or fragment.
+    """Return the API's answer as it came, but for what is secret: keys; user, query and fragment of URLs.
 
     The words of a `text` output stay untouched, URLs in them too: they are content. `text_urls` are the
     ids of those text outputs whose words are a URL that was to be fetched: these lose their query.
     """
     ids = frozenset(text_urls)
-    return {strip_queries(key): _public(key, value, ids, 0) for key, value in raw.items()}
+    return {_name(key): _public(key, value, ids, 0) for key, value in raw.items()}
 
 
 def _public(key: str, value: Any, text_urls: frozenset[str], depth: int) -> Any:
     if isinstance(value, str):
         whole = key.lower().endswith(_URL_KEYS) and _URL_LIKE.match(value)
-        return strip_query(value) if whole else strip_queries(value)
+        return hide_keys(strip_query(value) if whole else strip_queries(value))
     if depth >= _DEEPEST:
         return None
     if isinstance(value, list):
@@ -157,11 +167,15 @@ def _public(key: str, value: Any, text_urls: frozenset[str], depth: int) -> Any:
         return value
     words = key == "outputs" and _holds_words(value, text_urls)
     return {
-        strip_queries(name): inner
+        _name(name): inner
         if words and name in {"url", "text"} and isinstance(inner, str)
         else _public(name, inner, text_urls, depth + 1)
         for name, inner in value.items()
     }
+
+
+def _name(key: str) -> str:
+    return hide_keys(strip_queries(key))
 
 
 def _holds_words(output: dict[str, Any], text_urls: frozenset[str]) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from floradl.models import QueuedRun
+from floradl.redaction import redact
 
 FILE_NAME = "live.json"
 _MOST = 1000
@@ -106,12 +107,24 @@ class Live:
 
 
 def write(state_dir: Path, snapshot: Snapshot) -> None:
-    """Write the snapshot; readers see the old one or the new one. A full disk is no reason to fall over."""
+    """Write the snapshot, its messages redacted; readers see the old one or the new one.
+
+    A full disk is no reason to fall over.
+    """
     path = state_dir / FILE_NAME
     temporary = path.with_name(f".{FILE_NAME}.part")
     with suppress(OSError):
-        temporary.write_bytes(msgspec.json.encode(snapshot))
+        temporary.write_bytes(msgspec.json.encode(_redacted(snapshot)))
         os.replace(temporary, path)  # noqa: PTH105 - the same in fewer words
+
+
+def _redacted(snapshot: Snapshot) -> Snapshot:
+    paused, broken = snapshot.paused, snapshot.queue_file_error
+    return msgspec.structs.replace(
+        snapshot,
+        paused=msgspec.structs.replace(paused, message=redact(paused.message)) if paused else None,
+        queue_file_error=redact(broken) if broken else broken,
+    )
 
 
 def read(state_dir: Path) -> Snapshot | None:

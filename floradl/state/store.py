@@ -16,6 +16,7 @@ import msgspec
 
 from floradl.errors import ErrorCode
 from floradl.models import Action, Failure, Order, QueuedRun, SavedOutput, State
+from floradl.redaction import redact
 from floradl.state.migrations import check_readable, migrate
 
 FILE_NAME = "journal.sqlite3"
@@ -146,7 +147,7 @@ class Store:
 
     def put(self, run: QueuedRun, now: float) -> None:
         """Write a run's row, new or known; the technique and label it was first named by stay."""
-        error = msgspec.json.encode(run.error).decode() if run.error else None
+        error = _told(run.error) if run.error else None
         self._db.execute(
             f"INSERT INTO runs ({_COLUMNS}, changed_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 - names only
             " ON CONFLICT (run_id) DO UPDATE SET state = excluded.state, detected_at = excluded.detected_at,"
@@ -264,6 +265,12 @@ def _queued(order: Order, now: float) -> QueuedRun:
         queued_at=now,
         fresh=order.action is Action.RETRY,
     )
+
+
+def _told(failure: Failure) -> str:
+    """Write a failure; its message may quote what others said, secrets included."""
+    told = msgspec.structs.replace(failure, message=redact(failure.message))
+    return msgspec.json.encode(told).decode()
 
 
 def _failure(text: str) -> Failure:
