@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from floradl.disk.files import FolderFd, rename_noreplace
+from floradl.disk.names import SafeName
 from floradl.incoming.moving import ChangedError, put_away
 from floradl.incoming.settled import Stamp
 
@@ -85,16 +88,16 @@ def test_a_file_that_is_replaced_in_the_last_instant_is_put_back(
 ) -> None:
     path = tmp_path / "job"
     path.write_text("run_a")
-    rename = Path.rename
 
-    def replace_then_rename(self: Path, target: Path) -> Path:
-        if self == path:
+    def replace_then_rename(here: FolderFd, old: SafeName, new: SafeName, into: FolderFd) -> bool:
+        if old == "job" and into != here and not (tmp_path / "seen").exists():
+            (tmp_path / "seen").touch()
             (tmp_path / "new").write_text("run_b")
             (tmp_path / "new").replace(path)
-        return rename(self, target)
+        return rename_noreplace(here, old, new, into)
 
     # The instant between the last look and the move cannot be had otherwise.
-    monkeypatch.setattr(Path, "rename", replace_then_rename)
+    monkeypatch.setattr("floradl.incoming.moving.rename_noreplace", replace_then_rename)
     with pytest.raises(ChangedError):
         away(path, folder, "why")
     assert path.read_text() == "run_b"
@@ -110,8 +113,31 @@ def test_a_link_is_moved_itself(tmp_path: Path, folder: Path) -> None:
     assert (tmp_path / "target").stat().st_mtime != NOW
 
 
-def test_a_move_that_fails_leaves_nothing_behind(tmp_path: Path, folder: Path) -> None:
-    (tmp_path / "sub").mkdir()  # a folder does not go over the reserved file
-    with pytest.raises(NotADirectoryError):
-        away(tmp_path / "sub", folder, "why")
-    assert list(folder.iterdir()) == []
+def test_a_move_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system")
+    (tmp_path / "job").write_text("x")
+    with tempfile.TemporaryDirectory(dir=other) as name:
+        with pytest.raises(OSError, match="cross-device"):
+            away(tmp_path / "job", Path(name), "why")
+        assert list(Path(name).iterdir()) == []
+    assert (tmp_path / "job").read_text() == "x"
+
+
+@pytest.mark.parametrize("half", ["", "wh", "why"])
+def test_a_note_that_was_cut_off_is_ended(tmp_path: Path, folder: Path, half: str) -> None:
+    folder.mkdir()
+    (folder / "job.error.txt").write_text(half)
+    (tmp_path / "job").write_text("x")
+    assert away(tmp_path / "job", folder, "why").name == "job"
+    assert (folder / "job.error.txt").read_text() == "why"
+
+
+def test_a_link_in_the_place_of_a_note_is_left_alone(tmp_path: Path, folder: Path) -> None:
+    folder.mkdir()
+    (tmp_path / "mine").write_text("")
+    (folder / "job.error.txt").symlink_to(tmp_path / "mine")
+    (tmp_path / "job").write_text("x")
+    assert away(tmp_path / "job", folder, "why").name == "job-1"
+    assert (tmp_path / "mine").read_text() == ""

@@ -211,36 +211,37 @@ def _open_regular(folder: FolderFd, name: SafeName) -> int:
     raise OSError(errno.EEXIST, "something keeps planting a link under this name", name)
 
 
-def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName) -> bool:
-    """Rename within `folder`; False where `new` exists. Weaker by one step where the file system is.
+def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName, into: FolderFd | None = None) -> bool:
+    """Rename within `folder`, or into another; False where `new` exists. Weaker where the file system is.
 
     `renameat2(RENAME_NOREPLACE)`, else link and unlink, else a look and a rename: the last could replace
     a file that appears between the two, and is only reached on file systems that know neither.
     """
-    code = _rename_noreplace(folder, old, new)
+    to = folder if into is None else into
+    code = _rename_noreplace(folder, old, to, new)
     if code in {0, errno.EEXIST}:
         return code == 0
     if code not in _CANNOT:
         raise OSError(code, os.strerror(code), old)
     try:
-        os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        os.link(old, new, src_dir_fd=folder, dst_dir_fd=to, follow_symlinks=False)
         os.unlink(old, dir_fd=folder)
     except FileExistsError:
         return False
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
-        if exists(folder, new):
+        if exists(to, new):
             return False
-        os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+        os.rename(old, new, src_dir_fd=folder, dst_dir_fd=to)
     return True
 
 
-def _rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName) -> int:
+def _rename_noreplace(folder: FolderFd, old: SafeName, to: FolderFd, new: SafeName) -> int:
     """Return 0, or the error number that renameat2(2) gives."""
     if _renameat2 is None:
         return errno.ENOSYS
-    done = _renameat2(folder, os.fsencode(old), folder, os.fsencode(new), _RENAME_NOREPLACE) == 0
+    done = _renameat2(folder, os.fsencode(old), to, os.fsencode(new), _RENAME_NOREPLACE) == 0
     return 0 if done else ctypes.get_errno()
 
 

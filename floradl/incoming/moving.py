@@ -9,6 +9,8 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
+from floradl.disk.files import open_root, rename_noreplace
+from floradl.disk.names import SafeName
 from floradl.incoming.settled import Stamp
 
 ERROR_SUFFIX = ".error.txt"
@@ -31,36 +33,38 @@ def put_away(path: Path, folder: Path, stamp: Stamp, *, now: float, note: str | 
     if Stamp.of(path.lstat()) != stamp:
         raise ChangedError
     folder.mkdir(exist_ok=True)
-    target, remark = _reserve(folder, path.name, now, note)
-    try:
-        # A rename takes whatever stands under the name at that instant, in one step: nothing is lost if
-        # somebody replaces the file now. Whether it was ours is seen afterwards.
-        path.rename(target)
-    except OSError:
-        target.unlink()
-        _drop(remark)
-        raise
+    # A rename takes whatever stands under the name at that instant, in one step: nothing is lost if
+    # somebody replaces the file now. Whether it was ours is seen afterwards.
+    target, remark = _move(path, folder, now, note)
     if Stamp.of(target.lstat()) != stamp:
         _drop(remark)
-        _give_back(target, path, now)
+        _move(target, path.parent, now, None)
         raise ChangedError
     with suppress(OSError):  # somebody else's file: its change time, which the move has set, serves too
         os.utime(target, (now, now), follow_symlinks=False)
     return target
 
 
-def _reserve(folder: Path, name: str, now: float, note: str | None) -> tuple[Path, Path | None]:
-    """Create an empty file under a free name, and its note, so that nobody else can take the names."""
-    for variant in _variants(name, now):
-        target = folder / variant
-        if not _create(target, b""):
-            continue
-        if note is None:
-            return target, None
-        remark = folder / (variant + ERROR_SUFFIX)
-        if _create(remark, note.encode("utf-8", "backslashreplace")):
-            return target, remark
-        target.unlink()
+def _move(path: Path, folder: Path, now: float, note: str | None) -> tuple[Path, Path | None]:
+    """Move `path` into `folder` under a free name; return its new path, and that of the note beside it.
+
+    The note comes first: a file that was refused never stands there without its reason.
+    """
+    with open_root(path.parent) as here, open_root(folder) as there:
+        for variant in _variants(path.name, now):
+            target, remark = folder / variant, None
+            if note is not None:
+                remark = folder / (variant + ERROR_SUFFIX)
+                text = note.encode("utf-8", "backslashreplace")
+                if os.path.lexists(target) or not _written(remark, text):
+                    continue
+            try:
+                if rename_noreplace(here, SafeName(path.name), SafeName(variant), there):
+                    return target, remark
+            except OSError:
+                _drop(remark)
+                raise
+            _drop(remark)
     raise FileExistsError(errno.EEXIST, "no free name", str(folder))
 
 
@@ -82,21 +86,24 @@ def _cut(text: str, limit: int) -> str:
     return text
 
 
-def _create(path: Path, data: bytes) -> bool:
-    """Create a file, and say whether the name was free."""
+def _written(path: Path, text: bytes) -> bool:
+    """Write a note; False where the name is taken, unless by the same note: one that was cut off is ended."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except FileExistsError:
-        return False
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
+            return False
+        raise
+    with os.fdopen(fd, "r+b", buffering=0) as file:
+        if not text.startswith(file.read(len(text) + 1)):
+            return False
+        try:
+            file.seek(0)
+            file.write(text)
+        except OSError:
+            _drop(path)
+            raise
     return True
-
-
-def _give_back(target: Path, path: Path, now: float) -> None:
-    """Put a newer file back where it came from; under a name beside it if yet another one stands there."""
-    back, _ = _reserve(path.parent, path.name, now, None)
-    target.rename(back)
 
 
 def _drop(remark: Path | None) -> None:
