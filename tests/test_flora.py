@@ -23,8 +23,9 @@ from floradl.errors import (
     PermanentError,
 )
 from floradl.flora import api as api_module
-from floradl.flora.api import Flora, decode_run
+from floradl.flora.api import Flora
 from floradl.flora.pace import Pace
+from floradl.flora.wire import decode_run
 from floradl.models import Reference, RemoteOutput, RemoteRun
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator, serve
 

@@ -1,15 +1,12 @@
-"""The FLORA API: one question, one answer; wire JSON becomes a `RemoteRun`, each refusal one of our errors.
+"""The FLORA API: one question, one answer; each refusal becomes one of our errors.
 
 Source: FLORA's reference of `GET /techniques/{techniqueId}/runs/{runId}` and its OpenAPI document 1.6.0.
 """
 
 from __future__ import annotations
 
-import math
-import re
 import time
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import quote
 
 import anyio
@@ -19,40 +16,16 @@ import structlog
 
 from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, PauseReason, PermanentError
 from floradl.flora.pace import Pace
-from floradl.models import Reference, RemoteOutput, RemoteRun
+from floradl.flora.wire import Page, decode_page, decode_run, parse_json
+from floradl.models import Reference, RemoteRun
 from floradl.net.headers import retry_after
 from floradl.redaction import redact
-from floradl.times import wire_time
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; text outputs stand in the answer itself
 _DEADLINE = 120.0  # seconds for a whole answer: one that drips never runs into a socket's timeout
+_PAGE = 100  # runs; the maximum is not published, and a smaller page that comes back is as good
 _FORBIDDEN_RUNS = 3  # so many different runs refused in a row: it may be the key, not the runs
-# Escapes of JSON: a pair of surrogates, half of one, or any other.
-_ESCAPE = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
-)
-_CAMEL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-class _WireOutput(msgspec.Struct, frozen=True):
-    output_id: str
-    type: str
-    url: str
-
-
-class _WireRun(msgspec.Struct, frozen=True):
-    run_id: str
-    status: str
-    progress: float | None = None
-    created_at: float | None = None
-    started_at: float | None = None
-    completed_at: float | None = None
-    charged_cost: float | None = None
-    error_code: str | None = None
-    error_message: str | None = None
-    outputs: list[_WireOutput] | None = None
-    poll_url: str | None = None
 
 
 class Flora:
@@ -96,7 +69,20 @@ class Flora:
         )
         raise error
 
-    async def _get(self, path: str, reference: Reference) -> tuple[int, httpx.Headers, bytes]:
+    async def page(self, kind: str, cursor: str | None = None) -> Page:
+        """Ask for a page of the newest runs; `kind` is `technique_runs` or `generations`.
+
+        Raises as `run` does, `PassingError` with `forbidden` where the key may not list.
+        """
+        path = f"{kind.replace('_', '-')}?limit={_PAGE}" + (
+            f"&cursor={quote(cursor, safe='')}" if cursor else ""
+        )
+        status, headers, body = await self._get(path, None)
+        if status == httpx.codes.OK:
+            return decode_page(body, kind)
+        raise self._refusal(status, headers, body, f"the list of {kind.replace('_', ' ')}")
+
+    async def _get(self, path: str, reference: Reference | None) -> tuple[int, httpx.Headers, bytes]:
         host = self._client.base_url.host
         async with self._pace.turn():
             started = time.monotonic()
@@ -122,8 +108,8 @@ class Flora:
             self._pace.answered()
         _log.debug(
             "api_answered",
-            run=reference.run_id,
-            technique=reference.technique,
+            run=reference.run_id if reference else None,
+            technique=reference.technique if reference else None,
             status=status,
             request_id=headers.get("request-id"),
             duration=round(time.monotonic() - started, 4),
@@ -131,11 +117,11 @@ class Flora:
         return status, headers, body
 
     def _refusal(
-        self, status: int, headers: httpx.Headers, body: bytes, reference: Reference
+        self, status: int, headers: httpx.Headers, body: bytes, what: Reference | str
     ) -> FloradlError:
         """Return what a status other than 200 means, after FLORA's table of error codes."""
         said = _envelope(body)
-        text = f"FLORA answered {status}{f' {said}' if said else ''} for {reference}" + _request_id(headers)
+        text = f"FLORA answered {status}{f' {said}' if said else ''} for {what}" + _request_id(headers)
         if status == httpx.codes.UNAUTHORIZED:
             return PausedError(
                 f"{text}: the API key is refused; put a valid one in place", PauseReason.KEY_REFUSED
@@ -173,71 +159,6 @@ class Flora:
         )
 
 
-def decode_run(body: bytes, run_id: str) -> RemoteRun:
-    """Read a run from the answer's body; `camelCase` of older guide pages is understood.
-
-    Raises `PassingError` (`bad_answer`) that says what is wrong: the next answer may be whole.
-    """
-    try:
-        raw = _parse(body)
-        if not isinstance(raw, dict):
-            raise msgspec.ValidationError("expected an object")
-        wire = msgspec.convert(_snake(raw), _WireRun, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PassingError(
-            f"FLORA's answer about {run_id} makes no sense ({error})", ErrorCode.BAD_ANSWER
-        ) from error
-    if wire.run_id != run_id:
-        raise PassingError(f"FLORA answered about another run than {run_id}", ErrorCode.BAD_ANSWER)
-    return RemoteRun(
-        run_id=wire.run_id,
-        status=wire.status,
-        progress=min(max(_finite(wire.progress) or 0.0, 0.0), 100.0),
-        created_at=wire_time(wire.created_at),
-        started_at=wire_time(wire.started_at),
-        completed_at=wire_time(wire.completed_at),
-        charged_cost=_finite(wire.charged_cost),
-        error_code=wire.error_code,
-        error_message=wire.error_message,
-        outputs=_outputs(wire.outputs),
-        poll_url=wire.poll_url,
-        raw=raw,
-    )
-
-
-def _parse(body: bytes) -> Any:
-    """Decode JSON; half a surrogate pair, which JavaScript makes of an emoji cut in two, becomes U+FFFD."""
-    try:
-        return msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        mended = _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], body)
-        if mended == body:
-            raise
-        return msgspec.json.decode(mended)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _outputs(wire: list[_WireOutput] | None) -> tuple[RemoteOutput, ...]:
-    seen: dict[str, int] = {}
-    found = []
-    for output in dict.fromkeys(wire) if wire else ():  # the same one listed twice is one
-        seen[output.output_id] = seen.get(output.output_id, 0) + 1
-        found.append(RemoteOutput(output.output_id, output.type, output.url, seen[output.output_id]))
-    return tuple(found)
-
-
-def _snake(value: Any) -> Any:
-    """Return `value` with the keys of its objects in snake_case."""
-    if isinstance(value, dict):
-        return {_CAMEL.sub(r"_\1", key).lower(): _snake(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_snake(item) for item in value]
-    return value
-
-
 async def _exchange(client: httpx.AsyncClient, request: httpx.Request) -> tuple[int, httpx.Headers, bytes]:
     response = await client.send(request, stream=True)
     try:
@@ -256,7 +177,7 @@ async def _exchange(client: httpx.AsyncClient, request: httpx.Request) -> tuple[
 def _envelope(body: bytes) -> str | None:
     """Return `code (message)` of FLORA's error envelope; None where the body is something else."""
     try:
-        parsed = _parse(body)
+        parsed = parse_json(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     match parsed:

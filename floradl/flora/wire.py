@@ -1,0 +1,146 @@
+"""Wire JSON becomes values: read leniently where it may be, and strictly where it counts.
+
+Source: FLORA's OpenAPI document 1.6.0; older guide pages write camelCase.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import msgspec
+
+from floradl.errors import ErrorCode, PassingError
+from floradl.models import RemoteOutput, RemoteRun
+from floradl.times import wire_time
+
+# Escapes of JSON: a pair of surrogates, half of one, or any other.
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
+_CAMEL = re.compile(r"(?<=[a-z0-9])([A-Z])")
+
+
+class _WireOutput(msgspec.Struct, frozen=True):
+    output_id: str
+    type: str
+    url: str
+
+
+class _WireRun(msgspec.Struct, frozen=True):
+    run_id: str
+    status: str
+    progress: float | None = None
+    created_at: float | None = None
+    started_at: float | None = None
+    completed_at: float | None = None
+    charged_cost: float | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    outputs: list[_WireOutput] | None = None
+    poll_url: str | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of a list, newest first; `cursor` opens the next one, None where there is none."""
+
+    runs: tuple[RemoteRun, ...]
+    cursor: str | None
+
+
+def decode_run(body: bytes, run_id: str) -> RemoteRun:
+    """Read a run from the answer's body.
+
+    Raises `PassingError` (`bad_answer`) that says what is wrong: the next answer may be whole.
+    """
+    try:
+        run = _run(parse_json(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PassingError(
+            f"FLORA's answer about {run_id} makes no sense ({error})", ErrorCode.BAD_ANSWER
+        ) from error
+    if run.run_id != run_id:
+        raise PassingError(f"FLORA answered about another run than {run_id}", ErrorCode.BAD_ANSWER)
+    return run
+
+
+def decode_page(body: bytes, key: str) -> Page:
+    """Read a page of runs that stand under `key`; a run that makes no sense is left out.
+
+    Raises `PassingError` (`bad_answer`) where it is no page at all.
+    """
+    try:
+        raw = parse_json(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raw = None
+    items = raw.get(key) if isinstance(raw, dict) else None
+    if not isinstance(items, list):
+        raise PassingError("FLORA's list of runs makes no sense", ErrorCode.BAD_ANSWER)
+    runs = []
+    for item in items:
+        try:
+            runs.append(_run(item))
+        except (msgspec.ValidationError, RecursionError):
+            continue  # whoever waits for it asks for it alone, and hears what is wrong
+    return Page(tuple(runs), _next_cursor(raw))
+
+
+def _next_cursor(raw: dict[str, Any]) -> str | None:
+    match _snake(raw.get("meta")):
+        case {"next_cursor": str(cursor)} if cursor:
+            return cursor
+    return None
+
+
+def _run(raw: Any) -> RemoteRun:
+    if not isinstance(raw, dict):
+        raise msgspec.ValidationError("expected an object")
+    wire = msgspec.convert(_snake(raw), _WireRun, strict=False)
+    return RemoteRun(
+        run_id=wire.run_id,
+        status=wire.status,
+        progress=min(max(_finite(wire.progress) or 0.0, 0.0), 100.0),
+        created_at=wire_time(wire.created_at),
+        started_at=wire_time(wire.started_at),
+        completed_at=wire_time(wire.completed_at),
+        charged_cost=_finite(wire.charged_cost),
+        error_code=wire.error_code,
+        error_message=wire.error_message,
+        outputs=_outputs(wire.outputs),
+        poll_url=wire.poll_url,
+        raw=raw,
+    )
+
+
+def parse_json(body: bytes) -> Any:
+    """Decode JSON; half a surrogate pair, which JavaScript makes of an emoji cut in two, becomes U+FFFD."""
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        mended = _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], body)
+        if mended == body:
+            raise
+        return msgspec.json.decode(mended)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _outputs(wire: list[_WireOutput] | None) -> tuple[RemoteOutput, ...]:
+    seen: dict[str, int] = {}
+    found = []
+    for output in dict.fromkeys(wire) if wire else ():  # the same one listed twice is one
+        seen[output.output_id] = seen.get(output.output_id, 0) + 1
+        found.append(RemoteOutput(output.output_id, output.type, output.url, seen[output.output_id]))
+    return tuple(found)
+
+
+def _snake(value: Any) -> Any:
+    """Return `value` with the keys of its objects in snake_case."""
+    if isinstance(value, dict):
+        return {_CAMEL.sub(r"_\1", key).lower(): _snake(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_snake(item) for item in value]
+    return value
