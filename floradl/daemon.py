@@ -18,12 +18,12 @@ from floradl import __version__
 from floradl.assembly import Works, working
 from floradl.config.settings import Config
 from floradl.disk.mounts import is_shared
-from floradl.errors import ConfigError, PausedError
+from floradl.errors import ConfigError
 from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
 from floradl.intake import Intake
-from floradl.library.library import Library
+from floradl.starting import Start, note_new_journal
 from floradl.state import live, lock
 from floradl.state.live import Live, LivePause, Snapshot
 from floradl.state.store import Store
@@ -47,6 +47,7 @@ async def opened(config: Config, command: str) -> AsyncIterator[Store]:
                 "is safe: put it on a local disk"
             )
         with lock.hold(config.state_dir, command, __version__, time.time()):
+            note_new_journal(config.state_dir)
             store = Store.open(config.state_dir)
             try:
                 yield store
@@ -64,22 +65,9 @@ def build_inbox(config: Config) -> tuple[Inbox, QueueFile | None]:
     return inbox, QueueFile(queue.file) if queue.file else None
 
 
-def first_start(config: Config, library: Library) -> None:
-    """Make the library where this state folder has not seen it yet; later a missing one is a pause."""
-    seen = config.state_dir / "library-seen"
-    place = os.fsencode(config.output.dir)
-    try:
-        if place in seen.read_bytes().split(b"\n"):
-            return
-    except FileNotFoundError:
-        pass
-    try:
-        library.create()
-    except PausedError as error:
-        _log.warning("library_not_ready", message=str(error))
-        return
-    with seen.open("ab") as file:
-        file.write(place + b"\n")
+def build_start(config: Config, works: Works) -> Start:
+    """Return what sees to library and journal at a start."""
+    return Start(config.state_dir, config.queue.watch_dir, works.library, works.journal, works.engine)
 
 
 async def run(config: Config, environ: Mapping[str, str]) -> None:
@@ -88,13 +76,16 @@ async def run(config: Config, environ: Mapping[str, str]) -> None:
     inbox, queue_file = build_inbox(config)
     progress = Live()
     async with opened(config, "run") as store, working(config, environ, store, progress) as works:
-        await to_thread.run_sync(first_start, config, works.library)
+        start = build_start(config, works)
+        ready = await start.attempt()
         intake = Intake(inbox, queue_file, works.journal, works.engine)
         works.engine.enqueue(await works.journal.call(Store.open_ids))
         _log.info(
             "started", version=__version__, home=str(config.home), watch_dir=str(config.queue.watch_dir)
         )
         async with anyio.create_task_group() as group:
+            if not ready:
+                group.start_soon(start.serve)
             group.start_soon(works.engine.serve)
             group.start_soon(intake.serve, Watch(config.queue.watch_dir, config.queue.file, report=_report))
             group.start_soon(_beat, config, works, intake, progress, since)

@@ -24,11 +24,11 @@ from floradl.commands.check import check
 from floradl.commands.exits import Exit
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config
-from floradl.daemon import first_start
 from floradl.disk import mounts
 from floradl.errors import PauseReason
 from floradl.simulator import Simulator, serve
 from floradl.simulator.faults import Do, Fault
+from floradl.starting import first_start
 from floradl.state.live import LivePause, Snapshot, write
 from floradl.state.store import FILE_NAME, Store
 
@@ -114,7 +114,7 @@ async def test_a_check_leaves_nothing_behind(place: Place) -> None:
     config = place.config
     for folder in (config.queue.watch_dir, config.state_dir):
         folder.mkdir()
-    first_start(config, build_library(config))
+    first_start(config.state_dir, build_library(config))
     before = sorted(place.home.rglob("*"))
     async with simulated(place) as served:
         await served.lines()
@@ -307,7 +307,7 @@ async def test_a_link_that_leads_nowhere_is_found(place: Place) -> None:
 async def test_a_library_whose_disk_is_gone_is_found(place: Place) -> None:
     config = place.config
     config.state_dir.mkdir()
-    first_start(config, build_library(config))
+    first_start(config.state_dir, build_library(config))
     assert await place.finding("library") == f"ok: {config.output.dir}"
     (config.output.dir / ".floradl-library").unlink()
     told = await place.finding("library")

@@ -64,7 +64,7 @@ def test_files_get_the_time_when_the_run_completed(home: Home, simulator: Simula
     )
     assert home.run("get", "campaign/run_a").returncode == 0
     mtime = (home.library / "images/campaign/run_a-picture.png").stat().st_mtime
-    assert simulator.now() - 9000 < mtime < simulator.now() - 8000
+    assert simulator.now() - 9100 < mtime < simulator.now() - 8900
 
 
 def test_a_bare_run_id_goes_through_its_own_endpoint(home: Home, simulator: Simulator) -> None:

@@ -20,6 +20,7 @@ from floradl.disk.files import FolderFd, PartFile, open_root
 from floradl.disk.mounts import filesystem, is_shared
 from floradl.disk.names import SafeName
 from floradl.errors import FloradlError, PausedError, PauseReason
+from floradl.starting import was_seen
 
 _STATE_FLOOR = 64 * 1024 * 1024  # bytes; the journal of 100,000 runs takes half of that
 _FEWEST_INODES = 100
@@ -98,12 +99,10 @@ def _library(config: Config) -> Finding:
 
 
 def _seen(config: Config) -> bool:
-    """Whether a start with this state folder has seen the library: `daemon.first_start` notes it."""
     try:
-        noted = (config.state_dir / "library-seen").read_bytes()
+        return was_seen(config.state_dir, config.output.dir)
     except OSError:
         return False
-    return os.fsencode(config.output.dir) in noted.split(b"\n")
 
 
 def _state_folder(folder: Path) -> Finding:

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import anyio
 import click
@@ -14,12 +15,13 @@ from anyio import to_thread
 from floradl.assembly import Works, working
 from floradl.commands.exits import Exit, worst
 from floradl.config.settings import Config
-from floradl.daemon import build_inbox, first_start, opened, wait_for_stop
+from floradl.daemon import build_inbox, build_start, opened, wait_for_stop
 from floradl.display import open_display
-from floradl.errors import PauseReason
+from floradl.errors import PausedError, PauseReason
 from floradl.intake import Intake
 from floradl.models import Order, QueuedRun, Reference, State
 from floradl.progress import Progress
+from floradl.starting import Start, first_start
 from floradl.state.store import Store
 
 _NO_PROGRESS = 600.0  # seconds
@@ -51,7 +53,7 @@ async def get(config: Config, environ: Mapping[str, str], references: Iterable[R
     with open_display(sys.stderr, quiet=_quiet(config), library=config.output.dir) as display:
         progress = _Watched(display)
         async with working(config, environ, Store.in_memory(), progress) as works:
-            await to_thread.run_sync(_prepare, config, works)
+            await to_thread.run_sync(_make_library, config, works)
             touched = await works.journal.call(lambda store: store.add(orders, time.time(), again=True))
             works.engine.enqueue(touched)
             return await _work_off(works, progress, math.inf)
@@ -63,25 +65,34 @@ async def once(config: Config, environ: Mapping[str, str], max_wait: float = mat
     with open_display(sys.stderr, quiet=_quiet(config), library=config.output.dir) as display:
         progress = _Watched(display)
         async with opened(config, "once") as store, working(config, environ, store, progress) as works:
-            await to_thread.run_sync(_prepare, config, works)
+            start = build_start(config, works)
+            ready = await start.attempt()
             intake = Intake(inbox, queue_file, works.journal, works.engine)
             works.engine.enqueue(await works.journal.call(Store.open_ids))
-            code = await _work_off(works, progress, max_wait, intake)
+            code = await _work_off(works, progress, max_wait, intake, None if ready else start)
             await to_thread.run_sync(inbox.sweep)
             return worst(code, Exit.FAILED if intake.rejected else Exit.OK)
 
 
-def _prepare(config: Config, works: Works) -> None:
+def _make_library(config: Config, works: Works) -> None:
+    """Make the library if it is new; one that is missing is a pause, as for the daemon."""
     config.state_dir.mkdir(parents=True, exist_ok=True)
-    first_start(config, works.library)
+    with suppress(PausedError):
+        first_start(config.state_dir, works.library)
 
 
 def _quiet(config: Config) -> bool:
     return config.log.level in {"error", "critical"}
 
 
-async def _work_off(works: Works, progress: _Watched, max_wait: float, intake: Intake | None = None) -> Exit:
-    """Serve the engine until nothing is open, and say how it went."""
+async def _work_off(
+    works: Works,
+    progress: _Watched,
+    max_wait: float,
+    intake: Intake | None = None,
+    start: Start | None = None,
+) -> Exit:
+    """Serve the engine until nothing is open, and say how it went. `start` is one that waits for a disk."""
     code = Exit.OK
 
     async def end(reason: Exit) -> None:
@@ -113,6 +124,8 @@ async def _work_off(works: Works, progress: _Watched, max_wait: float, intake: I
     async with anyio.create_task_group() as group:
         group.start_soon(interrupted)
         group.start_soon(watch)
+        if start is not None:
+            group.start_soon(start.serve)
         if intake is not None:
             await _take_all(intake)
         await works.engine.serve(until_idle=True)

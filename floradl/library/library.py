@@ -36,10 +36,10 @@ from floradl.library.slots import Place, Slot
 from floradl.library.template import SIDECARS, UNKNOWN, NameFields, Template
 from floradl.models import Kind, QueuedRun, Reference, RemoteOutput
 
-__all__ = ["MARKER", "Library", "Slot"]
+__all__ = ["MARKER", "MAX_SIDECAR", "Library", "Slot"]
 
 MARKER = SafeName(".floradl-library")
-_MAX_SIDECAR = 64 * 1024 * 1024
+MAX_SIDECAR = 64 * 1024 * 1024
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
@@ -55,8 +55,8 @@ class Library:
         self.max_name_bytes = max_name_bytes
         self.index = FolderIndex()
 
-    def create(self) -> None:
-        """Make the folder and its marker where they are missing: only for a library that is new.
+    def create(self) -> bool:
+        """Make the folder and its marker where they are missing; says whether the library is new.
 
         Raises `PausedError` where that cannot be.
         """
@@ -66,8 +66,10 @@ class Library:
             raise unopened(error, self.root) from error
         try:
             with self.translating(), open_root(self.root) as root:
-                if not exists(root, MARKER):
-                    write_atomic(root, MARKER, b"This folder is a library of floradl. Keep this file.\n")
+                if exists(root, MARKER):
+                    return False
+                write_atomic(root, MARKER, b"This folder is a library of floradl. Keep this file.\n")
+                return True
         except PausedError:
             raise
         except FloradlError as error:
@@ -174,7 +176,7 @@ class Library:
         plain, twin = self._sidecar_names(run_id)
         with self.index.of(folder) as names:
             claimed = names.claim(plain, run_id)
-        data = read_regular(folder, plain, _MAX_SIDECAR)
+        data = read_regular(folder, plain, MAX_SIDECAR)
         found = _parse(data)
         if found is not None and found.run_id == run_id:
             return plain
@@ -197,7 +199,7 @@ class Library:
         try:
             with open_folder(root, (SafeName(SIDECARS), technique), create=False) as folder:
                 for name in self._sidecar_names(run_id):
-                    found = _parse(read_regular(folder, name, _MAX_SIDECAR))
+                    found = _parse(read_regular(folder, name, MAX_SIDECAR))
                     if found is not None and found.run_id == run_id:
                         return found
         except OSError as error:

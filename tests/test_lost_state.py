@@ -1,0 +1,256 @@
+"""A lost state folder costs nothing: the journal is filled again from the library and the job files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studio import Home, check_library, command, served, wait_until
+
+from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
+
+PICTURES = (OutputSpec("a", "imageUrl", size=40_000), OutputSpec("b", "imageUrl", size=50_000))
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    simulator = Simulator()
+    with served(simulator):
+        yield simulator
+
+
+@pytest.fixture
+def home(tmp_path: Path, simulator: Simulator) -> Home:
+    return Home(tmp_path, simulator)
+
+
+def runs(home: Home) -> dict[str, dict[str, Any]]:
+    """Return all rows of the journal, by run id."""
+    lines = home.run("status", "--all").stdout.splitlines()
+    return {row["run_id"]: row for row in map(json.loads, lines)}
+
+
+def work_off(home: Home, simulator: Simulator) -> None:
+    """Bring three runs home: one done, one partial, one failed."""
+    simulator.add_run("run_done", technique="campaign", outputs=PICTURES, duration=0.1)
+    simulator.add_run("run_part", technique="campaign", outputs=PICTURES, duration=0.1)
+    simulator.add_run("run_bad", technique="portraits", duration=0.1, fail=("safety_blocked", "Not this."))
+    simulator.faults.add(Fault(match=Match(run="run_part", output="b"), do=Do(status=451), times=1))
+    home.drop("campaign/run_done\ncampaign/run_part\nportraits/run_bad\n")
+    assert home.run("once").returncode == 3
+
+
+def test_nothing_is_asked_or_fetched_again_when_the_state_folder_is_lost(
+    home: Home, simulator: Simulator
+) -> None:
+    work_off(home, simulator)
+    before = len(simulator.requests)
+    shutil.rmtree(home.state)
+    assert home.run("once").returncode == 0
+    assert len(simulator.requests) == before
+    check_library(home, simulator)
+
+
+def test_the_journal_says_again_what_became_of_each_run(home: Home, simulator: Simulator) -> None:
+    work_off(home, simulator)
+    before = runs(home)
+    shutil.rmtree(home.state)
+    assert home.run("once").returncode == 0
+    after = runs(home)
+    assert {name: row["state"] for name, row in after.items()} == {
+        "run_done": "done",
+        "run_part": "partial",
+        "run_bad": "failed",
+    }
+    for name, row in before.items():
+        assert after[name]["reference"] == row["reference"]
+        assert (after[name]["error"] or {}).get("code") == (row["error"] or {}).get("code")
+
+
+def test_a_retry_after_the_loss_fetches_only_what_is_missing(home: Home, simulator: Simulator) -> None:
+    work_off(home, simulator)
+    shutil.rmtree(home.state)
+    before = len(simulator.asked("media", "run_part"))
+    home.drop("campaign/run_part\ncampaign/run_done\n", "again.txt")
+    assert home.run("once").returncode == 0
+    assert [record.output_id for record in simulator.asked("media", "run_part")[before:]] == ["b"]
+    assert len(simulator.asked("media", "run_done")) == 2
+    check_library(home, simulator)
+
+
+def test_a_run_that_was_still_queued_is_taken_up_again(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_long", technique="campaign", outputs=PICTURES, duration=4)
+    home.drop("campaign/run_long\n")
+    assert home.run("once", "--max-wait", "0.5s").returncode == 5
+    shutil.rmtree(home.state)
+    assert home.run("once").returncode == 0
+    check_library(home, simulator)
+    assert runs(home)["run_long"]["state"] == "done"
+
+
+def test_an_empty_job_file_that_was_put_away_under_another_name_is_no_new_run(
+    home: Home, simulator: Simulator
+) -> None:
+    simulator.add_run("run_a", technique="campaign", outputs=PICTURES, duration=0.1)
+    for _ in range(2):
+        home.drop("", "run_a.txt")
+        assert home.run("once").returncode == 0
+    assert len(list((home.inbox / "accepted").iterdir())) == 2
+    shutil.rmtree(home.state)
+    assert home.run("once").returncode == 0
+    assert set(runs(home)) == {"run_a"}
+
+
+def test_what_was_forgotten_stays_forgotten(home: Home, simulator: Simulator) -> None:
+    work_off(home, simulator)
+    simulator.add_run("run_open", technique="campaign", outputs=PICTURES, duration=600)
+    home.drop("campaign/run_open\n", "open.txt")
+    assert home.run("once", "--max-wait", "0.5s").returncode == 5
+    assert home.run("forget", "run_done", "run_open").returncode == 0
+    assert home.run("once").returncode == 0
+    (home.library / "images/campaign/run_done-a.png").unlink()
+    asked = len(simulator.requests)
+    shutil.rmtree(home.state)
+    home.drop("campaign/run_done\ncampaign/run_open\n", "again.txt")
+    assert home.run("once").returncode == 0
+    assert len(simulator.requests) == asked
+    assert {runs(home)[name]["state"] for name in ("run_done", "run_open")} == {"forgotten"}
+
+
+def test_a_forgotten_run_that_was_retried_later_is_done(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_a", technique="campaign", outputs=PICTURES, duration=0.1)
+    home.drop("campaign/run_a\n")
+    for arguments in (("once",), ("forget", "run_a"), ("once",), ("retry", "run_a"), ("once",)):
+        assert home.run(*arguments).returncode == 0
+    asked = len(simulator.requests)
+    shutil.rmtree(home.state)
+    assert home.run("once").returncode == 0
+    assert runs(home)["run_a"]["state"] == "done"
+    assert len(simulator.requests) == asked
+
+
+def test_a_library_moved_away_and_back_is_known_without_the_state_too(
+    home: Home, simulator: Simulator
+) -> None:
+    work_off(home, simulator)
+    before = len(simulator.requests)
+    elsewhere = home.path / "other disk" / "library"
+    elsewhere.parent.mkdir()
+    home.library.rename(elsewhere)
+    shutil.rmtree(home.state)
+    home.drop("campaign/run_done\n", "one.txt")
+    assert home.run("once", FLORADL_OUTPUT__DIR=str(elsewhere)).returncode == 0
+    elsewhere.rename(home.library)
+    home.drop("campaign/run_done\n", "two.txt")
+    assert home.run("once").returncode == 0
+    shutil.rmtree(home.state)
+    home.drop("campaign/run_done\n", "three.txt")
+    assert home.run("once").returncode == 0
+    assert len(simulator.requests) == before
+    check_library(home, simulator)
+
+
+def test_files_without_sidecars_are_adopted_when_their_run_comes_again(
+    home: Home, simulator: Simulator
+) -> None:
+    work_off(home, simulator)
+    shutil.rmtree(home.state)
+    shutil.rmtree(home.library / "runs")
+    inode = (home.library / "images/campaign/run_done-a.png").stat().st_ino
+    assert home.run("get", "campaign/run_done", "campaign/run_part").returncode == 0
+    assert (home.library / "images/campaign/run_done-a.png").stat().st_ino == inode
+    check_library(home, simulator)
+
+
+def test_only_the_journal_may_be_lost_too(home: Home, simulator: Simulator) -> None:
+    work_off(home, simulator)
+    (home.state / "journal.sqlite3").unlink()
+    assert home.run("once").returncode == 0
+    assert len(runs(home)) == 3
+
+
+def test_a_filling_that_was_cut_short_goes_on_at_the_next_start(home: Home, simulator: Simulator) -> None:
+    work_off(home, simulator)
+    # As a kill in the middle leaves it: some rows are there, and the note that this is not all.
+    with closing(sqlite3.connect(home.state / "journal.sqlite3")) as journal, journal:
+        journal.execute("DELETE FROM runs WHERE run_id <> 'run_part'")
+    (home.state / "recall").touch()
+    asked = len(simulator.requests)
+    assert home.run("once").returncode == 0
+    assert len(runs(home)) == 3
+    assert not (home.state / "recall").exists()
+    assert len(simulator.requests) == asked
+
+
+def test_a_daemon_fills_its_journal_when_the_disk_comes_late(home: Home, simulator: Simulator) -> None:
+    work_off(home, simulator)
+    asked = len(simulator.requests)
+    disk = home.path / "disk"
+    disk.mkdir()
+    home.library.rename(disk / "library")
+    shutil.rmtree(home.state)
+    disk.rename(home.path / "unplugged")
+    # A file where the disk will be, so that nobody can make a new library there.
+    disk.write_text("")
+    with home.daemon(FLORADL_OUTPUT__DIR=str(disk / "library")):
+        assert len(home.events("library_not_ready")) == 1
+        home.drop("campaign/run_done\n", "again.txt")
+        wait_until(lambda: home.status()["paused"])
+        assert home.status()["paused"]["reason"] == "library_missing"
+        disk.unlink()
+        (home.path / "unplugged").rename(disk)
+        wait_until(lambda: home.status()["counts"]["done"] == 1)
+        wait_until(lambda: not home.status()["paused"])
+    assert len(home.events("library_not_ready")) == 1
+    assert {row["state"] for row in runs(home).values()} == {"done", "partial", "failed"}
+    assert len(simulator.requests) == asked
+
+
+def test_a_new_beginning_does_not_bring_back_what_was_asked_for_long_ago(
+    home: Home, simulator: Simulator
+) -> None:
+    work_off(home, simulator)
+    asked = len(simulator.requests)
+    shutil.rmtree(home.state)
+    shutil.rmtree(home.library)
+    assert home.run("once").returncode == 0
+    assert len(simulator.requests) == asked
+    assert runs(home) == {}
+
+
+def test_ten_thousand_sidecars_are_read_in_seconds(home: Home, simulator: Simulator) -> None:
+    work_off(home, simulator)
+    sidecar = json.loads((home.library / "runs/campaign/run_done.json").read_bytes())
+    for number in range(10_000):
+        copy = sidecar | {"run_id": f"run_{number:05}", "reference": f"campaign/run_{number:05}"}
+        (home.library / f"runs/campaign/run_{number:05}.json").write_text(json.dumps(copy))
+    shutil.rmtree(home.state)
+    with home.daemon():
+        (event,) = home.events("journal_recalled")
+    assert event["finished"] == 10_003
+    assert event["duration"] < 10
+    assert home.status()["counts"]["done"] == 10_001
+
+
+def test_a_damaged_sidecar_is_passed_over(home: Home, simulator: Simulator) -> None:
+    work_off(home, simulator)
+    (home.library / "runs/campaign/run_part.json").write_text('{"half": ')
+    shutil.rmtree(home.state)
+    with home.daemon() as process:
+        wait_until(lambda: home.events("journal_recalled"))
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(8) == 0
+    # Its job file still names it, so it is fetched again, and what has the right bytes is adopted.
+    assert subprocess.run(command("once", "-q"), env=home.environ, check=False).returncode == 0
+    (home.library / "runs/campaign/run_part.json.unreadable").unlink()
+    check_library(home, simulator)
+    assert {row["state"] for row in runs(home).values()} == {"done", "failed"}
