@@ -17,8 +17,9 @@ import fcntl
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import NewType, Self
 
@@ -63,7 +64,7 @@ def open_folder(root: FolderFd, parts: tuple[SafeName, ...], *, create: bool = T
                     raise
                 with suppress(FileExistsError):
                     os.mkdir(part, dir_fd=fd)
-                sync_folder(FolderFd(fd))
+                _sync_new(FolderFd(fd), partial(os.rmdir, part, dir_fd=fd))
                 below = os.open(part, _FOLDER, dir_fd=fd)
             os.close(fd)
             fd = below
@@ -79,6 +80,16 @@ def sync_folder(folder: FolderFd) -> None:
     except OSError as error:
         if error.errno not in _CANNOT:
             raise
+
+
+def _sync_new(folder: FolderFd, take_back: Callable[[], None]) -> None:
+    """Put a new name on disk, or take it back: only then does the next attempt have a change to flush."""
+    try:
+        sync_folder(folder)
+    except OSError:
+        with suppress(OSError):
+            take_back()
+        raise
 
 
 class PartFile:
@@ -158,7 +169,7 @@ class PartFile:
         """Give the synced file its final name. False where that name is taken: nothing was changed then."""
         if not rename_noreplace(self._folder, self.name, name):
             return False
-        sync_folder(self._folder)
+        _sync_new(self._folder, partial(os.unlink, name, dir_fd=self._folder))
         return True
 
 

@@ -139,6 +139,12 @@ def _same_bytes(folder: FolderFd, name: SafeName, size: int, sha256: str) -> boo
     if file is None:
         return False
     with file:
-        return os.fstat(file.fileno()).st_size == size and (
-            hashlib.file_digest(file, "sha256").hexdigest() == sha256
-        )
+        if os.fstat(file.fileno()).st_size != size:
+            return False
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            return False
+        try:
+            os.fsync(file.fileno())  # whoever put it there may not have done so
+        except OSError:  # its bytes may be gone with the memory that holds them
+            return False
+        return True
