@@ -34,6 +34,14 @@ def drop_job(watch_dir: Path, text: str) -> Path:
     return path
 
 
+def sweep(watch_dir: Path, before: float) -> None:
+    """Remove what hand-ins left that were killed half way, before then (unix seconds). Raises `OSError`."""
+    for path in watch_dir.glob(".add-*.txt.tmp"):
+        with suppress(FileNotFoundError):  # the one who writes it has just renamed it
+            if path.lstat().st_mtime < before:
+                path.unlink()
+
+
 def _write(path: Path, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     with os.fdopen(fd, "wb") as file:

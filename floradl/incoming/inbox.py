@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from floradl.disk.mounts import is_shared
 from floradl.errors import ConfigError, JobError
-from floradl.incoming import moving, settled
+from floradl.incoming import handin, moving, settled
 from floradl.incoming.jobs import described, parse_job
 from floradl.incoming.listing import PLACES, Entry, dates, entries, shown
 from floradl.incoming.moving import ChangedError
@@ -22,6 +23,7 @@ from floradl.incoming.settled import NotAFileError, Patience, Reading, Stamp, St
 from floradl.models import Order
 from floradl.redaction import redact
 
+_HANDIN_SECONDS = 3600.0  # no hand-in takes that long
 _BATCH_BYTES = 8 << 20  # no more than so much is read in one scan, whatever the number of files
 
 
@@ -161,9 +163,14 @@ class Inbox:
         return tuple(trouble for trouble in troubles if trouble is not None)
 
     def sweep(self) -> tuple[str, ...]:
-        """Remove what was put away longer ago than `keep`; say what could not be removed. Safe to repeat."""
+        """Remove what was put away longer ago than `keep`, and litter; say what could not be removed.
+
+        Safe to repeat.
+        """
         troubles = []
         oldest = self._wall() - self._keep
+        with suppress(OSError):  # the scan tells of a folder that cannot be read
+            handin.sweep(self._dir, self._wall() - _HANDIN_SECONDS)
         for folder in (self._accepted, self._rejected):
             try:
                 for path, since in dates(folder):
