@@ -103,7 +103,7 @@ async def working(
                 Downloader(
                     media,
                     guard,
-                    Limits(download.stall_timeout, download.max_file_size, download.min_free_space),
+                    Limits(download.max_file_size, download.min_free_space, config.poll.give_up_after),
                     stop,
                 ),
                 progress,

@@ -38,7 +38,6 @@ from floradl.net.transport import Guard, redirect_target
 
 _MAX_REDIRECTS = 5
 _CHECK_DISK_EVERY = 32 * 1024 * 1024
-_MIN_RATE = 1024  # bytes a second
 _PASSING_STATUS = {408, 409, 425, 429}
 
 Report = Callable[[int, int | None], None]
@@ -49,11 +48,11 @@ class StoppedError(Exception):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What a transfer may take: seconds and bytes."""
+    """What a transfer may take: bytes, and seconds in all."""
 
-    stall_timeout: float
     max_file_size: int | None
     min_free_space: int
+    deadline: float
 
 
 class Slot(Protocol):
@@ -150,8 +149,8 @@ class Downloader:
         """Send the request, following redirects by hand: each hop is checked like the first."""
         try:
             target: httpx.URL = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise PermanentError("the output's URL is not a URL", ErrorCode.BAD_URL) from error
+        except (httpx.InvalidURL, UnicodeError):  # the cause may quote the query
+            raise PermanentError("the output's URL is not a URL", ErrorCode.BAD_URL) from None
         for _ in range(_MAX_REDIRECTS + 1):
             self._guard.check(target)
             request = self._client.build_request("GET", target, headers=headers)
@@ -195,7 +194,7 @@ class Downloader:
         digests: Digests,
         report: Report,
     ) -> None:
-        rate = _Rate(self._limits.stall_timeout, part.size)
+        ends = time.monotonic() + self._limits.deadline
         disk_checked = -_CHECK_DISK_EVERY
         for chunk in chunks:
             if self._stop.is_set():
@@ -206,7 +205,12 @@ class Downloader:
             part.write(chunk)
             digests.update(chunk)
             self._check_size(part.size)
-            rate.check(part.size)
+            if time.monotonic() > ends:
+                raise PermanentError(
+                    f"its transfer was not done within {self._limits.deadline:.0f} s (poll.give_up_after); "
+                    "`floradl retry` goes on where it stopped",
+                    ErrorCode.GAVE_UP,
+                )
             report(part.size, offer.total)
 
     def _check_size(self, size: int | None) -> None:
@@ -233,7 +237,10 @@ class Downloader:
         """Decide whether what arrived is whole, and say by what."""
         head = part.read(HEAD, 0)
         content_type = response.headers.get("content-type")
-        sniff.refuse_not_media(head, content_type, kind)
+        try:
+            sniff.refuse_not_media(head, content_type, kind)
+        except PermanentError as error:  # a page of a proxy, or nothing at all, may stand there for a while
+            raise PassingError(str(error), error.code) from None
         if offer.total is not None and part.size != offer.total:
             raise PassingError(f"{part.size} of {offer.total} bytes arrived", ErrorCode.DAMAGED)
         if not digests.agree():
@@ -264,25 +271,6 @@ class Downloader:
             integrity=integrity,
             checked=tuple(checked),
         )
-
-
-class _Rate:
-    """Notices a transfer that crawls: a drip never runs into a socket's timeout."""
-
-    def __init__(self, window: float, size: int) -> None:
-        self._window = window
-        self._since = time.monotonic()
-        self._size = size
-
-    def check(self, size: int) -> None:
-        now = time.monotonic()
-        if now - self._since < self._window:
-            return
-        if size - self._size < self._window * _MIN_RATE:
-            raise PassingError(
-                f"the transfer crawled: {size - self._size} bytes in {now - self._since:.0f} s"
-            )
-        self._since, self._size = now, size
 
 
 def _offer(response: httpx.Response) -> _Offer:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from threading import BoundedSemaphore, Lock
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import httpcore
 import httpx
@@ -69,7 +69,7 @@ class Leases:
         """Take a connection back: to keep it, where it is still good for another request."""
         lease.idle_since = time.monotonic()
         with self._lock:
-            keep = bool(lease.pool.connections)
+            keep = _owes_nothing(lease.pool)
             if keep:
                 self._idle.append(lease)
         if not keep:
@@ -99,6 +99,21 @@ class Leases:
         for lease in surplus:
             self._idle.remove(lease)
         return surplus
+
+
+def _owes_nothing(pool: httpcore.ConnectionPool) -> bool:
+    """Whether the connection can take another request: it is open, and nothing came beyond its last answer.
+
+    Such bytes would be taken for the answer to the next request, which is another output's. httpcore keeps
+    them to itself; where they cannot be looked for, the connection is not used again.
+    """
+    link: Any = next(iter(pool.connections), None)
+    while link is not None:
+        state = getattr(link, "_h11_state", None)
+        if state is not None:
+            return not state.trailing_data[0]
+        link = getattr(link, "_connection", None)
+    return False
 
 
 def _close(leases: list[Lease]) -> None:

@@ -20,6 +20,7 @@ from weakref import WeakSet
 import anyio.to_thread
 import httpcore
 
+_MIN_RATE = 1024  # bytes a second
 # host, port, seconds -> addresses; raises as `Guard.resolve` does
 Resolve: TypeAlias = Callable[[str, int, float | None], tuple[str, ...]]
 _Options: TypeAlias = Iterable[httpcore.SOCKET_OPTION] | None
@@ -62,11 +63,32 @@ class _Stream(httpcore.NetworkStream):
         self._streams = streams
         self._tls_layers = tls_layers
         self._socket: socket.socket = inner.get_extra_info("socket")
+        self._waited = 0.0
+        self._arrived = 0
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, timeout)
+        started = time.monotonic()
+        data = self._inner.read(max_bytes, timeout)
+        if timeout is not None and data:
+            self._waited += time.monotonic() - started
+            self._arrived += len(data)
+            self._check_rate(timeout)
+        return data
+
+    def _check_rate(self, window: float) -> None:
+        """Give up an answer that crawls: one that drips never runs into the time limit of a single read.
+
+        Here, because a head or a chunk's size can drip as well as a body. Only waiting for the other side
+        counts, not what is done with the bytes.
+        """
+        if self._waited < window:
+            return
+        if self._arrived < window * _MIN_RATE:
+            raise httpcore.ReadTimeout(f"only {self._arrived} bytes came in {self._waited:.0f} s")
+        self._waited, self._arrived = 0.0, 0
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._waited, self._arrived = 0.0, 0
         self._inner.write(buffer, timeout)
 
     def close(self) -> None:
@@ -87,6 +109,11 @@ class _Stream(httpcore.NetworkStream):
                 # `wrap_socket` takes the descriptor away from this socket while it shakes hands.
                 self._socket = stack.enter_context(self._socket.dup())
             inner = self._inner.start_tls(ssl_context, server_hostname, timeout)
+        tls = inner.get_extra_info("socket")
+        if isinstance(tls, ssl.SSLSocket):
+            # Anybody on the way can close a connection. What only its end would end is whole when the
+            # other side says goodbye, and an error otherwise (RFC 9112, 9.8).
+            tls.suppress_ragged_eofs = False  # type: ignore[attr-defined]  # typeshed does not know it
         return self._streams.admit(_Stream(inner, self._streams, self._tls_layers + 1))
 
     def get_extra_info(self, info: str) -> Any:

@@ -35,7 +35,9 @@ class MediaClient(httpx.Client):
     def __init__(self, transport: SyncTransport, *, user_agent: str, limits: Limits) -> None:
         # Range requests need the bytes as they are stored, and an inflated bomb needs memory: identity.
         headers = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
-        super().__init__(transport=transport, headers=headers, **_common(limits))
+        # httpx looks at where a redirect leads even if it does not follow, and has other errors for it.
+        hooks = {"response": [redirect_target]}
+        super().__init__(transport=transport, headers=headers, event_hooks=hooks, **_common(limits))
         self._abort = transport.abort
 
     def abort(self) -> None:

@@ -1,0 +1,194 @@
+"""A media host that answers byte for byte as a test says, and one output's way from it into a library."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from clients import client
+from loopback import Certificate, Server, read_head
+
+from floradl.library.library import MARKER, Library
+from floradl.library.template import Template
+from floradl.media.download import Downloader, Limits
+from floradl.models import Integrity, Kind, QueuedRun, RemoteOutput
+from floradl.net.guard import Guard
+from floradl.net.transport import Limits as ClientLimits
+from floradl.simulator import formats
+
+PNG = formats.png("wire", "wire", 3000).read()
+OTHER_PNG = formats.png("other wire", "other wire", 3000).read()
+MP4 = formats.mp4("wire", "wire", None).read()
+PDF = formats.pdf("wire", "wire", 4000).read()
+WAV = formats.wav("wire", "wire", 5000).read()
+
+RUN = QueuedRun(run_id="run_wire", technique="wire", queued_at=1.7e9)
+FOLDERS = {kind: kind.value for kind in Kind}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for. `start` is where its `Range` begins, None where it has none."""
+
+    head: bytes
+
+    @property
+    def path(self) -> str:
+        return self.head.split(b" ", 2)[1].decode()
+
+    @property
+    def start(self) -> int | None:
+        found = re.search(rb"(?im)^range: bytes=([0-9]+)-\r$", self.head)
+        return int(found[1]) if found else None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is sent, and what happens to the connection afterwards.
+
+    `keep` waits for the next request; `close` ends it (over TLS with a goodbye, `cut` without one);
+    `reset` breaks it; `hang` says nothing more. `drip` bytes are sent twice a second, where it is set.
+    """
+
+    data: bytes
+    then: Literal["keep", "close", "cut", "reset", "hang"] = "close"
+    drip: int | None = None
+
+
+class MediaHost(Server):
+    """Answers each request as `answer` says."""
+
+    def __init__(self, answer: Callable[[Request], Reply], certificate: Certificate | None = None) -> None:
+        super().__init__(tls=certificate.server if certificate else None)
+        self._reply = answer
+        self._ended = threading.Event()
+        self._scheme = "https" if certificate else "http"
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        super().__exit__(kind, error, traceback)
+
+    def url(self, path: str = "/o.png") -> str:
+        return f"{self._scheme}://127.0.0.1:{self.port}{path}"
+
+    @property
+    def requests(self) -> list[Request]:
+        return [Request(head) for head in self.heads]
+
+    def talk(self, connection: socket.socket) -> None:
+        while head := read_head(connection):
+            self.heads.append(head)
+            self.asked.set()
+            reply = self._reply(Request(head))
+            self._send(connection, reply)
+            if reply.then == "keep":
+                continue
+            if reply.then == "hang":
+                connection.recv(1)
+            elif reply.then == "reset":
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            elif reply.then == "close" and hasattr(connection, "unwrap"):
+                connection.unwrap()
+            return
+
+    def _send(self, connection: socket.socket, reply: Reply) -> None:
+        if reply.drip is None:
+            connection.sendall(reply.data)
+            return
+        for at in range(0, len(reply.data), reply.drip):
+            connection.sendall(reply.data[at : at + reply.drip])
+            if self._ended.wait(0.5):
+                return
+
+
+def answer(body: bytes, *headers: str, status: str = "200 OK", length: int | None = None) -> bytes:
+    """Give a whole answer; `length` is what `Content-Length` says where that is not the truth."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def unframed(body: bytes, *headers: str) -> bytes:
+    """Give an answer whose body ends where the connection does."""
+    return "\r\n".join(["HTTP/1.1 200 OK", *headers, "", ""]).encode() + body
+
+
+def chunked(body: bytes, *headers: str, size: int = 1000) -> bytes:
+    """Give an answer in chunks."""
+    head = "\r\n".join(["HTTP/1.1 200 OK", "Transfer-Encoding: chunked", *headers, "", ""]).encode()
+    pieces = (body[at : at + size] for at in range(0, len(body), size))
+    return head + b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def ranged(body: bytes, start: int, *headers: str, total: int | None = None) -> bytes:
+    """Give the 206 for `body` from `start` on."""
+    total = len(body) if total is None else total
+    span = f"Content-Range: bytes {start}-{len(body) - 1}/{total}"
+    return answer(body[start:], span, *headers, status="206 Partial Content")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file of the library, and what is claimed of it."""
+
+    data: bytes
+    path: str
+    integrity: Integrity
+    checked: tuple[str, ...]
+
+
+@dataclass
+class Bench:
+    """A library in `folder`, and a downloader that trusts loopback. Times are in seconds."""
+
+    folder: Path
+    stall_timeout: float = 5.0
+    max_file_size: int | None = None
+    deadline: float = 60.0
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.library = Library(self.folder, Template.parse("{kind}/{output_id}{ext}"), FOLDERS, 255)
+        self.library.create()
+        self._client = client(
+            Guard(["127.0.0.1"]), self.environ, ClientLimits(read=self.stall_timeout, connections=4)
+        )
+        limits = Limits(self.max_file_size, 0, self.deadline)
+        self.downloader = Downloader(self._client, Guard(["127.0.0.1"]), limits)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._client.close()
+
+    def fetch(self, url: str, output: RemoteOutput | None = None) -> Fetched:
+        """Make one attempt at an output (an image, unless said), up to its final name."""
+        output = output or RemoteOutput("o", "imageUrl", url)
+        slot = self.library.slot(RUN, output, 1, None)
+        with self.downloader.fetch(url, slot, lambda _received, _total: None) as received:
+            path = slot.publish(received.part, received.ext, received.sha256, None)
+        return Fetched((self.folder / path).read_bytes(), path, received.integrity, received.checked)
+
+    def files(self) -> list[str]:
+        """Name the files under final names."""
+        return [path.name for path in self._all() if path.suffix != ".part" and path.name != MARKER]
+
+    def part(self) -> bytes | None:
+        """Give the bytes of the part file, if there is one."""
+        found = [path.read_bytes() for path in self._all() if path.suffix == ".part"]
+        return found[0] if found else None
+
+    def _all(self) -> list[Path]:
+        return [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
