@@ -18,7 +18,7 @@ from floradl import __version__
 from floradl.assembly import Works, working
 from floradl.config.settings import Config
 from floradl.disk.mounts import is_shared
-from floradl.errors import ConfigError
+from floradl.errors import ConfigError, PauseReason
 from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
@@ -118,15 +118,15 @@ async def _beat(config: Config, works: Works, intake: Intake, progress: Live, si
     paused = None
     while True:
         now = time.monotonic()
-        if progress.changed or works.engine.paused is not paused or now - written >= _SLOW_BEAT:
+        if progress.changed or _pause(works) != paused or now - written >= _SLOW_BEAT:
             progress.changed = False
-            paused, written = works.engine.paused, now
+            paused, written = _pause(works), now
             snapshot = Snapshot(
                 pid=os.getpid(),
                 version=__version__,
                 since=since,
                 progress_at=_progress_at(works, progress),
-                paused=LivePause(paused.reason, paused.message, paused.since) if paused else None,
+                paused=paused,
                 queue_file_error=intake.queue_file_error,
                 runs=progress.runs(),
             )
@@ -134,11 +134,19 @@ async def _beat(config: Config, works: Works, intake: Intake, progress: Live, si
         await anyio.sleep(_BEAT)
 
 
+def _pause(works: Works) -> LivePause | None:
+    """Return why nothing goes on: no run may, or what becomes of them cannot be recorded."""
+    paused, stuck = works.engine.paused, works.journal.trouble
+    if paused is not None:
+        return LivePause(paused.reason, paused.message, paused.since)
+    return LivePause(PauseReason.DISK_FULL, stuck.message, stuck.since) if stuck is not None else None
+
+
 def _progress_at(works: Works, progress: Live) -> float:
     """Return when all was seen to be well (unix seconds): now, unless there is work that nobody takes on."""
     engine = works.engine
     quiet = time.monotonic() - max(engine.turned_at, progress.bytes_at)
-    if engine.idle or engine.paused is not None or quiet < _STUCK_AFTER:
+    if engine.idle or _pause(works) is not None or quiet < _STUCK_AFTER:
         return time.time()
     return time.time() - quiet
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import anyio
 import structlog
@@ -45,7 +45,7 @@ class Intake:
                 _log.warning("job_rejected", file=rejection.name, message=rejection.message)
             troubles = list(scan.troubles)
             if scan.jobs:
-                orders = (order for job in scan.jobs for order in job.orders)
+                orders = [order for job in scan.jobs for order in job.orders]
                 await self._record(orders, again=True)
                 troubles += await to_thread.run_sync(self._inbox.accept, scan.jobs)
                 _log.info(
@@ -73,7 +73,7 @@ class Intake:
             await self._record(reading.orders, again=False)
         return math.inf if reading.again_in is None else reading.again_in
 
-    async def _record(self, orders: Iterable[Order], *, again: bool) -> None:
+    async def _record(self, orders: Sequence[Order], *, again: bool) -> None:
         touched = await self._journal.call(lambda store: store.add(orders, time.time(), again=again))
         self._engine.enqueue(touched)
 

@@ -41,7 +41,7 @@ class World:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.commits = Commits(store)
-        self.journal = Journal(store)
+        self.journal = Journal(store, again=0.02)
 
 
 @asynccontextmanager
@@ -135,20 +135,82 @@ async def test_calls_are_worked_off_in_the_order_they_came(tmp_path: Path) -> No
     assert seen == list(range(600))
 
 
-async def test_when_the_disk_is_full_all_that_wait_together_hear_of_it(tmp_path: Path) -> None:
-    """SQLite then takes the whole transaction back: nobody may believe that his part of it stands."""
-
-    def swell(store: Store) -> None:
-        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+def no_room(store: Store) -> None:
+    """Allow the journal no page more than it has, and ask for many."""
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    limit = store._db.execute("PRAGMA max_page_count").fetchone()[0]
+    if limit > 1_000_000:
         store._db.execute(f"PRAGMA max_page_count={pages}")
-        store.add([Order(Reference(f"run_{n}"), "x" * 200) for n in range(1000)], 1.0, again=True)
+    store.add([Order(Reference(f"run_{n}"), "x" * 200) for n in range(1000)], 1.0, again=True)
 
-    async with serving(tmp_path) as world:
+
+def give_room(world: World) -> None:
+    world.store._db.execute("PRAGMA max_page_count=1000000")
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    with anyio.fail_after(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await anyio.sleep(0.005)
+
+
+async def test_while_the_disk_is_full_all_that_wait_together_wait_on(tmp_path: Path) -> None:
+    """SQLite takes the whole transaction back: nobody may believe that his part of it stands."""
+    async with serving(tmp_path) as world, anyio.create_task_group() as group:
+
+        async def relieve() -> None:
+            await until(lambda: world.journal.trouble)
+            trouble = world.journal.trouble
+            assert trouble is not None
+            assert "full" in trouble.message
+            assert world.store.open_ids() == []
+            await until(lambda: len(tries) > 2)
+            assert world.journal.trouble is trouble  # said once, however often it is tried
+            give_room(world)
+
+        def swell(store: Store) -> None:
+            tries.append(1)
+            no_room(store)
+
+        tries: list[int] = []
+        group.start_soon(relieve)
         outcomes = await all_at_once(world, [add("run_a"), swell, add("run_c")])
-        assert [type(each) for each in outcomes] == [sqlite3.OperationalError] * 3
-        assert world.store.open_ids() == []
-        world.store._db.execute("PRAGMA max_page_count=1000000")
-        assert await world.journal.call(add("run_d")) == ["run_d"]
+        assert (outcomes[0], outcomes[2]) == (["run_a"], ["run_c"])
+        assert world.journal.trouble is None
+        assert len(world.store.open_ids()) == 1002
+
+
+async def test_a_call_that_fails_beside_one_that_waits_for_room_hears_of_it_at_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as world, anyio.create_task_group() as group:
+        outcomes: dict[str, object] = {}
+
+        async def call(name: str, work: Callable[[Store], Any]) -> None:
+            outcomes[name] = await outcome(world.journal, work)
+
+        world.commits.go_on.clear()
+        group.start_soon(call, "first", lambda _: None)
+        await anyio.to_thread.run_sync(world.commits.reached.wait, 10)
+        group.start_soon(call, "fails", fail)
+        group.start_soon(call, "waits", no_room)
+        await anyio.wait_all_tasks_blocked()
+        world.commits.go_on.set()
+        await until(lambda: "fails" in outcomes)
+        assert isinstance(outcomes["fails"], KeyError)
+        assert "waits" not in outcomes
+        give_room(world)
+
+
+async def test_who_waits_for_room_when_all_ends_is_told_that_nothing_was_recorded(tmp_path: Path) -> None:
+    outcomes: list[object] = []
+
+    async def call(journal: Journal) -> None:
+        outcomes.append(await outcome(journal, no_room))
+
+    async with serving(tmp_path) as world, anyio.create_task_group() as group:
+        group.start_soon(call, world.journal)
+        await until(lambda: world.journal.trouble)
+        world.journal.close()
+    assert [type(each) for each in outcomes] == [sqlite3.OperationalError]
 
 
 async def test_a_commit_that_fails_is_told_to_all_and_the_next_is_tried(tmp_path: Path) -> None:
