@@ -186,7 +186,7 @@ def peak_memory(pid: int) -> int:
 def check_library(home: Home, simulator: Simulator) -> None:
     """Hold every file of the library against what the simulator serves: none lost, doubled or wrong."""
     named = set()
-    for path in sorted((home.library / "runs").rglob("*.json")):
+    for path in sorted(path for path in (home.library / "runs").rglob("*.json") if path.is_file()):
         sidecar: Mapping[str, Any] = json.loads(path.read_bytes())
         _VALIDATOR.validate(sidecar)
         for index, output in enumerate(sidecar["outputs"]):

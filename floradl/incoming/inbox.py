@@ -5,6 +5,7 @@ One owner at a time: `scan`, `accept` and `sweep` are called one after the other
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ from floradl.disk.mounts import is_shared
 from floradl.errors import ConfigError, JobError
 from floradl.incoming import handin, moving, settled
 from floradl.incoming.jobs import described, parse_job
-from floradl.incoming.listing import PLACES, Entry, dates, entries, shown
+from floradl.incoming.listing import PLACES, Entry, dates, entries, open_place, shown
 from floradl.incoming.moving import ChangedError
 from floradl.incoming.settled import NotAFileError, Patience, Reading, Stamp, Standing
 from floradl.models import Order
@@ -111,6 +112,8 @@ class Inbox:
     def prepare(self) -> None:
         """Make the folders. Raises `ConfigError` where that cannot be."""
         for folder in (self._dir, self._accepted, self._rejected):
+            if folder != self._dir and folder.is_symlink():
+                raise ConfigError(f"{folder} is a link, and links are not followed here: remove it")
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -173,9 +176,11 @@ class Inbox:
             handin.sweep(self._dir, self._wall() - _HANDIN_SECONDS)
         for folder in (self._accepted, self._rejected):
             try:
-                for path, since in dates(folder):
-                    if since < oldest:
-                        path.unlink(missing_ok=True)
+                old = [path.name for path, since in dates(folder) if since < oldest]
+                with open_place(folder) as place:
+                    for name in old:
+                        with suppress(FileNotFoundError):
+                            os.unlink(name, dir_fd=place)
             except FileNotFoundError:
                 continue  # made when it is needed
             except OSError as error:
@@ -247,9 +252,12 @@ class Inbox:
             self._stuck[name] = leaving
             if known == leaving:
                 return None
+            remedy = "give this user the rights to the watch folder"
+            if error.errno in {errno.ENOTDIR, errno.ELOOP}:
+                remedy = "a link or a file stands in place of that folder: remove it"
             return (
                 f"{shown(name)} is done with, but cannot be moved to {leaving.folder}: {error.strerror} "
-                "(give this user the rights to the watch folder)"
+                f"({remedy})"
             )
         self._stuck.pop(name, None)
         return None

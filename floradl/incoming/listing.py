@@ -7,10 +7,13 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from floradl.disk.files import FolderFd, open_folder, open_root
+from floradl.disk.names import SafeName
 from floradl.incoming.settled import Stamp
 
 _LITTER = (  # hidden files, transfers under way, editors' and file managers' litter; all in lower case
@@ -62,9 +65,19 @@ def entries(folder: Path) -> list[Entry]:
     return sorted(found, key=lambda entry: (entry.stamp.mtime_ns, entry.name))
 
 
+@contextmanager
+def open_place(folder: Path, *, create: bool = False) -> Iterator[FolderFd]:
+    """Open a folder where files are put away. Raises `OSError`, `ENOTDIR` where it is a link or a file."""
+    with (
+        open_root(folder.parent) as above,
+        open_folder(above, (SafeName(folder.name),), create=create) as place,
+    ):
+        yield place
+
+
 def dates(folder: Path) -> Iterator[tuple[Path, float]]:
-    """List the files in `folder` and when each came to lie there, in unix seconds. Raises `OSError`."""
-    with os.scandir(folder) as scanned:
+    """List the files in `folder` and when each came to lie there, in unix seconds. Raises as `open_place`."""
+    with open_place(folder) as place, os.scandir(place) as scanned:
         for item in scanned:
             try:
                 status = item.stat(follow_symlinks=False)
@@ -72,7 +85,7 @@ def dates(folder: Path) -> Iterator[tuple[Path, float]]:
                 continue
             if not stat.S_ISDIR(status.st_mode):
                 # Putting away touches a file; where it may not (somebody else's), the move shows in ctime.
-                yield Path(item.path), max(status.st_mtime, status.st_ctime)
+                yield folder / item.name, max(status.st_mtime, status.st_ctime)
 
 
 def _entry(item: os.DirEntry[str]) -> Entry | None:

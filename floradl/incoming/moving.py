@@ -1,4 +1,8 @@
-"""Putting job files away: moved, never over another file, and only if still those that were read."""
+"""Putting job files away: moved, never over another file, and only if still those that were read.
+
+Others may write to a watch folder, so all goes through open folders: a link planted in place of `accepted/`
+would lead us, who perhaps may write where they may not.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
-from floradl.disk.files import open_root, rename_noreplace
+from floradl.disk.files import FolderFd, exists, open_root, rename_noreplace
 from floradl.disk.names import SafeName
+from floradl.incoming.listing import open_place
 from floradl.incoming.settled import Stamp
 
 ERROR_SUFFIX = ".error.txt"
@@ -28,44 +33,48 @@ def put_away(path: Path, folder: Path, stamp: Stamp, *, now: float, note: str | 
     `NEW_NAME.error.txt` beside it. The file is touched with `now` (unix seconds): its keeping counts from
     then. A symbolic link is moved itself.
 
-    Raises `ChangedError` (nothing was moved), `OSError`.
+    Raises `ChangedError` (nothing was moved), `OSError` (`ENOTDIR` where `folder` is a link or a file).
     """
-    if Stamp.of(path.lstat()) != stamp:
-        raise ChangedError
-    folder.mkdir(exist_ok=True)
-    # A rename takes whatever stands under the name at that instant, in one step: nothing is lost if
-    # somebody replaces the file now. Whether it was ours is seen afterwards.
-    target, remark = _move(path, folder, now, note)
-    if Stamp.of(target.lstat()) != stamp:
-        _drop(remark)
-        _move(target, path.parent, now, None)
-        raise ChangedError
-    with suppress(OSError):  # somebody else's file: its change time, which the move has set, serves too
-        os.utime(target, (now, now), follow_symlinks=False)
-    return target
+    with open_root(path.parent) as here:
+        if _stamp(here, path.name) != stamp:
+            raise ChangedError
+        with open_place(folder, create=True) as there:
+            # A rename takes whatever stands under the name at that instant, in one step: nothing is lost if
+            # somebody replaces the file now. Whether it was ours is seen afterwards.
+            target, remark = _move(here, path.name, there, now, note)
+            if _stamp(there, target) != stamp:
+                _drop(there, remark)
+                _move(there, target, here, now, None)
+                raise ChangedError
+            with suppress(OSError):  # somebody else's: its change time, which the move has set, serves too
+                os.utime(target, (now, now), dir_fd=there, follow_symlinks=False)
+            return folder / target
 
 
-def _move(path: Path, folder: Path, now: float, note: str | None) -> tuple[Path, Path | None]:
-    """Move `path` into `folder` under a free name; return its new path, and that of the note beside it.
+def _stamp(folder: FolderFd, name: str) -> Stamp:
+    return Stamp.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
+
+
+def _move(here: FolderFd, name: str, there: FolderFd, now: float, note: str | None) -> tuple[str, str | None]:
+    """Move a file from `here` to `there` under a free name; return that, and the name of the note beside it.
 
     The note comes first: a file that was refused never stands there without its reason.
     """
-    with open_root(path.parent) as here, open_root(folder) as there:
-        for variant in _variants(path.name, now):
-            target, remark = folder / variant, None
-            if note is not None:
-                remark = folder / (variant + ERROR_SUFFIX)
-                text = note.encode("utf-8", "backslashreplace")
-                if os.path.lexists(target) or not _written(remark, text):
-                    continue
-            try:
-                if rename_noreplace(here, SafeName(path.name), SafeName(variant), there):
-                    return target, remark
-            except OSError:
-                _drop(remark)
-                raise
-            _drop(remark)
-    raise FileExistsError(errno.EEXIST, "no free name", str(folder))
+    for variant in _variants(name, now):
+        remark = None
+        if note is not None:
+            remark = variant + ERROR_SUFFIX
+            text = note.encode("utf-8", "backslashreplace")
+            if exists(there, SafeName(variant)) or not _written(there, remark, text):
+                continue
+        try:
+            if rename_noreplace(here, SafeName(name), SafeName(variant), there):
+                return variant, remark
+        except OSError:
+            _drop(there, remark)
+            raise
+        _drop(there, remark)
+    raise FileExistsError(errno.EEXIST, "no free name", name)
 
 
 def _variants(name: str, now: float) -> Iterator[str]:
@@ -86,10 +95,11 @@ def _cut(text: str, limit: int) -> str:
     return text
 
 
-def _written(path: Path, text: bytes) -> bool:
+def _written(folder: FolderFd, name: str, text: bytes) -> bool:
     """Write a note; False where the name is taken, unless by the same note: one that was cut off is ended."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o666, dir_fd=folder)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
             return False
@@ -101,11 +111,12 @@ def _written(path: Path, text: bytes) -> bool:
             file.seek(0)
             file.write(text)
         except OSError:
-            _drop(path)
+            _drop(folder, name)
             raise
     return True
 
 
-def _drop(remark: Path | None) -> None:
+def _drop(folder: FolderFd, remark: str | None) -> None:
     if remark is not None:
-        remark.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(remark, dir_fd=folder)
