@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import anyio
+import httpx
 import msgspec
 from anyio import CapacityLimiter
 
@@ -18,16 +19,19 @@ from floradl.config.settings import Config
 from floradl.engine import Engine
 from floradl.errors import ConfigError, PausedError, PauseReason
 from floradl.flora.api import Flora
+from floradl.flora.asking import Asking
 from floradl.flora.pace import Pace
+from floradl.history import History
 from floradl.library.library import Library
 from floradl.library.template import Template
 from floradl.media.download import Downloader, Limits
 from floradl.net.addresses import HostPatterns
 from floradl.net.pools import Limits as ClientLimits
-from floradl.net.transport import Guard, open_async_client, open_client
+from floradl.net.transport import Guard, MediaClient, open_async_client, open_client
 from floradl.outputs import OutputSaver
 from floradl.pipeline import Patience, Pipeline
 from floradl.progress import Progress
+from floradl.schedule import Schedule
 from floradl.state.journal import Journal
 from floradl.state.store import Store
 
@@ -41,6 +45,8 @@ class Works(msgspec.Struct, frozen=True):
     engine: Engine
     journal: Journal
     library: Library
+    flora: Flora
+    saver: OutputSaver
     halt: Callable[[], None]
 
 
@@ -69,6 +75,72 @@ async def working(
     Raises `ConfigError` where the configuration cannot be put to work.
     """
     read_api_key(config, environ)  # what is wrong with it is said before anything starts
+    journal = Journal(store)
+    library = build_library(config)
+    guard = Guard(config.network.trusted_private_hosts, config.download.media_hosts)
+    async with _clients(config, environ, guard) as (api, media), anyio.create_task_group() as group:
+        group.start_soon(journal.serve)
+        stop = threading.Event()
+
+        def halt() -> None:
+            stop.set()
+            media.abort()
+
+        try:
+            downloader = Downloader(media, guard, _limits(config), stop)
+            patience = Patience(
+                config.poll.interval,
+                config.poll.give_up_after,
+                config.output.mtime == "completed",
+                History(await journal.call(Store.durations)),
+            )
+            schedule = Schedule(time.monotonic, config.poll.interval)
+            flora = Flora(api, _key_reader(config, environ), Pace(time.monotonic))
+            asking = Asking(flora, schedule, time.monotonic)
+            saver = OutputSaver(
+                library,
+                downloader,
+                progress,
+                transfers=CapacityLimiter(config.download.concurrency),
+                text_url_hosts=HostPatterns.parse(config.download.text_url_hosts),
+                keep_times=patience.keep_times,
+            )
+            pipeline = Pipeline(asking, library, saver, journal, progress, patience)
+            engine = Engine(pipeline, journal, progress, schedule)
+            yield Works(engine, journal, library, flora, saver, halt)
+        finally:
+            halt()
+            journal.close()
+
+
+@asynccontextmanager
+async def _clients(
+    config: Config, environ: Mapping[str, str], guard: Guard
+) -> AsyncIterator[tuple[httpx.AsyncClient, MediaClient]]:
+    """Open the client that has the key and the one that has nothing."""
+    download = config.download
+    headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
+    api_limits = ClientLimits(read=_API_TIMEOUT, connections=8)
+    media_limits = ClientLimits(read=download.stall_timeout, connections=download.concurrency)
+    with open_client(guard, user_agent=USER_AGENT, limits=media_limits, environ=environ) as media:
+        async with open_async_client(
+            api_guard(config),
+            base_url=config.api.base_url,
+            headers=headers,
+            limits=api_limits,
+            environ=environ,
+        ) as api:
+            yield api, media
+
+
+def _limits(config: Config) -> Limits:
+    """Return what one transfer may take."""
+    download = config.download
+    return Limits(download.max_file_size, download.min_free_space, config.poll.give_up_after)
+
+
+def _key_reader(config: Config, environ: Mapping[str, str]) -> Callable[[], str]:
+    """Return what gives the key as it is at each moment."""
 
     def key() -> str:
         try:
@@ -81,53 +153,4 @@ async def working(
             )
         return secret.reveal()
 
-    download = config.download
-    guard = Guard(config.network.trusted_private_hosts, download.media_hosts)
-    api_limits = ClientLimits(read=_API_TIMEOUT, connections=8)
-    media_limits = ClientLimits(read=download.stall_timeout, connections=download.concurrency)
-    headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
-    journal = Journal(store)
-    library = build_library(config)
-    stop = threading.Event()
-    with open_client(guard, user_agent=USER_AGENT, limits=media_limits, environ=environ) as media:
-        async with open_async_client(
-            api_guard(config),
-            base_url=config.api.base_url,
-            headers=headers,
-            limits=api_limits,
-            environ=environ,
-        ) as api:
-            keep_times = config.output.mtime == "completed"
-            saver = OutputSaver(
-                library,
-                Downloader(
-                    media,
-                    guard,
-                    Limits(download.max_file_size, download.min_free_space, config.poll.give_up_after),
-                    stop,
-                ),
-                progress,
-                transfers=CapacityLimiter(download.concurrency),
-                text_url_hosts=HostPatterns.parse(download.text_url_hosts),
-                keep_times=keep_times,
-            )
-            pipeline = Pipeline(
-                Flora(api, key, Pace(time.monotonic)),
-                library,
-                saver,
-                journal,
-                progress,
-                Patience(config.poll.interval, config.poll.give_up_after, keep_times),
-            )
-
-            def halt() -> None:
-                stop.set()
-                media.abort()
-
-            async with anyio.create_task_group() as group:
-                group.start_soon(journal.serve)
-                try:
-                    yield Works(Engine(pipeline, journal, progress), journal, library, halt)
-                finally:
-                    halt()
-                    journal.close()
+    return key

@@ -1,13 +1,8 @@
-"""Keeps all open runs in mind and takes each one on when it is due.
-
-The journal says which runs are open; when each is due stands here, on the monotonic clock alone, so
-that a wall clock that jumps causes neither a storm nor a standstill.
-"""
+"""Keeps all open runs in mind, and takes each one on when it is due."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
@@ -20,6 +15,7 @@ from floradl.errors import PausedError, PauseReason
 from floradl.models import QueuedRun
 from floradl.pipeline import Finished, Pipeline, Step, Wait
 from floradl.progress import Progress
+from floradl.schedule import Schedule
 from floradl.state.journal import Journal
 from floradl.state.store import Store
 
@@ -51,15 +47,15 @@ class Engine:
         pipeline: Pipeline,
         journal: Journal,
         progress: Progress,
+        schedule: Schedule,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pipeline = pipeline
         self._journal = journal
         self._progress = progress
         self._monotonic = monotonic
-        self._due: list[tuple[float, int, str]] = []
+        self._schedule = schedule
         self._known: set[str] = set()
-        self._order = itertools.count()
         self._changed = anyio.Event()
         self._slots = anyio.CapacityLimiter(_AT_ONCE)
         self._probe: tuple[float, str] | None = None
@@ -69,11 +65,10 @@ class Engine:
 
     def enqueue(self, run_ids: Iterable[str]) -> None:
         """Take runs on that the journal holds; those under way stay as they are."""
-        now = self._monotonic()
         for run_id in run_ids:
             if run_id not in self._known:
                 self._known.add(run_id)
-                heapq.heappush(self._due, (now, next(self._order), run_id))
+                self._schedule.put(run_id, 0.0)
         self._wake()
 
     @property
@@ -97,18 +92,22 @@ class Engine:
         In a pause that is the run that met its cause, now and then: once it goes on, all do.
         """
         self._changed = anyio.Event()
-        if self.paused is not None:
-            due = self._probe[0] if self._probe else None
-        else:
-            due = self._due[0][0] if self._due else None
-        if due is not None and due <= self._monotonic():
-            if self.paused is None:
-                return heapq.heappop(self._due)[2]
-            run_id, self._probe = self._probe[1] if self._probe else None, None
+        run_id = self._schedule.pop() if self.paused is None else self._due_probe()
+        if run_id is not None:
             return run_id
-        with anyio.move_on_after(None if due is None else due - self._monotonic()):
+        if self.paused is None:
+            delay = self._schedule.delay()
+        else:
+            delay = self._probe[0] - self._monotonic() if self._probe else math.inf
+        with anyio.move_on_after(delay):
             await self._changed.wait()
         return None
+
+    def _due_probe(self) -> str | None:
+        if self._probe is None or self._probe[0] > self._monotonic():
+            return None
+        (_, run_id), self._probe = self._probe, None
+        return run_id
 
     def probe_now(self) -> None:
         """Look at once whether a pause can be lifted: something outside was mended."""
@@ -156,7 +155,7 @@ class Engine:
             _log.info("resumed", reason=self.paused.reason)
         self.paused = None
         if self._probe is not None:
-            heapq.heappush(self._due, (self._probe[0], next(self._order), self._probe[1]))
+            self._schedule.put(self._probe[1], 0.0)
             self._probe = None
 
     async def _finish(self, step: Finished) -> None:
@@ -193,7 +192,7 @@ class Engine:
         if self.paused is not None and self._probe is None:
             self._probe = (self._monotonic() + step.seconds, run.run_id)
         else:
-            self._push(run.run_id, step.seconds)
+            self._schedule.put(run.run_id, step.seconds, aligned=step.trouble is None)
 
     def _pause(self, run_id: str, error: PausedError | sqlite3.Error) -> Pause:
         reason = error.reason if isinstance(error, PausedError) else PauseReason.DISK_FULL
@@ -204,14 +203,11 @@ class Engine:
         if self._probe is None:
             self._probe = (self._monotonic() + _PROBE_EVERY[reason], run_id)
         else:
-            self._push(run_id, 0.0)
+            self._schedule.put(run_id, 0.0)
         return self.paused
 
     def _forget(self, run_id: str) -> None:
         self._known.discard(run_id)
-
-    def _push(self, run_id: str, seconds: float) -> None:
-        heapq.heappush(self._due, (self._monotonic() + seconds, next(self._order), run_id))
 
     def _wake(self) -> None:
         self._changed.set()

@@ -147,6 +147,7 @@ class RemoteRun(Struct, frozen=True):
     error_message: str | None = None
     outputs: tuple[RemoteOutput, ...] = ()
     poll_url: str | None = None
+    age: float | None = None  # seconds since it was created, by the server's own clock
     raw: dict[str, Any] = field(default_factory=dict)
 
     @property

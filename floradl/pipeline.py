@@ -17,7 +17,8 @@ from anyio import to_thread
 
 from floradl import __version__
 from floradl.errors import ErrorCode, PassingError, PausedError, PermanentError
-from floradl.flora.api import Flora
+from floradl.flora.asking import Asking
+from floradl.history import History
 from floradl.library.library import Library
 from floradl.library.sidecar import Sidecar, Times, public_run
 from floradl.models import Failure, Kind, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
@@ -26,6 +27,7 @@ from floradl.policy import MAX_BACKOFF, after_trouble, next_question
 from floradl.progress import Progress
 from floradl.redaction import redact
 from floradl.state.journal import Journal
+from floradl.state.store import Store
 from floradl.times import rfc3339
 
 _FAILED_AT_FLORA = {
@@ -62,14 +64,14 @@ class Pipeline:
 
     def __init__(
         self,
-        flora: Flora,
+        asking: Asking,
         library: Library,
         saver: OutputSaver,
         journal: Journal,
         progress: Progress,
         patience: Patience,
     ) -> None:
-        self._flora = flora
+        self._asking = asking
         self._library = library
         self._saver = saver
         self._journal = journal
@@ -90,7 +92,7 @@ class Pipeline:
             stands = await to_thread.run_sync(self._library.find_sidecar, run.reference)
             if stands is not None and stands.result is Result.COMPLETE:
                 return Finished(msgspec.structs.replace(run, state=State.DONE, error=None), None)
-        answer = await self._flora.run(run.reference)
+        answer = await self._asking.run(run.reference)
         if not answer.finished:
             return await self._unfinished(run, answer)
         if answer.status == "failed":
@@ -107,7 +109,9 @@ class Pipeline:
                 f"(poll.give_up_after); it was {answer.status[:40]!a} at {answer.progress:.0f} %",
             )
             return await self._fail(run, failure, answer)
-        seconds = next_question(run.waited, self._patience.interval)
+        age = run.waited if answer.age is None else answer.age
+        expected = self._patience.history.expected(run.technique)
+        seconds = next_question(age, self._patience.interval, expected)
         run = msgspec.structs.replace(
             run,
             state=State.RUNNING,
@@ -129,7 +133,14 @@ class Pipeline:
                 progress=100.0,
                 error=None,
             )
-            await self._journal.call(lambda store: store.put(run, self._patience.wall()))
+            seconds = self._patience.history.add(run.technique, answer.created_at, answer.completed_at)
+
+            def record(store: Store) -> None:
+                store.put(run, self._patience.wall())
+                if seconds is not None:
+                    store.add_duration(run.technique or "", seconds)
+
+            await self._journal.call(record)
             _log.info("run_completed", run=run.run_id, technique=run.technique, outputs=len(answer.outputs))
         self._progress.run(run, None)
         saved, trouble = await self._save_all(run, answer)
@@ -156,7 +167,7 @@ class Pipeline:
         Raises `PausedError`.
         """
         saved = await self._remembered(run)
-        renewal = _Renewal(self._flora, run, answer)
+        renewal = _Renewal(self._asking, run, answer)
         troubles: list[PassingError] = []
         pauses: list[PausedError] = []
 
@@ -213,7 +224,8 @@ class Pipeline:
 
     def _wait(self, run: QueuedRun, error: PassingError) -> Wait | None:
         """Return when to try again after `error`, None to give up."""
-        tries = run.tries + 1
+        again = run.error is not None and run.error.code is error.code
+        tries = run.tries + 1 if again else 1  # a 404 after a long outage is the first one
         seconds = after_trouble(error, tries)
         if seconds is None:
             return None
@@ -229,27 +241,31 @@ class Pipeline:
 
 
 class Patience(msgspec.Struct, frozen=True):
-    """How often to ask and how long to wait, in seconds; `keep_times`: files get the run's time."""
+    """How often to ask and how long to wait, in seconds; `keep_times`: files get the run's time.
+
+    `history` is what runs of a technique are expected to take.
+    """
 
     interval: float
     give_up_after: float
     keep_times: bool
+    history: History
     wall: Callable[[], float] = time.time
 
 
 class _Renewal:
     """Fresh URLs for all outputs of a run at one question: many expire together."""
 
-    def __init__(self, flora: Flora, run: QueuedRun, answer: RemoteRun) -> None:
-        self._flora = flora
+    def __init__(self, asking: Asking, run: QueuedRun, answer: RemoteRun) -> None:
+        self._asking = asking
         self._run = run
         self._answer = answer
-        self._asking = anyio.Lock()
+        self._turn = anyio.Lock()
 
     async def newer_than(self, answer: RemoteRun) -> RemoteRun:
-        async with self._asking:
+        async with self._turn:
             if self._answer is answer:
-                self._answer = await self._flora.run(self._run.reference)
+                self._answer = await self._asking.fresh(self._run.reference)
             return self._answer
 
 

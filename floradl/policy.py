@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from floradl.errors import ErrorCode, PassingError
+from floradl.hazard import LogNormal, gap
 
 MAX_BACKOFF = 30.0
 # A run just created may not be visible yet, a media host may lag behind, an error page may stand where
@@ -20,13 +21,17 @@ _SHORT_TRIES = (2.0, 5.0, 10.0, 20.0, 25.0)
 _DAMAGED_TRIES = 8
 
 
-def next_question(waited: float, interval: float) -> float:
-    """Return the seconds until a run that has been unfinished for `waited` seconds is asked about again.
+def next_question(age: float, interval: float, expected: LogNormal | None) -> float:
+    """Return the seconds until a run that is `age` seconds old and not finished is asked about again.
 
-    Short runs are seen fast and long ones asked about rarely: the gap is a tenth of the time waited,
-    from `interval` (FLORA's own advice is 2 to 5 s) to 30 s.
+    Where it is known what its technique takes, when that is worth it. Where not, a tenth of its age: short
+    runs are seen fast and long ones asked about rarely. From `interval` (FLORA's own advice is 2 to 5 s)
+    to 30 s.
     """
-    return max(interval, min(waited / 10, 30.0))
+    most = max(interval, MAX_BACKOFF)
+    if expected is None:
+        return min(max(interval, age / 10), most)
+    return gap(age, expected, (interval, most))
 
 
 def after_trouble(error: PassingError, tries: int) -> float | None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.errors import ErrorCode, ExpiredUrlError, PassingError
+from floradl.hazard import LogNormal
 from floradl.policy import after_trouble, next_question
 
 
@@ -21,13 +22,16 @@ from floradl.policy import after_trouble, next_question
         (1e6, 45.0, 45.0),
     ],
 )
-def test_long_runs_are_asked_about_more_rarely(waited: float, interval: float, expected: float) -> None:
-    assert next_question(waited, interval) == expected
+def test_without_a_history_long_runs_are_asked_about_rarely(
+    waited: float, interval: float, expected: float
+) -> None:
+    assert next_question(waited, interval, None) == expected
 
 
 @given(st.floats(0, 1e9), st.floats(0.1, 60))
 def test_no_run_is_asked_about_faster_than_the_interval(waited: float, interval: float) -> None:
-    assert interval <= next_question(waited, interval) <= max(interval, 30.0)
+    for expected in (None, LogNormal(3.0, 0.5)):
+        assert interval <= next_question(waited, interval, expected) <= max(interval, 30.0)
 
 
 def delays(error: PassingError, most: int = 50) -> list[float]:

@@ -18,7 +18,7 @@ from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, P
 from floradl.flora.pace import Pace
 from floradl.flora.wire import Page, decode_page, decode_run, parse_json
 from floradl.models import Reference, RemoteRun
-from floradl.net.headers import retry_after
+from floradl.net.headers import date, retry_after
 from floradl.redaction import redact
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; text outputs stand in the answer itself
@@ -53,9 +53,8 @@ class Flora:
             path = f"techniques/{quote(reference.technique, safe='')}/{path}"
         status, headers, body = await self._get(path, reference)
         if status == httpx.codes.OK:
-            run = decode_run(body, reference.run_id)
             self._forbidden.clear()
-            return run
+            return _aged(decode_run(body, reference.run_id), headers)
         error = self._refusal(status, headers, body, reference)
         if isinstance(error, PassingError) and error.code is ErrorCode.FORBIDDEN:
             error = await self._forbidden_error(error, reference)
@@ -79,7 +78,8 @@ class Flora:
         )
         status, headers, body = await self._get(path, None)
         if status == httpx.codes.OK:
-            return decode_page(body, kind)
+            page = decode_page(body, kind)
+            return msgspec.structs.replace(page, runs=tuple(_aged(run, headers) for run in page.runs))
         raise self._refusal(status, headers, body, f"the list of {kind.replace('_', ' ')}")
 
     async def _get(self, path: str, reference: Reference | None) -> tuple[int, httpx.Headers, bytes]:
@@ -157,6 +157,14 @@ class Flora:
             f"{error}, as for every other run: the key may not read runs; give it that right, or use another",
             PauseReason.KEY_REFUSED,
         )
+
+
+def _aged(run: RemoteRun, headers: httpx.Headers) -> RemoteRun:
+    """Add the run's age by the clock of the server that also wrote its times: ours may be another."""
+    now = date(headers)
+    if now is None or run.created_at is None:
+        return run
+    return msgspec.structs.replace(run, age=max(now - run.created_at, 0.0))
 
 
 async def _exchange(client: httpx.AsyncClient, request: httpx.Request) -> tuple[int, httpx.Headers, bytes]:

@@ -37,6 +37,18 @@ class Api(Protocol):
         ...
 
 
+class Waiting(Protocol):
+    """The runs that somebody waits for. Who hastens one also sees to it that it is taken on."""
+
+    def __contains__(self, run_id: str, /) -> bool:
+        """Whether it waits to be asked about, and nobody is at work on it."""
+        ...
+
+    def hasten(self, run_id: str, /) -> None:
+        """Ask about it now: there is news of it."""
+        ...
+
+
 class _Batch:
     """Those who wait for the same lists: what was found so far, and whether the lists are through."""
 
@@ -49,21 +61,14 @@ class _Batch:
 class Asking:
     """Answers questions about runs, by list where that is cheaper.
 
-    `watched` says whether somebody waits for a run that a list shows as finished, and `tell` is then
-    called with its id: the next question about it is answered at once, from what the list said.
+    What a list shows to be finished, of the runs in `waiting`, is hastened: the next question about it
+    is answered at once, from what the list said. `monotonic` returns seconds.
     """
 
-    def __init__(
-        self,
-        api: Api,
-        monotonic: Callable[[], float],
-        watched: Callable[[str], bool],
-        tell: Callable[[str], None],
-    ) -> None:
+    def __init__(self, api: Api, waiting: Waiting, monotonic: Callable[[], float]) -> None:
         self._api = api
+        self._waiting = waiting
         self._monotonic = monotonic
-        self._watched = watched
-        self._tell = tell
         self._batch: _Batch | None = None
         self._news: dict[str, RemoteRun] = {}
         self._not_before = dict.fromkeys(_KINDS, 0.0)
@@ -128,9 +133,9 @@ class Asking:
                 if run.run_id in candidates:
                     candidates.discard(run.run_id)
                     batch.found[run.run_id] = run
-                elif run.finished and run.run_id not in batch.wanted and self._watched(run.run_id):
+                elif run.finished and run.run_id in self._waiting:
                     self._news[run.run_id] = run
-                    self._tell(run.run_id)
+                    self._waiting.hasten(run.run_id)
             cursor = page.cursor
             if cursor is None or len(candidates) == before:
                 return

@@ -47,6 +47,14 @@ def strong_etag(headers: Mapping[str, str]) -> str | None:
     return value if _ETAG.fullmatch(value) else None
 
 
+def date(headers: Mapping[str, str]) -> float | None:
+    """Read `Date` (RFC 9110, 6.6.1) as unix seconds."""
+    try:
+        return parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Read `Retry-After` (RFC 9110, 10.2.3) as seconds from `now` (unix seconds), 0 to an hour."""
     value = headers.get("retry-after", "").strip()

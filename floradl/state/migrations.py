@@ -31,6 +31,12 @@ CREATE TABLE saved (
     output     TEXT NOT NULL,
     PRIMARY KEY (run_id, output_key)
 ) WITHOUT ROWID;
+CREATE TABLE durations (
+    id        INTEGER PRIMARY KEY,
+    technique TEXT NOT NULL,
+    seconds   REAL NOT NULL
+);
+CREATE INDEX durations_by_technique ON durations (technique, id);
 """
 MIGRATIONS = (_SCHEMA,)
 """What leads from each version of the schema to the next, as SQL; from nothing to 1 first."""

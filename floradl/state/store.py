@@ -20,6 +20,7 @@ from floradl.redaction import redact
 from floradl.state.migrations import check_readable, migrate
 
 FILE_NAME = "journal.sqlite3"
+DURATIONS_KEPT = 400
 
 _OPEN = tuple(state.value for state in State if state.open)
 _COLUMNS = "run_id, technique, label, state, queued_at, detected_at, waited, tries, progress, error, fresh"
@@ -226,6 +227,22 @@ class Store:
         for key, output in rows:
             with suppress(msgspec.ValidationError):  # a newer floradl's: fetched again, and adopted
                 found[key] = msgspec.json.decode(output, type=SavedOutput)
+        return found
+
+    def add_duration(self, technique: str, seconds: float) -> None:
+        """Remember how long a run of `technique` took at FLORA; the oldest beyond a few hundred go."""
+        self._db.execute("INSERT INTO durations (technique, seconds) VALUES (?, ?)", (technique, seconds))
+        self._db.execute(
+            "DELETE FROM durations WHERE technique = ?1 AND id <= (SELECT id FROM durations"
+            " WHERE technique = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+            (technique, DURATIONS_KEPT),
+        )
+
+    def durations(self) -> dict[str, list[float]]:
+        """Return how long past runs took at FLORA, in seconds, by technique, the oldest first."""
+        found: dict[str, list[float]] = {}
+        for technique, seconds in self._db.execute("SELECT technique, seconds FROM durations ORDER BY id"):
+            found.setdefault(technique, []).append(seconds)
         return found
 
     def drop_saved(self, run_id: str) -> None:

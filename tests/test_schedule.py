@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, strategies as st
+
+from floradl.schedule import Schedule
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.7
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_is_due_first_comes_first_and_equals_in_their_order() -> None:
+    clock = Clock()
+    schedule = Schedule(clock, 2.0)
+    for name, seconds in (("c", 5.0), ("a", 0.0), ("b", 0.0)):
+        schedule.put(name, seconds)
+    assert [schedule.pop(), schedule.pop(), schedule.pop()] == ["a", "b", None]
+    assert schedule.delay() == pytest.approx(5.0)
+    clock.now += 5
+    assert schedule.pop() == "c"
+    assert schedule.delay() == math.inf
+
+
+def test_putting_again_replaces_the_moment() -> None:
+    clock = Clock()
+    schedule = Schedule(clock, 2.0)
+    schedule.put("a", 0.0)
+    schedule.put("a", 9.0)
+    assert schedule.pop() is None
+    clock.now += 9
+    assert schedule.pop() == "a"
+    clock.now += 100
+    assert schedule.pop() is None
+
+
+def test_only_who_waits_is_hastened() -> None:
+    schedule = Schedule(Clock(), 2.0)
+    schedule.hasten("a")
+    assert schedule.pop() is None
+    schedule.put("a", 60.0)
+    schedule.hasten("a")
+    assert schedule.pop() == "a"
+    assert "a" not in schedule
+
+
+@given(st.lists(st.floats(2.0, 30.0), min_size=2, max_size=30))
+def test_aligned_moments_fall_on_ticks_and_not_much_too_early(gaps: list[float]) -> None:
+    clock = Clock()
+    schedule = Schedule(clock, 2.0)
+    start = clock.now
+    for number, seconds in enumerate(gaps):
+        schedule.put(f"run_{number}", seconds, aligned=True)
+    waits = []
+    while (delay := schedule.delay()) < math.inf:
+        clock.now += delay + 1e-9
+        assert schedule.pop() is not None
+        waits.append(clock.now - start)
+        assert (clock.now + 1e-6) % 2.0 < 1e-5
+    for wait, seconds in zip(waits, sorted(gaps), strict=True):
+        assert max(1.5, seconds - 2.0) <= wait + 1e-6
+        assert wait <= seconds + 2.0
+
+
+def test_one_asked_about_at_a_tick_is_asked_again_at_the_next_one() -> None:
+    clock = Clock()
+    schedule = Schedule(clock, 2.0)
+    clock.now = 200.03
+    schedule.put("a", 2.0, aligned=True)
+    assert schedule.delay() == pytest.approx(1.97)
