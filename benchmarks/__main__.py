@@ -1,0 +1,128 @@
+"""`benchmarks/run`: measure, and print one table."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import crowd, idle, machine, polling, results, transfers
+from benchmarks.figures import HEADER, Figure, cells, markdown
+from benchmarks.plan import BenchmarkError, Measurement, Plan, tell
+from benchmarks.tools import LIBRARY, look
+
+WORK = {
+    "a": "4 files of 1 GiB",
+    "b": "400 runs: 1,200 of 1 MB, 40 of 30 MB",
+    "c": "2,000 of 200 kB, 30 ms late",
+    "d": "200 runs in flight, listed",
+    "e": "200 runs in flight, listing forbidden",
+    "f": "200 runs in flight, 2 requests/s allowed",
+    "g": "100,000 queued runs",
+    "h": "16 files of 1 GiB at once",
+    "i": "idle daemon",
+}
+_TLS = ("nginx", "openssl")
+NEEDS = {
+    "a": (*_TLS, "aria2c", "curl"),
+    "b": (*_TLS, "aria2c"),
+    "c": (*_TLS, "nginx-echo", "aria2c"),
+    "e": ("node", LIBRARY),
+    "h": _TLS,
+}
+MEASUREMENTS = (
+    Measurement("a", transfers.large_files),
+    Measurement("b", transfers.mixed_files),
+    Measurement("c", transfers.distant_files),
+    Measurement("h", transfers.many_large_files),
+    Measurement("def", polling.polling),
+    Measurement("g", crowd.crowd),
+    Measurement("i", idle.idle),
+)
+
+
+def main() -> int:
+    """Measure what the arguments name; the exit code is 0 where everything worked, whatever the figures."""
+    options = _options()
+    tools = look()
+    with tempfile.TemporaryDirectory(prefix="floradl-benchmarks-", dir=options.work) as folder:
+        plan = Plan(options.quick, 1 if options.quick else options.pairs, Path(folder), tools)
+        described = machine.describe(plan.work, tools)
+        figures, failed = _measure_all(plan, options.only)
+    lines = [cells(figure, WORK[figure.row], judged=not plan.quick) for figure in figures]
+    if lines:
+        print("\n".join([, *markdown([HEADER, *lines]), "", f"floradl {machine.version()}", *described]))
+    if plan.quick:
+        tell("the quick form: sizes and times are tiny, so the figures say nothing")
+    if lines and not plan.quick:
+        results.write(lines, described, machine.version())
+        tell(f"written to {results.PATH}")
+    return 1 if failed else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks/run", description="Measure floradl beside its peers.")
+    parser.add_argument(
+        "--quick", action="store_true", help="see that all works, in a minute; judges nothing"
+    )
+    parser.add_argument("--only", type=_rows, default="".join(WORK), metavar="a,c", help="these rows alone")
+    parser.add_argument(
+        "--pairs", type=int, default=5, metavar="N", help="repetitions of each comparison (5)"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("/var/tmp"),
+        metavar="DIR",
+        help="where files are written: a disk, not memory (/var/tmp)",
+    )
+    options = parser.parse_args()
+    if options.pairs < 1:
+        parser.error("--pairs is a number from 1")
+    return options
+
+
+def _rows(text: str) -> str:
+    rows = text.replace(",", "").replace(" ", "").lower()
+    if not rows or set(rows) - set(WORK):
+        raise argparse.ArgumentTypeError(f"rows are {', '.join(WORK)}, not {text!r}")
+    return "".join(sorted(set(rows)))
+
+
+def _measure_all(plan: Plan, wanted: str) -> tuple[list[Figure], bool]:
+    figures: list[Figure] = []
+    failed = False
+    for measurement in MEASUREMENTS:
+        rows = "".join(row for row in measurement.rows if row in wanted and _can(plan, row))
+        if not rows:
+            continue
+        try:
+            figures += measurement.run(plan, rows)
+        except (BenchmarkError, subprocess.SubprocessError, OSError) as error:
+            failed = True
+            tell(f"row {rows} did not work: {error}")
+        finally:
+            _clear(plan.work)
+    return sorted(figures, key=lambda figure: figure.row), failed
+
+
+def _can(plan: Plan, row: str) -> bool:
+    missing = plan.tools.missing(NEEDS.get(row, ()))
+    if missing:
+        tell(f"row {row} is left out: {'; '.join(missing)}")
+    return not missing
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

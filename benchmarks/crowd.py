@@ -1,0 +1,132 @@
+"""Row g: a hundred thousand queued runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from benchmarks.figures import Figure, number
+from benchmarks.flora import Flora, simulated
+from benchmarks.home import Home
+from benchmarks.plan import Plan, tell
+from benchmarks.processes import peak_memory
+from benchmarks.script import TECHNIQUE, Script, words
+from floradl.models import Order, Reference, State
+from floradl.state.store import Store
+
+_DAY = 86_400.0
+_MB = 1_000_000
+_FEW = 100
+_TIMES = 200  # transactions a cost is the median of
+
+
+def crowd(plan: Plan, _rows: str) -> list[Figure]:
+    """Measure how a crowd is taken in, started with, looked at and worked on."""
+    run_ids = [f"run_{number:06}" for number in range(plan.size(100_000, 2_000))]
+    folder = plan.work / "crowd"
+    with simulated(Script(tuple(words(run_id, _DAY) for run_id in run_ids)), folder) as flora:
+        home = Home(folder / "home", flora)
+        figures = [*_first_life(home, run_ids), *_second_life(plan, home, flora)]
+    return [*figures, *_costs(folder / "few", home.state)]
+
+
+def _first_life(home: Home, run_ids: list[str]) -> list[Figure]:
+    references = "".join(f"{TECHNIQUE}/{run_id}\n" for run_id in run_ids)
+    with home.daemon() as process:
+        begun = time.monotonic()
+        _, handed_in = home.run("add", stdin=references)
+        home.wait(process, lambda: _taken(home) >= len(run_ids), 300)
+        taken_in = time.monotonic() - begun
+        tell(f"g: {len(run_ids)} runs handed in after {handed_in:.2f} s, taken in after {taken_in:.2f} s")
+        looks = [home.run("status", "--json")[1] for _ in range(5)]
+        memory = peak_memory(process.pid)
+    return [
+        _one("`add` until all is durable", taken_in, 5.0, " s"),
+        _one("of that, the command `add`", handed_in, None, " s"),
+        _one("`status --json` beside the daemon", median(looks), 0.3, " s"),
+        _one("peak RSS while taking in", memory / _MB, 120.0, " MB"),
+    ]
+
+
+def _second_life(plan: Plan, home: Home, flora: Flora) -> list[Figure]:
+    started = time.time()
+    with home.daemon() as process:
+        time.sleep(plan.seconds(20, 2))
+        memory = peak_memory(process.pid)
+    stopped, (_, alone) = time.time(), home.run("status", "--json")
+    asked = [
+        request.time - started for request in flora.finish().requests if started < request.time < stopped
+    ]
+    tell(f"g: first request {min(asked):.2f} s after the start, {len(asked)} requests since")
+    return [
+        _one("start until the first request", min(asked), 1.0, " s"),
+        _one("peak RSS after a start", memory / _MB, 120.0, " MB"),
+        _one("`status --json` without a daemon", alone, 0.3, " s"),
+    ]
+
+
+def _costs(few: Path, many: Path) -> list[Figure]:
+    """Compare what a transaction costs beside few and many other runs, taking turns.
+
+    The bar of 1.2 is "the same" with room for the noise of a disk.
+    """
+    few.mkdir()
+    stores = Store.open(few), Store.open(many)
+    try:
+        with stores[0].transaction():
+            stores[0].add([_order(f"run_few_{nth}") for nth in range(_FEW)], time.time(), again=False)
+        adding: tuple[list[float], list[float]] = ([], [])
+        finishing: tuple[list[float], list[float]] = ([], [])
+        for nth in range(_TIMES):
+            for store, added, finished in zip(stores, adding, finishing, strict=True):
+                added.append(_timed_add(store, f"run_new_{nth}"))
+                finished.append(_timed_finish(store, f"run_new_{nth}"))
+    finally:
+        for store in stores:
+            store.close()
+    return [_compared("add one run", adding), _compared("finish one run", finishing)]
+
+
+def _timed_add(store: Store, run_id: str) -> float:
+    begun = time.perf_counter()
+    with store.transaction():
+        store.add([_order(run_id)], time.time(), again=True)
+    return time.perf_counter() - begun
+
+
+def _timed_finish(store: Store, run_id: str) -> float:
+    run = store.load(run_id)
+    if run is None:
+        raise LookupError(run_id)
+    begun = time.perf_counter()
+    with store.transaction():
+        store.put(msgspec.structs.replace(run, state=State.DONE), time.time())
+        store.drop_saved(run_id)
+    return time.perf_counter() - begun
+
+
+def _compared(what: str, costs: tuple[list[float], list[float]]) -> Figure:
+    few, many = median(costs[0]), median(costs[1])
+    return Figure(
+        row="g",
+        what=f"{what}, to the same at {_FEW}",
+        ours=f"{number(many * 1000)} ms",
+        peer=f"{number(few * 1000)} ms",
+        values=(many / few,),
+        bar=1.2,
+    )
+
+
+def _one(what: str, value: float, bar: float | None, unit: str) -> Figure:
+    return Figure(row="g", what=what, values=(value,), bar=bar, unit=unit)
+
+
+def _order(run_id: str) -> Order:
+    return Order(Reference(run_id, TECHNIQUE))
+
+
+def _taken(home: Home) -> int:
+    return sum(event["runs"] for event in home.events("jobs_accepted"))

@@ -1,0 +1,83 @@
+"""Row i: what a daemon takes that has nothing to do.
+
+Processor time is the kernel's own account in nanoseconds. A wake-up is a thread that had gone to sleep by
+itself and runs again: the kernel counts the former (voluntary context switches), thread by thread.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+from benchmarks.figures import Figure
+from benchmarks.flora import Flora, simulated
+from benchmarks.home import Home
+from benchmarks.plan import Plan, tell
+from benchmarks.script import Script, words
+
+_VOLUNTARY = "voluntary_ctxt_switches:"
+
+
+class Usage(Struct, frozen=True):
+    """What the threads of a process have taken so far: nanoseconds and sleeps, by thread."""
+
+    nanoseconds: dict[int, int]
+    sleeps: dict[int, int]
+
+
+def idle(plan: Plan, _rows: str) -> list[Figure]:
+    """Measure an idle daemon with nothing behind it, and with many finished runs."""
+    many = plan.size(10_000, 50)
+    run_ids = [f"run_{number:06}" for number in range(many)]
+    folder = plan.work / "idle"
+    script = Script(tuple(words(run_id, duration=1.0, age=60.0) for run_id in run_ids))
+    with simulated(script, folder) as flora:
+        return [
+            *_look(plan, _home(folder, "none", flora, []), 0),
+            *_look(plan, _home(folder, "many", flora, run_ids), many),
+        ]
+
+
+def _home(folder: Path, name: str, flora: Flora, run_ids: list[str]) -> Home:
+    home = Home(folder / name, flora)
+    if run_ids:
+        home.drop(run_ids)
+        cost = home.once()
+        tell(f"i: {len(run_ids)} runs worked off in {cost.wall:.1f} s, CPU {cost.cpu:.1f} s")
+    return home
+
+
+def _look(plan: Plan, home: Home, runs: int) -> list[Figure]:
+    with home.daemon() as process:
+        time.sleep(plan.seconds(15, 1))  # until its start is over, and the threads it needed are gone
+        begun, before = time.monotonic(), usage(process.pid)
+        time.sleep(plan.seconds(60, 3))
+        after, seconds = usage(process.pid), time.monotonic() - begun
+    share = 100 * _grown(before.nanoseconds, after.nanoseconds) / 1e9 / seconds
+    wakes = _grown(before.sleeps, after.sleeps) / seconds
+    tell(f"i: with {runs} finished runs {share:.3f} % of a core, {wakes:.1f} wake-ups a second")
+    return [
+        Figure(row="i", what=f"CPU with {runs} finished runs", values=(share,), bar=0.2, unit=" %"),
+        Figure(row="i", what=f"wake-ups with {runs} finished runs", values=(wakes,), bar=25.0, unit=" /s"),
+    ]
+
+
+def usage(pid: int) -> Usage:
+    """Read what the threads of a process have taken."""
+    nanoseconds, sleeps = {}, {}
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            spent = (thread / "schedstat").read_text().split()
+            status = (thread / "status").read_text().splitlines()
+        except FileNotFoundError:  # it ended
+            continue
+        number = int(thread.name)
+        nanoseconds[number] = int(spent[0])
+        sleeps[number] = next(int(line.split()[1]) for line in status if line.startswith(_VOLUNTARY))
+    return Usage(nanoseconds, sleeps)
+
+
+def _grown(before: dict[int, int], after: dict[int, int]) -> int:
+    return sum(value - before.get(thread, 0) for thread, value in after.items())

@@ -1,0 +1,162 @@
+"""Rows d, e and f: how often FLORA is asked, and how soon a run's end is noticed.
+
+In real time: floradl's own times (intervals, back-off, what it learns of durations) are seconds, and a
+clock that ran faster for the runs alone would change what is measured. All wait most of the time, so they
+run side by side, each against a simulator of its own that plays the same runs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean
+
+from benchmarks.figures import Figure, Scale, number, ratio
+from benchmarks.flora import simulated
+from benchmarks.home import Home, clean_environ
+from benchmarks.plan import Plan, tell
+from benchmarks.processes import measured
+from benchmarks.script import TECHNIQUE, PlayedRun, Report, Script, words
+from benchmarks.tools import LIBRARY, PEERS
+
+_MEDIAN, _SIGMA = 40.0, 0.5  # seconds; of the logarithm
+_FASTER = 20.0  # how much the quick form compresses, floradl's interval and the peer's too
+_INTERVAL, _PEER_INTERVAL = 2.0, 5.0
+_RATE = 2.0  # requests a second that row f allows
+_FIRST_MINUTE = 60.0
+_TIMEOUT = 900.0
+
+
+def polling(plan: Plan, rows: str) -> list[Figure]:
+    """Measure those of d, e and f that are wanted, once for each seed."""
+    with_peer = LIBRARY in plan.tools.found and not set(rows).isdisjoint("de")
+    seen: dict[str, list[Report]] = {row: [] for row in (*rows, *(["peer"] if with_peer else []))}
+    for seed in range(1, plan.pairs + 1):
+        runs = _runs(plan, seed)
+        tell(f"{rows}, seed {seed}: {len(runs)} runs, the longest {max(run.duration for run in runs):.0f} s")
+        with ThreadPoolExecutor(len(seen)) as racers:
+            begun = {name: racers.submit(_racer(name), plan, f"{name}-{seed}", runs) for name in seen}
+        for name, racer in begun.items():
+            report = racer.result()
+            tell(
+                f"{name}, seed {seed}: {_requests(report):.2f} requests a run, "
+                f"noticed after {mean(report.delays):.2f} s"
+            )
+            seen[name].append(report)
+    judged = {"d": _listed, "e": _unlisted, "f": _limited}
+    peers = seen.get("peer", [])
+    return [figure for row in rows for figure in judged[row](plan, seen[row], peers)]
+
+
+def _runs(plan: Plan, seed: int) -> tuple[PlayedRun, ...]:
+    dice = random.Random(seed)
+    median = plan.seconds(_MEDIAN, _MEDIAN / _FASTER)
+    durations = [median * dice.lognormvariate(0, _SIGMA) for _ in range(plan.size(200, 30))]
+    return tuple(words(f"run_{seed}_{nth:04}", seconds) for nth, seconds in enumerate(durations))
+
+
+def _racer(name: str) -> Callable[[Plan, str, tuple[PlayedRun, ...]], Report]:
+    return {"d": _floradl_listing, "e": _floradl_forbidden, "f": _floradl_throttled, "peer": _official}[name]
+
+
+def _floradl_listing(plan: Plan, name: str, runs: tuple[PlayedRun, ...]) -> Report:
+    return _floradl(plan, plan.work / name, Script(runs))
+
+
+def _floradl_forbidden(plan: Plan, name: str, runs: tuple[PlayedRun, ...]) -> Report:
+    return _floradl(plan, plan.work / name, Script(runs, listing=False))
+
+
+def _floradl_throttled(plan: Plan, name: str, runs: tuple[PlayedRun, ...]) -> Report:
+    return _floradl(plan, plan.work / name, Script(runs, rate_limit=plan.seconds(_RATE, _RATE * _FASTER)))
+
+
+def _floradl(plan: Plan, folder: Path, script: Script) -> Report:
+    with simulated(script, folder) as flora:
+        settings = {"FLORADL_POLL__INTERVAL": f"{plan.seconds(_INTERVAL, _INTERVAL / _FASTER) * 1000:.0f}ms"}
+        home = Home(folder / "home", flora, settings)
+        home.drop(run.run_id for run in script.runs)
+        home.once(_TIMEOUT)
+        return flora.finish()
+
+
+def _official(plan: Plan, name: str, runs: tuple[PlayedRun, ...]) -> Report:
+    """Follow each run by a loop around the official library, as its users write it."""
+    folder = plan.work / name
+    with simulated(Script(runs), folder) as flora:
+        run_ids = folder / "run-ids.txt"
+        run_ids.write_text("".join(f"{run.run_id}\n" for run in runs))
+        interval = plan.seconds(_PEER_INTERVAL, _PEER_INTERVAL / _FASTER) * 1000
+        command = [plan.tools.path("node"), str(PEERS / "official_loop.cjs")]
+        command += [TECHNIQUE, f"{interval:.0f}", str(run_ids)]
+        environ = {**clean_environ(), "FLORA_BASE_URL": flora.base_url, "FLORA_API_KEY": flora.key}
+        measured(command, environ, folder / "peer.log", _TIMEOUT)
+        return flora.finish()
+
+
+def _listed(_plan: Plan, seen: Sequence[Report], peers: Sequence[Report]) -> list[Figure]:
+    return [
+        _plain(
+            "d", "API requests a run", [_requests(report) for report in seen], 0.6, _peer(peers, _requests)
+        ),
+        _plain("d", "mean detection", [_delay(report) for report in seen], 1.5, _peer(peers, _delay), " s"),
+        *_completeness("d", seen),
+    ]
+
+
+def _unlisted(_plan: Plan, seen: Sequence[Report], peers: Sequence[Report]) -> list[Figure]:
+    paired = list(zip(seen, peers, strict=True))
+    requests = [(_requests(ours), _requests(peer)) for ours, peer in paired]
+    delays = [(_delay(ours), _delay(peer)) for ours, peer in paired]
+    return [
+        ratio("e", "API requests, to the 5 s loop", requests, 0.75, Scale(" a run")),
+        ratio("e", "mean detection, to the 5 s loop", delays, 1.0, Scale()),
+        *_completeness("e", seen),
+    ]
+
+
+def _limited(plan: Plan, seen: Sequence[Report], _peers: Sequence[Report]) -> list[Figure]:
+    after = plan.seconds(_FIRST_MINUTE, _FIRST_MINUTE / _FASTER)
+    throttled = [_throttled(report, after) for report in seen]
+    return [
+        _plain("f", "throttled after the first minute", throttled, 1.0, unit=" %"),
+        _plain("f", "mean detection", [_delay(report) for report in seen], 5.0, unit=" s"),
+        _plain("f", "API requests a run", [_requests(report) for report in seen]),
+        *_completeness("f", seen),
+    ]
+
+
+def _completeness(row: str, seen: Sequence[Report]) -> list[Figure]:
+    """Say whether a run starved: one whose end was never told, and how long the slowest took."""
+    return [
+        _plain(
+            row, "runs never noticed", [float(len(report.ended) - len(report.told)) for report in seen], 0.0
+        ),
+        _plain(row, "slowest detection", [max(report.delays) for report in seen], unit=" s"),
+    ]
+
+
+def _plain(
+    row: str, what: str, values: Sequence[float], bar: float | None = None, peer: str = "", unit: str = ""
+) -> Figure:
+    return Figure(row=row, what=what, values=tuple(values), bar=bar, peer=peer, unit=unit)
+
+
+def _peer(peers: Sequence[Report], amount: Callable[[Report], float]) -> str:
+    return number(mean(amount(report) for report in peers)) if peers else "not here"
+
+
+def _requests(report: Report) -> float:
+    return len(report.requests) / len(report.ended)
+
+
+def _delay(report: Report) -> float:
+    return mean(report.delays)
+
+
+def _throttled(report: Report, after: float) -> float:
+    """Return the share of requests that were answered 429, in per cent, once `after` seconds have passed."""
+    late = [request.status == 429 for request in report.requests if request.time > report.began + after]
+    return 100 * mean(late) if late else 0.0

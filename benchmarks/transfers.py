@@ -1,0 +1,217 @@
+"""Rows a, b, c and h: fetching finished runs, beside aria2 with the ready list of URLs, and curl."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from benchmarks.figures import Figure, Scale, ratio
+from benchmarks.flora import Flora, simulated
+from benchmarks.home import Home, clean_environ
+from benchmarks.identity import Identity, make_identity
+from benchmarks.media import Batch, batch, read_files, together, warm_disk, write_files
+from benchmarks.plan import BenchmarkError, Plan, tell
+from benchmarks.processes import Cost, measured
+from benchmarks.script import PlayedOutput, PlayedRun, Script
+from benchmarks.server import serving
+
+_CONNECTIONS = 16
+_MB = 1_000_000
+_MEMORY = Scale(" MB", _MB)
+_SECONDS = Scale()
+
+
+class Track(Struct, frozen=True):
+    """Where racers run: what there is to fetch, where it is, and FLORA, which knows the runs."""
+
+    plan: Plan
+    batch: Batch
+    files: Path
+    media_url: str
+    identity: Identity
+    flora: Flora
+
+    @property
+    def urls(self) -> list[str]:
+        """The URL of each file."""
+        return [f"{self.media_url}/{file.name}" for file in self.batch.files]
+
+    def floradl(self) -> Cost:
+        """Have floradl do its whole job: hashing, fsync, journal and sidecars."""
+        self._warm()
+        settings = {
+            "SSL_CERT_FILE": str(self.identity.authority),
+            "FLORADL_DOWNLOAD__CONCURRENCY": str(_CONNECTIONS),
+        }
+        home = Home(self.plan.work / "floradl", self.flora, settings)
+        home.drop(_run_id(number) for number in range(len(self.batch.runs)))
+        try:
+            cost = home.once()
+            home.check_files(len(self.batch.files), self.batch.size)
+        finally:
+            home.remove()
+        return cost
+
+    def aria2(self, at_once: int) -> Cost:
+        """Have aria2 fetch the ready list, and put it to disk: the same durability."""
+        urls = self.plan.work / "urls.txt"
+        urls.write_text("".join(f"{url}\n" for url in self.urls))
+        aria2 = [self.plan.tools.path("aria2c"), "--no-conf", f"--input-file={urls}", "--dir=."]
+        aria2 += [f"--max-concurrent-downloads={at_once}", "--max-connection-per-server=1", "--split=1"]
+        aria2 += [f"--ca-certificate={self.identity.authority}", "--file-allocation=none"]
+        aria2 += ["--auto-save-interval=0", "--quiet", "--summary-interval=0", "--download-result=hide"]
+        return self._peer("aria2", f"{shlex.join(aria2)} && sync -f .")
+
+    def curl(self) -> Cost:
+        """Have curl fetch the files over one connection, and openssl hash them."""
+        curl = [self.plan.tools.path("curl"), "--silent", "--show-error", "--fail", "--http1.1"]
+        curl += ["--cacert", str(self.identity.authority), "--remote-name-all", *self.urls]
+        digest = [self.plan.tools.path("openssl"), "dgst", "-sha256"]
+        return self._peer("curl", f"{shlex.join(curl)} && {shlex.join(digest)} *")
+
+    def _peer(self, name: str, script: str) -> Cost:
+        self._warm()
+        folder = self.plan.work / name
+        folder.mkdir()
+        command = ["/bin/sh", "-c", f"cd {shlex.quote(str(folder))} && {script}"]
+        try:
+            cost = measured(command, clean_environ(), self.plan.work / f"{name}.log")
+            sizes = [path.stat().st_size for path in folder.iterdir()]
+            if (len(sizes), sum(sizes)) != (len(self.batch.files), self.batch.size):
+                raise BenchmarkError(f"{name} left {len(sizes)} files with {sum(sizes)} bytes")
+        finally:
+            shutil.rmtree(folder)
+            os.sync()
+        return cost
+
+    def _warm(self) -> None:
+        read_files(self.files, self.batch.files)
+        warm_disk(self.plan.work, self.batch.size)
+
+
+@contextmanager
+def track(plan: Plan, what: Batch, *, delay: float = 0.0, alike: bool = False) -> Iterator[Track]:
+    """Set up server, files and FLORA for `what`; each answer of the server is `delay` seconds late."""
+    plan.need_space(what.size * 2)
+    folder = plan.work / "served"
+    try:
+        tell(f"making {len(what.files)} files with {what.size // _MB} MB")
+        write_files(folder, what.files, alike=alike)
+        identity = make_identity(plan.tools.path("openssl"), plan.work / "identity")
+        with (
+            serving(plan, folder, identity, delay) as url,
+            simulated(Script(_played(what, url)), plan.work / "flora") as flora,
+        ):
+            yield Track(plan, what, folder, url, identity, flora)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def large_files(plan: Plan, _rows: str) -> list[Figure]:
+    """Row a: a few large files; `aria2` for the clock, `curl` and `openssl` for the processor."""
+    what = batch([4], plan.size(1 << 30, 8 << 20), "mp4")
+    against_aria2, against_curl = [], []
+    with track(plan, what) as racers:
+        for nth in range(plan.pairs):
+            ours, aria2, curl = racers.floradl(), racers.aria2(len(what.files)), racers.curl()
+            _tell_pair("a", nth, ours, aria2)
+            against_aria2.append((ours, aria2))
+            against_curl.append((ours, curl))
+    return [
+        _wall("a", "wall, to aria2c -j4 + sync -f", against_aria2, 1.0),
+        _cpu("a", "CPU, to curl + openssl dgst", against_curl, 1.2),
+        _cpu("a", "CPU, to aria2c", against_aria2),
+        _memory("a", against_aria2),
+    ]
+
+
+def mixed_files(plan: Plan, _rows: str) -> list[Figure]:
+    """Row b: pictures and clips as a day of work brings them."""
+    runs = plan.size(400, 20)
+    images = batch([3] * runs, plan.size(_MB, 100_000), "png", "image")
+    videos = batch([1 if run % 10 == 0 else 0 for run in range(runs)], plan.size(30 * _MB, 3 * _MB), "mp4")
+    return _race("b", plan, together(images, videos), 0.8)
+
+
+def distant_files(plan: Plan, _rows: str) -> list[Figure]:
+    """Row c: many small files from a server that takes its time."""
+    what = batch([4] * plan.size(500, 25), plan.size(200_000, 20_000))
+    return _race("c", plan, what, 0.6, delay=0.03)
+
+
+def many_large_files(plan: Plan, _rows: str) -> list[Figure]:
+    """Row h: the memory that many large files at once take."""
+    what = batch([1] * 16, plan.size(1 << 30, 8 << 20), "mp4")
+    with track(plan, what, alike=True) as racers:
+        cost = racers.floradl()
+    tell(f"h: {cost.wall:.1f} s, {cost.memory / _MB:.0f} MB")
+    return [
+        Figure(row="h", what="peak RSS", values=(cost.memory / _MB,), bar=120.0, unit=" MB"),
+        Figure(row="h", what="rate", values=(what.size / _MB / cost.wall,), unit=" MB/s"),
+    ]
+
+
+def _race(row: str, plan: Plan, what: Batch, bar: float, delay: float = 0.0) -> list[Figure]:
+    pairs = []
+    with track(plan, what, delay=delay) as racers:
+        for nth in range(plan.pairs):
+            pairs.append((racers.floradl(), racers.aria2(_CONNECTIONS)))
+            _tell_pair(row, nth, *pairs[-1])
+    return [
+        _wall(row, "wall, to aria2c -j16 + sync -f", pairs, bar),
+        _cpu(row, "CPU, to aria2c", pairs),
+        _memory(row, pairs),
+    ]
+
+
+def _wall(row: str, what: str, pairs: list[tuple[Cost, Cost]], bar: float) -> Figure:
+    return ratio(row, what, [(ours.wall, peer.wall) for ours, peer in pairs], bar, _SECONDS)
+
+
+def _cpu(row: str, what: str, pairs: list[tuple[Cost, Cost]], bar: float | None = None) -> Figure:
+    return ratio(row, what, [(ours.cpu, peer.cpu) for ours, peer in pairs], bar, _SECONDS)
+
+
+def _memory(row: str, pairs: list[tuple[Cost, Cost]]) -> Figure:
+    return Figure(
+        row=row,
+        what="peak RSS",
+        ours=_MEMORY.show([ours.memory for ours, _ in pairs]),
+        peer=_MEMORY.show([peer.memory for _, peer in pairs]),
+        values=(statistics.median(ours.memory / _MB for ours, _ in pairs),),
+        unit=" MB",
+    )
+
+
+def _tell_pair(row: str, nth: int, ours: Cost, peer: Cost) -> None:
+    tell(
+        f"{row}, pair {nth + 1}: {ours.wall:.2f} s to {peer.wall:.2f} s ({ours.wall / peer.wall:.2f}), "
+        f"CPU {ours.cpu:.2f} s to {peer.cpu:.2f} s"
+    )
+
+
+def _run_id(number: int) -> str:
+    return f"run_{number:06}"
+
+
+def _played(what: Batch, url: str) -> tuple[PlayedRun, ...]:
+    """Return runs that were finished a moment before, whose outputs are the server's files."""
+    return tuple(
+        PlayedRun(
+            _run_id(number),
+            duration=1.0,
+            outputs=tuple(
+                PlayedOutput(f"output_{nth}", file.type, f"{url}/{file.name}")
+                for nth, file in enumerate(files, 1)
+            ),
+            age=60.0,
+        )
+        for number, files in enumerate(what.runs)
+    )
