@@ -54,7 +54,7 @@ def main() -> int:
         figures, failed = _measure_all(plan, options.only)
     lines = [cells(figure, WORK[figure.row], judged=not plan.quick) for figure in figures]
     if lines:
-        print("\n".join([, *markdown([HEADER, *lines]), "", f"floradl {machine.version()}", *described]))
+        print("\n".join([*markdown([HEADER, *lines]), "", f"floradl {machine.version()}", *described]))
     if plan.quick:
         tell("the quick form: sizes and times are tiny, so the figures say nothing")
     if lines and not plan.quick:

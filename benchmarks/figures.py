@@ -13,9 +13,9 @@ HEADER = ("row", "work", "measured", "floradl", "peer", "result", "bar", "met")
 class Figure(Struct, frozen=True, kw_only=True):
     """One line of the table.
 
-    `ours` and `peer` say what each side took (by itself `ours` is the result). `values` are what is judged, one a repetition: their median
-    must be at most `bar`. Without a bar the figure is for information only. `unit` goes behind the values;
-    ratios have none.
+    `ours` and `peer` say what each side took; without a peer `ours` is the result. `values` are what is
+    judged, one a repetition: their median must be at most `bar`. Without a bar the figure is for information
+    only. `unit` goes behind the values; ratios have none.
     """
 
     row: str
