@@ -9,7 +9,21 @@ from typing import Any
 
 import pytest
 from loopback import Certificate
-from wire import MP4, OTHER_PNG, PDF, PNG, WAV, Bench, MediaHost, Reply, Request, answer, chunked, unframed
+from wire import (
+    MP4,
+    OTHER_PNG,
+    PDF,
+    PNG,
+    WAV,
+    Bench,
+    MediaHost,
+    Reply,
+    Request,
+    answer,
+    chunked,
+    serving,
+    unframed,
+)
 
 from floradl.errors import ErrorCode, PassingError
 from floradl.models import Integrity, RemoteOutput
@@ -28,12 +42,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def cut(whole: bytes, at: int, body: bytes = PNG) -> bytes:
     """Give an answer up to the `at`-th byte of its body, which has no frames in it."""
     return whole[: len(whole) - len(body) + at]
-
-
-def serving(*replies: Reply) -> Callable[[Request], Reply]:
-    """Answer with each of `replies` in turn, and with the last one from then on."""
-    left = list(replies)
-    return lambda _: left.pop(0) if len(left) > 1 else left[0]
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])

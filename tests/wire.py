@@ -113,6 +113,12 @@ class MediaHost(Server):
                 return
 
 
+def serving(*replies: Reply) -> Callable[[Request], Reply]:
+    """Answer with each of `replies` in turn, and with the last one from then on."""
+    left = list(replies)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+
+
 def answer(body: bytes, *headers: str, status: str = "200 OK", length: int | None = None) -> bytes:
     """Give a whole answer; `length` is what `Content-Length` says where that is not the truth."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *headers]
