@@ -1,8 +1,9 @@
 """How fast we may ask: one gate for every request to the API.
 
 Rate limits are per workspace, shared with whatever else uses it, and not published. So a 429 speaks to
-all of us: everybody waits as long as it says, and only two go on at once (FLORA's own advice) until a
-quiet minute has passed. While the API cannot be reached, one request at a time tries the door.
+all of us: everybody waits as long as it says, only two go on at once (FLORA's own advice) until a quiet
+minute has passed, and the budget is halved. While the API cannot be reached, one request at a time tries
+the door.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from floradl.flora.budget import Budget
 from floradl.policy import backoff
 
 _AFTER_429 = 5.0  # seconds, where `retry-after` is absent
@@ -30,16 +32,22 @@ class Pace:
         self._not_before = 0.0
         self._slow_until = 0.0
         self._unreachable = 0
+        self._budget = Budget(monotonic)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait for a turn and hold it."""
         async with self._slots:
-            delay = self._not_before - self._monotonic()
-            while delay > 0:  # it may have grown meanwhile
-                await anyio.sleep(delay)
-                delay = self._not_before - self._monotonic()
+            await self._silence()
+            await anyio.sleep(self._budget.reserve())
+            await self._silence()  # a 429 may have come while this one waited for its place
             yield
+
+    async def _silence(self) -> None:
+        delay = self._not_before - self._monotonic()
+        while delay > 0:  # it may have grown meanwhile
+            await anyio.sleep(delay)
+            delay = self._not_before - self._monotonic()
 
     def throttled(self, retry_after: float | None) -> None:
         """Take notice of a 429 that asks for `retry_after` seconds of silence."""
@@ -47,6 +55,7 @@ class Pace:
         delay = _AFTER_429 if retry_after is None else retry_after
         self._not_before = max(self._not_before, now + delay)
         self._slow_until = now + delay + _RECOVERY
+        self._budget.throttled()
         self._slots.total_tokens = min(_SLOW, self._limit)
 
     def unreachable(self) -> None:

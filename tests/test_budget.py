@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from floradl.flora.budget import Budget
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Limit:
+    """A server that lets `rate` requests a second pass, with a burst of five."""
+
+    def __init__(self, clock: Clock, rate: float) -> None:
+        self.clock, self.rate, self.tokens, self.since = clock, rate, 5.0, clock.now
+
+    def passes(self) -> bool:
+        self.tokens = min(5.0, self.tokens + (self.clock.now - self.since) * self.rate)
+        self.since = self.clock.now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+def test_nothing_is_spaced_before_a_limit_is_met() -> None:
+    budget = Budget(Clock())
+    assert [budget.reserve() for _ in range(1000)] == [0.0] * 1000
+    assert budget.rate == math.inf
+
+
+def test_a_429_halves_what_was_really_asked() -> None:
+    clock = Clock()
+    budget = Budget(clock)
+    for _ in range(100):
+        budget.reserve()
+        clock.now += 0.1
+    budget.throttled()
+    assert budget.rate == pytest.approx(5.0, rel=0.05)
+    budget.throttled()
+    assert budget.rate == pytest.approx(5.0, rel=0.05)
+
+
+def test_who_asks_rarely_is_not_slowed_by_what_others_do() -> None:
+    clock = Clock()
+    budget = Budget(clock)
+    for _ in range(5):
+        budget.reserve()
+        clock.now += 2
+    budget.throttled()
+    assert budget.rate == math.inf
+
+
+def test_places_are_given_in_order_and_evenly() -> None:
+    clock = Clock()
+    budget = Budget(clock)
+    for _ in range(40):
+        budget.reserve()
+        clock.now += 0.25
+    budget.throttled()
+    waits = [budget.reserve() for _ in range(4)]
+    assert waits == pytest.approx([0.0, 0.5, 1.0, 1.5], abs=0.05)
+
+
+@pytest.mark.parametrize("rate", [1.0, 2.0, 5.0])
+def test_after_the_first_minute_one_request_in_a_hundred_is_throttled_at_most(rate: float) -> None:
+    clock = Clock()
+    budget, limit = Budget(clock), Limit(clock, rate)
+    asked = throttled = 0
+    while clock.now < 1000 + 1860:
+        clock.now += budget.reserve() + 0.02
+        passed = limit.passes()
+        if clock.now > 1060:
+            asked += 1
+            throttled += not passed
+        if not passed:
+            budget.throttled()
+            clock.now += 1 / rate
+    assert throttled < 0.01 * asked
+    assert asked > 0.55 * rate * 1800
+
+
+def test_a_limit_that_is_gone_is_forgotten_in_time() -> None:
+    clock = Clock()
+    budget = Budget(clock)
+    for _ in range(100):
+        budget.reserve()
+        clock.now += 0.1
+    budget.throttled()
+    clock.now += 3600
+    assert budget.rate == math.inf
