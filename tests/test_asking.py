@@ -154,3 +154,33 @@ async def test_one_who_is_cancelled_takes_nobody_along() -> None:
         await anyio.lowlevel.checkpoint()
         first.cancel_scope.cancel()
     assert set(found) == {"run_2", "run_3", "run_4"}
+
+
+async def test_pages_go_on_while_they_tell_of_runs_that_wait() -> None:
+    schedule = Schedule(Clock(), 2.0)
+    table = Table(*(f"run_{number}" for number in range(60)), size=20)
+    for run_id in table.runs:
+        table.finish(run_id)
+        schedule.put(run_id, 60.0)
+    oldest = list(table.runs)[-5:]
+    asking = Asking(table, schedule, Clock())
+    for run_id in oldest:
+        schedule.put(run_id, 0.0)
+        assert schedule.pop() == run_id
+    await ask(asking, *oldest)
+    assert table.asked == ["technique_runs 0", "technique_runs 20", "technique_runs 40"]
+    await ask(asking, "run_0", "run_30", "run_50")
+    assert len(table.asked) == 3
+
+
+async def test_news_that_grew_old_are_not_taken_for_an_answer() -> None:
+    clock = Clock()
+    schedule, table = Schedule(clock, 2.0), Table("run_1", "run_2", "run_3", "run_later")
+    table.finish("run_later")
+    schedule.put("run_later", 60.0)
+    asking = Asking(table, schedule, clock)
+    await ask(asking, "run_1", "run_2", "run_3")
+    table.asked.clear()
+    clock.now += 31
+    await ask(asking, "run_later")
+    assert table.asked == ["run_later"]

@@ -20,6 +20,7 @@ from floradl.models import Reference, RemoteRun
 _GATHER = 0.01  # seconds in which those who are due at the same tick come together
 _WORTH_A_PAGE = 3  # questions: fewer are asked one by one
 _MOST_PAGES = 10
+_NEWS_FOR = 30.0  # seconds in which what a list said may stand for an answer
 _NO_LIST_FOR = 600.0  # seconds after which a list that was forbidden is tried again
 _KINDS = ("technique_runs", "generations")
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -70,13 +71,13 @@ class Asking:
         self._waiting = waiting
         self._monotonic = monotonic
         self._batch: _Batch | None = None
-        self._news: dict[str, RemoteRun] = {}
+        self._news: dict[str, tuple[float, RemoteRun]] = {}
         self._not_before = dict.fromkeys(_KINDS, 0.0)
 
     async def run(self, reference: Reference) -> RemoteRun:
         """Answer about one run. Raises as `Flora.run` does."""
-        told = self._news.pop(reference.run_id, None)
-        if told is not None:
+        told_at, told = self._news.pop(reference.run_id, (0.0, None))
+        if told is not None and self._monotonic() - told_at < _NEWS_FOR:
             return told
         batch = self._batch
         if batch is None:
@@ -126,19 +127,24 @@ class Asking:
             if len(candidates) < _WORTH_A_PAGE:
                 return
             page = await self._api.page(kind, cursor)
-            before = len(candidates)
-            for run in page.runs:
-                if run.status == "completed" and not run.outputs:
-                    continue  # a list that leaves the outputs out only tells that it is time to ask
-                if run.run_id in candidates:
-                    candidates.discard(run.run_id)
-                    batch.found[run.run_id] = run
-                elif run.finished and run.run_id in self._waiting:
-                    self._news[run.run_id] = run
-                    self._waiting.hasten(run.run_id)
+            of_use = sum([self._take(run, candidates, batch) for run in page.runs])
             cursor = page.cursor
-            if cursor is None or len(candidates) == before:
+            if cursor is None or not of_use:
                 return
+
+    def _take(self, run: RemoteRun, candidates: set[str], batch: _Batch) -> bool:
+        """Take in what a list says of one run; whether that was of any use."""
+        if run.status == "completed" and not run.outputs:
+            return False  # a list that leaves the outputs out only tells that it is time to ask
+        if run.run_id in candidates:
+            candidates.discard(run.run_id)
+            batch.found[run.run_id] = run
+            return True
+        if run.finished and run.run_id in self._waiting:
+            self._news[run.run_id] = (self._monotonic(), run)
+            self._waiting.hasten(run.run_id)
+            return True
+        return False
 
 
 def _is_refusal(error: FloradlError) -> bool:

@@ -96,7 +96,8 @@ def _next_cursor(raw: dict[str, Any]) -> str | None:
 def _run(raw: Any) -> RemoteRun:
     if not isinstance(raw, dict):
         raise msgspec.ValidationError("expected an object")
-    wire = msgspec.convert(_snake(raw), _WireRun, strict=False)
+    named = raw if "run_id" in raw else _snake(raw)  # only older guide pages write camelCase
+    wire = msgspec.convert(named, _WireRun, strict=False)
     return RemoteRun(
         run_id=wire.run_id,
         status=wire.status,
