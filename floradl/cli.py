@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -15,7 +16,7 @@ import click
 
 from floradl import __version__
 from floradl.commands.exits import Exit
-from floradl.errors import ConfigError, FloradlError, LockedError, PausedError, PauseReason
+from floradl.errors import ConfigError, FloradlError, LockedError, PassingError, PausedError, PauseReason
 
 if TYPE_CHECKING:
     from floradl.config.settings import Config
@@ -180,6 +181,30 @@ def status(said: dict[str, Any], *, as_json: bool, everything: bool, check: bool
 
 
 @floradl.command()
+@click.argument("references", metavar="[REF...]", nargs=-1)
+@click.option("--quick", is_flag=True, help="Look at sizes and times only.")
+@click.option("--since", metavar="WHEN", help="Only runs finished since then (7d, 2026-11-01).")
+@click.option("--repair", is_flag=True, help="Fetch again what is damaged.")
+@click.option("--missing", is_flag=True, help="With --repair: fetch what is gone, too.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@common_options
+@click.pass_obj
+def verify(
+    said: dict[str, Any], /, references: tuple[str, ...], since: str | None, *, as_json: bool, **how: bool
+) -> Exit:
+    """Read the library's files again and hold them against their sidecars."""
+    if how["missing"] and not how["repair"]:
+        raise click.UsageError("--missing says what --repair fetches: give both")
+    config = _config(said, "error")
+    from floradl.commands import verify as command
+
+    wanted = command.wanted(references, since, time.time(), quick=how["quick"])
+    repair = command.Repair(missing=how["missing"]) if how["repair"] else None
+    streams = (sys.stdout, sys.stderr)
+    return command.verify(config, os.environ, wanted, repair, streams, as_json=as_json)
+
+
+@floradl.command()
 @common_options
 @click.pass_obj
 def check(said: dict[str, Any]) -> Exit:
@@ -277,6 +302,8 @@ def _outcome(error: BaseException) -> tuple[Exit, str | None]:
             return Exit.GAVE_UP, str(error)
         case PausedError(reason=PauseReason.KEY_REFUSED):
             return Exit.KEY_REFUSED, str(error)
+        case PassingError():
+            return Exit.GAVE_UP, str(error)
         case FloradlError():
             return Exit.USAGE, str(error)
         case KeyboardInterrupt() | click.Abort():

@@ -94,6 +94,13 @@ def read_counts(state_dir: Path) -> Mapping[State, int] | None:
         return None if store is None else store.counts()
 
 
+def read_forgotten(state_dir: Path) -> frozenset[str]:
+    """Read which runs are not wanted any more. Raises as `read_standing` does."""
+    with _journal(state_dir) as store:
+        rows = store.finished((State.FORGOTTEN,), -1) if store is not None else []
+        return frozenset(run.run_id for run in rows)
+
+
 def all_runs(state_dir: Path) -> Iterator[QueuedRun]:
     """Read every run, page by page, so that a slow reader is in nobody's way. Raises as `read_standing`."""
     after = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import hashlib
+import itertools
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,10 @@ class Library:
         self._folders = folders
         self.max_name_bytes = max_name_bytes
         self.index = FolderIndex()
+        self.damaged: dict[str, str] = {}
+        """Paths of files known to be damaged, and the SHA-256 of what is to take their place (`verify`)."""
+        self.kept_as: dict[str, str] = {}
+        """Where those went that something took the place of."""
 
     def create(self) -> bool:
         """Make the folder and its marker where they are missing; says whether the library is new.
@@ -107,11 +112,22 @@ class Library:
             date=_local_day(completed_at),
         )
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
-        place = Place(self.open, self.translating, self.index, partial(self._render, fields))
+        place = Place(self.open, self.translating, self.index, partial(self._render, fields), self._set_aside)
         return Slot(place, output.kind, identity.hexdigest()[:8], output.nth)
 
     def _render(self, fields: NameFields, ext: str, distinct: int) -> tuple[SafeName, ...]:
         return self.template.render(fields, ext, self.max_name_bytes, distinct)
+
+    def _set_aside(self, folder: FolderFd, parts: tuple[SafeName, ...], sha256: str) -> bool:
+        path = "/".join(parts)
+        if self.damaged.get(path) != sha256:
+            return False
+        for number in itertools.count(1):
+            kept = SafeName(f"{parts[-1]}.damaged" + (f"-{number}" if number > 1 else ""))
+            if rename_noreplace(folder, parts[-1], kept):
+                self.kept_as[path] = "/".join((*parts[:-1], kept))
+                return True
+        raise AssertionError("counting ended")
 
     def holds(self, path: str, size: int) -> bool:
         """Whether a regular file of `size` bytes stands under `path`, which a sidecar or journal named."""

@@ -25,13 +25,15 @@ class Place(msgspec.Struct, frozen=True):
 
     `opened` opens the library's folder, and raises where it is not there. `translated` makes our errors of
     the disk's. `render` gives the components of the path for an extension and a number from 1 on, which
-    tells candidates apart.
+    tells candidates apart. `set_aside` is told a folder, the path of a file in it, and the SHA-256 of what is
+    to stand there; it moves the file away if that is known to be the damaged one, and says whether it did.
     """
 
     opened: Callable[[], AbstractContextManager[FolderFd]]
     translated: Callable[[], AbstractContextManager[None]]
     index: FolderIndex
     render: Callable[[str, int], tuple[SafeName, ...]]
+    set_aside: Callable[[FolderFd, tuple[SafeName, ...], str], bool]
 
 
 class Slot:
@@ -84,7 +86,7 @@ class Slot:
                     f"the folder {'/'.join(folders)} was moved while a file arrived in it", ErrorCode.STORAGE
                 )
             part.sync(mtime)
-            name = self._take_name(folder, part, ext, sha256)
+            name = self._take_name(folder, folders, part, ext, sha256)
             with self._place.index.of(folder) as names:
                 names.drop_parts(self._tag)
             return "/".join((*folders, name))
@@ -97,7 +99,9 @@ class Slot:
             part.write(data)
             return self.publish(part, ext, sha256, mtime), sha256
 
-    def _take_name(self, folder: FolderFd, part: PartFile, ext: str, sha256: str) -> SafeName:
+    def _take_name(
+        self, folder: FolderFd, folders: tuple[SafeName, ...], part: PartFile, ext: str, sha256: str
+    ) -> SafeName:
         for distinct in itertools.count(self._first):
             *_, name = self._place.render(ext, distinct)
             with self._place.index.of(folder) as names:
@@ -107,6 +111,9 @@ class Slot:
             if claimed and _same_bytes(folder, name, part.size, sha256):
                 part.discard()
                 sync_folder(folder)
+                return name
+            damaged = claimed and self._place.set_aside(folder, (*folders, name), sha256)
+            if damaged and part.publish(name):
                 return name
         raise AssertionError("counting ended")
 

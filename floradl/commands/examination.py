@@ -1,0 +1,169 @@
+"""Goes through the library for `verify`: which files are looked at, by several threads, and what is wrong."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Set as AbstractSet
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from msgspec import Struct
+
+from floradl.commands.meter import Meter
+from floradl.errors import FloradlError
+from floradl.library.inventory import Standing, standing
+from floradl.library.library import Library
+from floradl.library.sidecar import Sidecar
+from floradl.library.verification import Examined, Examiner, Verdict
+from floradl.models import Reference, SavedOutput
+from floradl.times import unix_seconds
+
+_THREADS = min(4, os.cpu_count() or 1)  # one reads while others hash; more would only make a disk seek
+_AHEAD = 64  # files
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What is looked at. No `references`: all runs. `since` is unix seconds, held against `finished_at`."""
+
+    references: tuple[Reference, ...] = ()
+    since: float | None = None
+    quick: bool = False
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """A file that is not as it should be, of the output at `index` of `sidecar`; without these, a sidecar."""
+
+    verdict: Verdict
+    message: str
+    path: str | None = None
+    reference: str | None = None
+    sidecar: Sidecar | None = None
+    index: int = 0
+
+    @property
+    def output(self) -> SavedOutput | None:
+        """The output whose file it is."""
+        return None if self.sidecar is None else self.sidecar.outputs[self.index]
+
+
+class Outcome(Struct, frozen=True):
+    """What became of a problem that was to be mended. `kept_as` is where the damaged file is now."""
+
+    mended: bool
+    message: str = ""
+    path: str | None = None
+    kept_as: str | None = None
+
+
+class Examination:
+    """One walk through the library. `forgotten` are the ids of runs that are not wanted any more."""
+
+    def __init__(self, library: Library, wanted: Wanted, forgotten: AbstractSet[str], meter: Meter) -> None:
+        self._library = library
+        self._wanted = wanted
+        self._forgotten = forgotten
+        self._meter = meter
+        self._stop = threading.Event()
+        self._examiner = Examiner(library, meter.add, self._stop, quick=wanted.quick)
+        self.runs = self.files = self.passed_over = 0
+        """How many runs and files were looked at, and how many forgotten runs were not."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Look at everything, and tell what is wrong, in the order of the sidecars.
+
+        Raises `PausedError` where the library is not there (any more).
+        """
+        with self._threads() as pool:
+            if self._meter.shown:
+                pool.submit(self._add_up)
+            ahead: deque[Problem | tuple[Future[Examined], Sidecar, int]] = deque()
+            for found in self._chosen():
+                ahead.extend(self._begin(pool, found))
+                while len(ahead) > _AHEAD:
+                    yield from _finish(ahead.popleft())
+            while ahead:
+                yield from _finish(ahead.popleft())
+
+    @contextmanager
+    def _threads(self) -> Iterator[ThreadPoolExecutor]:
+        pool = ThreadPoolExecutor(_THREADS + 1, "verify")
+        try:
+            yield pool
+        finally:
+            self._stop.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _begin(
+        self, pool: ThreadPoolExecutor, found: Standing | Problem
+    ) -> Iterator[Problem | tuple[Future[Examined], Sidecar, int]]:
+        if isinstance(found, Problem):
+            yield found
+            return
+        sidecar = found.sidecar
+        if sidecar is None:
+            yield Problem(
+                verdict=Verdict.DAMAGED, path=found.path, message="this is no sidecar that can be read"
+            )
+            return
+        if sidecar.run_id in self._forgotten:
+            self.passed_over += 1
+            return
+        self.runs += 1
+        for index, output in enumerate(sidecar.outputs):
+            if output.path is not None:
+                self.files += 1
+                yield (
+                    pool.submit(self._examiner.examine, output, sidecar.times.completed_at),
+                    sidecar,
+                    index,
+                )
+
+    def _chosen(self) -> Iterator[Standing | Problem]:
+        if not self._wanted.references:
+            yield from filter(self._recent, standing(self._library))
+        for reference in self._wanted.references:
+            sidecar = self._library.find_sidecar(reference)
+            if sidecar is None:
+                message = "it has no sidecar that can be read: it is not done yet, or that was removed"
+                yield Problem(verdict=Verdict.MISSING, reference=str(reference), message=message)
+            elif self._recent(found := Standing("", sidecar)):
+                yield found
+
+    def _recent(self, found: Standing) -> bool:
+        if self._wanted.since is None or found.sidecar is None:
+            return True
+        finished = unix_seconds(found.sidecar.times.finished_at)
+        return finished is None or finished >= self._wanted.since
+
+    def _add_up(self) -> None:
+        """Find out how many bytes there are, while some are read already."""
+        total = 0
+        try:
+            for found in self._chosen():
+                if self._stop.is_set():
+                    return
+                sidecar = found.sidecar
+                if sidecar is not None and sidecar.run_id not in self._forgotten:
+                    total += sum(output.bytes or 0 for output in sidecar.outputs if output.path)
+        except FloradlError:  # the examination itself meets it too
+            return
+        self._meter.total = total
+
+
+def _finish(item: Problem | tuple[Future[Examined], Sidecar, int]) -> Iterator[Problem]:
+    if isinstance(item, Problem):
+        yield item
+        return
+    future, sidecar, index = item
+    examined = future.result()
+    if examined.verdict is not Verdict.SOUND:
+        yield Problem(
+            verdict=examined.verdict,
+            message=examined.message,
+            path=sidecar.outputs[index].path,
+            reference=sidecar.reference,
+            sidecar=sidecar,
+            index=index,
+        )

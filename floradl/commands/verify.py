@@ -1,0 +1,195 @@
+"""`floradl verify`: whether the library still holds what its sidecars say; `--repair` brings it back."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, TextIO
+
+import click
+from msgspec import Struct
+
+from floradl.assembly import build_library
+from floradl.commands.examination import Examination, Outcome, Problem, Wanted
+from floradl.commands.exits import Exit
+from floradl.commands.meter import Meter
+from floradl.commands.printing import say
+from floradl.commands.queueing import parse_all
+from floradl.commands.standing import read_forgotten
+from floradl.config.settings import Config
+from floradl.config.units import format_size, parse_duration
+from floradl.errors import ConfigError, PausedError
+from floradl.library.verification import Verdict
+from floradl.redaction import redact
+
+SCHEMA_VERSION = 1
+
+
+class Repair(Struct, frozen=True):
+    """What is to be mended: what is damaged, and with `missing` what is gone."""
+
+    missing: bool = False
+
+    def covers(self, problem: Problem) -> bool:
+        """Whether it is to be mended."""
+        return problem.verdict is Verdict.DAMAGED or (self.missing and problem.verdict is Verdict.MISSING)
+
+
+class Report(Struct):
+    """All that there is to tell; filled by its owner."""
+
+    problems: list[Problem] = []
+    outcomes: dict[int, Outcome] = {}
+    runs: int = 0
+    files: int = 0
+    bytes: int = 0
+    passed_over: int = 0
+
+    @property
+    def left(self) -> int:
+        """How many problems were not mended."""
+        mended = sum(outcome.mended for outcome in self.outcomes.values())
+        return len(self.problems) - mended
+
+
+def verify(
+    config: Config,
+    environ: Mapping[str, str],
+    asked: Wanted,
+    repair: Repair | None,
+    streams: tuple[TextIO, TextIO],
+    *,
+    as_json: bool,
+) -> Exit:
+    """Look at what is `asked` for, mend what `repair` covers, and tell.
+
+    Results go to the first of `streams`, progress to the second. Returns `FOUND` where something is wrong
+    that was not mended, `GAVE_UP` where the library is not there. Raises `ConfigError`.
+    """
+    out, err = streams
+    report = Report()
+    try:
+        for problem in _examine(config, asked, Meter(err, shown=not _quiet(config)), report):
+            report.problems.append(problem)
+            if not as_json:
+                say(out, _line(problem))
+                out.flush()
+    except PausedError as error:
+        click.echo(f"floradl: {error}", err=True)
+        return Exit.GAVE_UP
+    code = Exit.OK
+    if repair is not None:
+        covered = {number: each for number, each in enumerate(report.problems) if repair.covers(each)}
+        if covered:
+            from floradl.commands.repair import mend_all  # noqa: PLC0415 - heavy, and mostly not needed
+
+            code, report.outcomes = mend_all(config, environ, covered)
+    if as_json:
+        out.write(json.dumps(_document(report), indent=2) + "\n")
+    else:
+        for line in _outcome_lines(report):
+            say(out, line)
+        say(out, _summary(report, repair))
+    if code is not Exit.OK:
+        return code
+    return Exit.FOUND if report.left else Exit.OK
+
+
+def wanted(references: Iterable[str], since: str | None, now: float, *, quick: bool) -> Wanted:
+    """Read what the command line asks for. `now` is unix seconds. Raises `ConfigError`.
+
+    `since` is a duration before `now` (`7d`), a date (`2026-11-01`) or an RFC 3339 time; without a zone they
+    are local.
+    """
+    start = None if since is None else _start(since, now)
+    return Wanted(references=tuple(parse_all(references)), since=start, quick=quick)
+
+
+def _start(text: str, now: float) -> float:
+    with suppress(ValueError):
+        return now - parse_duration(text)
+    try:
+        return dt.datetime.fromisoformat(text.strip()).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise ConfigError(
+            f"--since: {text[:60]!a} is neither a duration such as 7d or 24h, nor a date such as 2026-11-01"
+        ) from None
+
+
+def _examine(config: Config, asked: Wanted, meter: Meter, report: Report) -> Iterator[Problem]:
+    examination = Examination(build_library(config), asked, read_forgotten(config.state_dir), meter)
+    try:
+        for problem in examination.problems():
+            meter.clear()
+            yield problem
+    finally:
+        meter.clear()
+        report.runs, report.files = examination.runs, examination.files
+        report.bytes, report.passed_over = meter.bytes, examination.passed_over
+
+
+def _quiet(config: Config) -> bool:
+    return config.log.level in {"error", "critical"}
+
+
+def _line(problem: Problem) -> str:
+    what = problem.path or problem.reference or ""
+    of = f" (of {problem.reference})" if problem.path and problem.reference else ""
+    return f"{problem.verdict:<10}  {what}{of}: {problem.message}"
+
+
+def _outcome_lines(report: Report) -> Iterator[str]:
+    for number, outcome in report.outcomes.items():
+        problem = report.problems[number]
+        word = "mended" if outcome.mended else "not mended"
+        text = f"{word:<10}  {outcome.path or problem.path or problem.reference}"
+        yield f"{text}: {outcome.message}" if outcome.message else text
+
+
+def _summary(report: Report, repair: Repair | None) -> str:
+    looked = f"{report.files:,} files of {report.runs:,} runs verified, {format_size(report.bytes)}"
+    counted = [
+        f"{number:,} {verdict}"
+        for verdict in Verdict
+        if (number := sum(problem.verdict is verdict for problem in report.problems))
+    ]
+    text = f"{looked}: {', '.join(counted) if counted else 'all as their sidecars say'}"
+    if repair is not None and report.problems:
+        text += f", {len(report.problems) - report.left:,} mended"
+    elif counted:
+        text += " (--repair fetches again what is damaged, with --missing what is gone)"
+    return text
+
+
+def _document(report: Report) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "runs": report.runs,
+        "files": report.files,
+        "bytes": report.bytes,
+        "forgotten": report.passed_over,
+        "problems": [
+            _problem(problem, report.outcomes.get(number)) for number, problem in enumerate(report.problems)
+        ],
+    }
+
+
+def _problem(problem: Problem, outcome: Outcome | None) -> dict[str, Any]:
+    return {
+        "problem": problem.verdict.value,
+        "reference": problem.reference,
+        "run_id": problem.sidecar.run_id if problem.sidecar else None,
+        "output_id": problem.output.output_id if problem.output else None,
+        "path": problem.path,
+        "message": redact(problem.message),
+        "repair": None
+        if outcome is None
+        else {
+            "mended": outcome.mended,
+            "message": redact(outcome.message),
+            "path": outcome.path,
+            "kept_as": outcome.kept_as,
+        },
+    }

@@ -1,0 +1,429 @@
+"""`floradl verify`: what the library holds against what its sidecars say, and how it is brought back."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from studio import Home, check_library, command, served, wait_until
+
+from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
+
+OUTPUTS = (
+    OutputSpec("a", "imageUrl", size=40_000),
+    OutputSpec("b", "videoUrl", size=90_000),
+    OutputSpec("words", "text", text="Bring the horizon down a little."),
+)
+PICTURE = "images/campaign/run_a-a.png"
+CLIP = "videos/campaign/run_a-b.mp4"
+WORDS = "text/campaign/run_a-words.txt"
+
+
+RUNS = ("run_a", "run_b")
+
+
+def add_runs(simulator: Simulator) -> None:
+    for name in RUNS:
+        simulator.add_run(
+            name, technique="campaign", outputs=OUTPUTS, duration=0.1, created=simulator.now() - 5000
+        )
+
+
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bring the two runs home, once for all tests: each takes a copy."""
+    path = tmp_path_factory.mktemp("fetched")
+    simulator = Simulator()
+    with served(simulator):
+        add_runs(simulator)
+        home = Home(path, simulator)
+        home.drop("campaign/run_a\ncampaign/run_b\n")
+        assert home.run("once").returncode == 0
+    return path
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    simulator = Simulator()
+    add_runs(simulator)
+    with served(simulator):
+        yield simulator
+
+
+@pytest.fixture
+def home(tmp_path: Path, fetched: Path, simulator: Simulator) -> Home:
+    """Return a home with two runs that are done, `campaign/run_a` and `campaign/run_b`."""
+    shutil.copytree(fetched, tmp_path, dirs_exist_ok=True)
+    # The copy lies elsewhere, and is known there.
+    (tmp_path / "state/library-seen").write_bytes(os.fsencode(tmp_path / "library") + b"\n")
+    return Home(tmp_path, simulator)
+
+
+def damage(path: Path, *, quietly: bool = False) -> bytes:
+    """Change one byte; `quietly` the file's time stays. Returns what it held."""
+    before = path.read_bytes()
+    stamp = path.stat()
+    with path.open("r+b") as file:
+        file.seek(len(before) // 2)
+        file.write(bytes([before[len(before) // 2] ^ 1]))
+    if quietly:
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    return before
+
+
+def report(home: Home, *arguments: str, code: int) -> dict[str, Any]:
+    done = home.run("verify", "--json", *arguments)
+    assert done.returncode == code, done.stderr + done.stdout
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def problems(told: dict[str, Any]) -> set[tuple[str, str]]:
+    return {(each["problem"], each["path"]) for each in told["problems"]}
+
+
+def test_a_library_in_order_is_said_to_be(home: Home) -> None:
+    done = home.run("verify")
+    assert done.returncode == 0
+    assert done.stdout.startswith("6 files of 2 runs verified, ")
+    assert done.stdout.endswith(": all as their sidecars say\n")
+    told = report(home, code=0)
+    assert (told["schema_version"], told["runs"], told["files"], told["problems"]) == (1, 2, 6, [])
+    assert told["bytes"] == sum(map(len, home.files().values()))
+
+
+def test_missing_is_told_apart_from_damaged(home: Home) -> None:
+    damage(home.library / PICTURE, quietly=True)
+    (home.library / CLIP).unlink()
+    (home.library / WORDS).write_text("cut")
+    done = home.run("verify")
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"damaged     {PICTURE} (of campaign/run_a): its bytes are not")
+    assert lines[1].startswith(f"missing     {CLIP} (of campaign/run_a)")
+    assert lines[2].startswith(f"damaged     {WORDS} (of campaign/run_a): it has 3 bytes")
+    assert "1 missing, 2 damaged" in lines[3]
+    told = report(home, code=1)
+    assert problems(told) == {("damaged", PICTURE), ("missing", CLIP), ("damaged", WORDS)}
+    assert told["problems"][0]["output_id"] == "a"
+    assert told["problems"][0]["repair"] is None
+
+
+def test_quick_sees_sizes_and_times_and_reads_nothing_else(home: Home) -> None:
+    damage(home.library / PICTURE, quietly=True)
+    damage(home.library / CLIP)
+    with (home.library / WORDS).open("a") as words:
+        words.write(" And up.")
+    assert problems(report(home, "--quick", code=1)) == {("damaged", CLIP), ("damaged", WORDS)}
+    assert problems(report(home, code=1)) >= {("damaged", PICTURE)}
+
+
+def test_quick_does_not_take_a_touched_file_for_a_damaged_one(home: Home) -> None:
+    (home.library / PICTURE).touch()
+    report(home, "--quick", code=0)
+
+
+def test_quick_knows_the_times_of_both_settings(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_now", technique="campaign", outputs=OUTPUTS, duration=0.1)
+    assert home.run("get", "campaign/run_now", FLORADL_OUTPUT__MTIME="now").returncode == 0
+    path = home.library / "images/campaign/run_now-a.png"
+    for each in (path, home.library / PICTURE):
+        before = each.stat().st_atime_ns
+        os.utime(each, ns=(1, each.stat().st_mtime_ns))
+        report(home, "--quick", code=0)
+        assert each.stat().st_atime_ns == 1, f"it was read, and last before {before}"
+
+
+def test_only_the_named_runs_are_looked_at(home: Home) -> None:
+    damage(home.library / PICTURE)
+    told = report(home, "run_b", code=0)
+    assert told["runs"] == 1
+    assert problems(report(home, "campaign/run_a", code=1)) == {("damaged", PICTURE)}
+
+
+def test_a_named_run_that_has_no_sidecar_is_missing(home: Home) -> None:
+    done = home.run("verify", "campaign/run_none")
+    assert done.returncode == 1
+    assert done.stdout.startswith("missing     campaign/run_none: it has no sidecar")
+
+
+def test_since_goes_by_when_runs_finished(home: Home) -> None:
+    path = home.library / "runs/campaign/run_a.json"
+    sidecar = json.loads(path.read_bytes())
+    long_ago = datetime.now(UTC) - timedelta(days=10)
+    sidecar["times"]["finished_at"] = long_ago.isoformat()
+    path.write_text(json.dumps(sidecar))
+    damage(home.library / PICTURE)
+    assert report(home, "--since", "7d", code=0)["runs"] == 1
+    assert report(home, "--since", f"{long_ago + timedelta(days=2):%Y-%m-%d}", code=0)["runs"] == 1
+    assert report(home, "--since", f"{long_ago - timedelta(days=2):%Y-%m-%d}", code=1)["runs"] == 2
+    assert report(home, "--since", "2000-01-01T00:00:00Z", code=1)["runs"] == 2
+    assert report(home, "--since", "30d", "run_b", code=0)["runs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--since", "yesterday"), "--since"),
+        (("--missing",), "--repair"),
+        (("no run",), "run id"),
+    ],
+)
+def test_a_wrong_command_line_is_told_with_2(home: Home, arguments: tuple[str, ...], words: str) -> None:
+    done = home.run("verify", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_the_files_of_a_forgotten_run_are_nobodys_loss(home: Home, simulator: Simulator) -> None:
+    assert home.run("forget", "run_a").returncode == 0
+    assert home.run("once").returncode == 0
+    (home.library / PICTURE).unlink()
+    damage(home.library / CLIP)
+    told = report(home, code=0)
+    assert (told["runs"], told["forgotten"]) == (1, 1)
+    asked = len(simulator.requests)
+    report(home, "--repair", "--missing", code=0)
+    report(home, "--repair", "--missing", "run_a", code=0)
+    assert len(simulator.requests) == asked
+
+
+def test_files_that_no_sidecar_names_are_not_its_business(home: Home) -> None:
+    (home.library / "images/holiday.jpg").write_bytes(b"mine")
+    (home.library / "runs/notes.txt").write_text("mine")
+    assert report(home, code=0)["files"] == 6
+
+
+def test_links_are_not_followed(home: Home, tmp_path: Path) -> None:
+    twin = tmp_path / "twin.png"
+    (home.library / PICTURE).rename(twin)
+    (home.library / PICTURE).symlink_to(twin)
+    elsewhere = tmp_path / "elsewhere"
+    (home.library / "videos/campaign").rename(elsewhere)
+    (home.library / "videos/campaign").symlink_to(elsewhere)
+    told = report(home, "run_a", code=1)
+    assert problems(told) == {("damaged", PICTURE), ("damaged", CLIP)}
+
+
+def test_a_folder_in_the_place_of_a_file_is_damage(home: Home) -> None:
+    (home.library / PICTURE).unlink()
+    (home.library / PICTURE).mkdir()
+    assert problems(report(home, code=1)) == {("damaged", PICTURE)}
+
+
+def test_a_sidecar_that_cannot_be_read_is_told(home: Home) -> None:
+    (home.library / "runs/campaign/run_a.json").write_bytes(b'{"half')
+    told = report(home, "--repair", code=1)
+    assert problems(told) == {("damaged", "runs/campaign/run_a.json")}
+    assert "floradl get" in told["problems"][0]["repair"]["message"]
+
+
+@pytest.mark.root
+def test_a_file_that_this_user_may_not_read_is_not_called_damaged(home: Home) -> None:
+    (home.library / PICTURE).chmod(0)
+    # Root without its right to read everything: what the mode says counts.
+    unprivileged = [f"--{kind}=-dac_override,-dac_read_search" for kind in ("inh-caps", "bounding-set")]
+    done = subprocess.run(
+        ["setpriv", *unprivileged, *command("verify", "--json", "--repair")],
+        env=home.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert problems(told) == {("unreadable", PICTURE)}
+    assert told["problems"][0]["repair"] is None
+
+
+def test_where_the_library_is_not_there_nothing_is_called_missing(home: Home) -> None:
+    (home.library / ".floradl-library").unlink()
+    done = home.run("verify")
+    assert done.returncode == 5
+    assert "not mounted" in done.stderr
+    assert done.stdout == ""
+
+
+def test_what_is_damaged_is_fetched_again_and_what_is_gone_is_not(home: Home, simulator: Simulator) -> None:
+    before = damage(home.library / PICTURE, quietly=True)
+    (home.library / CLIP).unlink()
+    asked = len(simulator.asked("media"))
+    told = report(home, "--repair", code=1)
+    assert (home.library / PICTURE).read_bytes() == before
+    assert not (home.library / CLIP).exists()
+    assert [record.output_id for record in simulator.asked("media")[asked:]] == ["a"]
+    outcomes = {each["path"]: each["repair"] for each in told["problems"]}
+    assert outcomes[PICTURE]["mended"]
+    assert outcomes[CLIP] is None
+
+
+def test_the_damaged_file_is_kept_beside_the_fresh_one(home: Home) -> None:
+    damage(home.library / PICTURE)
+    broken = (home.library / PICTURE).read_bytes()
+    done = home.run("verify", "--repair")
+    assert done.returncode == 0, done.stderr
+    assert f"mended      {PICTURE}: the damaged file is kept as {PICTURE}.damaged" in done.stdout
+    assert (home.library / f"{PICTURE}.damaged").read_bytes() == broken
+    assert "1 damaged, 1 mended" in done.stdout
+    damage(home.library / PICTURE)
+    told = report(home, "--repair", code=0)
+    assert told["problems"][0]["repair"]["kept_as"] == f"{PICTURE}.damaged-2"
+    assert (home.library / f"{PICTURE}.damaged").read_bytes() == broken
+    report(home, code=0)
+
+
+def test_what_is_gone_comes_back_with_missing(home: Home, simulator: Simulator) -> None:
+    for path in (PICTURE, CLIP, WORDS):
+        (home.library / path).unlink()
+    told = report(home, "--repair", "--missing", code=0)
+    assert all(each["repair"]["mended"] for each in told["problems"])
+    check_library(home, simulator)
+    report(home, code=0)
+
+
+def test_words_come_back_from_the_sidecar_without_asking_anybody(home: Home, simulator: Simulator) -> None:
+    (home.library / WORDS).unlink()
+    asked = len(simulator.requests)
+    report(home, "--repair", "--missing", code=0)
+    assert (home.library / WORDS).read_text() == "Bring the horizon down a little."
+    assert len(simulator.requests) == asked
+
+
+def test_nothing_that_is_sound_is_fetched_again(home: Home, simulator: Simulator) -> None:
+    asked = len(simulator.requests)
+    report(home, "--repair", "--missing", code=0)
+    assert len(simulator.requests) == asked
+
+
+def test_other_bytes_at_the_server_come_under_another_name(home: Home, simulator: Simulator) -> None:
+    damage(home.library / PICTURE)
+    broken = (home.library / PICTURE).read_bytes()
+    simulator.faults.add(Fault(match=Match(output="a"), do=Do(change_content=True)))
+    told = report(home, "run_a", "--repair", code=0)
+    outcome = told["problems"][0]["repair"]
+    assert outcome["path"] == "images/campaign/run_a-a-2.png"
+    assert "other bytes" in outcome["message"]
+    assert (home.library / PICTURE).read_bytes() == broken
+    sidecar = home.sidecar("campaign/run_a")
+    assert sidecar is not None
+    assert sidecar["result"] == "complete"
+    assert [output["path"] for output in sidecar["outputs"]] == [outcome["path"], CLIP, WORDS]
+    report(home, code=0)
+
+
+def test_what_cannot_be_had_leaves_file_and_sidecar_as_they_are(home: Home, simulator: Simulator) -> None:
+    damage(home.library / PICTURE)
+    broken = (home.library / PICTURE).read_bytes()
+    stamp = (home.library / "runs/campaign/run_a.json").read_bytes()
+    simulator.faults.add(Fault(match=Match(output="a"), do=Do(status=451)))
+    done = home.run("verify", "--repair")
+    assert done.returncode == 1
+    assert f"not mended  {PICTURE}: the media host" in done.stdout
+    assert "0 mended" in done.stdout
+    assert (home.library / PICTURE).read_bytes() == broken
+    assert (home.library / "runs/campaign/run_a.json").read_bytes() == stamp
+    assert not (home.library / f"{PICTURE}.damaged").exists()
+
+
+def test_a_refused_key_ends_a_repair_with_4(home: Home) -> None:
+    damage(home.library / PICTURE)
+    done = home.run("verify", "--repair", FLORA_API_KEY="sk_test_wrong")
+    assert done.returncode == 4
+    assert "not mended" in done.stdout
+    assert "sk_test_wrong" not in done.stdout + done.stderr
+
+
+def test_verifying_alone_needs_no_key(home: Home) -> None:
+    assert home.run("verify", FLORA_API_KEY="").returncode == 0
+
+
+def test_a_repair_beside_a_daemon_does_no_harm(home: Home, simulator: Simulator) -> None:
+    damage(home.library / PICTURE)
+    with home.daemon():
+        simulator.add_run("run_c", technique="campaign", outputs=OUTPUTS, duration=1)
+        home.drop("campaign/run_c\n", "c.txt")
+        report(home, "--repair", code=0)
+        home.finished("campaign/run_c")
+        wait_until(lambda: home.status()["counts"]["done"] == 3)
+    (home.library / f"{PICTURE}.damaged").unlink()
+    check_library(home, simulator)
+
+
+def test_outputs_that_share_an_id_are_told_apart(home: Home) -> None:
+    sidecar = json.loads((home.library / "runs/campaign/run_a.json").read_bytes())
+    first, second = home.library / PICTURE, home.library / "images/campaign/run_a-a-2.png"
+    second.write_bytes(b"another picture, whose file comes second")
+    twin = sidecar["outputs"][0] | {"path": "images/campaign/run_a-a-2.png", "bytes": 40, "sha256": None}
+    sidecar["outputs"] = [sidecar["outputs"][0], twin]
+    (home.library / "runs/campaign/run_a.json").write_text(json.dumps(sidecar))
+    before = damage(first)
+    report(home, "run_a", "--repair", code=0)
+    assert first.read_bytes() == before
+    assert second.read_bytes() == b"another picture, whose file comes second"
+
+
+def test_a_terminal_shows_how_far_it_is(home: Home) -> None:
+    big = home.library / PICTURE
+    size = 200 << 20
+    with big.open("r+b") as file:
+        file.truncate(size)
+    path = home.library / "runs/campaign/run_a.json"
+    sidecar = json.loads(path.read_bytes())
+    sidecar["outputs"][0]["bytes"] = size
+    path.write_text(json.dumps(sidecar))
+    ours, theirs = pty.openpty()
+    seen = bytearray()
+
+    def listen() -> None:
+        while True:
+            try:
+                data = os.read(ours, 65536)
+            except OSError:
+                return
+            seen.extend(data)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    done = subprocess.run(
+        command("verify"), env=home.environ, stderr=theirs, stdout=subprocess.PIPE, text=True, check=False
+    )
+    os.close(theirs)
+    listener.join()
+    os.close(ours)
+    assert done.returncode == 1
+    assert "\x1b" not in done.stdout
+    shown = seen.decode()
+    assert "verifying" in shown
+    assert "of 210 MB" in shown
+    assert shown.endswith("\r\x1b[K")
+
+
+def test_an_interrupted_verification_ends_at_once_with_130(home: Home) -> None:
+    big = home.library / PICTURE
+    size = 6 << 30  # a hole, so no disk is filled
+    with big.open("r+b") as file:
+        file.truncate(size)
+    path = home.library / "runs/campaign/run_a.json"
+    sidecar = json.loads(path.read_bytes())
+    sidecar["outputs"][0]["bytes"] = size
+    path.write_text(json.dumps(sidecar))
+    process = subprocess.Popen(command("verify"), env=home.environ, stderr=subprocess.DEVNULL)
+
+    def reading() -> bool:
+        return str(big) in map(os.path.realpath, Path(f"/proc/{process.pid}/fd").iterdir())
+
+    wait_until(reading)
+    started = time.monotonic()
+    process.send_signal(2)
+    assert process.wait(8) == 130
+    assert time.monotonic() - started < 2
