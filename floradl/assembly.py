@@ -28,7 +28,7 @@ from floradl.media.download import Downloader, Limits
 from floradl.net.addresses import HostPatterns
 from floradl.net.pools import Limits as ClientLimits
 from floradl.net.transport import Guard, MediaClient, open_async_client, open_client
-from floradl.outputs import OutputSaver
+from floradl.outputs import Manner, OutputSaver
 from floradl.pipeline import Patience, Pipeline
 from floradl.progress import Progress
 from floradl.schedule import Schedule
@@ -101,9 +101,8 @@ async def working(
                 library,
                 downloader,
                 progress,
-                transfers=CapacityLimiter(config.download.concurrency),
-                text_url_hosts=HostPatterns.parse(config.download.text_url_hosts),
-                keep_times=patience.keep_times,
+                CapacityLimiter(config.download.concurrency),
+                Manner(HostPatterns.parse(config.download.text_url_hosts), patience.keep_times),
             )
             pipeline = Pipeline(asking, library, saver, journal, progress, patience)
             engine = Engine(pipeline, journal, progress, schedule)

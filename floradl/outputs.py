@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -12,23 +13,44 @@ import msgspec
 import structlog
 from anyio import CapacityLimiter, to_thread
 
-from floradl.errors import ExpiredUrlError, FloradlError, PassingError, PermanentError
+from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PassingError, PermanentError
 from floradl.library.library import Library, Slot
 from floradl.media.download import Downloader, StoppedError
+from floradl.media.quiet import Quiet, QuietError
 from floradl.models import Failure, Integrity, Kind, QueuedRun, RemoteOutput, RemoteRun, SavedOutput
 from floradl.net.addresses import HostPatterns
 from floradl.net.guard import port_of
-from floradl.policy import after_trouble
+from floradl.policy import after_trouble, is_given_up
 from floradl.progress import Progress
 from floradl.times import rfc3339
-from floradl.urls import is_only_url, strip_query
+from floradl.urls import host_of, is_only_url, strip_query
 
-_TRIES = 5  # in a row, before the run steps back and FLORA is asked anew
+_TRIES = 5  # of trouble without end, before the run steps back and FLORA is asked anew
 _MAX_INLINE = 1024 * 1024
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 Refresh = Callable[[RemoteRun], Awaitable[RemoteRun]]
 """Ask FLORA for an answer newer than the one given."""
+
+
+class Manner(msgspec.Struct, frozen=True):
+    """How outputs are saved.
+
+    `text_url_hosts`: a text that is nothing but a URL there is fetched. `keep_times`: files get the run's
+    time. `delay` gives the seconds until the next try as `after_trouble` does.
+    """
+
+    text_url_hosts: HostPatterns
+    keep_times: bool
+    delay: Callable[[PassingError, int], float | None] = after_trouble
+
+
+class SteppedBackError(PassingError):
+    """Several tries failed. `spent` is what they and the waits between took, in seconds, queueing not."""
+
+    def __init__(self, error: PassingError, spent: float) -> None:
+        super().__init__(str(error), error.code, retry_after=error.retry_after)
+        self.spent = spent
 
 
 class OutputSaver:
@@ -39,40 +61,38 @@ class OutputSaver:
         library: Library,
         downloader: Downloader,
         progress: Progress,
-        *,
         transfers: CapacityLimiter,
-        text_url_hosts: HostPatterns,
-        keep_times: bool,
+        manner: Manner,
     ) -> None:
         self._library = library
         self._downloader = downloader
         self._progress = progress
         self._transfers = transfers
-        self._text_url_hosts = text_url_hosts
-        self._keep_times = keep_times
+        self._manner = manner
+        self._quiet = Quiet(time.monotonic)
 
     async def save(
         self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh
     ) -> SavedOutput:
         """Save `output`; one that cannot be had comes back with its `error`.
 
-        Raises `PassingError` where several tries in a row failed, and `PausedError`.
+        Raises `SteppedBackError` where several tries failed, and `PausedError`.
         """
-        tries = 0
+        attempts = _Attempts(self._manner.delay)
+        expired = False
         while True:
             try:
-                return await self._attempt(run, answer, output)
+                if expired:
+                    answer, output = await _renewed(answer, output, refresh)
+                expired = False
+                return await self._attempt(run, answer, output, attempts)
             except PermanentError as error:
                 return not_had(output, Failure(error.code, str(error)))
             except PassingError as error:
-                tries += 1
-                delay = after_trouble(error, tries)
+                delay = attempts.failed(error)
                 if delay is None:
                     return not_had(output, Failure(error.code, str(error)))
-                if tries > _TRIES:
-                    raise
-                if isinstance(error, ExpiredUrlError) and tries == 1:
-                    delay = 0.0
+                expired = expired or isinstance(error, ExpiredUrlError)
                 _log.warning(
                     "output_trouble",
                     run=run.run_id,
@@ -81,22 +101,24 @@ class OutputSaver:
                     next_in=delay,
                 )
                 await anyio.sleep(delay)
-                if isinstance(error, ExpiredUrlError):
-                    answer, output = await _renewed(answer, output, refresh)
 
-    async def _attempt(self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput) -> SavedOutput:
+    async def _attempt(
+        self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, attempts: _Attempts
+    ) -> SavedOutput:
         index = 1 + next(i for i, other in enumerate(answer.outputs) if other.key == output.key)
         slot = self._library.slot(run, output, index, answer.completed_at)
-        mtime = answer.completed_at if self._keep_times else None
+        mtime = answer.completed_at if self._manner.keep_times else None
         if output.kind is Kind.TEXT and not self._is_link(output.url):
             return await to_thread.run_sync(partial(self._write_text, slot, output, mtime))
         started = time.monotonic()
-        fetch = partial(self._fetch, run, slot, output, mtime)
-        try:
-            saved = await to_thread.run_sync(fetch, limiter=self._transfers)
-        except StoppedError:
-            await anyio.sleep_forever()  # all is being cancelled; the part file stays
-            raise
+        host = host_of(output.url) or ""
+
+        def fetch() -> SavedOutput:
+            self._quiet.check(host)
+            attempts.begin()
+            return self._fetch(run, slot, output, mtime)
+
+        saved = await self._transfer(fetch, host)
         _log.info(
             "output_saved",
             run=run.run_id,
@@ -109,14 +131,30 @@ class OutputSaver:
         )
         return saved
 
+    async def _transfer(self, fetch: Callable[[], SavedOutput], host: str) -> SavedOutput:
+        """Let `fetch` run when `host` may be asked and a transfer is free."""
+        while True:
+            await self._quiet.over(host)
+            try:
+                return await to_thread.run_sync(fetch, limiter=self._transfers)
+            except QuietError:
+                continue
+            except PassingError as error:
+                if error.retry_after is not None:
+                    self._quiet.ask_for(host, error.retry_after)
+                raise
+            except StoppedError:
+                await anyio.sleep_forever()  # all is being cancelled; the part file stays
+                raise
+
     def _is_link(self, text: str) -> bool:
         """Whether a text is nothing but a URL at a host that keeps outputs: any other is a model's words."""
         if not is_only_url(text):
             return False
         try:
             url = httpx.URL(text.strip())
-            return self._text_url_hosts.match(url.host, port_of(url))
-        except (httpx.InvalidURL, FloradlError):
+            return self._manner.text_url_hosts.match(url.host, port_of(url))
+        except (httpx.InvalidURL, UnicodeError, FloradlError):
             return False
 
     def _write_text(self, slot: Slot, output: RemoteOutput, mtime: float | None) -> SavedOutput:
@@ -165,6 +203,45 @@ class OutputSaver:
                 )
         finally:
             self._progress.transferred(run, output.output_id)
+
+
+class _Attempts:
+    """The attempts at one output: how often each kind of trouble was met, and what all of it took.
+
+    `delay` gives the seconds until the next attempt as `after_trouble` does.
+    """
+
+    def __init__(self, delay: Callable[[PassingError, int], float | None]) -> None:
+        self._delay = delay
+        self._met: Counter[ErrorCode] = Counter()
+        self._began: float | None = None
+        self._spent = 0.0
+
+    def begin(self) -> None:
+        """Hear that a transfer begins: until then it only stood in line."""
+        self._began = time.monotonic()
+
+    def failed(self, error: PassingError) -> float | None:
+        """Return the seconds until the next attempt, None where the output is given up.
+
+        Raises `SteppedBackError` where trouble that is never given up was met too often.
+        """
+        if self._began is not None:
+            self._spent += time.monotonic() - self._began
+            self._began = None
+        self._met[error.code] += 1
+        met = self._met[error.code]
+        delay = self._delay(error, met)
+        if error.code is not ErrorCode.EXPIRED:
+            del self._met[ErrorCode.EXPIRED]  # the URL was good meanwhile
+        elif met == 1:
+            delay = 0.0  # a fresh one is there for the asking
+        if delay is None:
+            return None
+        self._spent += delay
+        if met > _TRIES and not is_given_up(error.code):
+            raise SteppedBackError(error, self._spent) from error
+        return delay
 
 
 async def _renewed(

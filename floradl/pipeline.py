@@ -22,7 +22,7 @@ from floradl.history import History
 from floradl.library.library import Library
 from floradl.library.sidecar import Sidecar, Times, public_run
 from floradl.models import Failure, Kind, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
-from floradl.outputs import OutputSaver, not_had
+from floradl.outputs import OutputSaver, SteppedBackError, not_had
 from floradl.policy import MAX_BACKOFF, after_trouble, next_question
 from floradl.progress import Progress
 from floradl.redaction import redact
@@ -147,7 +147,9 @@ class Pipeline:
         if trouble is not None:
             wait = self._wait(run, trouble)
             if wait is not None:
-                return wait
+                waited = run.waited + trouble.spent + wait.seconds
+                if waited <= self._patience.give_up_after:  # the deadline of its outputs
+                    return msgspec.structs.replace(wait, run=msgspec.structs.replace(wait.run, waited=waited))
             failure = Failure(trouble.code, str(trouble))
             for output in answer.outputs:
                 saved.setdefault(output.key, not_had(output, failure))
@@ -160,7 +162,7 @@ class Pipeline:
 
     async def _save_all(
         self, run: QueuedRun, answer: RemoteRun
-    ) -> tuple[dict[str, SavedOutput], PassingError | None]:
+    ) -> tuple[dict[str, SavedOutput], SteppedBackError | None]:
         """Save what is not saved yet, all at once; returns what is settled, by key, and one trouble.
 
         Each is remembered as soon as it is on disk. Where one meets trouble the others go on.
@@ -168,13 +170,13 @@ class Pipeline:
         """
         saved = await self._remembered(run)
         renewal = _Renewal(self._asking, run, answer)
-        troubles: list[PassingError] = []
+        troubles: list[SteppedBackError] = []
         pauses: list[PausedError] = []
 
         async def save(output: RemoteOutput) -> None:
             try:
                 done = await self._saver.save(run, answer, output, renewal.newer_than)
-            except PassingError as error:
+            except SteppedBackError as error:
                 troubles.append(error)
             except PausedError as error:
                 pauses.append(error)
@@ -229,14 +231,9 @@ class Pipeline:
         seconds = after_trouble(error, tries)
         if seconds is None:
             return None
-        waited = run.waited
-        if run.state is State.DOWNLOADING:  # the deadline of its outputs
-            waited += seconds
-            if waited > self._patience.give_up_after:
-                return None
         # As the journal will give it back: only so is it seen that the next trouble is the same.
         trouble = redact(str(error))
-        run = msgspec.structs.replace(run, tries=tries, waited=waited, error=Failure(error.code, trouble))
+        run = msgspec.structs.replace(run, tries=tries, error=Failure(error.code, trouble))
         return Wait(run, seconds, trouble)
 
 

@@ -34,6 +34,11 @@ def next_question(age: float, interval: float, expected: LogNormal | None) -> fl
     return gap(age, expected, (interval, most))
 
 
+def is_given_up(code: ErrorCode) -> bool:
+    """Whether trouble of this kind is given up after a few tries; any other is a matter of patience."""
+    return code in _SHORT_LIVED or code is ErrorCode.DAMAGED
+
+
 def after_trouble(error: PassingError, tries: int) -> float | None:
     """Return the seconds until the next try after the `tries`-th failure in a row, or None to give up.
 

@@ -97,7 +97,9 @@ def redirect_target(response: httpx.Response) -> httpx.URL | None:
         found = "without saying where to" if not locations else "to several places"
         raise PermanentError(f"{host} redirects (HTTP {response.status_code}) {found}", ErrorCode.HTTP_ERROR)
     try:
-        return response.url.join(locations[0]).copy_with(fragment=None)
+        target = response.url.join(locations[0]).copy_with(fragment=None)
+        _ = target.host  # read now, because httpx will: only then does it say that a name is none
+        return target
     except (httpx.InvalidURL, UnicodeError, ValueError):
         raise PermanentError(f"{host} redirects to what is no URL", ErrorCode.BAD_URL) from None
 
