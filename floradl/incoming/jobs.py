@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from floradl.documents import Document, DocumentError, Path, Value, dotted, load
 from floradl.errors import JobError
 from floradl.models import Action, Order, Reference
+from floradl.redaction import printable
 
 _RUN_KEYS = ("technique", "run", "label", "action")
 _KNOWN_AS = {  # what FLORA and people call them -> our key
@@ -33,6 +34,7 @@ _KNOWN_AS = {  # what FLORA and people call them -> our key
     "slug": "technique",
     "name": "label",
 }
+_LONGEST_KEY = 100
 _NAME_SUFFIX = re.compile(r"\.(txt|ya?ml|json|job)$", re.IGNORECASE)
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _COMMENT = re.compile(r"(^|\s)#.*")
@@ -102,8 +104,9 @@ def described(error: JobError) -> str:
     places = []
     if error.line is not None:
         places.append(f"line {error.line}")
-    if error.key is not None:
-        places.append(f"key {error.key}")
+    if error.key is not None:  # it was written by others, and may be of any length
+        key = printable(error.key)
+        places.append(f"key {key if len(key) <= _LONGEST_KEY else key[:_LONGEST_KEY] + '…'}")
     return f"{', '.join(places)}: {error}" if places else str(error)
 
 

@@ -2,7 +2,8 @@
 
 Events are hints. The system loses them when its queue overflows, sends none on network mounts, and watchfiles
 dies of a name that is not UTF-8 or of a spent inotify limit, and goes deaf when the folder is deleted and
-made again. So there is a wake-up at start, after every restart of the watcher, and every 30 s anyway.
+made again. So there is a wake-up at start, after every restart of the watcher, where the folder's own time
+changed without an event, and every 30 s anyway.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Watch:
         self._gone = False
         self._last_wake = -math.inf
         self._queue_seen: Identity = None
+        self._changed_at: int | None = None
         self._failures = 0
 
     async def wakes(self) -> AsyncGenerator[None, None]:
@@ -98,12 +100,15 @@ class Watch:
         try:
             async with aclosing(self._events()) as events:
                 async for changes in events:
+                    missed = self._missed(changes)
                     # The folder was looked at before the watcher stood: what came between is seen now.
-                    if first or self._due() or any(self._matters(*change) for change in changes):
+                    if first or missed or self._due() or any(self._matters(*change) for change in changes):
                         first = False
                         self._woken()
                         yield
-                    if (now := _identity(self._dir)) != folder:
+                    # One that is made again at once often gets the number of the old one.
+                    deleted = (watchfiles.Change.deleted, self._folder_name) in changes
+                    if (now := _identity(self._dir)) != folder or deleted:
                         if now is not None:
                             self._report(f"the watch folder {self._dir} was replaced: watching the new one")
                         return
@@ -141,6 +146,11 @@ class Watch:
             ignore_permission_denied=False,
         )
 
+    def _missed(self, changes: set[tuple[watchfiles.Change, str]]) -> bool:
+        """Whether the folder's names changed without an event: the watcher is deaf, or some were lost."""
+        before, self._changed_at = self._changed_at, _changed_at(self._dir)
+        return not changes and self._changed_at != before
+
     def _matters(self, change: watchfiles.Change, path: str) -> bool:
         if path == self._queue_name:
             return True
@@ -168,6 +178,13 @@ def _identity(path: Path) -> Identity:
         return None
     which = (status.st_dev, status.st_ino)
     return which if stat.S_ISDIR(status.st_mode) else (*which, status.st_mtime_ns, status.st_size)
+
+
+def _changed_at(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _innermost(error: BaseException) -> BaseException:
