@@ -8,7 +8,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import anyio
 import structlog
@@ -18,7 +19,8 @@ from floradl import __version__
 from floradl.assembly import Works, working
 from floradl.config.settings import Config
 from floradl.disk.mounts import is_shared
-from floradl.errors import ConfigError, PauseReason
+from floradl.disk.trouble import is_full
+from floradl.errors import ConfigError, ErrorCode, PassingError, PauseReason
 from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
@@ -33,12 +35,21 @@ _BEAT = 1.0
 _SLOW_BEAT = 10.0
 _STUCK_AFTER = 600.0
 _SWEEP_EVERY = 3600.0
+_ROOM_AGAIN = 5.0
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class StoppedError(Exception):
+    """Told to stop before anything had begun."""
 
 
 @asynccontextmanager
 async def opened(config: Config, command: str) -> AsyncIterator[Store]:
-    """Hold the state folder and its journal. Raises `LockedError`, `ConfigError`."""
+    """Hold the state folder and its journal.
+
+    Where the disk is full `run` waits for room, and others give up. Raises `LockedError`, `ConfigError`,
+    `PassingError` (no room), `StoppedError`.
+    """
     try:
         config.state_dir.mkdir(parents=True, exist_ok=True)
         if is_shared(config.state_dir):
@@ -46,15 +57,47 @@ async def opened(config: Config, command: str) -> AsyncIterator[Store]:
                 f"state_dir: {config.state_dir} is on a network file system, where no journal "
                 "is safe: put it on a local disk"
             )
-        with lock.hold(config.state_dir, command, __version__, time.time()):
-            note_new_journal(config.state_dir)
-            store = Store.open(config.state_dir)
+        since = time.time()
+        with lock.hold(config.state_dir, command, __version__, since):
+            store = await _store(config.state_dir, since, wait=command == "run")
             try:
                 yield store
             finally:
                 store.close()
     except (OSError, sqlite3.DatabaseError) as error:
         raise ConfigError(f"the state folder {config.state_dir} cannot be used: {error}") from error
+
+
+async def _store(state_dir: Path, since: float, *, wait: bool) -> Store:
+    """Open the journal, as soon as there is room for it."""
+    try:
+        return _open(state_dir)
+    except PassingError as error:
+        if not wait:
+            raise
+        paused = LivePause(PauseReason.DISK_FULL, str(error), time.time())
+    _log.error("paused", reason=paused.reason, message=paused.message)
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        while True:
+            live.write(state_dir, Snapshot(os.getpid(), __version__, since, time.time(), paused))
+            with anyio.move_on_after(_ROOM_AGAIN):
+                await anext(signals)
+                raise StoppedError
+            with suppress(PassingError):
+                store = _open(state_dir)
+                _log.info("resumed", reason=paused.reason)
+                return store
+
+
+def _open(state_dir: Path) -> Store:
+    try:
+        note_new_journal(state_dir)
+        return Store.open(state_dir)
+    except (OSError, sqlite3.DatabaseError) as error:
+        if not is_full(error, state_dir):
+            raise
+        message = f"the journal in {state_dir} cannot be opened ({error}): make room on its disk"
+        raise PassingError(message, ErrorCode.STORAGE) from error
 
 
 def build_inbox(config: Config) -> tuple[Inbox, QueueFile | None]:
@@ -72,6 +115,12 @@ def build_start(config: Config, works: Works) -> Start:
 
 async def run(config: Config, environ: Mapping[str, str]) -> None:
     """Run until SIGTERM or SIGINT. Raises `LockedError`, `ConfigError`."""
+    with suppress(StoppedError):
+        await _run(config, environ)
+    _log.info("stopped")
+
+
+async def _run(config: Config, environ: Mapping[str, str]) -> None:
     since = time.time()
     inbox, queue_file = build_inbox(config)
     progress = Live()
@@ -93,7 +142,6 @@ async def run(config: Config, environ: Mapping[str, str]) -> None:
             await wait_for_stop(works.halt, 0)
             _log.info("stopping")
             group.cancel_scope.cancel()
-    _log.info("stopped")
 
 
 async def wait_for_stop(halt: Callable[[], None], code: int) -> None:

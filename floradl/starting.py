@@ -102,7 +102,7 @@ class Start:
             if await to_thread.run_sync(note.exists):
                 await self._recall(made=made)
                 await to_thread.run_sync(note.unlink)
-        except FloradlError as error:
+        except (FloradlError, OSError) as error:
             if not self._told:
                 _log.warning("library_not_ready", message=str(error))
             self._told = True

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import sqlite3
+import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from crashing import Failing, calls, counts, interposed, leftovers
-from studio import Home, check_library, served
+from studio import Home, check_library, command, served, wait_until
 
 from floradl.models import State
 from floradl.simulator import OutputSpec, Simulator
@@ -121,3 +127,131 @@ def test_bytes_of_somebody_else_that_cannot_be_flushed_are_not_adopted(
     sidecar = home.sidecar(RUN)
     assert sidecar is not None
     assert sidecar["outputs"][0]["path"] != "images/campaign/run_0-picture.png"
+
+
+@contextmanager
+def small_disk(path: Path, kind: str) -> Iterator[Path]:
+    """Mount a disk of 16 MiB at `path`, without blocks kept back for root."""
+    path.mkdir()
+    if kind == "tmpfs":
+        mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "floradl", str(path)]
+    else:
+        image = path.with_suffix(".img")
+        with image.open("wb") as file:
+            file.truncate(16 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image], check=True)
+        mount = ["mount", "-o", "loop", str(image), str(path)]
+    if subprocess.run(mount, check=False).returncode != 0:
+        pytest.skip("cannot mount here")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Fill the disk to its last byte; return the file that takes the room."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 16, 4096, 1):
+            with suppress(OSError):
+                while file.write(b"x" * size):
+                    pass
+    return filler
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", request.param) as path:
+        yield path
+
+
+def many_runs(simulator: Simulator, number: int) -> str:
+    """Give a job of so many runs that the journal must grow; three of them there are."""
+    words = OutputSpec("words", "text", text="So it goes.")
+    references = [f"campaign/run_{n}_{'x' * 150}" for n in range(number)]
+    for reference in references:
+        simulator.add_run(reference.partition("/")[2], technique="campaign", outputs=[words], duration=0)
+    return "\n".join(references)
+
+
+@pytest.mark.root
+def test_a_full_disk_under_the_journal_is_waited_out(home: Home, simulator: Simulator, disk: Path) -> None:
+    home.environ["FLORADL_STATE_DIR"] = str(disk / "state")
+    runs = 300
+    with home.daemon() as process:
+        home.finished(RUN)
+        wait_until(lambda: home.status()["counts"]["done"] == 1)
+        wait_until(lambda: home.run("status", "--check").returncode == 0)
+        filler = fill(disk)
+        home.drop(many_runs(simulator, runs), "many.txt")
+        wait_until(lambda: home.status()["paused"])
+        status = home.status()
+        assert status["paused"]["reason"] == "disk_full"
+        assert "room" in status["paused"]["message"]
+        assert home.run("status", "--check").returncode == 0  # a paused daemon is alive
+        assert (home.inbox / "many.txt").exists()
+        spent = cpu_seconds(process.pid)
+        threading.Event().wait(3.0)  # that nothing happens can be seen in no other way
+        assert cpu_seconds(process.pid) - spent < 0.5  # no tight loop
+        assert process.poll() is None
+        assert len(home.events("paused")) == 1
+        filler.unlink()
+        wait_until(lambda: home.status()["counts"]["done"] == runs + 1, 90)
+        assert home.status()["paused"] is None
+        assert len(home.events("resumed")) == 1
+        assert not home.events("bug")
+    check_library(home, simulator)
+    with closing(sqlite3.connect(disk / "state" / "journal.sqlite3")) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.root
+def test_a_daemon_that_starts_on_a_full_disk_waits_for_room(
+    home: Home, simulator: Simulator, disk: Path
+) -> None:
+    home.environ["FLORADL_STATE_DIR"] = str(disk / "state")
+    with home.daemon() as process:
+        home.finished(RUN)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(8) == 0
+    filler = fill(disk)
+    simulator.add_run("run_later", technique="campaign", outputs=[PICTURE], duration=0)
+    home.drop("campaign/run_later")
+    done = home.run("once")
+    assert done.returncode == 5
+    assert "room" in done.stderr
+    with starting(home) as process:
+        wait_until(lambda: home.events("paused"))
+        assert home.run("status", "--check").returncode == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(8) == 0
+    with starting(home) as process:
+        wait_until(lambda: len(home.events("paused")) == 2)
+        status = home.status()
+        assert status["daemon"]["alive"]
+        assert status["paused"]["reason"] == "disk_full"
+        filler.unlink()
+        assert home.finished("campaign/run_later")["result"] == "complete"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(8) == 0
+    check_library(home, simulator)
+
+
+@contextmanager
+def starting(home: Home) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a daemon, and wait for nothing; `home.events` tells of it."""
+    with (home.path / "daemon.log").open("a") as log:
+        process = subprocess.Popen(command("run"), env=home.environ, stderr=log)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    return float(ticks / os.sysconf("SC_CLK_TCK"))

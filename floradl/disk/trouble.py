@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,19 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _GONE = {errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.EHOSTDOWN, errno.ESHUTDOWN}
 _IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
+_LITTLE = 1 << 20  # bytes
 _SHORT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # this process or machine is, not the disk
+
+
+def is_full(error: Exception, folder: Path) -> bool:
+    """Whether `error` came of a full disk, or may have: those who hide the cause find no room in `folder`."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    try:
+        left = os.statvfs(folder)
+    except OSError:
+        return False
+    return left.f_bavail * left.f_frsize < _LITTLE or (left.f_files > 0 and left.f_favail == 0)
 
 
 @contextmanager

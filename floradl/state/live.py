@@ -109,13 +109,21 @@ class Live:
 def write(state_dir: Path, snapshot: Snapshot) -> None:
     """Write the snapshot, its messages redacted; readers see the old one or the new one.
 
-    A full disk is no reason to fall over.
+    A full disk is no reason to fall over. That nothing goes on is then written over the old snapshot, into
+    the room that this has: a reader in that very moment may see neither.
     """
     path = state_dir / FILE_NAME
     temporary = path.with_name(f".{FILE_NAME}.part")
-    with suppress(OSError):
-        temporary.write_bytes(msgspec.json.encode(_redacted(snapshot)))
+    snapshot = _redacted(snapshot)
+    try:
+        temporary.write_bytes(msgspec.json.encode(snapshot))
         os.replace(temporary, path)  # noqa: PTH105 - the same in fewer words
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        with suppress(OSError), path.open("r+b") as file:
+            file.write(msgspec.json.encode(msgspec.structs.replace(snapshot, runs=())))
+            file.truncate()
 
 
 def _redacted(snapshot: Snapshot) -> Snapshot:

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -47,12 +47,21 @@ def hold(state_dir: Path, command: str, version: str, now: float) -> Iterator[No
                 f"{_read(fd) or 'another process'} already works with {state_dir}: stop it first, "
                 "or give this one a state folder of its own (--home or state_dir)"
             )
-        holder = Holder(os.getpid(), socket.gethostname(), command, version, now)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, msgspec.json.encode(holder), 0)
+        _sign(fd, Holder(os.getpid(), socket.gethostname(), command, version, now))
         yield
     finally:
         os.close(fd)
+
+
+def _sign(fd: int, holder: Holder) -> None:
+    """Write down who holds it. Where a full disk does not let us, the lock is held all the same."""
+    text = msgspec.json.encode(holder)
+    try:
+        os.pwrite(fd, text, 0)  # over the last one's words, for which there was room
+        os.ftruncate(fd, len(text))
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(fd, 0)
 
 
 def _take(fd: int) -> bool:

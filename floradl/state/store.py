@@ -70,8 +70,8 @@ class Store:
             return
         with path.open("rb"):  # SQLite's own word for "may not read" is "unable to open database file"
             pass
-        # Without a log there is nothing to merge, and `immutable` leaves no -shm behind.
-        mode = "mode=ro" if path.with_name(FILE_NAME + "-wal").exists() else "immutable=1"
+        # Without a log there is nothing to merge, and `immutable` leaves no -shm behind: it needs no room.
+        mode = "mode=ro" if _has_words(path.with_name(FILE_NAME + "-wal")) else "immutable=1"
         db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
         try:
             yield cls(db) if check_readable(db, path) else None
@@ -264,6 +264,13 @@ class Store:
                 error=_failure(row[9]) if row[9] else None,
                 fresh=bool(row[10]),
             )
+
+
+def _has_words(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _again(action: Action, state: State, *, again: bool) -> bool:
