@@ -1,0 +1,173 @@
+"""One cap on what all transfers together read.
+
+A bucket of bytes fills at the rate of the moment. Whoever wants to read stands in line; the first waits until
+the bucket holds a turn's worth, takes it, reads, and puts back what did not come. So nobody gets two turns
+before everybody had one, and a server that is slow holds up none of the others.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from threading import Condition, Lock
+from typing import Final, Protocol
+
+from floradl.net.timetable import Timetable
+
+_TURN: Final = 0.05  # seconds' worth of bytes at one turn
+_BURST: Final = 0.1  # and as much is saved up while nobody reads
+_LEAST: Final = 64  # bytes at one turn
+_LOOK_EVERY: Final = 1.0  # seconds between looks at the time of day
+
+
+class Clock(Protocol):
+    """What time it is, and how to wait."""
+
+    def monotonic(self) -> float:
+        """Return seconds since whenever."""
+        ...
+
+    def second_of_day(self) -> int:
+        """Return local seconds since midnight, as the wall clock shows them."""
+        ...
+
+    def wait(self, condition: Condition, seconds: float | None) -> None:
+        """Wait until `condition` is notified, for `seconds` at most."""
+        ...
+
+
+class SystemClock:
+    """The time that the machine has."""
+
+    def monotonic(self) -> float:
+        """Return seconds since whenever."""
+        return time.monotonic()
+
+    def second_of_day(self) -> int:
+        """Return local seconds since midnight, as the wall clock shows them."""
+        now = time.localtime()
+        return now.tm_hour * 3600 + now.tm_min * 60 + min(now.tm_sec, 59)
+
+    def wait(self, condition: Condition, seconds: float | None) -> None:
+        """Wait until `condition` is notified, for `seconds` at most."""
+        condition.wait(seconds)
+
+
+class Throttle:
+    """The cap. Every method may be called from any thread; without a limit they cost next to nothing."""
+
+    def __init__(self, timetable: Timetable | None = None, clock: Clock | None = None) -> None:
+        self._clock: Clock = clock or SystemClock()
+        self._lock = Lock()
+        self._line: deque[Condition] = deque()
+        self._timetable = timetable
+        self._stopped = False
+        self._rate: int | None = None
+        self._look_at = -math.inf  # when to look at the time of day again
+        self._bytes = 0.0
+        self._filled_at = self._clock.monotonic()
+        self._held = 0.0
+        self._held_since: float | None = None
+
+    def change(self, timetable: Timetable | None) -> None:
+        """Let `timetable` hold from now on, for those that wait already too."""
+        with self._lock:
+            if not self._stopped:
+                self._timetable = timetable
+                self._begin_anew()
+
+    def stop(self) -> None:
+        """Hold nobody back any more, for good: the connections are about to be shut."""
+        with self._lock:
+            self._stopped = True
+            self._timetable = None
+            self._begin_anew()
+
+    def rate(self) -> int | None:
+        """Return the bytes a second that hold now, None for no limit."""
+        with self._lock:
+            return self._rate_at(self._clock.monotonic())
+
+    def own_time(self) -> float:
+        """Return monotonic seconds, without those in which a transfer had to wait for its turn.
+
+        By this clock a transfer is not late because it was held back here.
+        """
+        with self._lock:
+            now = self._clock.monotonic()
+            return now - self._held - (0.0 if self._held_since is None else now - self._held_since)
+
+    def admit(self, most: int) -> int:
+        """Wait for a turn; return how many bytes may be read now, at most `most` and at least one.
+
+        `give_back` what was not read. Returns at once where there is no limit, and after `stop`.
+        """
+        # Without the lock: whoever reads past a change by a hair reads one turn that was not limited.
+        if self._timetable is None or (self._rate is None and self._clock.monotonic() < self._look_at):
+            return most
+        with self._lock:
+            turn = Condition(self._lock)
+            self._line.append(turn)
+            try:
+                return self._wait(most, turn)
+            finally:
+                self._line.remove(turn)
+                self._note_held()
+                self._call_first()
+
+    def give_back(self, unread: int) -> None:
+        """Put back bytes that `admit` allowed and that were not read."""
+        if unread <= 0 or self._timetable is None:
+            return
+        with self._lock:
+            self._bytes += unread
+            self._call_first()
+
+    def _wait(self, most: int, turn: Condition) -> int:
+        while True:
+            now = self._clock.monotonic()
+            rate = self._rate_at(now)
+            if rate is None:
+                return most
+            if self._line[0] is turn:
+                share = min(most, max(int(rate * _TURN), _LEAST))
+                self._fill(now, rate)
+                # Half a byte of grace: what rounding leaves to wait for may be too short for any clock.
+                if self._bytes >= share - 0.5:
+                    self._bytes -= share
+                    return share
+                self._note_held()
+                self._clock.wait(turn, (share - self._bytes) / rate)
+            else:
+                self._clock.wait(turn, None)
+
+    def _rate_at(self, now: float) -> int | None:
+        if now >= self._look_at:
+            table = self._timetable
+            self._rate = None if table is None else table.rate(self._clock.second_of_day())
+            self._look_at = now + _LOOK_EVERY
+        return self._rate
+
+    def _fill(self, now: float, rate: int) -> None:
+        full = max(rate * _BURST, _LEAST)
+        self._bytes = min(full, self._bytes + (now - self._filled_at) * rate)
+        self._filled_at = now
+
+    def _begin_anew(self) -> None:
+        self._look_at = -math.inf
+        self._call_first()
+
+    def _call_first(self) -> None:
+        """Wake the first in line; it wakes the next when it leaves."""
+        if self._line:
+            self._line[0].notify()
+
+    def _note_held(self) -> None:
+        """Keep count of the time in which somebody stands in line."""
+        now = self._clock.monotonic()
+        if self._line and self._held_since is None:
+            self._held_since = now
+        elif not self._line and self._held_since is not None:
+            self._held += now - self._held_since
+            self._held_since = None
