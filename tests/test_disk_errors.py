@@ -255,3 +255,37 @@ def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     ticks = int(fields[11]) + int(fields[12])
     return float(ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def test_a_stop_is_not_held_up_by_a_full_disk_and_loses_no_job(home: Home, simulator: Simulator) -> None:
+    full = home.path / "full"
+    failing = Failing("write", "journal.sqlite3-wal", errno.ENOSPC, count=10**9, switch=full)
+    home.environ |= interposed(home, failing=failing)
+    simulator.add_run("run_later", technique="campaign", outputs=[PICTURE], duration=0)
+    with home.daemon() as process:
+        home.finished(RUN)
+        full.touch()
+        home.drop("campaign/run_later", "later.txt")
+        wait_until(lambda: home.events("paused"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(8) == 0
+    assert (home.inbox / "later.txt").exists()
+    full.unlink()
+    assert home.run("once").returncode == 0
+    assert counts(home) == {State.DONE: 2}
+    check_library(home, simulator)
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_a_commit_that_could_not_be_flushed_is_made_anew(
+    home: Home, simulator: Simulator, tmp_path: Path, first: int
+) -> None:
+    """The first commit takes the job in, the third tells of a file that is saved."""
+    failing = Failing("fsync", "journal.sqlite3-wal", errno.EIO, first=2 + first)
+    done = once_with(home, tmp_path / "log", failing)
+    log = "state/journal.sqlite3-wal"
+    flushes = [n for n, call in enumerate(done) if call == ("fsync", log)]
+    failed, following = flushes[1 + first : 3 + first]
+    assert ("write", log) in done[failed:following]  # nothing is flushed that was not written anew
+    assert len(simulator.asked("media", "run_0")) == 1
+    check_library(home, simulator)
