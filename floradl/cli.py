@@ -8,57 +8,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
 from floradl import __version__
-from floradl.commands.exits import Exit
-from floradl.errors import ConfigError, FloradlError, LockedError, PassingError, PausedError, PauseReason
-
-if TYPE_CHECKING:
-    from floradl.config.settings import Config
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_LEVELS = ("critical", "error", "warning", "info", "debug")
-
-
-def common_options(command: _Command) -> _Command:
-    """Add the options that stand before or after the command."""
-    for option in (
-        click.option("-q", "--quiet", count=True, expose_value=False, callback=_note, help="Say less."),
-        click.option("-v", "--verbose", count=True, expose_value=False, callback=_note, help="Say more."),
-        click.option(
-            "--home",
-            type=click.Path(path_type=Path, file_okay=False),
-            metavar="DIR",
-            expose_value=False,
-            callback=_note,
-            help="The folder that inbox, library and state default to.",
-        ),
-        click.option(
-            "-c",
-            "--config",
-            type=click.Path(path_type=Path, dir_okay=False),
-            metavar="FILE",
-            expose_value=False,
-            callback=_note,
-            help="The configuration file.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    said: dict[str, Any] = context.ensure_object(dict)
-    name = parameter.name or ""
-    if isinstance(value, int):
-        said[name] = said.get(name, 0) + value
-    elif value is not None:
-        said[name] = value
+from floradl.commands.exits import Exit, outcome, tell_bug
+from floradl.commands.options import common_options, configured
+from floradl.errors import ConfigError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -79,7 +37,7 @@ def run(said: dict[str, Any]) -> Exit:
     """Run the daemon: watch, poll and download until told to stop."""
     import anyio
 
-    config = _config(said, "info")
+    config = configured(said, "info")
     from floradl import daemon
 
     anyio.run(daemon.run, config, os.environ)
@@ -95,7 +53,7 @@ def once(said: dict[str, Any], max_wait: str | None) -> Exit:
     import anyio
 
     seconds = _seconds(max_wait)
-    config = _config(said, "error")
+    config = configured(said, "error")
     from floradl.commands import work
 
     return anyio.run(work.once, config, os.environ, seconds)
@@ -112,7 +70,7 @@ def get(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
     from floradl.commands.queueing import parse_all
 
     wanted = parse_all(references)
-    config = _config(said, "error")
+    config = configured(said, "error")
     from floradl.commands import work
 
     return anyio.run(work.get, config, os.environ, wanted)
@@ -127,7 +85,7 @@ def add(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
     from floradl.commands import queueing
     from floradl.models import Action
 
-    return queueing.queue(_config(said), _orders(references, Action.FETCH))
+    return queueing.queue(configured(said), queueing.read_orders(references, Action.FETCH))
 
 
 @floradl.command()
@@ -140,12 +98,12 @@ def retry(said: dict[str, Any], references: tuple[str, ...], *, failed: bool) ->
     from floradl.commands import queueing
     from floradl.models import Action
 
-    config = _config(said)
+    config = configured(said)
     if not failed:
-        return queueing.queue(config, _orders(references, Action.RETRY))
+        return queueing.queue(config, queueing.read_orders(references, Action.RETRY))
     orders = queueing.failed_runs(config)
     if references:
-        orders += _orders(references, Action.RETRY)
+        orders += queueing.read_orders(references, Action.RETRY)
     if not orders:
         click.echo("no run failed", err=True)
         return Exit.OK
@@ -161,7 +119,7 @@ def forget(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
     from floradl.commands import queueing
     from floradl.models import Action
 
-    return queueing.queue(_config(said), _orders(references, Action.FORGET))
+    return queueing.queue(configured(said), queueing.read_orders(references, Action.FORGET))
 
 
 @floradl.command()
@@ -174,7 +132,7 @@ def status(said: dict[str, Any], *, as_json: bool, everything: bool, check: bool
     """Show what is waiting, running, paused, done and failed, and why."""
     from floradl.commands import status as command
 
-    config = _config(said)
+    config = configured(said)
     return Exit(
         command.status(config, as_json=as_json, everything=everything, check=check, stream=sys.stdout)
     )
@@ -195,7 +153,7 @@ def verify(
     """Read the library's files again and hold them against their sidecars."""
     if how["missing"] and not how["repair"]:
         raise click.UsageError("--missing says what --repair fetches: give both")
-    config = _config(said, "error")
+    config = configured(said, "error")
     from floradl.commands import verify as command
 
     wanted = command.wanted(references, since, time.time(), quick=how["quick"])
@@ -211,7 +169,7 @@ def check(said: dict[str, Any]) -> Exit:
     """Check configuration, key, folders, disk, clock and API; say how to mend what is wrong."""
     import anyio
 
-    config = _config(said, "critical")
+    config = configured(said, "critical")
     from floradl.commands import check as command
 
     return Exit(anyio.run(command.check, config, os.environ, sys.stdout))
@@ -240,27 +198,6 @@ def demo(said: dict[str, Any]) -> Exit:
     return command.demo(said.get("home"))
 
 
-def _config(said: dict[str, Any], level: str | None = None) -> Config:
-    """Load the configuration; with a `level`, start logging, which -v and -q shift."""
-    from floradl.config.load import Options, load_config
-
-    shift = said.get("verbose", 0) - said.get("quiet", 0)
-    options = Options(
-        said.get("config"), said.get("home"), _shifted(level or "info", shift) if shift else None
-    )
-    config = load_config(options, os.environ)
-    if level is not None:
-        from floradl.log import catch_strays, configure
-
-        catch_strays()
-        configure(config.log.level if level == "info" or shift else level, config.log.format)
-    return config
-
-
-def _shifted(level: str, by: int) -> str:
-    return _LEVELS[min(max(_LEVELS.index(level) + by, 0), len(_LEVELS) - 1)]
-
-
 def _seconds(text: str | None) -> float:
     from floradl.config.units import parse_duration
 
@@ -272,53 +209,12 @@ def _seconds(text: str | None) -> float:
         raise ConfigError(f"--max-wait: {text!r} {error}") from None
 
 
-def _orders(references: tuple[str, ...], action: Any) -> list[Any]:
-    """Return orders from the arguments, or from standard input where there are none."""
-    from floradl.commands.queueing import parse_all
-    from floradl.incoming.jobs import parse_job
-    from floradl.models import Order
-
-    if references and references != ("-",):
-        return [Order(reference, None, action) for reference in parse_all(references)]
-    if sys.stdin.isatty() and not references:
-        raise click.UsageError("name at least one run, or pipe references to standard input")
-    data = sys.stdin.buffer.read()
-    if not data.strip():
-        raise click.UsageError("standard input names no run")
-    orders = parse_job(data, "standard input")
-    return [Order(order.reference, order.label, action) for order in orders]
-
-
-def _outcome(error: BaseException) -> tuple[Exit, str | None]:
-    """Return exit code and message for what ended a command; no message where all is said."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    match error:
-        case click.exceptions.Exit():
-            return Exit(error.exit_code), None
-        case click.ClickException():
-            return Exit.USAGE, error.format_message()
-        case LockedError():
-            return Exit.GAVE_UP, str(error)
-        case PausedError(reason=PauseReason.KEY_REFUSED):
-            return Exit.KEY_REFUSED, str(error)
-        case PassingError():
-            return Exit.GAVE_UP, str(error)
-        case FloradlError():
-            return Exit.USAGE, str(error)
-        case KeyboardInterrupt() | click.Abort():
-            return Exit.INTERRUPTED, "interrupted"
-        case BrokenPipeError():
-            return Exit.OK, None
-    return Exit.BUG, None
-
-
 def main() -> NoReturn:
     """Run the command line, and exit."""
     try:
         code = floradl.main(prog_name="floradl", standalone_mode=False) or Exit.OK
     except BaseException as error:  # noqa: BLE001 - the one place that catches everything
-        code, message = _outcome(error)
+        code, message = outcome(error)
         if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(error.ctx.get_usage(), err=True)
         if message is not None:
@@ -326,16 +222,7 @@ def main() -> NoReturn:
 
             click.echo(f"floradl: {redact(message)}", err=True)
         if code is Exit.BUG:
-            _tell_bug(error)
+            tell_bug(error)
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
-
-
-def _tell_bug(error: BaseException) -> None:
-    import traceback
-
-    from floradl.redaction import redact
-
-    click.echo(redact("".join(traceback.format_exception(error))), err=True)
-    click.echo("floradl: this is a bug; please report it with the lines above", err=True)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+import click
+
+from floradl.errors import FloradlError, LockedError, PassingError, PausedError, PauseReason
+
 
 class Exit(IntEnum):
     """How a command ended. Where several hold, `worst` says which one is told."""
@@ -22,3 +26,37 @@ def worst(*codes: Exit) -> Exit:
     """Return the one that is told: 4, then 5, then 3."""
     order = (Exit.INTERRUPTED, Exit.KEY_REFUSED, Exit.GAVE_UP, Exit.FAILED)
     return next((code for code in order if code in codes), Exit.OK)
+
+
+def outcome(error: BaseException) -> tuple[Exit, str | None]:
+    """Return exit code and message for what ended a command; no message where all is said."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    match error:
+        case click.exceptions.Exit():
+            return Exit(error.exit_code), None
+        case click.ClickException():
+            return Exit.USAGE, error.format_message()
+        case LockedError():
+            return Exit.GAVE_UP, str(error)
+        case PausedError(reason=PauseReason.KEY_REFUSED):
+            return Exit.KEY_REFUSED, str(error)
+        case PassingError():
+            return Exit.GAVE_UP, str(error)
+        case FloradlError():
+            return Exit.USAGE, str(error)
+        case KeyboardInterrupt() | click.Abort():
+            return Exit.INTERRUPTED, "interrupted"
+        case BrokenPipeError():
+            return Exit.OK, None
+    return Exit.BUG, None
+
+
+def tell_bug(error: BaseException) -> None:
+    """Show the traceback of what is a bug of ours, on stderr."""
+    import traceback  # noqa: PLC0415 - hardly ever needed
+
+    from floradl.redaction import redact  # noqa: PLC0415 - as above
+
+    click.echo(redact("".join(traceback.format_exception(error))), err=True)
+    click.echo("floradl: this is a bug; please report it with the lines above", err=True)

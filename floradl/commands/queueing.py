@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 import click
@@ -10,7 +11,7 @@ from floradl.commands.exits import Exit
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
 from floradl.incoming.handin import drop_job
-from floradl.incoming.jobs import render_orders
+from floradl.incoming.jobs import parse_job, render_orders
 from floradl.models import Action, Order, Reference, State
 from floradl.state import lock
 from floradl.state.store import Store
@@ -46,6 +47,22 @@ def parse_all(texts: Iterable[str]) -> list[Reference]:
         except ValueError as error:
             raise ConfigError(str(error)) from None
     return references
+
+
+def read_orders(references: tuple[str, ...], action: Action) -> list[Order]:
+    """Return orders from the arguments, or from standard input where there are none.
+
+    Raises `ConfigError`, `JobError` and `click.UsageError` that say what is wrong.
+    """
+    if references and references != ("-",):
+        return [Order(reference, None, action) for reference in parse_all(references)]
+    if sys.stdin.isatty() and not references:
+        raise click.UsageError("name at least one run, or pipe references to standard input")
+    data = sys.stdin.buffer.read()
+    if not data.strip():
+        raise click.UsageError("standard input names no run")
+    orders = parse_job(data, "standard input")
+    return [Order(order.reference, order.label, action) for order in orders]
 
 
 def _who_takes_it(config: Config) -> str:

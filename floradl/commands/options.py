@@ -1,0 +1,73 @@
+"""The options that every command takes, and the configuration that they lead to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from floradl.config.settings import Config
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_LEVELS = ("critical", "error", "warning", "info", "debug")
+
+
+def common_options(command: _Command) -> _Command:
+    """Add the options that stand before or after the command."""
+    for option in (
+        click.option("-q", "--quiet", count=True, expose_value=False, callback=_note, help="Say less."),
+        click.option("-v", "--verbose", count=True, expose_value=False, callback=_note, help="Say more."),
+        click.option(
+            "--home",
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="DIR",
+            expose_value=False,
+            callback=_note,
+            help="The folder that inbox, library and state default to.",
+        ),
+        click.option(
+            "-c",
+            "--config",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            expose_value=False,
+            callback=_note,
+            help="The configuration file.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    said: dict[str, Any] = context.ensure_object(dict)
+    name = parameter.name or ""
+    if isinstance(value, int):
+        said[name] = said.get(name, 0) + value
+    elif value is not None:
+        said[name] = value
+
+
+def configured(said: dict[str, Any], level: str | None = None) -> Config:
+    """Load the configuration; with a `level`, start logging, which -v and -q shift."""
+    from floradl.config.load import Options, load_config
+
+    shift = said.get("verbose", 0) - said.get("quiet", 0)
+    options = Options(
+        said.get("config"), said.get("home"), _shifted(level or "info", shift) if shift else None
+    )
+    config = load_config(options, os.environ)
+    if level is not None:
+        from floradl.log import catch_strays, configure
+
+        catch_strays()
+        configure(config.log.level if level == "info" or shift else level, config.log.format)
+    return config
+
+
+def _shifted(level: str, by: int) -> str:
+    return _LEVELS[min(max(_LEVELS.index(level) + by, 0), len(_LEVELS) - 1)]
