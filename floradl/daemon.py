@@ -164,10 +164,12 @@ async def _beat(config: Config, works: Works, intake: Intake, progress: Live, si
     """Write what is going on, each second while it changes, else each ten seconds."""
     written = -_SLOW_BEAT
     paused = None
+    ahead = 0.0  # of the wall clock; where that jumps, what stands written looks old
     while True:
         now = time.monotonic()
-        if progress.changed or _pause(works) != paused or now - written >= _SLOW_BEAT:
-            progress.changed = False
+        jumped = abs(time.time() - now - ahead) > _BEAT
+        if progress.changed or jumped or _pause(works) != paused or now - written >= _SLOW_BEAT:
+            progress.changed, ahead = False, time.time() - now
             paused, written = _pause(works), now
             snapshot = Snapshot(
                 pid=os.getpid(),

@@ -114,6 +114,13 @@ def test_a_date_without_a_zone_is_utc_wherever_we_are(monkeypatch: pytest.Monkey
         time.tzset()
 
 
+def test_a_date_counts_from_the_answers_own_date_for_our_clock_may_be_wrong() -> None:
+    headers = {"retry-after": formatdate(NOW + 60, usegmt=True), "date": formatdate(NOW, usegmt=True)}
+    assert retry_after(headers, NOW - 86_400) == 60.0
+    assert retry_after(headers, NOW + 86_400) == 60.0
+    assert retry_after({**headers, "date": "yesterday"}, NOW) == 60.0
+
+
 @pytest.mark.parametrize("read", [content_range, content_length, strong_etag, lambda h: retry_after(h, NOW)])
 def test_an_absent_field_is_none(read: Callable[[dict[str, str]], object]) -> None:
     assert read({}) is None
@@ -121,7 +128,7 @@ def test_an_absent_field_is_none(read: Callable[[dict[str, str]], object]) -> No
 
 @given(st.text())
 def test_no_text_at_all_is_an_error(value: str) -> None:
-    names = ("content-range", "content-length", "etag", "retry-after")
+    names = ("content-range", "content-length", "etag", "retry-after", "date")
     headers = dict.fromkeys(names, value)
     content_range(headers)
     content_length(headers)

@@ -49,25 +49,34 @@ def strong_etag(headers: Mapping[str, str]) -> str | None:
 
 def date(headers: Mapping[str, str]) -> float | None:
     """Read `Date` (RFC 9110, 6.6.1) as unix seconds."""
-    try:
-        return parsedate_to_datetime(headers.get("date", "")).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
+    return _unix_seconds(headers.get("date", ""))
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Read `Retry-After` (RFC 9110, 10.2.3) as seconds from `now` (unix seconds), 0 to an hour."""
+    """Read `Retry-After` (RFC 9110, 10.2.3) as seconds from now on, 0 to an hour.
+
+    A date counts from the answer's own `Date`, as either clock may be wrong; from `now` (unix seconds)
+    where there is none.
+    """
     value = headers.get("retry-after", "").strip()
     if not value:
         return None
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            moment = parsedate_to_datetime(value)
-        except (ValueError, TypeError, OverflowError, IndexError):
+        moment, sent = _unix_seconds(value), date(headers)
+        if moment is None:
             return None
+        seconds = moment - (now if sent is None else sent)
+    return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else None
+
+
+def _unix_seconds(value: str) -> float | None:
+    """Read an HTTP date (RFC 9110, 5.6.7)."""
+    try:
+        moment = parsedate_to_datetime(value)
         if moment.tzinfo is None:  # "-0000", or no zone at all: an HTTP date is always UTC
             moment = moment.replace(tzinfo=UTC)
-        seconds = moment.timestamp() - now
-    return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else None
+        return moment.timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
