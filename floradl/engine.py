@@ -20,12 +20,13 @@ from floradl.state.journal import Journal
 from floradl.state.store import Store
 
 _AT_ONCE = 256
-_PROBE_EVERY = {  # seconds between looks at whether a pause can be lifted
+_FIRST_PROBE = 2.0
+_PROBE_EVERY = {  # the most seconds between looks at whether a pause can be lifted
     PauseReason.KEY_REFUSED: 60.0,
     PauseReason.CREDITS: 60.0,
-    PauseReason.DISK_FULL: 15.0,
+    PauseReason.DISK_FULL: 5.0,
     PauseReason.LIBRARY_MISSING: 5.0,
-    PauseReason.LIBRARY_READ_ONLY: 15.0,
+    PauseReason.LIBRARY_READ_ONLY: 5.0,
 }
 _AFTER_BUG = 30.0
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -59,7 +60,9 @@ class Engine:
         self._changed = anyio.Event()
         self._slots = anyio.CapacityLimiter(_AT_ONCE)
         self._probe: tuple[float, str] | None = None
+        self._probing: str | None = None  # the probe, while it is at work
         self.paused: Pause | None = None
+        self._paused_at = 0.0
         self.moved_at = self.turned_at = monotonic()
         """When a run last went forward, and when one was last looked at (monotonic seconds)."""
 
@@ -106,14 +109,19 @@ class Engine:
     def _due_probe(self) -> str | None:
         if self._probe is None or self._probe[0] > self._monotonic():
             return None
-        (_, run_id), self._probe = self._probe, None
-        return run_id
+        (_, self._probing), self._probe = self._probe, None
+        return self._probing
 
-    def probe_now(self) -> None:
-        """Look at once whether a pause can be lifted: something outside was mended."""
-        if self._probe is not None:
-            self._probe = (self._monotonic(), self._probe[1])
-            self._wake()
+    def probe_now(self) -> bool:
+        """Look at once whether a pause can be lifted: something outside was mended.
+
+        False where somebody is looking just now.
+        """
+        if self._probe is None:
+            return False
+        self._probe = (self._monotonic(), self._probe[1])
+        self._wake()
+        return True
 
     async def _take_on(self, run_id: str) -> None:
         run: QueuedRun | None = None
@@ -121,8 +129,11 @@ class Engine:
             run = await self._journal.call(lambda store: store.load(run_id))
             if run is None or not run.state.open:
                 self._forget(run_id)
-                if self.paused is not None and self._probe is None:
+                if run_id == self._probing:
                     self._resume()  # forgotten meanwhile: the next one will tell
+                return
+            if self.paused is not None and run_id != self._probing:
+                self._schedule.put(run_id, 0.0)  # it was on its way here when the pause began
                 return
             step = await self._step(run)
             if isinstance(step, Finished):
@@ -132,9 +143,11 @@ class Engine:
         except (PausedError, sqlite3.Error) as error:
             pause = self._pause(run_id, error)
             if run is not None:
-                self._progress.trouble(run, pause.message, _PROBE_EVERY[pause.reason])
+                self._progress.trouble(run, pause.message, self._probe_in(pause.reason))
         finally:
             self.turned_at = self._monotonic()
+            if run_id == self._probing:
+                self._probing = None
             self._slots.release_on_behalf_of(run_id)
             self._wake()
 
@@ -146,7 +159,8 @@ class Engine:
         except Exception:  # noqa: BLE001 - a bug of ours must not cost the run, nor the others
             _log.exception("bug", run=run.run_id, technique=run.technique)
             return Wait(msgspec.structs.replace(run, tries=run.tries + 1), _AFTER_BUG, "a bug: see the log")
-        if self.paused is not None and not (isinstance(step, Wait) and step.trouble):
+        # Others that were under way when the pause began may end well: that says nothing of its cause.
+        if run.run_id == self._probing and not (isinstance(step, Wait) and step.trouble):
             self._resume()
         return step
 
@@ -189,7 +203,7 @@ class Engine:
             self._progress.trouble(run, step.trouble, step.seconds)
         if run != before:
             await self._journal.call(lambda store: store.put(run, time.time()))
-        if self.paused is not None and self._probe is None:
+        if self.paused is not None and self._probe is None and run.run_id == self._probing:
             self._probe = (self._monotonic() + step.seconds, run.run_id)
         else:
             self._schedule.put(run.run_id, step.seconds, aligned=step.trouble is None)
@@ -200,11 +214,16 @@ class Engine:
         if self.paused is None or self.paused.reason is not reason:
             _log.error("paused", reason=reason, message=message)
             self.paused = Pause(reason, message, time.time())
+            self._paused_at = self._monotonic()
         if self._probe is None:
-            self._probe = (self._monotonic() + _PROBE_EVERY[reason], run_id)
+            self._probe = (self._monotonic() + self._probe_in(reason), run_id)
         else:
             self._schedule.put(run_id, 0.0)
         return self.paused
+
+    def _probe_in(self, reason: PauseReason) -> float:
+        """Return the seconds until the next look: soon at first, and more rarely the longer a pause lasts."""
+        return min(max(self._monotonic() - self._paused_at, _FIRST_PROBE), _PROBE_EVERY[reason])
 
     def _forget(self, run_id: str) -> None:
         self._known.discard(run_id)

@@ -1,0 +1,235 @@
+"""What keeps every run from its work pauses the daemon, and it goes on by itself once that is mended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mounting import in_memory, mount, mounted, unmount
+from studio import Home, check_library, served, wait_until
+
+from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
+
+PICTURE = (OutputSpec("a", "imageUrl", size=300_000),)
+WORDS = (OutputSpec("words", "text", text="Lower."),)
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    simulator = Simulator()
+    with served(simulator):
+        yield simulator
+
+
+@pytest.fixture
+def home(tmp_path: Path, simulator: Simulator) -> Home:
+    return Home(tmp_path, simulator)
+
+
+def queue(home: Home, simulator: Simulator, *names: str, outputs: tuple[OutputSpec, ...] = PICTURE) -> None:
+    """Drop a job file with runs that complete at once."""
+    for name in names:
+        simulator.add_run(name, technique="campaign", outputs=outputs, duration=0.1)
+    home.drop("".join(f"campaign/{name}\n" for name in names), f"{names[0]}.txt")
+
+
+def paused(home: Home, reason: str) -> dict[str, Any]:
+    """Wait until the daemon says that it is paused for `reason`; returns what it says."""
+
+    def told() -> dict[str, Any] | None:
+        pause: dict[str, Any] | None = home.status()["paused"]
+        return pause if pause and pause["reason"] == reason else None
+
+    pause: dict[str, Any] = wait_until(told)
+    return pause
+
+
+def probed(home: Home, simulator: Simulator) -> None:
+    """Wait until it was tried out whether the pause can be lifted."""
+    begun = len(simulator.requests)
+    wait_until(lambda: len(simulator.requests) > begun)
+    assert home.status()["paused"]
+
+
+def below(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in folder.rglob("*")]
+
+
+@pytest.mark.root
+def test_below_min_free_space_downloads_wait_until_there_is_room(home: Home, simulator: Simulator) -> None:
+    with in_memory(home.library, "8m"):
+        ballast = home.library / "ballast"
+        ballast.write_bytes(bytes(5 << 20))
+        with home.daemon(FLORADL_DOWNLOAD__MIN_FREE_SPACE="4MiB"):
+            queue(home, simulator, "run_a", "run_b", "run_c")
+            pause = paused(home, "disk_full")
+            assert "download.min_free_space" in pause["message"]
+            probed(home, simulator)
+            assert home.run("status", "--check").returncode == 0
+            assert "paused" in home.run("status").stdout
+            check = home.run("check", FLORADL_DOWNLOAD__MIN_FREE_SPACE="4MiB")
+            assert check.returncode == 1
+            assert "FAIL  paused: the daemon waits" in check.stdout
+            assert "FAIL  disk: " in check.stdout
+            assert len(home.events("paused")) == 1
+            ballast.unlink()
+            for name in ("run_a", "run_b", "run_c"):
+                home.finished(f"campaign/{name}")
+            wait_until(lambda: home.status()["paused"] is None)
+            assert [event["reason"] for event in home.events("resumed")] == ["disk_full"]
+        check_library(home, simulator)
+
+
+@pytest.mark.root
+def test_a_disk_that_fills_up_in_the_middle_of_a_body_is_waited_for(home: Home, simulator: Simulator) -> None:
+    # No length is told, so that nobody can know beforehand that it will not fit.
+    simulator.faults.add(Fault(match=Match(host="media"), do=Do(framing="chunked")))
+    with in_memory(home.library, "2m"):
+        with home.daemon():
+            queue(home, simulator, "run_big", outputs=(OutputSpec("a", "videoUrl", size=3_000_000),))
+            paused(home, "disk_full")
+            assert len(home.events("paused")) == 1
+            assert home.sidecar("campaign/run_big") is None
+            mount("-o", "remount,size=8m", home.library)
+            assert home.finished("campaign/run_big")["result"] == "complete"
+            wait_until(lambda: home.status()["paused"] is None)
+        check_library(home, simulator)
+
+
+@pytest.mark.root
+def test_a_library_that_turns_read_only_is_waited_for(home: Home, simulator: Simulator) -> None:
+    with in_memory(home.library, "8m"):
+        with home.daemon():
+            queue(home, simulator, "run_a")
+            home.finished("campaign/run_a")
+            mount("-o", "remount,ro", home.library)
+            queue(home, simulator, "run_b", "run_c")
+            pause = paused(home, "library_read_only")
+            assert str(home.library) in pause["message"]
+            assert home.run("status", "--check").returncode == 0
+            check = home.run("check")
+            assert check.returncode == 1
+            assert "library_read_only" in check.stdout
+            mount("-o", "remount,rw", home.library)
+            home.finished("campaign/run_b")
+            home.finished("campaign/run_c")
+            assert len(home.events("paused")) == 1
+        check_library(home, simulator)
+
+
+def test_a_library_that_is_gone_is_waited_for_and_not_made_anew(home: Home, simulator: Simulator) -> None:
+    with home.daemon():
+        queue(home, simulator, "run_a")
+        home.finished("campaign/run_a")
+        home.library.rename(home.path / "away")
+        queue(home, simulator, "run_b", "run_c")
+        queue(home, simulator, "run_words", outputs=WORDS)
+        paused(home, "library_missing")
+        assert not home.library.exists()
+        assert home.run("status", "--check").returncode == 0
+        assert "library_missing" in home.run("check").stdout
+        assert len(home.events("paused")) == 1
+        (home.path / "away").rename(home.library)
+        for name in ("run_b", "run_c", "run_words"):
+            home.finished(f"campaign/{name}")
+    check_library(home, simulator)
+
+
+def test_a_library_that_was_emptied_is_begun_anew_on_demand_only(home: Home, simulator: Simulator) -> None:
+    with home.daemon():
+        queue(home, simulator, "run_a")
+        home.finished("campaign/run_a")
+        home.library.rename(home.path / "away")
+        home.library.mkdir()
+        queue(home, simulator, "run_b")
+        pause = paused(home, "library_missing")
+        marker = home.library / ".floradl-library"
+        assert f"touch '{marker}'" in pause["message"]
+        assert below(home.library) == []
+        marker.touch()
+        home.finished("campaign/run_b")
+    check_library(home, simulator)
+
+
+@pytest.mark.root
+def test_a_disk_unmounted_under_way_is_waited_for_and_nothing_is_written_below(
+    home: Home, simulator: Simulator
+) -> None:
+    disk = home.path / "disk"
+    disk.mkdir()
+    with mounted(home.library, "--bind", disk):
+        with home.daemon():
+            queue(home, simulator, "run_a")
+            home.finished("campaign/run_a")
+            unmount(home.library)
+            queue(home, simulator, "run_b", "run_c")
+            queue(home, simulator, "run_words", outputs=WORDS)
+            paused(home, "library_missing")
+            assert below(home.library) == []
+            mount("--bind", disk, home.library)
+            for name in ("run_b", "run_c", "run_words"):
+                home.finished(f"campaign/{name}")
+            assert len(home.events("paused")) == 1
+        check_library(home, simulator)
+        unmount(home.library)
+        assert below(home.library) == []
+
+
+@pytest.mark.root
+def test_a_disk_torn_off_in_the_middle_of_a_download_costs_nothing_but_time(
+    home: Home, simulator: Simulator
+) -> None:
+    simulator.faults.add(Fault(match=Match(run="run_slow", host="media"), do=Do(drip=200_000), times=1))
+    disk = home.path / "disk"
+    disk.mkdir()
+    with mounted(home.library, "--bind", disk):
+        with home.daemon():
+            queue(home, simulator, "run_slow", outputs=(OutputSpec("a", "videoUrl", size=400_000),))
+            wait_until(lambda: list(disk.rglob(".*.part")))
+            unmount(home.library, "-l")
+            paused(home, "library_missing")
+            assert below(home.library) == []
+            mount("--bind", disk, home.library)
+            assert home.finished("campaign/run_slow")["result"] == "complete"
+        check_library(home, simulator)
+
+
+@pytest.mark.root
+def test_a_disk_that_is_not_mounted_at_the_start_is_waited_for(home: Home, simulator: Simulator) -> None:
+    disk = home.path / "disk"
+    disk.mkdir()
+    with mounted(home.library, "--bind", disk):
+        queue(home, simulator, "run_a")
+        assert home.run("once").returncode == 0
+        unmount(home.library)
+        queue(home, simulator, "run_b")
+        with home.daemon():
+            paused(home, "library_missing")
+            assert below(home.library) == []
+            assert "its disk is not mounted" in home.run("check").stdout
+            mount("--bind", disk, home.library)
+            home.finished("campaign/run_b")
+        check_library(home, simulator)
+        unmount(home.library)
+        assert below(home.library) == []
+
+
+def test_a_run_that_ends_well_does_not_lift_a_pause_that_another_met(
+    home: Home, simulator: Simulator
+) -> None:
+    """One transfer is under way when the disk gets too full for the next: its end is no room for that."""
+    simulator.faults.add(Fault(match=Match(run="run_small", host="media"), do=Do(delay=1.5)))
+    simulator.faults.add(Fault(match=Match(run="run_huge", host="media"), do=Do(wrong_length=1 << 50)))
+    with home.daemon(FLORADL_DOWNLOAD__MIN_FREE_SPACE="0"):
+        queue(home, simulator, "run_small")
+        wait_until(lambda: simulator.asked("api", "run_small"))
+        queue(home, simulator, "run_huge")
+        paused(home, "disk_full")
+        home.finished("campaign/run_small")
+        assert home.status()["paused"]
+        assert home.events("resumed") == []
+        assert home.run("forget", "run_huge").returncode == 0
+        wait_until(lambda: home.status()["paused"] is None)
+    assert home.status()["counts"]["forgotten"] == 1
