@@ -16,6 +16,7 @@ from floradl.config.load import Options, load_config
 from floradl.config.settings import Config, sections, settings, variable
 from floradl.errors import ConfigError
 from floradl.models import Kind
+from floradl.net.timetable import Span, Timetable
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -97,6 +98,7 @@ def test_without_any_configuration_the_contract_s_defaults_hold(machine: Machine
     assert config.state_dir == home / "state"
     assert (config.poll.interval, config.poll.give_up_after) == (2, 86_400)
     assert (config.download.concurrency, config.download.stall_timeout) == (16, 30)
+    assert config.download.rate_limit is None
     assert config.download.max_file_size is None
     assert config.download.min_free_space == 1 << 30
     assert config.download.media_hosts == ("*",)
@@ -268,6 +270,7 @@ _OTHER_VALUES = {
     "poll.give_up_after": ("7d", 604_800),
     "download.concurrency": ("256", 256),
     "download.stall_timeout": ("1m", 60),
+    "download.rate_limit": ("10MB", Timetable.always(10_000_000)),
     "download.max_file_size": ("5GB", 5_000_000_000),
     "download.min_free_space": ("0", 0),
     "download.media_hosts": ('["*.flora.ai", nas.local]', ("*.flora.ai", "nas.local")),
@@ -313,6 +316,37 @@ def test_a_list_in_a_variable_has_commas_or_is_yaml(
     machine: Machine, text: str, hosts: tuple[str, ...]
 ) -> None:
     assert machine.load(Options(), {"FLORADL_DOWNLOAD__MEDIA_HOSTS": text}).download.media_hosts == hosts
+
+
+_OFFICE = Timetable((Span(9 * 3600, 18 * 3600, 2_000_000), Span(22 * 3600, 0, 1024)))
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        ("10MB", Timetable.always(10_000_000)),
+        ("10MB/s", Timetable.always(10_000_000)),
+        ("1000", Timetable.always(1000)),
+        ("null", None),
+        ("[]", None),
+        ('[{from: "09:00", to: "18:00", rate: 2MB}, {from: 22:00, to: "24:00", rate: 1KiB/s}]', _OFFICE),
+        (
+            '[{"from": "9:00", "to": "18:00", "rate": "2MB"}, {"from": "22:00", "to": "0:00", "rate": 1024}]',
+            _OFFICE,
+        ),
+    ],
+)
+def test_the_rate_limit_is_one_rate_or_a_table_in_file_and_variable_alike(
+    machine: Machine, text: str, table: Timetable | None
+) -> None:
+    assert machine.read(f"download:\n  rate_limit: {text}\n").download.rate_limit == table
+    environ = {"FLORADL_DOWNLOAD__RATE_LIMIT": text}
+    assert machine.read("download: {rate_limit: 7MB}", environ).download.rate_limit == table
+
+
+def test_a_table_of_rates_may_stand_on_lines_of_its_own(machine: Machine) -> None:
+    text = "download:\n  rate_limit:\n    - from: 22:00\n      to: 06:00\n      rate: 5MB\n"
+    assert machine.read(text).download.rate_limit == Timetable((Span(22 * 3600, 6 * 3600, 5_000_000),))
 
 
 def test_null_in_a_variable_means_no_limit(machine: Machine) -> None:
@@ -406,6 +440,26 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
         ("download: {stall_timeout: 0}", 1, "out of range"),
         ("download: {max_file_size: 0}", 1, "1 B at least, or null for no limit"),
         ("download: {max_file_size: 5G}", 1, "write 5GB or 5GiB"),
+        ("download: {rate_limit: 10M}", 1, "'10M' can be read two ways: write 10MB or 10MiB"),
+        ("download: {rate_limit: 0}", 1, "'0' is out of range: 1 kB a second at least; null is no limit"),
+        ("download: {rate_limit: fast}", 1, "'fast' is no size"),
+        ("download: {rate_limit: {from: 1:00, to: 2:00, rate: 1MB}}", 1, "a list of them belongs here"),
+        ("download: {rate_limit: '[{from: 1:00}]'}", 1, "is no list to YAML"),
+        ("download:\n  rate_limit: [2MB]", 2, "has an entry 1 without from, to and rate alone"),
+        ("download: {rate_limit: [{from: 1:00, to: 2:00}]}", 1, 'write it like [{from: "09:00"'),
+        ("download: {rate_limit: [{from: 1:00, to: 2:00, rate: 1MB, x: 1}]}", 1, "has an entry 1 without"),
+        ("download: {rate_limit: [{from: 1:00, to: 25:00, rate: 1MB}]}", 1, "'25:00' is no time of day"),
+        ("download: {rate_limit: [{from: 24:01, to: 2:00, rate: 1MB}]}", 1, "from 00:00 to 24:00"),
+        ("download: {rate_limit: [{from: 9am, to: 2:00, rate: 1MB}]}", 1, "entry 1 that is wrong: '9am' is"),
+        ("download: {rate_limit: [{from: , to: 2:00, rate: 1MB}]}", 1, "what it says is no time of day"),
+        ("download: {rate_limit: [{from: 1:00, to: 2:00, rate: }]}", 1, "what it says as rate is no size"),
+        ("download: {rate_limit: [{from: 1:00, to: 2:00, rate: 0}]}", 1, "'0' is out of range: 1 kB"),
+        ("download: {rate_limit: [{from: 1:00, to: 1:00, rate: 1MB}]}", 1, "that ends when it begins"),
+        (
+            "download: {rate_limit: [{from: 0:00, to: 18:00, rate: 1MB}, {from: 9:00, to: 1:00, rate: 2kB}]}",
+            1,
+            "contradicts itself: entries 1 and 2 both hold at some time of day",
+        ),
         ("download: {media_hosts: storage.googleapis.com}", 1, 'write it like ["storage.googleapis.com"]'),
         ("download: {media_hosts: }", 1, "or [] for none"),
         ("download: {media_hosts: ['https://x.example/']}", 1, "'https://x.example/' is no host"),
@@ -550,9 +604,12 @@ def test_any_text_is_a_configuration_or_a_config_error(
 
 
 _SCALARS = (
-    st.none() | st.text(max_size=8) | st.integers() | st.sampled_from(["2s", "1GB", "16", "info", "~", "*"])
+    st.none()
+    | st.text(max_size=8)
+    | st.integers()
+    | st.sampled_from(["2s", "1GB", "16", "9:00", "info", "~", "*"])
 )
-_SECTION_NAMES = sorted({part for key in (*settings(), *sections()) for part in key})
+_SECTION_NAMES = sorted({part for key in (*settings(), *sections()) for part in key} | {"from", "to", "rate"})
 
 
 @given(

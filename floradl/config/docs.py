@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from pathlib import Path
 from typing import Final
 
 from floradl.config.setting_types import Location
-from floradl.config.settings import Key, Setting, sections, settings, shown_default, variable
+from floradl.config.settings import Key, Setting, sections, settings, variable
 
 _WIDTH: Final = 100
 _TABLE_BEGINS: Final = "<!-- settings table: made by `./dev docs` -->"
@@ -42,7 +43,18 @@ def with_table(readme: str) -> str:
 def _effective(setting: Setting) -> str:
     if isinstance(setting.type, Location) and setting.default is None and setting.type.default:
         return f"HOME/{setting.type.default}"
-    return shown_default(setting)
+    return _shown_default(setting)
+
+
+def _shown_default(setting: Setting) -> str:
+    """Return a default as the configuration file would say it."""
+    match setting.default:
+        case None:
+            return "null"
+        case str() as text:
+            return json.dumps(text) if text.startswith("{") else text
+        case hosts:
+            return json.dumps(list(hosts))
 
 
 def example_config() -> str:
@@ -55,7 +67,7 @@ def example_config() -> str:
                 written.add(key[:depth])
                 lines += [""] * (depth == 1) + [f"{'  ' * (depth - 1)}{key[depth - 1]}:"]
         indent = "  " * (len(key) - 1)
-        default, effective = shown_default(setting), _effective(setting)
+        default, effective = _shown_default(setting), _effective(setting)
         meaning = setting.meaning + (f" (null: {effective})" if effective != default else "")
         lines += [""] * (len(key) == 1)
         lines += textwrap.wrap(meaning, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")

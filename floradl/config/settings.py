@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Final, TypeAlias, get_type_hints
 
 from msgspec import Struct
 
+from floradl.config.rate_limit import RateLimit
 from floradl.config.setting_types import (
     BaseUrl,
     Choice,
@@ -29,6 +29,7 @@ from floradl.config.setting_types import (
 )
 from floradl.disk.names import MIN_BYTES, PART_RESERVE
 from floradl.models import Kind
+from floradl.net.timetable import Timetable
 
 Key: TypeAlias = tuple[str, ...]
 """Where a setting stands: `("download", "concurrency")`."""
@@ -161,6 +162,16 @@ class Download(Struct, frozen=True, kw_only=True):
         float,
         Setting(Duration(0.1, 60 * _MINUTE), "30s", "under 1 KiB/s for this long: given up, and tried again"),
     ]
+    rate_limit: Annotated[
+        Timetable | None,
+        Setting(
+            RateLimit(),
+            None,
+            "bytes a second, all transfers together, like 10MB; or by the local time of day, unlimited "
+            'outside: [{from: "09:00", to: "18:00", rate: 2MB}]; null for no limit; changes apply without a '
+            "restart",
+        ),
+    ]
     max_file_size: Annotated[
         int | None,
         Setting(Size(least=1, nullable=True), None, "a larger output is an error; null for no limit"),
@@ -283,14 +294,3 @@ def _sections_of(section: type[Struct], key: Key) -> Iterator[tuple[Key, type[St
 def variable(key: Key) -> str:
     """Return the environment variable of a key: `FLORADL_DOWNLOAD__CONCURRENCY`."""
     return PREFIX + "__".join(key).upper()
-
-
-def shown_default(setting: Setting) -> str:
-    """Return a default as the configuration file would say it."""
-    match setting.default:
-        case None:
-            return "null"
-        case str() as text:
-            return json.dumps(text) if text.startswith("{") else text
-        case hosts:
-            return json.dumps(list(hosts))
