@@ -27,6 +27,7 @@ from floradl.library.template import Template
 from floradl.media.download import Downloader, Limits
 from floradl.net.addresses import HostPatterns
 from floradl.net.pools import Limits as ClientLimits
+from floradl.net.throttle import Throttle
 from floradl.net.transport import Guard, MediaClient, open_async_client, open_client
 from floradl.outputs import Manner, OutputSaver
 from floradl.pipeline import Patience, Pipeline
@@ -40,13 +41,17 @@ _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
 
 
 class Works(msgspec.Struct, frozen=True):
-    """The objects that do the work. `halt()` makes transfers end at once; their part files stay."""
+    """The objects that do the work. `halt()` makes transfers end at once; their part files stay.
+
+    `throttle` is what caps them all together.
+    """
 
     engine: Engine
     journal: Journal
     library: Library
     flora: Flora
     saver: OutputSaver
+    throttle: Throttle
     halt: Callable[[], None]
 
 
@@ -78,7 +83,8 @@ async def working(
     journal = Journal(store)
     library = build_library(config)
     guard = Guard(config.network.trusted_private_hosts, config.download.media_hosts)
-    async with _clients(config, environ, guard) as (api, media), anyio.create_task_group() as group:
+    throttle = Throttle(config.download.rate_limit)
+    async with _clients(config, environ, guard, throttle) as (api, media), anyio.create_task_group() as group:
         group.start_soon(journal.serve)
         stop = threading.Event()
 
@@ -87,7 +93,7 @@ async def working(
             media.abort()
 
         try:
-            downloader = Downloader(media, guard, _limits(config), stop)
+            downloader = Downloader(media, guard, _limits(config), stop, throttle.own_time)
             patience = Patience(
                 config.poll.interval,
                 config.poll.give_up_after,
@@ -102,11 +108,15 @@ async def working(
                 downloader,
                 progress,
                 CapacityLimiter(config.download.concurrency),
-                Manner(HostPatterns.parse(config.download.text_url_hosts), patience.keep_times),
+                Manner(
+                    HostPatterns.parse(config.download.text_url_hosts),
+                    patience.keep_times,
+                    monotonic=throttle.own_time,
+                ),
             )
             pipeline = Pipeline(asking, library, saver, journal, progress, patience)
             engine = Engine(pipeline, journal, progress, schedule)
-            yield Works(engine, journal, library, flora, saver, halt)
+            yield Works(engine, journal, library, flora, saver, throttle, halt)
         finally:
             halt()
             journal.close()
@@ -114,14 +124,16 @@ async def working(
 
 @asynccontextmanager
 async def _clients(
-    config: Config, environ: Mapping[str, str], guard: Guard
+    config: Config, environ: Mapping[str, str], guard: Guard, throttle: Throttle
 ) -> AsyncIterator[tuple[httpx.AsyncClient, MediaClient]]:
     """Open the client that has the key and the one that has nothing."""
     download = config.download
     headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
     api_limits = ClientLimits(read=_API_TIMEOUT, connections=8)
     media_limits = ClientLimits(read=download.stall_timeout, connections=download.concurrency)
-    with open_client(guard, user_agent=USER_AGENT, limits=media_limits, environ=environ) as media:
+    with open_client(
+        guard, user_agent=USER_AGENT, limits=media_limits, environ=environ, throttle=throttle
+    ) as media:
         async with open_async_client(
             api_guard(config),
             base_url=config.api.base_url,

@@ -37,12 +37,14 @@ class Manner(msgspec.Struct, frozen=True):
     """How outputs are saved.
 
     `text_url_hosts`: a text that is nothing but a URL there is fetched. `keep_times`: files get the run's
-    time. `delay` gives the seconds until the next try as `after_trouble` does.
+    time. `delay` gives the seconds until the next try as `after_trouble` does. `monotonic` gives seconds by
+    which transfers take their time.
     """
 
     text_url_hosts: HostPatterns
     keep_times: bool
     delay: Callable[[PassingError, int], float | None] = after_trouble
+    monotonic: Callable[[], float] = time.monotonic
 
 
 class SteppedBackError(PassingError):
@@ -78,7 +80,7 @@ class OutputSaver:
 
         Raises `SteppedBackError` where several tries failed, and `PausedError`.
         """
-        attempts = _Attempts(self._manner.delay)
+        attempts = _Attempts(self._manner.delay, self._manner.monotonic)
         expired = False
         while True:
             try:
@@ -211,15 +213,18 @@ class _Attempts:
     `delay` gives the seconds until the next attempt as `after_trouble` does.
     """
 
-    def __init__(self, delay: Callable[[PassingError, int], float | None]) -> None:
+    def __init__(
+        self, delay: Callable[[PassingError, int], float | None], monotonic: Callable[[], float]
+    ) -> None:
         self._delay = delay
+        self._monotonic = monotonic
         self._met: Counter[ErrorCode] = Counter()
         self._began: float | None = None
         self._spent = 0.0
 
     def begin(self) -> None:
         """Hear that a transfer begins: until then it only stood in line."""
-        self._began = time.monotonic()
+        self._began = self._monotonic()
 
     def failed(self, error: PassingError) -> float | None:
         """Return the seconds until the next attempt, None where the output is given up.
@@ -227,7 +232,7 @@ class _Attempts:
         Raises `SteppedBackError` where trouble that is never given up was met too often.
         """
         if self._began is not None:
-            self._spent += time.monotonic() - self._began
+            self._spent += self._monotonic() - self._began
             self._began = None
         self._met[error.code] += 1
         met = self._met[error.code]

@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from threading import Condition
 
 import pytest
+from hands import Frozen, Hands
 from hypothesis import given, settings, strategies as st
 from studio import wait_until
 
@@ -17,48 +17,6 @@ from floradl.net.throttle import SystemClock, Throttle
 from floradl.net.timetable import Span, Timetable
 
 RATES = [1000, 20_000, 10_000_000]
-
-
-class Hands:
-    """A clock that stands still unless somebody waits for it."""
-
-    def __init__(self) -> None:
-        self.now = 1e6
-        self.of_day: Callable[[], float] = lambda: 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def second_of_day(self) -> int:
-        return int(self.of_day())
-
-    def wait(self, condition: Condition, seconds: float | None) -> None:
-        if seconds is None:
-            condition.wait()
-        else:
-            self.now += seconds
-
-
-class Frozen(Hands):
-    """A clock that the test alone puts forward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waiting = threading.Event()
-        self._first: Condition | None = None
-
-    def wait(self, condition: Condition, seconds: float | None) -> None:
-        if seconds is not None:
-            self._first = condition
-            self.waiting.set()
-        condition.wait()
-
-    def advance(self, seconds: float) -> None:
-        """Put it forward, and wake the one who waits for that."""
-        assert self._first is not None
-        with self._first:
-            self.now += seconds
-            self._first.notify()
 
 
 def in_threads(count: int, work: Callable[[int], None]) -> list[threading.Thread]:

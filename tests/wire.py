@@ -20,6 +20,7 @@ from floradl.library.template import Template
 from floradl.media.download import Downloader, Limits
 from floradl.models import Integrity, Kind, QueuedRun, RemoteOutput
 from floradl.net.guard import Guard
+from floradl.net.throttle import Throttle
 from floradl.net.transport import Limits as ClientLimits
 from floradl.simulator import formats
 
@@ -163,15 +164,21 @@ class Bench:
     max_file_size: int | None = None
     deadline: float = 60.0
     environ: dict[str, str] = field(default_factory=dict)
+    throttle: Throttle = field(default_factory=Throttle)
 
     def __post_init__(self) -> None:
         self.library = Library(self.folder, Template.parse("{kind}/{output_id}{ext}"), FOLDERS, 255)
         self.library.create()
         self._client = client(
-            Guard(["127.0.0.1"]), self.environ, ClientLimits(read=self.stall_timeout, connections=4)
+            Guard(["127.0.0.1"]),
+            self.environ,
+            ClientLimits(read=self.stall_timeout, connections=4),
+            self.throttle,
         )
         limits = Limits(self.max_file_size, 0, self.deadline)
-        self.downloader = Downloader(self._client, Guard(["127.0.0.1"]), limits)
+        self.downloader = Downloader(
+            self._client, Guard(["127.0.0.1"]), limits, monotonic=self.throttle.own_time
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -98,15 +98,24 @@ class _Offer(msgspec.Struct, frozen=True):
 
 
 class Downloader:
-    """Fetches outputs with a client that has no credentials, over connections that `guard` allows."""
+    """Fetches outputs with a client that has no credentials, over connections that `guard` allows.
+
+    `monotonic` gives the seconds that count for the deadline.
+    """
 
     def __init__(
-        self, client: httpx.Client, guard: Guard, limits: Limits, stop: threading.Event | None = None
+        self,
+        client: httpx.Client,
+        guard: Guard,
+        limits: Limits,
+        stop: threading.Event | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._guard = guard
         self._limits = limits
         self._stop = stop or threading.Event()
+        self._monotonic = monotonic
 
     def fetch(self, url: str, slot: Slot, report: Report) -> Received:
         """Fetch `url` into the slot's part file, continuing what is there; `report` hears bytes and total.
@@ -194,7 +203,7 @@ class Downloader:
         digests: Digests,
         report: Report,
     ) -> None:
-        ends = time.monotonic() + self._limits.deadline
+        ends = self._monotonic() + self._limits.deadline
         disk_checked = -_CHECK_DISK_EVERY
         for chunk in chunks:
             if self._stop.is_set():
@@ -205,7 +214,7 @@ class Downloader:
             part.write(chunk)
             digests.update(chunk)
             self._check_size(part.size)
-            if time.monotonic() > ends:
+            if self._monotonic() > ends:
                 raise PermanentError(
                     f"its transfer was not done within {self._limits.deadline:.0f} s (poll.give_up_after); "
                     "`floradl retry` goes on where it stopped",

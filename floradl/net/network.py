@@ -20,6 +20,8 @@ from weakref import WeakSet
 import anyio.to_thread
 import httpcore
 
+from floradl.net.throttle import Throttle
+
 _MIN_RATE = 1024  # bytes a second
 # host, port, seconds -> addresses; raises as `Guard.resolve` does
 Resolve: TypeAlias = Callable[[str, int, float | None], tuple[str, ...]]
@@ -27,9 +29,13 @@ _Options: TypeAlias = Iterable[httpcore.SOCKET_OPTION] | None
 
 
 class OpenStreams:
-    """The sockets of a client that are open now, so that all can be shut from another thread."""
+    """The sockets of a client that are open now, so that all can be shut from another thread.
 
-    def __init__(self) -> None:
+    `throttle` says how fast they may be read, all together.
+    """
+
+    def __init__(self, throttle: Throttle | None = None) -> None:
+        self.throttle = throttle or Throttle()
         self._lock = Lock()
         self._streams: WeakSet[_Stream] = WeakSet()
         self._stopped = False
@@ -53,6 +59,7 @@ class OpenStreams:
             streams = list(self._streams)
         for stream in streams:
             stream.shut()
+        self.throttle.stop()
 
 
 class _Stream(httpcore.NetworkStream):
@@ -67,8 +74,10 @@ class _Stream(httpcore.NetworkStream):
         self._arrived = 0
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        started = time.monotonic()
-        data = self._inner.read(max_bytes, timeout)
+        allowed = self._streams.throttle.admit(max_bytes)
+        started = time.monotonic()  # from here on, so that the wait for our own turn is not their silence
+        data = self._inner.read(allowed, timeout)
+        self._streams.throttle.give_back(allowed - len(data))
         if timeout is not None and data:
             self._waited += time.monotonic() - started
             self._arrived += len(data)

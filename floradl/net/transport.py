@@ -23,6 +23,7 @@ from floradl.net.guard import Guard
 from floradl.net.leases import Leases
 from floradl.net.network import AsyncBackend, OpenStreams, Resolve, SyncBackend
 from floradl.net.pools import Limits, PoolMaker
+from floradl.net.throttle import Throttle
 
 __all__ = ["Guard", "Limits", "MediaClient", "open_async_client", "open_client", "redirect_target"]
 
@@ -51,16 +52,23 @@ class MediaClient(httpx.Client):
 
 
 def open_client(
-    guard: Guard, *, user_agent: str, limits: Limits | None = None, environ: Mapping[str, str] = os.environ
+    guard: Guard,
+    *,
+    user_agent: str,
+    limits: Limits | None = None,
+    environ: Mapping[str, str] = os.environ,
+    throttle: Throttle | None = None,
 ) -> MediaClient:
     """Return a client for media: it sends no credentials to anyone. Close it (it is a context manager).
 
-    Proxies and certificates are those that `environ` names. Its requests raise `PermanentError` for what
-    `guard` refuses, else `httpx.TransportError`, whose messages hold no more of the URL than its host.
-    Raises `ConfigError` for a proxy or certificate file in `environ` that cannot be used.
+    `throttle` caps what all its connections together read, and is stopped when they are shut. Proxies and
+    certificates are those that `environ` names. Its requests raise `PermanentError` for what `guard` refuses,
+    else `httpx.TransportError`, whose messages hold no more of the URL than its host. Raises `ConfigError`
+    for a proxy or certificate file in `environ` that cannot be used.
     """
     limits = limits or Limits()
-    return MediaClient(SyncTransport(guard, limits, environ), user_agent=user_agent, limits=limits)
+    transport = SyncTransport(guard, limits, environ, throttle)
+    return MediaClient(transport, user_agent=user_agent, limits=limits)
 
 
 def open_async_client(
@@ -107,9 +115,11 @@ def redirect_target(response: httpx.Response) -> httpx.URL | None:
 class SyncTransport(httpx.BaseTransport):
     """What is under `open_client`."""
 
-    def __init__(self, guard: Guard, limits: Limits, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, guard: Guard, limits: Limits, environ: Mapping[str, str], throttle: Throttle | None = None
+    ) -> None:
         self._guard = guard
-        self._streams = OpenStreams()
+        self._streams = OpenStreams(throttle)
         maker = PoolMaker(self._make, limits, environ, guard)
         self._leases = Leases(partial(maker.new, connections=1), limits.connections, limits.idle)
 

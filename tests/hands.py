@@ -1,0 +1,49 @@
+"""Clocks for the tests of the cap on the bandwidth."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from threading import Condition
+
+
+class Hands:
+    """A clock that stands still unless somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.now = 1e6
+        self.of_day: Callable[[], float] = lambda: 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def second_of_day(self) -> int:
+        return int(self.of_day())
+
+    def wait(self, condition: Condition, seconds: float | None) -> None:
+        if seconds is None:
+            condition.wait()
+        else:
+            self.now += seconds
+
+
+class Frozen(Hands):
+    """A clock that the test alone puts forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = threading.Event()
+        self._first: Condition | None = None
+
+    def wait(self, condition: Condition, seconds: float | None) -> None:
+        if seconds is not None:
+            self._first = condition
+            self.waiting.set()
+        condition.wait()
+
+    def advance(self, seconds: float) -> None:
+        """Put it forward, and wake the one who waits for that."""
+        assert self._first is not None
+        with self._first:
+            self.now += seconds
+            self._first.notify()
