@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 import msgspec
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 
 from floradl import __version__
 from floradl.config.credentials import read_api_key
@@ -37,6 +37,7 @@ from floradl.state.journal import Journal
 from floradl.state.store import Store
 
 USER_AGENT = f"floradl/{__version__}"
+_LOOK_AT_KEY_EVERY = 1.0  # seconds, while it is refused
 _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
 
 
@@ -87,6 +88,7 @@ async def working(
     async with _clients(config, environ, guard, throttle) as (api, media), anyio.create_task_group() as group:
         group.start_soon(journal.serve)
         stop = threading.Event()
+        while_working = anyio.CancelScope()
 
         def halt() -> None:
             stop.set()
@@ -101,7 +103,8 @@ async def working(
                 History(await journal.call(Store.durations)),
             )
             schedule = Schedule(time.monotonic, config.poll.interval)
-            flora = Flora(api, _key_reader(config, environ), Pace(time.monotonic))
+            key = _key_reader(config, environ)
+            flora = Flora(api, key, Pace(time.monotonic))
             asking = Asking(flora, schedule, time.monotonic)
             saver = OutputSaver(
                 library,
@@ -116,9 +119,11 @@ async def working(
             )
             pipeline = Pipeline(asking, library, saver, journal, progress, patience)
             engine = Engine(pipeline, journal, progress, schedule)
+            group.start_soon(_watch_key, key, engine, while_working)
             yield Works(engine, journal, library, flora, saver, throttle, halt)
         finally:
             halt()
+            while_working.cancel()
             journal.close()
 
 
@@ -165,3 +170,20 @@ def _key_reader(config: Config, environ: Mapping[str, str]) -> Callable[[], str]
         return secret.reveal()
 
     return key
+
+
+async def _watch_key(key: Callable[[], str], engine: Engine, while_working: anyio.CancelScope) -> None:
+    """Have a pause for the key looked at as soon as another key is in place."""
+    known: str | None = None
+    with while_working:
+        while True:
+            await anyio.sleep(_LOOK_AT_KEY_EVERY)
+            if engine.paused is None or engine.paused.reason is not PauseReason.KEY_REFUSED:
+                known = None
+                continue
+            try:
+                found = await to_thread.run_sync(key)
+            except PausedError:
+                found = ""
+            if known is None or found in {known, ""} or engine.probe_now():
+                known = found

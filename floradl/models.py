@@ -221,8 +221,8 @@ class State(StrEnum):
 class QueuedRun(Struct, frozen=True, kw_only=True):
     """One row of the journal. Times are unix seconds.
 
-    `waited` counts the planned seconds between "not finished" answers, and later between attempts at the
-    outputs: pauses and outages are not in it. `tries` counts the failed attempts in a row.
+    `waited` counts the planned seconds between "not finished" answers, and later those that failed attempts
+    at the outputs took: pauses and outages of FLORA are not in it. `tries` counts the failed attempts in a row.
     """
 
     run_id: str

@@ -39,6 +39,7 @@ class Flora:
         self._key = key
         self._pace = pace
         self._forbidden: set[str] = set()
+        self._refused: PausedError | None = None
 
     async def run(self, reference: Reference) -> RemoteRun:
         """Ask for one run.
@@ -58,6 +59,8 @@ class Flora:
         error = self._refusal(status, headers, body, reference)
         if isinstance(error, PassingError) and error.code is ErrorCode.FORBIDDEN:
             error = await self._forbidden_error(error, reference)
+        if isinstance(error, PausedError):
+            self._refused = error
         _log.warning(
             "api_refused",
             run=reference.run_id,
@@ -80,11 +83,18 @@ class Flora:
         if status == httpx.codes.OK:
             page = decode_page(body, kind)
             return msgspec.structs.replace(page, runs=tuple(_aged(run, headers) for run in page.runs))
-        raise self._refusal(status, headers, body, f"the list of {kind.replace('_', ' ')}")
+        error = self._refusal(status, headers, body, f"the list of {kind.replace('_', ' ')}")
+        if isinstance(error, PausedError):
+            self._refused = error
+        raise error
 
     async def _get(self, path: str, reference: Reference | None) -> tuple[int, httpx.Headers, bytes]:
         host = self._client.base_url.host
+        before = self._refused
         async with self._pace.turn():
+            if self._refused is not None and self._refused is not before:
+                # The key was refused while this one stood in line: hundreds of questions more change nothing.
+                raise PausedError(str(self._refused), self._refused.reason)
             started = time.monotonic()
             request = self._client.build_request(
                 "GET", path, headers={"Authorization": f"Bearer {self._key()}"}
@@ -106,6 +116,8 @@ class Flora:
             self._pace.throttled(retry_after(headers, time.time()))
         else:
             self._pace.answered()
+        if status == httpx.codes.SERVICE_UNAVAILABLE:
+            self._pace.closed(retry_after(headers, time.time()) or 0.0)
         _log.debug(
             "api_answered",
             run=reference.run_id if reference else None,

@@ -13,7 +13,7 @@ from typing import Protocol
 import anyio
 import structlog
 
-from floradl.errors import ErrorCode, FloradlError, PassingError, PermanentError
+from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, PermanentError
 from floradl.flora.wire import Page
 from floradl.models import Reference, RemoteRun
 
@@ -56,6 +56,7 @@ class _Batch:
     def __init__(self) -> None:
         self.wanted: dict[str, Reference] = {}
         self.found: dict[str, RemoteRun] = {}
+        self.paused: PausedError | None = None
         self.done = anyio.Event()
 
 
@@ -87,6 +88,8 @@ class Asking:
         else:
             batch.wanted[reference.run_id] = reference
             await batch.done.wait()
+        if batch.paused is not None:
+            raise PausedError(str(batch.paused), batch.paused.reason)
         return batch.found.get(reference.run_id) or await self._api.run(reference)
 
     async def fresh(self, reference: Reference) -> RemoteRun:
@@ -114,6 +117,9 @@ class Asking:
                 continue
             try:
                 await self._page_through(kind, candidates, batch)
+            except PausedError as error:
+                batch.paused = error  # it holds for everybody: nobody needs to hear it alone
+                return
             except FloradlError as error:
                 # Whatever it is: those who ask one by one will hear it, each for its own run.
                 if isinstance(error, PermanentError) or _is_refusal(error):

@@ -58,6 +58,10 @@ class Pace:
         self._budget.throttled()
         self._slots.total_tokens = min(_SLOW, self._limit)
 
+    def closed(self, retry_after: float) -> None:
+        """Take notice of an answer that names the time when the API expects to be there again."""
+        self._not_before = max(self._not_before, self._monotonic() + retry_after)
+
     def unreachable(self) -> None:
         """Take notice of a request that got no answer at all."""
         now = self._monotonic()
