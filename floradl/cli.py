@@ -15,7 +15,7 @@ import click
 
 from floradl import __version__
 from floradl.commands.exits import Exit, outcome, tell_bug
-from floradl.commands.options import common_options, configured
+from floradl.commands.options import common_options, configured, configured_from
 from floradl.errors import ConfigError
 
 
@@ -37,10 +37,10 @@ def run(said: dict[str, Any]) -> Exit:
     """Run the daemon: watch, poll and download until told to stop."""
     import anyio
 
-    config = configured(said, "info")
+    config, source = configured_from(said, "info")
     from floradl import daemon
 
-    anyio.run(daemon.run, config, os.environ)
+    anyio.run(daemon.run, config, os.environ, source)
     return Exit.OK
 
 

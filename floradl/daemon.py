@@ -18,6 +18,7 @@ from anyio import to_thread
 from floradl import __version__
 from floradl.assembly import Works, working
 from floradl.config.settings import Config
+from floradl.config.source import Source
 from floradl.disk.mounts import is_shared
 from floradl.disk.trouble import is_full
 from floradl.errors import ConfigError, ErrorCode, PassingError, PauseReason
@@ -25,6 +26,7 @@ from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
 from floradl.intake import Intake
+from floradl.reload import reloading
 from floradl.starting import Start, note_new_journal
 from floradl.state import live, lock
 from floradl.state.live import Live, LivePause, Snapshot
@@ -113,18 +115,25 @@ def build_start(config: Config, works: Works) -> Start:
     return Start(config.state_dir, config.queue.watch_dir, works.library, works.journal, works.engine)
 
 
-async def run(config: Config, environ: Mapping[str, str]) -> None:
-    """Run until SIGTERM or SIGINT. Raises `LockedError`, `ConfigError`."""
+async def run(config: Config, environ: Mapping[str, str], source: Source) -> None:
+    """Run until SIGTERM or SIGINT. Raises `LockedError`, `ConfigError`.
+
+    `source` is where `config` came from: what may change without a restart is taken from there again.
+    """
     with suppress(StoppedError):
-        await _run(config, environ)
+        await _run(config, environ, source)
     _log.info("stopped")
 
 
-async def _run(config: Config, environ: Mapping[str, str]) -> None:
+async def _run(config: Config, environ: Mapping[str, str], source: Source) -> None:
     since = time.time()
     inbox, queue_file = build_inbox(config)
     progress = Live()
-    async with opened(config, "run") as store, working(config, environ, store, progress) as works:
+    async with (
+        opened(config, "run") as store,
+        working(config, environ, store, progress) as works,
+        reloading(config, source, works.throttle),
+    ):
         start = build_start(config, works)
         ready = await start.attempt()
         intake = Intake(inbox, queue_file, works.journal, works.engine)
@@ -163,14 +172,16 @@ async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
 async def _beat(config: Config, works: Works, intake: Intake, progress: Live, since: float) -> None:
     """Write what is going on, each second while it changes, else each ten seconds."""
     written = -_SLOW_BEAT
-    paused = None
+    state: tuple[LivePause | None, int | None] | None = None
     ahead = 0.0  # of the wall clock; where that jumps, what stands written looks old
     while True:
         now = time.monotonic()
         jumped = abs(time.time() - now - ahead) > _BEAT
-        if progress.changed or jumped or _pause(works) != paused or now - written >= _SLOW_BEAT:
+        before, state = state, (_pause(works), works.throttle.rate())
+        if progress.changed or jumped or state != before or now - written >= _SLOW_BEAT:
             progress.changed, ahead = False, time.time() - now
-            paused, written = _pause(works), now
+            written = now
+            paused, rate_limit = state
             snapshot = Snapshot(
                 pid=os.getpid(),
                 version=__version__,
@@ -178,6 +189,7 @@ async def _beat(config: Config, works: Works, intake: Intake, progress: Live, si
                 progress_at=_progress_at(works, progress),
                 paused=paused,
                 queue_file_error=intake.queue_file_error,
+                rate_limit=rate_limit,
                 runs=progress.runs(),
             )
             await to_thread.run_sync(live.write, config.state_dir, snapshot)

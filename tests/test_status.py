@@ -109,6 +109,7 @@ def test_without_any_state_there_is_nothing_and_that_is_fine(config: Config) -> 
         "daemon": {"alive": False, "pid": None, "version": None, "since": None, "progress_at": None},
         "paused": None,
         "queue_file_error": None,
+        "rate_limit": None,
         "counts": dict.fromkeys(
             ["waiting", "running", "downloading", "done", "partial", "failed", "forgotten"], 0
         ),
@@ -271,6 +272,13 @@ def test_a_broken_queue_file_is_told(config: Config) -> None:
         snapshot(config, pid, queue_file_error="the queue file /q.yaml is broken: line 3")
         assert "the queue file /q.yaml is broken: line 3" in told(config)[1]
         assert as_json(config)["queue_file_error"] == "the queue file /q.yaml is broken: line 3"
+
+
+def test_the_cap_that_holds_now_is_told(config: Config) -> None:
+    with working(config) as pid:
+        snapshot(config, pid, rate_limit=2_000_000)
+        assert "limit    2 MB a second, all transfers together" in told(config)[1]
+        assert as_json(config)["rate_limit"] == 2_000_000
 
 
 def test_with_nobody_at_work_a_person_is_told_how_to_start(config: Config) -> None:

@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from floradl.config.settings import Config
+    from floradl.config.source import Source
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _LEVELS = ("critical", "error", "warning", "info", "debug")
@@ -54,19 +55,26 @@ def _note(context: click.Context, parameter: click.Parameter, value: Any) -> Non
 
 def configured(said: dict[str, Any], level: str | None = None) -> Config:
     """Load the configuration; with a `level`, start logging, which -v and -q shift."""
-    from floradl.config.load import Options, load_config
+    return configured_from(said, level)[0]
+
+
+def configured_from(said: dict[str, Any], level: str | None = None) -> tuple[Config, Source]:
+    """As `configured`; also return where it can be loaded from again."""
+    from floradl.config.load import Options
+    from floradl.config.source import Source
 
     shift = said.get("verbose", 0) - said.get("quiet", 0)
     options = Options(
         said.get("config"), said.get("home"), _shifted(level or "info", shift) if shift else None
     )
-    config = load_config(options, os.environ)
+    source = Source(options, os.environ)
+    config = source.load()
     if level is not None:
         from floradl.log import catch_strays, configure
 
         catch_strays()
         configure(config.log.level if level == "info" or shift else level, config.log.format)
-    return config
+    return config, source
 
 
 def _shifted(level: str, by: int) -> str:

@@ -56,6 +56,8 @@ def _daemon(daemon: Daemon, now: float) -> Iterator[str]:
         yield "         it goes on by itself once that is mended"
     if daemon.snapshot is not None and daemon.snapshot.queue_file_error:
         yield f"queue    {daemon.snapshot.queue_file_error}"
+    if daemon.snapshot is not None and daemon.snapshot.rate_limit is not None:
+        yield f"limit    {format_size(daemon.snapshot.rate_limit)} a second, all transfers together"
 
 
 def _inbox(watch_dir: Path) -> Iterator[str]:

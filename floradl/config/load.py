@@ -81,8 +81,7 @@ def load_config(options: Options, environ: Mapping[str, str], *, system_file: Pa
     `ConfigError` that names place, key and what would be right, one line for each fault.
     """
     faults = _Faults()
-    user_home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111  # pathlib's may raise
-    file = find_file(options.config, options.home, environ, Place(Path(), Path(), user_home), system_file)
+    file = config_file(options, environ, system_file)
     given: dict[Key, _Given] = {}
     if file is not None:
         document = read_document(file)
@@ -90,12 +89,22 @@ def load_config(options: Options, environ: Mapping[str, str], *, system_file: Pa
         given.update(_leaves(document.value, (), source, faults))
     given.update(_from_environment(environ, faults))
     given.update(_from_options(options))
-    values = _values(given, user_home, faults)
+    values = _values(given, _user_home(environ), faults)
     faults.check()
     config: Config = _assemble(Config, (), {**values, ("file",): file})
     _cross_check(config, given, faults)
     faults.check()
     return config
+
+
+def config_file(options: Options, environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -> Path | None:
+    """Return the file that `load_config` would read. Raises `ConfigError` where that cannot be told."""
+    place = Place(Path(), Path(), _user_home(environ))
+    return find_file(options.config, options.home, environ, place, system_file)
+
+
+def _user_home(environ: Mapping[str, str]) -> str:
+    return environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111  # pathlib's may raise
 
 
 def _leaves(value: Value, key: Key, source: _Source, faults: _Faults) -> Iterator[tuple[Key, _Given]]:

@@ -47,7 +47,7 @@ class LivePause(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What the file holds. Times are unix seconds."""
+    """What the file holds. Times are unix seconds, `rate_limit` is in bytes a second."""
 
     pid: int
     version: str
@@ -55,6 +55,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     progress_at: float
     paused: LivePause | None = None
     queue_file_error: str | None = None
+    rate_limit: int | None = None
     runs: tuple[LiveRun, ...] = ()
 
 
