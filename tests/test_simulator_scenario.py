@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, strategies as st
 from msgspec import Struct
 
+from floradl.cli import floradl
 from floradl.errors import ConfigError
 from floradl.simulator import Do, MediaStyle, RunKind, Simulator
 from floradl.simulator.demo_runs import demo_runs
@@ -152,3 +155,92 @@ def test_the_scenario_of_the_guide_can_be_staged() -> None:
 def test_the_guide_names_every_key(struct: type[Struct]) -> None:
     named = set(re.findall(r"\w+", GUIDE.read_text(encoding="utf-8")))
     assert set(struct.__struct_fields__) <= named
+
+
+# As a user writes it, with units -> as the simulator has it
+DEEDS = {
+    "delay": ("250ms", 0.25),
+    "reset": ("true", True),
+    "status": ("402", 402),
+    "code": ("insufficient_credits", "insufficient_credits"),
+    "body": ('"{}"', "{}"),
+    "html": ("true", True),
+    "retry_after": ("Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 07:28:00 GMT"),
+    "redirect": ("http://169.254.169.254/latest", "http://169.254.169.254/latest"),
+    "expire": ("true", True),
+    "headers": ("{Content-Type: null, ETag: W/x}", {"Content-Type": None, "ETag": "W/x"}),
+    "framing": ("chunked", "chunked"),
+    "wrong_length": ("-3", -3),
+    "cut_after": ("98%", "98%"),
+    "reset_after": ("64kB", "64000"),
+    "stall_after": ("1MiB", "1048576"),
+    "stall_for": ("1m", 60.0),
+    "drip": ("10kB", 10_000.0),
+    "gzip": ("true", True),
+    "gzip_bomb": ("300MB", 300_000_000),
+    "ignore_range": ("true", True),
+    "wrong_content_range": ("7", 7),
+    "weak_etag": ("true", True),
+    "change_content": ("true", True),
+    "keep_etag": ("true", True),
+    "corrupt": ("true", True),
+    "unknown_status": ("dreaming", "dreaming"),
+    "missing_field": ("status", "status"),
+    "wrong_type": ("outputs.url", "outputs.url"),
+    "set": ('{progress: 101, outputs.type: holoUrl, "output_id": "../x"}', None),
+    "camel_case": ("true", True),
+    "cut_json": ("50%", "50%"),
+}
+MATCHES = {
+    "host": ("media", "media"),
+    "method": ("get", "get"),
+    "path": ("'*/runs/*'", "*/runs/*"),
+    "run": ("run_*", "run_*"),
+    "technique": ("campaign", "campaign"),
+    "output": ("film", "film"),
+    "resumed": ("true", True),
+}
+RULES = {
+    "times": ("3", 3),
+    "per": ("output", "output"),
+    "after": ("2", 2),
+    "share": ("0.1", 0.1),
+    "seconds": ("1m", 60.0),
+}
+
+
+def yaml_of(entries: dict[str, tuple[str, object]], indent: str) -> str:
+    return "".join(f"{indent}{key}: {text}\n" for key, (text, _) in entries.items())
+
+
+def test_every_key_of_a_fault_can_be_written_in_a_scenario(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text(
+        f"faults:\n  - match:\n{yaml_of(MATCHES, '      ')}{yaml_of(RULES, '    ')}"
+        f"    do:\n{yaml_of(DEEDS, '      ')}"
+    )
+    (fault,) = load_scenario(path).faults
+    for struct, entries in ((fault.do, DEEDS), (fault.match, MATCHES), (fault, RULES)):
+        for key, (_, value) in entries.items():
+            if value is not None:
+                assert (key, getattr(struct, key)) == (key, value)
+    assert fault.do.set == {"progress": "101", "outputs.type": "holoUrl", "output_id": "../x"}
+
+
+def test_the_table_above_has_every_key() -> None:
+    assert set(DEEDS) == set(Do.__struct_fields__)
+    assert set(MATCHES) == set(Match.__struct_fields__)
+    assert set(RULES) | {"match", "do"} == set(Fault.__struct_fields__)
+
+
+@pytest.mark.parametrize("key", list(DEEDS))
+def test_the_command_line_takes_a_scenario_with_any_fault(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text(f"runs: [{{run: run_a, duration: 0s}}]\nfaults:\n  - do:\n      {key}: {DEEDS[key][0]}\n")
+    # The command of `floradl simulate`, up to where it would serve: the port is taken.
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        call = ["simulate", "--port", port, "--scenario", str(path)]
+        done = CliRunner().invoke(floradl, call)
+    assert isinstance(done.exception, ConfigError)
+    assert f"port {port}" in str(done.exception)
