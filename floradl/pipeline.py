@@ -20,7 +20,7 @@ from floradl.errors import ErrorCode, PassingError, PausedError, PermanentError
 from floradl.flora.asking import Asking
 from floradl.history import History
 from floradl.library.library import Library
-from floradl.library.sidecar import Sidecar, Times, public_run
+from floradl.library.sidecar import Sidecar, Times, by_key, public_run
 from floradl.models import Failure, Kind, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
 from floradl.outputs import OutputSaver, SteppedBackError, not_had
 from floradl.policy import MAX_BACKOFF, after_trouble, next_question
@@ -196,17 +196,23 @@ class Pipeline:
     async def _remembered(self, run: QueuedRun) -> dict[str, SavedOutput]:
         """Return the outputs that are on disk already: by the journal, or by an earlier, partial sidecar."""
         known = await self._journal.call(lambda store: store.saved(run.run_id))
+        earlier = {} if run.fresh else await self._vouched_for(run)
+        return await to_thread.run_sync(self._standing, earlier | known)
 
-        def standing() -> dict[str, SavedOutput]:
-            earlier = None if run.fresh else self._library.find_sidecar(run.reference)
-            of_sidecar = {output.output_id: output for output in earlier.outputs} if earlier else {}
-            return {
-                key: output
-                for key, output in {**of_sidecar, **known}.items()
-                if output.path and self._library.holds(output.path, output.bytes or 0)
-            }
+    async def _vouched_for(self, run: QueuedRun) -> dict[str, SavedOutput]:
+        """Return, by key, what an earlier sidecar says of the run's outputs."""
+        try:
+            earlier = await to_thread.run_sync(self._library.find_sidecar, run.reference)
+        except PermanentError:  # what stands in the way there is told when the new one is written
+            return {}
+        return by_key(earlier.outputs) if earlier else {}
 
-        return await to_thread.run_sync(standing)
+    def _standing(self, outputs: dict[str, SavedOutput]) -> dict[str, SavedOutput]:
+        return {
+            key: output
+            for key, output in outputs.items()
+            if output.path and self._library.holds(output.path, output.bytes or 0)
+        }
 
     async def _fail(self, run: QueuedRun, failure: Failure, answer: RemoteRun | None) -> Step:
         run = msgspec.structs.replace(run, detected_at=run.detected_at or self._patience.wall())
@@ -216,13 +222,19 @@ class Pipeline:
             return self._wait(run, error) or Wait(run, MAX_BACKOFF, str(error))
 
     async def _conclude(self, run: QueuedRun, answer: RemoteRun | None, ending: _Ending) -> Step:
+        ended = msgspec.structs.replace(
+            run, state=_STATES[ending.result], error=ending.reason, fresh=False, progress=100.0
+        )
+        if ending.result is not Result.COMPLETE:
+            # What could not be had anew may be there from before: that is neither lost nor denied.
+            before = await to_thread.run_sync(self._standing, await self._vouched_for(run))
+            if before and not ending.outputs:
+                return Finished(ended, None)
+            if before:
+                ending = _with(before, ending)
         sidecar = _sidecar(run, answer, ending, self._patience.wall())
         mtime = answer.completed_at if answer and self._patience.keep_times else None
-        path = await to_thread.run_sync(self._library.write_sidecar, sidecar, mtime)
-        state = _STATES[ending.result]
-        return Finished(
-            msgspec.structs.replace(run, state=state, error=ending.reason, fresh=False, progress=100.0), path
-        )
+        return Finished(ended, await to_thread.run_sync(self._library.write_sidecar, sidecar, mtime))
 
     def _wait(self, run: QueuedRun, error: PassingError) -> Wait | None:
         """Return when to try again after `error`, None to give up."""
@@ -296,6 +308,12 @@ def _ending(outputs: list[SavedOutput]) -> _Ending:
         return _Ending(Result.PARTIAL, None, Failure(bad[0][1].code, told), tuple(outputs))
     failure = Failure(ErrorCode.NO_OUTPUTS, f"no output could be had: {told}")
     return _Ending(Result.FAILED, failure, failure, tuple(outputs))
+
+
+def _with(before: dict[str, SavedOutput], ending: _Ending) -> _Ending:
+    """Return the ending with outputs from before in the place of those that could not be had."""
+    outputs = by_key(ending.outputs)
+    return _ending([before.get(key, output) if output.error else output for key, output in outputs.items()])
 
 
 def _sidecar(run: QueuedRun, answer: RemoteRun | None, ending: _Ending, now: float) -> Sidecar:

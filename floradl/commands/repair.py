@@ -23,7 +23,7 @@ from floradl.config.settings import Config
 from floradl.daemon import wait_for_stop
 from floradl.display import open_display
 from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
-from floradl.library.sidecar import Sidecar
+from floradl.library.sidecar import Sidecar, by_key
 from floradl.library.verification import Examiner, Verdict
 from floradl.models import Kind, QueuedRun, Reference, RemoteOutput, RemoteRun, SavedOutput, State
 from floradl.policy import after_trouble
@@ -165,7 +165,7 @@ class _Mender:
         output, sidecar = problem.output, problem.sidecar
         assert output is not None  # noqa: S101 - the type checker cannot know that it belongs to a sidecar
         assert sidecar is not None  # noqa: S101 - as above
-        key = _keys(sidecar)[problem.index]
+        key = list(by_key(sidecar.outputs))[problem.index]
         remote = next((each for each in answer.outputs if each.key == key), None)
         if remote is None:
             raise PermanentError("FLORA does not list this output any more", ErrorCode.NOT_FOUND)
@@ -219,20 +219,18 @@ def _run_of(sidecar: Sidecar) -> QueuedRun:
     )
 
 
-def _keys(sidecar: Sidecar) -> list[str]:
-    """Return what tells each output from the others, as `RemoteOutput.key` does."""
-    return [output.key for output in _remembered(sidecar).outputs]
-
-
 def _remembered(sidecar: Sidecar) -> RemoteRun:
     """Return the answer that the sidecar tells of, with words in place of URLs where it has them."""
-    counts: dict[str, int] = {}
-    outputs = []
-    for output in sidecar.outputs:
-        nth = counts[output.output_id] = counts.get(output.output_id, 0) + 1
-        outputs.append(RemoteOutput(output.output_id, output.type, output.text or "", nth))
+    outputs = [
+        RemoteOutput(output.output_id, output.type, output.text or "", _nth(key, output.output_id))
+        for key, output in by_key(sidecar.outputs).items()
+    ]
     completed = unix_seconds(sidecar.times.completed_at)
     return RemoteRun(sidecar.run_id, "completed", 100.0, None, completed_at=completed, outputs=tuple(outputs))
+
+
+def _nth(key: str, output_id: str) -> int:
+    return 1 if key == output_id else int(key[len(output_id) + 1 :])
 
 
 def _is_remembered(output: SavedOutput | None) -> bool:

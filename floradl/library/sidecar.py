@@ -6,7 +6,7 @@ A run whose sidecar stands is done. The JSON Schema of the file ships with the p
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from msgspec import Struct, field, structs
 from floradl import __version__
 from floradl.disk.names import stored_path
 from floradl.errors import ErrorCode
-from floradl.models import Failure, Integrity, Kind, Result, SavedOutput
+from floradl.models import Failure, Integrity, Kind, RemoteOutput, Result, SavedOutput
 from floradl.redaction import hide_keys, redact
 from floradl.urls import strip_queries, strip_query
 
@@ -66,6 +66,16 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     outputs: tuple[SavedOutput, ...] = ()
     error: Failure | None = None
     times: Times = Times()
+
+
+def by_key(outputs: Iterable[SavedOutput]) -> dict[str, SavedOutput]:
+    """Return outputs in their order by `RemoteOutput.key`, which tells apart those that share an id."""
+    seen: dict[str, int] = {}
+    found = {}
+    for output in outputs:
+        nth = seen[output.output_id] = seen.get(output.output_id, 0) + 1
+        found[RemoteOutput(output.output_id, output.type, "", nth).key] = output
+    return found
 
 
 def render(sidecar: Sidecar) -> bytes:
