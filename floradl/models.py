@@ -222,7 +222,7 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
     """One row of the journal. Times are unix seconds.
 
     `waited` counts the planned seconds between "not finished" answers, and later those that failed attempts
-    at the outputs took: pauses and outages of FLORA are not in it. `tries` counts the failed attempts in a row.
+    at the outputs took: pauses and outages of FLORA are not in it. `tries` counts failed attempts in a row.
     """
 
     run_id: str
