@@ -18,6 +18,7 @@ from floradl.models import Order, Reference, State
 from floradl.state.store import Store
 
 _DAY = 86_400.0
+_LATEST = "run_latest"
 _MB = 1_000_000
 _FEW = 100
 _TIMES = 200  # transactions a cost is the median of
@@ -27,7 +28,8 @@ def crowd(plan: Plan, _rows: str) -> list[Figure]:
     """Measure how a crowd is taken in, started with, looked at and worked on."""
     run_ids = [f"run_{number:06}" for number in range(plan.size(100_000, 2_000))]
     folder = plan.work / "crowd"
-    with simulated(Script(tuple(words(run_id, _DAY) for run_id in run_ids)), folder) as flora:
+    latest = words(_LATEST, duration=1.0, age=60.0)
+    with simulated(Script((latest, *(words(run_id, _DAY) for run_id in run_ids))), folder) as flora:
         home = Home(folder / "home", flora)
         figures = [*_first_life(home, run_ids), *_second_life(plan, home, flora)]
     return [*figures, *_costs(folder / "few", home.state)]
@@ -54,7 +56,8 @@ def _first_life(home: Home, run_ids: list[str]) -> list[Figure]:
 def _second_life(plan: Plan, home: Home, flora: Flora) -> list[Figure]:
     started = time.time()
     with home.daemon() as process:
-        time.sleep(plan.seconds(20, 2))
+        time.sleep(plan.seconds(10, 2))
+        late = _latest(home, plan.seconds(60, 5))
         memory = peak_memory(process.pid)
     stopped, (_, alone) = time.time(), home.run("status", "--json")
     asked = [
@@ -65,7 +68,18 @@ def _second_life(plan: Plan, home: Home, flora: Flora) -> list[Figure]:
         _one("start until the first request", min(asked), 1.0, " s"),
         _one("peak RSS after a start", memory / _MB, 120.0, " MB"),
         _one("`status --json` without a daemon", alone, 0.3, " s"),
+        _one("a run that comes last and is finished, until it is here", late, None, " s"),
     ]
+
+
+def _latest(home: Home, limit: float) -> float:
+    """Drop one more run beside the crowd; returns the seconds until its sidecar stands, or `limit`."""
+    begun = time.monotonic()
+    home.drop([_LATEST], "latest")
+    sidecar = home.library / "runs" / TECHNIQUE / f"{_LATEST}.json"
+    while not sidecar.exists() and time.monotonic() - begun < limit:
+        time.sleep(0.02)
+    return time.monotonic() - begun
 
 
 def _costs(few: Path, many: Path) -> list[Figure]:

@@ -51,13 +51,15 @@ def simulated(script: Script, folder: Path) -> Iterator[Flora]:
     folder.mkdir(parents=True, exist_ok=True)
     played, report = folder / "script.json", folder / "report.json"
     played.write_bytes(msgspec.json.encode(script))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.flora", str(played), str(report)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        process_group=0,
-    )
+    with (folder / "simulator.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.flora", str(played), str(report)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            process_group=0,
+        )
     try:
         yield Flora(process, report)
     finally:

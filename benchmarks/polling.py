@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.figures import Figure, Scale, number, ratio
+from benchmarks.figures import Figure, Scale, ratio
 from benchmarks.flora import simulated
 from benchmarks.home import Home, clean_environ
 from benchmarks.plan import Plan, tell
@@ -26,6 +26,7 @@ _FASTER = 20.0  # how much the quick form compresses, floradl's interval and the
 _INTERVAL, _PEER_INTERVAL = 2.0, 5.0
 _RATE = 2.0  # requests a second that row f allows
 _FIRST_MINUTE = 60.0
+_STARVED = 30.0  # seconds after its end that a run may be told of: floradl's own longest gap
 _TIMEOUT = 900.0
 
 
@@ -37,7 +38,7 @@ def polling(plan: Plan, rows: str) -> list[Figure]:
         runs = _runs(plan, seed)
         tell(f"{rows}, seed {seed}: {len(runs)} runs, the longest {max(run.duration for run in runs):.0f} s")
         with ThreadPoolExecutor(len(seen)) as racers:
-            begun = {name: racers.submit(_racer(name), plan, f"{name}-{seed}", runs) for name in seen}
+            begun = {name: racers.submit(_race, plan, name, seed, runs) for name in seen}
         for name, racer in begun.items():
             report = racer.result()
             tell(
@@ -57,20 +58,17 @@ def _runs(plan: Plan, seed: int) -> tuple[PlayedRun, ...]:
     return tuple(words(f"run_{seed}_{nth:04}", seconds) for nth, seconds in enumerate(durations))
 
 
-def _racer(name: str) -> Callable[[Plan, str, tuple[PlayedRun, ...]], Report]:
-    return {"d": _floradl_listing, "e": _floradl_forbidden, "f": _floradl_throttled, "peer": _official}[name]
-
-
-def _floradl_listing(plan: Plan, name: str, runs: tuple[PlayedRun, ...]) -> Report:
-    return _floradl(plan, plan.work / name, Script(runs))
-
-
-def _floradl_forbidden(plan: Plan, name: str, runs: tuple[PlayedRun, ...]) -> Report:
-    return _floradl(plan, plan.work / name, Script(runs, listing=False))
-
-
-def _floradl_throttled(plan: Plan, name: str, runs: tuple[PlayedRun, ...]) -> Report:
-    return _floradl(plan, plan.work / name, Script(runs, rate_limit=plan.seconds(_RATE, _RATE * _FASTER)))
+def _race(plan: Plan, name: str, seed: int, runs: tuple[PlayedRun, ...]) -> Report:
+    folder = plan.work / f"{name}-{seed}"
+    match name:
+        case "d":
+            return _floradl(plan, folder, Script(runs))
+        case "e":
+            return _floradl(plan, folder, Script(runs, listing=False))
+        case "f":
+            return _floradl(plan, folder, Script(runs, rate_limit=plan.seconds(_RATE, _RATE * _FASTER)))
+        case _:
+            return _official(plan, folder, Script(runs))
 
 
 def _floradl(plan: Plan, folder: Path, script: Script) -> Report:
@@ -82,12 +80,11 @@ def _floradl(plan: Plan, folder: Path, script: Script) -> Report:
         return flora.finish()
 
 
-def _official(plan: Plan, name: str, runs: tuple[PlayedRun, ...]) -> Report:
+def _official(plan: Plan, folder: Path, script: Script) -> Report:
     """Follow each run by a loop around the official library, as its users write it."""
-    folder = plan.work / name
-    with simulated(Script(runs), folder) as flora:
+    with simulated(script, folder) as flora:
         run_ids = folder / "run-ids.txt"
-        run_ids.write_text("".join(f"{run.run_id}\n" for run in runs))
+        run_ids.write_text("".join(f"{run.run_id}\n" for run in script.runs))
         interval = plan.seconds(_PEER_INTERVAL, _PEER_INTERVAL / _FASTER) * 1000
         command = [plan.tools.path("node"), str(PEERS / "official_loop.cjs")]
         command += [TECHNIQUE, f"{interval:.0f}", str(run_ids)]
@@ -96,24 +93,26 @@ def _official(plan: Plan, name: str, runs: tuple[PlayedRun, ...]) -> Report:
         return flora.finish()
 
 
-def _listed(_plan: Plan, seen: Sequence[Report], peers: Sequence[Report]) -> list[Figure]:
+def _listed(plan: Plan, seen: Sequence[Report], peers: Sequence[Report]) -> list[Figure]:
     return [
         _plain(
             "d", "API requests a run", [_requests(report) for report in seen], 0.6, _peer(peers, _requests)
         ),
-        _plain("d", "mean detection", [_delay(report) for report in seen], 1.5, _peer(peers, _delay), " s"),
-        *_completeness("d", seen),
+        _plain(
+            "d", "mean detection", [_delay(report) for report in seen], 1.5, _peer(peers, _delay, " s"), " s"
+        ),
+        *_completeness("d", plan, seen),
     ]
 
 
-def _unlisted(_plan: Plan, seen: Sequence[Report], peers: Sequence[Report]) -> list[Figure]:
+def _unlisted(plan: Plan, seen: Sequence[Report], peers: Sequence[Report]) -> list[Figure]:
     paired = list(zip(seen, peers, strict=True))
     requests = [(_requests(ours), _requests(peer)) for ours, peer in paired]
     delays = [(_delay(ours), _delay(peer)) for ours, peer in paired]
     return [
         ratio("e", "API requests, to the 5 s loop", requests, 0.75, Scale(" a run")),
         ratio("e", "mean detection, to the 5 s loop", delays, 1.0, Scale()),
-        *_completeness("e", seen),
+        *_completeness("e", plan, seen),
     ]
 
 
@@ -124,16 +123,15 @@ def _limited(plan: Plan, seen: Sequence[Report], _peers: Sequence[Report]) -> li
         _plain("f", "throttled after the first minute", throttled, 1.0, unit=" %"),
         _plain("f", "mean detection", [_delay(report) for report in seen], 5.0, unit=" s"),
         _plain("f", "API requests a run", [_requests(report) for report in seen]),
-        *_completeness("f", seen),
+        *_completeness("f", plan, seen),
     ]
 
 
-def _completeness(row: str, seen: Sequence[Report]) -> list[Figure]:
-    """Say whether a run starved: one whose end was never told, and how long the slowest took."""
+def _completeness(row: str, plan: Plan, seen: Sequence[Report]) -> list[Figure]:
+    limit = plan.seconds(_STARVED, _STARVED / _FASTER)
+    starved = [float(len(report.ended) - sum(delay <= limit for delay in report.delays)) for report in seen]
     return [
-        _plain(
-            row, "runs never noticed", [float(len(report.ended) - len(report.told)) for report in seen], 0.0
-        ),
+        _plain(row, f"runs noticed after {_STARVED:.0f} s or never", starved, 0.0),
         _plain(row, "slowest detection", [max(report.delays) for report in seen], unit=" s"),
     ]
 
@@ -144,8 +142,8 @@ def _plain(
     return Figure(row=row, what=what, values=tuple(values), bar=bar, peer=peer, unit=unit)
 
 
-def _peer(peers: Sequence[Report], amount: Callable[[Report], float]) -> str:
-    return number(mean(amount(report) for report in peers)) if peers else "not here"
+def _peer(peers: Sequence[Report], amount: Callable[[Report], float], unit: str = "") -> str:
+    return Scale(unit).show([amount(report) for report in peers]) if peers else "not here"
 
 
 def _requests(report: Report) -> float:
