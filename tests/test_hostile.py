@@ -155,6 +155,17 @@ def test_hostile_output_ids_and_content_types_become_files_of_their_own(
     assert outside(home) == set()
 
 
+def test_hostile_types_become_folders_of_their_own(home: Home, simulator: Simulator) -> None:
+    types = [name for name in HOSTILE if name not in {"text", ""}]
+    outputs = [OutputSpec(f"o{n}", name, body=b"%d" % n) for n, name in enumerate(types)]
+    home.drop(str(simulator.add_run("run_a", technique="campaign", duration=0, outputs=outputs)))
+    done = home.run("once", FLORADL_OUTPUT__TEMPLATE="{type}/{output_id}{ext}")
+    assert done.returncode == 0, done.stderr
+    assert len(home.files()) == len(types)
+    check_library(home, simulator)
+    check_names(home)
+
+
 def hostile_runs(simulator: Simulator) -> tuple[dict[str, str], ...]:
     """Script runs whose technique, run id and label are hostile, as far as a reference may be."""
     runs: list[dict[str, str]] = []

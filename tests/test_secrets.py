@@ -78,6 +78,8 @@ def leaks(home: Home, simulator: Noting, *told: str) -> list[str]:
 
 def _is_job(home: Home, path: Path) -> bool:
     """Whether a file is the user's own: it is kept as it was dropped."""
+    if path.name == "queue.yaml":
+        return True
     return path.is_relative_to(home.inbox) and not path.name.endswith(".error.txt")
 
 
@@ -86,9 +88,9 @@ def _around(data: bytes, secret: bytes) -> str:
     return ascii(data[max(at - 80, 0) : at + len(secret) + 20])
 
 
-def refusing(status: int, run: str, code: str, times: int | None = None) -> Fault:
+def refusing(status: int, code: str, run: str | None = None, path: str | None = None) -> Fault:
     body = json.dumps({"error": {"code": code, "message": BAITED, "fields": [{"field": BAIT_URL}]}})
-    return Fault(do=Do(status=status, body=body), match=Match(host="api", run=run), times=times)
+    return Fault(do=Do(status=status, body=body), match=Match(host="api", run=run, path=path))
 
 
 def api_says(run: str, **said: str) -> Fault:
@@ -115,8 +117,9 @@ def stage(simulator: Simulator) -> dict[str, list[str]]:
     for fault in (
         api_says("run_echo", note=BAIT_URL, callback=f"key {KEY}", seen=BAITED, poll_url=BAIT_URL),
         api_says("run_endless", status=BAIT_URL),
-        refusing(400, "run_refused", "input_validation_error"),
-        refusing(503, "run_gateway", f"down {KEY}"),
+        refusing(400, "input_validation_error", "run_refused"),
+        refusing(503, f"down {KEY}", "run_gateway"),
+        refusing(403, "forbidden", path="*/technique-runs"),  # so that each run is asked about by itself
         Fault(do=Do(status=200, body=BAITED), match=Match(host="api", run="run_no_json")),
     ):
         simulator.faults.add(fault)
@@ -150,8 +153,14 @@ def test_a_daemon_writes_and_tells_no_secret_even_at_the_highest_verbosity(
     home: Home, simulator: Noting
 ) -> None:
     runs = stage(simulator)
-    settings = {"FLORADL_POLL__GIVE_UP_AFTER": "1s", "FLORADL_DOWNLOAD__TEXT_URL_HOSTS": "127.0.0.1"}
-    with home.daemon("-v", "-v", **settings) as process:
+    queue = home.path / "queue.yaml"
+    queue.write_text(f"runs:\n- run: run_a\n  {KEY}: '{BAIT_URL}'\n")
+    home.environ |= {
+        "FLORADL_POLL__GIVE_UP_AFTER": "1s",
+        "FLORADL_DOWNLOAD__TEXT_URL_HOSTS": "127.0.0.1",
+        "FLORADL_QUEUE__FILE": str(queue),
+    }
+    with home.daemon("-v", "-v") as process:
         home.drop("\n".join(run for group in runs.values() for run in group))
         home.drop(f"{BAITED}\n", "words.txt")
         home.drop(json.dumps({BAIT_URL: 1, KEY: 2}), "keys.json")
@@ -161,10 +170,11 @@ def test_a_daemon_writes_and_tells_no_secret_even_at_the_highest_verbosity(
             home.finished(run)
         wait_until(lambda: set(runs["troubled"]) <= in_trouble(home))
         wait_until(lambda: len(list((home.inbox / "rejected").glob("*.error.txt"))) == 4)
-        simulator.faults = FaultBook([refusing(401, "*", "invalid_api_key")])
+        simulator.faults = FaultBook([refusing(401, "invalid_api_key")])
         late = simulator.add_run("run_late", duration=0)
         home.drop(str(late), "late.txt")
         wait_until(lambda: home.status()["paused"])
+        assert "queue.yaml is broken" in home.status()["queue_file_error"]
         told = [home.run("status", *words).stdout for words in ((), ("--json",), ("--all",), ("--check",))]
         told.append(Path(f"/proc/{process.pid}/cmdline").read_text())
         assert (home.state / "journal.sqlite3-wal").stat().st_size > 0
