@@ -15,7 +15,7 @@ from anyio import CapacityLimiter, to_thread
 
 from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PassingError, PermanentError
 from floradl.library.library import Library, Slot
-from floradl.media.download import Downloader, StoppedError
+from floradl.media.download import Downloader, Received, StoppedError
 from floradl.media.quiet import Quiet, QuietError
 from floradl.models import Failure, Integrity, Kind, QueuedRun, RemoteOutput, RemoteRun, SavedOutput
 from floradl.net.addresses import HostPatterns
@@ -26,6 +26,7 @@ from floradl.times import rfc3339
 from floradl.urls import host_of, is_only_url, strip_query
 
 _TRIES = 5  # of trouble without end, before the run steps back and FLORA is asked anew
+_PUBLISHERS = 16  # files put on disk at once: their flushes overlap
 _MAX_INLINE = 1024 * 1024
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -72,6 +73,9 @@ class OutputSaver:
         self._transfers = transfers
         self._manner = manner
         self._quiet = Quiet(time.monotonic)
+        self._publishers = CapacityLimiter(_PUBLISHERS)
+        # A slow disk must not gather open files without end.
+        self._in_hand = CapacityLimiter(transfers.total_tokens + 2 * _PUBLISHERS)
 
     async def save(
         self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh
@@ -115,12 +119,16 @@ class OutputSaver:
         started = time.monotonic()
         host = host_of(output.url) or ""
 
-        def fetch() -> SavedOutput:
+        def fetch() -> Received:
             self._quiet.check(host)
             attempts.begin()
-            return self._fetch(run, slot, output, mtime)
+            return self._fetch(run, slot, output)
 
-        saved = await self._transfer(fetch, host)
+        # What is fetched is put on disk in another thread: its turn goes to the next transfer meanwhile.
+        async with self._in_hand:
+            with await self._transfer(fetch, host) as received:
+                publish = partial(self._publish, slot, output, received, mtime)
+                saved = await to_thread.run_sync(publish, limiter=self._publishers)
         _log.info(
             "output_saved",
             run=run.run_id,
@@ -133,7 +141,7 @@ class OutputSaver:
         )
         return saved
 
-    async def _transfer(self, fetch: Callable[[], SavedOutput], host: str) -> SavedOutput:
+    async def _transfer(self, fetch: Callable[[], Received], host: str) -> Received:
         """Let `fetch` run when `host` may be asked and a transfer is free."""
         while True:
             await self._quiet.over(host)
@@ -176,35 +184,39 @@ class OutputSaver:
             downloaded_at=rfc3339(time.time()),
         )
 
-    def _fetch(self, run: QueuedRun, slot: Slot, output: RemoteOutput, mtime: float | None) -> SavedOutput:
-        """Fetch and publish, in a worker thread."""
+    def _fetch(self, run: QueuedRun, slot: Slot, output: RemoteOutput) -> Received:
+        """Fetch, in a worker thread."""
         report = partial(self._progress.transfer, run, output.output_id)
         try:
-            with (
-                self._library.translating(),
-                self._downloader.fetch(output.url.strip(), slot, report) as received,
-            ):
-                text = None
-                if output.kind is Kind.TEXT and received.part.size <= _MAX_INLINE:
-                    text = received.part.read(_MAX_INLINE, 0).decode("utf-8", "replace")
-                path = slot.publish(received.part, received.ext, received.sha256, mtime)
-                return SavedOutput(
-                    output_id=output.output_id,
-                    type=output.type,
-                    kind=output.kind,
-                    path=path,
-                    bytes=received.part.size,
-                    sha256=received.sha256,
-                    content_type=received.content_type,
-                    etag=received.etag,
-                    url=strip_query(output.url.strip()),
-                    integrity=received.integrity,
-                    checked=received.checked,
-                    text=text,
-                    downloaded_at=rfc3339(time.time()),
-                )
+            with self._library.translating():
+                return self._downloader.fetch(output.url.strip(), slot, report)
         finally:
             self._progress.transferred(run, output.output_id)
+
+    def _publish(
+        self, slot: Slot, output: RemoteOutput, received: Received, mtime: float | None
+    ) -> SavedOutput:
+        """Put what was fetched on disk under its final name, in a worker thread."""
+        with self._library.translating():
+            text = None
+            if output.kind is Kind.TEXT and received.part.size <= _MAX_INLINE:
+                text = received.part.read(_MAX_INLINE, 0).decode("utf-8", "replace")
+            path = slot.publish(received.part, received.ext, received.sha256, mtime)
+        return SavedOutput(
+            output_id=output.output_id,
+            type=output.type,
+            kind=output.kind,
+            path=path,
+            bytes=received.part.size,
+            sha256=received.sha256,
+            content_type=received.content_type,
+            etag=received.etag,
+            url=strip_query(output.url.strip()),
+            integrity=received.integrity,
+            checked=received.checked,
+            text=text,
+            downloaded_at=rfc3339(time.time()),
+        )
 
 
 class _Attempts:

@@ -8,17 +8,16 @@ way: no redirects (`redirect_target` says where one leads), cookies, netrc, or c
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, TypeAlias
+from typing import Any
 
 import httpcore
 import httpx
 
 from floradl.errors import ErrorCode, PermanentError
+from floradl.net.bodies import AsyncBody, SyncBody, translated
 from floradl.net.guard import Guard
 from floradl.net.leases import Leases
 from floradl.net.network import AsyncBackend, OpenStreams, Resolve, SyncBackend
@@ -26,8 +25,6 @@ from floradl.net.pools import Limits, PoolMaker
 from floradl.net.throttle import Throttle
 
 __all__ = ["Guard", "Limits", "MediaClient", "open_async_client", "open_client", "redirect_target"]
-
-_Translated: TypeAlias = Callable[[], AbstractContextManager[None]]
 
 
 class MediaClient(httpx.Client):
@@ -126,9 +123,10 @@ class SyncTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`. Raises `PermanentError`, `httpx.TransportError`."""
         self._guard.check(request.url)
-        translated = partial(_translated, request.url.host)
-        with translated():
-            lease = self._leases.take(request.url, request.extensions.get("timeout", {}).get("pool"))
+        said = partial(translated, request.url.host)
+        waits = request.extensions.get("timeout", {})
+        with said():
+            lease = self._leases.take(request.url, waits.get("pool"))
             try:
                 response = lease.pool.handle_request(_core_request(request))
             except BaseException:
@@ -137,7 +135,13 @@ class SyncTransport(httpx.BaseTransport):
         return httpx.Response(
             response.status,
             headers=response.headers,
-            stream=_SyncBody(response, translated, partial(self._leases.give_back, lease)),
+            stream=SyncBody(
+                response,
+                said,
+                partial(self._leases.give_back, lease),
+                waits.get("read"),
+                direct=request.method == "GET",
+            ),
             extensions=response.extensions,
         )
 
@@ -166,13 +170,13 @@ class AsyncTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`. Raises `PermanentError`, `httpx.TransportError`."""
         self._guard.check(request.url)
-        translated = partial(_translated, request.url.host)
-        with translated():
+        said = partial(translated, request.url.host)
+        with said():
             response = await self._pool(request.url).handle_async_request(_core_request(request))
         return httpx.Response(
             response.status,
             headers=response.headers,
-            stream=_AsyncBody(response, translated),
+            stream=AsyncBody(response, said),
             extensions=response.extensions,
         )
 
@@ -191,44 +195,6 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         return httpcore.AsyncConnectionPool(network_backend=AsyncBackend(resolve), **options)
 
 
-class _SyncBody(httpx.SyncByteStream):
-    def __init__(
-        self, response: httpcore.Response, translated: _Translated, give_back: Callable[[], None]
-    ) -> None:
-        self._response = response
-        self._translated = translated
-        self._give_back: Callable[[], None] | None = give_back
-
-    def __iter__(self) -> Iterator[bytes]:
-        with self._translated():
-            yield from self._response.iter_stream()
-
-    def close(self) -> None:
-        give_back, self._give_back = self._give_back, None
-        if give_back is None:
-            return
-        try:
-            with self._translated():
-                self._response.close()
-        finally:
-            give_back()
-
-
-class _AsyncBody(httpx.AsyncByteStream):
-    def __init__(self, response: httpcore.Response, translated: _Translated) -> None:
-        self._response = response
-        self._translated = translated
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        with self._translated():
-            async for part in self._response.aiter_stream():
-                yield part
-
-    async def aclose(self) -> None:
-        with self._translated():
-            await self._response.aclose()
-
-
 def _core_request(request: httpx.Request) -> httpcore.Request:
     url = request.url
     return httpcore.Request(
@@ -243,38 +209,6 @@ def _core_request(request: httpx.Request) -> httpcore.Request:
         content=request.stream,
         extensions=request.extensions,
     )
-
-
-# From httpcore's names to httpx's, the special before the general, and what to say where httpcore is silent.
-_ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError], str], ...] = (
-    (httpcore.ConnectTimeout, httpx.ConnectTimeout, "no connection within the time limit"),
-    (httpcore.ReadTimeout, httpx.ReadTimeout, "no answer within the time limit"),
-    (httpcore.WriteTimeout, httpx.WriteTimeout, "it took nothing within the time limit"),
-    (httpcore.PoolTimeout, httpx.PoolTimeout, "no connection was free within the time limit"),
-    (httpcore.TimeoutException, httpx.TimeoutException, "timed out"),
-    (httpcore.ConnectError, httpx.ConnectError, "no connection"),
-    (httpcore.ReadError, httpx.ReadError, "the connection broke while reading"),
-    (httpcore.WriteError, httpx.WriteError, "the connection broke while writing"),
-    (httpcore.NetworkError, httpx.NetworkError, "the connection broke"),
-    (httpcore.ProxyError, httpx.ProxyError, "the proxy refused"),
-    (httpcore.UnsupportedProtocol, httpx.UnsupportedProtocol, "unsupported protocol"),
-    (httpcore.RemoteProtocolError, httpx.RemoteProtocolError, "the answer is no HTTP"),
-    (httpcore.ProtocolError, httpx.ProtocolError, "no HTTP"),
-)
-
-
-@contextmanager
-def _translated(host: str) -> Iterator[None]:
-    try:
-        yield
-    except httpcore.LocalProtocolError:
-        # Its text quotes the header that cannot be sent, and that may be the key: nothing of it is kept.
-        raise httpx.LocalProtocolError(f"{host}: the request has a header that HTTP cannot carry") from None
-    except tuple(error for error, _, _ in _ERRORS) as error:
-        kind, words = next((kind, words) for known, kind, words in _ERRORS if isinstance(error, known))
-        # What a server sent may be quoted, and with it a signed URL.
-        text = re.sub(r"\?[^\s'\"]+", "?...", str(error))
-        raise kind(f"{host}: {words}" + (f" ({text})" if text else "")) from error
 
 
 def _common(limits: Limits) -> dict[str, Any]:
