@@ -7,8 +7,10 @@ queued and not finished is still said by the job files in `accepted/`.
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,6 +19,7 @@ import anyio
 import structlog
 from anyio import to_thread
 
+from floradl.disk.abilities import probe
 from floradl.disk.files import open_root, sync_folder
 from floradl.engine import Engine
 from floradl.errors import FloradlError
@@ -102,13 +105,20 @@ class Start:
             if await to_thread.run_sync(note.exists):
                 await self._recall(made=made)
                 await to_thread.run_sync(note.unlink)
-        except (FloradlError, OSError) as error:
+        except (FloradlError, OSError, sqlite3.Error) as error:
             if not self._told:
                 _log.warning("library_not_ready", message=str(error))
             self._told = True
             return False
+        await to_thread.run_sync(self._tell_weaknesses)
         self._engine.probe_now()
         return True
+
+    def _tell_weaknesses(self) -> None:
+        # What keeps it from being tried out (a full disk) keeps the work too, and is told there.
+        with suppress(FloradlError), self._library.open() as root:
+            for weakness in probe(root).weaknesses():
+                _log.warning("library_weaker", message=f"{self._library.root}: {weakness}")
 
     async def _recall(self, *, made: bool) -> None:
         started = time.monotonic()

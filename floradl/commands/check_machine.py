@@ -16,6 +16,7 @@ from floradl.assembly import build_library
 from floradl.commands.findings import Finding, fail, ok, warn
 from floradl.config.settings import Config
 from floradl.config.units import format_size
+from floradl.disk.abilities import probe
 from floradl.disk.files import FolderFd, PartFile, open_root
 from floradl.disk.mounts import filesystem, is_shared
 from floradl.disk.names import SafeName
@@ -95,7 +96,16 @@ def _library(config: Config) -> Finding:
         return warn("library", message, "mount a volume there")
     if kind in {"vfat", "msdos"}:
         return warn("library", f"{folder} is on {kind}, where a file has 4 GiB at most")
-    return ok("library", _standing(folder))
+    weak = _weaknesses(folder)
+    return warn("library", f"{folder}: {weak}") if weak else ok("library", _standing(folder))
+
+
+def _weaknesses(folder: Path) -> str:
+    try:
+        with open_root(folder) as fd:
+            return "; ".join(probe(fd).weaknesses())
+    except OSError:  # it is to be made yet
+        return ""
 
 
 def _seen(config: Config) -> bool:

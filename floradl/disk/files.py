@@ -29,7 +29,10 @@ FolderFd = NewType("FolderFd", int)
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _RENAME_NOREPLACE = 1
-_CANNOT = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+"""How a file system says that it cannot do something at all."""
+CANNOT_LINK = CANNOT | {errno.EXDEV, errno.EMLINK}
+"""The same of a hard link: some have room for few, some (mergerfs) cannot between their branches."""
 _OPENINGS = 50
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # not every C library has it
 
@@ -78,7 +81,7 @@ def sync_folder(folder: FolderFd) -> None:
     try:
         os.fsync(folder)
     except OSError as error:
-        if error.errno not in _CANNOT:
+        if error.errno not in CANNOT:
             raise
 
 
@@ -179,7 +182,7 @@ def _as_far_as_possible() -> Iterator[None]:
         with suppress(OverflowError):  # a time that no clock shows
             yield
     except OSError as error:
-        if error.errno not in _CANNOT:
+        if error.errno not in CANNOT:
             raise
 
 
@@ -229,10 +232,10 @@ def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName, into: Folde
     a file that appears between the two, and is only reached on file systems that know neither.
     """
     to = folder if into is None else into
-    code = _rename_noreplace(folder, old, to, new)
+    code = renameat2_noreplace(folder, old, to, new)
     if code in {0, errno.EEXIST}:
         return code == 0
-    if code not in _CANNOT:
+    if code not in CANNOT:
         raise OSError(code, os.strerror(code), old)
     try:
         os.link(old, new, src_dir_fd=folder, dst_dir_fd=to, follow_symlinks=False)
@@ -240,7 +243,7 @@ def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName, into: Folde
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in _CANNOT:
+        if error.errno not in CANNOT_LINK:
             raise
         if exists(to, new):
             return False
@@ -248,7 +251,7 @@ def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName, into: Folde
     return True
 
 
-def _rename_noreplace(folder: FolderFd, old: SafeName, to: FolderFd, new: SafeName) -> int:
+def renameat2_noreplace(folder: FolderFd, old: SafeName, to: FolderFd, new: SafeName) -> int:
     """Return 0, or the error number that renameat2(2) gives."""
     if _renameat2 is None:
         return errno.ENOSYS

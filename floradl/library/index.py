@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from floradl.disk.files import FolderFd, exists, open_folder
+from floradl.disk.files import FolderFd, open_folder
 from floradl.disk.names import SafeName, fold
 
 _REMEMBERED = 64  # folders
@@ -96,6 +96,8 @@ class FolderIndex:
             for part in parts:
                 with self.of(folder) as names:
                     standing = names.standing(part)
-                real.append(part if standing != part and exists(folder, part) else standing)
+                # Both may stand, made by others. Only the listing tells: where case does not count a look
+                # finds each under the other's name, and some file systems number them apart even so.
+                real.append(part if standing != part and part in os.listdir(folder) else standing)
                 folder = stack.enter_context(open_folder(folder, (real[-1],)))
             yield folder, tuple(real)
