@@ -187,7 +187,9 @@ def in_own_network(work: Callable[[], None], *addresses: str) -> None:
             subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
             for address in addresses:
                 bits = "128" if ":" in address else "32"
-                subprocess.run(["ip", "address", "add", f"{address}/{bits}", "dev", "lo"], check=True)
+                command = ["ip", "address", "add", f"{address}/{bits}", "dev", "lo"]
+                # `nodad`: an IPv6 address that may be another's too cannot be listened at for a moment.
+                subprocess.run([*command, *(["nodad"] if ":" in address else [])], check=True)
             work()
         except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
             failed.append(error)

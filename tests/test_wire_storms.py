@@ -150,7 +150,7 @@ def test_a_refused_key_stops_the_questions_and_a_new_one_is_picked_up(
 
 
 def test_no_credits_pause_all_and_a_pause_lifts_by_itself(home: Home, simulator: Simulator) -> None:
-    simulator.faults.add(Fault(do=Do(status=402), match=API, seconds=3))
+    simulator.faults.add(Fault(do=Do(status=402), match=API, seconds=1.5))
     references = add_runs(simulator, 20)
     home.drop("\n".join(references))
     with home.daemon():
@@ -175,7 +175,7 @@ def test_one_run_that_is_forbidden_stops_no_other(home: Home, simulator: Simulat
 
 
 def test_a_key_that_may_read_no_run_pauses_all(home: Home, simulator: Simulator) -> None:
-    simulator.faults.add(Fault(do=Do(status=403), match=API, seconds=4))
+    simulator.faults.add(Fault(do=Do(status=403), match=API, seconds=3))
     references = add_runs(simulator, 5)
     home.drop("\n".join(references))
     with home.daemon():
@@ -195,19 +195,20 @@ def test_the_media_host_never_sees_the_key_and_the_api_always_does(home: Home, s
 # --- slow ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("do", [Do(drip=20), Do(stall_after="50%"), Do(delay=60)])
-def test_a_transfer_that_hangs_is_tried_again_while_others_go_on(
-    home: Home, simulator: Simulator, do: Do
-) -> None:
-    simulator.faults.add(Fault(do=do, match=Match(run="run_000", host="media"), times=1))
-    references = add_runs(simulator, 6)
+def test_transfers_that_hang_are_tried_again_while_others_go_on(home: Home, simulator: Simulator) -> None:
+    hanging = [Do(drip=20), Do(stall_after="50%"), Do(delay=60)]
+    for number, do in enumerate(hanging):
+        simulator.faults.add(Fault(do=do, match=Match(run=f"run_{number:03}", host="media"), times=1))
+    references = add_runs(simulator, 8)
     home.drop("\n".join(references))
-    with home.daemon(FLORADL_DOWNLOAD__STALL_TIMEOUT="2s", FLORADL_DOWNLOAD__CONCURRENCY="2"):
-        for reference in references[1:]:
+    with home.daemon(FLORADL_DOWNLOAD__STALL_TIMEOUT="2s", FLORADL_DOWNLOAD__CONCURRENCY="4"):
+        for reference in references[len(hanging) :]:
             home.finished(reference, 4)
-        assert home.finished(references[0], 10)["result"] == "complete"
-    times = [record.time for record in simulator.asked("media", "run_000")]
-    assert all(2 <= later - sooner < 7 for sooner, later in itertools.pairwise(times))
+        for reference in references[: len(hanging)]:
+            assert home.finished(reference, 15)["result"] == "complete"
+    for number in range(len(hanging)):
+        times = [record.time for record in simulator.asked("media", f"run_{number:03}")]
+        assert all(later - sooner < 10 for sooner, later in itertools.pairwise(times))
     check_library(home, simulator)
 
 
