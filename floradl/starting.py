@@ -21,8 +21,9 @@ from anyio import to_thread
 
 from floradl.disk.abilities import probe
 from floradl.disk.files import open_root, sync_folder
+from floradl.disk.mounts import unmounted
 from floradl.engine import Engine
-from floradl.errors import FloradlError
+from floradl.errors import FloradlError, PausedError, PauseReason
 from floradl.incoming.accepted import accepted_orders
 from floradl.library.inventory import standing
 from floradl.library.library import Library
@@ -60,6 +61,13 @@ def first_start(state_dir: Path, library: Library) -> bool:
     place = os.fsencode(library.root)
     if was_seen(state_dir, library.root):
         return False
+    point = unmounted(library.root)
+    if point is not None:
+        raise PausedError(
+            f"{library.root}: nothing is mounted at {point}, as /etc/fstab wants it: mount it, or mend "
+            "output.dir",
+            PauseReason.LIBRARY_MISSING,
+        )
     made = library.create()
     with seen.open("ab") as file:
         file.write(place + b"\n")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from floradl.disk.mounts import filesystem, find_filesystem, is_shared
+from floradl.disk.mounts import filesystem, find_filesystem, find_unmounted, is_shared
 
 TABLE = r"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 23 22 0:21 / /proc rw - proc proc rw
@@ -49,3 +49,28 @@ def test_a_local_folder_is_not_shared() -> None:
 def test_links_in_a_circle_tell_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "a")
     assert not is_shared(tmp_path / "a" / "b")
+
+
+FSTAB = r"""
+# /dev/vdc /mnt/commented ext4 defaults 0 2
+/dev/vda  /  ext4  errors=remount-ro  0  1
+nas:/x    /mnt/nas          nfs4  defaults  0  0
+UUID=12   /mnt/usb\040disk  exfat noauto,user
+/swapfile none swap sw 0 0
+half""".splitlines()
+
+
+@pytest.mark.parametrize(
+    ("path", "point"),
+    [
+        ("/mnt/usb disk", "/mnt/usb disk"),
+        ("/mnt/usb disk/flora/library", "/mnt/usb disk"),
+        ("/mnt/usb disk2", None),
+        ("/mnt/nas/library", None),
+        ("/mnt/commented", None),
+        ("/home/x", None),
+    ],
+)
+def test_a_disk_that_is_to_be_mounted_and_is_not_is_named(path: str, point: str | None) -> None:
+    found = find_unmounted(FSTAB, TABLE, Path(path))
+    assert (None if found is None else str(found)) == point

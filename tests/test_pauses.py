@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mounting import in_memory, mount, mounted, unmount
-from studio import Home, check_library, served, wait_until
+from studio import Home, check_library, command, served, wait_until
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
@@ -214,6 +215,33 @@ def test_a_disk_that_is_not_mounted_at_the_start_is_waited_for(home: Home, simul
         check_library(home, simulator)
         unmount(home.library)
         assert below(home.library) == []
+
+
+@pytest.mark.root
+def test_a_new_library_is_not_made_below_a_disk_that_fstab_names_and_that_is_not_mounted(
+    home: Home, simulator: Simulator
+) -> None:
+    disk = home.path / "disk"
+    disk.mkdir()
+    fstab = home.path / "fstab"
+    fstab.write_text(f"/dev/none {disk} ext4 noauto 0 0\n")
+    home.environ["FLORADL_OUTPUT__DIR"] = str(disk / "library")
+    queue(home, simulator, "run_a")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run in a namespace where this is the table of what is to be mounted."""
+        door = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/fstab && exec "$@"', str(fstab)]
+        return subprocess.run(
+            [*door, *command(*arguments)], env=home.environ, capture_output=True, text=True, check=False
+        )
+
+    assert run("once", "--max-wait", "2s").returncode == 5
+    assert f"FAIL  library: nothing is mounted at {disk}" in run("check").stdout
+    assert below(disk) == []
+    with in_memory(disk, "8m"):
+        assert run("once").returncode == 0
+        assert (disk / "library/.floradl-library").exists()
+    assert below(disk) == []
 
 
 def test_a_run_that_ends_well_does_not_lift_a_pause_that_another_met(

@@ -18,7 +18,7 @@ from floradl.config.settings import Config
 from floradl.config.units import format_size
 from floradl.disk.abilities import probe
 from floradl.disk.files import FolderFd, PartFile, open_root
-from floradl.disk.mounts import filesystem, is_shared
+from floradl.disk.mounts import filesystem, is_shared, unmounted
 from floradl.disk.names import SafeName
 from floradl.errors import FloradlError, PausedError, PauseReason
 from floradl.starting import was_seen
@@ -85,6 +85,9 @@ def _library(config: Config) -> Finding:
         if not missing or _seen(config):
             return fail("library", str(error))
         # It is new: the first start makes it.
+        if (point := unmounted(folder)) is not None:
+            message = f"nothing is mounted at {point}, below which {folder} is to be"
+            return fail("library", message, "mount it, or let output.dir name another folder")
     trouble = _trouble("library", folder, "output.dir", config.output.max_name_bytes)
     if trouble is not None:
         return trouble

@@ -1,6 +1,6 @@
-"""Which file system a path lies on, and whether other machines may write to it unseen.
+"""Which file system a path lies on, whether other machines may write to it unseen, and what is not mounted.
 
-Source: proc_pid_mountinfo(5) for the table's fields and its octal escapes.
+Sources: proc_pid_mountinfo(5) and fstab(5) for the tables' fields and their octal escapes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _TABLE = Path("/proc/self/mountinfo")
+_PLANNED = Path("/etc/fstab")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 # File systems whose files change without this kernel being told: no events come, and no lease means anything.
 _SHARED = (
@@ -51,8 +52,31 @@ def find_filesystem(table: Iterable[str], path: Path) -> str | None:
         fields, types = left.split(" "), right.split(" ")
         if len(fields) < 5:
             continue
-        point = Path(_ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4]))
+        point = _point(fields[4])
         depth = len(point.parts)
         if path.is_relative_to(point) and (best is None or depth >= best[0]):
             best = (depth, types[0])
     return best[1] if best else None
+
+
+def unmounted(path: Path) -> Path | None:
+    """Return the mount point that `path` is to lie below by fstab(5), and on which nothing is mounted now."""
+    try:
+        planned = _PLANNED.read_bytes().decode(errors="surrogateescape").splitlines()
+        table = _TABLE.read_bytes().decode(errors="surrogateescape").splitlines()
+        resolved = path.resolve()
+    except (OSError, RuntimeError):
+        return None
+    return find_unmounted(planned, table, resolved)
+
+
+def find_unmounted(planned: Iterable[str], table: Iterable[str], path: Path) -> Path | None:
+    """Do so with the lines of an fstab and of a mountinfo table, for the absolute `path`."""
+    mounted = {_point(fields[4]) for line in table if len(fields := line.split(" ")) > 4}
+    entries = [line.split() for line in planned if not line.lstrip().startswith("#")]
+    points = [_point(entry[1]) for entry in entries if len(entry) >= 2 and entry[1].startswith("/")]
+    return next((each for each in points if path.is_relative_to(each) and each not in mounted), None)
+
+
+def _point(escaped: str) -> Path:
+    return Path(_ESCAPE.sub(lambda match: chr(int(match[1], 8)), escaped))
