@@ -6,6 +6,7 @@ what kind of library it fills, and every step can be run twice.
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import TypeAlias
@@ -166,24 +167,23 @@ class Pipeline:
         """Save what is not saved yet, all at once; returns what is settled, by key, and one trouble.
 
         Each is remembered as soon as it is on disk. Where one meets trouble the others go on.
-        Raises `PausedError`.
+        Raises `PausedError`, and `sqlite3.Error` where the journal cannot remember.
         """
         saved = await self._remembered(run)
         renewal = _Renewal(self._asking, run, answer)
         troubles: list[SteppedBackError] = []
-        pauses: list[PausedError] = []
+        pauses: list[PausedError | sqlite3.Error] = []
 
         async def save(output: RemoteOutput) -> None:
             try:
                 done = await self._saver.save(run, answer, output, renewal.newer_than)
-            except SteppedBackError as error:
-                troubles.append(error)
-            except PausedError as error:
-                pauses.append(error)
-            else:
                 saved[output.key] = done
                 if done.error is None:
                     await self._journal.call(lambda store: store.save_output(run.run_id, output.key, done))
+            except SteppedBackError as error:
+                troubles.append(error)
+            except (PausedError, sqlite3.Error) as error:  # kept out of the group, which would wrap it
+                pauses.append(error)
 
         async with anyio.create_task_group() as group:
             for output in answer.outputs:
