@@ -21,6 +21,26 @@ from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 PICTURES = (OutputSpec("a", "imageUrl", size=40_000), OutputSpec("b", "imageUrl", size=50_000))
 
 
+def add_runs(simulator: Simulator) -> None:
+    simulator.add_run("run_done", technique="campaign", outputs=PICTURES, duration=0.1)
+    simulator.add_run("run_part", technique="campaign", outputs=PICTURES, duration=0.1)
+    simulator.add_run("run_bad", technique="portraits", duration=0.1, fail=("safety_blocked", "Not this."))
+
+
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Work off three runs, once for all tests: each takes a copy."""
+    path = tmp_path_factory.mktemp("fetched")
+    simulator = Simulator()
+    add_runs(simulator)
+    simulator.faults.add(Fault(match=Match(run="run_part", output="b"), do=Do(status=451), times=1))
+    with served(simulator):
+        home = Home(path, simulator)
+        home.drop("campaign/run_done\ncampaign/run_part\nportraits/run_bad\n")
+        assert home.run("once").returncode == 3
+    return path
+
+
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
     simulator = Simulator()
@@ -33,39 +53,37 @@ def home(tmp_path: Path, simulator: Simulator) -> Home:
     return Home(tmp_path, simulator)
 
 
+@pytest.fixture
+def worked(home: Home, fetched: Path, simulator: Simulator) -> Home:
+    """Return a home where one run is done, one partial, and one failed."""
+    shutil.copytree(fetched, home.path, dirs_exist_ok=True)
+    # The copy lies elsewhere, and is known there.
+    (home.state / "library-seen").write_bytes(os.fsencode(home.library) + b"\n")
+    add_runs(simulator)
+    return home
+
+
 def runs(home: Home) -> dict[str, dict[str, Any]]:
     """Return all rows of the journal, by run id."""
     lines = home.run("status", "--all").stdout.splitlines()
     return {row["run_id"]: row for row in map(json.loads, lines)}
 
 
-def work_off(home: Home, simulator: Simulator) -> None:
-    """Bring three runs home: one done, one partial, one failed."""
-    simulator.add_run("run_done", technique="campaign", outputs=PICTURES, duration=0.1)
-    simulator.add_run("run_part", technique="campaign", outputs=PICTURES, duration=0.1)
-    simulator.add_run("run_bad", technique="portraits", duration=0.1, fail=("safety_blocked", "Not this."))
-    simulator.faults.add(Fault(match=Match(run="run_part", output="b"), do=Do(status=451), times=1))
-    home.drop("campaign/run_done\ncampaign/run_part\nportraits/run_bad\n")
-    assert home.run("once").returncode == 3
-
-
 def test_nothing_is_asked_or_fetched_again_when_the_state_folder_is_lost(
-    home: Home, simulator: Simulator
+    worked: Home, simulator: Simulator
 ) -> None:
-    work_off(home, simulator)
     before = len(simulator.requests)
-    shutil.rmtree(home.state)
-    assert home.run("once").returncode == 0
+    shutil.rmtree(worked.state)
+    assert worked.run("once").returncode == 0
     assert len(simulator.requests) == before
-    check_library(home, simulator)
+    check_library(worked, simulator)
 
 
-def test_the_journal_says_again_what_became_of_each_run(home: Home, simulator: Simulator) -> None:
-    work_off(home, simulator)
-    before = runs(home)
-    shutil.rmtree(home.state)
-    assert home.run("once").returncode == 0
-    after = runs(home)
+def test_the_journal_says_again_what_became_of_each_run(worked: Home) -> None:
+    before = runs(worked)
+    shutil.rmtree(worked.state)
+    assert worked.run("once").returncode == 0
+    after = runs(worked)
     assert {name: row["state"] for name, row in after.items()} == {
         "run_done": "done",
         "run_part": "partial",
@@ -76,15 +94,14 @@ def test_the_journal_says_again_what_became_of_each_run(home: Home, simulator: S
         assert (after[name]["error"] or {}).get("code") == (row["error"] or {}).get("code")
 
 
-def test_a_retry_after_the_loss_fetches_only_what_is_missing(home: Home, simulator: Simulator) -> None:
-    work_off(home, simulator)
-    shutil.rmtree(home.state)
+def test_a_retry_after_the_loss_fetches_only_what_is_missing(worked: Home, simulator: Simulator) -> None:
+    shutil.rmtree(worked.state)
     before = len(simulator.asked("media", "run_part"))
-    home.drop("campaign/run_part\ncampaign/run_done\n", "again.txt")
-    assert home.run("once").returncode == 0
+    worked.drop("campaign/run_part\ncampaign/run_done\n", "again.txt")
+    assert worked.run("once").returncode == 0
     assert [record.output_id for record in simulator.asked("media", "run_part")[before:]] == ["b"]
-    assert len(simulator.asked("media", "run_done")) == 2
-    check_library(home, simulator)
+    assert simulator.asked("media", "run_done") == []
+    check_library(worked, simulator)
 
 
 def test_a_run_that_was_still_queued_is_taken_up_again(home: Home, simulator: Simulator) -> None:
@@ -110,20 +127,19 @@ def test_an_empty_job_file_that_was_put_away_under_another_name_is_no_new_run(
     assert set(runs(home)) == {"run_a"}
 
 
-def test_what_was_forgotten_stays_forgotten(home: Home, simulator: Simulator) -> None:
-    work_off(home, simulator)
+def test_what_was_forgotten_stays_forgotten(worked: Home, simulator: Simulator) -> None:
     simulator.add_run("run_open", technique="campaign", outputs=PICTURES, duration=600)
-    home.drop("campaign/run_open\n", "open.txt")
-    assert home.run("once", "--max-wait", "0.5s").returncode == 5
-    assert home.run("forget", "run_done", "run_open").returncode == 0
-    assert home.run("once").returncode == 0
-    (home.library / "images/campaign/run_done-a.png").unlink()
+    worked.drop("campaign/run_open\n", "open.txt")
+    assert worked.run("once", "--max-wait", "0.5s").returncode == 5
+    assert worked.run("forget", "run_done", "run_open").returncode == 0
+    assert worked.run("once").returncode == 0
+    (worked.library / "images/campaign/run_done-a.png").unlink()
     asked = len(simulator.requests)
-    shutil.rmtree(home.state)
-    home.drop("campaign/run_done\ncampaign/run_open\n", "again.txt")
-    assert home.run("once").returncode == 0
+    shutil.rmtree(worked.state)
+    worked.drop("campaign/run_done\ncampaign/run_open\n", "again.txt")
+    assert worked.run("once").returncode == 0
     assert len(simulator.requests) == asked
-    assert {runs(home)[name]["state"] for name in ("run_done", "run_open")} == {"forgotten"}
+    assert {runs(worked)[name]["state"] for name in ("run_done", "run_open")} == {"forgotten"}
 
 
 def test_a_forgotten_run_that_was_retried_later_is_done(home: Home, simulator: Simulator) -> None:
@@ -139,118 +155,109 @@ def test_a_forgotten_run_that_was_retried_later_is_done(home: Home, simulator: S
 
 
 def test_a_library_moved_away_and_back_is_known_without_the_state_too(
-    home: Home, simulator: Simulator
+    worked: Home, simulator: Simulator
 ) -> None:
-    work_off(home, simulator)
     before = len(simulator.requests)
-    elsewhere = home.path / "other disk" / "library"
+    elsewhere = worked.path / "other disk" / "library"
     elsewhere.parent.mkdir()
-    home.library.rename(elsewhere)
-    shutil.rmtree(home.state)
-    home.drop("campaign/run_done\n", "one.txt")
-    assert home.run("once", FLORADL_OUTPUT__DIR=str(elsewhere)).returncode == 0
-    elsewhere.rename(home.library)
-    home.drop("campaign/run_done\n", "two.txt")
-    assert home.run("once").returncode == 0
-    shutil.rmtree(home.state)
-    home.drop("campaign/run_done\n", "three.txt")
-    assert home.run("once").returncode == 0
+    worked.library.rename(elsewhere)
+    shutil.rmtree(worked.state)
+    worked.drop("campaign/run_done\n", "one.txt")
+    assert worked.run("once", FLORADL_OUTPUT__DIR=str(elsewhere)).returncode == 0
+    elsewhere.rename(worked.library)
+    worked.drop("campaign/run_done\n", "two.txt")
+    assert worked.run("once").returncode == 0
+    shutil.rmtree(worked.state)
+    worked.drop("campaign/run_done\n", "three.txt")
+    assert worked.run("once").returncode == 0
     assert len(simulator.requests) == before
-    check_library(home, simulator)
+    check_library(worked, simulator)
 
 
 def test_files_without_sidecars_are_adopted_when_their_run_comes_again(
-    home: Home, simulator: Simulator
+    worked: Home, simulator: Simulator
 ) -> None:
-    work_off(home, simulator)
-    shutil.rmtree(home.state)
-    shutil.rmtree(home.library / "runs")
-    inode = (home.library / "images/campaign/run_done-a.png").stat().st_ino
-    assert home.run("get", "campaign/run_done", "campaign/run_part").returncode == 0
-    assert (home.library / "images/campaign/run_done-a.png").stat().st_ino == inode
-    check_library(home, simulator)
+    shutil.rmtree(worked.state)
+    shutil.rmtree(worked.library / "runs")
+    inode = (worked.library / "images/campaign/run_done-a.png").stat().st_ino
+    assert worked.run("get", "campaign/run_done", "campaign/run_part").returncode == 0
+    assert (worked.library / "images/campaign/run_done-a.png").stat().st_ino == inode
+    check_library(worked, simulator)
 
 
-def test_only_the_journal_may_be_lost_too(home: Home, simulator: Simulator) -> None:
-    work_off(home, simulator)
-    (home.state / "journal.sqlite3").unlink()
-    assert home.run("once").returncode == 0
-    assert len(runs(home)) == 3
+def test_only_the_journal_may_be_lost_too(worked: Home) -> None:
+    (worked.state / "journal.sqlite3").unlink()
+    assert worked.run("once").returncode == 0
+    assert len(runs(worked)) == 3
 
 
-def test_a_filling_that_was_cut_short_goes_on_at_the_next_start(home: Home, simulator: Simulator) -> None:
-    work_off(home, simulator)
+def test_a_filling_that_was_cut_short_goes_on_at_the_next_start(worked: Home, simulator: Simulator) -> None:
     # As a kill in the middle leaves it: some rows are there, and the note that this is not all.
-    with closing(sqlite3.connect(home.state / "journal.sqlite3")) as journal, journal:
+    with closing(sqlite3.connect(worked.state / "journal.sqlite3")) as journal, journal:
         journal.execute("DELETE FROM runs WHERE run_id <> 'run_part'")
-    (home.state / "recall").touch()
+    (worked.state / "recall").touch()
     asked = len(simulator.requests)
-    assert home.run("once").returncode == 0
-    assert len(runs(home)) == 3
-    assert not (home.state / "recall").exists()
+    assert worked.run("once").returncode == 0
+    assert len(runs(worked)) == 3
+    assert not (worked.state / "recall").exists()
     assert len(simulator.requests) == asked
 
 
-def test_a_daemon_fills_its_journal_when_the_disk_comes_late(home: Home, simulator: Simulator) -> None:
-    work_off(home, simulator)
+def test_a_daemon_fills_its_journal_when_the_disk_comes_late(worked: Home, simulator: Simulator) -> None:
     asked = len(simulator.requests)
-    disk = home.path / "disk"
+    disk = worked.path / "disk"
     disk.mkdir()
-    home.library.rename(disk / "library")
-    shutil.rmtree(home.state)
-    disk.rename(home.path / "unplugged")
+    worked.library.rename(disk / "library")
+    shutil.rmtree(worked.state)
+    disk.rename(worked.path / "unplugged")
     # A file where the disk will be, so that nobody can make a new library there.
     disk.write_text("")
-    with home.daemon(FLORADL_OUTPUT__DIR=str(disk / "library")):
-        assert len(home.events("library_not_ready")) == 1
-        home.drop("campaign/run_done\n", "again.txt")
-        wait_until(lambda: home.status()["paused"])
-        assert home.status()["paused"]["reason"] == "library_missing"
+    with worked.daemon(FLORADL_OUTPUT__DIR=str(disk / "library")):
+        assert len(worked.events("library_not_ready")) == 1
+        worked.drop("campaign/run_done\n", "again.txt")
+        wait_until(lambda: worked.status()["paused"])
+        assert worked.status()["paused"]["reason"] == "library_missing"
         disk.unlink()
-        (home.path / "unplugged").rename(disk)
-        wait_until(lambda: home.status()["counts"]["done"] == 1)
-        wait_until(lambda: not home.status()["paused"])
-    assert len(home.events("library_not_ready")) == 1
-    assert {row["state"] for row in runs(home).values()} == {"done", "partial", "failed"}
+        (worked.path / "unplugged").rename(disk)
+        wait_until(lambda: len(runs(worked)) == 3 and not worked.status()["paused"])
+    assert len(worked.events("library_not_ready")) == 1
+    assert {row["state"] for row in runs(worked).values()} == {"done", "partial", "failed"}
     assert len(simulator.requests) == asked
 
 
 def test_a_new_beginning_does_not_bring_back_what_was_asked_for_long_ago(
-    home: Home, simulator: Simulator
+    worked: Home, simulator: Simulator
 ) -> None:
-    work_off(home, simulator)
     asked = len(simulator.requests)
-    shutil.rmtree(home.state)
-    shutil.rmtree(home.library)
-    assert home.run("once").returncode == 0
+    shutil.rmtree(worked.state)
+    shutil.rmtree(worked.library)
+    assert worked.run("once").returncode == 0
     assert len(simulator.requests) == asked
-    assert runs(home) == {}
+    assert runs(worked) == {}
 
 
-def test_ten_thousand_sidecars_are_read_in_seconds(home: Home, simulator: Simulator) -> None:
-    work_off(home, simulator)
-    sidecar = json.loads((home.library / "runs/campaign/run_done.json").read_bytes())
+def test_ten_thousand_sidecars_are_read_in_seconds(worked: Home) -> None:
+    sidecar = json.loads((worked.library / "runs/campaign/run_done.json").read_bytes())
     for number in range(10_000):
         copy = sidecar | {"run_id": f"run_{number:05}", "reference": f"campaign/run_{number:05}"}
-        (home.library / f"runs/campaign/run_{number:05}.json").write_text(json.dumps(copy))
-    shutil.rmtree(home.state)
-    with home.daemon():
-        (event,) = home.events("journal_recalled")
+        (worked.library / f"runs/campaign/run_{number:05}.json").write_text(json.dumps(copy))
+    shutil.rmtree(worked.state)
+    with worked.daemon():
+        (event,) = worked.events("journal_recalled")
     assert event["finished"] == 10_003
     assert event["duration"] < 10
-    assert home.status()["counts"]["done"] == 10_001
+    assert worked.status()["counts"]["done"] == 10_001
 
 
-def test_a_damaged_sidecar_is_passed_over(home: Home, simulator: Simulator) -> None:
-    work_off(home, simulator)
-    (home.library / "runs/campaign/run_part.json").write_text('{"half": ')
-    shutil.rmtree(home.state)
-    with home.daemon() as process:
-        wait_until(lambda: home.events("journal_recalled"))
+def test_a_damaged_sidecar_is_passed_over(worked: Home, simulator: Simulator) -> None:
+    (worked.library / "runs/campaign/run_part.json").write_text('{"half": ')
+    shutil.rmtree(worked.state)
+    with worked.daemon() as process:
+        wait_until(lambda: worked.events("journal_recalled"))
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(8) == 0
     # Its job file still names it, so it is fetched again, and what has the right bytes is adopted.
-    assert subprocess.run(command("once", "-q"), env=home.environ, check=False).returncode == 0
-    (home.library / "runs/campaign/run_part.json.unreadable").unlink()
-    check_library(home, simulator)
-    assert {row["state"] for row in runs(home).values()} == {"done", "failed"}
+    assert subprocess.run(command("once", "-q"), env=worked.environ, check=False).returncode == 0
+    (worked.library / "runs/campaign/run_part.json.unreadable").unlink()
+    check_library(worked, simulator)
+    assert {row["state"] for row in runs(worked).values()} == {"done", "failed"}
