@@ -2,7 +2,7 @@
 
 The limit is not published, and others share it. Each 429 halves what we allow ourselves, measured by what
 we really asked; from then on it grows slowly, and is where it was after a few minutes, so that hardly one
-request in a hundred meets the limit (Chiu and Jain, "Analysis of the Increase and Decrease Algorithms", 1989).
+request in a hundred meets the limit (Chiu and Jain, "Analysis of the Increase and Decrease Algorithms").
 """
 
 from __future__ import annotations
