@@ -33,17 +33,24 @@ class Frozen(Hands):
     def __init__(self) -> None:
         super().__init__()
         self.waiting = threading.Event()
-        self._first: Condition | None = None
+        self._timed: list[Condition] = []
 
     def wait(self, condition: Condition, seconds: float | None) -> None:
-        if seconds is not None:
-            self._first = condition
-            self.waiting.set()
+        if seconds is None:
+            condition.wait()
+            return
+        self._timed.append(condition)
+        self.waiting.set()
         condition.wait()
+        self._timed.remove(condition)
+
+    def is_waited_for(self) -> bool:
+        return bool(self._timed)
 
     def advance(self, seconds: float) -> None:
-        """Put it forward, and wake the one who waits for that."""
-        assert self._first is not None
-        with self._first:
+        """Put it forward, and wake those who wait for that: the last to come first, as a system may."""
+        timed = self._timed[::-1]
+        with timed[0]:  # they share one lock
             self.now += seconds
-            self._first.notify()
+            for condition in timed:
+                condition.notify()

@@ -71,10 +71,10 @@ def test_the_rate_holds_over_tls(certificate: Certificate) -> None:
 
 
 def test_a_limited_transfer_is_neither_a_stall_nor_late(tmp_path: Path) -> None:
-    """Held at 1 kB/s, for four times as long as a server may crawl and as a transfer may take."""
+    """Held below what a server may crawl at, for longer than it may, and than a transfer may take."""
     with (
         MediaHost(serving(Reply(answer(PNG)))) as host,
-        Bench(tmp_path, stall_timeout=0.5, deadline=0.5, throttle=Throttle(Timetable.always(1200))) as bench,
+        Bench(tmp_path, stall_timeout=0.5, deadline=0.5, throttle=Throttle(Timetable.always(800))) as bench,
     ):
         assert bench.fetch(host.url()).data == PNG
     assert len(host.requests) == 1

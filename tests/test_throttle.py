@@ -97,7 +97,7 @@ def test_transfers_take_turns() -> None:
 
     threads = in_threads(6, work)
     for turns in range(1, 25):
-        wait_until(lambda: len(throttle._line) == 6)
+        wait_until(lambda: len(throttle._line) == 6 and frozen.is_waited_for())
         frozen.advance(0.05)
         wait_until(partial(_longer, order, turns))
     first = order[:24]
