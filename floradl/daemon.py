@@ -134,23 +134,29 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source) -> No
         working(config, environ, store, progress) as works,
         reloading(config, source, works.throttle),
     ):
-        start = build_start(config, works)
-        ready = await start.attempt()
         intake = Intake(inbox, queue_file, works.journal, works.engine)
-        works.engine.enqueue(await works.journal.call(Store.open_ids))
-        _log.info(
-            "started", version=__version__, home=str(config.home), watch_dir=str(config.queue.watch_dir)
-        )
         async with anyio.create_task_group() as group:
-            if not ready:
-                group.start_soon(start.serve)
-            group.start_soon(works.engine.serve)
-            group.start_soon(intake.serve, Watch(config.queue.watch_dir, config.queue.file, report=_report))
+            # From the first moment on: a journal that is filled anew may take minutes.
             group.start_soon(_beat, config, works, intake, progress, since)
+            group.start_soon(_work, config, works, intake)
             group.start_soon(_sweep, inbox)
             await wait_for_stop(works.halt, 0)
             _log.info("stopping")
             group.cancel_scope.cancel()
+
+
+async def _work(config: Config, works: Works, intake: Intake) -> None:
+    """See to library and journal, then work on what there is and what comes."""
+    start = build_start(config, works)
+    ready = await start.attempt()
+    works.engine.enqueue(await works.journal.call(Store.open_ids))
+    watch_dir = config.queue.watch_dir
+    _log.info("started", version=__version__, home=str(config.home), watch_dir=str(watch_dir))
+    async with anyio.create_task_group() as group:
+        if not ready:
+            group.start_soon(start.serve)
+        group.start_soon(works.engine.serve)
+        group.start_soon(intake.serve, Watch(watch_dir, config.queue.file, report=_report))
 
 
 async def wait_for_stop(halt: Callable[[], None], code: int) -> None:

@@ -135,7 +135,7 @@ class Start:
         await self._journal.call(lambda store: store.add(forgotten, time.time(), again=False))
         runs = _finished(self._library)
         count = 0
-        while batch := await to_thread.run_sync(list, islice(runs, _BATCH)):
+        while batch := await to_thread.run_sync(_some, runs):
             count += await self._journal.call(partial(_put_new, runs=batch))
         # A library that was not there before is a new beginning: what was asked for long ago is not meant.
         queued = [] if made else [order for order in said if order.action is Action.FETCH]
@@ -149,6 +149,17 @@ class Start:
                 queued=len(touched),
                 duration=round(time.monotonic() - started, 3),
             )
+
+
+def _some(runs: Iterator[tuple[QueuedRun, float]]) -> list[tuple[QueuedRun, float]]:
+    """Take what can be had in a second, so that a slow disk keeps nobody from stopping."""
+    until = time.monotonic() + 1
+    found = []
+    for each in islice(runs, _BATCH):
+        found.append(each)
+        if time.monotonic() > until:
+            break
+    return found
 
 
 def _finished(library: Library) -> Iterator[tuple[QueuedRun, float]]:

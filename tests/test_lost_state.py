@@ -8,8 +8,9 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,39 @@ def test_ten_thousand_sidecars_are_read_in_seconds(worked: Home) -> None:
     assert event["finished"] == 10_003
     assert event["duration"] < 10
     assert worked.status()["counts"]["done"] == 10_001
+
+
+@pytest.mark.root
+def test_a_daemon_that_fills_its_journal_for_long_is_alive_and_can_be_stopped(worked: Home) -> None:
+    """On a slow disk, that is: each sidecar takes a fifth of a second to open."""
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    sidecar = (worked.library / "runs/campaign/run_done.json").read_bytes()
+    for number in range(400):
+        (worked.library / f"runs/campaign/copy_{number:03}.json").write_bytes(sidecar)
+    shutil.rmtree(worked.state)
+    slow = ["--trace-path", str(worked.library / "runs/campaign"), "-e", "inject=openat:delay_enter=200000"]
+    log = worked.path / "strace.log"
+    process = subprocess.Popen(
+        ["strace", "-f", "-o", log, *slow, *command("run")],
+        env=worked.environ,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until((worked.state / "live.json").exists)
+        assert (worked.state / "recall").exists()
+        assert worked.run("status", "--check").returncode == 0
+        pid = worked.status()["daemon"]["pid"]
+        os.kill(pid, signal.SIGTERM)
+        started = time.monotonic()
+        assert process.wait(10) == 0
+        assert time.monotonic() - started < 5
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert (worked.state / "recall").exists()
 
 
 def test_a_damaged_sidecar_is_passed_over(worked: Home, simulator: Simulator) -> None:
