@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 import anyio
@@ -124,11 +125,11 @@ class OutputSaver:
             attempts.begin()
             return self._fetch(run, slot, output)
 
-        # What is fetched is put on disk in another thread: its turn goes to the next transfer meanwhile.
-        async with self._in_hand:
-            with await self._transfer(fetch, host) as received:
-                publish = partial(self._publish, slot, output, received, mtime)
-                saved = await to_thread.run_sync(publish, limiter=self._publishers)
+        saved = None
+        while saved is None:
+            await self._quiet.over(host)  # with nothing in hand: what goes to other hosts must not wait
+            with suppress(QuietError):
+                saved = await self._transfer(fetch, host, partial(self._publish, slot, output, mtime))
         _log.info(
             "output_saved",
             run=run.run_id,
@@ -141,14 +142,17 @@ class OutputSaver:
         )
         return saved
 
-    async def _transfer(self, fetch: Callable[[], Received], host: str) -> Received:
-        """Let `fetch` run when `host` may be asked and a transfer is free."""
-        while True:
-            await self._quiet.over(host)
+    async def _transfer(
+        self, fetch: Callable[[], Received], host: str, publish: Callable[[Received], SavedOutput]
+    ) -> SavedOutput:
+        """Let `fetch` run when a transfer is free, then `publish`.
+
+        That is done in another thread, so that the turn goes to the next transfer meanwhile. Raises
+        `QuietError` where `host` asked for silence in the last moment.
+        """
+        async with self._in_hand:
             try:
-                return await to_thread.run_sync(fetch, limiter=self._transfers)
-            except QuietError:
-                continue
+                received = await to_thread.run_sync(fetch, limiter=self._transfers)
             except PassingError as error:
                 if error.retry_after is not None:
                     self._quiet.ask_for(host, error.retry_after)
@@ -156,6 +160,8 @@ class OutputSaver:
             except StoppedError:
                 await anyio.sleep_forever()  # all is being cancelled; the part file stays
                 raise
+            with received:
+                return await to_thread.run_sync(publish, received, limiter=self._publishers)
 
     def _is_link(self, text: str) -> bool:
         """Whether a text is nothing but a URL at a host that keeps outputs: any other is a model's words."""
@@ -194,7 +200,7 @@ class OutputSaver:
             self._progress.transferred(run, output.output_id)
 
     def _publish(
-        self, slot: Slot, output: RemoteOutput, received: Received, mtime: float | None
+        self, slot: Slot, output: RemoteOutput, mtime: float | None, received: Received
     ) -> SavedOutput:
         """Put what was fetched on disk under its final name, in a worker thread."""
         with self._library.translating():

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from loopback import Certificate
 from wire import (
+    LARGE_PNG,
     MP4,
     OTHER_PNG,
     PDF,
@@ -50,6 +51,27 @@ def test_a_body_shorter_than_its_length_is_not_accepted(bench: Bench, at: int, e
     with MediaHost(lambda _: Reply(cut(answer(PNG), at), end)) as host, pytest.raises(PassingError):
         bench.fetch(host.url())
     assert bench.files() == []
+
+
+@pytest.mark.parametrize("end", ["close", "reset", "hang"])
+@pytest.mark.parametrize("short", [1, len(LARGE_PNG) // 2, len(LARGE_PNG) - 1, len(LARGE_PNG)])
+def test_a_large_body_shorter_than_its_length_is_not_accepted(tmp_path: Path, short: int, end: Any) -> None:
+    with (
+        Bench(tmp_path, stall_timeout=0.5) as bench,
+        MediaHost(lambda _: Reply(answer(LARGE_PNG)[:-short], end)) as host,
+    ):
+        with pytest.raises(PassingError):
+            bench.fetch(host.url())
+        assert bench.files() == []
+
+
+def test_a_large_body_with_bytes_beyond_its_length_is_cut_there(bench: Bench) -> None:
+    def reply(request: Request) -> Reply:
+        return Reply(answer(LARGE_PNG) + answer(OTHER_PNG) if request.path == "/a" else answer(PNG), "keep")
+
+    with MediaHost(reply) as host:
+        assert bench.fetch(host.url("/a"), RemoteOutput("a", "imageUrl", "")).data == LARGE_PNG
+        assert bench.fetch(host.url("/b"), RemoteOutput("b", "imageUrl", "")).data == PNG
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])

@@ -335,6 +335,22 @@ async def test_a_host_that_asks_for_silence_gets_it_from_all_transfers(bench: Be
     assert [output.error for output in saved] == [None] * 12
 
 
+@pytest.mark.anyio
+async def test_a_host_that_asks_for_silence_keeps_no_other_waiting(bench: Bench) -> None:
+    desk = Desk(bench, transfers=2)
+    busy = answer(b"", "Retry-After: 60", status="429 Too Many")
+    with MediaHost(lambda _: Reply(busy)) as silent, MediaHost(lambda _: Reply(IMAGE)) as ready:
+        async with anyio.create_task_group() as group:
+            for number in range(60):
+                group.start_soon(desk.save, silent.url(), "imageUrl", f"o{number}")
+            await anyio.to_thread.run_sync(silent.asked.wait)
+            with anyio.fail_after(5):
+                saved = await desk.save(ready.url().replace("127.0.0.1", "localhost"), output_id="other")
+            group.cancel_scope.cancel()
+        assert len(silent.requests) <= 2
+    assert saved.error is None
+
+
 # --- redirects ----------------------------------------------------------------------------------------------
 
 

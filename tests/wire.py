@@ -26,6 +26,7 @@ from floradl.simulator import formats
 
 PNG = formats.png("wire", "wire", 3000).read()
 OTHER_PNG = formats.png("other wire", "other wire", 3000).read()
+LARGE_PNG = formats.png("large", "large", 5_000_000).read()  # such bodies are read around h11
 MP4 = formats.mp4("wire", "wire", None).read()
 PDF = formats.pdf("wire", "wire", 4000).read()
 WAV = formats.wav("wire", "wire", 5000).read()
@@ -170,14 +171,14 @@ class Bench:
         self.library = Library(self.folder, Template.parse("{kind}/{output_id}{ext}"), FOLDERS, 255)
         self.library.create()
         self._client = client(
-            Guard(["127.0.0.1"]),
+            Guard(["127.0.0.1", "localhost"]),
             self.environ,
             ClientLimits(read=self.stall_timeout, connections=4),
             self.throttle,
         )
         limits = Limits(self.max_file_size, 0, self.deadline)
         self.downloader = Downloader(
-            self._client, Guard(["127.0.0.1"]), limits, monotonic=self.throttle.own_time
+            self._client, Guard(["127.0.0.1", "localhost"]), limits, monotonic=self.throttle.own_time
         )
 
     def __enter__(self) -> Self:
