@@ -11,12 +11,13 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 from crashing import calls, counts, interposed, leftovers, starter
-from studio import Home, check_library, command, served
+from studio import Home, check_library, command, served, wait_until
 
 from floradl.models import State
 from floradl.simulator import OutputSpec, Simulator
@@ -106,6 +107,10 @@ def check_put_away(home: Home) -> None:
     assert rejected == {}
 
 
+def asked_more(simulator: Simulator, before: int) -> bool:
+    return simulator.counters.media + simulator.counters.api > before
+
+
 @pytest.mark.slow
 def test_kills_at_random_moments_of_a_large_job_lose_and_double_nothing(
     home: Home, simulator: Simulator
@@ -126,11 +131,16 @@ def test_kills_at_random_moments_of_a_large_job_lose_and_double_nothing(
             command("run"), env=home.environ, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            process.wait(chance.uniform(0.3, 1.1))
-        except subprocess.TimeoutExpired:
+            if chance.random() < 0.8:  # else it is killed while it starts
+                wait_until(partial(asked_more, simulator, simulator.counters.media + simulator.counters.api))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(0, 0.6))
+        finally:
             os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    assert home.run("once", timeout=120).returncode == 0
+    fetched = simulator.counters.media
+    assert home.run("once", timeout=300).returncode == 0
+    assert fetched > runs  # most of it was done by those that were killed
     (home.state / "live.json").unlink()
     check_all_done(home, simulator, runs)
     assert len(list((home.inbox / "accepted").iterdir())) == MOMENTS
