@@ -69,8 +69,11 @@ def first_start(state_dir: Path, library: Library) -> bool:
             PauseReason.LIBRARY_MISSING,
         )
     made = library.create()
-    with seen.open("ab") as file:
+    with seen.open("ab") as file, open_root(state_dir) as folder:
         file.write(place + b"\n")
+        file.flush()
+        os.fsync(file.fileno())  # a power cut must not make the place below a mount point a new library
+        sync_folder(folder)
     return made
 
 

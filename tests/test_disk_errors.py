@@ -129,6 +129,16 @@ def test_bytes_of_somebody_else_that_cannot_be_flushed_are_not_adopted(
     assert sidecar["outputs"][0]["path"] != "images/campaign/run_0-picture.png"
 
 
+def test_that_a_library_was_seen_is_on_disk_before_anything_else_is(home: Home, tmp_path: Path) -> None:
+    """A power cut must not make it forgotten: the next start may find the library's disk not mounted."""
+    home.environ |= interposed(home, log=tmp_path / "log")
+    assert home.run("once").returncode == 0
+    done = calls(tmp_path / "log", home)
+    seen = done.index(("write", "state/library-seen"))
+    assert done[seen + 1 : seen + 3] == [("fsync", "state/library-seen"), ("fsync", "state")]
+    assert not any("library/images" in path for _, path in done[:seen])
+
+
 @contextmanager
 def small_disk(path: Path, kind: str) -> Iterator[Path]:
     """Mount a disk of 16 MiB at `path`, without blocks kept back for root."""
