@@ -20,7 +20,7 @@ import structlog
 from anyio import to_thread
 
 from floradl.disk.abilities import probe
-from floradl.disk.files import open_root, sync_folder
+from floradl.disk.folders import open_root, sync_folder
 from floradl.disk.mounts import unmounted
 from floradl.engine import Engine
 from floradl.errors import FloradlError, PausedError, PauseReason

@@ -14,7 +14,7 @@ from mounting import in_memory, mounted, unmount
 from studio import Home, check_library, command, served, wait_until
 
 from floradl.disk.abilities import Abilities, probe
-from floradl.disk.files import open_root
+from floradl.disk.folders import open_root
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 OUTPUTS = (

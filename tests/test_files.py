@@ -14,19 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from floradl.disk import files
-from floradl.disk.files import (
-    FolderFd,
-    PartBusyError,
-    PartFile,
-    exists,
-    open_folder,
-    open_root,
-    read_regular,
-    rename_noreplace,
-    write_atomic,
-)
+from floradl.disk import renaming
+from floradl.disk.files import PartBusyError, PartFile, write_atomic
+from floradl.disk.folders import FolderFd, exists, open_folder, open_root, read_regular
 from floradl.disk.names import SafeName
+from floradl.disk.renaming import rename_noreplace
 
 PART = SafeName(".video.part")
 FINAL = SafeName("video.mp4")
@@ -152,7 +144,8 @@ def test_a_part_file_is_free_again_once_it_is_closed(folder: FolderFd) -> None:
 
 def test_a_part_file_that_another_process_writes_is_busy(tmp_path: Path, folder: FolderFd) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom floradl.disk.files import PartFile, open_root\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from floradl.disk.files import PartFile\nfrom floradl.disk.folders import open_root\n"
         "with open_root(Path(sys.argv[1])) as root, PartFile(root, '.video.part'):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
@@ -246,7 +239,7 @@ def test_renaming_replaces_nothing_whatever_the_file_system_can(
     tmp_path: Path, folder: FolderFd, renames: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if renames != "renameat2":  # a C library without it, as musl's
-        monkeypatch.setattr(files, "_renameat2", None)
+        monkeypatch.setattr(renaming, "_renameat2", None)
     if renames == "rename":  # and a file system without links, as FAT
 
         def no_link(*_: object, **__: object) -> None:

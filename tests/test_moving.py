@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from floradl.disk.files import FolderFd, rename_noreplace
+from floradl.disk.folders import FolderFd
 from floradl.disk.names import SafeName
+from floradl.disk.renaming import rename_noreplace
 from floradl.incoming.moving import ChangedError, put_away
 from floradl.incoming.settled import Stamp
 

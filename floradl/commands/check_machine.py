@@ -17,7 +17,8 @@ from floradl.commands.findings import Finding, fail, ok, warn
 from floradl.config.settings import Config
 from floradl.config.units import format_size
 from floradl.disk.abilities import probe
-from floradl.disk.files import FolderFd, PartFile, open_root
+from floradl.disk.files import PartFile
+from floradl.disk.folders import FolderFd, open_root
 from floradl.disk.mounts import filesystem, is_shared, unmounted
 from floradl.disk.names import SafeName
 from floradl.errors import FloradlError, PausedError, PauseReason

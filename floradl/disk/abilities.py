@@ -10,8 +10,9 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from floradl.disk.files import CANNOT, CANNOT_LINK, FolderFd, renameat2_noreplace
+from floradl.disk.folders import CANNOT, FolderFd
 from floradl.disk.names import SafeName
+from floradl.disk.renaming import CANNOT_LINK, renameat2_noreplace
 
 _PART, _NAME, _LINK = (SafeName(f".floradl-probe.{ext}") for ext in ("part", "tmp", "link"))
 

@@ -11,88 +11,25 @@ is never repeated: the kernel has dropped the pages and would report success (th
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
-import io
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import NewType, Self
+from typing import Self
 
+from floradl.disk.folders import CANNOT, FolderFd, sync_folder, sync_new
 from floradl.disk.names import SafeName
+from floradl.disk.renaming import rename_noreplace
 
-FolderFd = NewType("FolderFd", int)
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-_RENAME_NOREPLACE = 1
-CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
-"""How a file system says that it cannot do something at all."""
-CANNOT_LINK = CANNOT | {errno.EXDEV, errno.EMLINK}
-"""The same of a hard link: some have room for few, some (mergerfs) cannot between their branches."""
 _OPENINGS = 50
-_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # not every C library has it
 
 
 class PartBusyError(Exception):
     """Another process is writing the same part file, or was while we looked away."""
-
-
-@contextmanager
-def open_root(path: Path) -> Iterator[FolderFd]:
-    """Open the folder that everything else is relative to. Links in `path` itself are the user's will."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield FolderFd(fd)
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def open_folder(root: FolderFd, parts: tuple[SafeName, ...], *, create: bool = True) -> Iterator[FolderFd]:
-    """Open the folder `parts` below `root`, making what is missing; a new folder is on disk on return.
-
-    Raises `OSError`: `ELOOP` or `ENOTDIR` where a component is a link or a file, `ENOENT` without `create`.
-    """
-    fd = os.dup(root)
-    try:
-        for part in parts:
-            try:
-                below = os.open(part, _FOLDER, dir_fd=fd)
-            except FileNotFoundError:
-                if not create:
-                    raise
-                with suppress(FileExistsError):
-                    os.mkdir(part, dir_fd=fd)
-                _sync_new(FolderFd(fd), partial(os.rmdir, part, dir_fd=fd))
-                below = os.open(part, _FOLDER, dir_fd=fd)
-            os.close(fd)
-            fd = below
-        yield FolderFd(fd)
-    finally:
-        os.close(fd)
-
-
-def sync_folder(folder: FolderFd) -> None:
-    """Put a folder's names on disk. A file system that cannot (`EINVAL`) is left at that."""
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno not in CANNOT:
-            raise
-
-
-def _sync_new(folder: FolderFd, take_back: Callable[[], None]) -> None:
-    """Put a new name on disk, or take it back: only then does the next attempt have a change to flush."""
-    try:
-        sync_folder(folder)
-    except OSError:
-        with suppress(OSError):
-            take_back()
-        raise
 
 
 class PartFile:
@@ -172,7 +109,7 @@ class PartFile:
         """Give the synced file its final name. False where that name is taken: nothing was changed then."""
         if not rename_noreplace(self._folder, self.name, name):
             return False
-        _sync_new(self._folder, partial(os.unlink, name, dir_fd=self._folder))
+        sync_new(self._folder, partial(os.unlink, name, dir_fd=self._folder))
         return True
 
 
@@ -225,40 +162,6 @@ def _open_regular(folder: FolderFd, name: SafeName) -> int:
     raise OSError(errno.EEXIST, "something keeps planting a link under this name", name)
 
 
-def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName, into: FolderFd | None = None) -> bool:
-    """Rename within `folder`, or into another; False where `new` exists. Weaker where the file system is.
-
-    `renameat2(RENAME_NOREPLACE)`, else link and unlink, else a look and a rename: the last could replace
-    a file that appears between the two, and is only reached on file systems that know neither.
-    """
-    to = folder if into is None else into
-    code = renameat2_noreplace(folder, old, to, new)
-    if code in {0, errno.EEXIST}:
-        return code == 0
-    if code not in CANNOT:
-        raise OSError(code, os.strerror(code), old)
-    try:
-        os.link(old, new, src_dir_fd=folder, dst_dir_fd=to, follow_symlinks=False)
-        os.unlink(old, dir_fd=folder)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in CANNOT_LINK:
-            raise
-        if exists(to, new):
-            return False
-        os.rename(old, new, src_dir_fd=folder, dst_dir_fd=to)
-    return True
-
-
-def renameat2_noreplace(folder: FolderFd, old: SafeName, to: FolderFd, new: SafeName) -> int:
-    """Return 0, or the error number that renameat2(2) gives."""
-    if _renameat2 is None:
-        return errno.ENOSYS
-    done = _renameat2(folder, os.fsencode(old), to, os.fsencode(new), _RENAME_NOREPLACE) == 0
-    return 0 if done else ctypes.get_errno()
-
-
 def write_atomic(folder: FolderFd, name: SafeName, data: bytes, *, mtime: float | None = None) -> None:
     """Write a small file durably: readers see the old one or the new one, never half. Safe to repeat.
 
@@ -275,35 +178,6 @@ def write_atomic(folder: FolderFd, name: SafeName, data: bytes, *, mtime: float 
         part.sync(mtime)
         os.rename(part.name, name, src_dir_fd=folder, dst_dir_fd=folder)
     sync_folder(folder)
-
-
-def read_regular(folder: FolderFd, name: SafeName, limit: int) -> bytes | None:
-    """Read a regular file of up to `limit` bytes; None where there is none (a link counts as none)."""
-    with open_regular(folder, name) or nullcontext() as file:
-        return file.read(limit) if file else None
-
-
-def open_regular(folder: FolderFd, name: SafeName) -> io.BufferedReader | None:
-    """Open a regular file for reading; None where there is none, or something else: a link, a folder."""
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
-    except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:  # ENXIO: a socket
-            return None
-        raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        return None
-    return os.fdopen(fd, "rb")
-
-
-def exists(folder: FolderFd, name: SafeName) -> bool:
-    """Whether anything, a dangling link included, has this name."""
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _umask() -> int:

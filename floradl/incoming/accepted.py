@@ -10,7 +10,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from floradl.disk.files import open_regular, open_root
+from floradl.disk.folders import open_regular, open_root
 from floradl.disk.names import SafeName
 from floradl.errors import JobError
 from floradl.incoming.jobs import parse_job

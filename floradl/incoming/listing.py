@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from floradl.disk.files import FolderFd, open_folder, open_root
+from floradl.disk.folders import FolderFd, open_folder, open_root
 from floradl.disk.names import SafeName
 from floradl.incoming.settled import Stamp
 

@@ -13,8 +13,9 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
-from floradl.disk.files import FolderFd, exists, open_root, rename_noreplace
+from floradl.disk.folders import FolderFd, exists, open_root
 from floradl.disk.names import SafeName
+from floradl.disk.renaming import rename_noreplace
 from floradl.incoming.listing import open_place
 from floradl.incoming.settled import Stamp
 

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from floradl.disk.files import FolderFd, open_folder
+from floradl.disk.folders import FolderFd, open_folder
 from floradl.disk.names import SafeName, fold
 
 _REMEMBERED = 64  # folders

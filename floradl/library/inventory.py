@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from floradl.disk.files import open_folder, read_regular
+from floradl.disk.folders import open_folder, read_regular
 from floradl.disk.names import SafeName
 from floradl.library.library import MAX_SIDECAR, Library
 from floradl.library.sidecar import Sidecar, read

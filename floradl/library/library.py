@@ -17,17 +17,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from floradl.disk.files import (
-    FolderFd,
-    exists,
-    open_folder,
-    open_root,
-    read_regular,
-    rename_noreplace,
-    sync_folder,
-    write_atomic,
-)
+from floradl.disk.files import write_atomic
+from floradl.disk.folders import FolderFd, exists, open_folder, open_root, read_regular, sync_folder
 from floradl.disk.names import PART_RESERVE, SafeName, safe_name, stored_path
+from floradl.disk.renaming import rename_noreplace
 from floradl.disk.trouble import translated, unopened
 from floradl.errors import FloradlError, PassingError, PausedError, PauseReason, PermanentError
 from floradl.library import sidecar as sidecars

@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
 
-from floradl.disk.files import FolderFd, PartFile, open_regular, sync_folder
+from floradl.disk.files import PartFile
+from floradl.disk.folders import FolderFd, open_regular, sync_folder
 from floradl.disk.names import SafeName, part_name
 from floradl.errors import ErrorCode, PassingError
 from floradl.library.index import FolderIndex

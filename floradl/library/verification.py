@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from floradl.disk.files import open_folder
+from floradl.disk.folders import open_folder
 from floradl.disk.names import stored_path
 from floradl.library.library import Library
 from floradl.models import SavedOutput

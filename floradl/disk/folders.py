@@ -1,0 +1,108 @@
+"""Folders that are walked from an open one, component by component, so that no link leads out of the library.
+
+A name is on disk only when its folder was flushed: without that a power cut loses it.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from typing import NewType
+
+from floradl.disk.names import SafeName
+
+FolderFd = NewType("FolderFd", int)
+
+CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+"""How a file system says that it cannot do something at all."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+@contextmanager
+def open_root(path: Path) -> Iterator[FolderFd]:
+    """Open the folder that everything else is relative to. Links in `path` itself are the user's will."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield FolderFd(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def open_folder(root: FolderFd, parts: tuple[SafeName, ...], *, create: bool = True) -> Iterator[FolderFd]:
+    """Open the folder `parts` below `root`, making what is missing; a new folder is on disk on return.
+
+    Raises `OSError`: `ELOOP` or `ENOTDIR` where a component is a link or a file, `ENOENT` without `create`.
+    """
+    fd = os.dup(root)
+    try:
+        for part in parts:
+            try:
+                below = os.open(part, _FOLDER, dir_fd=fd)
+            except FileNotFoundError:
+                if not create:
+                    raise
+                with suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=fd)
+                sync_new(FolderFd(fd), partial(os.rmdir, part, dir_fd=fd))
+                below = os.open(part, _FOLDER, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        yield FolderFd(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_folder(folder: FolderFd) -> None:
+    """Put a folder's names on disk. A file system that cannot (`EINVAL`) is left at that."""
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in CANNOT:
+            raise
+
+
+def sync_new(folder: FolderFd, take_back: Callable[[], None]) -> None:
+    """Put a new name on disk, or take it back: only then does the next attempt have a change to flush."""
+    try:
+        sync_folder(folder)
+    except OSError:
+        with suppress(OSError):
+            take_back()
+        raise
+
+
+def read_regular(folder: FolderFd, name: SafeName, limit: int) -> bytes | None:
+    """Read a regular file of up to `limit` bytes; None where there is none (a link counts as none)."""
+    with open_regular(folder, name) or nullcontext() as file:
+        return file.read(limit) if file else None
+
+
+def open_regular(folder: FolderFd, name: SafeName) -> io.BufferedReader | None:
+    """Open a regular file for reading; None where there is none, or something else: a link, a folder."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:  # ENXIO: a socket
+            return None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return None
+    return os.fdopen(fd, "rb")
+
+
+def exists(folder: FolderFd, name: SafeName) -> bool:
+    """Whether anything, a dangling link included, has this name."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
