@@ -198,7 +198,7 @@ def test_a_full_disk_under_the_journal_is_waited_out(home: Home, simulator: Simu
         wait_until(lambda: home.status()["paused"])
         status = home.status()
         assert status["paused"]["reason"] == "disk_full"
-        assert "room" in status["paused"]["message"]
+        assert "disk of the state folder" in status["paused"]["message"]
         assert home.run("status", "--check").returncode == 0  # a paused daemon is alive
         assert (home.inbox / "many.txt").exists()
         spent = cpu_seconds(process.pid)
@@ -217,6 +217,7 @@ def test_a_full_disk_under_the_journal_is_waited_out(home: Home, simulator: Simu
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("disk", ["ext4"], indirect=True)
 def test_a_daemon_that_starts_on_a_full_disk_waits_for_room(
     home: Home, simulator: Simulator, disk: Path
 ) -> None:

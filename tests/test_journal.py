@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 
 from floradl.models import Order, Reference
 from floradl.state.journal import Journal
-from floradl.state.store import Store
+from floradl.state.store import FILE_NAME, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -178,6 +178,19 @@ async def test_while_the_disk_is_full_all_that_wait_together_wait_on(tmp_path: P
         assert (outcomes[0], outcomes[2]) == (["run_a"], ["run_c"])
         assert world.journal.trouble is None
         assert len(world.store.open_ids()) == 1002
+
+
+async def test_while_another_program_writes_the_journal_calls_wait_for_its_end(tmp_path: Path) -> None:
+    async with serving(tmp_path) as world, anyio.create_task_group() as group:
+        world.store._db.execute("PRAGMA busy_timeout=0")
+        with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            group.start_soon(world.journal.call, add("run_a"))
+            await until(lambda: world.journal.trouble)
+            assert world.journal.trouble is not None
+            assert "another program" in world.journal.trouble.message
+        await until(lambda: world.journal.trouble is None)
+        assert world.store.open_ids() == ["run_a"]
 
 
 async def test_a_call_that_fails_beside_one_that_waits_for_room_hears_of_it_at_once(tmp_path: Path) -> None:

@@ -113,7 +113,10 @@ class Journal:
                 _log.info("resumed", reason=PauseReason.DISK_FULL)
             self.trouble = None
         elif self.trouble is None:
-            message = f"the journal cannot be written ({error}): make room on the disk of the state folder"
+            remedy = "see to the disk of the state folder: is it full, or read-only?"
+            if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+                remedy = "another program has it open: close that"
+            message = f"the journal cannot be written ({error}): {remedy}"
             _log.error("paused", reason=PauseReason.DISK_FULL, message=message)
             self.trouble = Trouble(message, time.time())
 
