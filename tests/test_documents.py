@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -151,9 +152,15 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_input_is_refused_within_a_second(name: str) -> None:
-    before = time.process_time()
-    refusal(HOSTILE[name])
-    assert time.process_time() - before < 1
+    tracer = sys.gettrace()
+    sys.settrace(None)  # what measuring the coverage costs is not what is asked
+    try:
+        before = time.thread_time()
+        refusal(HOSTILE[name])
+        spent = time.thread_time() - before
+    finally:
+        sys.settrace(tracer)
+    assert spent < 1
 
 
 def test_a_full_megabyte_of_run_ids_is_read() -> None:
