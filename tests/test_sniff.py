@@ -241,7 +241,7 @@ def test_no_output_is_an_error_message_of_the_storage() -> None:
 )
 def test_a_hostile_beginning_costs_no_time(piece: bytes) -> None:
     head = b"<!doctype a" + piece * HEAD
-    start = time.perf_counter()
+    start = time.thread_time()
     from_content(head[: HEAD * 4])
     refuse_not_media(head[: HEAD * 4], None, Kind.OTHER)
-    assert time.perf_counter() - start < 0.5
+    assert time.thread_time() - start < 0.5
