@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,7 @@ MEASUREMENTS = (
 def main() -> int:
     """Measure what the arguments name; the exit code is 0 where everything worked, whatever the figures."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder goes then, too
     tools = look()
     with tempfile.TemporaryDirectory(prefix="floradl-benchmarks-", dir=options.work) as folder:
         plan = Plan(options.quick, 1 if options.quick else options.pairs, Path(folder), tools)
@@ -125,4 +127,7 @@ def _clear(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -36,7 +36,7 @@ class Home:
         self.library = path / "library"
         self.state = path / "state"
         self._inbox = path / "inbox"
-        self._log = path / "floradl.log"
+        self.log = path / "floradl.log"
         path.mkdir(parents=True)
         self.environ = {
             **clean_environ(),
@@ -60,7 +60,13 @@ class Home:
 
     def once(self, timeout: float = 1800.0) -> Cost:
         """Work off what the inbox holds. Raises `BenchmarkError` where that fails."""
-        return measured(_command("once"), self.environ, self._log, timeout)
+        return measured(_command("once"), self.environ, self.log, timeout)
+
+    @contextmanager
+    def working_off(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Have what the inbox holds worked off; ended with the block, if not before."""
+        with running(_command("once"), self.environ, self.log) as process:
+            yield process
 
     def run(self, *arguments: str, stdin: str = "") -> tuple[str, float]:
         """Run a command to its end; returns what it printed, and the seconds it took."""
@@ -84,7 +90,7 @@ class Home:
     def daemon(self) -> Iterator[subprocess.Popen[bytes]]:
         """Run the daemon while the block lasts, from the moment it says that it has started."""
         before = len(list(self.events("started")))
-        with running(_command("run"), self.environ, self._log) as process:
+        with running(_command("run"), self.environ, self.log) as process:
             self.wait(process, lambda: len(list(self.events("started"))) > before, 60)
             yield process
 
@@ -93,14 +99,14 @@ class Home:
         deadline = time.monotonic() + seconds
         while not condition():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise BenchmarkError(f"the daemon did not come so far: {tail(self._log)}")
+                raise BenchmarkError(f"the daemon did not come so far: {tail(self.log)}")
             time.sleep(0.02)
 
     def events(self, name: str) -> Iterator[dict[str, Any]]:
         """Yield the daemon's log events of that name."""
-        if not self._log.exists():
+        if not self.log.exists():
             return
-        with self._log.open() as lines:
+        with self.log.open() as lines:
             for line in lines:
                 if f'"{name}"' in line and line.endswith("}\n"):
                     event: dict[str, Any] = json.loads(line)

@@ -8,16 +8,19 @@ run side by side, each against a simulator of its own that plays the same runs.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import mean
 
+from msgspec import Struct
+
 from benchmarks.figures import Figure, Scale, ratio
-from benchmarks.flora import simulated
+from benchmarks.flora import Flora, simulated
 from benchmarks.home import Home, clean_environ
-from benchmarks.plan import Plan, tell
-from benchmarks.processes import measured
+from benchmarks.plan import BenchmarkError, Plan, tell
+from benchmarks.processes import running, tail
 from benchmarks.script import TECHNIQUE, PlayedRun, Report, Script, words
 from benchmarks.tools import LIBRARY, PEERS
 
@@ -37,10 +40,10 @@ def polling(plan: Plan, rows: str) -> list[Figure]:
     for seed in range(1, plan.pairs + 1):
         runs = _runs(plan, seed)
         tell(f"{rows}, seed {seed}: {len(runs)} runs, the longest {max(run.duration for run in runs):.0f} s")
-        with ThreadPoolExecutor(len(seen)) as racers:
-            begun = {name: racers.submit(_race, plan, name, seed, runs) for name in seen}
-        for name, racer in begun.items():
-            report = racer.result()
+        with ExitStack() as ends:
+            racers = {name: ends.enter_context(_race(plan, name, seed, runs)) for name in seen}
+            reports = {name: racer.report() for name, racer in racers.items()}
+        for name, report in reports.items():
             tell(
                 f"{name}, seed {seed}: {_requests(report):.2f} requests a run, "
                 f"noticed after {mean(report.delays):.2f} s"
@@ -58,39 +61,57 @@ def _runs(plan: Plan, seed: int) -> tuple[PlayedRun, ...]:
     return tuple(words(f"run_{seed}_{nth:04}", seconds) for nth, seconds in enumerate(durations))
 
 
-def _race(plan: Plan, name: str, seed: int, runs: tuple[PlayedRun, ...]) -> Report:
+class _Racer(Struct, frozen=True):
+    """A client that follows the runs, and the FLORA that it asks."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    flora: Flora
+
+    def report(self) -> Report:
+        """Wait for its end, and tell what FLORA saw. Raises `BenchmarkError` where it does not end well."""
+        try:
+            code = self.process.wait(_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise BenchmarkError(f"some runs were not noticed within {_TIMEOUT:.0f} s") from None
+        if code:
+            raise BenchmarkError(f"a client of the polled runs ended with {code}: {tail(self.log)}")
+        return self.flora.finish()
+
+
+@contextmanager
+def _race(plan: Plan, name: str, seed: int, runs: tuple[PlayedRun, ...]) -> Iterator[_Racer]:
+    """Start the racer of row `name`, or the peer, with a FLORA of its own; both end with the block."""
     folder = plan.work / f"{name}-{seed}"
-    match name:
-        case "d":
-            return _floradl(plan, folder, Script(runs))
-        case "e":
-            return _floradl(plan, folder, Script(runs, listing=False))
-        case "f":
-            return _floradl(plan, folder, Script(runs, rate_limit=plan.seconds(_RATE, _RATE * _FASTER)))
-        case _:
-            return _official(plan, folder, Script(runs))
+    rate = plan.seconds(_RATE, _RATE * _FASTER) if name == "f" else None
+    follow = _official if name == "peer" else _floradl
+    with (
+        simulated(Script(runs, rate_limit=rate, listing=name != "e"), folder) as flora,
+        follow(plan, folder, flora, runs) as racer,
+    ):
+        yield racer
 
 
-def _floradl(plan: Plan, folder: Path, script: Script) -> Report:
-    with simulated(script, folder) as flora:
-        settings = {"FLORADL_POLL__INTERVAL": f"{plan.seconds(_INTERVAL, _INTERVAL / _FASTER) * 1000:.0f}ms"}
-        home = Home(folder / "home", flora, settings)
-        home.drop(run.run_id for run in script.runs)
-        home.once(_TIMEOUT)
-        return flora.finish()
+@contextmanager
+def _floradl(plan: Plan, folder: Path, flora: Flora, runs: tuple[PlayedRun, ...]) -> Iterator[_Racer]:
+    settings = {"FLORADL_POLL__INTERVAL": f"{plan.seconds(_INTERVAL, _INTERVAL / _FASTER) * 1000:.0f}ms"}
+    home = Home(folder / "home", flora, settings)
+    home.drop(run.run_id for run in runs)
+    with home.working_off() as process:
+        yield _Racer(process, home.log, flora)
 
 
-def _official(plan: Plan, folder: Path, script: Script) -> Report:
+@contextmanager
+def _official(plan: Plan, folder: Path, flora: Flora, runs: tuple[PlayedRun, ...]) -> Iterator[_Racer]:
     """Follow each run by a loop around the official library, as its users write it."""
-    with simulated(script, folder) as flora:
-        run_ids = folder / "run-ids.txt"
-        run_ids.write_text("".join(f"{run.run_id}\n" for run in script.runs))
-        interval = plan.seconds(_PEER_INTERVAL, _PEER_INTERVAL / _FASTER) * 1000
-        command = [plan.tools.path("node"), str(PEERS / "official_loop.cjs")]
-        command += [TECHNIQUE, f"{interval:.0f}", str(run_ids)]
-        environ = {**clean_environ(), "FLORA_BASE_URL": flora.base_url, "FLORA_API_KEY": flora.key}
-        measured(command, environ, folder / "peer.log", _TIMEOUT)
-        return flora.finish()
+    run_ids, log = folder / "run-ids.txt", folder / "peer.log"
+    run_ids.write_text("".join(f"{run.run_id}\n" for run in runs))
+    interval = plan.seconds(_PEER_INTERVAL, _PEER_INTERVAL / _FASTER) * 1000
+    command = [plan.tools.path("node"), str(PEERS / "official_loop.cjs"), TECHNIQUE]
+    command += [f"{interval:.0f}", str(run_ids)]
+    environ = {**clean_environ(), "FLORA_BASE_URL": flora.base_url, "FLORA_API_KEY": flora.key}
+    with running(command, environ, log) as process:
+        yield _Racer(process, log, flora)
 
 
 def _listed(plan: Plan, seen: Sequence[Report], peers: Sequence[Report]) -> list[Figure]:

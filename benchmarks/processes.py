@@ -41,10 +41,16 @@ def measured(command: Sequence[str], environ: Mapping[str, str], log: Path, time
         memory = _Memory(process.pid)
         deadline = threading.Timer(timeout, _kill_group, (process.pid,))
         deadline.start()
-        with memory:
-            _, status, usage = os.wait4(process.pid, 0)
-            wall = time.monotonic() - begun
-        deadline.cancel()
+        try:
+            with memory:
+                _, status, usage = os.wait4(process.pid, 0)
+                wall = time.monotonic() - begun
+        except BaseException:  # told to stop: nothing that was started stays behind
+            _kill_group(process.pid)
+            process.wait()
+            raise
+        finally:
+            deadline.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise BenchmarkError(f"{command[0]} ended with {process.returncode}: {tail(log)}")
