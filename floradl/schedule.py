@@ -37,9 +37,9 @@ class Schedule:
         heapq.heappush(self._heap, (due, number, name))
 
     def hasten(self, name: str) -> None:
-        """Make `name` due now, if it is waiting."""
+        """Make `name` due before all that is due by itself, if it is waiting: its news grow old."""
         if name in self._valid:
-            self.put(name, 0.0)
+            self.put(name, -math.inf)
 
     def pop(self) -> str | None:
         """Take what is due; None where nothing is."""

@@ -184,3 +184,20 @@ async def test_news_that_grew_old_are_not_taken_for_an_answer() -> None:
     clock.now += 31
     await ask(asking, "run_later")
     assert table.asked == ["run_later"]
+
+
+async def test_a_backlog_is_not_paged_through_again_for_each_batch() -> None:
+    schedule = Schedule(Clock(), 2.0)
+    table = Table(*(f"run_{number}" for number in range(60)), size=20)
+    for run_id in table.runs:
+        table.finish(run_id)
+        schedule.put(run_id, 0.0)
+    asking = Asking(table, schedule, Clock())
+    strangers = [f"run_old{number}" for number in range(8)]
+    for run_id in strangers:
+        table.finish(run_id)
+    table.size = 60
+    await ask(asking, *strangers[:4])
+    table.asked.clear()
+    await ask(asking, *strangers[4:])
+    assert len([name for name in table.asked if name.startswith("technique_runs")]) == 1

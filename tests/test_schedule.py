@@ -74,3 +74,11 @@ def test_one_asked_about_at_a_tick_is_asked_again_at_the_next_one() -> None:
     clock.now = 200.03
     schedule.put("a", 2.0, aligned=True)
     assert schedule.delay() == pytest.approx(1.97)
+
+
+def test_what_is_hastened_comes_before_what_is_due_by_itself() -> None:
+    schedule = Schedule(Clock(), 2.0)
+    for name in ("a", "b", "c"):
+        schedule.put(name, 0.0)
+    schedule.hasten("c")
+    assert [schedule.pop(), schedule.delay(), schedule.pop()] == ["c", 0.0, "a"]

@@ -146,6 +146,9 @@ class Asking:
             candidates.discard(run.run_id)
             batch.found[run.run_id] = run
             return True
+        told_at, _ = self._news.get(run.run_id, (-_NEWS_FOR, None))
+        if self._monotonic() - told_at < _NEWS_FOR:
+            return False  # known already: a backlog must not be paged through once more for each batch
         if run.finished and run.run_id in self._waiting:
             self._news[run.run_id] = (self._monotonic(), run)
             self._waiting.hasten(run.run_id)
