@@ -218,6 +218,14 @@ class State(StrEnum):
         return self in {State.WAITING, State.RUNNING, State.DOWNLOADING}
 
 
+STATE_OF: Mapping[Result, State] = {
+    Result.COMPLETE: State.DONE,
+    Result.PARTIAL: State.PARTIAL,
+    Result.FAILED: State.FAILED,
+}
+"""Where a run stands that ended so."""
+
+
 class QueuedRun(Struct, frozen=True, kw_only=True):
     """One row of the journal. Times are unix seconds.
 

@@ -16,29 +16,20 @@ import msgspec
 import structlog
 from anyio import to_thread
 
-from floradl import __version__
+from floradl.endings import Ending, ending_of, reason_of, sidecar_of, with_earlier
 from floradl.errors import ErrorCode, PassingError, PausedError, PermanentError
 from floradl.flora.asking import Asking
 from floradl.history import History
 from floradl.library.library import Library
-from floradl.library.sidecar import Sidecar, Times, by_key, public_run
-from floradl.models import Failure, Kind, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
+from floradl.library.sidecar import by_key
+from floradl.models import STATE_OF, Failure, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
 from floradl.outputs import OutputSaver, SteppedBackError, not_had
 from floradl.policy import MAX_BACKOFF, after_trouble, next_question
 from floradl.progress import Progress
 from floradl.redaction import redact
 from floradl.state.journal import Journal
 from floradl.state.store import Store
-from floradl.times import rfc3339
 
-_FAILED_AT_FLORA = {
-    ErrorCode.PROVIDER_ERROR,
-    ErrorCode.MODEL_TIMEOUT,
-    ErrorCode.SAFETY_BLOCKED,
-    ErrorCode.INPUT_UNREACHABLE,
-    ErrorCode.INTERNAL_ERROR,
-}
-_STATES = {Result.COMPLETE: State.DONE, Result.PARTIAL: State.PARTIAL, Result.FAILED: State.FAILED}
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -97,7 +88,7 @@ class Pipeline:
         if not answer.finished:
             return await self._unfinished(run, answer)
         if answer.status == "failed":
-            return await self._fail(run, _reason(answer), answer)
+            return await self._fail(run, reason_of(answer), answer)
         if not answer.outputs:
             raise PassingError("FLORA says that it completed, but lists no outputs", ErrorCode.NO_OUTPUTS)
         return await self._download(run, answer)
@@ -156,7 +147,7 @@ class Pipeline:
                 saved.setdefault(output.key, not_had(output, failure))
         try:
             return await self._conclude(
-                run, answer, _ending([saved[output.key] for output in answer.outputs])
+                run, answer, ending_of([saved[output.key] for output in answer.outputs])
             )
         except PassingError as error:  # all is on disk but the sidecar: it is never given up
             return self._wait(run, error) or Wait(run, MAX_BACKOFF, str(error))
@@ -217,13 +208,13 @@ class Pipeline:
     async def _fail(self, run: QueuedRun, failure: Failure, answer: RemoteRun | None) -> Step:
         run = msgspec.structs.replace(run, detected_at=run.detected_at or self._patience.wall())
         try:
-            return await self._conclude(run, answer, _Ending(Result.FAILED, failure, failure))
+            return await self._conclude(run, answer, Ending(Result.FAILED, failure, failure))
         except PassingError as error:  # the sidecar could not be written now
             return self._wait(run, error) or Wait(run, MAX_BACKOFF, str(error))
 
-    async def _conclude(self, run: QueuedRun, answer: RemoteRun | None, ending: _Ending) -> Step:
+    async def _conclude(self, run: QueuedRun, answer: RemoteRun | None, ending: Ending) -> Step:
         ended = msgspec.structs.replace(
-            run, state=_STATES[ending.result], error=ending.reason, fresh=False, progress=100.0
+            run, state=STATE_OF[ending.result], error=ending.reason, fresh=False, progress=100.0
         )
         if ending.result is not Result.COMPLETE:
             # What could not be had anew may be there from before: that is neither lost nor denied.
@@ -231,8 +222,8 @@ class Pipeline:
             if before and not ending.outputs:
                 return Finished(ended, None)
             if before:
-                ending = _with(before, ending)
-        sidecar = _sidecar(run, answer, ending, self._patience.wall())
+                ending = with_earlier(before, ending)
+        sidecar = sidecar_of(run, answer, ending, self._patience.wall())
         mtime = answer.completed_at if answer and self._patience.keep_times else None
         return Finished(ended, await to_thread.run_sync(self._library.write_sidecar, sidecar, mtime))
 
@@ -276,66 +267,3 @@ class _Renewal:
             if self._answer is answer:
                 self._answer = await self._asking.fresh(self._run.reference)
             return self._answer
-
-
-def _reason(answer: RemoteRun) -> Failure:
-    """Return why FLORA failed it, in our closed list of codes and its own words."""
-    said = answer.error_message or "FLORA gives no reason"
-    try:
-        code = ErrorCode(answer.error_code or "")
-    except ValueError:
-        code = ErrorCode.RUN_FAILED
-    if code not in _FAILED_AT_FLORA:
-        return Failure(ErrorCode.RUN_FAILED, f"{answer.error_code or 'failed'}: {said}")
-    return Failure(code, said)
-
-
-class _Ending(msgspec.Struct, frozen=True):
-    """How a run ends: `error` stands at the top of the sidecar, `reason` in `status`."""
-
-    result: Result
-    error: Failure | None
-    reason: Failure | None
-    outputs: tuple[SavedOutput, ...] = ()
-
-
-def _ending(outputs: list[SavedOutput]) -> _Ending:
-    bad = [(output.output_id[:60], output.error) for output in outputs if output.error is not None]
-    if not bad:
-        return _Ending(Result.COMPLETE, None, None, tuple(outputs))
-    told = "; ".join(f"{output_id}: {error.message}" for output_id, error in bad[:3])
-    if len(bad) < len(outputs):
-        return _Ending(Result.PARTIAL, None, Failure(bad[0][1].code, told), tuple(outputs))
-    failure = Failure(ErrorCode.NO_OUTPUTS, f"no output could be had: {told}")
-    return _Ending(Result.FAILED, failure, failure, tuple(outputs))
-
-
-def _with(before: dict[str, SavedOutput], ending: _Ending) -> _Ending:
-    """Return the ending with outputs from before in the place of those that could not be had."""
-    outputs = by_key(ending.outputs)
-    return _ending([before.get(key, output) if output.error else output for key, output in outputs.items()])
-
-
-def _sidecar(run: QueuedRun, answer: RemoteRun | None, ending: _Ending, now: float) -> Sidecar:
-    technique = run.technique
-    fetched_texts = [output.output_id for output in ending.outputs if output.kind is Kind.TEXT and output.url]
-    return Sidecar(
-        floradl_version=__version__,
-        reference=str(run.reference),
-        technique=technique,
-        technique_id=technique if technique and technique.startswith("tech_") else None,
-        run_id=run.run_id,
-        label=run.label,
-        result=ending.result,
-        run=public_run(answer.raw, fetched_texts) if answer else None,
-        outputs=ending.outputs,
-        error=ending.error,
-        times=Times(
-            queued_at=rfc3339(run.queued_at),
-            created_at=rfc3339(answer.created_at) if answer else None,
-            started_at=rfc3339(answer.started_at) if answer else None,
-            completed_at=rfc3339(answer.completed_at) if answer else None,
-            detected_at=rfc3339(run.detected_at),
-            finished_at=rfc3339(now),
-        ),
-    )

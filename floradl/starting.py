@@ -28,7 +28,7 @@ from floradl.incoming.accepted import accepted_orders
 from floradl.library.inventory import standing
 from floradl.library.library import Library
 from floradl.library.sidecar import Sidecar
-from floradl.models import Action, Failure, QueuedRun, Result, State
+from floradl.models import STATE_OF, Action, Failure, QueuedRun
 from floradl.state.journal import Journal
 from floradl.state.store import FILE_NAME, Store
 from floradl.times import unix_seconds
@@ -37,7 +37,6 @@ _SEEN = "library-seen"
 _RECALL = "recall"
 _BATCH = 500
 _AGAIN = 5.0  # seconds between looks for a library that is not there
-_STATES = {Result.COMPLETE: State.DONE, Result.PARTIAL: State.PARTIAL, Result.FAILED: State.FAILED}
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -184,7 +183,7 @@ def _row(sidecar: Sidecar) -> tuple[QueuedRun, float]:
         run_id=sidecar.run_id,
         technique=sidecar.technique,
         label=sidecar.label,
-        state=_STATES[sidecar.result],
+        state=STATE_OF[sidecar.result],
         queued_at=unix_seconds(times.queued_at) or finished,
         detected_at=unix_seconds(times.detected_at),
         progress=100.0,

@@ -1,0 +1,84 @@
+"""How runs end: what FLORA's last answer and the outputs come to, for sidecars and `status`. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from floradl import __version__
+from floradl.errors import ErrorCode
+from floradl.library.sidecar import Sidecar, Times, by_key, public_run
+from floradl.models import Failure, Kind, QueuedRun, RemoteRun, Result, SavedOutput
+from floradl.times import rfc3339
+
+_FAILED_AT_FLORA = {
+    ErrorCode.PROVIDER_ERROR,
+    ErrorCode.MODEL_TIMEOUT,
+    ErrorCode.SAFETY_BLOCKED,
+    ErrorCode.INPUT_UNREACHABLE,
+    ErrorCode.INTERNAL_ERROR,
+}
+
+
+def reason_of(answer: RemoteRun) -> Failure:
+    """Return why FLORA failed it, in our closed list of codes and its own words."""
+    said = answer.error_message or "FLORA gives no reason"
+    try:
+        code = ErrorCode(answer.error_code or "")
+    except ValueError:
+        code = ErrorCode.RUN_FAILED
+    if code not in _FAILED_AT_FLORA:
+        return Failure(ErrorCode.RUN_FAILED, f"{answer.error_code or 'failed'}: {said}")
+    return Failure(code, said)
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a run ends: `error` stands at the top of the sidecar, `reason` in `status`."""
+
+    result: Result
+    error: Failure | None
+    reason: Failure | None
+    outputs: tuple[SavedOutput, ...] = ()
+
+
+def ending_of(outputs: list[SavedOutput]) -> Ending:
+    """Return how a run ends whose outputs came to this."""
+    bad = [(output.output_id[:60], output.error) for output in outputs if output.error is not None]
+    if not bad:
+        return Ending(Result.COMPLETE, None, None, tuple(outputs))
+    told = "; ".join(f"{output_id}: {error.message}" for output_id, error in bad[:3])
+    if len(bad) < len(outputs):
+        return Ending(Result.PARTIAL, None, Failure(bad[0][1].code, told), tuple(outputs))
+    failure = Failure(ErrorCode.NO_OUTPUTS, f"no output could be had: {told}")
+    return Ending(Result.FAILED, failure, failure, tuple(outputs))
+
+
+def with_earlier(before: dict[str, SavedOutput], ending: Ending) -> Ending:
+    """Return the ending with outputs from before in the place of those that could not be had."""
+    outputs = by_key(ending.outputs)
+    return ending_of([before.get(key, output) if output.error else output for key, output in outputs.items()])
+
+
+def sidecar_of(run: QueuedRun, answer: RemoteRun | None, ending: Ending, now: float) -> Sidecar:
+    """Return the sidecar of a run that ended; `answer` is FLORA's last, `now` unix seconds."""
+    technique = run.technique
+    fetched_texts = [output.output_id for output in ending.outputs if output.kind is Kind.TEXT and output.url]
+    return Sidecar(
+        floradl_version=__version__,
+        reference=str(run.reference),
+        technique=technique,
+        technique_id=technique if technique and technique.startswith("tech_") else None,
+        run_id=run.run_id,
+        label=run.label,
+        result=ending.result,
+        run=public_run(answer.raw, fetched_texts) if answer else None,
+        outputs=ending.outputs,
+        error=ending.error,
+        times=Times(
+            queued_at=rfc3339(run.queued_at),
+            created_at=rfc3339(answer.created_at) if answer else None,
+            started_at=rfc3339(answer.started_at) if answer else None,
+            completed_at=rfc3339(answer.completed_at) if answer else None,
+            detected_at=rfc3339(run.detected_at),
+            finished_at=rfc3339(now),
+        ),
+    )
