@@ -187,18 +187,22 @@ class Pipeline:
     async def _remembered(self, run: QueuedRun) -> dict[str, SavedOutput]:
         """Return the outputs that are on disk already: by the journal, or by an earlier, partial sidecar."""
         known = await self._journal.call(lambda store: store.saved(run.run_id))
-        earlier = {} if run.fresh else await self._vouched_for(run)
-        return await to_thread.run_sync(self._standing, earlier | known)
 
-    async def _vouched_for(self, run: QueuedRun) -> dict[str, SavedOutput]:
-        """Return, by key, what an earlier sidecar says of the run's outputs."""
+        def look() -> dict[str, SavedOutput]:
+            return self._standing(({} if run.fresh else self._vouched_for(run)) | known)
+
+        return await to_thread.run_sync(look)
+
+    def _vouched_for(self, run: QueuedRun) -> dict[str, SavedOutput]:
+        """Return, by key, what an earlier sidecar says of the run's outputs; blocking."""
         try:
-            earlier = await to_thread.run_sync(self._library.find_sidecar, run.reference)
+            earlier = self._library.find_sidecar(run.reference)
         except PermanentError:  # what stands in the way there is told when the new one is written
             return {}
         return by_key(earlier.outputs) if earlier else {}
 
     def _standing(self, outputs: dict[str, SavedOutput]) -> dict[str, SavedOutput]:
+        """Return those of `outputs` whose files are there; blocking."""
         return {
             key: output
             for key, output in outputs.items()
@@ -218,7 +222,7 @@ class Pipeline:
         )
         if ending.result is not Result.COMPLETE:
             # What could not be had anew may be there from before: that is neither lost nor denied.
-            before = await to_thread.run_sync(self._standing, await self._vouched_for(run))
+            before = await to_thread.run_sync(lambda: self._standing(self._vouched_for(run)))
             if before and not ending.outputs:
                 return Finished(ended, None)
             if before:
