@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import anyio
@@ -21,8 +20,10 @@ from floradl.commands.standing import coarse
 from floradl.config.credentials import FoundKey
 from floradl.config.settings import Config
 from floradl.errors import ConfigError, PermanentError
+from floradl.flora.wire import refusal
 from floradl.net.addresses import join_port
 from floradl.net.guard import port_of
+from floradl.net.headers import date
 from floradl.net.pools import Limits
 from floradl.net.proxies import Proxies
 from floradl.net.transport import open_async_client
@@ -149,18 +150,17 @@ def _is_html(answer: _Answer) -> bool:
 
 def _said(answer: _Answer) -> str | None:
     """Return what FLORA's error envelope says, with the id that its support asks for; None for another's."""
-    match answer.body:
-        case {"error": {"code": str(code), "message": str(message)}}:
-            request_id = answer.headers.get("request-id")
-            about = f" (request-id {request_id})" if request_id else ""
-            return f"HTTP {answer.status} {code}: {message[:300]}{about}"
-    return None
+    said = refusal(answer.body)
+    if said is None:
+        return None
+    request_id = answer.headers.get("request-id")
+    about = f" (request-id {request_id})" if request_id else ""
+    return f"HTTP {answer.status} {said.code}: {said.message[:300]}{about}"
 
 
 def _clock(answer: _Answer) -> list[Finding]:
-    try:
-        theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
-    except (ValueError, TypeError, OverflowError):
+    theirs = date(answer.headers)
+    if theirs is None:
         return []
     ahead = answer.at - theirs
     if abs(ahead) <= _SKEW:

@@ -16,7 +16,7 @@ import structlog
 
 from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, PauseReason, PermanentError
 from floradl.flora.pace import Pace
-from floradl.flora.wire import Page, decode_page, decode_run, parse_json
+from floradl.flora.wire import Page, decode_page, decode_run, parse_json, refusal
 from floradl.models import Reference, RemoteRun
 from floradl.net.headers import date, retry_after
 from floradl.redaction import redact
@@ -55,7 +55,7 @@ class Flora:
         status, headers, body = await self._get(path, reference)
         if status == httpx.codes.OK:
             self._forbidden.clear()
-            return _aged(decode_run(body, reference.run_id), headers)
+            return _aged(decode_run(body, reference.run_id), date(headers))
         error = self._refusal(status, headers, body, reference)
         if isinstance(error, PassingError) and error.code is ErrorCode.FORBIDDEN:
             error = await self._forbidden_error(error, reference)
@@ -82,7 +82,8 @@ class Flora:
         status, headers, body = await self._get(path, None)
         if status == httpx.codes.OK:
             page = decode_page(body, kind)
-            return msgspec.structs.replace(page, runs=tuple(_aged(run, headers) for run in page.runs))
+            now = date(headers)
+            return msgspec.structs.replace(page, runs=tuple(_aged(run, now) for run in page.runs))
         error = self._refusal(status, headers, body, f"the list of {kind.replace('_', ' ')}")
         if isinstance(error, PausedError):
             self._refused = error
@@ -171,9 +172,8 @@ class Flora:
         )
 
 
-def _aged(run: RemoteRun, headers: httpx.Headers) -> RemoteRun:
-    """Add the run's age by the clock of the server that also wrote its times: ours may be another."""
-    now = date(headers)
+def _aged(run: RemoteRun, now: float | None) -> RemoteRun:
+    """Add the run's age; `now` is from the server that also wrote its times: our clock may be another."""
     if now is None or run.created_at is None:
         return run
     return msgspec.structs.replace(run, age=max(now - run.created_at, 0.0))
@@ -197,20 +197,14 @@ async def _exchange(client: httpx.AsyncClient, request: httpx.Request) -> tuple[
 def _envelope(body: bytes) -> str | None:
     """Return `code (message)` of FLORA's error envelope; None where the body is something else."""
     try:
-        parsed = parse_json(body)
+        said = refusal(parse_json(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    match parsed:
-        case {"error": {"code": str(code), "message": str(message), **rest}}:
-            fields = rest.get("fields")
-            named = [
-                field["field"][:60]
-                for field in (fields if isinstance(fields, list) else [])
-                if isinstance(field, dict) and isinstance(field.get("field"), str)
-            ]
-            # It may repeat the key, or a URL, that it refuses.
-            return redact(f"{code[:60]} ({message[:300]}{f'; fields: {named[:10]}' if named else ''})")
-    return None
+    if said is None:
+        return None
+    fields = [field[:60] for field in said.fields[:10]]
+    # It may repeat the key, or a URL, that it refuses.
+    return redact(f"{said.code[:60]} ({said.message[:300]}{f'; fields: {fields}' if fields else ''})")
 
 
 def _request_id(headers: httpx.Headers) -> str:

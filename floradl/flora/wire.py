@@ -86,6 +86,28 @@ def decode_page(body: bytes, key: str) -> Page:
     return Page(tuple(runs), _next_cursor(raw))
 
 
+class Refusal(msgspec.Struct, frozen=True):
+    """FLORA's error envelope: why it refused, and the fields of the request that it names."""
+
+    code: str
+    message: str
+    fields: tuple[str, ...] = ()
+
+
+def refusal(answer: Any) -> Refusal | None:
+    """Read the error envelope from an answer's JSON; None where it is something else."""
+    match answer:
+        case {"error": {"code": str(code), "message": str(message), **rest}}:
+            fields = rest.get("fields")
+            named = (
+                field["field"]
+                for field in (fields if isinstance(fields, list) else [])
+                if isinstance(field, dict) and isinstance(field.get("field"), str)
+            )
+            return Refusal(code, message, tuple(named))
+    return None
+
+
 def _next_cursor(raw: dict[str, Any]) -> str | None:
     match _snake(raw.get("meta")):
         case {"next_cursor": str(cursor)} if cursor:
