@@ -11,6 +11,7 @@ import anyio
 import click
 
 from floradl.commands.exits import Exit
+from floradl.commands.extras import needing_simulator
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
@@ -27,12 +28,8 @@ def demo(home: Path | None) -> Exit:
 
     Raises `ConfigError` where the simulator is not installed, or `home` holds something already.
     """
-    try:
-        import aiohttp  # noqa: F401, PLC0415 - an extra: asked for here, to say in words that it is missing
-    except ImportError:
-        raise ConfigError(
-            "the demo needs aiohttp, which is not installed: pip install 'floradl[simulator]'"
-        ) from None
+    with needing_simulator("the demo"):
+        import floradl.simulator  # noqa: F401, PLC0415 - before a folder is made in vain
     folder = _new_folder(home)
     configure("critical", "auto")
     code = anyio.run(_demo, folder)

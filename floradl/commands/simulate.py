@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from floradl.commands.extras import needing_simulator
 from floradl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,15 +29,9 @@ def simulate(*, port: int, speed: float, rate_limit: float | None, scenario: Pat
     `port` 0 takes a free one, `speed` divides durations, `rate_limit` is in requests a second. Raises
     `ConfigError` without aiohttp, for a port that cannot be had, and for a scenario that cannot be read.
     """
-    try:
+    with needing_simulator("the simulator"):
         from floradl.simulator import Simulator, serve  # noqa: PLC0415  # an extra, and heavy
         from floradl.simulator.scenario import load_scenario  # noqa: PLC0415  # as above
-    except ImportError as error:
-        if error.name != "aiohttp":
-            raise
-        raise ConfigError(
-            "the simulator needs aiohttp, which is not installed: pip install 'floradl[simulator]'"
-        ) from error
     simulator = Simulator(speed=speed)
     if scenario is not None:
         load_scenario(scenario).stage(simulator)
