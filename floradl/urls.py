@@ -39,11 +39,3 @@ def host_of(url: str) -> str | None:
     except ValueError:
         return None
     return (host or "").rstrip(".").lower() or None
-
-
-def path_of(url: str) -> str:
-    """Return the path, empty where there is none or it cannot be read."""
-    try:
-        return urlsplit(strip_query(url)).path
-    except ValueError:
-        return ""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.urls import host_of, is_only_url, path_of, strip_queries, strip_query
+from floradl.urls import host_of, is_only_url, strip_queries, strip_query
 
 
 @pytest.mark.parametrize(
@@ -74,18 +74,12 @@ def test_a_host_is_told_bare_and_in_lower_case(url: str, host: str | None) -> No
     assert host_of(url) == host
 
 
-def test_a_path_is_told_without_what_follows() -> None:
-    assert path_of("https://h/a/b.png?c=/d.exe#e") == "/a/b.png"
-    assert path_of("https://[broken/a") == ""
-
-
 @given(st.text() | st.text(alphabet="htps:/\\?#@[]. \nü", max_size=30))
 def test_no_text_is_too_strange(text: str) -> None:
     assert not set(strip_query(text)) & set("?#")
     strip_queries(text)
     is_only_url(text)
     host_of(text)
-    path_of(text)
 
 
 @given(

@@ -136,10 +136,6 @@ class Patience:
             return min(_BUSY_MAX, max(_BUSY_MIN, (now - known.first) / 4))
         return max(0.0, known.since + QUIET_SECONDS - now)
 
-    def forget(self, name: str) -> None:
-        """Forget a file that was taken."""
-        self._files.pop(name, None)
-
     def keep(self, names: AbstractSet[str]) -> None:
         """Forget all files but `names`: those that are still there."""
         self._files = {name: self._files[name] for name in self._files.keys() & names}
