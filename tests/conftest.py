@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from clients import SITE
 from hypothesis import settings
+from loopback import Certificate
+from studio import Home, served
+
+from floradl.simulator import Simulator
 
 # How fast an example runs says something about this machine, not about floradl.
 settings.register_profile("floradl", deadline=None)
@@ -16,6 +24,40 @@ settings.load_profile("floradl")
 def anyio_backend() -> str:
     """The daemon runs on asyncio (watchfiles and aiohttp do too), so its tests do."""
     return "asyncio"
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    """A FLORA that serves, with nothing in it yet."""
+    simulator = Simulator()
+    with served(simulator):
+        yield simulator
+
+
+@pytest.fixture
+def home(tmp_path: Path, simulator: Simulator) -> Home:
+    """A user's floradl that knows this FLORA."""
+    return Home(tmp_path, simulator)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """What the test servers show, and whoever trusts it."""
+    return Certificate(tmp_path_factory.mktemp("tls"), SITE, "public.example", "127.0.0.1")
+
+
+@pytest.fixture
+def tls(certificate: Certificate) -> dict[str, str]:
+    """An environment that trusts `certificate`."""
+    return {"SSL_CERT_FILE": str(certificate.file)}
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that nobody listens at, and nobody else gets meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

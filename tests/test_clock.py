@@ -8,13 +8,12 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from studio import Home, check_library, served, wait_until
+from studio import Home, check_library, wait_until
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
@@ -25,13 +24,6 @@ DAY = 86_400
 pytestmark = pytest.mark.skipif(
     not LIBRARIES or sys.platform != "linux", reason="needs libfaketime (Debian's package faketime)"
 )
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
 
 
 class Clock:

@@ -9,7 +9,6 @@ import random
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from crashing import calls, counts, interposed, leftovers, starter
-from studio import Home, check_library, command, served, wait_until
+from studio import Home, check_library, command, wait_until
 
 from floradl.models import State
 from floradl.simulator import OutputSpec, Simulator
@@ -25,18 +24,6 @@ from floradl.simulator import OutputSpec, Simulator
 MOMENTS = int(os.environ.get("FLORADL_TEST_KILLS", "30"))
 PICTURE = OutputSpec("picture", "imageUrl", size=3000)
 WORDS = OutputSpec("words", "text", text="A little more light.")
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
-
-
-@pytest.fixture
-def home(tmp_path: Path, simulator: Simulator) -> Home:
-    return Home(tmp_path, simulator)
 
 
 def check_all_done(home: Home, simulator: Simulator, runs: int) -> None:

@@ -33,11 +33,6 @@ def simulator() -> Iterator[Simulator]:
         yield simulator
 
 
-@pytest.fixture
-def home(tmp_path: Path, simulator: Simulator) -> Home:
-    return Home(tmp_path, simulator)
-
-
 # --- other file systems -------------------------------------------------------------------------------------
 
 

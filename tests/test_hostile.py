@@ -7,11 +7,10 @@ import json
 import os
 import shutil
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from studio import Home, check_library, served, wait_until
+from studio import Home, check_library, wait_until
 
 from floradl.disk.names import fold
 from floradl.incoming.inbox import Inbox
@@ -89,13 +88,6 @@ CONTENT_TYPES = (
     "application/x-sh", "image/png, text/html", ";", "/", "\u00e9/\u00e9",
     "application/vnd.\U0001f600", "image/svg+xml; charset=../..", "text/html",
 )  # fmt: skip
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
 
 
 @pytest.fixture

@@ -21,18 +21,6 @@ WORDS = (OutputSpec("words", "text", text="Yes."),)
 _NUMBERS = itertools.count()
 
 
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
-
-
-@pytest.fixture
-def home(tmp_path: Path, simulator: Simulator) -> Home:
-    return Home(tmp_path, simulator)
-
-
 class Running:
     """A daemon that runs while the tests of this module do."""
 

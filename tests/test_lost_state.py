@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -40,18 +39,6 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         home.drop("campaign/run_done\ncampaign/run_part\nportraits/run_bad\n")
         assert home.run("once").returncode == 3
     return path
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
-
-
-@pytest.fixture
-def home(tmp_path: Path, simulator: Simulator) -> Home:
-    return Home(tmp_path, simulator)
 
 
 @pytest.fixture

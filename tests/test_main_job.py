@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from studio import Home, check_library, command, peak_memory, served, wait_until
+from studio import Home, check_library, command, peak_memory, wait_until
 
 from floradl.simulator import OutputSpec, Simulator
 
@@ -24,18 +23,6 @@ KINDS = (
         "shape", "modelUrl", body=b"glTF\x02\x00\x00\x00\x0c\x00\x00\x00", content_type="model/gltf-binary"
     ),
 )
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
-
-
-@pytest.fixture
-def home(tmp_path: Path, simulator: Simulator) -> Home:
-    return Home(tmp_path, simulator)
 
 
 def test_a_dropped_job_ends_in_files_of_every_kind_and_a_sidecar(home: Home, simulator: Simulator) -> None:

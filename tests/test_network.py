@@ -5,7 +5,6 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -18,24 +17,6 @@ from floradl.errors import ConfigError, PermanentError
 from floradl.net.guard import Guard
 from floradl.net.network import OpenStreams, SyncBackend
 from floradl.net.transport import Limits, open_async_client
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return Certificate(tmp_path_factory.mktemp("tls"), SITE, "public.example", "127.0.0.1")
-
-
-@pytest.fixture
-def tls(certificate: Certificate) -> dict[str, str]:
-    return {"SSL_CERT_FILE": str(certificate.file)}
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that nobody listens at, and nobody else gets meanwhile."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
 
 
 @pytest.mark.parametrize(

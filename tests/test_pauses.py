@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mounting import in_memory, mount, mounted, unmount
-from studio import Home, check_library, command, served, wait_until
+from studio import Home, check_library, command, wait_until
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 PICTURE = (OutputSpec("a", "imageUrl", size=300_000),)
 WORDS = (OutputSpec("words", "text", text="Lower."),)
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
-
-
-@pytest.fixture
-def home(tmp_path: Path, simulator: Simulator) -> Home:
-    return Home(tmp_path, simulator)
 
 
 def queue(home: Home, simulator: Simulator, *names: str, outputs: tuple[OutputSpec, ...] = PICTURE) -> None:

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-from studio import Home, check_library, served, wait_until
+from studio import Home, check_library, wait_until
 
 from floradl.simulator import OutputSpec, Simulator
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
 
 
 def test_a_journal_that_cannot_remember_an_output_is_a_pause_and_no_bug(

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 from crashing import counts, leftovers
-from studio import Home, check_library, command, served, wait_until
+from studio import Home, check_library, command, wait_until
 
 from floradl.models import State
 from floradl.simulator import OutputSpec, Simulator
@@ -82,13 +82,6 @@ class Disk:
         self._image.unlink()
         self._image = new
         self.mount()
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
 
 
 @pytest.fixture(params=["ext4", "xfs"])

@@ -6,12 +6,12 @@ import os
 import pty
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from studio import Home, command, served, wait_until
+from studio import Home, command, wait_until
 
 from floradl.config.load import Options
 from floradl.config.source import Source
@@ -22,18 +22,6 @@ from floradl.reload import Reload, differing
 from floradl.simulator import OutputSpec, Simulator
 
 BIG = OutputSpec("big", "videoUrl", size=1_000_000)
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
-
-
-@pytest.fixture
-def home(tmp_path: Path, simulator: Simulator) -> Home:
-    return Home(tmp_path, simulator)
 
 
 def source_of(folder: Path) -> Source:

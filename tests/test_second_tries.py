@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from studio import Home, check_library, served
+from studio import Home, check_library
 
 from floradl.library.sidecar import by_key
 from floradl.models import Integrity, Kind, SavedOutput
@@ -14,13 +13,6 @@ from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 PICTURES = (OutputSpec("a", "imageUrl", size=40_000), OutputSpec("b", "imageUrl", size=50_000))
 GONE = Do(status=451)
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
 
 
 @pytest.fixture

@@ -11,20 +11,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from studio import Home, check_library, command, served, wait_until
+from studio import Home, check_library, command, wait_until
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 SIZE = 3_000_000
 CLIP = OutputSpec("clip", "videoUrl", size=SIZE, rate=1_000_000)
 RUN = "campaign/run_0"
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
 
 
 @pytest.fixture

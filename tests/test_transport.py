@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 
 import httpcore
 import httpx
@@ -12,25 +11,6 @@ from loopback import Certificate, ConnectProxy, Server, trap
 from floradl.errors import ErrorCode, PermanentError
 from floradl.net.guard import Guard
 from floradl.net.transport import Limits, open_async_client, redirect_target
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return Certificate(tmp_path_factory.mktemp("tls"), SITE, "public.example", "127.0.0.1")
-
-
-@pytest.fixture
-def tls(certificate: Certificate) -> dict[str, str]:
-    return {"SSL_CERT_FILE": str(certificate.file)}
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that nobody listens at, and nobody else gets meanwhile."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
-
 
 # --- proxies -----------------------------------------------------------------------------------------
 

@@ -12,16 +12,6 @@ from loopback import Certificate, Server, read_head
 from floradl.net.transport import Limits
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    return Certificate(tmp_path_factory.mktemp("tls"), SITE, "public.example", "127.0.0.1")
-
-
-@pytest.fixture
-def tls(certificate: Certificate) -> dict[str, str]:
-    return {"SSL_CERT_FILE": str(certificate.file)}
-
-
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("raw", [False, True])
 def test_abort_wakes_a_thread_that_waits_for_data(

@@ -89,13 +89,6 @@ def test_checksums_of_stored_bytes_are_not_held_against_inflated_ones(bench: Ben
     assert (fetched.data, fetched.integrity) == (PNG, Integrity.UNVERIFIED)
 
 
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
-
-
 @pytest.mark.parametrize("style", list(MediaStyle))
 def test_an_object_that_was_stored_gzipped_comes_home_inflated(tmp_path: Path, style: MediaStyle) -> None:
     simulator = Simulator(media_style=style)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from studio import Home, check_library, served, wait_until
@@ -19,11 +18,6 @@ def simulator(request: pytest.FixtureRequest) -> Iterator[Simulator]:
     simulator = Simulator(media_style=request.param)
     with served(simulator):
         yield simulator
-
-
-@pytest.fixture
-def home(tmp_path: Path, simulator: Simulator) -> Home:
-    return Home(tmp_path, simulator)
 
 
 def add_run(simulator: Simulator, *outputs: OutputSpec) -> str:

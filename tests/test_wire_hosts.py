@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,6 @@ INSIDE = [
     "file:///etc/passwd",
 ]
 REFUSED = {"host_refused", "bad_url"}
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
 
 
 @pytest.fixture

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import pytest
-from studio import Home, check_library, served, wait_until
+from studio import Home, check_library, wait_until
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 IMAGE = OutputSpec("picture", "imageUrl")
 API = Match(host="api")
 Host: TypeAlias = Literal["api", "media"]
-
-
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    simulator = Simulator()
-    with served(simulator):
-        yield simulator
-
-
-@pytest.fixture
-def home(tmp_path: Path, simulator: Simulator) -> Home:
-    return Home(tmp_path, simulator)
 
 
 def add_runs(simulator: Simulator, count: int) -> list[str]:
