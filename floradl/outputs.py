@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from anyio import CapacityLimiter, to_thread
 
+from floradl.disk.flushing import FLUSH_NOW, Flush
 from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PassingError, PermanentError
 from floradl.library.library import Library, Slot
 from floradl.media.download import Downloader, Received, StoppedError
@@ -23,11 +24,14 @@ from floradl.net.addresses import HostPatterns
 from floradl.net.guard import port_of
 from floradl.policy import after_trouble, is_given_up
 from floradl.progress import Progress
+from floradl.publishing import Publisher
 from floradl.times import rfc3339
 from floradl.urls import host_of, is_only_url, strip_query
 
 _TRIES = 5  # of trouble without end, before the run steps back and FLORA is asked anew
-_PUBLISHERS = 16  # files put on disk at once: their flushes overlap
+_PUBLISHERS = 16  # large files put on disk at once: their flushes overlap
+_LARGE = 4 << 20  # bytes from which on a file's own flush takes longer than its folder's
+_IN_HAND = 48  # files that have arrived and are not on disk yet
 _MAX_INLINE = 1024 * 1024
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -74,9 +78,10 @@ class OutputSaver:
         self._transfers = transfers
         self._manner = manner
         self._quiet = Quiet(time.monotonic)
+        self._publisher = Publisher()
         self._publishers = CapacityLimiter(_PUBLISHERS)
         # A slow disk must not gather open files without end.
-        self._in_hand = CapacityLimiter(transfers.total_tokens + 2 * _PUBLISHERS)
+        self._in_hand = CapacityLimiter(transfers.total_tokens + _IN_HAND)
 
     async def save(
         self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh
@@ -116,7 +121,7 @@ class OutputSaver:
         slot = self._library.slot(run, output, index, answer.completed_at)
         mtime = answer.completed_at if self._manner.keep_times else None
         if output.kind is Kind.TEXT and not self._is_link(output.url):
-            return await to_thread.run_sync(partial(self._write_text, slot, output, mtime))
+            return await self._put(partial(self._write_text, slot, output, mtime))
         started = time.monotonic()
         host = host_of(output.url) or ""
 
@@ -143,7 +148,7 @@ class OutputSaver:
         return saved
 
     async def _transfer(
-        self, fetch: Callable[[], Received], host: str, publish: Callable[[Received], SavedOutput]
+        self, fetch: Callable[[], Received], host: str, publish: Callable[[Received, Flush], SavedOutput]
     ) -> SavedOutput:
         """Let `fetch` run when a transfer is free, then `publish`.
 
@@ -161,7 +166,13 @@ class OutputSaver:
                 await anyio.sleep_forever()  # all is being cancelled; the part file stays
                 raise
             with received:
-                return await to_thread.run_sync(publish, received, limiter=self._publishers)
+                if received.part.size >= _LARGE:
+                    return await to_thread.run_sync(publish, received, FLUSH_NOW, limiter=self._publishers)
+                return await self._put(partial(publish, received))
+
+    async def _put(self, work: Callable[[Flush], SavedOutput]) -> SavedOutput:
+        with self._library.translating():
+            return await self._publisher.put(work)
 
     def _is_link(self, text: str) -> bool:
         """Whether a text is nothing but a URL at a host that keeps outputs: any other is a model's words."""
@@ -173,9 +184,9 @@ class OutputSaver:
         except (httpx.InvalidURL, UnicodeError, FloradlError):
             return False
 
-    def _write_text(self, slot: Slot, output: RemoteOutput, mtime: float | None) -> SavedOutput:
+    def _write_text(self, slot: Slot, output: RemoteOutput, mtime: float | None, flush: Flush) -> SavedOutput:
         data = output.url.encode("utf-8", "replace")
-        path, sha256 = slot.write(data, ".txt", mtime)
+        path, sha256 = slot.write(data, ".txt", mtime, flush)
         return SavedOutput(
             output_id=output.output_id,
             type=output.type,
@@ -200,14 +211,14 @@ class OutputSaver:
             self._progress.transferred(run, output.output_id)
 
     def _publish(
-        self, slot: Slot, output: RemoteOutput, mtime: float | None, received: Received
+        self, slot: Slot, output: RemoteOutput, mtime: float | None, received: Received, flush: Flush
     ) -> SavedOutput:
         """Put what was fetched on disk under its final name, in a worker thread."""
         with self._library.translating():
             text = None
             if output.kind is Kind.TEXT and received.part.size <= _MAX_INLINE:
                 text = received.part.read(_MAX_INLINE, 0).decode("utf-8", "replace")
-            path = slot.publish(received.part, received.ext, received.sha256, mtime)
+            path = slot.publish(received.part, received.ext, received.sha256, mtime, flush)
         return SavedOutput(
             output_id=output.output_id,
             type=output.type,

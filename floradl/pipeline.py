@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import anyio
@@ -26,6 +27,7 @@ from floradl.models import STATE_OF, Failure, QueuedRun, RemoteOutput, RemoteRun
 from floradl.outputs import OutputSaver, SteppedBackError, not_had
 from floradl.policy import MAX_BACKOFF, after_trouble, next_question
 from floradl.progress import Progress
+from floradl.publishing import Publisher
 from floradl.redaction import redact
 from floradl.state.journal import Journal
 from floradl.state.store import Store
@@ -69,6 +71,7 @@ class Pipeline:
         self._journal = journal
         self._progress = progress
         self._patience = patience
+        self._publisher = Publisher()  # the sidecars': they follow the files, and wait for no others
 
     async def advance(self, run: QueuedRun) -> Step:
         """Take `run` one step on. Raises `PausedError` where nothing can go on for any run."""
@@ -229,7 +232,9 @@ class Pipeline:
                 ending = with_earlier(before, ending)
         sidecar = sidecar_of(run, answer, ending, self._patience.wall())
         mtime = answer.completed_at if answer and self._patience.keep_times else None
-        return Finished(ended, await to_thread.run_sync(self._library.write_sidecar, sidecar, mtime))
+        with self._library.translating():
+            written = await self._publisher.put(partial(self._library.write_sidecar, sidecar, mtime))
+        return Finished(ended, written)
 
     def _wait(self, run: QueuedRun, error: PassingError) -> Wait | None:
         """Return when to try again after `error`, None to give up."""

@@ -14,18 +14,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Self
 
-from floradl.disk.folders import CANNOT, FolderFd, sync_folder, sync_new
+from floradl.disk.flushing import FLUSH_NOW, Flush, leave
+from floradl.disk.folders import CANNOT, FolderFd
 from floradl.disk.names import SafeName
 from floradl.disk.renaming import rename_noreplace
 
 _OPENINGS = 50
+_UMASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 
 
 class PartBusyError(Exception):
@@ -105,12 +107,16 @@ class PartFile:
             self.discard()
             raise
 
-    def publish(self, name: SafeName) -> bool:
+    def publish(self, name: SafeName, flush: Flush = FLUSH_NOW) -> bool:
         """Give the synced file its final name. False where that name is taken: nothing was changed then."""
         if not rename_noreplace(self._folder, self.name, name):
             return False
-        sync_new(self._folder, partial(os.unlink, name, dir_fd=self._folder))
+        flush(self._folder, partial(_remove, name))
         return True
+
+
+def _remove(name: SafeName, folder: FolderFd) -> None:
+    os.unlink(name, dir_fd=folder)
 
 
 @contextmanager
@@ -162,7 +168,9 @@ def _open_regular(folder: FolderFd, name: SafeName) -> int:
     raise OSError(errno.EEXIST, "something keeps planting a link under this name", name)
 
 
-def write_atomic(folder: FolderFd, name: SafeName, data: bytes, *, mtime: float | None = None) -> None:
+def write_atomic(
+    folder: FolderFd, name: SafeName, data: bytes, *, mtime: float | None = None, flush: Flush = FLUSH_NOW
+) -> None:
     """Write a small file durably: readers see the old one or the new one, never half. Safe to repeat.
 
     `name` leaves room for the 6 bytes of a temporary name. Raises `PartBusyError` where another process
@@ -177,13 +185,17 @@ def write_atomic(folder: FolderFd, name: SafeName, data: bytes, *, mtime: float 
             raise
         part.sync(mtime)
         os.rename(part.name, name, src_dir_fd=folder, dst_dir_fd=folder)
-    sync_folder(folder)
+    flush(folder, leave)
 
 
 def _umask() -> int:
     """Return the process's umask, read without setting it (setting would race with other threads)."""
-    with suppress(OSError), Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
+    with suppress(OSError):
+        fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found = _UMASK.search(os.read(fd, 4096))
+        finally:
+            os.close(fd)
+        if found:
+            return int(found[1], 8)
     return 0o022

@@ -51,7 +51,7 @@ def open_folder(root: FolderFd, parts: tuple[SafeName, ...], *, create: bool = T
                     raise
                 with suppress(FileExistsError):
                     os.mkdir(part, dir_fd=fd)
-                sync_new(FolderFd(fd), partial(os.rmdir, part, dir_fd=fd))
+                sync_new(FolderFd(fd), partial(_remove_folder, part))
                 below = os.open(part, _FOLDER, dir_fd=fd)
             os.close(fd)
             fd = below
@@ -69,13 +69,17 @@ def sync_folder(folder: FolderFd) -> None:
             raise
 
 
-def sync_new(folder: FolderFd, take_back: Callable[[], None]) -> None:
+def _remove_folder(name: SafeName, folder: FolderFd) -> None:
+    os.rmdir(name, dir_fd=folder)
+
+
+def sync_new(folder: FolderFd, take_back: Callable[[FolderFd], None]) -> None:
     """Put a new name on disk, or take it back: only then does the next attempt have a change to flush."""
     try:
         sync_folder(folder)
     except OSError:
         with suppress(OSError):
-            take_back()
+            take_back(folder)
         raise
 
 

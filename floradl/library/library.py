@@ -14,10 +14,11 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from floradl.disk.files import write_atomic
+from floradl.disk.flushing import FLUSH_NOW, Flush
 from floradl.disk.folders import FolderFd, exists, open_folder, open_root, read_regular, sync_folder
 from floradl.disk.names import PART_RESERVE, SafeName, safe_name, stored_path
 from floradl.disk.renaming import rename_noreplace
@@ -105,7 +106,8 @@ class Library:
             date=_local_day(completed_at),
         )
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
-        place = Place(self.open, self.translating, self.index, partial(self._render, fields), self._set_aside)
+        render = cache(partial(self._render, fields))  # each look at its folder needs it
+        place = Place(self.open, self.translating, self.index, render, self._set_aside)
         return Slot(place, output.kind, identity.hexdigest()[:8], output.nth)
 
     def _render(self, fields: NameFields, ext: str, distinct: int) -> tuple[SafeName, ...]:
@@ -166,7 +168,7 @@ class Library:
             or os.access(f"{name}/{twin}", os.F_OK, dir_fd=folder)
         ]
 
-    def write_sidecar(self, sidecar: Sidecar, mtime: float | None) -> str:
+    def write_sidecar(self, sidecar: Sidecar, mtime: float | None, flush: Flush = FLUSH_NOW) -> str:
         """Write a run's sidecar, the last thing of a run; returns its path. Safe to repeat.
 
         Raises `PassingError` and `PausedError`: whatever stands in the way, all else of the run is on disk.
@@ -175,7 +177,7 @@ class Library:
         try:
             with self.open() as root, self.index.open_below(root, folders) as (folder, there):
                 name = self._sidecar_name(folder, sidecar.run_id)
-                write_atomic(folder, name, sidecars.render(sidecar), mtime=mtime)
+                write_atomic(folder, name, sidecars.render(sidecar), mtime=mtime, flush=flush)
                 return "/".join((*there, name))
         except PermanentError as error:
             raise PassingError(str(error), error.code) from error

@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 import msgspec
 
 from floradl.disk.files import PartFile
-from floradl.disk.folders import FolderFd, open_regular, sync_folder
+from floradl.disk.flushing import FLUSH_NOW, Flush, leave
+from floradl.disk.folders import FolderFd, open_regular
 from floradl.disk.names import SafeName, part_name
 from floradl.errors import ErrorCode, PassingError
 from floradl.library.index import FolderIndex
@@ -75,7 +76,9 @@ class Slot:
                 names.add_part(self._tag, name)
             return PartFile(folder, name)
 
-    def publish(self, part: PartFile, ext: str, sha256: str, mtime: float | None) -> str:
+    def publish(
+        self, part: PartFile, ext: str, sha256: str, mtime: float | None, flush: Flush = FLUSH_NOW
+    ) -> str:
         """Put `part` on disk under its final name and return that path, relative and with `/`.
 
         A file that already has this name and these bytes is adopted; any other is left alone, and the
@@ -87,34 +90,32 @@ class Slot:
                     f"the folder {'/'.join(folders)} was moved while a file arrived in it", ErrorCode.STORAGE
                 )
             part.sync(mtime)
-            name = self._take_name(folder, folders, part, ext, sha256)
+            name = self._take_name(_Spot(folder, folders, flush), part, ext, sha256)
             with self._place.index.of(folder) as names:
                 names.drop_parts(self._tag)
             return "/".join((*folders, name))
 
-    def write(self, data: bytes, ext: str, mtime: float | None) -> tuple[str, str]:
+    def write(self, data: bytes, ext: str, mtime: float | None, flush: Flush = FLUSH_NOW) -> tuple[str, str]:
         """Write a small file whole; returns its path and SHA-256. Raises as `publish` does."""
         sha256 = hashlib.sha256(data).hexdigest()
         with self._place.translated(), self.open("") as part:
             part.truncate(0)
             part.write(data)
-            return self.publish(part, ext, sha256, mtime), sha256
+            return self.publish(part, ext, sha256, mtime, flush), sha256
 
-    def _take_name(
-        self, folder: FolderFd, folders: tuple[SafeName, ...], part: PartFile, ext: str, sha256: str
-    ) -> SafeName:
+    def _take_name(self, spot: _Spot, part: PartFile, ext: str, sha256: str) -> SafeName:
         for distinct in itertools.count(self._first):
             *_, name = self._place.render(ext, distinct)
-            with self._place.index.of(folder) as names:
+            with self._place.index.of(spot.folder) as names:
                 claimed = names.claim(name, self._tag)
-            if claimed and part.publish(name):
+            if claimed and part.publish(name, spot.flush):
                 return name
-            if claimed and _same_bytes(folder, name, part.size, sha256):
+            if claimed and _same_bytes(spot.folder, name, part.size, sha256):
                 part.discard()
-                sync_folder(folder)
+                spot.flush(spot.folder, leave)
                 return name
-            damaged = claimed and self._place.set_aside(folder, (*folders, name), sha256)
-            if damaged and part.publish(name):
+            damaged = claimed and self._place.set_aside(spot.folder, (*spot.parts, name), sha256)
+            if damaged and part.publish(name, spot.flush):
                 return name
         raise AssertionError("counting ended")
 
@@ -129,6 +130,14 @@ class Slot:
 
     def _part_name(self, stem: SafeName, validator: str) -> SafeName:
         return part_name(stem, f"{self._tag}-{validator}")
+
+
+class _Spot(msgspec.Struct, frozen=True):
+    """A folder that is open, its path, and what puts new names in it on disk."""
+
+    folder: FolderFd
+    parts: tuple[SafeName, ...]
+    flush: Flush
 
 
 def _regular_size(folder: FolderFd, name: SafeName) -> int | None:
