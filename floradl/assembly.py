@@ -35,6 +35,7 @@ from floradl.progress import Progress
 from floradl.schedule import Schedule
 from floradl.state.journal import Journal
 from floradl.state.store import Store
+from floradl.ticks import next_tick
 
 USER_AGENT = f"floradl/{__version__}"
 _LOOK_AT_KEY_EVERY = 1.0  # seconds, while it is refused
@@ -177,7 +178,7 @@ async def _watch_key(key: Callable[[], str], engine: Engine, while_working: anyi
     known: str | None = None
     with while_working:
         while True:
-            await anyio.sleep(_LOOK_AT_KEY_EVERY)
+            await next_tick(_LOOK_AT_KEY_EVERY)
             if engine.paused is None or engine.paused.reason is not PauseReason.KEY_REFUSED:
                 known = None
                 continue

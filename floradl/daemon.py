@@ -31,6 +31,7 @@ from floradl.starting import Start, note_new_journal
 from floradl.state import live, lock
 from floradl.state.live import Live, LivePause, Snapshot
 from floradl.state.store import Store
+from floradl.ticks import next_tick
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
 _BEAT = 1.0
@@ -199,7 +200,7 @@ async def _beat(config: Config, works: Works, intake: Intake, progress: Live, si
                 runs=progress.runs(),
             )
             await to_thread.run_sync(live.write, config.state_dir, snapshot)
-        await anyio.sleep(_BEAT)
+        await next_tick(_BEAT)
 
 
 def _pause(works: Works) -> LivePause | None:

@@ -16,6 +16,7 @@ from floradl.config.settings import Config, Key, settings
 from floradl.config.source import Source
 from floradl.errors import ConfigError
 from floradl.net.throttle import Throttle
+from floradl.ticks import next_tick
 
 _LOOK_EVERY = 2.0  # seconds
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -48,7 +49,7 @@ class Reload:
     async def watch(self) -> None:
         """Look at the file now and then, for ever."""
         while True:
-            await anyio.sleep(_LOOK_EVERY)
+            await next_tick(_LOOK_EVERY)
             if await to_thread.run_sync(self._source.changed):
                 await self.again()
 

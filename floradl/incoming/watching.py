@@ -4,40 +4,54 @@ Events are hints. The system loses them when its queue overflows, sends none on 
 dies of a name that is not UTF-8 or of a spent inotify limit, and goes deaf when the folder is deleted and
 made again. So there is a wake-up at start, after every restart of the watcher, where the folder's own time
 changed without an event, and every 30 s anyway.
+
+Each step and tick of a watcher is a wake-up of a thread. They stay in that one thread: the event loop, which
+is woken at twice the price, hears of what is to be looked at alone.
 """
 
 from __future__ import annotations
 
 import math
 import stat
+import threading
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio
 import msgspec
 import watchfiles
+from anyio import lowlevel, to_thread
 
 from floradl.disk.mounts import is_shared
 from floradl.incoming.listing import is_ignored
 
 Identity: TypeAlias = tuple[int, ...] | None
+_Changes: TypeAlias = set[tuple[watchfiles.Change, str]]
 
 
 class Pace(msgspec.Struct, frozen=True):
     """How often to do what, in seconds.
 
-    `step` is how often the watcher gathers events (each is a wake-up of a thread); `tick` how often it is
-    checked that the folder is still the one watched; `poll` how often to look where there are no events.
+    `step` is how often the watcher gathers events: each is a wake-up, and a file is seen one to two later.
+    `tick` is how often it is checked that the folder is still the one watched; `poll` how often to look where
+    there are no events.
     """
 
-    step: float = 0.045
+    step: float = 0.06
     tick: float = 0.5
     rescan: float = 30.0
     poll: float = 2.0
     max_backoff: float = 60.0
+
+
+class _Heard(msgspec.Struct, frozen=True):
+    """Why the listening was left: a look is due, or another folder stands where the watched one was."""
+
+    due: bool
+    replaced: bool
 
 
 class Watch:
@@ -97,19 +111,16 @@ class Watch:
         folder, started = _identity(self._dir), self._monotonic()
         first = True
         trouble: BaseException | str = "it stopped by itself"
+        stop = threading.Event()
         try:
-            async with aclosing(self._events()) as events:
-                async for changes in events:
-                    missed = self._missed(changes)
-                    # The folder was looked at before the watcher stood: what came between is seen now.
-                    if first or missed or self._due() or any(self._matters(*change) for change in changes):
-                        first = False
+            with closing(self._events()) as events:
+                while heard := await self._listen(events, folder, stop, first=first):
+                    first = False
+                    if heard.due:
                         self._woken()
                         yield
-                    # One that is made again at once often gets the number of the old one.
-                    deleted = (watchfiles.Change.deleted, self._folder_name) in changes
-                    if (now := _identity(self._dir)) != folder or deleted:
-                        if now is not None:
+                    if heard.replaced:
+                        if _identity(self._dir) is not None:
                             self._report(f"the watch folder {self._dir} was replaced: watching the new one")
                         return
         except (OSError, ValueError, RuntimeError, ExceptionGroup) as error:
@@ -127,17 +138,51 @@ class Watch:
             self._woken()
             yield
 
-    def _events(self) -> AsyncGenerator[set[tuple[watchfiles.Change, str]], None]:
+    async def _listen(
+        self, events: Generator[_Changes], folder: Identity, stop: threading.Event, *, first: bool
+    ) -> _Heard | None:
+        """Have a thread listen until there is something to do; None where the watcher stopped by itself."""
+
+        def listen() -> _Heard | None:
+            for changes in events:
+                if stop.is_set():
+                    break
+                # The folder was looked at before the watcher stood: what came between is seen now.
+                missed = self._missed(changes) or first
+                due = missed or self._due() or any(self._matters(*change) for change in changes)
+                # One that is made again at once often gets the number of the old one.
+                deleted = (watchfiles.Change.deleted, self._folder_name) in changes
+                replaced = deleted or _identity(self._dir) != folder
+                if due or replaced:
+                    return _Heard(due, replaced)
+            return None
+
+        async def stop_with_us() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                if not group.cancel_scope.cancel_called:  # it is not we who leave: all is stopping
+                    stop.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(stop_with_us)
+            heard = await to_thread.run_sync(listen)
+            group.cancel_scope.cancel()
+        await lowlevel.checkpoint_if_cancelled()  # a watcher that was stopped did not stop by itself
+        return heard
+
+    def _events(self) -> Generator[_Changes]:
         """Yield what happened, and an empty set at each tick."""
         folders = [self._dir]
         beside = self._queue_file.parent if self._queue_file else self._dir
         if beside != self._dir and beside.is_dir() and not is_shared(beside):
             folders.append(beside)
         step = round(self._pace.step * 1000)
-        return watchfiles.awatch(
+        return watchfiles.watch(
             *folders,
             watch_filter=None,
             step=step,
+            stop_event=None,  # it would be asked at each step
             debounce=step,  # a steady stream of files does not hold the wake-up back
             rust_timeout=round(self._pace.tick * 1000),
             yield_on_timeout=True,
@@ -146,7 +191,7 @@ class Watch:
             ignore_permission_denied=False,
         )
 
-    def _missed(self, changes: set[tuple[watchfiles.Change, str]]) -> bool:
+    def _missed(self, changes: _Changes) -> bool:
         """Whether the folder's names changed without an event: the watcher is deaf, or some were lost."""
         before, self._changed_at = self._changed_at, _changed_at(self._dir)
         return not changes and self._changed_at != before
