@@ -5,6 +5,8 @@ false); only a plain `null`, `~` or nothing at all is None. What makes YAML cost
 anchors and aliases, merge keys, tags, duplicate keys, several documents, deep nesting. The text is read as a
 stream of events, never recursively, so that no input can cost more than its length.
 
+PyYAML is imported at the first text that is YAML: `status` of a floradl without a file needs none.
+
 Sources: YAML 1.1 (the grammar that libyaml reads), RFC 8259 (JSON).
 """
 
@@ -13,12 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import msgspec
-import yaml
 
 from floradl.errors import FloradlError
+
+if TYPE_CHECKING:
+    import yaml
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
@@ -27,9 +31,6 @@ MAX_VALUES = 150_000  # a list that fills MAX_BYTES with run ids has about half 
 Value: TypeAlias = "str | list[Value] | dict[str, Value] | None"
 Path: TypeAlias = tuple[str | int, ...]
 
-_Loader = getattr(
-    yaml, "CSafeLoader", yaml.SafeLoader
-)  # libyaml where PyYAML was built with it: 20 times faster
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _DIRECTIVE = re.compile("(?:^|[\n\r\x85\u2028\u2029])%")  # after anything that ends a line in YAML 1.1
@@ -190,9 +191,13 @@ def _yaml_tokens(text: str) -> Iterator[_Token]:
     if found := _DIRECTIVE.search(text):
         # Nobody needs one here, and libyaml compares each %TAG with all before it: 13 s for 1 MiB of them.
         raise DocumentError(_PERCENT, text.count("\n", 0, found.end()) + 1)
+    import yaml  # noqa: PLC0415 - as said above
+
+    # libyaml where PyYAML was built with it: 20 times faster
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     documents = 0
     try:
-        for event in yaml.parse(text, Loader=_Loader):
+        for event in yaml.parse(text, Loader=loader):
             line = event.start_mark.line + 1 if event.start_mark else 1
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
@@ -211,6 +216,8 @@ def _yaml_tokens(text: str) -> Iterator[_Token]:
 
 
 def _yaml_node(event: yaml.NodeEvent, line: int) -> _Token:
+    import yaml  # noqa: PLC0415 - as said above
+
     if isinstance(event, yaml.AliasEvent):
         raise DocumentError(_ALIAS, line)
     if event.anchor is not None:

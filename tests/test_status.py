@@ -489,6 +489,21 @@ def test_status_loads_nothing_heavy() -> None:
     assert heavy.isdisjoint(loaded.split())
 
 
+def test_what_programs_ask_loads_even_less(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from floradl.cli import main\n"
+        "sys.argv = ['floradl', '--home', sys.argv[1], 'status', '--json']\n"
+        "try: main()\n"
+        "finally: print(*sys.modules, file=sys.stderr)\n"
+    )
+    arguments = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, env={"HOME": str(tmp_path)})
+    assert json.loads(done.stdout)["runs"] == []
+    heavy = {"yaml", "hashlib", "socket", "ssl", "floradl.commands.status_text", "floradl.incoming"}
+    assert heavy.isdisjoint(done.stderr.split())
+
+
 def test_of_many_runs_only_those_told_are_read(config: Config) -> None:
     journal(config, *[queued(f"run_{number}") for number in range(5000)])
     steps = 0

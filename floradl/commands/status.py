@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+import msgspec
+
 from floradl.commands.exits import Exit
 from floradl.commands.printing import say
 from floradl.commands.standing import Daemon, Standing, all_runs, coarse, read_daemon, read_standing
-from floradl.commands.status_text import lines
 from floradl.config.settings import Config
 from floradl.models import QueuedRun, State
 from floradl.redaction import redact
@@ -45,13 +46,16 @@ def status(
     elif as_json:
         standing = read_standing(state_dir)
         daemon = standing.daemon
-        stream.write(json.dumps(document(standing), indent=2) + "\n")
+        # Python's own encoder is slow where it indents.
+        stream.write(msgspec.json.format(json.dumps(document(standing)), indent=2) + "\n")
     elif check:
         daemon = read_daemon(state_dir)
         say(stream, _verdict(daemon, wall()))
     else:
         standing = read_standing(state_dir)
         daemon = standing.daemon
+        from floradl.commands.status_text import lines  # noqa: PLC0415 - what programs ask needs no text
+
         for line in lines(standing, config, wall()):
             say(stream, line)
     return Exit.FOUND if check and daemon.trouble(wall()) else Exit.OK

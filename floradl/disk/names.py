@@ -10,7 +10,6 @@ normalised, unassigned characters are refused); Unicode UAX 15 (NFC), UAX 29 (wh
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from typing import NewType
@@ -66,7 +65,9 @@ def join_names(text: str, max_bytes: int) -> SafeName:
 def _marked(name: str, text: str, max_bytes: int) -> SafeName:
     found = _EXTENSION.search(name)
     stem, extension = (name[: found.start()], found[0]) if found else (name, "")
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    from hashlib import sha256  # noqa: PLC0415 - hardly a name needs it, and it brings OpenSSL along
+
+    digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     mark = f"~{digest}{extension}"
     return SafeName(_cut(stem, max_bytes - len(mark)) + mark)
 

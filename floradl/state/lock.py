@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,7 +46,7 @@ def hold(state_dir: Path, command: str, version: str, now: float) -> Iterator[No
                 f"{_read(fd) or 'another process'} already works with {state_dir}: stop it first, "
                 "or give this one a state folder of its own (--home or state_dir)"
             )
-        _sign(fd, Holder(os.getpid(), socket.gethostname(), command, version, now))
+        _sign(fd, Holder(os.getpid(), os.uname().nodename, command, version, now))
         yield
     finally:
         os.close(fd)
