@@ -15,30 +15,33 @@ from anyio import to_thread
 from floradl.disk.flushing import Flush, flushed_together
 
 _T = TypeVar("_T")
-_GROUP = 32
+_GROUPS = 4  # at once: flushes of files that overlap share what a file system does for each
+_GROUP = 16
 
 
 class _Call:
-    """One work that waits: to be done by a group, or to lead the next one."""
+    """One work that waits. It is woken when it was done, or when it has to lead `group`, itself the first."""
 
-    __slots__ = ("leads", "outcome", "woken", "work")
+    __slots__ = ("group", "outcome", "woken", "work")
 
     def __init__(self, work: Callable[[Flush], Any]) -> None:
         self.work = work
+        self.group: list[_Call] = []
         self.outcome: Any = None
-        self.leads = False
         self.woken = anyio.Event()
 
 
 class Publisher:
-    """Does works that put files on disk, one group at a time, in a worker thread.
+    """Does works that put files on disk, a few groups at a time, each in a worker thread.
 
-    No task of its own: whoever comes first leads a group, and its end wakes who leads the next.
+    No task of its own: who comes while there is room for a group leads one, and its end wakes who leads the
+    next. At most `most` groups are under way.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = _GROUPS) -> None:
         self._waiting: list[_Call] = []
-        self._busy = False
+        self._groups = 0
+        self._most = most
 
     async def put(self, work: Callable[[Flush], _T]) -> _T:
         """Do `work`, which hands changed folders to the `Flush` that it is given; all is on disk on return.
@@ -48,32 +51,43 @@ class Publisher:
         """
         call = _Call(work)
         self._waiting.append(call)
-        call.leads, self._busy = not self._busy, True
-        if not call.leads:
-            await self._turn(call)
-        if call.leads:
-            await self._lead()
-        if isinstance(call.outcome, Exception):
+        self._gather()
+        await self._turn(call)
+        if call.group:
+            await self._lead(call.group)
+        if isinstance(call.outcome, BaseException):
             raise call.outcome
         outcome: _T = call.outcome
         return outcome
 
+    def _gather(self) -> None:
+        """Make a group of those that wait, where there is room for one."""
+        if self._waiting and self._groups < self._most:
+            self._groups += 1
+            group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+            _appoint(group)
+
     async def _turn(self, call: _Call) -> None:
-        """Wait until `call` was done by others, or has to lead."""
+        """Wait until `call` was done, or has to lead."""
         try:
             await call.woken.wait()
         except BaseException:
             if call in self._waiting:
                 self._waiting.remove(call)
-                if call.leads:
-                    self._pass_on()
-            else:
+            elif not call.group:
                 with anyio.CancelScope(shield=True):
                     await call.woken.wait()
+            if call.group:
+                self._leave(call.group)
             raise
 
-    async def _lead(self) -> None:
-        group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+    def _leave(self, group: list[_Call]) -> None:
+        if len(group) > 1:
+            _appoint(group[1:])
+        else:
+            self._end_group()
+
+    async def _lead(self, group: list[_Call]) -> None:
         try:
             with anyio.CancelScope(shield=True):
                 outcomes = await to_thread.run_sync(flushed_together, [call.work for call in group])
@@ -86,10 +100,13 @@ class Publisher:
         finally:
             for call in group:
                 call.woken.set()
-            self._pass_on()
+            self._end_group()
 
-    def _pass_on(self) -> None:
-        self._busy = bool(self._waiting)
-        if self._waiting:
-            self._waiting[0].leads = True
-            self._waiting[0].woken.set()
+    def _end_group(self) -> None:
+        self._groups -= 1
+        self._gather()
+
+
+def _appoint(group: list[_Call]) -> None:
+    group[0].group = group
+    group[0].woken.set()

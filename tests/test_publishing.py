@@ -51,7 +51,7 @@ async def test_what_a_work_raises_reaches_whoever_waits_for_it_and_nobody_else()
     def broken(_: Flush) -> str:
         raise ValueError("mine")
 
-    publisher, gate, got = Publisher(), Gate(), []
+    publisher, gate, got = Publisher(1), Gate(), []
 
     async def other() -> None:
         got.append(await publisher.put(gate.plain("b")))
@@ -64,7 +64,7 @@ async def test_what_a_work_raises_reaches_whoever_waits_for_it_and_nobody_else()
 
 
 async def test_those_that_wait_while_one_group_is_done_are_done_together_and_in_turn() -> None:
-    publisher, gate = Publisher(), Gate()
+    publisher, gate = Publisher(1), Gate()
     async with anyio.create_task_group() as group:
         group.start_soon(publisher.put, gate.blocking("first"))
         await entered(gate)
@@ -76,8 +76,19 @@ async def test_those_that_wait_while_one_group_is_done_are_done_together_and_in_
     assert gate.done == ["first", *(f"{nth:02}" for nth in range(100))]
 
 
+async def test_a_group_that_takes_long_does_not_hold_up_the_next() -> None:
+    publisher, gate = Publisher(2), Gate()
+    async with anyio.create_task_group() as group:
+        group.start_soon(publisher.put, gate.blocking("slow"))
+        await entered(gate)
+        assert await publisher.put(gate.plain("quick")) == "quick"
+        assert gate.done == ["quick"]
+        gate.opened.set()
+    assert gate.done == ["quick", "slow"]
+
+
 async def test_a_work_that_waits_can_be_cancelled_and_is_not_done() -> None:
-    publisher, gate = Publisher(), Gate()
+    publisher, gate = Publisher(1), Gate()
     async with anyio.create_task_group() as group:
         group.start_soon(publisher.put, gate.blocking("first"))
         await entered(gate)
@@ -90,7 +101,7 @@ async def test_a_work_that_waits_can_be_cancelled_and_is_not_done() -> None:
 
 
 async def test_a_work_that_has_begun_is_seen_to_its_end_before_a_cancellation_is_heeded() -> None:
-    publisher, gate, ended = Publisher(), Gate(), []
+    publisher, gate, ended = Publisher(1), Gate(), []
     scope = anyio.CancelScope()
 
     async def cancelled() -> None:
@@ -111,7 +122,7 @@ async def test_a_work_that_has_begun_is_seen_to_its_end_before_a_cancellation_is
 
 
 async def test_who_is_cancelled_when_its_turn_to_lead_came_leaves_it_to_the_next() -> None:
-    publisher, gate = Publisher(), Gate()
+    publisher, gate = Publisher(1), Gate()
     scope = anyio.CancelScope()
 
     async def leads_next() -> None:
