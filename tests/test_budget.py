@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
@@ -95,3 +96,55 @@ def test_a_limit_that_is_gone_is_forgotten_in_time() -> None:
     budget.throttled()
     clock.now += 3600
     assert budget.rate == math.inf
+
+
+def drained(seconds: float, chance: float, rate: float = math.inf) -> tuple[float, float]:
+    """Ask as fast as the budget allows; each answer takes 20 ms, and one in `1 / chance` is a 429 anyway.
+
+    Returns the requests a second, and the share of them that was throttled.
+    """
+    clock = Clock()
+    budget, limit, dice = Budget(clock), Limit(clock, rate), random.Random(3)
+    asked = throttled = 0
+    start = clock.now
+    while clock.now < start + seconds:
+        clock.now += budget.reserve() + 0.02
+        asked += 1
+        if dice.random() < chance or (rate < math.inf and not limit.passes()):
+            throttled += 1
+            budget.throttled()
+            clock.now += 1.0
+    return asked / seconds, throttled / asked
+
+
+@pytest.mark.parametrize("chance", [0.02, 0.05])
+def test_a_429_now_and_then_that_has_nothing_to_do_with_our_rate_does_not_starve_us(chance: float) -> None:
+    rate, _ = drained(600.0, chance)
+    assert rate > 5.0
+
+
+def test_a_limit_is_kept_to_among_others_that_have_nothing_to_do_with_it() -> None:
+    rate, throttled = drained(1800.0, 0.02, rate=4.0)
+    assert 2.0 < rate <= 4.1
+    assert throttled < 0.1
+
+
+def test_a_limit_that_is_raised_is_made_use_of_within_ten_minutes() -> None:
+    clock = Clock()
+    budget = Budget(clock)
+    for _ in range(20):
+        budget.reserve()
+        clock.now += 0.5
+    budget.throttled()
+    clock.now += 600.0
+    assert budget.rate > 10.0
+
+
+def test_a_burst_at_the_start_is_measured_by_the_time_that_it_took() -> None:
+    clock = Clock()
+    budget = Budget(clock)
+    for _ in range(12):
+        budget.reserve()
+    clock.now += 0.1
+    budget.throttled()
+    assert budget.rate == pytest.approx(3.0)

@@ -1,8 +1,12 @@
-"""How many requests a second the workspace has room for: additive increase, multiplicative decrease.
+"""How many requests a second the workspace has room for.
 
-The limit is not published, and others share it. Each 429 halves what we allow ourselves, measured by what
-we really asked; from then on it grows slowly, and is where it was after a few minutes, so that hardly one
-request in a hundred meets the limit (Chiu and Jain, "Analysis of the Increase and Decrease Algorithms").
+The limit is not published, and others share it. A 429 halves what we allow ourselves, measured by what we
+really asked. From then on it grows back fast at first, slowly near the rate at which the limit was met, and
+faster again once that turns out to be no limit any more (Ha, Rhee and Xu, "CUBIC: A New TCP-Friendly
+High-Speed TCP Variant", 2008). So hardly one request in a hundred meets the limit.
+
+A 429 may have nothing to do with what we ask. Then it is met at half the rate as well, among many requests
+that pass. Then what was taken is given again, twice over, and for a while only many of them count.
 """
 
 from __future__ import annotations
@@ -12,10 +16,15 @@ from collections import deque
 from collections.abc import Callable
 
 _WINDOW = 10.0  # seconds in which our own rate is measured
+_SHORTEST = 2.0  # seconds: a few at once are no rate
 _LEAST = 0.5  # requests a second
 _MODEST = 1.0  # who asks no more often than this has no part in a limit that is met
-_BACK_AFTER = 200.0  # seconds until the budget is again where it was halved
+_BACK_AFTER = 150.0  # seconds until the budget is again where the limit was met
 _FREE = 20.0  # requests a second that are as good as no limit: what we ever ask
+_FAR_BELOW = 0.75  # of the rate at which the limit was met: there it cannot be met again by us
+_PASSED = 10  # requests between two 429s that make a few of many
+_EXCUSED_FOR = 300.0  # seconds in which few of many do not count
+_RECENT, _MANY = 30, 8  # requests, and 429s among them that are too many to be chance
 
 
 class Budget:
@@ -24,16 +33,21 @@ class Budget:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._sent: deque[float] = deque()
-        self._rate = math.inf
-        self._growth = 0.0
+        self._met = math.inf  # the rate at which the limit was met
         self._since = 0.0
         self._next = 0.0
+        self._asked = 0
+        self._throttled: deque[int] = deque(maxlen=_MANY)  # the last 429s, by the count of requests
+        self._excused_until = -math.inf
 
     @property
     def rate(self) -> float:
         """Requests a second that are allowed now; infinity while no limit is known."""
-        grown = self._rate + (self._monotonic() - self._since) * self._growth
-        return grown if grown < _FREE else math.inf
+        if self._met == math.inf:
+            return math.inf
+        away = (self._monotonic() - self._since) / _BACK_AFTER - 1
+        grown = self._met * (1 + away**3 / 2)
+        return max(grown, _LEAST) if grown < _FREE else math.inf
 
     def reserve(self) -> float:
         """Take the next place in the queue; returns how many seconds to wait for it."""
@@ -41,6 +55,7 @@ class Budget:
         rate = self.rate
         start = max(now, self._next)
         self._next = start + (1 / rate if rate < math.inf else 0.0)
+        self._asked += 1
         self._sent.append(start)
         while self._sent[0] < now - _WINDOW:
             self._sent.popleft()
@@ -49,11 +64,27 @@ class Budget:
     def throttled(self) -> None:
         """Take notice of a 429. Several that come together count once."""
         now = self._monotonic()
-        if self._rate < math.inf and now - self._since < 1.0:
+        passed = self._asked - (self._throttled[-1] if self._throttled else 0)
+        self._throttled.append(self._asked)
+        if self._met < math.inf and now - self._since < 1.0:
             return
-        measured = sum(now - _WINDOW <= moment <= now for moment in self._sent) / _WINDOW
-        if self.rate == math.inf and measured < _MODEST:
+        measured = self._measured(now)
+        rate = min(self.rate, measured)
+        if self._met == math.inf and measured < _MODEST:
             return
-        self._rate = max(min(self.rate, measured) / 2, _LEAST)
-        self._growth = self._rate / _BACK_AFTER
-        self._since = now
+        if now < self._excused_until and not self._many():
+            return
+        if self._met < math.inf and passed >= _PASSED and rate < self._met * _FAR_BELOW:
+            self._excused_until = now + _EXCUSED_FOR
+            self._met, self._since = 2 * self._met, now - _BACK_AFTER
+            return
+        self._met, self._since = rate, now
+        self._excused_until = -math.inf
+
+    def _measured(self, now: float) -> float:
+        """Return how many requests a second were sent lately: one that begins is as fast as it begins."""
+        sent = [moment for moment in self._sent if now - _WINDOW <= moment <= now]
+        return len(sent) / max(now - sent[0], _SHORTEST) if sent else 0.0
+
+    def _many(self) -> bool:
+        return len(self._throttled) == _MANY and self._asked - self._throttled[0] < _RECENT
