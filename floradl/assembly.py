@@ -24,6 +24,7 @@ from floradl.flora.pace import Pace
 from floradl.history import History
 from floradl.library.library import Library
 from floradl.library.template import Template
+from floradl.lookout import Lookout
 from floradl.media.download import Downloader, Limits
 from floradl.net.addresses import HostPatterns
 from floradl.net.pools import Limits as ClientLimits
@@ -97,16 +98,16 @@ async def working(
 
         try:
             downloader = Downloader(media, guard, _limits(config), stop, throttle.own_time)
+            interval = config.poll.interval
+            schedule = Schedule(time.monotonic, interval)
+            history = History(time.monotonic, await journal.call(Store.durations))
+            lookout = Lookout(schedule, history, interval, time.monotonic)
             patience = Patience(
-                config.poll.interval,
-                config.poll.give_up_after,
-                config.output.mtime == "completed",
-                History(await journal.call(Store.durations)),
+                config.poll.give_up_after, config.output.mtime == "completed", history, lookout
             )
-            schedule = Schedule(time.monotonic, config.poll.interval)
             key = _key_reader(config, environ)
             flora = Flora(api, key, Pace(time.monotonic))
-            asking = Asking(flora, schedule, time.monotonic)
+            asking = Asking(flora, lookout, time.monotonic)
             saver = OutputSaver(
                 library,
                 downloader,
@@ -119,7 +120,7 @@ async def working(
                 ),
             )
             pipeline = Pipeline(asking, library, saver, journal, progress, patience)
-            engine = Engine(pipeline, journal, progress, schedule)
+            engine = Engine(pipeline, journal, progress, schedule, lookout)
             group.start_soon(_watch_key, key, engine, while_working)
             yield Works(engine, journal, library, flora, saver, throttle, halt)
         finally:

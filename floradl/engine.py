@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from floradl.errors import PausedError, PauseReason
+from floradl.lookout import Lookout
 from floradl.models import QueuedRun
 from floradl.pipeline import Finished, Pipeline, Step, Wait
 from floradl.progress import Progress
@@ -49,6 +50,7 @@ class Engine:
         journal: Journal,
         progress: Progress,
         schedule: Schedule,
+        lookout: Lookout,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pipeline = pipeline
@@ -56,6 +58,7 @@ class Engine:
         self._progress = progress
         self._monotonic = monotonic
         self._schedule = schedule
+        self._lookout = lookout
         self._known: set[str] = set()
         self._changed = anyio.Event()
         self._slots = anyio.CapacityLimiter(_AT_ONCE)
@@ -95,7 +98,7 @@ class Engine:
         In a pause that is the run that met its cause, now and then: once it goes on, all do.
         """
         self._changed = anyio.Event()
-        run_id = self._schedule.pop() if self.paused is None else self._due_probe()
+        run_id = self._due_run() if self.paused is None else self._due_probe()
         if run_id is not None:
             return run_id
         if self.paused is None:
@@ -104,6 +107,12 @@ class Engine:
             delay = self._probe[0] - self._monotonic() if self._probe else math.inf
         with anyio.move_on_after(delay):
             await self._changed.wait()
+        return None
+
+    def _due_run(self) -> str | None:
+        while (run_id := self._schedule.pop()) is not None:
+            if not self._lookout.puts_back(run_id):
+                return run_id
         return None
 
     def _due_probe(self) -> str | None:
@@ -206,7 +215,7 @@ class Engine:
         if self.paused is not None and self._probe is None and run.run_id == self._probing:
             self._probe = (self._monotonic() + step.seconds, run.run_id)
         else:
-            self._schedule.put(run.run_id, step.seconds, aligned=step.trouble is None)
+            self._schedule.put(run.run_id, step.seconds, aligned=step.shared)
 
     def _pause(self, run_id: str, error: PausedError | sqlite3.Error) -> Pause:
         reason = error.reason if isinstance(error, PausedError) else PauseReason.DISK_FULL
@@ -227,6 +236,7 @@ class Engine:
 
     def _forget(self, run_id: str) -> None:
         self._known.discard(run_id)
+        self._lookout.forget(run_id)
 
     def _wake(self) -> None:
         self._changed.set()

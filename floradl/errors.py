@@ -5,7 +5,8 @@
     ├── LockedError           another process holds the state folder (exit 5)
     ├── JobError              a job file cannot be taken: it is refused whole
     ├── PassingError          trouble that may pass: try again, not before `retry_after`
-    │   └── ExpiredUrlError   the output's URL ran out: ask FLORA for the run again
+    │   ├── ExpiredUrlError   the output's URL ran out: ask FLORA for the run again
+    │   └── StandstillError   FLORA cannot be reached, or wants fewer questions: all fare the same
     ├── PermanentError        this run or output cannot be had; trying again changes nothing
     └── PausedError           nothing can go on until something outside is mended
 
@@ -97,6 +98,13 @@ class ExpiredUrlError(PassingError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ErrorCode.EXPIRED)
+
+
+class StandstillError(PassingError):
+    """FLORA cannot be reached, or asks for fewer questions: any other question would fare the same."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after=retry_after)
 
 
 class PermanentError(FloradlError):

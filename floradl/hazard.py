@@ -4,21 +4,28 @@ The best times for n checks follow the hazard h(t) of the durations: checks lie 
 a check costs against what a second of delay does (Barlow, Hunter and Proschan, "Optimum Checking
 Procedures", J. SIAM 11, 1963; the density form is Keller's). Durations of one technique are taken as
 log-normal: bounded below by nothing but zero, and with the long tail that queues give them.
+
+What is still going on tells something, too: it takes longer than its age. Without that, the first to end
+would make all others look late (Cox and Oakes, "Analysis of Survival Data", 1984, on censoring).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable
 
 from msgspec import Struct
 
-COST = 0.42
+COST = 0.45
 """Seconds of delay that one check is worth: with it, durations around 40 s are checked each 4 to 5 s."""
 
 _STEP = 0.25  # seconds
-_UNSEEN = 3.0
-_LEAST_SIGMA = 0.2  # a technique that took the same time thrice may take another the fourth time
+_SIGMAS = (0.2, 0.35, 0.5, 0.7, 1.0)  # how far runs of one technique may lie apart, each as likely before
+_BINS = 10  # ages a unit of the logarithm: those that still go on are counted by tenths
+_POINTS = 16  # medians that are tried, from one end of what is possible to the other
+_PASSES = 3  # each over what the one before left possible
+_POSSIBLE = 10.0  # a likelihood of e^-10 beside the best one's is none
 
 
 class LogNormal(Struct, frozen=True):
@@ -32,21 +39,67 @@ class LogNormal(Struct, frozen=True):
         if age < 1e-3:  # nothing ends in no time, and the quotient would be 0/0 here too
             return 0.0
         z = (math.log(age) - self.mu) / self.sigma
-        survival = 0.5 * math.erfc(z / math.sqrt(2))
-        if survival < 1e-12:  # far out in the tail the quotient is 0/0; there it is z over sigma t
-            return z / (self.sigma * age)
-        density = math.exp(-z * z / 2) / (age * self.sigma * math.sqrt(2 * math.pi))
-        return density / survival
+        return _mills(z) / (age * self.sigma)
 
 
-def fit(durations: Sequence[float]) -> LogNormal:
-    """Estimate the distribution from past `durations`, in seconds; at least one."""
-    logs = [math.log(max(seconds, 0.1)) for seconds in durations]
-    mu = sum(logs) / len(logs)
-    # As if there were a few more, and these spread by e: little is known from little.
-    spread = sum((value - mu) ** 2 for value in logs) + _UNSEEN * math.exp(-len(logs) / 10)
-    sigma = math.sqrt(spread / (len(logs) + _UNSEEN * math.exp(-len(logs) / 10)))
-    return LogNormal(mu, max(sigma, _LEAST_SIGMA))
+ANY = LogNormal(math.log(30.0), 1.5)
+"""What is known of a technique that nothing is known of: seconds for pictures, many minutes for films."""
+
+
+def fit(durations: Iterable[float], ages: Iterable[float] = (), medians: LogNormal = ANY) -> LogNormal:
+    """Return what the next duration is expected to be, in seconds, with all that is uncertain in it.
+
+    `durations` are those that ended, `ages` of those that still go on, `medians` what the median of the
+    durations may be. Medians and spreads are weighed by how well they explain what was seen (Bayes); the
+    answer has the mean and the variance of them all.
+    """
+    seen = _Seen.of(durations, ages)
+    tried = [cell for sigma in _SIGMAS for cell in _weighed(seen, sigma, medians)]
+    best = max(weight for _, _, weight in tried)
+    cells = [(mu, sigma, math.exp(weight - best)) for mu, sigma, weight in tried]
+    total = sum(weight for _, _, weight in cells)
+    mean = sum(mu * weight for mu, _, weight in cells) / total
+    variance = sum((sigma**2 + (mu - mean) ** 2) * weight for mu, sigma, weight in cells) / total
+    return LogNormal(mean, math.sqrt(variance))
+
+
+class _Seen(Struct, frozen=True):
+    """Logarithms of durations: number, mean and variance of those that ended, how many go on at each age."""
+
+    count: int
+    mean: float
+    variance: float
+    ages: tuple[tuple[float, int], ...]
+
+    @classmethod
+    def of(cls, durations: Iterable[float], ages: Iterable[float]) -> _Seen:
+        logs = [_log(seconds) for seconds in durations]
+        mean = math.fsum(logs) / max(len(logs), 1)
+        variance = sum((each - mean) ** 2 for each in logs) / max(len(logs), 1)
+        bins = Counter(round(_log(age) * _BINS) / _BINS for age in ages)
+        return cls(len(logs), mean, variance, tuple(bins.items()))
+
+    def likelihood(self, mu: float, sigma: float) -> float:
+        """Return the logarithm of how likely this was to be seen."""
+        ended = -math.log(sigma) - (self.variance + (self.mean - mu) ** 2) / (2 * sigma**2)
+        return self.count * ended + sum(many * _survival((age - mu) / sigma) for age, many in self.ages)
+
+
+def _weighed(seen: _Seen, sigma: float, medians: LogNormal) -> list[tuple[float, float, float]]:
+    """Return possible medians' logarithms with `sigma` and their weights (logarithms, by their density)."""
+    low, high = medians.mu - 4 * medians.sigma, medians.mu + 4 * medians.sigma
+    weights: list[tuple[float, float, float]] = []
+    for _ in range(_PASSES):
+        step = (high - low) / (_POINTS - 1)
+        weights = []
+        for point in range(_POINTS):
+            mu = low + point * step
+            before = ((mu - medians.mu) / medians.sigma) ** 2 / 2
+            weights.append((mu, sigma, seen.likelihood(mu, sigma) - before + math.log(step)))
+        least = max(weight for _, _, weight in weights) - _POSSIBLE
+        possible = [mu for mu, _, weight in weights if weight > least]
+        low, high = possible[0] - step, possible[-1] + step
+    return weights
 
 
 def gap(age: float, durations: LogNormal, bounds: tuple[float, float], cost: float = COST) -> float:
@@ -61,3 +114,26 @@ def gap(age: float, durations: LogNormal, bounds: tuple[float, float], cost: flo
         waited += min(_STEP, missing / density) if density > 0 else _STEP
         missing -= density * _STEP
     return min(max(waited, least), most)
+
+
+def mean_log(durations: Collection[float]) -> float:
+    """Return the mean of the logarithms of `durations`, in seconds; at least one."""
+    return math.fsum(_log(seconds) for seconds in durations) / len(durations)
+
+
+def _log(seconds: float) -> float:
+    return math.log(max(seconds, 0.1))
+
+
+def _mills(z: float) -> float:
+    """Return the normal distribution's hazard at `z`: its density over what lies beyond."""
+    if z > 7:  # far out in the tail the quotient is 0/0
+        return z + 1 / z
+    return math.exp(-z * z / 2) / (math.sqrt(math.pi / 2) * math.erfc(z / math.sqrt(2)))
+
+
+def _survival(z: float) -> float:
+    """Return the logarithm of how much of the normal distribution lies beyond `z`."""
+    if z > 7:
+        return -z * z / 2 - math.log(z * math.sqrt(2 * math.pi))
+    return math.log(0.5 * math.erfc(z / math.sqrt(2)))

@@ -1,31 +1,50 @@
-"""How long runs of each technique took so far: what the next ones are expected to take."""
+"""How long runs of each technique took so far, and take already: what the next ones are expected to take."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from floradl.hazard import LogNormal, fit
+from msgspec import Struct
 
-_KEPT = 400  # durations a technique
-_ENOUGH = 5
+from floradl.hazard import ANY, LogNormal, fit, mean_log
+
+_KEPT = 400  # durations a technique, and as many ages of runs that go on
+_ENOUGH = 5  # durations that tell a technique's usual one, for what others may take
+_REFIT = 0.5  # seconds for which an estimate stands, whatever was seen since
 _LONGEST = 7 * 86_400.0  # seconds; what took longer was forgotten rather than at work
 
 
+class _Known(Struct):
+    """What was seen of one technique: seconds of those that ended, and of those that go on by run id."""
+
+    durations: deque[float]
+    ages: dict[str, float]
+    expected: LogNormal | None = None
+    fitted_at: float = 0.0
+    changed: bool = True
+
+
 class History:
-    """Past durations in seconds, by technique; runs without one count as a technique of their own."""
+    """Durations by technique; runs without one count as a technique of their own.
 
-    def __init__(self, durations: Mapping[str, Iterable[float]] | None = None) -> None:
-        self._durations = {name: deque(seconds, _KEPT) for name, seconds in (durations or {}).items()}
-        self._fitted: dict[str, LogNormal] = {}
+    `monotonic` returns seconds.
+    """
 
-    def expected(self, technique: str | None) -> LogNormal | None:
-        """Return the distribution of the durations of `technique`; None where too few are known."""
-        name = technique or ""
-        seen = self._durations.get(name, ())
-        if name not in self._fitted and len(seen) >= _ENOUGH:
-            self._fitted[name] = fit(seen)
-        return self._fitted.get(name)
+    def __init__(
+        self, monotonic: Callable[[], float], durations: Mapping[str, Iterable[float]] | None = None
+    ) -> None:
+        self._monotonic = monotonic
+        self._known = {name: _Known(deque(seconds, _KEPT), {}) for name, seconds in (durations or {}).items()}
+
+    def expected(self, technique: str | None) -> LogNormal:
+        """Return what a run of `technique` is expected to take: by its own runs, or by all others'."""
+        known = self._of(technique)
+        now = self._monotonic()
+        if known.expected is None or (known.changed and now - known.fitted_at >= _REFIT):
+            known.expected = fit(known.durations, known.ages.values(), self._medians())
+            known.fitted_at, known.changed = now, False
+        return known.expected
 
     def add(
         self, technique: str | None, created_at: float | None, completed_at: float | None
@@ -33,7 +52,29 @@ class History:
         """Take in a run by the server's own times (unix seconds); returns its duration, None for none."""
         if created_at is None or completed_at is None or not 0 < completed_at - created_at < _LONGEST:
             return None
-        name, seconds = technique or "", completed_at - created_at
-        self._durations.setdefault(name, deque(maxlen=_KEPT)).append(seconds)
-        self._fitted.pop(name, None)
+        known, seconds = self._of(technique), completed_at - created_at
+        known.durations.append(seconds)
+        known.changed = True
         return seconds
+
+    def goes_on(self, technique: str | None, run_id: str, age: float) -> None:
+        """Take in that a run is not finished after `age` seconds."""
+        known = self._of(technique)
+        if run_id in known.ages or len(known.ages) < _KEPT:
+            known.ages[run_id] = age
+            known.changed = True
+
+    def ended(self, technique: str | None, run_id: str) -> None:
+        """Count a run no more among those that go on."""
+        known = self._of(technique)
+        if known.ages.pop(run_id, None) is not None:
+            known.changed = True
+
+    def _of(self, technique: str | None) -> _Known:
+        return self._known.setdefault(technique or "", _Known(deque(maxlen=_KEPT), {}))
+
+    def _medians(self) -> LogNormal:
+        """Return what medians techniques have: by those known here, and as if there were one more."""
+        seen = [known.durations for known in self._known.values()]
+        means = [mean_log(durations) for durations in seen if len(durations) >= _ENOUGH]
+        return LogNormal((sum(means) + ANY.mu) / (len(means) + 1), ANY.sigma)

@@ -148,6 +148,7 @@ class RemoteRun(Struct, frozen=True):
     outputs: tuple[RemoteOutput, ...] = ()
     poll_url: str | None = None
     age: float | None = None  # seconds since it was created, by the server's own clock
+    company: int = 1  # how many runs of ours that go on the same request answered for
     raw: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -23,9 +23,10 @@ from floradl.flora.asking import Asking
 from floradl.history import History
 from floradl.library.library import Library
 from floradl.library.sidecar import by_key
+from floradl.lookout import Lookout
 from floradl.models import STATE_OF, Failure, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
 from floradl.outputs import OutputSaver, SteppedBackError, not_had
-from floradl.policy import MAX_BACKOFF, after_trouble, next_question
+from floradl.policy import MAX_BACKOFF, after_trouble
 from floradl.progress import Progress
 from floradl.publishing import Publisher
 from floradl.redaction import redact
@@ -36,11 +37,15 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Come back with `run` in `seconds`. `trouble` says why, where it is more than "not finished"."""
+    """Come back with `run` in `seconds`. `trouble` says why, where it is more than "not finished".
+
+    `shared`: at a moment when others come back, too, since one question may answer for all of them.
+    """
 
     run: QueuedRun
     seconds: float
     trouble: str | None = None
+    shared: bool = True
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -90,6 +95,7 @@ class Pipeline:
         answer = await self._asking.run(run.reference)
         if not answer.finished:
             return await self._unfinished(run, answer)
+        self._patience.lookout.forget(run.run_id)
         if answer.status == "failed":
             return await self._fail(run, reason_of(answer), answer)
         if not answer.outputs:
@@ -104,18 +110,16 @@ class Pipeline:
                 f"(poll.give_up_after); it was {answer.status[:40]!a} at {answer.progress:.0f} %",
             )
             return await self._fail(run, failure, answer)
-        age = run.waited if answer.age is None else answer.age
-        expected = self._patience.history.expected(run.technique)
-        seconds = next_question(age, self._patience.interval, expected)
+        seconds, put_back = self._patience.lookout.goes_on(run, answer)
         run = msgspec.structs.replace(
             run,
             state=State.RUNNING,
-            waited=run.waited + seconds,
+            waited=run.waited + put_back + seconds,
             tries=0,
             progress=answer.progress,
             error=None,
         )
-        return Wait(run, seconds)
+        return Wait(run, seconds, shared=answer.company > 1)
 
     async def _download(self, run: QueuedRun, answer: RemoteRun) -> Step:
         if run.state is not State.DOWNLOADING:
@@ -250,15 +254,15 @@ class Pipeline:
 
 
 class Patience(msgspec.Struct, frozen=True):
-    """How often to ask and how long to wait, in seconds; `keep_times`: files get the run's time.
+    """How long to wait, in seconds; `keep_times`: files get the run's time.
 
-    `history` is what runs of a technique are expected to take.
+    `history` is what runs of a technique take, `lookout` says when each is asked about again.
     """
 
-    interval: float
     give_up_after: float
     keep_times: bool
     history: History
+    lookout: Lookout
     wall: Callable[[], float] = time.time
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from floradl.errors import ErrorCode, PassingError
-from floradl.hazard import LogNormal, gap
+from floradl.hazard import COST, LogNormal, gap
 
 MAX_BACKOFF = 30.0
 # A run just created may not be visible yet, a media host may lag behind, an error page may stand where
@@ -19,19 +19,18 @@ _SHORT_LIVED = {
 }
 _SHORT_TRIES = (2.0, 5.0, 10.0, 20.0, 25.0)
 _DAMAGED_TRIES = 8
+_USUAL_INTERVAL = 2.0
 
 
-def next_question(age: float, interval: float, expected: LogNormal | None) -> float:
+def next_question(age: float, interval: float, expected: LogNormal, cost: float = COST) -> float:
     """Return the seconds until a run that is `age` seconds old and not finished is asked about again.
 
-    Where it is known what its technique takes, when that is worth it. Where not, a tenth of its age: short
-    runs are seen fast and long ones asked about rarely. From `interval` (FLORA's own advice is 2 to 5 s)
-    to 30 s.
+    That is when it is worth it by what its technique takes: from `interval` (FLORA's own advice is 2 to 5 s)
+    to 30 s. `cost` is for an interval of 2 s, in seconds of delay; who shortens the interval wants to hear
+    sooner, and pays in proportion.
     """
     most = max(interval, MAX_BACKOFF)
-    if expected is None:
-        return min(max(interval, age / 10), most)
-    return gap(age, expected, (interval, most))
+    return gap(age, expected, (interval, most), cost * interval / _USUAL_INTERVAL)
 
 
 def is_given_up(code: ErrorCode) -> bool:

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable
 
-_EARLY = 0.75  # of a tick: so much sooner than wished may something fall due
+_LEAST = 0.75  # of a tick: nothing falls due sooner because a tick is near
 
 
 class Schedule:
@@ -31,7 +31,8 @@ class Schedule:
         due = self._monotonic() + seconds
         if aligned:
             early = math.floor(due / self._tick) * self._tick
-            due = early if early >= due - seconds + self._tick * _EARLY else early + self._tick
+            near = due - early <= self._tick / 2 and early >= due - seconds + self._tick * _LEAST
+            due = early if near else early + self._tick
         number = next(self._numbers)
         self._valid[name] = number
         heapq.heappush(self._heap, (due, number, name))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from floradl.errors import ErrorCode, PassingError
+from floradl.errors import ErrorCode, PassingError, PermanentError, StandstillError
 from floradl.flora.asking import Asking
 from floradl.flora.wire import Page
-from floradl.models import Reference, RemoteOutput, RemoteRun
+from floradl.history import History
+from floradl.lookout import Lookout
+from floradl.models import QueuedRun, Reference, RemoteOutput, RemoteRun
 from floradl.schedule import Schedule
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +23,11 @@ class Table:
     def __init__(self, *run_ids: str, size: int = 100) -> None:
         self.runs = {run_id: RemoteRun(run_id, "running", 0.0, None) for run_id in run_ids}
         self.size = size
-        self.refusal: PassingError | None = None
+        self.refusal: PassingError | None = None  # of every list
+        self.refusals: list[PassingError] = []  # of the next lists, one each
+        self.bad_cursor: str | None = None
+        self.held: anyio.Event | None = None  # what lists wait for
+        self.held_runs: anyio.Event | None = None  # what single questions wait for
         self.asked: list[str] = []
 
     def finish(self, run_id: str, outputs: tuple[RemoteOutput, ...] = OUTPUTS) -> None:
@@ -29,12 +35,20 @@ class Table:
 
     async def run(self, reference: Reference) -> RemoteRun:
         self.asked.append(reference.run_id)
+        if self.held_runs is not None:
+            await self.held_runs.wait()
         return self.runs[reference.run_id]
 
     async def page(self, kind: str, cursor: str | None = None) -> Page:
         self.asked.append(f"{kind} {cursor or 0}")
+        if self.held is not None:
+            await self.held.wait()
+        if self.refusals:
+            raise self.refusals.pop()
         if self.refusal is not None:
             raise self.refusal
+        if cursor is not None and cursor == self.bad_cursor:
+            raise PermanentError("the cursor is invalid", ErrorCode.BAD_REQUEST)
         wanted = [] if kind == "generations" else list(self.runs.values())
         start = int(cursor or 0)
         end = start + self.size
@@ -46,6 +60,12 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def asking_of(table: Table, clock: Clock | None = None, schedule: Schedule | None = None) -> Asking:
+    clock = clock or Clock()
+    schedule = schedule or Schedule(clock, 2.0)
+    return Asking(table, Lookout(schedule, History(clock), 2.0, clock), clock)
 
 
 async def ask(asking: Asking, *run_ids: str, technique: str | None = "t") -> dict[str, str]:
@@ -63,7 +83,7 @@ async def ask(asking: Asking, *run_ids: str, technique: str | None = "t") -> dic
 async def test_runs_due_together_cost_one_question() -> None:
     table = Table(*(f"run_{number}" for number in range(50)))
     table.finish("run_7")
-    found = await ask(Asking(table, Schedule(Clock(), 2.0), Clock()), *table.runs)
+    found = await ask(asking_of(table), *table.runs)
     assert table.asked == ["technique_runs 0"]
     assert found["run_7"] == "completed"
     assert found["run_8"] == "running"
@@ -71,13 +91,13 @@ async def test_runs_due_together_cost_one_question() -> None:
 
 async def test_one_or_two_are_asked_about_alone() -> None:
     table = Table("run_1", "run_2")
-    await ask(Asking(table, Schedule(Clock(), 2.0), Clock()), "run_1", "run_2")
+    await ask(asking_of(table), "run_1", "run_2")
     assert sorted(table.asked) == ["run_1", "run_2"]
 
 
 async def test_pages_go_on_while_they_find_something() -> None:
     table = Table(*(f"run_{number}" for number in range(60)), size=20)
-    await ask(Asking(table, Schedule(Clock(), 2.0), Clock()), *table.runs)
+    await ask(asking_of(table), *table.runs)
     assert table.asked == ["technique_runs 0", "technique_runs 20", "technique_runs 40"]
 
 
@@ -86,7 +106,7 @@ async def test_runs_that_no_page_shows_are_asked_about_alone() -> None:
     table.runs |= {f"run_old{n}": RemoteRun(f"run_old{n}", "running", 0.0, None) for n in range(4)}
     table.size = 5
     wanted = [f"run_{number}" for number in range(3)] + ["run_old0"]
-    await ask(Asking(table, Schedule(Clock(), 2.0), Clock()), *wanted)
+    await ask(asking_of(table), *wanted)
     assert table.asked == ["technique_runs 0", "run_old0"]
 
 
@@ -95,7 +115,7 @@ async def test_the_list_tells_of_a_run_that_nobody_asked_about_yet() -> None:
     table = Table("run_1", "run_2", "run_3", "run_later", "run_elsewhere")
     table.finish("run_later")
     table.finish("run_elsewhere")
-    asking = Asking(table, schedule, Clock())
+    asking = asking_of(table, schedule=schedule)
     schedule.put("run_later", 60.0)
     await ask(asking, "run_1", "run_2", "run_3")
     assert schedule.pop() == "run_later"
@@ -108,14 +128,14 @@ async def test_the_list_tells_of_a_run_that_nobody_asked_about_yet() -> None:
 async def test_a_list_that_leaves_outputs_out_settles_nothing() -> None:
     table = Table("run_1", "run_2", "run_3")
     table.finish("run_1", outputs=())
-    await ask(Asking(table, Schedule(Clock(), 2.0), Clock()), *table.runs)
+    await ask(asking_of(table), *table.runs)
     assert table.asked == ["technique_runs 0", "run_1"]
 
 
 async def test_a_forbidden_list_is_not_asked_for_again_for_ten_minutes() -> None:
     clock, table = Clock(), Table("run_1", "run_2", "run_3")
     table.refusal = PassingError("no", ErrorCode.FORBIDDEN)
-    asking = Asking(table, Schedule(clock, 2.0), clock)
+    asking = asking_of(table, clock)
     for _ in range(2):
         await ask(asking, *table.runs)
     assert table.asked.count("technique_runs 0") == 1
@@ -127,20 +147,20 @@ async def test_a_forbidden_list_is_not_asked_for_again_for_ten_minutes() -> None
 async def test_trouble_with_the_list_costs_nobody_the_answer() -> None:
     table = Table("run_1", "run_2", "run_3")
     table.refusal = PassingError("busy")
-    assert len(await ask(Asking(table, Schedule(Clock(), 2.0), Clock()), *table.runs)) == 3
+    assert len(await ask(asking_of(table), *table.runs)) == 3
 
 
 async def test_bare_ids_are_looked_for_in_both_lists() -> None:
     table = Table("run_1", "run_2", "run_3", "run_4")
     table.size = 0  # as if no list showed any
-    await ask(Asking(table, Schedule(Clock(), 2.0), Clock()), *table.runs, technique=None)
+    await ask(asking_of(table), *table.runs, technique=None)
     assert table.asked[:2] == ["technique_runs 0", "generations 0"]
     assert sorted(table.asked[2:]) == sorted(table.runs)
 
 
 async def test_one_who_is_cancelled_takes_nobody_along() -> None:
     table = Table("run_1", "run_2", "run_3", "run_4")
-    asking = Asking(table, Schedule(Clock(), 2.0), Clock())
+    asking = asking_of(table)
     found: dict[str, str] = {}
 
     async def one(run_id: str) -> None:
@@ -163,7 +183,7 @@ async def test_pages_go_on_while_they_tell_of_runs_that_wait() -> None:
         table.finish(run_id)
         schedule.put(run_id, 60.0)
     oldest = list(table.runs)[-5:]
-    asking = Asking(table, schedule, Clock())
+    asking = asking_of(table, schedule=schedule)
     for run_id in oldest:
         schedule.put(run_id, 0.0)
         assert schedule.pop() == run_id
@@ -178,26 +198,196 @@ async def test_news_that_grew_old_are_not_taken_for_an_answer() -> None:
     schedule, table = Schedule(clock, 2.0), Table("run_1", "run_2", "run_3", "run_later")
     table.finish("run_later")
     schedule.put("run_later", 60.0)
-    asking = Asking(table, schedule, clock)
+    asking = asking_of(table, clock, schedule)
     await ask(asking, "run_1", "run_2", "run_3")
     table.asked.clear()
-    clock.now += 31
+    clock.now += 301
     await ask(asking, "run_later")
     assert table.asked == ["run_later"]
 
 
 async def test_a_backlog_is_not_paged_through_again_for_each_batch() -> None:
-    schedule = Schedule(Clock(), 2.0)
+    clock = Clock()
+    schedule = Schedule(clock, 2.0)
     table = Table(*(f"run_{number}" for number in range(60)), size=20)
     for run_id in table.runs:
         table.finish(run_id)
         schedule.put(run_id, 0.0)
-    asking = Asking(table, schedule, Clock())
+    asking = asking_of(table, clock, schedule)
     strangers = [f"run_old{number}" for number in range(8)]
     for run_id in strangers:
         table.finish(run_id)
     table.size = 60
     await ask(asking, *strangers[:4])
     table.asked.clear()
+    clock.now += 10.0
     await ask(asking, *strangers[4:])
     assert len([name for name in table.asked if name.startswith("technique_runs")]) == 1
+
+
+def waiting_and_seen(schedule: Schedule, lookout: Lookout, *run_ids: str) -> None:
+    """Have these wait for a minute: they were asked about before, and go on."""
+    for run_id in run_ids:
+        run = QueuedRun(run_id=run_id, technique="t", queued_at=0.0)
+        lookout.goes_on(run, RemoteRun(run_id, "running", 0.0, None, age=20.0))
+        schedule.put(run_id, 60.0)
+
+
+async def test_one_that_is_due_asks_for_the_page_that_shows_others_who_wait() -> None:
+    clock, table = Clock(), Table("run_1", "run_2", "run_3", "run_4")
+    schedule = Schedule(clock, 2.0)
+    lookout = Lookout(schedule, History(clock), 2.0, clock)
+    asking = Asking(table, lookout, clock)
+    await ask(asking, *table.runs)
+    waiting_and_seen(schedule, lookout, "run_2", "run_3", "run_4")
+    table.asked.clear()
+    clock.now += 10.0
+    await ask(asking, "run_1")
+    assert table.asked == ["technique_runs 0"]
+
+
+async def test_one_that_a_list_showed_to_go_on_is_not_asked_about_at_once() -> None:
+    clock, table = Clock(), Table("run_1", "run_2", "run_3", "run_4")
+    schedule = Schedule(clock, 2.0)
+    lookout = Lookout(schedule, History(clock), 2.0, clock)
+    waiting_and_seen(schedule, lookout, "run_4")
+    clock.now += 60.0
+    assert schedule.pop() == "run_4"
+    assert not lookout.puts_back("run_4")
+    schedule.put("run_4", 0.0)
+    await ask(Asking(table, lookout, clock), "run_1", "run_2", "run_3")
+    assert schedule.pop() == "run_4"
+    assert lookout.puts_back("run_4")
+    assert schedule.delay() > 1.0
+
+
+async def test_an_answer_says_how_many_that_go_on_it_answered_for() -> None:
+    table = Table("run_1", "run_2", "run_3", "run_elsewhere")
+    table.finish("run_1")
+    asking = asking_of(table)
+    companies: dict[str, int] = {}
+
+    async def one(run_id: str) -> None:
+        companies[run_id] = (await asking.run(Reference(run_id, "t"))).company
+
+    async with anyio.create_task_group() as group:
+        for run_id in ("run_1", "run_2", "run_3"):
+            group.start_soon(one, run_id)
+    assert companies == {"run_1": 2, "run_2": 2, "run_3": 2}
+    assert (await asking.fresh(Reference("run_2", "t"))).company == 1
+
+
+async def test_a_list_that_meets_a_limit_is_asked_for_again() -> None:
+    table = Table("run_1", "run_2", "run_3")
+    table.refusals = [StandstillError("busy"), StandstillError("busy")]
+    await ask(asking_of(table), *table.runs)
+    assert table.asked == ["technique_runs 0"] * 3
+
+
+async def test_a_limit_that_stays_is_told_to_all_and_nobody_asks_alone() -> None:
+    table = Table("run_1", "run_2", "run_3")
+    table.refusals = [StandstillError("busy", retry_after=7.0)] * 10
+    asking = asking_of(table)
+    met: list[float | None] = []
+
+    async def one(run_id: str) -> None:
+        try:
+            await asking.run(Reference(run_id, "t"))
+        except StandstillError as error:
+            met.append(error.retry_after)
+
+    async with anyio.create_task_group() as group:
+        for run_id in table.runs:
+            group.start_soon(one, run_id)
+    assert met == [7.0, 7.0, 7.0]
+    assert set(table.asked) == {"technique_runs 0"}
+
+
+async def test_who_falls_due_while_a_list_is_on_its_way_is_answered_by_it() -> None:
+    table = Table(*(f"run_{number}" for number in range(8)))
+    table.held = anyio.Event()
+    asking = asking_of(table)
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask, asking, *list(table.runs)[:4])
+        await anyio.wait_all_tasks_blocked()
+        await anyio.sleep(0.05)  # beyond the moment in which those who are due together are gathered
+        group.start_soon(ask, asking, *list(table.runs)[4:])
+        await anyio.wait_all_tasks_blocked()
+        table.held.set()
+    assert table.asked == ["technique_runs 0"]
+
+
+async def test_one_who_stands_in_line_to_ask_alone_takes_the_answer_of_a_list() -> None:
+    lone = [f"run_old{number}" for number in range(12)]
+    table = Table(*(f"run_{number}" for number in range(5)))
+    table.runs |= {run_id: RemoteRun(run_id, "running", 0.0, None) for run_id in lone}
+    table.size, table.held_runs = 5, anyio.Event()
+    clock = Clock()
+    asking = asking_of(table, clock)
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask, asking, *lone)
+        await anyio.sleep(0.05)
+        assert len([name for name in table.asked if name.startswith("run_old")]) == 8
+        table.size = 20
+        clock.now += 10.0
+        group.start_soon(ask, asking, "run_0", "run_1", "run_2")
+        await anyio.sleep(0.05)
+        table.held_runs.set()
+    assert len([name for name in table.asked if name.startswith("run_old")]) == 8
+
+
+async def test_what_lies_below_the_pages_is_looked_for_there_once() -> None:
+    clock = Clock()
+    table = Table(*(f"run_{number}" for number in range(20)), size=5)
+    asking, old = asking_of(table, clock), list(table.runs)[-4:]
+    await ask(asking, *old)
+    assert table.asked == ["technique_runs 0", *old]
+    table.asked.clear()
+    clock.now += 10.0
+    await ask(asking, *old)
+    assert table.asked == old
+
+
+async def test_a_backlog_costs_hardly_more_than_the_pages_that_hold_it() -> None:
+    schedule = Schedule(Clock(), 2.0)
+    table = Table(*(f"run_{number}" for number in range(3000)))
+    oldest_first = list(reversed(table.runs))
+    for run_id in oldest_first:
+        table.finish(run_id)
+    asking = asking_of(table, schedule=schedule)
+    for run_id in oldest_first[256:]:
+        schedule.put(run_id, 0.0)
+    found = await ask(asking, *oldest_first[:256])
+    while (due := schedule.pop()) is not None:
+        found |= await ask(asking, due)
+    assert set(found) == set(table.runs)
+    assert len(table.asked) <= 40
+
+
+async def test_a_backlog_too_large_to_remember_is_read_on_where_it_was_left() -> None:
+    clock = Clock()
+    schedule = Schedule(clock, 2.0)
+    table = Table(*(f"run_{number}" for number in range(6000)))
+    for run_id in table.runs:
+        table.finish(run_id)
+        schedule.put(run_id, 0.0)
+    asking = asking_of(table, clock, schedule)
+    found: dict[str, str] = {}
+    while len(found) < 6000:
+        due = [each for _ in range(256) if (each := schedule.pop()) is not None]
+        found |= await ask(asking, *due)
+    pages = [name for name in table.asked if name.startswith("technique_runs")]
+    assert len(pages) <= 60 + 25
+    assert len(table.asked) - len(pages) <= 3 * 256
+
+
+async def test_a_cursor_that_is_refused_costs_nobody_the_answer_nor_the_list() -> None:
+    clock = Clock()
+    table = Table(*(f"run_{number}" for number in range(60)), size=20)
+    table.bad_cursor = "20"
+    asking = asking_of(table, clock)
+    assert len(await ask(asking, *table.runs)) == 60
+    table.asked.clear()
+    clock.now += 10.0
+    await ask(asking, "run_1", "run_2", "run_3")
+    assert table.asked == ["technique_runs 0"]

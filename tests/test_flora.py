@@ -21,6 +21,7 @@ from floradl.errors import (
     PausedError,
     PauseReason,
     PermanentError,
+    StandstillError,
 )
 from floradl.flora import api as api_module
 from floradl.flora.api import Flora
@@ -170,7 +171,7 @@ TABLE: list[tuple[int, str, type[FloradlError], ErrorCode | PauseReason]] = [
     (409, "idempotency_duplicate", PassingError, ErrorCode.NETWORK),
     (409, "conflict", PassingError, ErrorCode.NETWORK),
     (425, "too_early", PassingError, ErrorCode.NETWORK),
-    (429, "rate_limited", PassingError, ErrorCode.NETWORK),
+    (429, "rate_limited", StandstillError, ErrorCode.NETWORK),
     (500, "internal_error", PassingError, ErrorCode.NETWORK),
     (500, "unknown_error", PassingError, ErrorCode.NETWORK),
     (502, "bad_gateway", PassingError, ErrorCode.NETWORK),

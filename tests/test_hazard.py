@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.hazard import LogNormal, fit, gap
-from floradl.history import History
 
 BOUNDS = (2.0, 30.0)
 FORTY = LogNormal(math.log(40), 0.5)
@@ -47,8 +46,9 @@ def test_known_durations_cost_a_quarter_less_questions_than_a_loop_at_no_later_n
             age += gap(age, FORTY, BOUNDS)
         questions += 1
         delay += age - duration
-    loop = sum(math.ceil(duration / 5) + 1 for duration in durations)
-    looped_delay = sum(-duration % 5 for duration in durations)
+    period = 5.1  # a loop of 5 s, whose own questions take time as well
+    loop = sum(math.ceil(duration / period) + 1 for duration in durations)
+    looped_delay = sum(-duration % period for duration in durations)
     assert questions <= 0.76 * loop
     assert delay <= 1.02 * looped_delay
 
@@ -66,22 +66,30 @@ def test_equal_durations_do_not_make_certain() -> None:
     assert fit([60.0] * 400).sigma >= 0.2
 
 
-def test_history_learns_from_the_server_s_own_times() -> None:
-    history = History({"campaign": [110.0, 115.0, 125.0, 130.0]})
-    assert history.expected("campaign") is None
-    assert history.add("campaign", 1000.0, 1120.0) == 120.0
-    expected = history.expected("campaign")
-    assert expected is not None
-    assert math.exp(expected.mu) == pytest.approx(120, abs=1)
-    assert history.expected("another") is None
+def test_runs_that_go_on_count_for_what_they_took_already() -> None:
+    source = random.Random(11)
+    durations = sorted(source.lognormvariate(math.log(40), 0.5) for _ in range(200))
+    ended = durations[:20]
+    alone = fit(ended)
+    among = fit(ended, [ended[-1]] * 180)
+    assert math.exp(alone.mu) < 25
+    assert math.exp(among.mu) == pytest.approx(40, rel=0.25)
 
 
-@pytest.mark.parametrize(
-    ("created_at", "completed_at"), [(None, 5.0), (5.0, None), (10.0, 5.0), (5.0, 5.0), (0.0, 1e9)]
-)
-def test_times_that_make_no_duration_are_left_out(
-    created_at: float | None, completed_at: float | None
-) -> None:
-    history = History({"campaign": [1.0] * 4})
-    assert history.add("campaign", created_at, completed_at) is None
-    assert history.expected("campaign") is None
+def test_a_crowd_that_goes_on_says_that_it_takes_longer_than_that() -> None:
+    before = gap(10.0, fit([]), BOUNDS)
+    after = gap(10.0, fit([], [10.0] * 100), BOUNDS)
+    assert after > 1.5 * before
+
+
+def test_nothing_known_is_spread_wide() -> None:
+    expected = fit([])
+    assert math.exp(expected.mu) == pytest.approx(30, rel=0.1)
+    assert expected.sigma > 1.0
+
+
+@given(st.lists(st.floats(0.01, 6e5), max_size=30), st.lists(st.floats(0, 6e5), max_size=30))
+def test_whatever_was_seen_an_estimate_is_made_of_it(durations: list[float], ages: list[float]) -> None:
+    expected = fit(durations, ages)
+    assert math.isfinite(expected.mu)
+    assert 0 < expected.sigma < math.inf

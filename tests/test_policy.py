@@ -6,32 +6,26 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.errors import ErrorCode, ExpiredUrlError, PassingError
-from floradl.hazard import LogNormal
+from floradl.hazard import ANY, LogNormal
 from floradl.policy import after_trouble, next_question
 
 
-@pytest.mark.parametrize(
-    ("waited", "interval", "expected"),
-    [
-        (0.0, 2.0, 2.0),
-        (20.0, 2.0, 2.0),
-        (50.0, 2.0, 5.0),
-        (300.0, 2.0, 30.0),
-        (86_400.0, 2.0, 30.0),
-        (0.0, 45.0, 45.0),
-        (1e6, 45.0, 45.0),
-    ],
-)
-def test_without_a_history_long_runs_are_asked_about_rarely(
-    waited: float, interval: float, expected: float
-) -> None:
-    assert next_question(waited, interval, None) == expected
+def test_without_a_history_long_runs_are_asked_about_rarely() -> None:
+    gaps = [next_question(age, 2.0, ANY) for age in (10.0, 60.0, 300.0, 3600.0)]
+    assert 2.0 < gaps[0] < 6.0
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == 30.0
 
 
-@given(st.floats(0, 1e9), st.floats(0.1, 60))
-def test_no_run_is_asked_about_faster_than_the_interval(waited: float, interval: float) -> None:
-    for expected in (None, LogNormal(3.0, 0.5)):
-        assert interval <= next_question(waited, interval, expected) <= max(interval, 30.0)
+def test_who_shortens_the_interval_hears_sooner() -> None:
+    assert next_question(30.0, 0.1, ANY) < next_question(30.0, 2.0, ANY) / 2
+    assert next_question(30.0, 45.0, ANY) == 45.0
+
+
+@given(st.floats(0, 1e9), st.floats(0.1, 60), st.floats(0.001, 10))
+def test_no_run_is_asked_about_faster_than_the_interval(age: float, interval: float, cost: float) -> None:
+    for expected in (ANY, LogNormal(3.0, 0.5)):
+        assert interval <= next_question(age, interval, expected, cost) <= max(interval, 30.0)
 
 
 def delays(error: PassingError, most: int = 50) -> list[float]:

@@ -14,7 +14,15 @@ import httpx
 import msgspec
 import structlog
 
-from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, PauseReason, PermanentError
+from floradl.errors import (
+    ErrorCode,
+    FloradlError,
+    PassingError,
+    PausedError,
+    PauseReason,
+    PermanentError,
+    StandstillError,
+)
 from floradl.flora.pace import Pace
 from floradl.flora.wire import Page, decode_page, decode_run, parse_json, refusal
 from floradl.models import Reference, RemoteRun
@@ -105,12 +113,12 @@ class Flora:
                     status, headers, body = await _exchange(self._client, request)
             except httpx.RequestError as error:
                 self._pace.unreachable()
-                raise PassingError(
+                raise StandstillError(
                     f"FLORA's API at {host} cannot be reached ({type(error).__name__}: {error})"
                 ) from error
             except TimeoutError as error:
                 self._pace.unreachable()
-                raise PassingError(
+                raise StandstillError(
                     f"FLORA's API at {host} did not end its answer in {_DEADLINE:.0f} s"
                 ) from error
         if status == httpx.codes.TOO_MANY_REQUESTS:
@@ -141,7 +149,9 @@ class Flora:
             )
         if status == httpx.codes.PAYMENT_REQUIRED:
             return PausedError(f"{text}: the workspace is out of credits; top it up", PauseReason.CREDITS)
-        if status in {408, 409, 425, 429} or status >= 500:
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            return StandstillError(text, retry_after=retry_after(headers, time.time()))
+        if status in {408, 409, 425} or status >= 500:
             return PassingError(text, retry_after=retry_after(headers, time.time()))
         if said is None:
             # Not FLORA's voice: a proxy, a portal or a wrong base URL. Nothing is decided on its word.

@@ -1,8 +1,12 @@
-"""Many questions become few: runs that are due together are looked up in a list first.
+"""Many questions become few: runs that wait are looked up in a list first.
 
-A page of `GET /technique-runs` answers for a hundred runs at the cost of one. What it shows of runs that
-nobody asked about yet is kept for a moment, and its owner is told, so that all that finished is known at
-the same tick. Runs that no list shows are asked about one by one.
+A page of `GET /technique-runs` answers for a hundred runs at the cost of one. So whoever falls due asks for
+the pages that pay: those that show enough runs that somebody waits for, due or not. What they show of runs
+that are not due is passed on: who ended is taken on at once, and who goes on need not be asked about soon.
+Runs that no list shows are asked about one by one.
+
+Lists are asked for one at a time, and who falls due meanwhile joins the next: what was just shown answers
+most of them. A list that meets a limit is asked for again, since single questions would meet it all the more.
 """
 
 from __future__ import annotations
@@ -11,18 +15,20 @@ from collections.abc import Callable
 from typing import Protocol
 
 import anyio
+import msgspec
 import structlog
+from anyio import CapacityLimiter
 
-from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, PermanentError
+from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, PermanentError, StandstillError
+from floradl.flora.lists import Lists, Shown, Sought
+from floradl.flora.news import News
 from floradl.flora.wire import Page
 from floradl.models import Reference, RemoteRun
 
-_GATHER = 0.01  # seconds in which those who are due at the same tick come together
-_WORTH_A_PAGE = 3  # questions: fewer are asked one by one
-_MOST_PAGES = 10
-_NEWS_FOR = 30.0  # seconds in which what a list said may stand for an answer
-_NO_LIST_FOR = 600.0  # seconds after which a list that was forbidden is tried again
 _KINDS = ("technique_runs", "generations")
+_GATHER = 0.01  # seconds in which those who are due at the same tick come together
+_TRIES = 3  # of a page
+_ALONE = 8  # single questions at once; the others may yet be answered by a list
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -49,6 +55,10 @@ class Waiting(Protocol):
         """Ask about it now: there is news of it."""
         ...
 
+    def saw(self, answer: RemoteRun, /) -> bool:
+        """Hear that one which nobody asked about now goes on; False where its owner must hear it itself."""
+        ...
+
 
 class _Batch:
     """Those who wait for the same lists: what was found so far, and whether the lists are through."""
@@ -56,7 +66,7 @@ class _Batch:
     def __init__(self) -> None:
         self.wanted: dict[str, Reference] = {}
         self.found: dict[str, RemoteRun] = {}
-        self.paused: PausedError | None = None
+        self.stopped: PausedError | StandstillError | None = None
         self.done = anyio.Event()
 
 
@@ -70,15 +80,16 @@ class Asking:
     def __init__(self, api: Api, waiting: Waiting, monotonic: Callable[[], float]) -> None:
         self._api = api
         self._waiting = waiting
-        self._monotonic = monotonic
+        self._news = News(monotonic)
+        self._lists = {kind: Lists(monotonic) for kind in _KINDS}
         self._batch: _Batch | None = None
-        self._news: dict[str, tuple[float, RemoteRun]] = {}
-        self._not_before = dict.fromkeys(_KINDS, 0.0)
+        self._looking = anyio.Lock()
+        self._alone = CapacityLimiter(_ALONE)
 
     async def run(self, reference: Reference) -> RemoteRun:
         """Answer about one run. Raises as `Flora.run` does."""
-        told_at, told = self._news.pop(reference.run_id, (0.0, None))
-        if told is not None and self._monotonic() - told_at < _NEWS_FOR:
+        told = self._news.take(reference.run_id)
+        if told is not None:
             return told
         batch = self._batch
         if batch is None:
@@ -88,9 +99,15 @@ class Asking:
         else:
             batch.wanted[reference.run_id] = reference
             await batch.done.wait()
-        if batch.paused is not None:
-            raise PausedError(str(batch.paused), batch.paused.reason)
-        return batch.found.get(reference.run_id) or await self._api.run(reference)
+        if isinstance(batch.stopped, PausedError):
+            raise PausedError(str(batch.stopped), batch.stopped.reason)
+        if batch.stopped is not None:
+            raise StandstillError(str(batch.stopped), retry_after=batch.stopped.retry_after)
+        found = batch.found.get(reference.run_id)
+        if found is not None:
+            return found
+        async with self._alone:
+            return self._news.take(reference.run_id) or await self._api.run(reference)
 
     async def fresh(self, reference: Reference) -> RemoteRun:
         """Ask about one run alone: what a list said may be a moment old."""
@@ -99,62 +116,96 @@ class Asking:
     async def _serve(self, batch: _Batch) -> None:
         try:
             await anyio.sleep(_GATHER)
-            self._batch = None  # who comes from now on makes a batch of their own
-            await self._look_up(batch)
+            async with self._looking:
+                self._batch = None  # who comes from now on makes a batch of their own
+                await self._look_up(batch)
         finally:
             self._batch = None if self._batch is batch else self._batch
             batch.done.set()
 
     async def _look_up(self, batch: _Batch) -> None:
+        self._news.sweep()
+        for run_id in batch.wanted:
+            told = self._news.take(run_id)
+            if told is not None:  # while it stood in line
+                batch.found[run_id] = told
         for kind in _KINDS:
             # A bare id may be of any kind; one with a technique is in the first list or in none.
-            candidates = {
+            due = {
                 run_id
                 for run_id, reference in batch.wanted.items()
                 if run_id not in batch.found and (kind == _KINDS[0] or reference.technique is None)
             }
-            if self._monotonic() < self._not_before[kind]:
-                continue
             try:
-                await self._page_through(kind, candidates, batch)
-            except PausedError as error:
-                batch.paused = error  # it holds for everybody: nobody needs to hear it alone
+                await self._page_through(kind, due, batch)
+            except (PausedError, StandstillError) as error:
+                batch.stopped = error  # it holds for everybody: nobody needs to hear it alone
                 return
             except FloradlError as error:
                 # Whatever it is: those who ask one by one will hear it, each for its own run.
-                if isinstance(error, PermanentError) or _is_refusal(error):
-                    self._not_before[kind] = self._monotonic() + _NO_LIST_FOR
-                    _log.info("list_refused", kind=kind, message=str(error))
+                self._lists[kind].failed(refused=_is_refusal(error))
+                _log.info("list_refused", kind=kind, message=str(error))
 
-    async def _page_through(self, kind: str, candidates: set[str], batch: _Batch) -> None:
-        """Page on while a further page is cheaper than the questions it may save."""
-        cursor: str | None = None
-        for _ in range(_MOST_PAGES):
-            if len(candidates) < _WORTH_A_PAGE:
+    async def _page_through(self, kind: str, due: set[str], batch: _Batch) -> None:
+        """Read the pages that pay, from the newest on."""
+        lists, sought = self._lists[kind], Sought(due, self._waiting)
+        place = first = lists.begin(sought)
+        while place is not None:
+            _, cursor = place
+            try:
+                page = await self._page(kind, cursor)
+            except PermanentError:
+                if cursor is None:
+                    raise
+                lists.lost()  # it was good for a while only
                 return
-            page = await self._api.page(kind, cursor)
-            of_use = sum([self._take(run, candidates, batch) for run in page.runs])
-            cursor = page.cursor
-            if cursor is None or not of_use:
-                return
+            place = lists.turn(place, self._take_in(page, due, batch), sought, room=self._news.room)
+        if first is not None:
+            lists.end(due)
 
-    def _take(self, run: RemoteRun, candidates: set[str], batch: _Batch) -> bool:
-        """Take in what a list says of one run; whether that was of any use."""
-        if run.status == "completed" and not run.outputs:
-            return False  # a list that leaves the outputs out only tells that it is time to ask
-        if run.run_id in candidates:
-            candidates.discard(run.run_id)
-            batch.found[run.run_id] = run
-            return True
-        told_at, _ = self._news.get(run.run_id, (-_NEWS_FOR, None))
-        if self._monotonic() - told_at < _NEWS_FOR:
-            return False  # known already: a backlog must not be paged through once more for each batch
-        if run.finished and run.run_id in self._waiting:
-            self._news[run.run_id] = (self._monotonic(), run)
-            self._waiting.hasten(run.run_id)
-            return True
-        return False
+    async def _page(self, kind: str, cursor: str | None) -> Page:
+        """Ask for a page; where there is trouble that may pass, a few times: the gate sees to the waits."""
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._api.page(kind, cursor)
+            except PassingError as error:
+                if _is_refusal(error):
+                    raise
+        return await self._api.page(kind, cursor)
+
+    def _take_in(self, page: Page, due: set[str], batch: _Batch) -> Shown:
+        """Hand on what a page says, to those who wait for it and to those who do not wait yet."""
+        going_on = frozenset(run.run_id for run in page.runs if not run.finished)
+        company = sum(run_id in due or run_id in self._waiting for run_id in going_on)
+        found = told = 0
+        for run in page.runs:
+            if run.status == "completed" and not run.outputs:
+                continue  # a list that leaves the outputs out only tells that it is time to ask
+            answer = msgspec.structs.replace(run, company=max(company, 1))
+            if run.run_id in due:
+                due.discard(run.run_id)
+                batch.found[run.run_id] = answer
+                found += 1
+            elif run.run_id in self._waiting:
+                told += self._tell(answer)
+            else:
+                self._news.show(answer)
+        return Shown(going_on, found, told, page.cursor)
+
+    def _tell(self, answer: RemoteRun) -> bool:
+        """Tell the owner of a run that waits; whether that was news."""
+        if answer.run_id in self._news:
+            return False  # a backlog must not be paged through once more for each batch
+        if not answer.finished and self._waiting.saw(answer):
+            return False
+        if not self._news.room:
+            return False
+        self._news.keep(answer)
+        self._waiting.hasten(answer.run_id)
+        return True
 
 
 def _is_refusal(error: FloradlError) -> bool:
-    return isinstance(error, PassingError) and error.code in {ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND}
+    return isinstance(error, PermanentError) or (
+        isinstance(error, PassingError) and error.code in {ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND}
+    )

@@ -1,0 +1,110 @@
+"""When it is worth asking about a run again, in the light of all that was seen since.
+
+A gap is set when a run was seen not to be finished. Until it is over, more is learned: other runs of its
+technique end or go on, and a list that was asked for because of another run shows this one, too. So what
+falls due is judged once more, and put back where it turns out to be early. That costs no question.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from floradl.hazard import COST
+from floradl.history import History
+from floradl.models import QueuedRun, RemoteRun
+from floradl.policy import next_question
+from floradl.schedule import Schedule
+
+_KEPT = 10_000  # runs; of a larger crowd the others are asked about when they fall due
+_FEW = 6  # runs in flight; fewer than these may be asked about more often: that is no burden yet
+_PAGE_COST = 6  # questions: so much is a page of a hundred answers to FLORA
+_JITTER = 0.15  # of a gap: runs that began together come one after the other, and each tells of the next
+_EARLY = 0.25  # of the interval: less is not worth putting back
+
+
+class _Look(Struct):
+    """When a run was last seen not to be finished: its age then (seconds), and who was seen with it."""
+
+    technique: str | None
+    age: float
+    at: float
+    company: int
+    spread: float
+    put_back: float = 0.0
+
+
+class Lookout:
+    """Keeps in mind when runs were last seen. `interval` and `monotonic` are in seconds."""
+
+    def __init__(
+        self, schedule: Schedule, history: History, interval: float, monotonic: Callable[[], float]
+    ) -> None:
+        self._schedule = schedule
+        self._history = history
+        self._interval = interval
+        self._monotonic = monotonic
+        self._looks: dict[str, _Look] = {}
+
+    def __contains__(self, run_id: str) -> bool:
+        """Whether it waits to be asked about, and nobody is at work on it."""
+        return run_id in self._schedule
+
+    def hasten(self, run_id: str) -> None:
+        """Have it taken on now: there is news of it."""
+        self.forget(run_id)
+        self._schedule.hasten(run_id)
+
+    def goes_on(self, run: QueuedRun, answer: RemoteRun) -> tuple[float, float]:
+        """Take in an answer "not finished".
+
+        Returns the seconds until the next question, and those by which it was put back since the last one.
+        """
+        before = self._looks.pop(run.run_id, None)
+        age = run.waited if answer.age is None else answer.age
+        spread = 1.0 if answer.company > 1 else random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        look = _Look(run.technique, age, self._monotonic(), answer.company, spread)
+        self._history.goes_on(run.technique, run.run_id, age)
+        if len(self._looks) < _KEPT:
+            self._looks[run.run_id] = look
+        return self._gap(look), before.put_back if before else 0.0
+
+    def saw(self, answer: RemoteRun) -> bool:
+        """Take in that a list shows a run, which nobody asked about now, to go on.
+
+        False where nothing was heard of it before: then it must be told of it itself.
+        """
+        look = self._looks.get(answer.run_id)
+        if look is None:
+            return len(self._looks) >= _KEPT  # where there are that many, it waits for its own turn
+        now = self._monotonic()
+        look.age = look.age + now - look.at if answer.age is None else answer.age
+        look.at, look.company = now, answer.company
+        self._history.goes_on(look.technique, answer.run_id, look.age)
+        return True
+
+    def puts_back(self, run_id: str) -> bool:
+        """Put a run that fell due back, if it turns out to be early; whether that was done."""
+        look = self._looks.get(run_id)
+        if look is None:
+            return False
+        seconds = self._gap(look) - (self._monotonic() - look.at)
+        if seconds <= self._interval * _EARLY:
+            return False
+        look.put_back += seconds
+        self._schedule.put(run_id, seconds, aligned=look.company > 1)
+        return True
+
+    def forget(self, run_id: str) -> None:
+        """Hear that a run is not waited for any more."""
+        look = self._looks.pop(run_id, None)
+        if look is not None:
+            self._history.ended(look.technique, run_id)
+
+    def _gap(self, look: _Look) -> float:
+        cost = COST * min(len(self._looks) / _FEW, 1.0)
+        cost *= min(_PAGE_COST / look.company, 1.0)
+        expected = self._history.expected(look.technique)
+        return max(next_question(look.age, self._interval, expected, cost) * look.spread, self._interval)
