@@ -14,13 +14,14 @@ import structlog
 from floradl.errors import PausedError, PauseReason
 from floradl.lookout import Lookout
 from floradl.models import QueuedRun
-from floradl.pipeline import Finished, Pipeline, Step, Wait
+from floradl.pipeline import Finished, Held, Pipeline, Step, Wait
+from floradl.places import ALL_PLACES
 from floradl.progress import Progress
 from floradl.schedule import Schedule
 from floradl.state.journal import Journal
 from floradl.state.store import Store
 
-_AT_ONCE = 256
+_AT_ONCE = ALL_PLACES + 256  # so that no outputs on their way keep FLORA from being asked
 _FIRST_PROBE = 2.0
 _PROBE_EVERY = {  # the most seconds between looks at whether a pause can be lifted
     PauseReason.KEY_REFUSED: 60.0,
@@ -144,11 +145,7 @@ class Engine:
             if self.paused is not None and run_id != self._probing:
                 self._schedule.put(run_id, 0.0)  # it was on its way here when the pause began
                 return
-            step = await self._step(run)
-            if isinstance(step, Finished):
-                await self._finish(step)
-            else:
-                await self._postpone(run, step)
+            await self._follow(run, await self._step(run))
         except (PausedError, sqlite3.Error) as error:
             pause = self._pause(run_id, error)
             if run is not None:
@@ -157,6 +154,8 @@ class Engine:
             self.turned_at = self._monotonic()
             if run_id == self._probing:
                 self._probing = None
+            for held in self._pipeline.places.next(run_id):
+                self._schedule.put(held, 0.0)
             self._slots.release_on_behalf_of(run_id)
             self._wake()
 
@@ -180,6 +179,16 @@ class Engine:
         if self._probe is not None:
             self._schedule.put(self._probe[1], 0.0)
             self._probe = None
+
+    async def _follow(self, run: QueuedRun, step: Step) -> None:
+        """Do what a step of `run` asks for."""
+        match step:
+            case Finished():
+                await self._finish(step)
+            case Wait():
+                await self._postpone(run, step)
+            case Held():  # it is put back into the schedule once there is a place for it
+                self.moved_at = self._monotonic()
 
     async def _finish(self, step: Finished) -> None:
         run = step.run

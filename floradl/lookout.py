@@ -20,7 +20,7 @@ from floradl.schedule import Schedule
 
 _KEPT = 10_000  # runs; of a larger crowd the others are asked about when they fall due
 _FEW = 6  # runs in flight; fewer than these may be asked about more often: that is no burden yet
-_PAGE_COST = 6  # questions: so much is a page of a hundred answers to FLORA
+_PAGE_COST = 4  # questions: so much is a page of a hundred answers to FLORA
 _JITTER = 0.15  # of a gap: runs that began together come one after the other, and each tells of the next
 _EARLY = 0.25  # of the interval: less is not worth putting back
 

@@ -1,11 +1,16 @@
-"""One output of a finished run becomes one file of the library."""
+"""One output of a finished run becomes one file of the library.
+
+Some transfers are not for videos, sounds and files of unknown type, since these may take hours: whatever is
+on its way, a picture or a document has a turn soon.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 
 import anyio
@@ -22,6 +27,7 @@ from floradl.media.quiet import Quiet, QuietError
 from floradl.models import Failure, Integrity, Kind, QueuedRun, RemoteOutput, RemoteRun, SavedOutput
 from floradl.net.addresses import HostPatterns
 from floradl.net.guard import port_of
+from floradl.places import is_large
 from floradl.policy import after_trouble, is_given_up
 from floradl.progress import Progress
 from floradl.publishing import Publisher
@@ -82,6 +88,8 @@ class OutputSaver:
         self._publishers = CapacityLimiter(_PUBLISHERS)
         # A slow disk must not gather open files without end.
         self._in_hand = CapacityLimiter(transfers.total_tokens + _IN_HAND)
+        # Of few transfers one is for small outputs, of one none.
+        self._large = CapacityLimiter(transfers.total_tokens - math.ceil((transfers.total_tokens - 1) / 8))
 
     async def save(
         self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh
@@ -134,7 +142,8 @@ class OutputSaver:
         while saved is None:
             await self._quiet.over(host)  # with nothing in hand: what goes to other hosts must not wait
             with suppress(QuietError):
-                saved = await self._transfer(fetch, host, partial(self._publish, slot, output, mtime))
+                async with self._large if is_large(output.kind) else nullcontext():
+                    saved = await self._transfer(fetch, host, partial(self._publish, slot, output, mtime))
         _log.info(
             "output_saved",
             run=run.run_id,

@@ -26,6 +26,7 @@ from floradl.library.sidecar import by_key
 from floradl.lookout import Lookout
 from floradl.models import STATE_OF, Failure, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
 from floradl.outputs import OutputSaver, SteppedBackError, not_had
+from floradl.places import Places, load_of
 from floradl.policy import MAX_BACKOFF, after_trouble
 from floradl.progress import Progress
 from floradl.publishing import Publisher
@@ -55,7 +56,13 @@ class Finished(msgspec.Struct, frozen=True):
     sidecar: str | None
 
 
-Step: TypeAlias = Wait | Finished
+class Held(msgspec.Struct, frozen=True):
+    """Come back with `run` when there is a place for its outputs: `Pipeline.places` tells when."""
+
+    run: QueuedRun
+
+
+Step: TypeAlias = Wait | Finished | Held
 
 
 class Pipeline:
@@ -77,6 +84,7 @@ class Pipeline:
         self._progress = progress
         self._patience = patience
         self._publisher = Publisher()  # the sidecars': they follow the files, and wait for no others
+        self.places = Places()
 
     async def advance(self, run: QueuedRun) -> Step:
         """Take `run` one step on. Raises `PausedError` where nothing can go on for any run."""
@@ -100,7 +108,15 @@ class Pipeline:
             return await self._fail(run, reason_of(answer), answer)
         if not answer.outputs:
             raise PassingError("FLORA says that it completed, but lists no outputs", ErrorCode.NO_OUTPUTS)
-        return await self._download(run, answer)
+        run = await self._detected(run, answer)
+        load = load_of(answer.outputs)
+        if not self.places.take(run.run_id, load):
+            self._asking.keep(answer)
+            return Held(run)
+        try:
+            return await self._download(run, answer)
+        finally:
+            self.places.leave(load)
 
     async def _unfinished(self, run: QueuedRun, answer: RemoteRun) -> Step:
         if run.waited > self._patience.give_up_after:
@@ -121,26 +137,31 @@ class Pipeline:
         )
         return Wait(run, seconds, shared=answer.company > 1)
 
+    async def _detected(self, run: QueuedRun, answer: RemoteRun) -> QueuedRun:
+        """Record, once, that a run completed at FLORA, and learn from it."""
+        if run.state is State.DOWNLOADING:
+            return run
+        run = msgspec.structs.replace(
+            run,
+            state=State.DOWNLOADING,
+            detected_at=self._patience.wall(),
+            waited=0.0,
+            tries=0,
+            progress=100.0,
+            error=None,
+        )
+        seconds = self._patience.history.add(run.technique, answer.created_at, answer.completed_at)
+
+        def record(store: Store) -> None:
+            store.put(run, self._patience.wall())
+            if seconds is not None:
+                store.add_duration(run.technique or "", seconds)
+
+        await self._journal.call(record)
+        _log.info("run_completed", run=run.run_id, technique=run.technique, outputs=len(answer.outputs))
+        return run
+
     async def _download(self, run: QueuedRun, answer: RemoteRun) -> Step:
-        if run.state is not State.DOWNLOADING:
-            run = msgspec.structs.replace(
-                run,
-                state=State.DOWNLOADING,
-                detected_at=self._patience.wall(),
-                waited=0.0,
-                tries=0,
-                progress=100.0,
-                error=None,
-            )
-            seconds = self._patience.history.add(run.technique, answer.created_at, answer.completed_at)
-
-            def record(store: Store) -> None:
-                store.put(run, self._patience.wall())
-                if seconds is not None:
-                    store.add_duration(run.technique or "", seconds)
-
-            await self._journal.call(record)
-            _log.info("run_completed", run=run.run_id, technique=run.technique, outputs=len(answer.outputs))
         self._progress.run(run, None)
         saved, trouble = await self._save_all(run, answer)
         if trouble is not None:

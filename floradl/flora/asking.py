@@ -109,6 +109,11 @@ class Asking:
         async with self._alone:
             return self._news.take(reference.run_id) or await self._api.run(reference)
 
+    def keep(self, answer: RemoteRun) -> None:
+        """Keep an answer for the next question about its run, which comes a while later."""
+        if self._news.room:
+            self._news.keep(answer)
+
     async def fresh(self, reference: Reference) -> RemoteRun:
         """Ask about one run alone: what a list said may be a moment old."""
         return await self._api.run(reference)

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from floradl.models import RemoteRun
 
-_FINISHED_FOR = 300.0  # seconds in which news of a run that ended stand: it does not change any more
+_FINISHED_FOR = 900.0  # seconds in which news of a run that ended stand: it does not change any more
 _OPEN_FOR = 5.0  # seconds in which one that was hastened hears that it goes on
 _SHOWN_FOR = 0.5  # seconds in which whatever was just shown stands for an answer
 _SHOWN_FINISHED_FOR = 5.0

@@ -1,0 +1,81 @@
+"""How many runs may have outputs on their way at once, so that large ones keep nobody else waiting.
+
+A run holds its place until all its outputs are here. Sizes are not known before, but kinds are: runs with a
+video, a sound or a file of unknown type have places of their own, and those with pictures and documents
+alone have others. A run with nothing to transfer needs none: its words stand in FLORA's answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from enum import Enum, auto
+
+from floradl.models import Kind, RemoteOutput
+
+
+class Load(Enum):
+    """What a run has to transfer."""
+
+    NOTHING = auto()
+    SMALL = auto()
+    LARGE = auto()
+
+
+_PLACES = {Load.SMALL: 512, Load.LARGE: 256}  # many more than transfers: some wait for a host, others publish
+ALL_PLACES = sum(_PLACES.values())
+
+
+def is_large(kind: Kind) -> bool:
+    """Whether an output of this kind may be large: it may take minutes, or hours."""
+    return kind in {Kind.VIDEO, Kind.AUDIO, Kind.OTHER}
+
+
+def load_of(outputs: Iterable[RemoteOutput]) -> Load:
+    """Return what there is to transfer; a text counts as words, although a few are links to words."""
+    kinds = {output.kind for output in outputs}
+    if any(is_large(kind) for kind in kinds):
+        return Load.LARGE
+    return Load.SMALL if kinds - {Kind.TEXT} else Load.NOTHING
+
+
+class Places:
+    """Who has a place, and who waits for one. `most` is how many there are of each sort."""
+
+    def __init__(self, most: Mapping[Load, int] = _PLACES) -> None:
+        self._most = most
+        self._taken: Counter[Load] = Counter()
+        self._waiting: dict[Load, deque[str]] = {load: deque() for load in most}
+        self._promised: dict[str, Load] = {}  # to those who are on their way: no newcomer takes it from them
+
+    def take(self, run_id: str, load: Load) -> bool:
+        """Take a place; False where there is none, and `run_id` waits for one from now on."""
+        if load not in self._most:
+            return True
+        if self._promised.pop(run_id, None) is not load and not self._free(load):
+            self._waiting[load].append(run_id)
+            return False
+        self._taken[load] += 1
+        return True
+
+    def leave(self, load: Load) -> None:
+        """Give a place back."""
+        if load in self._most:
+            self._taken[load] -= 1
+
+    def next(self, run_id: str) -> list[str]:
+        """Hear that a step of `run_id` is over; returns those for whom there is a place now.
+
+        They do not wait any more: each is to be taken on once.
+        """
+        self._promised.pop(run_id, None)  # it came for something else, or does not want it any more
+        ready = []
+        for load, waiting in self._waiting.items():
+            while waiting and self._free(load):
+                ready.append(waiting.popleft())
+                self._promised[ready[-1]] = load
+        return ready
+
+    def _free(self, load: Load) -> bool:
+        promised = sum(each is load for each in self._promised.values())
+        return self._taken[load] + promised < self._most[load]
