@@ -26,6 +26,7 @@ class Table:
         self.refusal: PassingError | None = None  # of every list
         self.refusals: list[PassingError] = []  # of the next lists, one each
         self.bad_cursor: str | None = None
+        self.refused_from: str | None = None  # the cursor at which a limit is met
         self.held: anyio.Event | None = None  # what lists wait for
         self.held_runs: anyio.Event | None = None  # what single questions wait for
         self.asked: list[str] = []
@@ -47,6 +48,8 @@ class Table:
             raise self.refusals.pop()
         if self.refusal is not None:
             raise self.refusal
+        if cursor is not None and cursor == self.refused_from:
+            raise StandstillError("busy")
         if cursor is not None and cursor == self.bad_cursor:
             raise PermanentError("the cursor is invalid", ErrorCode.BAD_REQUEST)
         wanted = [] if kind == "generations" else list(self.runs.values())
@@ -301,6 +304,24 @@ async def test_a_limit_that_stays_is_told_to_all_and_nobody_asks_alone() -> None
             group.start_soon(one, run_id)
     assert met == [7.0, 7.0, 7.0]
     assert set(table.asked) == {"technique_runs 0"}
+
+
+async def test_what_was_found_before_a_list_met_a_limit_is_answered() -> None:
+    table = Table(*(f"run_{number}" for number in range(60)), size=20)
+    table.refused_from = "20"
+    asking = asking_of(table)
+    outcomes: list[str] = []
+
+    async def one(run_id: str) -> None:
+        try:
+            outcomes.append((await asking.run(Reference(run_id, "t"))).status)
+        except StandstillError:
+            outcomes.append("limit")
+
+    async with anyio.create_task_group() as group:
+        for run_id in table.runs:
+            group.start_soon(one, run_id)
+    assert sorted(outcomes) == ["limit"] * 40 + ["running"] * 20
 
 
 async def test_who_falls_due_while_a_list_is_on_its_way_is_answered_by_it() -> None:

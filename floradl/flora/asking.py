@@ -99,13 +99,13 @@ class Asking:
         else:
             batch.wanted[reference.run_id] = reference
             await batch.done.wait()
+        found = batch.found.get(reference.run_id)
+        if found is not None:
+            return found
         if isinstance(batch.stopped, PausedError):
             raise PausedError(str(batch.stopped), batch.stopped.reason)
         if batch.stopped is not None:
             raise StandstillError(str(batch.stopped), retry_after=batch.stopped.retry_after)
-        found = batch.found.get(reference.run_id)
-        if found is not None:
-            return found
         async with self._alone:
             return self._news.take(reference.run_id) or await self._api.run(reference)
 
