@@ -1,4 +1,8 @@
-"""Keeps all open runs in mind, and takes each one on when it is due."""
+"""Keeps all open runs in mind, and takes each one on when it is due.
+
+More are taken on at once than may have outputs on their way (`places`): whatever is transferred, FLORA is
+asked, words are written and sidecars of failed runs too.
+"""
 
 from __future__ import annotations
 

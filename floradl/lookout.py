@@ -1,8 +1,8 @@
 """When it is worth asking about a run again, in the light of all that was seen since.
 
 A gap is set when a run was seen not to be finished. Until it is over, more is learned: other runs of its
-technique end or go on, and a list that was asked for because of another run shows this one, too. So what
-falls due is judged once more, and put back where it turns out to be early. That costs no question.
+technique end or go on, and a list that was asked for because of another run shows this one, too. So a gap
+is judged once more halfway and at its end, and what turns out to be early is put back. That costs nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from floradl.schedule import Schedule
 
 _KEPT = 10_000  # runs; of a larger crowd the others are asked about when they fall due
 _FEW = 6  # runs in flight; fewer than these may be asked about more often: that is no burden yet
-_PAGE_COST = 4  # questions: so much is a page of a hundred answers to FLORA
-_JITTER = 0.15  # of a gap: runs that began together come one after the other, and each tells of the next
+_PAGE_COST = 5  # questions: so much is a page of a hundred answers to FLORA
+_JITTER = 0.1  # of a gap: runs that began together come one after the other, and each tells of the next
+_HALFWAY = 0.5  # of a gap: there it is judged again, as it may turn out to be too long
 _EARLY = 0.25  # of the interval: less is not worth putting back
 
 
@@ -67,9 +68,11 @@ class Lookout:
         spread = 1.0 if answer.company > 1 else random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
         look = _Look(run.technique, age, self._monotonic(), answer.company, spread)
         self._history.goes_on(run.technique, run.run_id, age)
-        if len(self._looks) < _KEPT:
-            self._looks[run.run_id] = look
-        return self._gap(look), before.put_back if before else 0.0
+        put_back = before.put_back if before else 0.0
+        if len(self._looks) >= _KEPT:
+            return self._gap(look), put_back
+        self._looks[run.run_id] = look
+        return self._until_judged(look, self._gap(look)), put_back
 
     def saw(self, answer: RemoteRun) -> bool:
         """Take in that a list shows a run, which nobody asked about now, to go on.
@@ -93,6 +96,7 @@ class Lookout:
         seconds = self._gap(look) - (self._monotonic() - look.at)
         if seconds <= self._interval * _EARLY:
             return False
+        seconds = self._until_judged(look, seconds)
         look.put_back += seconds
         self._schedule.put(run_id, seconds, aligned=look.company > 1)
         return True
@@ -102,6 +106,10 @@ class Lookout:
         look = self._looks.pop(run_id, None)
         if look is not None:
             self._history.ended(look.technique, run_id)
+
+    def _until_judged(self, look: _Look, seconds: float) -> float:
+        """Return when one that is due in `seconds` is judged again: before that, as it may be due sooner."""
+        return seconds if look.company > 1 else max(seconds * _HALFWAY, min(seconds, self._interval))
 
     def _gap(self, look: _Look) -> float:
         cost = COST * min(len(self._looks) / _FEW, 1.0)

@@ -34,12 +34,19 @@ class World:
         return self.lookout.goes_on(QueuedRun(run_id=run_id, technique="t", queued_at=0.0), answer)
 
 
-def test_what_falls_due_when_it_was_meant_to_is_asked_about() -> None:
+def test_a_run_is_asked_about_when_its_gap_is_over_and_the_gap_is_judged_before() -> None:
     world = World()
-    seconds, put_back = world.goes_on("run_1", 20.0)
-    world.clock.now += seconds
-    assert not world.lookout.puts_back("run_1")
+    for number in range(50):
+        world.goes_on(f"run_{number}", 1.0)
+    seconds, put_back = world.goes_on("run_new", 1.0)
     assert put_back == 0.0
+    judged = 1
+    world.clock.now += seconds
+    while world.lookout.puts_back("run_new"):
+        judged += 1
+        world.clock.now += world.schedule.delay()
+    assert judged > 1
+    assert world.clock.now == pytest.approx(world.lookout._gap(world.lookout._looks["run_new"]), abs=0.5)
 
 
 def test_a_run_is_put_back_where_others_of_its_technique_go_on_for_longer() -> None:
@@ -56,12 +63,13 @@ def test_a_run_is_put_back_where_others_of_its_technique_go_on_for_longer() -> N
 
 def test_the_time_by_which_a_run_was_put_back_counts_as_waited() -> None:
     world = World()
-    seconds, _ = world.goes_on("run_1", 20.0)
-    world.clock.now += seconds
-    world.lookout.saw(RemoteRun("run_1", "running", 0.0, None, age=20.0 + seconds))
-    assert world.lookout.puts_back("run_1")
-    later = world.schedule.delay()
-    assert world.goes_on("run_1", 40.0)[1] == pytest.approx(later, abs=0.01)
+    planned, _ = world.goes_on("run_1", 20.0)
+    world.clock.now += planned
+    world.lookout.saw(RemoteRun("run_1", "running", 0.0, None, age=20.0 + planned))
+    while world.lookout.puts_back("run_1"):
+        world.clock.now += world.schedule.delay()
+    _, put_back = world.goes_on("run_1", 40.0)
+    assert planned + put_back == pytest.approx(world.clock.now)
     assert world.goes_on("run_1", 60.0)[1] == 0.0
 
 
