@@ -41,7 +41,7 @@ def open_folder(root: FolderFd, parts: tuple[SafeName, ...], *, create: bool = T
 
     Raises `OSError`: `ELOOP` or `ENOTDIR` where a component is a link or a file, `ENOENT` without `create`.
     """
-    fd = os.dup(root)
+    fd = int(root)
     try:
         for part in parts:
             try:
@@ -53,11 +53,13 @@ def open_folder(root: FolderFd, parts: tuple[SafeName, ...], *, create: bool = T
                     os.mkdir(part, dir_fd=fd)
                 sync_new(FolderFd(fd), partial(_remove_folder, part))
                 below = os.open(part, _FOLDER, dir_fd=fd)
-            os.close(fd)
-            fd = below
+            above, fd = fd, below
+            if above != root:
+                os.close(above)
         yield FolderFd(fd)
     finally:
-        os.close(fd)
+        if fd != root:
+            os.close(fd)
 
 
 def sync_folder(folder: FolderFd) -> None:
