@@ -119,3 +119,17 @@ def test_the_cheapest_of_several_is_taken() -> None:
 def test_no_header_at_all_is_an_error(headers: dict[str, str]) -> None:
     for name, digest in promised(headers).items():
         assert len(digest) == len(EVERY[name])
+
+
+@pytest.mark.parametrize("algorithm", ["crc32c", "md5", "sha-512"])
+def test_bytes_are_taken_in_before_their_buffer_is_used_again(algorithm: str) -> None:
+    expected = {"crc32c": CRC32C, "md5": MD5, "sha-512": SHA512}
+    digests = Digests({algorithm: expected[algorithm]})
+    buffer = bytearray(4)
+    for at in range(0, len(DATA), 4):
+        part = DATA[at : at + 4]
+        buffer[: len(part)] = part
+        with memoryview(buffer)[: len(part)] as view:
+            digests.update(view)
+    assert digests.sha256 == SHA256.hex()
+    assert digests.agree()

@@ -103,3 +103,15 @@ def test_a_large_file_that_shrinks_well_is_no_bomb() -> None:
     body = gzip.compress(data, 1)
     assert len(body) * 100 > len(data) > 64 << 20
     assert sum(map(len, inflate(chunks(body, 1 << 16), "gzip"))) == len(data)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_body_is_decoded_out_of_a_buffer_that_is_used_again(coding: str) -> None:
+    def reused() -> Iterator[memoryview]:
+        buffer = bytearray(7)
+        for chunk in chunks(CODINGS[coding](TEXT), 7):
+            buffer[: len(chunk)] = chunk
+            with memoryview(buffer)[: len(chunk)] as view:
+                yield view
+
+    assert b"".join(inflate(reused(), coding)) == TEXT

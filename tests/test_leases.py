@@ -8,7 +8,12 @@ from clients import client
 from loopback import OK, Server, trap
 
 from floradl.errors import PermanentError
+from floradl.net.dialing import Dialer
+from floradl.net.exchange import Waits
 from floradl.net.guard import Guard
+from floradl.net.leases import Leases
+from floradl.net.routes import Routes
+from floradl.net.streams import OpenStreams
 from floradl.net.transport import Limits
 
 
@@ -128,3 +133,17 @@ def test_a_body_that_is_complete_after_its_client_was_closed_leaves_no_connectio
             assert response.read() == b"ok"
             sock = response.extensions["network_stream"].get_extra_info("socket")
         assert sock.fileno() == -1
+
+
+def test_a_good_connection_that_comes_back_after_the_end_is_not_kept() -> None:
+    with Server() as server:
+        leases = Leases(Dialer(Routes({}, Guard(["127.0.0.1"])), OpenStreams()), 1, 30.0)
+        request = httpx.Request("GET", f"http://127.0.0.1:{server.port}/")
+        lease = leases.take(request.url, 5.0)
+        connection = leases.connected(lease, request.url, Waits.of(request))
+        exchange, _ = connection.ask(request)
+        assert b"".join(exchange.body()) == b"ok"
+        assert connection.is_free()
+        leases.close()
+        leases.give_back(lease)
+        assert server.left.wait(5)

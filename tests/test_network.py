@@ -15,7 +15,7 @@ from loopback import Certificate, Server, in_own_network, trap
 
 from floradl.errors import ConfigError, PermanentError
 from floradl.net.guard import Guard
-from floradl.net.network import OpenStreams, SyncBackend
+from floradl.net.network import AsyncBackend
 from floradl.net.transport import Limits, open_async_client
 
 
@@ -189,10 +189,11 @@ def test_a_look_up_that_hangs_ends_with_the_time_to_connect() -> None:
     hanging.set()
 
 
-def test_a_socket_file_is_never_connected_to(tmp_path: Path) -> None:
-    backend = SyncBackend(Guard().resolve, OpenStreams())
+@pytest.mark.anyio
+async def test_a_socket_file_is_never_connected_to(tmp_path: Path) -> None:
+    backend = AsyncBackend(Guard().resolve)
     with pytest.raises(NotImplementedError):
-        backend.connect_unix_socket(str(tmp_path / "socket"))
+        await backend.connect_unix_socket(str(tmp_path / "socket"))
 
 
 def test_tls_checks_the_name_although_the_connection_goes_to_a_number(

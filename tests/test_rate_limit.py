@@ -17,6 +17,7 @@ from wire import PNG, Bench, MediaHost, Reply, answer, serving
 from floradl.net.guard import Guard
 from floradl.net.throttle import Throttle
 from floradl.net.timetable import Timetable
+from floradl.net.transport import MediaClient
 
 BODY = bytes(400_000)
 BURST = 0.1  # seconds' worth of bytes that may be saved up, or be asked for and not come
@@ -33,7 +34,7 @@ def host() -> Iterator[MediaHost]:
         yield host
 
 
-def take_all(media: httpx.Client, url: str, count: int) -> int:
+def take_all(media: MediaClient, url: str, count: int) -> int:
     """Read the body at `url` in so many threads at once; returns the bytes of all."""
     sizes: list[int] = []
     threads = [

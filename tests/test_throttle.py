@@ -124,6 +124,19 @@ def test_what_did_not_come_is_there_for_the_next() -> None:
     assert read / (hands.now - began) == pytest.approx(1_000_000, rel=0.05)
 
 
+def test_whether_there_is_a_limit_is_told_without_waiting() -> None:
+    hands = Hands()
+    throttle = Throttle(Timetable((Span(9 * 3600, 18 * 3600, 20_000),)), hands)
+    began = hands.now
+    hands.of_day = lambda: 9 * 3600 - 5 + hands.now - began
+    throttle.admit(65_536)
+    assert not throttle.limits()
+    hands.now += 6
+    assert throttle.limits()
+    throttle.stop()
+    assert not throttle.limits()
+
+
 def test_a_change_reaches_those_that_wait() -> None:
     frozen = Frozen()
     throttle = Throttle(Timetable.always(1000), frozen)

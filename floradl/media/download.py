@@ -34,7 +34,7 @@ from floradl.media.inflate import inflate
 from floradl.media.signatures import HEAD
 from floradl.models import Integrity, Kind
 from floradl.net.headers import content_length, content_range, retry_after, strong_etag
-from floradl.net.transport import Guard, redirect_target
+from floradl.net.transport import Guard, MediaClient, pieces, redirect_target
 
 _MAX_REDIRECTS = 5
 _CHECK_DISK_EVERY = 32 * 1024 * 1024
@@ -105,7 +105,7 @@ class Downloader:
 
     def __init__(
         self,
-        client: httpx.Client,
+        client: MediaClient,
         guard: Guard,
         limits: Limits,
         stop: threading.Event | None = None,
@@ -138,9 +138,7 @@ class Downloader:
 
     @contextmanager
     def _ask(self, url: str, start: int) -> Iterator[httpx.Response]:
-        headers = {"Accept-Encoding": "identity", "Accept": "*/*"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
+        headers = {"Range": f"bytes={start}-"} if start else {}
         with _wire_trouble():
             response = self._follow(url, headers)
             try:
@@ -197,7 +195,7 @@ class Downloader:
 
     def _copy(
         self,
-        chunks: Iterable[bytes],
+        chunks: Iterable[bytes | memoryview],
         part: PartFile,
         offer: _Offer,
         digests: Digests,
@@ -301,8 +299,8 @@ def _offer(response: httpx.Response) -> _Offer:
     return _Offer(first, total, validator, promised(response.headers), None)
 
 
-def _body(response: httpx.Response, coding: str | None) -> Iterable[bytes]:
-    chunks = response.iter_raw()
+def _body(response: httpx.Response, coding: str | None) -> Iterable[bytes | memoryview]:
+    chunks = pieces(response)
     return inflate(chunks, coding) if coding else chunks
 
 

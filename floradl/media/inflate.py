@@ -14,7 +14,7 @@ _MEMBER = b"\x1f\x8b"
 _GZIP = 16 + zlib.MAX_WBITS
 
 
-def inflate(chunks: Iterable[bytes], coding: str) -> Iterator[bytes]:
+def inflate(chunks: Iterable[bytes | memoryview], coding: str) -> Iterator[bytes]:
     """Decode `gzip` or `deflate` (RFC 9110, 8.4.1) in pieces of at most 256 KiB.
 
     Raises `PassingError` where the stream is cut or broken, `PermanentError` for an unknown coding and

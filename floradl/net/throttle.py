@@ -89,6 +89,12 @@ class Throttle:
         with self._lock:
             return self._rate_at(self._clock.monotonic())
 
+    def limits(self) -> bool:
+        """Whether there may be a limit now. Asks for no lock: it is for those who look at every read."""
+        return self._timetable is not None and (
+            self._rate is not None or self._clock.monotonic() >= self._look_at
+        )
+
     def own_time(self) -> float:
         """Return monotonic seconds, without those in which a transfer had to wait for its turn.
 
@@ -103,8 +109,7 @@ class Throttle:
 
         `give_back` what was not read. Returns at once where there is no limit, and after `stop`.
         """
-        # Without the lock: whoever reads past a change by a hair reads one turn that was not limited.
-        if self._timetable is None or (self._rate is None and self._clock.monotonic() < self._look_at):
+        if not self.limits():  # whoever reads past a change by a hair reads one turn that was not limited
             return most
         with self._lock:
             turn = Condition(self._lock)
