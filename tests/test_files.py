@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -354,3 +356,23 @@ def test_a_dangling_link_exists(tmp_path: Path, folder: FolderFd) -> None:
     (tmp_path / FINAL).symlink_to("nowhere")
     assert exists(folder, FINAL)
     assert not exists(folder, PART)
+
+
+def test_a_large_file_does_not_push_everything_else_out_of_memory(tmp_path: Path, folder: FolderFd) -> None:
+    if shutil.which("fincore") is None:
+        pytest.skip("needs fincore, of Debian's util-linux")
+    piece = bytes(1 << 20)
+    with PartFile(folder, PART) as part:
+        for megabytes in range(96):
+            part.write(piece)
+            if megabytes % 8 == 7:
+                os.fsync(part.fd)  # as a disk that keeps up
+    told = subprocess.run(
+        ["fincore", "--bytes", "--noheadings", "--output", "RES", tmp_path / PART],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(told.stdout) <= 48 << 20
+    with (tmp_path / PART).open("rb") as whole:
+        assert hashlib.file_digest(whole, "sha256").digest() == hashlib.sha256(bytes(96 << 20)).digest()

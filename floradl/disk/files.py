@@ -27,6 +27,8 @@ from floradl.disk.names import SafeName
 from floradl.disk.renaming import rename_noreplace
 
 _OPENINGS = 50
+_WINDOW = 8 << 20  # bytes that are handed to the disk at a time
+_BEHIND = 4  # windows that the disk may take its time for
 _UMASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 
 
@@ -67,8 +69,21 @@ class PartFile:
         view = memoryview(data)
         while view:
             written = os.pwrite(self.fd, view, self.size)
+            if (self.size + written) // _WINDOW > self.size // _WINDOW:
+                self._hand_over((self.size + written) // _WINDOW)
             self.size += written
             view = view[written:]
+
+    def _hand_over(self, windows: int) -> None:
+        """Have the disk begin with what was written last, and forget what it has by now.
+
+        A large file would fill the memory with pages that nobody reads, and push out those that somebody
+        does; and its flush would have to write all of it at the end.
+        """
+        for window in (windows - 1, windows - 1 - _BEHIND):
+            if window >= 0:
+                with suppress(OSError):  # it is advice, and not every file system takes any
+                    os.posix_fadvise(self.fd, window * _WINDOW, _WINDOW, os.POSIX_FADV_DONTNEED)
 
     def read(self, size: int, offset: int) -> bytes:
         """Read up to `size` bytes at `offset`."""
