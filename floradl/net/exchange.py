@@ -2,7 +2,7 @@
 
 h11 reads the heads, and the bodies that have frames in them or end with the connection. A body of which
 nothing but the length is told goes around it, from the socket into a buffer that is used again and again:
-h11 hands every byte through Python in small pieces, at a third of the speed.
+h11 hands every byte through Python in small pieces, at half the speed.
 """
 
 from __future__ import annotations
