@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, Self
 
 import httpx
@@ -59,6 +59,10 @@ class Slot(Protocol):
     """Where the part file of one output lies. `validator` stands in its name; empty means none."""
 
     kind: Kind
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep its folder open meanwhile."""
+        ...
 
     def leftover(self) -> tuple[str, int] | None:
         """Return validator and size of what an earlier attempt left."""
@@ -123,6 +127,10 @@ class Downloader:
         Raises `PassingError` (`ExpiredUrlError` where FLORA should be asked for a fresh URL),
         `PermanentError`, `PausedError` (disk), `StoppedError`, and `OSError` of the library.
         """
+        with slot.held():
+            return self._fetch(url, slot, report)
+
+    def _fetch(self, url: str, slot: Slot, report: Report) -> Received:
         validator, size = slot.leftover() or ("", 0)
         # One byte less than there is: such a range can be satisfied even when the file is complete.
         start = max(size - 1, 0) if validator else 0
