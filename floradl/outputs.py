@@ -21,6 +21,7 @@ from anyio import CapacityLimiter, to_thread
 
 from floradl.disk.flushing import FLUSH_NOW, Flush
 from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PassingError, PermanentError
+from floradl.groups import Groups
 from floradl.library.library import Library, Slot
 from floradl.media.download import Downloader, Received, StoppedError
 from floradl.media.quiet import Quiet, QuietError
@@ -30,7 +31,6 @@ from floradl.net.guard import port_of
 from floradl.places import is_large
 from floradl.policy import after_trouble, is_given_up
 from floradl.progress import Progress
-from floradl.publishing import Publisher
 from floradl.times import rfc3339
 from floradl.urls import host_of, is_only_url, strip_query
 
@@ -84,7 +84,7 @@ class OutputSaver:
         self._transfers = transfers
         self._manner = manner
         self._quiet = Quiet(time.monotonic)
-        self._publisher = Publisher()
+        self._groups = Groups()
         self._publishers = CapacityLimiter(_PUBLISHERS)
         # A slow disk must not gather open files without end.
         self._in_hand = CapacityLimiter(transfers.total_tokens + _IN_HAND)
@@ -181,7 +181,7 @@ class OutputSaver:
 
     async def _put(self, work: Callable[[Flush], SavedOutput]) -> SavedOutput:
         with self._library.translating():
-            return await self._publisher.put(work)
+            return await self._groups.do(work)
 
     def _is_link(self, text: str) -> bool:
         """Whether a text is nothing but a URL at a host that keeps outputs: any other is a model's words."""

@@ -17,9 +17,11 @@ import msgspec
 import structlog
 from anyio import to_thread
 
+from floradl.disk.flushing import Flush
 from floradl.endings import Ending, ending_of, reason_of, sidecar_of, with_earlier
 from floradl.errors import ErrorCode, PassingError, PausedError, PermanentError
 from floradl.flora.asking import Asking
+from floradl.groups import Groups
 from floradl.history import History
 from floradl.library.library import Library
 from floradl.library.sidecar import by_key
@@ -29,7 +31,6 @@ from floradl.outputs import OutputSaver, SteppedBackError, not_had
 from floradl.places import Places, load_of
 from floradl.policy import MAX_BACKOFF, after_trouble
 from floradl.progress import Progress
-from floradl.publishing import Publisher
 from floradl.redaction import redact
 from floradl.state.journal import Journal
 from floradl.state.store import Store
@@ -83,7 +84,8 @@ class Pipeline:
         self._journal = journal
         self._progress = progress
         self._patience = patience
-        self._publisher = Publisher()  # the sidecars': they follow the files, and wait for no others
+        self._looks = Groups(1)
+        self._sidecars = Groups()
         self.places = Places()
 
     async def advance(self, run: QueuedRun) -> Step:
@@ -97,7 +99,7 @@ class Pipeline:
 
     async def _advance(self, run: QueuedRun) -> Step:
         if run.state is State.WAITING and not run.fresh:
-            stands = await to_thread.run_sync(self._library.find_sidecar, run.reference)
+            stands = await self._looks.do(lambda _: self._library.find_sidecar(run.reference))
             if stands is not None and stands.result is Result.COMPLETE:
                 return Finished(msgspec.structs.replace(run, state=State.DONE, error=None), None)
         answer = await self._asking.run(run.reference)
@@ -216,10 +218,10 @@ class Pipeline:
         """Return the outputs that are on disk already: by the journal, or by an earlier, partial sidecar."""
         known = await self._journal.call(lambda store: store.saved(run.run_id))
 
-        def look() -> dict[str, SavedOutput]:
+        def look(_: Flush) -> dict[str, SavedOutput]:
             return self._standing(({} if run.fresh else self._vouched_for(run)) | known)
 
-        return await to_thread.run_sync(look)
+        return await self._looks.do(look)
 
     def _vouched_for(self, run: QueuedRun) -> dict[str, SavedOutput]:
         """Return, by key, what an earlier sidecar says of the run's outputs; blocking."""
@@ -258,7 +260,7 @@ class Pipeline:
         sidecar = sidecar_of(run, answer, ending, self._patience.wall())
         mtime = answer.completed_at if answer and self._patience.keep_times else None
         with self._library.translating():
-            written = await self._publisher.put(partial(self._library.write_sidecar, sidecar, mtime))
+            written = await self._sidecars.do(partial(self._library.write_sidecar, sidecar, mtime))
         return Finished(ended, written)
 
     def _wait(self, run: QueuedRun, error: PassingError) -> Wait | None:

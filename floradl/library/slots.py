@@ -129,7 +129,8 @@ class Slot:
 
         Raises as `open`.
         """
-        with self._folder() as self._held:
+        with self._folder() as opened:
+            self._held = opened
             try:
                 yield
             finally:

@@ -1,4 +1,4 @@
-"""Files go to their final names in groups: those that wait while one group is put on disk are the next.
+"""Work on the disk is done in groups: those that wait while the groups before them are at it are the next.
 
 So a burst of small files costs a few turns of a thread, and a few flushes of folders, and one alone waits
 for nobody.
@@ -15,7 +15,7 @@ from anyio import to_thread
 from floradl.disk.flushing import Flush, flushed_together
 
 _T = TypeVar("_T")
-_GROUPS = 4  # at once: flushes of files that overlap share what a file system does for each
+_GROUPS = 2  # at once: flushes that overlap share their work, and more threads only contend
 _GROUP = 16
 
 
@@ -31,8 +31,8 @@ class _Call:
         self.woken = anyio.Event()
 
 
-class Publisher:
-    """Does works that put files on disk, a few groups at a time, each in a worker thread.
+class Groups:
+    """Does works that read from the disk or put files there, a few groups at a time, each in a thread.
 
     No task of its own: who comes while there is room for a group leads one, and its end wakes who leads the
     next. At most `most` groups are under way.
@@ -43,7 +43,7 @@ class Publisher:
         self._groups = 0
         self._most = most
 
-    async def put(self, work: Callable[[Flush], _T]) -> _T:
+    async def do(self, work: Callable[[Flush], _T]) -> _T:
         """Do `work`, which hands changed folders to the `Flush` that it is given; all is on disk on return.
 
         Raises what `work` raised, and `OSError` where a flush failed. A work that has begun is seen to its

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from floradl.disk.flushing import Flush
-from floradl.publishing import Publisher
+from floradl.groups import Groups
 
 pytestmark = pytest.mark.anyio
 
@@ -44,32 +44,32 @@ async def entered(gate: Gate) -> None:
 
 
 async def test_a_work_gives_what_it_returns() -> None:
-    assert await Publisher().put(lambda _: 7) == 7
+    assert await Groups().do(lambda _: 7) == 7
 
 
 async def test_what_a_work_raises_reaches_whoever_waits_for_it_and_nobody_else() -> None:
     def broken(_: Flush) -> str:
         raise ValueError("mine")
 
-    publisher, gate, got = Publisher(1), Gate(), []
+    groups, gate, got = Groups(1), Gate(), []
 
     async def other() -> None:
-        got.append(await publisher.put(gate.plain("b")))
+        got.append(await groups.do(gate.plain("b")))
 
     async with anyio.create_task_group() as group:
         group.start_soon(other)
         with pytest.raises(ValueError, match="mine"):
-            await publisher.put(broken)
+            await groups.do(broken)
     assert got == ["b"]
 
 
 async def test_those_that_wait_while_one_group_is_done_are_done_together_and_in_turn() -> None:
-    publisher, gate = Publisher(1), Gate()
+    groups, gate = Groups(1), Gate()
     async with anyio.create_task_group() as group:
-        group.start_soon(publisher.put, gate.blocking("first"))
+        group.start_soon(groups.do, gate.blocking("first"))
         await entered(gate)
         for nth in range(100):
-            group.start_soon(publisher.put, gate.plain(f"{nth:02}"))
+            group.start_soon(groups.do, gate.plain(f"{nth:02}"))
         await anyio.lowlevel.checkpoint()
         assert gate.done == []
         gate.opened.set()
@@ -77,37 +77,37 @@ async def test_those_that_wait_while_one_group_is_done_are_done_together_and_in_
 
 
 async def test_a_group_that_takes_long_does_not_hold_up_the_next() -> None:
-    publisher, gate = Publisher(2), Gate()
+    groups, gate = Groups(2), Gate()
     async with anyio.create_task_group() as group:
-        group.start_soon(publisher.put, gate.blocking("slow"))
+        group.start_soon(groups.do, gate.blocking("slow"))
         await entered(gate)
-        assert await publisher.put(gate.plain("quick")) == "quick"
+        assert await groups.do(gate.plain("quick")) == "quick"
         assert gate.done == ["quick"]
         gate.opened.set()
     assert gate.done == ["quick", "slow"]
 
 
 async def test_a_work_that_waits_can_be_cancelled_and_is_not_done() -> None:
-    publisher, gate = Publisher(1), Gate()
+    groups, gate = Groups(1), Gate()
     async with anyio.create_task_group() as group:
-        group.start_soon(publisher.put, gate.blocking("first"))
+        group.start_soon(groups.do, gate.blocking("first"))
         await entered(gate)
         with anyio.move_on_after(0):
-            await publisher.put(gate.plain("cancelled"))
-        group.start_soon(publisher.put, gate.plain("second"))
+            await groups.do(gate.plain("cancelled"))
+        group.start_soon(groups.do, gate.plain("second"))
         await anyio.lowlevel.checkpoint()
         gate.opened.set()
     assert gate.done == ["first", "second"]
 
 
 async def test_a_work_that_has_begun_is_seen_to_its_end_before_a_cancellation_is_heeded() -> None:
-    publisher, gate, ended = Publisher(1), Gate(), []
+    groups, gate, ended = Groups(1), Gate(), []
     scope = anyio.CancelScope()
 
     async def cancelled() -> None:
         with scope:
             try:
-                await publisher.put(gate.blocking("first"))
+                await groups.do(gate.blocking("first"))
             finally:
                 ended.append(list(gate.done))
 
@@ -122,15 +122,15 @@ async def test_a_work_that_has_begun_is_seen_to_its_end_before_a_cancellation_is
 
 
 async def test_who_is_cancelled_when_its_turn_to_lead_came_leaves_it_to_the_next() -> None:
-    publisher, gate = Publisher(1), Gate()
+    groups, gate = Groups(1), Gate()
     scope = anyio.CancelScope()
 
     async def leads_next() -> None:
         with scope:
-            await publisher.put(gate.plain("cancelled"))
+            await groups.do(gate.plain("cancelled"))
 
     async def first() -> None:
-        await publisher.put(gate.blocking("first"))
+        await groups.do(gate.blocking("first"))
         scope.cancel()  # now the next one was told to lead, and has not begun
 
     async with anyio.create_task_group() as group:
@@ -138,9 +138,9 @@ async def test_who_is_cancelled_when_its_turn_to_lead_came_leaves_it_to_the_next
         await entered(gate)
         group.start_soon(leads_next)
         await anyio.lowlevel.checkpoint()
-        group.start_soon(publisher.put, gate.plain("third"))
+        group.start_soon(groups.do, gate.plain("third"))
         await anyio.lowlevel.checkpoint()
         gate.opened.set()
     assert gate.done[0] == "first"
     assert gate.done[-1] == "third"
-    assert await publisher.put(gate.plain("later")) == "later"
+    assert await groups.do(gate.plain("later")) == "later"
