@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sqlite3
@@ -26,11 +27,13 @@ from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
 from floradl.intake import Intake
+from floradl.notify import Manager
 from floradl.reload import reloading
 from floradl.starting import Start, note_new_journal
 from floradl.state import live, lock
-from floradl.state.live import Live, LivePause, Snapshot
+from floradl.state.live import Live, LivePause, Snapshot, Transfer
 from floradl.state.store import Store
+from floradl.supervision import Supervision, View, describe
 from floradl.ticks import next_tick
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
@@ -47,14 +50,17 @@ class StoppedError(Exception):
 
 
 @asynccontextmanager
-async def opened(config: Config, command: str) -> AsyncIterator[Store]:
+async def opened(
+    config: Config, command: str, supervision: Supervision | None = None
+) -> AsyncIterator[Store]:
     """Hold the state folder and its journal.
 
-    Where the disk is full `run` waits for room, and others give up. Raises `LockedError`, `ConfigError`,
-    `PassingError` (no room), `StoppedError`.
+    Where the disk is full those with a `supervision` wait for room, and others give up. Raises
+    `LockedError`, `ConfigError`, `PassingError` (no room), `StoppedError`.
     """
     try:
-        config.state_dir.mkdir(parents=True, exist_ok=True)
+        # Others may be let read it, whatever the umask gives; but this process alone writes there.
+        config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         if is_shared(config.state_dir):
             raise ConfigError(
                 f"state_dir: {config.state_dir} is on a network file system, where no journal "
@@ -62,7 +68,7 @@ async def opened(config: Config, command: str) -> AsyncIterator[Store]:
             )
         since = time.time()
         with lock.hold(config.state_dir, command, __version__, since):
-            store = await _store(config.state_dir, since, wait=command == "run")
+            store = await _store(config.state_dir, since, supervision)
             try:
                 yield store
             finally:
@@ -71,18 +77,19 @@ async def opened(config: Config, command: str) -> AsyncIterator[Store]:
         raise ConfigError(f"the state folder {config.state_dir} cannot be used: {error}") from error
 
 
-async def _store(state_dir: Path, since: float, *, wait: bool) -> Store:
+async def _store(state_dir: Path, since: float, supervision: Supervision | None) -> Store:
     """Open the journal, as soon as there is room for it."""
     try:
         return _open(state_dir)
     except PassingError as error:
-        if not wait:
+        if supervision is None:
             raise
         paused = LivePause(PauseReason.DISK_FULL, str(error), time.time())
     _log.error("paused", reason=paused.reason, message=paused.message)
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         while True:
             live.write(state_dir, Snapshot(os.getpid(), __version__, since, time.time(), paused))
+            supervision.beat(describe(View(paused=paused, starting=True)), well=True)
             with anyio.move_on_after(_ROOM_AGAIN):
                 await anext(signals)
                 raise StoppedError
@@ -127,28 +134,33 @@ async def run(config: Config, environ: Mapping[str, str], source: Source) -> Non
 
 
 async def _run(config: Config, environ: Mapping[str, str], source: Source) -> None:
-    since = time.time()
+    supervision = Supervision(Manager.of(environ))
+    with suppress(RuntimeError, ValueError, OSError, AttributeError):  # no stderr, or none of the system's
+        # Whoever ends a daemon that hangs wants to know where: lines and functions alone, no values.
+        faulthandler.enable()
+    supervision.beat(describe(View(starting=True)), well=True)
     inbox, queue_file = build_inbox(config)
     progress = Live()
     async with (
-        opened(config, "run") as store,
+        opened(config, "run", supervision) as store,
         working(config, environ, store, progress) as works,
-        reloading(config, source, works.throttle),
+        reloading(config, source, works.throttle, supervision),
     ):
         intake = Intake(inbox, queue_file, works.journal, works.engine)
+        start = build_start(config, works)
         async with anyio.create_task_group() as group:
             # From the first moment on: a journal that is filled anew may take minutes.
-            group.start_soon(_beat, config, works, intake, progress, since)
-            group.start_soon(_work, config, works, intake)
+            group.start_soon(_beat, config, works, intake, start, progress, supervision)
+            group.start_soon(_work, config, works, intake, start, supervision)
             group.start_soon(_sweep, inbox)
             await wait_for_stop(works.halt, 0)
+            supervision.stopping()
             _log.info("stopping")
             group.cancel_scope.cancel()
 
 
-async def _work(config: Config, works: Works, intake: Intake) -> None:
+async def _work(config: Config, works: Works, intake: Intake, start: Start, supervision: Supervision) -> None:
     """See to library and journal, then work on what there is and what comes."""
-    start = build_start(config, works)
     ready = await start.attempt()
     works.engine.enqueue(await works.journal.call(Store.open_ids))
     watch_dir = config.queue.watch_dir
@@ -158,6 +170,8 @@ async def _work(config: Config, works: Works, intake: Intake) -> None:
             group.start_soon(start.serve)
         group.start_soon(works.engine.serve)
         group.start_soon(intake.serve, Watch(watch_dir, config.queue.file, report=_report))
+        await intake.served.wait()
+        supervision.ready()
 
 
 async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
@@ -176,15 +190,19 @@ async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
     halt()
 
 
-async def _beat(config: Config, works: Works, intake: Intake, progress: Live, since: float) -> None:
-    """Write what is going on, each second while it changes, else each ten seconds."""
+async def _beat(
+    config: Config, works: Works, intake: Intake, start: Start, progress: Live, supervision: Supervision
+) -> None:
+    """Write what is going on, each second while it changes, else each ten seconds; tell the manager too."""
     written = -_SLOW_BEAT
     state: tuple[LivePause | None, int | None] | None = None
+    transfers: tuple[Transfer, ...] = ()
     ahead = 0.0  # of the wall clock; where that jumps, what stands written looks old
     while True:
         now = time.monotonic()
         jumped = abs(time.time() - now - ahead) > _BEAT
         before, state = state, (_pause(works), works.throttle.rate())
+        quiet = _quiet(works, progress, intake, start)
         if progress.changed or jumped or state != before or now - written >= _SLOW_BEAT:
             progress.changed, ahead = False, time.time() - now
             written = now
@@ -192,14 +210,25 @@ async def _beat(config: Config, works: Works, intake: Intake, progress: Live, si
             snapshot = Snapshot(
                 pid=os.getpid(),
                 version=__version__,
-                since=since,
-                progress_at=_progress_at(works, progress),
+                since=progress.since,
+                progress_at=time.time() - (quiet if quiet >= _STUCK_AFTER else 0.0),
                 paused=paused,
                 queue_file_error=intake.queue_file_error,
                 rate_limit=rate_limit,
                 runs=progress.runs(),
             )
             await to_thread.run_sync(live.write, config.state_dir, snapshot)
+            transfers = tuple(transfer for run in snapshot.runs for transfer in run.outputs)
+        well = quiet < _STUCK_AFTER
+        view = View(
+            starting=not intake.served.is_set(),
+            open_runs=works.engine.open_runs,
+            ended=progress.ended,
+            transfers=transfers,
+            paused=state[0],
+            quiet=0.0 if well else quiet,
+        )
+        supervision.beat(describe(view), well=well)
         await next_tick(_BEAT)
 
 
@@ -211,13 +240,18 @@ def _pause(works: Works) -> LivePause | None:
     return LivePause(PauseReason.DISK_FULL, stuck.message, stuck.since) if stuck is not None else None
 
 
-def _progress_at(works: Works, progress: Live) -> float:
-    """Return when all was seen to be well (unix seconds): now, unless there is work that nobody takes on."""
+def _quiet(works: Works, progress: Live, intake: Intake, start: Start) -> float:
+    """Return for how many seconds nothing was done that there is to do: 0 in a pause, which is no fault.
+
+    The part that is quiet the longest counts. Somebody looks at the inbox even where nothing comes.
+    """
+    if _pause(works) is not None:
+        return 0.0
     engine = works.engine
-    quiet = time.monotonic() - max(engine.turned_at, progress.bytes_at)
-    if engine.idle or _pause(works) is not None or quiet < _STUCK_AFTER:
-        return time.time()
-    return time.time() - quiet
+    since = intake.turned_at if intake.served.is_set() else max(intake.turned_at, start.turned_at)
+    if not engine.idle:
+        since = min(since, max(engine.turned_at, progress.bytes_at))
+    return time.monotonic() - since
 
 
 def _report(message: str) -> None:

@@ -87,6 +87,11 @@ class Engine:
         """Whether no run is open."""
         return not self._known
 
+    @property
+    def open_runs(self) -> int:
+        """How many runs are open."""
+        return len(self._known)
+
     async def serve(self, *, until_idle: bool = False) -> None:
         """Take runs on as they fall due; for ever, or until none is open."""
         async with anyio.create_task_group() as group:

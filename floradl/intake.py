@@ -30,6 +30,10 @@ class Intake:
         self._engine = engine
         self.rejected = 0
         self.queue_file_error: str | None = None
+        self.served = anyio.Event()
+        """Set once all that was there at the start has been looked at."""
+        self.turned_at = time.monotonic()
+        """When the inbox was last looked at (monotonic seconds); while all is well, each 30 s at least."""
 
     async def take(self) -> float:
         """Take what is ready; returns in how many seconds to look again at what is not.
@@ -40,6 +44,7 @@ class Intake:
         more = True
         while more:
             scan = await to_thread.run_sync(self._inbox.scan)
+            self.turned_at = time.monotonic()
             for rejection in scan.rejected:
                 self.rejected += 1
                 _log.warning("job_rejected", file=rejection.name, message=rejection.message)
@@ -58,6 +63,8 @@ class Intake:
                 _log.warning("inbox_trouble", message=trouble)
             again_in = min(again_in, math.inf if scan.again_in is None else scan.again_in)
             more = scan.more
+        self.turned_at = time.monotonic()
+        self.served.set()
         return again_in
 
     async def _take_queue_file(self) -> float:

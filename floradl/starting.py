@@ -96,6 +96,8 @@ class Start:
         self._journal = journal
         self._engine = engine
         self._told = False
+        self.turned_at = time.monotonic()
+        """When it last got a step on (monotonic seconds)."""
 
     async def serve(self) -> None:
         """Try until all stands: a disk may be mounted at any time."""
@@ -122,6 +124,7 @@ class Start:
             return False
         await to_thread.run_sync(self._tell_weaknesses)
         self._engine.probe_now()
+        self.turned_at = time.monotonic()
         return True
 
     def _tell_weaknesses(self) -> None:
@@ -139,6 +142,7 @@ class Start:
         count = 0
         while batch := await to_thread.run_sync(_some, runs):
             count += await self._journal.call(partial(_put_new, runs=batch))
+            self.turned_at = time.monotonic()
         # A library that was not there before is a new beginning: what was asked for long ago is not meant.
         queued = [] if made else [order for order in said if order.action is Action.FETCH]
         touched = await self._journal.call(lambda store: store.add(queued, time.time(), again=False))

@@ -76,7 +76,7 @@ async def once(config: Config, environ: Mapping[str, str], max_wait: float = mat
 
 def _make_library(config: Config, works: Works) -> None:
     """Make the library if it is new; one that is missing is a pause, as for the daemon."""
-    config.state_dir.mkdir(parents=True, exist_ok=True)
+    config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     with suppress(PausedError):
         first_start(config.state_dir, works.library)
 

@@ -64,6 +64,10 @@ class Live:
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
+        self.since = wall()
+        """When it began (unix seconds)."""
+        self.ended = 0
+        """How many runs were finished since then."""
         self._runs: dict[str, LiveRun] = {}
         self._transfers: dict[tuple[str, str], Transfer] = {}
         self.changed = False
@@ -94,6 +98,7 @@ class Live:
     def finished(self, run: QueuedRun, sidecar: str | None) -> None:  # noqa: ARG002 - it is in the journal
         """Forget a run."""
         self._runs.pop(run.run_id, None)
+        self.ended += 1
         self.changed = True
 
     def runs(self) -> tuple[LiveRun, ...]:
