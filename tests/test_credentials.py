@@ -83,6 +83,18 @@ def test_systemd_may_hand_the_key_over(places: Places) -> None:
     assert places.key(CREDENTIALS_DIRECTORY=str(places.root / "creds")) == _KEY
 
 
+def test_an_empty_credential_of_systemd_s_names_the_file_to_fill(places: Places) -> None:
+    places.file("creds/flora_api_key", "")
+    told = places.refusal(CREDENTIALS_DIRECTORY=str(places.root / "creds"))
+    assert "LoadCredential=flora_api_key:FILE" in told
+    assert "/etc/floradl/flora_api_key" in told
+
+
+def test_an_empty_credential_of_systemd_s_does_not_matter_where_the_key_is_elsewhere(places: Places) -> None:
+    places.file("creds/flora_api_key", "\n")
+    assert places.key(CREDENTIALS_DIRECTORY=str(places.root / "creds"), FLORA_API_KEY=_KEY) == _KEY
+
+
 def test_a_container_s_secret_is_found(places: Places) -> None:
     places.file("run/secrets/flora_api_key", f"{_KEY}\n")
     assert places.key() == _KEY
@@ -130,7 +142,7 @@ def test_a_key_s_file_that_is_missing_is_an_error(places: Places) -> None:
 
 def test_a_key_s_file_that_cannot_be_read_is_an_error(places: Places) -> None:
     told = places.refusal(FLORA_API_KEY_FILE="/proc/self/mem")
-    assert told == "/proc/self/mem: the API key's file cannot be read: Input/output error"
+    assert told.startswith("/proc/self/mem: the API key's file cannot be read: Input/output error; give ")
 
 
 def test_a_folder_in_the_key_s_place_is_an_error_that_says_why(places: Places) -> None:

@@ -16,6 +16,10 @@ NAME: Final = "flora_api_key"
 
 RUN_SECRETS: Final = Path("/run/secrets")
 _MOST_BYTES = 4096
+_NO_CREDENTIAL = (
+    f"the systemd credential {NAME} is empty: put the API key into the file that LoadCredential={NAME}:FILE "
+    f"of the unit names (/etc/floradl/{NAME}), and start it again"
+)
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _OWN_FILE = ("FLORADL_API__KEY_FILE", "FLORADL_API_KEY_FILE")
 
@@ -52,7 +56,7 @@ def find_api_key(
     unreadable: ConfigError | None = None
     for file in _conventional(environ, run_secrets):
         try:
-            texts.append((str(file), _read(file)))
+            texts.append((str(file), _handed_over(file, run_secrets)))
         except FileNotFoundError:
             pass
         except ConfigError as error:
@@ -97,6 +101,14 @@ def _conventional(environ: Mapping[str, str], run_secrets: Path) -> Iterator[Pat
     yield run_secrets / NAME
 
 
+def _handed_over(file: Path, run_secrets: Path) -> str:
+    """Read a secret that somebody hands over. A unit gives an empty credential where it has no key's file."""
+    text = _read(file)
+    if file.parent != run_secrets and not text.strip():
+        raise ConfigError(_NO_CREDENTIAL)
+    return text
+
+
 def _read(file: Path) -> str:
     try:
         with file.open("rb") as stream:
@@ -109,7 +121,10 @@ def _read(file: Path) -> str:
             "mount does not exist)"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{file}: the API key's file cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            f"{file}: the API key's file cannot be read: {error.strerror}; give the user that floradl runs "
+            "as the right to it, and to the folders above"
+        ) from error
     if len(data) > _MOST_BYTES:
         raise ConfigError(f"{file}: this is no API key's file: it holds more than {_MOST_BYTES} bytes")
     try:

@@ -51,7 +51,8 @@ def trouble(error: OSError, root: Path) -> PausedError | PassingError | Permanen
         return PausedError(f"{what}: make room on the library's disk", PauseReason.DISK_FULL)
     if error.errno in _READ_ONLY:
         return PausedError(
-            f"{what}: the library cannot be written; mend its permissions or mount options",
+            f"{what}: the library cannot be written; mend its permissions or mount options (of a systemd "
+            "unit: ReadWritePaths=)",
             PauseReason.LIBRARY_READ_ONLY,
         )
     if error.errno in _GONE:
