@@ -466,3 +466,63 @@ async def test_a_running_daemon_is_named_and_its_pause_found(place: Place) -> No
         assert found["queue file"] == "FAIL: the daemon says: line 3 is broken"
         write(state_dir, Snapshot(pid, "1.2.3", now, now - 700))
         assert "made no progress for" in await place.finding("daemon")
+
+
+async def test_no_key_in_sight_is_no_fault_beside_a_daemon_that_may_have_one(place: Place) -> None:
+    place.config.state_dir.mkdir()
+    Store.open(place.config.state_dir).close()
+    keyless = with_variables(place, FLORA_API_KEY="")
+    assert (await keyless.finding("API key")).startswith("FAIL: there is none")
+    with holding(place.config.state_dir, time.time()):
+        assert (await keyless.finding("API key")).startswith("warn: there is none here; the daemon at work")
+
+
+# --- the people of a service ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def of_a_service(public_home: Path, place: Place) -> Place:
+    """Give a home as a unit makes it: of a user whom nobody logs in as, open to its group alone."""
+    for folder in (public_home, public_home / "inbox", public_home / "library"):
+        folder.mkdir(exist_ok=True)
+        os.chown(folder, 1, 1)  # bin or daemon, whatever the distribution calls it
+        folder.chmod(0o2770)
+    return with_variables(place, FLORADL_HOME=str(public_home))
+
+
+@_root
+async def test_a_service_that_its_group_can_use_is_said_to_be(of_a_service: Place) -> None:
+    told = await of_a_service.finding("group")
+    assert told.startswith("ok: ")
+    assert "can drop jobs and use the library (sudo usermod -aG " in told
+
+
+@_root
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [("inbox", "cannot put job files into"), ("library", "cannot open the library"), ("", "cannot get to")],
+)
+async def test_a_folder_that_shuts_the_group_out_is_remarked_with_its_remedy(
+    of_a_service: Place, folder: str, told: str
+) -> None:
+    (of_a_service.config.home / folder).chmod(0o700)
+    found = await of_a_service.finding("group")
+    assert found.startswith("warn: ")
+    assert told in found
+    assert "chmod" in found
+
+
+@_root
+async def test_a_library_of_another_group_s_is_remarked_unless_everybody_may_open_it(
+    of_a_service: Place,
+) -> None:
+    library = of_a_service.config.output.dir
+    os.chown(library, 1, 2)
+    assert "cannot open the library" in await of_a_service.finding("group")
+    library.chmod(0o755)
+    assert (await of_a_service.finding("group")).startswith("ok: ")
+
+
+async def test_nothing_is_said_of_a_group_where_a_person_runs_it(place: Place) -> None:
+    place.config.queue.watch_dir.mkdir()
+    assert "group" not in (await place.lines())[1]

@@ -67,7 +67,7 @@ async def _findings(
     key: FoundKey | None = None
     try:
         key = find_api_key(config, environ)
-        yield _key(key, config)
+        yield _key(key, config, daemon=_works(config))
     except ConfigError as error:
         yield fail("API key", str(error))
     for finding in (
@@ -81,7 +81,12 @@ async def _findings(
         yield finding
 
 
-def _key(found: FoundKey | None, config: Config) -> Finding:
+def _key(found: FoundKey | None, config: Config, *, daemon: bool) -> Finding:
+    if found is None and daemon:
+        message = (
+            "there is none here; the daemon at work may have been given one, as a systemd credential say"
+        )
+        return warn("API key", message, "'paused' below tells where it has none, or a refused one")
     if found is None:
         remedy = "set FLORA_API_KEY, or let api.key_file (FLORA_API_KEY_FILE) name a file that holds the key"
         return fail("API key", "there is none", remedy)
@@ -92,6 +97,14 @@ def _key(found: FoundKey | None, config: Config) -> Finding:
     if file is not None and found.place == str(file) and _is_public(file):
         return warn("API key", f"{file} can be read by every user of this machine", f"chmod 600 '{file}'")
     return ok("API key", f"from {found.place}")
+
+
+def _works(config: Config) -> bool:
+    """Whether a daemon is at work with this state folder, as far as this user can tell."""
+    try:
+        return read_daemon(config.state_dir).alive
+    except ConfigError:
+        return False
 
 
 def _is_public(file: Path) -> bool:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from floradl.assembly import build_library
+from floradl.commands.check_group import check_group
 from floradl.commands.findings import Finding, fail, ok, warn
 from floradl.config.settings import Config
 from floradl.config.units import format_size
@@ -42,6 +43,7 @@ def check_machine(config: Config) -> Iterator[Finding]:
     yield _library(config)
     yield _state_folder(config.state_dir)
     yield from _user(config.state_dir)
+    yield from check_group(config)
     yield from _space(config)
 
 
