@@ -22,7 +22,7 @@ from floradl.config.settings import Config
 from floradl.config.source import Source
 from floradl.disk.mounts import is_shared
 from floradl.disk.trouble import is_full
-from floradl.errors import ConfigError, ErrorCode, PassingError, PauseReason
+from floradl.errors import ConfigError, ErrorCode, FloradlError, PassingError, PauseReason
 from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
@@ -128,13 +128,17 @@ async def run(config: Config, environ: Mapping[str, str], source: Source) -> Non
 
     `source` is where `config` came from: what may change without a restart is taken from there again.
     """
-    with suppress(StoppedError):
-        await _run(config, environ, source)
+    supervision = Supervision(Manager.of(environ))
+    try:
+        with suppress(StoppedError):
+            await _run(config, environ, source, supervision)
+    except FloradlError as error:
+        supervision.failed(str(error))
+        raise
     _log.info("stopped")
 
 
-async def _run(config: Config, environ: Mapping[str, str], source: Source) -> None:
-    supervision = Supervision(Manager.of(environ))
+async def _run(config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision) -> None:
     with suppress(RuntimeError, ValueError, OSError, AttributeError):  # no stderr, or none of the system's
         # Whoever ends a daemon that hangs wants to know where: lines and functions alone, no values.
         faulthandler.enable()
@@ -151,7 +155,7 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source) -> No
         async with anyio.create_task_group() as group:
             # From the first moment on: a journal that is filled anew may take minutes.
             group.start_soon(_beat, config, works, intake, start, progress, supervision)
-            group.start_soon(_work, config, works, intake, start, supervision)
+            group.start_soon(_work, config, works, intake, start)
             group.start_soon(_sweep, inbox)
             await wait_for_stop(works.halt, 0)
             supervision.stopping()
@@ -159,7 +163,7 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source) -> No
             group.cancel_scope.cancel()
 
 
-async def _work(config: Config, works: Works, intake: Intake, start: Start, supervision: Supervision) -> None:
+async def _work(config: Config, works: Works, intake: Intake, start: Start) -> None:
     """See to library and journal, then work on what there is and what comes."""
     ready = await start.attempt()
     works.engine.enqueue(await works.journal.call(Store.open_ids))
@@ -170,8 +174,6 @@ async def _work(config: Config, works: Works, intake: Intake, start: Start, supe
             group.start_soon(start.serve)
         group.start_soon(works.engine.serve)
         group.start_soon(intake.serve, Watch(watch_dir, config.queue.file, report=_report))
-        await intake.served.wait()
-        supervision.ready()
 
 
 async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
@@ -201,7 +203,7 @@ async def _beat(
     while True:
         now = time.monotonic()
         jumped = abs(time.time() - now - ahead) > _BEAT
-        before, state = state, (_pause(works), works.throttle.rate())
+        before, state = state, (_pause(works, start), works.throttle.rate())
         quiet = _quiet(works, progress, intake, start)
         if progress.changed or jumped or state != before or now - written >= _SLOW_BEAT:
             progress.changed, ahead = False, time.time() - now
@@ -228,13 +230,16 @@ async def _beat(
             paused=state[0],
             quiet=0.0 if well else quiet,
         )
+        if not view.starting:
+            supervision.ready()
         supervision.beat(describe(view), well=well)
-        await next_tick(_BEAT)
+        with anyio.move_on_after(_BEAT):
+            await (intake.served.wait() if view.starting else next_tick(_BEAT))
 
 
-def _pause(works: Works) -> LivePause | None:
+def _pause(works: Works, start: Start) -> LivePause | None:
     """Return why nothing goes on: no run may, or what becomes of them cannot be recorded."""
-    paused, stuck = works.engine.paused, works.journal.trouble
+    paused, stuck = start.pause or works.engine.paused, works.journal.trouble
     if paused is not None:
         return LivePause(paused.reason, paused.message, paused.since)
     return LivePause(PauseReason.DISK_FULL, stuck.message, stuck.since) if stuck is not None else None
@@ -245,7 +250,7 @@ def _quiet(works: Works, progress: Live, intake: Intake, start: Start) -> float:
 
     The part that is quiet the longest counts. Somebody looks at the inbox even where nothing comes.
     """
-    if _pause(works) is not None:
+    if _pause(works, start) is not None:
         return 0.0
     engine = works.engine
     since = intake.turned_at if intake.served.is_set() else max(intake.turned_at, start.turned_at)

@@ -22,7 +22,7 @@ from anyio import to_thread
 from floradl.disk.abilities import probe
 from floradl.disk.folders import open_root, sync_folder
 from floradl.disk.mounts import unmounted
-from floradl.engine import Engine
+from floradl.engine import Engine, Pause
 from floradl.errors import FloradlError, PausedError, PauseReason
 from floradl.incoming.accepted import accepted_orders
 from floradl.library.inventory import standing
@@ -96,6 +96,8 @@ class Start:
         self._journal = journal
         self._engine = engine
         self._told = False
+        self.pause: Pause | None = None
+        """Why the library is not there, where it is not."""
         self.turned_at = time.monotonic()
         """When it last got a step on (monotonic seconds)."""
 
@@ -118,10 +120,14 @@ class Start:
                 await self._recall(made=made)
                 await to_thread.run_sync(note.unlink)
         except (FloradlError, OSError, sqlite3.Error) as error:
+            if isinstance(error, PausedError):
+                since = self.pause.since if self.pause else time.time()
+                self.pause = Pause(error.reason, str(error), since)
             if not self._told:
                 _log.warning("library_not_ready", message=str(error))
             self._told = True
             return False
+        self.pause = None
         await to_thread.run_sync(self._tell_weaknesses)
         self._engine.probe_now()
         self.turned_at = time.monotonic()

@@ -62,7 +62,7 @@ class Supervision:
         if self._ready and not self._started:
             said["READY"] = 1
         status = self._status()
-        if status != self._told and now - self._told_at >= _STATUS_EVERY:
+        if status != self._told and (said or now - self._told_at >= _STATUS_EVERY):
             said["STATUS"] = status
         if well and not self._ready and now - self._pleaded_at >= _STATUS_EVERY:
             said["EXTEND_TIMEOUT_USEC"] = int(_MORE_TIME * 1e6)
@@ -80,10 +80,8 @@ class Supervision:
             self._pinged_at = now
 
     def ready(self) -> None:
-        """Say that everything is being served."""
+        """Have the next beat say that everything is being served."""
         self._ready = True
-        self._started = self._manager.tell(READY=1) or self._started
-        self._told_at = -math.inf  # what was told of the start holds no more
 
     def reloading(self) -> None:
         """Say that the settings are being read again. While the daemon starts that is no news."""
@@ -97,6 +95,11 @@ class Supervision:
         if self._started:
             self._told = self._status()
             self._manager.tell(READY=1, STATUS=self._told)
+
+    def failed(self, why: str) -> None:
+        """Say why it ends by itself."""
+        self._text, self._remark = why, None
+        self._manager.tell(STATUS=self._status())
 
     def stopping(self) -> None:
         """Say that the end has begun."""

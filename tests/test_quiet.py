@@ -26,7 +26,7 @@ class Parts:
         self.journal = SimpleNamespace(trouble=None)
         self.progress = SimpleNamespace(bytes_at=now)
         self.intake = SimpleNamespace(turned_at=now, served=anyio.Event())
-        self.start = SimpleNamespace(turned_at=now)
+        self.start = SimpleNamespace(turned_at=now, pause=None)
         self.intake.served.set()
 
     def quiet(self) -> float:

@@ -35,7 +35,7 @@ def order(ear: Ear) -> list[str]:
 def test_a_daemon_says_that_it_is_ready_works_and_stops(home: Home, simulator: Simulator, ear: Ear) -> None:
     simulator.add_run("run_a", technique="campaign", outputs=[OutputSpec("clip", "imageUrl")], duration=0.1)
     with home.daemon(**supervised(ear)) as process:
-        ear.wait_for("STATUS", "Waiting for runs", after=ear.wait_for("READY"))
+        assert "Waiting for runs" in ear.heard[ear.wait_for("READY") - 1]["STATUS"]
         home.drop("campaign/run_a")
         assert home.finished("campaign/run_a")["result"] == "complete"
         ear.wait_for("STATUS", "1 finished since the start")
@@ -117,6 +117,13 @@ def test_a_start_that_cannot_be_says_why_and_is_never_ready(home: Home, ear: Ear
     assert done.returncode == 2
     assert "concurrency" in done.stderr
     assert order(ear) == []
+
+
+def test_a_start_that_ends_by_itself_tells_why(home: Home, ear: Ear) -> None:
+    home.inbox.parent.mkdir(parents=True, exist_ok=True)
+    home.inbox.write_text("a file where the inbox should be")
+    assert home.run("run", timeout=60, **supervised(ear)).returncode == 2
+    assert "the watch folder" in ear.listen()[-1]["STATUS"]
 
 
 def test_a_socket_that_is_not_there_is_not_in_the_way(home: Home) -> None:

@@ -38,6 +38,11 @@ def said(ear: Ear, key: str) -> list[str]:
     return [message[key] for message in ear.listen() if key in message]
 
 
+def started(supervision: Supervision) -> None:
+    supervision.ready()
+    supervision.beat("Waiting for runs", well=True)
+
+
 def beats(supervision: Supervision, clock: Hands, seconds: int, *, well: bool = True) -> None:
     for _ in range(seconds):
         clock.now += 1
@@ -133,11 +138,11 @@ def test_where_nobody_listens_nothing_fails(clock: Hands) -> None:
 
 
 def test_a_reload_tells_its_moment_and_then_that_it_is_over(ear: Ear, supervision: Supervision) -> None:
-    supervision.ready()
+    started(supervision)
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     supervision.reloading()
     supervision.reloaded(None)
-    _, begun, over = ear.listen()
+    begun, over = ear.listen()[1:]
     assert begun["RELOADING"] == "1"
     assert before <= int(begun["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     assert over["READY"] == "1"
@@ -152,8 +157,7 @@ def test_a_reload_during_the_start_does_not_make_it_ready(ear: Ear, supervision:
 def test_a_broken_configuration_is_told_until_it_is_mended(
     ear: Ear, supervision: Supervision, clock: Hands
 ) -> None:
-    supervision.ready()
-    beats(supervision, clock, 1)
+    started(supervision)
     supervision.reloaded("config.yaml, line 3: no size")
     beats(supervision, clock, 20)
     assert said(ear, "STATUS")[-1] == "Waiting for runs; config.yaml, line 3: no size"
