@@ -442,6 +442,15 @@ def test_folders_of_somebody_else_s_are_found(public_home: Path) -> None:
 
 
 @_root
+def test_a_state_folder_that_the_daemon_alone_may_write_is_no_fault(public_home: Path) -> None:
+    state_dir = public_home / "state"
+    state_dir.mkdir()
+    assert "FAIL  state folder: " in as_nobody(public_home)
+    with holding(state_dir, time.time()):
+        assert "ok    state folder: " in as_nobody(public_home)
+
+
+@_root
 def test_spent_inotify_limits_are_remarked(public_home: Path) -> None:
     told = as_nobody(public_home, "spend")  # the limit is each user's own
     assert "warn  inotify: fs.inotify.max_user_instances is used up" in told

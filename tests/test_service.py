@@ -269,6 +269,27 @@ def test_a_library_whose_disk_is_mounted_later_is_written_once_it_is_there(servi
         service.machine.run("umount", "/srv/late")
 
 
+def test_a_user_s_own_needs_no_root(service: Service, machine: Machine) -> None:
+    uid = machine.run("id", "-u", "bob").strip()
+    machine.run("loginctl", "enable-linger", "bob", check=False)
+    machine.run("systemctl", "start", f"user@{uid}", check=False)
+    if machine.run("ls", f"/run/user/{uid}/systemd/private", check=False).startswith("ls:"):
+        pytest.skip("users have no manager of their own here (package libpam-systemd)")
+    service.configure(where="/home/bob/.config/floradl")
+    machine.write("/home/bob/.config/systemd/user/floradl.service", (UNITS / "user" / SERVICE).read_text())
+    machine.run("chown", "-R", "bob:", "/home/bob")
+    as_bob = ("runuser", "-u", "bob", "--", "env", f"XDG_RUNTIME_DIR=/run/user/{uid}")
+    service.simulator.add_run("run_a", technique="campaign", duration=0.1)
+    machine.run(*as_bob, "systemctl", "--user", "daemon-reload")
+    machine.run(*as_bob, "systemctl", "--user", "start", "floradl")
+    try:
+        machine.run(*as_bob, "floradl", "add", "campaign/run_a")
+        service.library = machine.root / "home/bob/flora/library"
+        assert service.finished("run_a")["result"] == "complete"
+    finally:
+        machine.run(*as_bob, "systemctl", "--user", "stop", "floradl")
+
+
 def test_two_side_by_side_share_nothing(service: Service, machine: Machine) -> None:
     other = Simulator(key="sk_test_films000")
     other.add_run("run_f", technique="campaign", duration=0.1)

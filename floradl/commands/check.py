@@ -65,13 +65,14 @@ async def _findings(
 ) -> AsyncIterator[Finding]:
     yield ok("configuration", str(config.file) if config.file else "no file: defaults and the environment")
     key: FoundKey | None = None
+    works = _works(config)
     try:
         key = find_api_key(config, environ)
-        yield _key(key, config, daemon=_works(config))
+        yield _key(key, config, daemon=works)
     except ConfigError as error:
         yield fail("API key", str(error))
     for finding in (
-        *check_machine(config),
+        *check_machine(config, daemon=works),
         *_queue_file(config),
         *_journal(config),
         *_daemon(config, wall()),

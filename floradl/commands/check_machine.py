@@ -36,12 +36,15 @@ _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def check_machine(config: Config) -> Iterator[Finding]:
-    """Look at all of it; nothing is made, and what is written for a test is removed again."""
+def check_machine(config: Config, *, daemon: bool) -> Iterator[Finding]:
+    """Look at all of it; nothing is made, and what is written for a test is removed again.
+
+    `daemon` says that one is at work there.
+    """
     yield _watch_folder(config.queue.watch_dir)
     yield _inotify(config.queue.watch_dir)
     yield _library(config)
-    yield _state_folder(config.state_dir)
+    yield _state_folder(config.state_dir, daemon=daemon)
     yield from _user(config.state_dir)
     yield from check_group(config)
     yield from _space(config)
@@ -121,7 +124,7 @@ def _seen(config: Config) -> bool:
         return False
 
 
-def _state_folder(folder: Path) -> Finding:
+def _state_folder(folder: Path, *, daemon: bool) -> Finding:
     if is_shared(folder):
         return fail(
             "state folder",
@@ -129,6 +132,10 @@ def _state_folder(folder: Path) -> Finding:
             "let state_dir (FLORADL_STATE_DIR) name a folder on a local disk",
         )
     trouble = _trouble("state folder", folder, "state_dir")
+    if trouble is not None and daemon and (owner := folder.stat().st_uid) != os.geteuid():
+        return ok(
+            "state folder", f"{folder} is for {_user_name(owner)} alone to write, whose daemon is at work"
+        )
     if trouble is not None:
         return trouble
     if filesystem(folder) in _IN_MEMORY | {"overlay"}:

@@ -18,7 +18,7 @@ RUN_SECRETS: Final = Path("/run/secrets")
 _MOST_BYTES = 4096
 _NO_CREDENTIAL = (
     f"the systemd credential {NAME} is empty: put the API key into the file that LoadCredential={NAME}:FILE "
-    f"of the unit names (/etc/floradl/{NAME}), and start it again"
+    f"of the unit names (mostly /etc/floradl/{NAME}), and start it again"
 )
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _OWN_FILE = ("FLORADL_API__KEY_FILE", "FLORADL_API_KEY_FILE")
