@@ -57,6 +57,8 @@ class Supervision:
         While the daemon starts, that is a plea for more time, and afterwards the watchdog's.
         """
         self._text = text
+        if not self._manager.listens:
+            return
         now = self._monotonic()
         said: dict[str, str | int] = {}
         if self._ready and not self._started:
