@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
 import sqlite3
@@ -139,9 +138,6 @@ async def run(config: Config, environ: Mapping[str, str], source: Source) -> Non
 
 
 async def _run(config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision) -> None:
-    with suppress(RuntimeError, ValueError, OSError, AttributeError):  # no stderr, or none of the system's
-        # Whoever ends a daemon that hangs wants to know where: lines and functions alone, no values.
-        faulthandler.enable()
     supervision.beat(describe(View(starting=True)), well=True)
     inbox, queue_file = build_inbox(config)
     progress = Live()

@@ -154,9 +154,7 @@ def test_a_daemon_that_hangs_is_ended_by_the_watchdog_and_goes_on(service: Servi
     wait_until(lambda: service.says("NRestarts") == "1" and service.says("ActiveState") == "active", 30)
     assert service.main() != hung
     assert service.finished("run_a")["result"] == "complete"
-    journal = service.journal()
-    assert "Watchdog timeout" in journal
-    assert "most recent call first" in journal  # where it hung
+    assert "Watchdog timeout" in service.journal()
 
 
 def test_a_daemon_that_is_killed_comes_back_and_fetches_nothing_twice(service: Service) -> None:

@@ -133,16 +133,6 @@ def test_a_socket_that_is_not_there_is_not_in_the_way(home: Home) -> None:
     assert home.events("stopped")
 
 
-def test_a_daemon_that_is_aborted_leaves_a_trace_of_every_thread_and_no_values(home: Home) -> None:
-    with home.daemon() as process:
-        process.send_signal(signal.SIGABRT)
-        assert process.wait(8) == -signal.SIGABRT
-    log = (home.path / "daemon.log").read_text()
-    assert "Fatal Python error: Aborted" in log
-    assert log.count("most recent call first") >= 2
-    assert home.environ["FLORA_API_KEY"] not in log
-
-
 def test_people_of_its_group_may_drop_jobs_but_the_state_is_the_daemon_s_alone(home: Home) -> None:
     before = command("run")
     script = 'umask 0002; exec "$@"'
