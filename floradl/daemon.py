@@ -22,6 +22,9 @@ from floradl.config.source import Source
 from floradl.disk.mounts import is_shared
 from floradl.disk.trouble import is_full
 from floradl.errors import ConfigError, ErrorCode, FloradlError, PassingError, PauseReason
+from floradl.hooking import Hooks, build_hooks, hook_orders, serve_pauses, tell_missing
+from floradl.hooks.pauses import SeenPause
+from floradl.hooks.runs import Heard
 from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
@@ -141,9 +144,10 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
     supervision.beat(describe(View(starting=True)), well=True)
     inbox, queue_file = build_inbox(config)
     progress = Live()
+    hooks = build_hooks(config, environ)
     async with (
         opened(config, "run", supervision) as store,
-        working(config, environ, store, progress) as works,
+        working(config, environ, store, Heard(progress, hooks.runs.wake)) as works,
         reloading(config, source, works.throttle, supervision),
     ):
         intake = Intake(inbox, queue_file, works.journal, works.engine)
@@ -151,16 +155,19 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
         async with anyio.create_task_group() as group:
             # From the first moment on: a journal that is filled anew may take minutes.
             group.start_soon(_beat, config, works, intake, start, progress, supervision)
-            group.start_soon(_work, config, works, intake, start)
+            group.start_soon(_work, config, works, intake, start, hooks)
             group.start_soon(_sweep, inbox)
+            group.start_soon(tell_missing, hook_orders(config, environ))
+            group.start_soon(serve_pauses, hooks.pauses, works, lambda: _seen_pause(works, start))
             await wait_for_stop(works.halt, 0)
             supervision.stopping()
             _log.info("stopping")
             group.cancel_scope.cancel()
 
 
-async def _work(config: Config, works: Works, intake: Intake, start: Start) -> None:
+async def _work(config: Config, works: Works, intake: Intake, start: Start, hooks: Hooks) -> None:
     """See to library and journal, then work on what there is and what comes."""
+    await hooks.runs.prepare(works.journal)
     ready = await start.attempt()
     works.engine.enqueue(await works.journal.call(Store.open_ids))
     watch_dir = config.queue.watch_dir
@@ -169,6 +176,7 @@ async def _work(config: Config, works: Works, intake: Intake, start: Start) -> N
         if not ready:
             group.start_soon(start.serve)
         group.start_soon(works.engine.serve)
+        group.start_soon(hooks.runs.serve, works.journal, works.library)
         group.start_soon(intake.serve, Watch(watch_dir, config.queue.file, report=_report))
 
 
@@ -239,6 +247,11 @@ def _pause(works: Works, start: Start) -> LivePause | None:
     if paused is not None:
         return LivePause(paused.reason, paused.message, paused.since)
     return LivePause(PauseReason.DISK_FULL, stuck.message, stuck.since) if stuck is not None else None
+
+
+def _seen_pause(works: Works, start: Start) -> SeenPause | None:
+    pause = _pause(works, start)
+    return SeenPause(pause.reason, pause.message, pause.since) if pause else None
 
 
 def _quiet(works: Works, progress: Live, intake: Intake, start: Start) -> float:

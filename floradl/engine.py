@@ -205,6 +205,7 @@ class Engine:
         def record(store: Store) -> None:
             store.put(run, time.time())
             store.drop_saved(run.run_id)
+            store.announcements.add(run.run_id, step.sidecar)
 
         await self._journal.call(record)
         self._forget(run.run_id)

@@ -276,6 +276,9 @@ _OTHER_VALUES = {
     "download.media_hosts": ('["*.flora.ai", nas.local]', ("*.flora.ai", "nas.local")),
     "download.text_url_hosts": ("[]", ()),
     "network.trusted_private_hosts": ('["[::1]:8080", 10.0.0.7]', ("[::1]:8080", "10.0.0.7")),
+    "hooks.run_finished": ('[notify, "a b"]', ("notify", "a b")),
+    "hooks.paused": ("[/opt/mail]", ("/opt/mail",)),
+    "hooks.timeout": ("5m", 300),
     "log.level": ("debug", "debug"),
     "log.format": ("json", "json"),
 }

@@ -21,7 +21,18 @@ def test_the_example_file_has_every_key_and_only_defaults(tmp_path: Path) -> Non
     environ = {"HOME": str(tmp_path)}
     example = load_config(Options(config=_EXAMPLE), environ)
     default = load_config(Options(), environ, system_file=tmp_path / "none.yaml")
-    for section in ("home", "api", "queue", "output", "state_dir", "poll", "download", "network", "log"):
+    for section in (
+        "home",
+        "api",
+        "queue",
+        "output",
+        "state_dir",
+        "poll",
+        "download",
+        "network",
+        "hooks",
+        "log",
+    ):
         assert getattr(example, section) == getattr(default, section)
 
 

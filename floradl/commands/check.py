@@ -19,6 +19,7 @@ from floradl.config.credentials import FoundKey, find_api_key
 from floradl.config.settings import Config
 from floradl.disk.mounts import filesystem
 from floradl.errors import ConfigError
+from floradl.hooking import hook_orders
 from floradl.incoming.queuefile import QueueFile
 from floradl.redaction import redact
 
@@ -74,6 +75,7 @@ async def _findings(
     for finding in (
         *check_machine(config, daemon=works),
         *_queue_file(config),
+        *_hooks(config, environ),
         *_journal(config),
         *_daemon(config, wall()),
     ):
@@ -127,6 +129,16 @@ def _queue_file(config: Config) -> Iterator[Finding]:
         yield ok("queue file", f"{file} is being written at this moment")
     else:
         yield warn("queue file", f"{file} does not exist", "make it, or take queue.file out")
+
+
+def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
+    orders = hook_orders(config, environ)
+    missing = orders.missing()
+    for event, words in orders.commands.items():
+        if event in missing:
+            yield warn("hooks", f"hooks.{event}: {missing[event]}")
+        elif words:
+            yield ok("hooks", f"{event} runs {words[0]}")
 
 
 def _journal(config: Config) -> Iterator[Finding]:

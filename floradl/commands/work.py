@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import click
@@ -18,6 +18,8 @@ from floradl.config.settings import Config
 from floradl.daemon import build_inbox, build_start, opened, wait_for_stop
 from floradl.display import open_display
 from floradl.errors import PausedError, PauseReason
+from floradl.hooking import hook_orders
+from floradl.hooks.runs import Heard, RunHooks
 from floradl.intake import Intake
 from floradl.models import Order, QueuedRun, Reference, State
 from floradl.progress import Progress
@@ -62,16 +64,33 @@ async def get(config: Config, environ: Mapping[str, str], references: Iterable[R
 async def once(config: Config, environ: Mapping[str, str], max_wait: float = math.inf) -> Exit:
     """Take what the inbox holds, work off everything queued, and end. `max_wait` is in seconds."""
     inbox, queue_file = build_inbox(config)
+    hooks = RunHooks(hook_orders(config, environ))
     with open_display(sys.stderr, quiet=_quiet(config), library=config.output.dir) as display:
         progress = _Watched(display)
-        async with opened(config, "once") as store, working(config, environ, store, progress) as works:
+        async with (
+            opened(config, "once") as store,
+            working(config, environ, store, Heard(progress, hooks.wake)) as works,
+            _announcing(hooks, works),
+        ):
             start = build_start(config, works)
             ready = await start.attempt()
             intake = Intake(inbox, queue_file, works.journal, works.engine)
             works.engine.enqueue(await works.journal.call(Store.open_ids))
             code = await _work_off(works, progress, max_wait, intake, None if ready else start)
             await to_thread.run_sync(inbox.sweep)
+            if code is not Exit.INTERRUPTED:
+                await hooks.drain(works.journal)
             return worst(code, Exit.FAILED if intake.rejected else Exit.OK)
+
+
+@asynccontextmanager
+async def _announcing(hooks: RunHooks, works: Works) -> AsyncIterator[None]:
+    """Meanwhile, tell the hook of runs that end; one that fails is tried again by whoever comes next."""
+    await hooks.prepare(works.journal)
+    async with anyio.create_task_group() as group:
+        group.start_soon(hooks.serve, works.journal, works.library)
+        yield
+        group.cancel_scope.cancel()
 
 
 def _make_library(config: Config, works: Works) -> None:

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from floradl.config.command_line import CommandLine
 from floradl.config.file import find_file, read_document
-from floradl.config.setting_types import Location, Place
-from floradl.config.settings import PREFIX, Config, Key, Setting, fields, sections, settings, variable
+from floradl.config.setting_types import Location, Place, Setting
+from floradl.config.settings import PREFIX, Config, Key, fields, sections, settings, variable
 from floradl.documents import DocumentError, Path as Where, Value, dotted, load
 from floradl.errors import ConfigError
 from floradl.net.addresses import HostPatterns, is_local_name, is_public, join_port, literal
@@ -173,9 +174,11 @@ def _values(given: Mapping[Key, _Given], user_home: str, faults: _Faults) -> dic
         value = said.value if said else _default(setting)
         try:
             values[key] = setting.type.read(value)
+            place = Place(source.base, home, user_home)
             if isinstance(setting.type, Location):
-                place = Place(source.base, home, user_home)
                 values[key] = setting.type.resolve(values[key] or _default_text(setting), place)
+            elif isinstance(setting.type, CommandLine):
+                values[key] = setting.type.resolve(values[key], place)
         except ValueError as error:
             shown = f"{_shown(value)} " if isinstance(value, str) else ""
             faults.add(source.place(key), f"{shown}{error}{_advice(setting)}")

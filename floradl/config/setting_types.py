@@ -53,6 +53,19 @@ class SettingType(Struct, frozen=True):
         raise NotImplementedError
 
 
+class Setting(Struct, frozen=True):
+    """What there is to know about one setting; its key is its place in `Config`.
+
+    `default` is what the configuration file would say, None for `null`. `aliases` are environment variables
+    beside the one that the key gives, the stronger first.
+    """
+
+    type: SettingType
+    default: str | tuple[str, ...] | None
+    meaning: str
+    aliases: tuple[str, ...] = ()
+
+
 class Duration(SettingType, frozen=True):
     """Seconds, as a float, within a range."""
 

@@ -14,6 +14,7 @@ from typing import Annotated, Final, TypeAlias, get_type_hints
 
 from msgspec import Struct
 
+from floradl.config.hook_settings import Hooks
 from floradl.config.rate_limit import RateLimit
 from floradl.config.setting_types import (
     BaseUrl,
@@ -23,7 +24,7 @@ from floradl.config.setting_types import (
     HostList,
     Location,
     NameTemplate,
-    SettingType,
+    Setting,
     Size,
     Whole,
 )
@@ -38,19 +39,6 @@ _MINUTE: Final = 60.0
 _DAY: Final = 86_400.0
 _YEAR: Final = 366 * _DAY
 PREFIX: Final = "FLORADL_"
-
-
-class Setting(Struct, frozen=True):
-    """What there is to know about one setting; its key is its place in `Config`.
-
-    `default` is what the configuration file would say, None for `null`. `aliases` are environment variables
-    beside the one that the key gives, the stronger first.
-    """
-
-    type: SettingType
-    default: str | tuple[str, ...] | None
-    meaning: str
-    aliases: tuple[str, ...] = ()
 
 
 class Api(Struct, frozen=True, kw_only=True):
@@ -247,6 +235,7 @@ class Config(Struct, frozen=True, kw_only=True):
     poll: Poll
     download: Download
     network: Network
+    hooks: Hooks
     log: Log
     file: Path | None = None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import hashlib
+import io
 import itertools
 import os
 import stat
@@ -19,7 +20,15 @@ from pathlib import Path
 
 from floradl.disk.files import write_atomic
 from floradl.disk.flushing import FLUSH_NOW, Flush
-from floradl.disk.folders import FolderFd, exists, open_folder, open_root, read_regular, sync_folder
+from floradl.disk.folders import (
+    FolderFd,
+    exists,
+    open_folder,
+    open_regular,
+    open_root,
+    read_regular,
+    sync_folder,
+)
 from floradl.disk.names import PART_RESERVE, SafeName, safe_name, stored_path
 from floradl.disk.renaming import rename_noreplace
 from floradl.disk.trouble import translated, unopened
@@ -145,6 +154,11 @@ class Library:
 
         A file that is no readable sidecar counts as none, and is replaced when the run is done.
         """
+        found = self.locate_sidecar(reference)
+        return found[1] if found else None
+
+    def locate_sidecar(self, reference: Reference) -> tuple[str, Sidecar] | None:
+        """As `find_sidecar`, with its path in the library before it."""
         with self.open() as root:
             own = self._technique_folder(reference.technique)
             found = self._read_sidecar(root, own, reference.run_id)
@@ -157,6 +171,21 @@ class Library:
                 return None
             readings = (self._read_sidecar(root, name, reference.run_id) for name in others)
             return next((reading for reading in readings if reading is not None), None)
+
+    def open_file(self, path: str) -> io.BufferedReader | None:
+        """Open a file that a sidecar or the journal named, to be read; None where none stands there.
+
+        Raises `PausedError` where the library is missing, and `OSError`.
+        """
+        *folders, name = stored_path(path)
+        with self.open() as root:
+            try:
+                with open_folder(root, tuple(folders), create=False) as folder:
+                    return open_regular(folder, name)
+            except OSError as error:
+                if error.errno in _NOT_THERE:
+                    return None
+                raise
 
     def _techniques_with(self, folder: FolderFd, run_id: str) -> list[SafeName]:
         """Return the folders that may hold a run's sidecar; only a look, for there may be hundreds."""
@@ -206,13 +235,13 @@ class Library:
         mark = hashlib.sha256(run_id.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         return SafeName(f"{stem}.json"), SafeName(f"{stem}~{mark}.json")
 
-    def _read_sidecar(self, root: FolderFd, technique: SafeName, run_id: str) -> Sidecar | None:
+    def _read_sidecar(self, root: FolderFd, technique: SafeName, run_id: str) -> tuple[str, Sidecar] | None:
         try:
             with open_folder(root, (SafeName(SIDECARS), technique), create=False) as folder:
                 for name in self._sidecar_names(run_id):
                     found = _parse(read_regular(folder, name, MAX_SIDECAR))
                     if found is not None and found.run_id == run_id:
-                        return found
+                        return f"{SIDECARS}/{technique}/{name}", found
         except OSError as error:
             if error.errno not in _NOT_THERE:
                 raise

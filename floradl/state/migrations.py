@@ -38,7 +38,21 @@ CREATE TABLE durations (
 );
 CREATE INDEX durations_by_technique ON durations (technique, id);
 """
-MIGRATIONS = (_SCHEMA,)
+_ANNOUNCEMENTS = """
+CREATE TABLE announcements (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id  TEXT NOT NULL,
+    sidecar TEXT,
+    tries   INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE pauses_told (
+    reason  TEXT PRIMARY KEY,
+    since   REAL NOT NULL,
+    told_at REAL NOT NULL,
+    over    INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+"""
+MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS)
 """What leads from each version of the schema to the next, as SQL; from nothing to 1 first."""
 
 

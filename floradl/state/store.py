@@ -17,6 +17,7 @@ import msgspec
 from floradl.errors import ErrorCode
 from floradl.models import Action, Failure, Order, QueuedRun, SavedOutput, State
 from floradl.redaction import redact
+from floradl.state.announcements import Announcements
 from floradl.state.migrations import check_readable, migrate
 
 FILE_NAME = "journal.sqlite3"
@@ -31,6 +32,7 @@ class Store:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
+        self.announcements = Announcements(connection)
 
     @classmethod
     def open(cls, state_dir: Path) -> Store:

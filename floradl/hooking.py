@@ -1,0 +1,73 @@
+"""Brings hooks and the rest together: what is configured, what they look at, what they remember."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import anyio
+import msgspec
+import structlog
+from anyio import to_thread
+
+from floradl.assembly import Works
+from floradl.config.settings import Config
+from floradl.hooks.orders import PAUSED, RUN_FINISHED, Orders
+from floradl.hooks.pauses import PauseHook, SeenPause
+from floradl.hooks.runs import RunHooks
+from floradl.state.announcements import ToldPause
+
+_READ_WITHIN = 5.0  # seconds; a journal that cannot be asked is no reason to keep silent
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def hook_orders(config: Config, environ: Mapping[str, str]) -> Orders:
+    """Return what the configuration says of hooks."""
+    hooks = config.hooks
+    return Orders({RUN_FINISHED: hooks.run_finished, PAUSED: hooks.paused}, hooks.timeout, environ)
+
+
+class Hooks(msgspec.Struct, frozen=True):
+    """All hooks of a daemon."""
+
+    runs: RunHooks
+    pauses: PauseHook
+
+    async def change(self, orders: Orders) -> None:
+        """Let `orders` hold from now on, and say what of it is missing."""
+        self.runs.change(orders)
+        self.pauses.change(orders)
+        await tell_missing(orders)
+
+
+def build_hooks(config: Config, environ: Mapping[str, str]) -> Hooks:
+    """Return the hooks that the configuration describes."""
+    orders = hook_orders(config, environ)
+    return Hooks(RunHooks(orders), PauseHook(orders, str(config.home)))
+
+
+async def tell_missing(orders: Orders) -> None:
+    """Log each hook whose program is not there: it is waited for, and nothing else waits."""
+    for event, why in (await to_thread.run_sync(orders.missing)).items():
+        _log.warning("hook_missing", hook=event, message=f"hooks.{event}: {why}")
+
+
+async def serve_pauses(hook: PauseHook, works: Works, paused: Callable[[], SeenPause | None]) -> None:
+    """Tell of pauses for ever. `paused` gives the one that holds now."""
+    journal, engine = works.journal, works.engine
+    began = engine.moved_at
+    told: list[ToldPause] = []
+    with anyio.move_on_after(_READ_WITHIN):
+        told = await journal.call(lambda store: store.announcements.told_pauses())
+    known = False
+
+    def look() -> tuple[SeenPause | None, bool]:
+        # After a start nothing is known of what kept the last one waiting, until it is met or a run moves.
+        nonlocal known
+        pause = paused()
+        known = known or pause is not None or engine.moved_at > began
+        return pause, known
+
+    async def remember(told: ToldPause) -> None:
+        await journal.call(lambda store: store.announcements.put_pause(told))
+
+    await hook.serve(told, look, remember)

@@ -1,0 +1,265 @@
+"""The hook `run_finished`: each run that ended is told at least once, over restarts, beside all other work.
+
+What is to be told stands in the journal since the moment in which the run's end was recorded. When to try
+again is kept in mind by the monotonic clock, and forgotten at a restart.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import sqlite3
+import time
+from collections.abc import Callable
+from functools import partial
+
+import anyio
+import structlog
+from anyio import CapacityLimiter, to_thread
+from msgspec import Struct
+
+from floradl.errors import FloradlError
+from floradl.hooks.command import Command, Ended, NotStartedError, run
+from floradl.hooks.ending import to_its_end
+from floradl.hooks.orders import RUN_FINISHED, Orders
+from floradl.library.library import Library
+from floradl.models import QueuedRun
+from floradl.policy import backoff
+from floradl.progress import Progress
+from floradl.schedule import Schedule
+from floradl.state.announcements import Announcement
+from floradl.state.journal import Journal
+from floradl.state.store import Store
+from floradl.times import unix_seconds
+
+_AT_ONCE = 4
+_MOST_BACKOFF = 3600.0
+_TRIES = 36  # a dozen in the first hour, then each hour for a day
+_LOOK_AGAIN = (
+    5.0,
+    60.0,
+)  # seconds until it is tried again whether a missing program is there: first, at most
+_LATER = 60.0  # seconds until a sidecar that cannot be read just now is looked for again
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Heard:
+    """A `Progress` that hands all on to another, and tells when a run has ended."""
+
+    def __init__(self, progress: Progress, tell: Callable[[], None]) -> None:
+        self.run = progress.run
+        self.transfer = progress.transfer
+        self.transferred = progress.transferred
+        self.trouble = progress.trouble
+        self._finished = progress.finished
+        self._tell = tell
+
+    def finished(self, run: QueuedRun, sidecar: str | None) -> None:
+        """Hear that a run is finished; it is in the journal."""
+        self._finished(run, sidecar)
+        self._tell()
+
+
+class _News(Struct, frozen=True):
+    """What there is to tell, found: the sidecar's path in the library, and the file, open."""
+
+    path: str
+    file: io.BufferedReader
+
+
+class RunHooks:
+    """Runs the hook for what the journal has to announce. `serve` must be running."""
+
+    def __init__(self, orders: Orders, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._orders = orders
+        self._monotonic = monotonic
+        self._schedule = Schedule(monotonic, 1.0)
+        self._slots = CapacityLimiter(_AT_ONCE)
+        self._changed = anyio.Event()
+        self._tried = anyio.Event()  # set, and made anew, after each try
+        self._expecting: bool | None = None
+        self._news = True
+        self._seen = 0
+        self._said: dict[int, str] = {}
+        self._held_until = -math.inf
+        self._missing = 0
+
+    def wake(self) -> None:
+        """Hear that the journal may have something new."""
+        self._news = True
+        self._changed.set()
+
+    def change(self, orders: Orders) -> None:
+        """Let `orders` hold from now on; what runs already goes on as it is."""
+        self._orders = orders
+        self._held_until = -math.inf
+        self.wake()
+
+    async def prepare(self, journal: Journal) -> None:
+        """See to it that runs which end from now on are announced, if there is a hook for it."""
+        wanted = bool(self._orders.commands.get(RUN_FINISHED))
+        if wanted != self._expecting:
+            await journal.call(lambda store: store.announcements.expect(finished=wanted))
+            self._expecting = wanted
+
+    async def serve(self, journal: Journal, library: Library) -> None:
+        """Tell what there is to tell, for ever; when stopped, hooks that run have some seconds to end."""
+        async with anyio.create_task_group() as group:
+            while True:
+                number = await self._next(journal)
+                if number is not None:
+                    await self._slots.acquire_on_behalf_of(number)
+                    group.start_soon(to_its_end, partial(self._take_on, journal, library, number))
+
+    async def drain(self, journal: Journal) -> None:
+        """Wait until all that is due now was tried; `serve` must be running."""
+        tried = self._tried
+        while await self._due(journal) or self._slots.borrowed_tokens:
+            await tried.wait()
+            tried = self._tried
+
+    async def _due(self, journal: Journal) -> bool:
+        await self._look(journal)
+        return self._schedule.delay() <= 0 and self._monotonic() >= self._held_until
+
+    async def _look(self, journal: Journal) -> None:
+        await self.prepare(journal)
+        if self._news:
+            self._news = False
+            seen = self._seen
+            for number in await journal.call(lambda store: store.announcements.after(seen)):
+                if number > self._seen:
+                    self._schedule.put(str(number), 0.0)
+                    self._seen = number
+
+    async def _next(self, journal: Journal) -> int | None:
+        """Wait for the next one that is due; None where things changed meanwhile."""
+        self._changed = anyio.Event()
+        await self._look(journal)
+        held = self._held_until - self._monotonic()
+        name = self._schedule.pop() if held <= 0 else None
+        if name is not None:
+            return int(name)
+        with anyio.move_on_after(max(held, self._schedule.delay())):
+            await self._changed.wait()
+        return None
+
+    async def _take_on(self, journal: Journal, library: Library, number: int, hurry: anyio.Event) -> None:
+        try:
+            again_in = None if hurry.is_set() else await self._announce(journal, library, number, hurry)
+        except (FloradlError, OSError, sqlite3.Error) as error:
+            _log.debug("hook_postponed", hook=RUN_FINISHED, message=str(error))
+            again_in = _LATER
+        except Exception:  # noqa: BLE001 - a bug of ours must not cost the announcement, nor the daemon
+            _log.exception("bug", hook=RUN_FINISHED)
+            again_in = _LATER
+        finally:
+            self._slots.release_on_behalf_of(number)
+        if again_in is None:
+            self._said.pop(number, None)
+        else:
+            self._schedule.put(str(number), again_in)
+        self._changed.set()
+        self._tried.set()
+        self._tried = anyio.Event()
+
+    async def _announce(
+        self, journal: Journal, library: Library, number: int, hurry: anyio.Event
+    ) -> float | None:
+        """Tell one; returns the seconds until it is tried again, None where it is done with."""
+
+        def load(store: Store) -> tuple[Announcement, QueuedRun] | None:
+            announcement = store.announcements.load(number)
+            run = store.load(announcement.run_id) if announcement else None
+            return (announcement, run) if announcement and run else None
+
+        found = await journal.call(load)
+        if found is None:
+            return None
+        announcement, queued = found
+        news = await to_thread.run_sync(_find, library, announcement, queued)
+        if news is None:
+            await journal.call(lambda store: store.announcements.drop(number))
+            return None
+        with news.file:
+            path = str(library.root / news.path)
+            command = self._orders.command(RUN_FINISHED, path, str(library.root))
+            if command is None:
+                return None  # it goes with its hook
+            return await self._run(journal, announcement, command, news.file.fileno(), hurry)
+
+    async def _run(
+        self, journal: Journal, news: Announcement, command: Command, stdin: int, hurry: anyio.Event
+    ) -> float | None:
+        try:
+            ended = await run(command, stdin, hurry)
+        except NotStartedError as error:
+            return self._hold(str(error))
+        if self._missing:
+            _log.info("hook_found", hook=RUN_FINISHED)
+            self._missing = 0
+        if ended.trouble is None:
+            await journal.call(lambda store: store.announcements.drop(news.number))
+            _log.info("hook_done", hook=RUN_FINISHED, run=news.run_id, **_told(ended))
+            return None
+        if hurry.is_set():
+            return None  # it was cut short by the stop: the next start tells it
+        return await self._failed(journal, news, ended)
+
+    async def _failed(self, journal: Journal, news: Announcement, ended: Ended) -> float | None:
+        tries = news.tries + 1
+        if tries >= _TRIES:
+            await journal.call(lambda store: store.announcements.drop(news.number))
+            message = f"{ended.trouble}, {tries} times: this run is not announced any more"
+            _log.error("hook_given_up", hook=RUN_FINISHED, run=news.run_id, message=message, **_told(ended))
+            return None
+        await journal.call(lambda store: store.announcements.failed(news.number))
+        delay = backoff(tries, _MOST_BACKOFF)
+        trouble = ended.trouble or ""
+        say = _log.debug if self._said.get(news.number) == trouble else _log.warning  # one line a change
+        self._said[news.number] = trouble
+        say(
+            "hook_failed",
+            hook=RUN_FINISHED,
+            run=news.run_id,
+            message=trouble,
+            next_in=round(delay, 1),
+            **_told(ended),
+        )
+        return delay
+
+    def _hold(self, why: str) -> float:
+        """Let all wait while the program is missing: that is no run's fault, and is told once."""
+        if not self._missing:
+            message = f"hooks.{RUN_FINISHED}: {why}; what there is to tell is kept"
+            _log.error("hook_missing", hook=RUN_FINISHED, message=message)
+        first, most = _LOOK_AGAIN
+        self._held_until = self._monotonic() + min(first * 2.0 ** min(self._missing, 10), most)
+        self._missing += 1
+        return 0.0
+
+
+def _find(library: Library, announcement: Announcement, run: QueuedRun) -> _News | None:
+    """Find the sidecar that tells of it; None where there is nothing new. Blocking.
+
+    Raises `PausedError` where the library is missing, and `OSError`.
+    """
+    path = announcement.sidecar
+    if path is None:
+        # It stood already when the run was looked at. That it was written since the run was queued shows
+        # that it is news: whoever wrote it was stopped before this could be recorded.
+        found = library.locate_sidecar(run.reference)
+        finished = unix_seconds(found[1].times.finished_at) if found else None
+        if found is None or finished is None or finished < run.queued_at:
+            return None
+        path = found[0]
+    file = library.open_file(path)
+    if file is None:
+        _log.info("hook_dropped", hook=RUN_FINISHED, run=run.run_id, message=f"{path} is not there any more")
+        return None
+    return _News(path, file)
+
+
+def _told(ended: Ended) -> dict[str, object]:
+    told: dict[str, object] = {"duration": round(ended.seconds, 3)}
+    return told | ({"output": ended.output} if ended.output else {})
