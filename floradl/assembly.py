@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
@@ -15,7 +16,7 @@ from anyio import CapacityLimiter, to_thread
 
 from floradl import __version__
 from floradl.config.credentials import read_api_key
-from floradl.config.settings import Config
+from floradl.config.settings import Config, Key
 from floradl.engine import Engine
 from floradl.errors import ConfigError, PausedError, PauseReason
 from floradl.flora.api import Flora
@@ -46,7 +47,8 @@ _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
 class Works(msgspec.Struct, frozen=True):
     """The objects that do the work. `halt()` makes transfers end at once; their part files stay.
 
-    `throttle` is what caps them all together.
+    `throttle` is what caps them all together. `change(config)` lets another configuration hold, as far as
+    `CHANGEABLE` goes: in all else it must be what everything was built by.
     """
 
     engine: Engine
@@ -56,6 +58,24 @@ class Works(msgspec.Struct, frozen=True):
     saver: OutputSaver
     throttle: Throttle
     halt: Callable[[], None]
+    change: Callable[[Config], None]
+
+
+CHANGEABLE: Final[frozenset[Key]] = frozenset(
+    {
+        ("api", "key_file"),
+        ("poll", "interval"),
+        ("poll", "give_up_after"),
+        ("download", "concurrency"),
+        ("download", "rate_limit"),
+        ("download", "max_file_size"),
+        ("download", "min_free_space"),
+        ("download", "media_hosts"),
+        ("download", "text_url_hosts"),
+        ("network", "trusted_private_hosts"),
+    }
+)
+"""What `Works.change` can change."""
 
 
 def build_library(config: Config) -> Library:
@@ -69,9 +89,13 @@ def api_guard(config: Config) -> Guard:
     """Return the guard of the client that carries the key: it lets it go to the API's host alone."""
     return Guard(
         config.network.trusted_private_hosts,
-        (urlsplit(config.api.base_url).hostname or "",),
+        _host_of_api(config),
         remedy="api.base_url names the only host that is given the key",
     )
+
+
+def _host_of_api(config: Config) -> tuple[str]:
+    return (urlsplit(config.api.base_url).hostname or "",)
 
 
 @asynccontextmanager
@@ -86,8 +110,12 @@ async def working(
     journal = Journal(store)
     library = build_library(config)
     guard = Guard(config.network.trusted_private_hosts, config.download.media_hosts)
+    guard_of_api = api_guard(config)
     throttle = Throttle(config.download.rate_limit)
-    async with _clients(config, environ, guard, throttle) as (api, media), anyio.create_task_group() as group:
+    async with (
+        _clients(config, environ, (guard_of_api, guard), throttle) as (api, media),
+        anyio.create_task_group() as group,
+    ):
         group.start_soon(journal.serve)
         stop = threading.Event()
         while_working = anyio.CancelScope()
@@ -105,7 +133,7 @@ async def working(
             patience = Patience(
                 config.poll.give_up_after, config.output.mtime == "completed", history, lookout
             )
-            key = _key_reader(config, environ)
+            key = _Key(config, environ)
             flora = Flora(api, key, Pace(time.monotonic))
             asking = Asking(flora, lookout, time.monotonic)
             saver = OutputSaver(
@@ -122,7 +150,20 @@ async def working(
             pipeline = Pipeline(asking, library, saver, journal, progress, patience)
             engine = Engine(pipeline, journal, progress, schedule, lookout)
             group.start_soon(_watch_key, key, engine, while_working)
-            yield Works(engine, journal, library, flora, saver, throttle, halt)
+
+            def change(config: Config) -> None:
+                trusted, download = config.network.trusted_private_hosts, config.download
+                guard.change(trusted, download.media_hosts)
+                guard_of_api.change(trusted, _host_of_api(config))
+                media.change(download.concurrency)
+                throttle.change(download.rate_limit)
+                downloader.change(_limits(config))
+                saver.change(download.concurrency, HostPatterns.parse(download.text_url_hosts))
+                pipeline.change(config.poll.give_up_after)
+                engine.change(config.poll.interval)
+                key.change(config)
+
+            yield Works(engine, journal, library, flora, saver, throttle, halt, change)
         finally:
             halt()
             while_working.cancel()
@@ -131,18 +172,18 @@ async def working(
 
 @asynccontextmanager
 async def _clients(
-    config: Config, environ: Mapping[str, str], guard: Guard, throttle: Throttle
+    config: Config, environ: Mapping[str, str], guards: tuple[Guard, Guard], throttle: Throttle
 ) -> AsyncIterator[tuple[httpx.AsyncClient, MediaClient]]:
-    """Open the client that has the key and the one that has nothing."""
+    """Open the client that has the key and the one that has nothing; `guards` are theirs."""
     download = config.download
     headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
     api_limits = ClientLimits(read=_API_TIMEOUT, connections=8)
     media_limits = ClientLimits(read=download.stall_timeout, connections=download.concurrency)
     with open_client(
-        guard, user_agent=USER_AGENT, limits=media_limits, environ=environ, throttle=throttle
+        guards[1], user_agent=USER_AGENT, limits=media_limits, environ=environ, throttle=throttle
     ) as media:
         async with open_async_client(
-            api_guard(config),
+            guards[0],
             base_url=config.api.base_url,
             headers=headers,
             limits=api_limits,
@@ -157,12 +198,21 @@ def _limits(config: Config) -> Limits:
     return Limits(download.max_file_size, download.min_free_space, config.poll.give_up_after)
 
 
-def _key_reader(config: Config, environ: Mapping[str, str]) -> Callable[[], str]:
-    """Return what gives the key as it is at each moment."""
+class _Key:
+    """The key as it is at each moment."""
 
-    def key() -> str:
+    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+        self._config = config
+        self._environ = environ
+
+    def change(self, config: Config) -> None:
+        """Look for it where `config` says from now on."""
+        self._config = config
+
+    def __call__(self) -> str:
+        """Read it. Raises `PausedError` where there is none that can be used."""
         try:
-            secret = read_api_key(config, environ)
+            secret = read_api_key(self._config, self._environ)
         except ConfigError as error:
             raise PausedError(str(error), PauseReason.KEY_REFUSED) from error
         if secret is None:
@@ -170,8 +220,6 @@ def _key_reader(config: Config, environ: Mapping[str, str]) -> Callable[[], str]
                 "there is no API key: set FLORA_API_KEY, or api.key_file", PauseReason.KEY_REFUSED
             )
         return secret.reveal()
-
-    return key
 
 
 async def _watch_key(key: Callable[[], str], engine: Engine, while_working: anyio.CancelScope) -> None:

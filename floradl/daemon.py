@@ -17,6 +17,7 @@ from anyio import to_thread
 
 from floradl import __version__
 from floradl.assembly import Works, working
+from floradl.changing import Changing
 from floradl.config.settings import Config
 from floradl.config.source import Source
 from floradl.disk.mounts import is_shared
@@ -148,7 +149,7 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
     async with (
         opened(config, "run", supervision) as store,
         working(config, environ, store, Heard(progress, hooks.runs.wake)) as works,
-        reloading(config, source, works.throttle, supervision),
+        reloading(config, source, Changing(works, hooks, environ), supervision),
     ):
         intake = Intake(inbox, queue_file, works.journal, works.engine)
         start = build_start(config, works)

@@ -82,6 +82,12 @@ class Engine:
                 self._schedule.put(run_id, 0.0)
         self._wake()
 
+    def change(self, interval: float) -> None:
+        """Ask about runs at this interval (seconds) from now on, those that wait already too."""
+        self._lookout.change(interval)
+        self._schedule.change(interval)
+        self._wake()
+
     @property
     def idle(self) -> bool:
         """Whether no run is open."""

@@ -64,7 +64,8 @@ def configure(
         foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _redacted, renderer],
     )
-    _install(_Handler(stream, formatter), logging.getLevelNamesMapping()[level.upper()])
+    _install(_Handler(stream, formatter))
+    change_level(level)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -75,6 +76,14 @@ def configure(
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,  # so that loggers made before this obey it
     )
+
+
+def change_level(level: str) -> None:
+    """Say as much as `level`, a word of the setting `log.level`, from now on."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    logging.getLogger().setLevel(number)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
 
 
 def catch_strays() -> None:
@@ -117,14 +126,11 @@ class _Handler(logging.Handler):
             return  # a closed pipe, or no stderr at all
 
 
-def _install(handler: _Handler, level: int) -> None:
+def _install(handler: _Handler) -> None:
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _Handler)]:
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(level)
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 
 def _redacted(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -49,6 +49,10 @@ class Lookout:
         self._monotonic = monotonic
         self._looks: dict[str, _Look] = {}
 
+    def change(self, interval: float) -> None:
+        """Judge gaps by another interval (seconds) from now on."""
+        self._interval = interval
+
     def __contains__(self, run_id: str) -> bool:
         """Whether it waits to be asked about, and nobody is at work on it."""
         return run_id in self._schedule

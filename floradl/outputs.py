@@ -86,10 +86,17 @@ class OutputSaver:
         self._quiet = Quiet(time.monotonic)
         self._groups = Groups()
         self._publishers = CapacityLimiter(_PUBLISHERS)
+        self._in_hand, self._large = CapacityLimiter(1), CapacityLimiter(1)
+        self.change(int(transfers.total_tokens), manner.text_url_hosts)
+
+    def change(self, transfers: int, text_url_hosts: HostPatterns) -> None:
+        """Have so many transfers at once, and fetch texts from these hosts; those under way go on."""
+        self._transfers.total_tokens = transfers
         # A slow disk must not gather open files without end.
-        self._in_hand = CapacityLimiter(transfers.total_tokens + _IN_HAND)
+        self._in_hand.total_tokens = transfers + _IN_HAND
         # Of few transfers one is for small outputs, of one none.
-        self._large = CapacityLimiter(transfers.total_tokens - math.ceil((transfers.total_tokens - 1) / 8))
+        self._large.total_tokens = transfers - math.ceil((transfers - 1) / 8)
+        self._manner = msgspec.structs.replace(self._manner, text_url_hosts=text_url_hosts)
 
     async def save(
         self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh

@@ -88,6 +88,10 @@ class Pipeline:
         self._sidecars = Groups()
         self.places = Places()
 
+    def change(self, give_up_after: float) -> None:
+        """Wait for so many seconds from now on."""
+        self._patience = msgspec.structs.replace(self._patience, give_up_after=give_up_after)
+
     async def advance(self, run: QueuedRun) -> Step:
         """Take `run` one step on. Raises `PausedError` where nothing can go on for any run."""
         try:

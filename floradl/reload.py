@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 import structlog
@@ -16,10 +16,13 @@ from msgspec.structs import replace
 from floradl.config.settings import Config, Key, settings
 from floradl.config.source import Source
 from floradl.errors import ConfigError
-from floradl.net.throttle import Throttle
 from floradl.ticks import next_tick
 
 _LOOK_EVERY = 2.0  # seconds
+_BASE_URL: Key = ("api", "base_url")
+# A key is for the API that it was given with, and so is the trust in its host: until the restart that
+# another API needs, the old one must get no other key, and must not become a stranger.
+_GO_WITH_IT: frozenset[Key] = frozenset({("api", "key_file"), ("network", "trusted_private_hosts")})
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -35,16 +38,33 @@ class Listener(Protocol):
         ...
 
 
+class Change(Protocol):
+    """Who can let another configuration hold."""
+
+    @property
+    def keys(self) -> Collection[Key]:
+        """The settings that can change; in all others `apply` is given what held from the start."""
+        ...
+
+    def check(self, config: Config, changed: Collection[Key]) -> None:
+        """Find what would not work, before anything of it holds. Raises `ConfigError`. Blocking."""
+        ...
+
+    async def apply(self, config: Config, changed: Collection[Key]) -> None:
+        """Let `config` hold."""
+        ...
+
+
 @asynccontextmanager
 async def reloading(
-    config: Config, source: Source, throttle: Throttle, listener: Listener | None = None
+    config: Config, source: Source, change: Change, listener: Listener | None = None
 ) -> AsyncIterator[None]:
     """Meanwhile, apply changes of the configuration file: within seconds, and at once on SIGHUP.
 
     `config` is what everything was built by. SIGHUP is understood from the moment this is entered.
     """
     terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
-    reload = Reload(config, source, throttle, listener)
+    reload = Reload(config, source, change, listener)
     with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
         async with anyio.create_task_group() as group:
             group.start_soon(reload.watch)
@@ -57,12 +77,13 @@ class Reload:
     """Reads the configuration again, and applies what can be."""
 
     def __init__(
-        self, config: Config, source: Source, throttle: Throttle, listener: Listener | None = None
+        self, config: Config, source: Source, change: Change, listener: Listener | None = None
     ) -> None:
         self._config = config
         self._source = source
-        self._throttle = throttle
+        self._change = change
         self._listener = listener
+        self._turn = anyio.Lock()
 
     async def watch(self) -> None:
         """Look at the file now and then, for ever."""
@@ -73,40 +94,69 @@ class Reload:
 
     async def again(self) -> None:
         """Read it, and apply it; where it is broken all stays as it is."""
-        if self._listener is not None:
-            self._listener.reloading()
-        trouble: str | None = "the configuration was not read to its end"
-        try:
-            trouble = await self._apply()
-        finally:
+        async with self._turn:
             if self._listener is not None:
-                self._listener.reloaded(trouble)
+                self._listener.reloading()
+            trouble: str | None = "the configuration was not read to its end"
+            try:
+                trouble = await self._apply()
+            finally:
+                if self._listener is not None:
+                    self._listener.reloaded(trouble)
 
     async def _apply(self) -> str | None:
         try:
-            config = await to_thread.run_sync(self._source.load)
+            read = await to_thread.run_sync(self._source.load)
+            changed = applicable(self._config, read, self._change.keys)
+            config = taken_over(self._config, read, changed)
+            await to_thread.run_sync(self._change.check, config, changed)
         except ConfigError as error:
             message = f"{error}; what held so far still holds"
             _log.error("config_broken", message=message)
             return message
-        rate_limit = config.download.rate_limit
-        self._throttle.change(rate_limit)
-        self._config = replace(self._config, download=replace(self._config.download, rate_limit=rate_limit))
-        _log.info("config_reloaded", file=str(config.file), rate_limit=self._throttle.rate())
-        if later := list(differing(self._config, config)):
-            _log.warning("restart_needed", settings=[".".join(key) for key in later])
+        await self._change.apply(config, changed)
+        self._config = config
+        _log.info("config_reloaded", file=str(read.file), settings=_named(changed))
+        if later := list(differing(config, read)):
+            _log.warning("restart_needed", settings=_named(later))
         return None
 
 
 def differing(one: Config, other: Config) -> Iterator[Key]:
     """Give the settings in which two configurations differ."""
     for key in settings():
-        here: object = one
-        there: object = other
-        for name in key:
-            here, there = getattr(here, name), getattr(there, name)
-        if here != there:
+        if _value(one, key) != _value(other, key):
             yield key
+
+
+def applicable(held: Config, read: Config, keys: Collection[Key]) -> list[Key]:
+    """Return those of `keys` in which `read` differs from `held`, and that can hold without the rest."""
+    changed = list(differing(held, read))
+    kept_back = _GO_WITH_IT if _BASE_URL in changed else frozenset()
+    return [key for key in changed if key in keys and key not in kept_back]
+
+
+def taken_over(held: Config, read: Config, keys: Collection[Key]) -> Config:
+    """Return `held` with the values that `read` has for `keys`."""
+    for key in keys:
+        held = _with(held, key, _value(read, key))
+    return held
+
+
+def _value(config: Config, key: Key) -> Any:
+    found: Any = config
+    for name in key:
+        found = getattr(found, name)
+    return found
+
+
+def _with(section: Any, key: Key, value: Any) -> Any:
+    first, *rest = key
+    return replace(section, **{first: _with(getattr(section, first), tuple(rest), value) if rest else value})
+
+
+def _named(keys: Collection[Key]) -> list[str]:
+    return [".".join(key) for key in keys]
 
 
 async def _obey(hangups: AsyncIterator[signal.Signals], reload: Reload, terminal: bool) -> None:  # noqa: FBT001

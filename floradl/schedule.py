@@ -37,6 +37,14 @@ class Schedule:
         self._valid[name] = number
         heapq.heappush(self._heap, (due, number, name))
 
+    def change(self, tick: float) -> None:
+        """Draw moments to this tick from now on; what would be due later than that is due at the first."""
+        self._tick = tick
+        latest = self._monotonic() + tick
+        for due, number, name in list(self._heap):
+            if due > latest and self._valid.get(name) == number:
+                self.put(name, tick, aligned=True)
+
     def hasten(self, name: str) -> None:
         """Make `name` due before all that is due by itself, if it is waiting: its news grow old."""
         if name in self._valid:

@@ -211,3 +211,21 @@ def test_what_a_resolver_raises_reaches_the_one_who_asked() -> None:
 
 def test_the_system_knows_localhost() -> None:
     assert "127.0.0.1" in addresses("localhost", 443, 10)
+
+
+def test_another_judgement_holds_from_the_change_on() -> None:
+    guard = Guard([], ["*"])
+    guard.check("https://media.example/a")
+    with pytest.raises(PermanentError, match="private"):
+        guard.check("https://127.0.0.1/a")
+    guard.change(["127.0.0.1"], ["127.0.0.1"])
+    guard.check("https://127.0.0.1/a")
+    with pytest.raises(PermanentError, match="not allowed"):
+        guard.check("https://media.example/a")
+
+
+def test_a_change_that_makes_no_sense_changes_nothing() -> None:
+    guard = Guard(["127.0.0.1"])
+    with pytest.raises(ValueError, match="host"):
+        guard.change(["127.0.0.2", "a b"], ["*"])
+    guard.check("https://127.0.0.1/a")

@@ -147,3 +147,14 @@ def test_a_good_connection_that_comes_back_after_the_end_is_not_kept() -> None:
         leases.close()
         leases.give_back(lease)
         assert server.left.wait(5)
+
+
+def test_connections_that_were_made_before_a_change_serve_nobody_after_it() -> None:
+    with Server() as server, client(Guard(["127.0.0.1"])) as http:
+        url = f"http://127.0.0.1:{server.port}/"
+        http.get(url)
+        with http.stream("GET", url) as response:
+            http.change(4)
+            response.read()
+        http.get(url)
+        assert server.connections == 2

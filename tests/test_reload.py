@@ -6,7 +6,7 @@ import os
 import pty
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ import pytest
 from studio import Home, command, wait_until
 
 from floradl.config.load import Options
+from floradl.config.settings import Config, Key
 from floradl.config.source import Source
 from floradl.errors import ConfigError
-from floradl.net.throttle import Throttle
 from floradl.net.timetable import Timetable
-from floradl.reload import Reload, differing
+from floradl.reload import Reload, applicable, differing
 from floradl.simulator import OutputSpec, Simulator
 
 BIG = OutputSpec("big", "videoUrl", size=1_000_000)
@@ -101,32 +101,101 @@ def test_a_broken_file_is_told_once_until_it_changes(tmp_path: Path) -> None:
 # Applying
 
 
+class Owner:
+    """A `Change` that notes what it was told."""
+
+    def __init__(self, *keys: Key, trouble: str | None = None) -> None:
+        self.keys = keys
+        self.told: list[tuple[Config, set[Key]]] = []
+        self._trouble = trouble
+
+    def check(self, config: Config, changed: Collection[Key]) -> None:
+        assert config.home.is_absolute()
+        assert changed
+        if self._trouble is not None:
+            raise ConfigError(self._trouble)
+
+    async def apply(self, config: Config, changed: Collection[Key]) -> None:
+        self.told.append((config, set(changed)))
+
+
+RATE: Key = ("download", "rate_limit")
+AT_ONCE: Key = ("download", "concurrency")
+
+
 @pytest.mark.anyio
-async def test_only_what_needs_a_restart_is_told_to_need_one(tmp_path: Path) -> None:
-    source = source_of(tmp_path)
-    before = source.load()
-    throttle = Throttle(before.download.rate_limit)
-    reload = Reload(before, source, throttle)
+async def test_what_can_change_does_and_all_else_is_as_it_was(tmp_path: Path) -> None:
+    source, owner = source_of(tmp_path), Owner(RATE)
+    reload = Reload(source.load(), source, owner)
     write(tmp_path, "download: {rate_limit: 3MB, concurrency: 4}\npoll: {interval: 3s}")
-    after = source.load()
-    assert set(differing(before, after)) == {
-        ("download", "rate_limit"),
-        ("download", "concurrency"),
-        ("poll", "interval"),
-    }
     await reload.again()
-    assert throttle.rate() == 3_000_000
-    assert set(differing(reload._config, after)) == {("download", "concurrency"), ("poll", "interval")}
+    ((config, changed),) = owner.told
+    assert changed == {RATE}
+    assert config.download.rate_limit == Timetable.always(3_000_000)
+    assert (config.download.concurrency, config.poll.interval) == (16, 2.0)
+    assert set(differing(config, source.load())) == {AT_ONCE, ("poll", "interval")}
+
+
+@pytest.mark.anyio
+async def test_what_changed_once_is_not_told_again(tmp_path: Path) -> None:
+    source, owner = source_of(tmp_path), Owner(RATE, AT_ONCE)
+    reload = Reload(source.load(), source, owner)
+    write(tmp_path, "download: {rate_limit: 3MB}")
+    await reload.again()
+    write(tmp_path, "download: {rate_limit: 3MB, concurrency: 4}")
+    await reload.again()
+    assert [changed for _, changed in owner.told] == [{RATE}, {AT_ONCE}]
 
 
 @pytest.mark.anyio
 async def test_a_broken_file_changes_nothing(tmp_path: Path) -> None:
-    source = source_of(tmp_path)
-    throttle = Throttle(Timetable.always(5000))
-    reload = Reload(source.load(), source, throttle)
+    source, owner = source_of(tmp_path), Owner(RATE)
+    reload = Reload(source.load(), source, owner)
     write(tmp_path, "download: {rate_limit: 3MB\n")
     await reload.again()
-    assert throttle.rate() == 5000
+    assert owner.told == []
+
+
+@pytest.mark.anyio
+async def test_what_would_not_work_changes_nothing(tmp_path: Path) -> None:
+    source, owner = source_of(tmp_path), Owner(RATE, trouble="no such key")
+    reload = Reload(source.load(), source, owner)
+    write(tmp_path, "download: {rate_limit: 3MB}")
+    await reload.again()
+    assert owner.told == []
+
+
+def test_another_api_gets_its_key_and_its_trust_with_the_restart_that_it_needs(tmp_path: Path) -> None:
+    source = source_of(tmp_path)
+    before = source.load()
+    with_it: list[Key] = [("api", "key_file"), ("network", "trusted_private_hosts")]
+    text = "{key_file: k, base_url: https://other.example}\nnetwork: {trusted_private_hosts: [nas.local]}"
+    write(tmp_path, f"api: {text}\ndownload: {{concurrency: 4}}")
+    assert applicable(before, source.load(), [*with_it, AT_ONCE]) == [AT_ONCE]
+    write(tmp_path, f"api: {text.replace(', base_url: https://other.example', '')}")
+    assert applicable(before, source.load(), [*with_it, AT_ONCE]) == with_it
+
+
+@pytest.mark.anyio
+async def test_who_listens_hears_of_the_beginning_and_the_end(tmp_path: Path) -> None:
+    heard: list[str | None] = []
+
+    class Listener:
+        def reloading(self) -> None:
+            heard.append("begins")
+
+        def reloaded(self, trouble: str | None) -> None:
+            heard.append(trouble)
+
+    source, owner = source_of(tmp_path), Owner(RATE)
+    reload = Reload(source.load(), source, owner, Listener())
+    write(tmp_path, "download: {rate_limit: fast}")
+    await reload.again()
+    write(tmp_path, "download: {rate_limit: 1MB}")
+    await reload.again()
+    assert heard[::2] == ["begins", "begins"]
+    assert "rate_limit" in str(heard[1])
+    assert heard[3] is None
 
 
 # As a process
@@ -148,11 +217,11 @@ def test_a_change_of_the_file_reaches_transfers_under_way(home: Home, simulator:
         broken = wait_until(lambda: home.events("config_broken"))
         assert "rate_limit: 'fast' is no size" in broken[0]["message"]
         assert home.sidecar("campaign/run_a") is None
-        write(home.path, "download: {concurrency: 3}")
+        write(home.path, "download: {stall_timeout: 20s}")
         assert home.finished("campaign/run_a")["result"] == "complete"
         wait_until(lambda: home.status()["rate_limit"] is None)
         assert len(home.events("config_broken")) == 1
-        assert [event["settings"] for event in home.events("restart_needed")] == [["download.concurrency"]]
+        assert [event["settings"] for event in home.events("restart_needed")] == [["download.stall_timeout"]]
     # Nothing was given up or asked for anew on the way.
     assert len(simulator.asked("media", "run_a")) == 2
 

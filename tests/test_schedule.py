@@ -82,3 +82,17 @@ def test_what_is_hastened_comes_before_what_is_due_by_itself() -> None:
         schedule.put(name, 0.0)
     schedule.hasten("c")
     assert [schedule.pop(), schedule.delay(), schedule.pop()] == ["c", 0.0, "a"]
+
+
+def test_another_tick_draws_what_waits_longer_to_it() -> None:
+    now = 0.0
+    schedule = Schedule(lambda: now, 3600.0)
+    schedule.put("soon", 0.5)
+    schedule.put("late", 3600.0)
+    schedule.change(2.0)
+    assert schedule.delay() == 0.5
+    now = 0.5
+    assert schedule.pop() == "soon"
+    now = 2.0
+    assert schedule.pop() == "late"
+    assert schedule.delay() == math.inf

@@ -25,6 +25,7 @@ from floradl.hooks.orders import PAUSED, Orders
 from floradl.policy import backoff
 from floradl.redaction import redact
 from floradl.state.announcements import ToldPause
+from floradl.ticks import next_tick
 from floradl.times import rfc3339
 
 _DAY = 86_400.0
@@ -118,7 +119,7 @@ class PauseHook:
                     told_now = await self._tell(pause, telling)
                     if told_now is not None:
                         group.start_soon(remember, told_now)
-                await anyio.sleep(_LOOK_EVERY)
+                await next_tick(_LOOK_EVERY)
 
     async def _tell(self, pause: SeenPause, telling: Telling) -> ToldPause | None:
         """Run the hook if it is time; returns what is to be remembered of it."""

@@ -121,6 +121,10 @@ class Downloader:
         self._stop = stop or threading.Event()
         self._monotonic = monotonic
 
+    def change(self, limits: Limits) -> None:
+        """Let these hold from now on, for transfers under way too, but for their deadline."""
+        self._limits = limits
+
     def fetch(self, url: str, slot: Slot, report: Report) -> Received:
         """Fetch `url` into the slot's part file, continuing what is there; `report` hears bytes and total.
 

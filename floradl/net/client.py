@@ -49,6 +49,10 @@ class SyncTransport(httpx.BaseTransport):
                 self._leases.give_back(lease)
                 raise
 
+    def change(self, connections: int) -> None:
+        """Have so many connections, made anew: see `MediaClient.change`."""
+        self._leases.change(connections)
+
     def abort(self) -> None:
         """Shut all connections: see `MediaClient.abort`."""
         self._streams.abort()
@@ -138,6 +142,10 @@ class MediaClient:
         request. One that is looking a name up or connecting goes on until `Limits.connect` at most.
         """
         self._transport.abort()
+
+    def change(self, connections: int) -> None:
+        """Have so many connections at once from now on, made anew: by what the guard allows now."""
+        self._transport.change(connections)
 
     def close(self) -> None:
         """Close all connections; a body that is still being read ends with an error."""

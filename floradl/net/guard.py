@@ -59,10 +59,17 @@ class Guard:
         remedy: str = "if it is meant, add it to download.media_hosts",
         resolver: Resolver = look_up,
     ) -> None:
-        self._trusted = HostPatterns.parse(trusted_private_hosts)
-        self._allowed = HostPatterns.parse(allowed_hosts)
         self._remedy = remedy
         self._resolver = resolver
+        self.change(trusted_private_hosts, allowed_hosts)
+
+    def change(self, trusted_private_hosts: Sequence[str], allowed_hosts: Sequence[str]) -> None:
+        """Judge by these from now on; connections that stand are not looked at. Raises `ValueError`.
+
+        May be called from any thread.
+        """
+        trusted, allowed = HostPatterns.parse(trusted_private_hosts), HostPatterns.parse(allowed_hosts)
+        self._trusted, self._allowed = trusted, allowed
         # Each request is checked, and few hosts are asked often; a refusal, an exception, is not kept.
         self._judge_site = lru_cache(maxsize=256)(self._judge)
 

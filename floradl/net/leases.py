@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from threading import BoundedSemaphore, Lock
+from threading import Lock
 from typing import TypeAlias
 
 import httpcore
@@ -19,6 +19,7 @@ from floradl.net.connections import Connection
 from floradl.net.dialing import Dialer
 from floradl.net.exchange import Waits
 from floradl.net.guard import port_of
+from floradl.net.room import Room
 
 _Site: TypeAlias = tuple[str, str, int]  # scheme, host, port
 
@@ -28,6 +29,7 @@ class Lease(Struct, eq=False):
 
     connection: Connection | None
     site: _Site
+    era: int  # its connection is kept while none has begun since
     idle_since: float = 0.0
 
 
@@ -38,10 +40,11 @@ class Leases:
         self._dialer = dialer
         self._most = most
         self._seconds = idle
-        self._free = BoundedSemaphore(most)
+        self._free = Room(most)
         self._lock = Lock()
         self._idle: list[Lease] = []  # the one given back last stands last
         self._lent = 0
+        self._era = 0
         self._closed = False
 
     def take(self, url: httpx.URL, timeout: float | None) -> Lease:
@@ -59,10 +62,10 @@ class Leases:
             lease = next((lease for lease in reversed(self._idle) if lease.site == site), None)
             if lease is not None:
                 self._idle.remove(lease)
-            room = self._most - self._lent
+            room, era = self._most - self._lent, self._era
             surplus += self._drop(lambda place, _lease: place >= room)
         _close(surplus)
-        return Lease(None, site) if lease is None else lease
+        return Lease(None, site, era) if lease is None else lease
 
     def connected(self, lease: Lease, url: httpx.URL, waits: Waits) -> Connection:
         """Return the connection of `lease`, made now unless one was kept that the server has not closed.
@@ -85,7 +88,7 @@ class Leases:
         connection = lease.connection
         good = connection is not None and connection.is_free()
         with self._lock:
-            keep = good and not self._closed
+            keep = good and not self._closed and lease.era == self._era
             if connection is not None and keep:
                 connection.has_served = True
                 lease.idle_since = time.monotonic()
@@ -94,6 +97,15 @@ class Leases:
         if not keep:
             _close([lease])
         self._free.release()
+
+    def change(self, most: int) -> None:
+        """Lend `most` at once from now on, and keep none that was made before: it may not be allowed now."""
+        with self._lock:
+            self._most = most
+            self._era += 1
+            idle, self._idle = self._idle, []
+        self._free.change(most)
+        _close(idle)
 
     def close(self) -> None:
         """Close what is idle, and from now on what is given back."""
