@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import anyio
 import msgspec
@@ -51,12 +53,21 @@ async def tell_missing(orders: Orders) -> None:
         _log.warning("hook_missing", hook=event, message=f"hooks.{event}: {why}")
 
 
+@contextmanager
+def _nothing_worse() -> Iterator[None]:
+    """Where the journal is broken others say so: the hook's memory of a pause is not worth the daemon."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        _log.debug("hook_memory", hook=PAUSED, message=str(error))
+
+
 async def serve_pauses(hook: PauseHook, works: Works, paused: Callable[[], SeenPause | None]) -> None:
     """Tell of pauses for ever. `paused` gives the one that holds now."""
     journal, engine = works.journal, works.engine
     began = engine.moved_at
     told: list[ToldPause] = []
-    with anyio.move_on_after(_READ_WITHIN):
+    with anyio.move_on_after(_READ_WITHIN), _nothing_worse():
         told = await journal.call(lambda store: store.announcements.told_pauses())
     known = False
 
@@ -68,6 +79,7 @@ async def serve_pauses(hook: PauseHook, works: Works, paused: Callable[[], SeenP
         return pause, known
 
     async def remember(told: ToldPause) -> None:
-        await journal.call(lambda store: store.announcements.put_pause(told))
+        with _nothing_worse():
+            await journal.call(lambda store: store.announcements.put_pause(told))
 
     await hook.serve(told, look, remember)

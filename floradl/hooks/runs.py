@@ -106,7 +106,12 @@ class RunHooks:
         """Tell what there is to tell, for ever; when stopped, hooks that run have some seconds to end."""
         async with anyio.create_task_group() as group:
             while True:
-                number = await self._next(journal)
+                try:
+                    number = await self._next(journal)
+                except sqlite3.Error as error:  # others say so, and pause; what there is to tell is kept
+                    _log.debug("hook_postponed", hook=RUN_FINISHED, message=str(error))
+                    self._news, number = True, None
+                    await anyio.sleep(_LATER)
                 if number is not None:
                     await self._slots.acquire_on_behalf_of(number)
                     group.start_soon(to_its_end, partial(self._take_on, journal, library, number))
