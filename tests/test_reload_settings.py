@@ -15,7 +15,7 @@ from studio import Home, wait_until
 from floradl.simulator import OutputSpec, Simulator
 
 PICTURE = OutputSpec("a", "imageUrl", size=5000)
-SLOW = tuple(OutputSpec(f"o{number}", "videoUrl", size=400_000, rate=80_000) for number in range(6))
+SLOW = tuple(OutputSpec(f"o{number}", "imageUrl", size=400_000, rate=80_000) for number in range(6))
 LINK = OutputSpec("words", "text", size=900)
 
 Reread = Callable[..., list[str]]
