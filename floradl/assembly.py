@@ -57,6 +57,7 @@ class Works(msgspec.Struct, frozen=True):
     flora: Flora
     saver: OutputSaver
     throttle: Throttle
+    pipeline: Pipeline
     halt: Callable[[], None]
     change: Callable[[Config], None]
 
@@ -163,7 +164,7 @@ async def working(
                 engine.change(config.poll.interval)
                 key.change(config)
 
-            yield Works(engine, journal, library, flora, saver, throttle, halt, change)
+            yield Works(engine, journal, library, flora, saver, throttle, pipeline, halt, change)
         finally:
             halt()
             while_working.cancel()

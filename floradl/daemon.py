@@ -16,6 +16,7 @@ import structlog
 from anyio import to_thread
 
 from floradl import __version__
+from floradl.answering import answering
 from floradl.assembly import Works, working
 from floradl.changing import Changing
 from floradl.config.settings import Config
@@ -31,6 +32,7 @@ from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
 from floradl.intake import Intake
 from floradl.notify import Manager
+from floradl.listening.health import Standing
 from floradl.reload import reloading
 from floradl.starting import Start, note_new_journal
 from floradl.state import live, lock
@@ -153,9 +155,15 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
     ):
         intake = Intake(inbox, queue_file, works.journal, works.engine)
         start = build_start(config, works)
+        standing = Standing(
+            progress_at=lambda: _progress_at(works, progress, intake, start),
+            paused=lambda: _reason(works, start),
+            started=intake.served.is_set,
+        )
         async with anyio.create_task_group() as group:
             # From the first moment on: a journal that is filled anew may take minutes.
             group.start_soon(_beat, config, works, intake, start, progress, supervision)
+            group.start_soon(answering, config, environ, works, standing)
             group.start_soon(_work, config, works, intake, start, hooks)
             group.start_soon(_sweep, inbox)
             group.start_soon(tell_missing, hook_orders(config, environ))
@@ -218,7 +226,7 @@ async def _beat(
                 pid=os.getpid(),
                 version=__version__,
                 since=progress.since,
-                progress_at=time.time() - (quiet if quiet >= _STUCK_AFTER else 0.0),
+                progress_at=_progress_at(works, progress, intake, start),
                 paused=paused,
                 queue_file_error=intake.queue_file_error,
                 rate_limit=rate_limit,
@@ -248,6 +256,17 @@ def _pause(works: Works, start: Start) -> LivePause | None:
     if paused is not None:
         return LivePause(paused.reason, paused.message, paused.since)
     return LivePause(PauseReason.DISK_FULL, stuck.message, stuck.since) if stuck is not None else None
+
+
+def _reason(works: Works, start: Start) -> PauseReason | None:
+    paused = _pause(works, start)
+    return PauseReason(paused.reason) if paused is not None else None
+
+
+def _progress_at(works: Works, progress: Live, intake: Intake, start: Start) -> float:
+    """Return when all was seen to be well (unix seconds): now, unless there is work that nobody takes on."""
+    quiet = _quiet(works, progress, intake, start)
+    return time.time() - (quiet if quiet >= _STUCK_AFTER else 0.0)
 
 
 def _seen_pause(works: Works, start: Start) -> SeenPause | None:

@@ -31,6 +31,7 @@ from floradl.net.guard import port_of
 from floradl.places import is_large
 from floradl.policy import after_trouble, is_given_up
 from floradl.progress import Progress
+from floradl.tallies import OutputTally
 from floradl.times import rfc3339
 from floradl.urls import host_of, is_only_url, strip_query
 
@@ -86,6 +87,7 @@ class OutputSaver:
         self._quiet = Quiet(time.monotonic)
         self._groups = Groups()
         self._publishers = CapacityLimiter(_PUBLISHERS)
+        self.tally = OutputTally()
         self._in_hand, self._large = CapacityLimiter(1), CapacityLimiter(1)
         self.change(int(transfers.total_tokens), manner.text_url_hosts)
 
@@ -136,11 +138,15 @@ class OutputSaver:
         slot = self._library.slot(run, output, index, answer.completed_at)
         mtime = answer.completed_at if self._manner.keep_times else None
         if output.kind is Kind.TEXT and not self._is_link(output.url):
-            return await self._put(partial(self._write_text, slot, output, mtime))
-        started = time.monotonic()
+            written = await self._put(partial(self._write_text, slot, output, mtime))
+            self.tally.saved(output.kind, written.bytes or 0, None)
+            return written
+        started = began = time.monotonic()
         host = host_of(output.url) or ""
 
         def fetch() -> Received:
+            nonlocal began
+            began = time.monotonic()  # from here on it does not stand in line any more
             self._quiet.check(host)
             attempts.begin()
             return self._fetch(run, slot, output)
@@ -151,6 +157,7 @@ class OutputSaver:
             with suppress(QuietError):
                 async with self._large if is_large(output.kind) else nullcontext():
                     saved = await self._transfer(fetch, host, partial(self._publish, slot, output, mtime))
+        self.tally.saved(output.kind, saved.bytes or 0, time.monotonic() - began)
         _log.info(
             "output_saved",
             run=run.run_id,

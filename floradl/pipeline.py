@@ -29,11 +29,12 @@ from floradl.lookout import Lookout
 from floradl.models import STATE_OF, Failure, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
 from floradl.outputs import OutputSaver, SteppedBackError, not_had
 from floradl.places import Places, load_of
-from floradl.policy import MAX_BACKOFF, after_trouble
+from floradl.policy import MAX_BACKOFF, after_trouble, detection_delay
 from floradl.progress import Progress
 from floradl.redaction import redact
 from floradl.state.journal import Journal
 from floradl.state.store import Store
+from floradl.tallies import Histogram
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -86,6 +87,8 @@ class Pipeline:
         self._patience = patience
         self._looks = Groups(1)
         self._sidecars = Groups()
+        self.delays = Histogram(0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 300)
+        """How long runs were over before it was noticed, in seconds."""
         self.places = Places()
 
     def change(self, give_up_after: float) -> None:
@@ -156,6 +159,9 @@ class Pipeline:
             progress=100.0,
             error=None,
         )
+        delay = detection_delay(answer, run.queued_at, self._patience.wall())
+        if delay is not None:
+            self.delays.add(delay)
         seconds = self._patience.history.add(run.technique, answer.created_at, answer.completed_at)
 
         def record(store: Store) -> None:

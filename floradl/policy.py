@@ -6,6 +6,7 @@ import random
 
 from floradl.errors import ErrorCode, PassingError
 from floradl.hazard import COST, LogNormal, gap
+from floradl.models import RemoteRun
 
 MAX_BACKOFF = 30.0
 # A run just created may not be visible yet, a media host may lag behind, an error page may stand where
@@ -31,6 +32,21 @@ def next_question(age: float, interval: float, expected: LogNormal, cost: float 
     """
     most = max(interval, MAX_BACKOFF)
     return gap(age, expected, (interval, most), cost * interval / _USUAL_INTERVAL)
+
+
+def detection_delay(answer: RemoteRun, queued_at: float, now: float) -> float | None:
+    """Return how long a run was over before it was noticed, in seconds; None where FLORA names no end.
+
+    `queued_at` and `now` are unix seconds: before it was queued nobody could notice. The server's own clock
+    counts where it told its time (to the second), as ours may be another.
+    """
+    if answer.completed_at is None:
+        return None
+    if answer.age is not None and answer.created_at is not None:
+        since = answer.age - (answer.completed_at - answer.created_at)
+    else:
+        since = now - answer.completed_at
+    return max(min(since, now - queued_at), 0.0)
 
 
 def is_given_up(code: ErrorCode) -> bool:

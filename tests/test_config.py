@@ -16,6 +16,7 @@ from floradl.config.load import Options, load_config
 from floradl.config.settings import Config, sections, settings, variable
 from floradl.errors import ConfigError
 from floradl.models import Kind
+from floradl.net.endpoint import Endpoint
 from floradl.net.timetable import Span, Timetable
 
 
@@ -275,6 +276,10 @@ _OTHER_VALUES = {
     "download.min_free_space": ("0", 0),
     "download.media_hosts": ('["*.flora.ai", nas.local]', ("*.flora.ai", "nas.local")),
     "download.text_url_hosts": ("[]", ()),
+    "webhook.listen": ("127.0.0.1:8787", Endpoint("127.0.0.1", 8787)),
+    "webhook.secret_file": ("/whsec", Path("/whsec")),
+    "webhook.runs": ("queued", "queued"),
+    "metrics.listen": ("localhost:9187", Endpoint("localhost", 9187)),
     "network.trusted_private_hosts": ('["[::1]:8080", 10.0.0.7]', ("[::1]:8080", "10.0.0.7")),
     "hooks.run_finished": ('[notify, "a b"]', ("notify", "a b")),
     "hooks.paused": ("[/opt/mail]", ("/opt/mail",)),

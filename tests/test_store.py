@@ -20,7 +20,7 @@ from hypothesis import given, strategies as st
 from floradl.errors import ConfigError, ErrorCode
 from floradl.models import Action, Failure, Kind, Order, QueuedRun, Reference, SavedOutput, State
 from floradl.state import migrations
-from floradl.state.store import FILE_NAME, Store
+from floradl.state.store import DELIVERIES_KEPT, FILE_NAME, Store
 
 OPEN = (State.WAITING, State.RUNNING, State.DOWNLOADING)
 OUTPUT = SavedOutput(output_id="o", type="imageUrl", kind=Kind.IMAGE, path="images/o.png", bytes=3)
@@ -357,7 +357,56 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / FILE_NAME).read_bytes() == b"precious words, " * 1000
 
 
+# Webhooks
+
+
+def test_a_delivery_is_new_once_and_after_a_restart_too(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    assert store.note_delivery("whd_1", 1.0)
+    assert not store.note_delivery("whd_1", 2.0)
+    store.close()
+    store = Store.open(tmp_path)
+    assert not store.note_delivery("whd_1", 3.0)
+    assert store.note_delivery("whd_2", 3.0)
+    store.close()
+
+
+def test_deliveries_are_forgotten_when_nobody_may_repeat_them_any_more() -> None:
+    store = Store.in_memory()
+    store.note_delivery("whd_1", 1.0)
+    assert not store.note_delivery("whd_1", DELIVERIES_KEPT)
+    assert store.note_delivery("whd_2", DELIVERIES_KEPT + 2.0)
+    assert store._db.execute("SELECT id FROM deliveries").fetchall() == [("whd_2",)]
+
+
+def test_the_oldest_open_run_is_the_one_that_waits_the_longest() -> None:
+    store = Store.in_memory()
+    assert store.oldest_open() is None
+    store.add([order("run_a")], 5.0, again=True)
+    store.add([order("run_b")], 6.0, again=True)
+    assert store.oldest_open() == 5.0
+    done = store.load("run_a")
+    assert done is not None
+    store.put(msgspec.structs.replace(done, state=State.DONE), 7.0)
+    assert store.oldest_open() == 6.0
+
+
 # Schemas
+
+
+def test_a_journal_of_the_first_schema_learns_of_deliveries_and_keeps_its_runs(tmp_path: Path) -> None:
+    db = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+    migrations_then = migrations.MIGRATIONS[:1]
+    for statement in migrations_then[0].split(";"):
+        db.execute(statement)
+    db.execute("PRAGMA user_version=1")
+    db.execute("INSERT INTO runs (run_id, state, queued_at, changed_at) VALUES ('run_a', 'waiting', 1, 1)")
+    db.close()
+    store = Store.open(tmp_path)
+    assert store.open_ids() == ["run_a"]
+    assert store.note_delivery("whd_1", 1.0)
+    store.close()
+    assert (tmp_path / f"{FILE_NAME}.schema-1").exists()
 
 
 def test_a_journal_of_a_newer_floradl_is_refused_and_left_alone(tmp_path: Path) -> None:

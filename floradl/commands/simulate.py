@@ -71,5 +71,7 @@ A simulated FLORA; Ctrl-C ends it. Start a run, and see what comes back:
     -H 'Content-Type: application/json' -d '{{"mode": "async", "inputs": []}}'
 floradl fetches it with the variables of the first line, and leave to speak plain http to this host:
   FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS={_HOST} floradl get campaign/RUN_ID
+A run that is started with "callback_url" gets a webhook when it ends, signed with
+  FLORA_WEBHOOK_SECRET={simulator.webhook_secrets[0]}
 Techniques:
 {techniques}"""

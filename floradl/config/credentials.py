@@ -15,6 +15,7 @@ NAME: Final = "flora_api_key"
 """The name of the systemd credential, and of the container secret."""
 
 RUN_SECRETS: Final = Path("/run/secrets")
+_WHAT = "API key"
 _MOST_BYTES = 4096
 _NO_CREDENTIAL = (
     f"the systemd credential {NAME} is empty: put the API key into the file that LoadCredential={NAME}:FILE "
@@ -86,7 +87,7 @@ def _from_key_file(config: Config, environ: Mapping[str, str]) -> Iterator[tuple
     if file is None or (from_flora and environ.get("FLORADL_API_KEY", "").strip()):
         return
     try:
-        yield str(file), _read(file)
+        yield str(file), read_text(file, _WHAT)
     except FileNotFoundError:
         raise ConfigError(f"{file}: there is no such file, but api.key_file names it") from None
 
@@ -103,13 +104,14 @@ def _conventional(environ: Mapping[str, str], run_secrets: Path) -> Iterator[Pat
 
 def _handed_over(file: Path, run_secrets: Path) -> str:
     """Read a secret that somebody hands over. A unit gives an empty credential where it has no key's file."""
-    text = _read(file)
+    text = read_text(file, _WHAT)
     if file.parent != run_secrets and not text.strip():
         raise ConfigError(_NO_CREDENTIAL)
     return text
 
 
-def _read(file: Path) -> str:
+def read_text(file: Path, what: str) -> str:
+    """Read a small file that holds `what` ("API key"). Raises `FileNotFoundError`, and `ConfigError`."""
     try:
         with file.open("rb") as stream:
             data = stream.read(_MOST_BYTES + 1)
@@ -117,20 +119,20 @@ def _read(file: Path) -> str:
         raise FileNotFoundError from None
     except IsADirectoryError:
         raise ConfigError(
-            f"{file}: this is a folder, not a file with the API key (Docker makes one where the file to "
+            f"{file}: this is a folder, not a file with the {what} (Docker makes one where the file to "
             "mount does not exist)"
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"{file}: the API key's file cannot be read: {error.strerror}; give the user that floradl runs "
+            f"{file}: the {what}'s file cannot be read: {error.strerror}; give the user that floradl runs "
             "as the right to it, and to the folders above"
         ) from error
     if len(data) > _MOST_BYTES:
-        raise ConfigError(f"{file}: this is no API key's file: it holds more than {_MOST_BYTES} bytes")
+        raise ConfigError(f"{file}: this is no {what}'s file: it holds more than {_MOST_BYTES} bytes")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigError(f"{file}: this is no API key's file: it is not plain text") from None
+        raise ConfigError(f"{file}: this is no {what}'s file: it is not plain text") from None
 
 
 def _key(text: str, place: str) -> Secret:

@@ -19,6 +19,7 @@ from floradl.config.units import format_duration, format_size, parse_duration, p
 from floradl.documents import DocumentError, Value, load
 from floradl.library.template import Template
 from floradl.net.addresses import HostPatterns
+from floradl.net.endpoint import Endpoint
 from floradl.redaction import redact
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -147,6 +148,16 @@ class BaseUrl(SettingType, frozen=True):
             raise ValueError("holds a space, backslash or control character")
         HostPatterns.parse([parts.hostname])
         return text.rstrip("/")
+
+
+class ListenAddress(SettingType, frozen=True):
+    """Where floradl listens, as an `Endpoint`; None for nowhere."""
+
+    def _absent(self) -> None:
+        return None
+
+    def _parse(self, text: str) -> Endpoint:
+        return Endpoint.parse(text)
 
 
 class NameTemplate(SettingType, frozen=True):

@@ -22,6 +22,7 @@ from floradl.config.setting_types import (
     Duration,
     FolderName,
     HostList,
+    ListenAddress,
     Location,
     NameTemplate,
     Setting,
@@ -30,6 +31,7 @@ from floradl.config.setting_types import (
 )
 from floradl.disk.names import MIN_BYTES, PART_RESERVE
 from floradl.models import Kind
+from floradl.net.endpoint import Endpoint
 from floradl.net.timetable import Timetable
 
 Key: TypeAlias = tuple[str, ...]
@@ -189,6 +191,53 @@ class Download(Struct, frozen=True, kw_only=True):
     ]
 
 
+class Webhook(Struct, frozen=True, kw_only=True):
+    """Where FLORA's webhooks are taken."""
+
+    listen: Annotated[
+        Endpoint | None,
+        Setting(
+            ListenAddress(),
+            None,
+            "take FLORA's webhooks here, at the path /webhook, like 127.0.0.1:8787, behind a reverse proxy "
+            "that speaks https; null for not at all",
+        ),
+    ]
+    secret_file: Annotated[
+        Path | None,
+        Setting(
+            Location(),
+            None,
+            "a file that holds the webhook secret (whsec_…), while it is changed both, one a line; or give "
+            "it in FLORA_WEBHOOK_SECRET, as the systemd credential flora_webhook_secret, or as "
+            "/run/secrets/flora_webhook_secret",
+            ("FLORADL_WEBHOOK_SECRET_FILE", "FLORA_WEBHOOK_SECRET_FILE"),
+        ),
+    ]
+    runs: Annotated[
+        str,
+        Setting(
+            Choice(("all", "queued")),
+            "all",
+            "which runs a webhook fetches: all, or only those that were queued by other means",
+        ),
+    ]
+
+
+class Metrics(Struct, frozen=True, kw_only=True):
+    """Where others see how it goes."""
+
+    listen: Annotated[
+        Endpoint | None,
+        Setting(
+            ListenAddress(),
+            None,
+            "answer /healthz, /readyz and (with floradl[metrics]) /metrics here, like 127.0.0.1:9187; may be "
+            "the address of webhook.listen; null for not at all",
+        ),
+    ]
+
+
 class Network(Struct, frozen=True, kw_only=True):
     """What lies inside."""
 
@@ -234,6 +283,8 @@ class Config(Struct, frozen=True, kw_only=True):
     ]
     poll: Poll
     download: Download
+    webhook: Webhook
+    metrics: Metrics
     network: Network
     hooks: Hooks
     log: Log

@@ -6,6 +6,7 @@ Source: FLORA's reference of `GET /techniques/{techniqueId}/runs/{runId}` and it
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -48,6 +49,8 @@ class Flora:
         self._pace = pace
         self._forbidden: set[str] = set()
         self._refused: PausedError | None = None
+        self.answers: Counter[str] = Counter()
+        """How often each status came; `none` stands for no answer."""
 
     async def run(self, reference: Reference) -> RemoteRun:
         """Ask for one run.
@@ -113,14 +116,17 @@ class Flora:
                     status, headers, body = await _exchange(self._client, request)
             except httpx.RequestError as error:
                 self._pace.unreachable()
+                self.answers["none"] += 1
                 raise StandstillError(
                     f"FLORA's API at {host} cannot be reached ({type(error).__name__}: {error})"
                 ) from error
             except TimeoutError as error:
                 self._pace.unreachable()
+                self.answers["none"] += 1
                 raise StandstillError(
                     f"FLORA's API at {host} did not end its answer in {_DEADLINE:.0f} s"
                 ) from error
+        self.answers[str(status)] += 1
         if status == httpx.codes.TOO_MANY_REQUESTS:
             self._pace.throttled(retry_after(headers, time.time()))
         else:

@@ -13,7 +13,14 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from floradl.simulator import web as wire
-from floradl.simulator.api_requests import ApiError, invalid, json_object, page_size, run_filter
+from floradl.simulator.api_requests import (
+    ApiError,
+    invalid,
+    json_object,
+    page_size,
+    run_filter,
+    text_or_none,
+)
 from floradl.simulator.bending import bend
 from floradl.simulator.limits import TokenBucket
 from floradl.simulator.ranges import Answer
@@ -159,14 +166,16 @@ class Api:
             raise invalid("mode", "mode is 'async' or 'stream'.")
         if not isinstance(body.get("inputs"), list):
             raise invalid("inputs", "inputs is a list of {id, type, value}.")
+        callback_url = text_or_none(body, "callback_url")
         self._once(request, body)
-        return _json(self._as_json(self._started(technique)))
+        return _json(self._as_json(self._started(technique, callback_url)))
 
     async def _start_technique(self, request: web.Request) -> web.Response:
         body = json_object(await request.read())
         technique = self._known_technique(str(body.get("technique_id")))
+        callback_url = text_or_none(body, "callback_url")
         self._once(request, body)
-        run = self._started(technique)
+        run = self._started(technique, callback_url)
         named = {"technique_id": technique.technique_id, "name": technique.name}
         return _json({**self._receipt(run, technique.run_cost), "technique": named})
 
@@ -178,6 +187,7 @@ class Api:
         output_type = _GENERATED.get(str(body.get("type")))
         if output_type is None:
             raise invalid("type", "type is one of image, video, audio, text.")
+        callback_url = text_or_none(body, "callback_url")
         self._once(request, body)
         run = ScriptedRun(
             run_id=self._simulator.new_run_id(),
@@ -188,12 +198,15 @@ class Api:
             workspace_id=body["workspace_id"],
             project_id=body["project_id"],
             model_id=str(body.get("model") or "simulated-model"),
+            callback_url=callback_url,
         )
         self._simulator.add(run)
         return _json({**self._receipt(run, 0.04), "model": {"model_id": run.model_id}})
 
-    def _started(self, technique: Technique) -> ScriptedRun:
+    def _started(self, technique: Technique, callback_url: str | None) -> ScriptedRun:
         reference = self._simulator.add_run(technique=technique.technique_id, duration=technique.duration)
+        if callback_url is not None:
+            self._simulator.call_back(reference.run_id, callback_url)
         run = self._simulator.run(reference.run_id)
         if run is None:
             raise LookupError(reference.run_id)

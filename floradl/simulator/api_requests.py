@@ -73,6 +73,14 @@ def json_object(data: bytes) -> dict[str, Any]:
     return body
 
 
+def text_or_none(body: Mapping[str, Any], name: str) -> str | None:
+    """Read a field that may be missing. Raises `ApiError` where it is no text."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise invalid(name, f"{name} is a text.")
+    return value
+
+
 def invalid(field: str, message: str) -> ApiError:
     """Make the error for one wrong field."""
     return ApiError(400, "input_validation_error", message, fields=(field,))

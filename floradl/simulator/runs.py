@@ -89,7 +89,10 @@ class RunKind(StrEnum):
 
 
 class ScriptedRun(Struct, frozen=True, kw_only=True):
-    """A run whose whole life is known. Times are unix seconds, durations seconds of the simulator's clock."""
+    """A run whose whole life is known. Times are unix seconds, durations seconds of the simulator's clock.
+
+    `callback_url` gets a webhook when it ends.
+    """
 
     run_id: str
     kind: RunKind
@@ -101,6 +104,7 @@ class ScriptedRun(Struct, frozen=True, kw_only=True):
     workspace_id: str = "ws_simulator"
     project_id: str = "prj_simulator"
     model_id: str | None = None
+    callback_url: str | None = None
 
     @property
     def started(self) -> float:

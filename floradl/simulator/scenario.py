@@ -85,6 +85,7 @@ class ScenarioRun(Struct, frozen=True, forbid_unknown_fields=True):
     outputs: tuple[ScenarioOutput, ...] | None = None
     project_id: str = "prj_simulator"
     workspace_id: str = "ws_simulator"
+    callback_url: str | None = None
 
     def __post_init__(self) -> None:
         if self.run is not None:
@@ -104,11 +105,20 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     time_unit: TimeUnit | None = None
     page_limit: int | None = None
     listing: bool | None = None
+    webhook_secrets: list[str] | None = None
     seed: str = "floradl"
 
     def stage(self, simulator: Simulator) -> None:
         """Put the runs and faults into a simulator, and set what is named. Raises `ConfigError`."""
-        for name in ("key", "rate_limit", "rate_burst", "url_lifetime", "media_style", "time_unit"):
+        for name in (
+            "key",
+            "rate_limit",
+            "rate_burst",
+            "url_lifetime",
+            "media_style",
+            "time_unit",
+            "webhook_secrets",
+        ):
             if getattr(self, name) is not None:
                 setattr(simulator, name, getattr(self, name))
         simulator.page_limit = simulator.page_limit if self.page_limit is None else self.page_limit
@@ -136,6 +146,7 @@ def _add(simulator: Simulator, run: ScenarioRun) -> None:
         created=simulator.now() - run.age,
         fail=(run.fail.code, run.fail.message) if run.fail else None,
         workspace_id=run.workspace_id,
+        callback_url=run.callback_url,
         project_id=run.project_id,
     )
     for index, output in enumerate(outputs):

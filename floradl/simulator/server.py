@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
 from floradl.simulator.api import Api
+from floradl.simulator.callbacks import send_callbacks
 from floradl.simulator.mediahost import MediaHost
 from floradl.simulator.state import Simulator
 
@@ -26,7 +28,13 @@ async def serve(
     try:
         simulator.media_url = await _listen(media, host, media_port)
         simulator.base_url = f"{await _listen(api, host, port)}/api/v1"
-        yield simulator.base_url
+        callbacks = asyncio.create_task(send_callbacks(simulator))
+        try:
+            yield simulator.base_url
+        finally:
+            callbacks.cancel()
+            with suppress(asyncio.CancelledError):
+                await callbacks
     finally:
         await api.cleanup()
         await media.cleanup()

@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from floradl.models import Reference
 from floradl.simulator import catalogue
@@ -44,6 +45,16 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
     query: str = ""
     range: str | None = None
     accept_encoding: str | None = None
+
+
+class Attempt(Struct, frozen=True):
+    """One attempt to deliver a webhook; `number` counts from 1, `status` is 0 where no answer came."""
+
+    time: float
+    run_id: str
+    webhook_id: str
+    number: int
+    status: int
 
 
 @dataclass
@@ -84,6 +95,8 @@ class Simulator:
 
     `now` gives unix seconds. `speed` divides durations and multiplies throttled rates. `rate_limit` is in
     requests a second for the workspace, with bursts of `rate_burst`. `url_lifetime` is in seconds.
+    `webhook_secrets` sign webhooks, all of them each; one that fails is sent again after `webhook_delays`
+    (seconds, divided by `speed`), and given up on after `webhook_timeout`. `attempts` are those made.
     """
 
     key: str = field(default_factory=lambda: f"sk_test_{secrets.token_hex(16)}")
@@ -97,6 +110,9 @@ class Simulator:
     page_limit: int = 100
     listing: bool = True
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    webhook_secrets: list[str] = field(default_factory=lambda: [f"whsec_{secrets.token_hex(16)}"])
+    webhook_delays: tuple[float, ...] = (10.0, 60.0, 300.0)
+    webhook_timeout: float = 10.0
     techniques: list[Technique] = field(default_factory=lambda: list(catalogue.BUILT_IN))
     counters: Counters = field(default_factory=Counters)
     faults: FaultBook = field(default_factory=FaultBook)
@@ -105,6 +121,8 @@ class Simulator:
 
     def __post_init__(self) -> None:
         self._runs: dict[str, ScriptedRun] = {}
+        self.callbacks: deque[ScriptedRun] = deque()  # whose webhooks nobody sees to yet
+        self.attempts: list[Attempt] = []
         self._order: list[tuple[float, int, str]] = []  # oldest first
         self._log: deque[RequestRecord] = deque(maxlen=_LOG_LENGTH)
         self._digests: dict[tuple[str, int], Digests] = {}
@@ -166,7 +184,14 @@ class Simulator:
             raise ValueError(f"there is a run {run.run_id!r} already")
         self._runs[run.run_id] = run
         bisect.insort(self._order, (run.created, len(self._order), run.run_id))
+        if run.callback_url is not None:
+            self.callbacks.append(run)
         return Reference(run.run_id, run.technique.slug if run.technique else None)
+
+    def call_back(self, run_id: str, url: str) -> None:
+        """Have a webhook sent to `url` when a run ends. Raises `KeyError` for a run that there is not."""
+        run = self._runs[run_id] = replace(self._runs[run_id], callback_url=url)
+        self.callbacks.append(run)
 
     def new_run_id(self) -> str:
         """Make up a run id that is not taken."""

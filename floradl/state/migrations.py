@@ -52,7 +52,14 @@ CREATE TABLE pauses_told (
     over    INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 """
-MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS)
+_DELIVERIES = """
+CREATE TABLE deliveries (
+    id          TEXT PRIMARY KEY,
+    received_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX deliveries_by_time ON deliveries (received_at);
+"""
+MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS, _DELIVERIES)
 """What leads from each version of the schema to the next, as SQL; from nothing to 1 first."""
 
 

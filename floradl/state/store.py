@@ -22,6 +22,7 @@ from floradl.state.migrations import check_readable, migrate
 
 FILE_NAME = "journal.sqlite3"
 DURATIONS_KEPT = 400
+DELIVERIES_KEPT = 7 * 86_400.0  # seconds; FLORA sends one for some minutes, and nobody may for more than five
 
 _OPEN = tuple(state.value for state in State if state.open)
 _COLUMNS = "run_id, technique, label, state, queued_at, detected_at, waited, tries, progress, error, fresh"
@@ -210,6 +211,13 @@ class Store:
         """
         return list(self._select("WHERE run_id > ? ORDER BY run_id LIMIT ?", (after, limit)))
 
+    def oldest_open(self) -> float | None:
+        """When the open run that waits the longest was queued (unix seconds); None where none is open."""
+        marks = ",".join("?" * len(_OPEN))
+        where = f"SELECT min(queued_at) FROM runs WHERE state IN ({marks})"  # noqa: S608 - question marks only
+        found: float | None = self._db.execute(where, _OPEN).fetchone()[0]
+        return found
+
     def counts(self) -> dict[State, int]:
         """How many runs stand in each state."""
         found = dict(self._db.execute("SELECT state, count(*) FROM runs GROUP BY state"))
@@ -246,6 +254,12 @@ class Store:
         for technique, seconds in self._db.execute("SELECT technique, seconds FROM durations ORDER BY id"):
             found.setdefault(technique, []).append(seconds)
         return found
+
+    def note_delivery(self, delivery_id: str, now: float) -> bool:
+        """Remember a webhook's delivery; whether it is new. Those of more than a week ago are forgotten."""
+        self._db.execute("DELETE FROM deliveries WHERE received_at < ?", (now - DELIVERIES_KEPT,))
+        found = self._db.execute("INSERT OR IGNORE INTO deliveries VALUES (?, ?)", (delivery_id, now))
+        return found.rowcount > 0
 
     def drop_saved(self, run_id: str) -> None:
         """Forget what `save_output` remembered: the sidecar stands, or the run starts anew."""

@@ -1,0 +1,1 @@
+"""What floradl answers to those who ask it: FLORA's webhooks, and questions after its health and figures."""
