@@ -43,14 +43,18 @@ def seen(workshop: Path) -> dict[str, Any]:
     """Run the script once; each test looks at a part of what it printed."""
 
     async def drive() -> bytes:
-        simulator = Simulator(speed=20)
+        simulator = Simulator(speed=20, webhook_secrets=["whsec_new", "whsec_old"])
         for number in range(23):
             simulator.add_run(f"run_{number:02}", technique="product-shot", duration=0)
         simulator.add_run("run_bad", duration=0, fail=("safety_blocked", "The prompt was refused."))
         for number in range(12):
             simulator.add_run(f"run_g{number:02}", technique=None, duration=0)
         async with serve(simulator) as base_url:
-            environment = os.environ | {"FLORA_BASE_URL": base_url, "FLORA_API_KEY": simulator.key}
+            environment = os.environ | {
+                "FLORA_BASE_URL": base_url,
+                "FLORA_API_KEY": simulator.key,
+                "FLORA_WEBHOOK_SECRET": simulator.webhook_secrets[-1],
+            }
             with anyio.fail_after(60):
                 done = await anyio.run_process(
                     ["node", SCRIPT.name], cwd=workshop, env=environment, stderr=None
@@ -97,6 +101,14 @@ def test_listing_generations_turns_the_pages_by_itself(seen: dict[str, Any]) -> 
 
 def test_listing_can_ask_for_what_failed(seen: dict[str, Any]) -> None:
     assert seen["failed"] == ["safety_blocked"]
+
+
+def test_its_webhooks_are_accepted_each_time_while_the_secret_changes(seen: dict[str, Any]) -> None:
+    first, second = seen["events"]
+    assert first == second
+    assert first["type"] == "run.completed"
+    assert first["data"]["run_id"] == seen["called"]
+    assert seen["forged"] == "WebhookVerificationError"
 
 
 def test_an_output_is_fetched_from_its_url(seen: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from floradl.commands.check_api import ask_api
+from floradl.commands.check_listening import check_listening
 from floradl.commands.check_machine import check_machine
 from floradl.commands.exits import Exit
 from floradl.commands.findings import Finding, Level, fail, ok, warn
@@ -78,6 +79,7 @@ async def _findings(
         *_hooks(config, environ),
         *_journal(config),
         *_daemon(config, wall()),
+        *check_listening(config, environ, daemon=_runs(config)),
     ):
         yield finding
     for finding in await ask_api(config, environ, key, wall):
@@ -149,6 +151,13 @@ def _journal(config: Config) -> Iterator[Finding]:
     else:
         known = "none yet" if counts is None else f"{sum(counts.values()):,} runs"
         yield ok("journal", known)
+
+
+def _runs(config: Config) -> bool:
+    try:
+        return read_daemon(config.state_dir).alive
+    except ConfigError:
+        return False
 
 
 def _daemon(config: Config, now: float) -> Iterator[Finding]:

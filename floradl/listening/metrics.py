@@ -15,7 +15,10 @@ MISSING = "/metrics needs prometheus-client, which is not installed: pip install
 
 def installed() -> bool:
     """Whether the extra is there."""
-    return find_spec("prometheus_client") is not None
+    try:
+        return find_spec("prometheus_client") is not None
+    except ValueError:  # it is there, and somebody has hidden it
+        return False
 
 
 class Metrics:

@@ -1,4 +1,5 @@
 // Drives FLORA's own TypeScript library against FLORA_BASE_URL, and prints what it saw as one line of JSON.
+import http from 'node:http';
 import FLORA from '@flora-ai/flora';
 
 const client = new FLORA();
@@ -47,6 +48,31 @@ seen.generations = [];
 for await (const run of client.generations.list({ limit: 10 })) seen.generations.push(run.generation_id);
 seen.failed = [];
 for await (const run of client.techniques.runs.list({ status: 'failed' })) seen.failed.push(run.error_code);
+
+// A webhook, as this library receives one.
+const secret = process.env.FLORA_WEBHOOK_SECRET;
+const deliveries = [];
+const receiver = http.createServer(async (request, response) => {
+  const pieces = [];
+  for await (const piece of request) pieces.push(piece);
+  deliveries.push({ body: Buffer.concat(pieces).toString(), headers: request.headers });
+  response.writeHead(deliveries.length === 1 ? 500 : 200).end();
+});
+await new Promise((resolve) => receiver.listen(0, '127.0.0.1', resolve));
+const called = await client.techniques.runs.create('campaign', {
+  mode: 'async',
+  inputs: [],
+  callback_url: `http://127.0.0.1:${receiver.address().port}/`,
+});
+while (deliveries.length < 2) await new Promise((resolve) => setTimeout(resolve, 20));
+receiver.close();
+seen.called = called.run_id;
+seen.events = await Promise.all(
+  deliveries.map(({ body, headers }) => client.webhooks.unwrap(body, headers, secret)),
+);
+seen.forged = await client.webhooks
+  .unwrap(deliveries[0].body, deliveries[0].headers, 'whsec_other')
+  .catch((error) => error.constructor.name);
 
 const { response } = await client.techniques.retrieve('campaign').withResponse();
 seen.requestId = response.headers.get('request-id');
