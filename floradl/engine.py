@@ -260,7 +260,7 @@ class Engine:
             self._schedule.put(run.run_id, step.seconds, aligned=step.shared)
 
     def _soon(self, run_id: str) -> float | None:
-        """Return the seconds until the next question where FLORA said that it is over; None where it did not."""
+        """Return the seconds until the next question where FLORA said that it is over; None elsewhere."""
         soon = next(self._over.get(run_id, iter(())), None)
         if soon is None:
             self._over.pop(run_id, None)
