@@ -31,8 +31,8 @@ from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
 from floradl.intake import Intake
-from floradl.notify import Manager
 from floradl.listening.health import Standing
+from floradl.notify import Manager
 from floradl.reload import reloading
 from floradl.starting import Start, note_new_journal
 from floradl.state import live, lock
