@@ -84,6 +84,9 @@ def test_without_any_configuration_the_contract_s_defaults_hold(machine: Machine
     assert config.queue.watch_dir == home / "inbox"
     assert config.queue.file is None
     assert config.queue.keep == 30 * 86_400
+    assert config.sync.kinds == ()
+    assert (config.sync.since, config.sync.interval) == (7 * 86_400, 60)
+    assert (config.sync.projects, config.sync.techniques) == ((), ())
     assert config.output.dir == home / "library"
     assert config.output.template == "{folder}/{technique}/{run_id}-{output_id}{ext}"
     assert config.output.folders.by_kind() == {
@@ -256,6 +259,12 @@ _OTHER_VALUES = {
     "queue.watch_dir": ("/w", Path("/w")),
     "queue.file": ("/q.yaml", Path("/q.yaml")),
     "queue.keep": ("0", 0),
+    "sync.technique_runs": ("True", True),
+    "sync.generations": ("true", True),
+    "sync.since": ("30d", 30 * 86_400),
+    "sync.projects": ("[]", ()),
+    "sync.techniques": ("[]", ()),
+    "sync.interval": ("5m", 300),
     "output.dir": ("/o", Path("/o")),
     "output.template": ("{run_id}-{index}{ext}", "{run_id}-{index}{ext}"),
     "output.folders.image": ("pics", "pics"),
@@ -324,6 +333,12 @@ def test_a_list_in_a_variable_has_commas_or_is_yaml(
     machine: Machine, text: str, hosts: tuple[str, ...]
 ) -> None:
     assert machine.load(Options(), {"FLORADL_DOWNLOAD__MEDIA_HOSTS": text}).download.media_hosts == hosts
+
+
+@pytest.mark.parametrize("text", ["prj_a, prj_b", "[prj_a, 'prj_b']", '["prj_a","prj_b",prj_a]'])
+def test_names_in_a_variable_have_commas_or_are_yaml(machine: Machine, text: str) -> None:
+    environ = {"FLORADL_SYNC__PROJECTS": text, "FLORADL_SYNC__GENERATIONS": "true"}
+    assert machine.load(Options(), environ).sync.projects == ("prj_a", "prj_b")
 
 
 _OFFICE = Timetable((Span(9 * 3600, 18 * 3600, 2_000_000), Span(22 * 3600, 0, 1024)))
@@ -440,6 +455,11 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
         ("download: {concurrency: 1e3}", 1, "no whole number"),
         ("download:\n  concurrency:\n", 2, "has no value"),
         ("download: {concurrency: [1]}", 1, "is a list to YAML"),
+        ("sync: true", 1, "sync: holds keys"),
+        ("sync: {generations: yes}", 1, "'yes' is neither true nor false; the default is false"),
+        ("sync: {generations: true, projects: prj_a}", 1, "is no list: write it like [prj_abc123]"),
+        ("sync: {generations: true, projects: [a b]}", 1, "no project id"),
+        ("sync:\n  techniques: [a]", 2, "set sync.technique_runs or sync.generations to true"),
         ("poll: {interval: 2}", 1, "'2' has no unit: write 2s, 2m, 2h or 2d"),
         ("poll: {interval: 10ms}", 1, "out of range: 100ms to 1h"),
         ("poll: {interval: 1:30}", 1, "'1:30' is no duration"),

@@ -25,6 +25,7 @@ def test_the_example_file_has_every_key_and_only_defaults(tmp_path: Path) -> Non
         "home",
         "api",
         "queue",
+        "sync",
         "output",
         "state_dir",
         "poll",

@@ -218,6 +218,13 @@ def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -
 
     if remedy := _untrusted(config):
         fault(("api", "base_url"), remedy)
+    if not config.sync.kinds:
+        for name in ("projects", "techniques"):
+            if getattr(config.sync, name):
+                fault(
+                    ("sync", name),
+                    "narrows what is synced, but nothing is: set sync.technique_runs or sync.generations to true",
+                )
     inbox = _real(config.queue.watch_dir)
     for key, folder in {("output", "dir"): config.output.dir, ("state_dir",): config.state_dir}.items():
         if _real(folder) == inbox:

@@ -129,6 +129,16 @@ class Choice(SettingType, frozen=True):
         return word
 
 
+class Flag(SettingType, frozen=True):
+    """Yes or no: `true` or `false`; capitals do not matter."""
+
+    def _parse(self, text: str) -> bool:
+        word = text.lower()
+        if word not in {"true", "false"}:
+            raise ValueError("is neither true nor false")
+        return word == "true"
+
+
 class BaseUrl(SettingType, frozen=True):
     """The API's base URL, without a slash at its end."""
 
@@ -219,6 +229,29 @@ class HostList(SettingType, frozen=True):
         if not self.any_host and host.partition(":")[0] == "*":
             raise ValueError("holds '*', but each host that is trusted must be named")
         return host
+
+
+class NameList(SettingType, frozen=True):
+    """Names or ids of things at FLORA (`what`, as `example` is written), each once."""
+
+    what: str
+    example: str
+
+    def read(self, value: Value) -> tuple[str, ...]:
+        """Return the names. Raises `ValueError`."""
+        if not isinstance(value, list):
+            raise ValueError(f"is no list: write it like [{self.example}], or [] for all")
+        return tuple(dict.fromkeys(self._name(item) for item in value))
+
+    def from_variable(self, text: str) -> Value:
+        """Return the list that a variable holds: with commas, or as YAML has it."""
+        names = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        return [name.strip().strip("\"'") for name in names.split(",") if name.strip()]
+
+    def _name(self, item: Value) -> str:
+        if not isinstance(item, str) or not re.fullmatch(r"[^\s/\\?#\x00-\x1f\x7f]{1,250}", item.strip()):
+            raise ValueError(f"holds something that is no {self.what}: write each like {self.example}")
+        return item.strip()
 
 
 class Place(Struct, frozen=True):

@@ -20,10 +20,12 @@ from floradl.config.setting_types import (
     BaseUrl,
     Choice,
     Duration,
+    Flag,
     FolderName,
     HostList,
     ListenAddress,
     Location,
+    NameList,
     NameTemplate,
     Setting,
     Size,
@@ -77,6 +79,45 @@ class Queue(Struct, frozen=True, kw_only=True):
     keep: Annotated[
         float, Setting(Duration(0, 100 * _YEAR), "30d", "how long accepted and rejected job files stay")
     ]
+
+
+class Sync(Struct, frozen=True, kw_only=True):
+    """What is taken from the account's history, without anybody queueing it. Times are in seconds."""
+
+    technique_runs: Annotated[
+        bool, Setting(Flag(), "false", "queue every technique run that the account's history lists")
+    ]
+    generations: Annotated[
+        bool, Setting(Flag(), "false", "queue every generation that the account's history lists")
+    ]
+    since: Annotated[
+        float,
+        Setting(
+            Duration(0, 100 * _YEAR),
+            "7d",
+            "how far back the first look goes; from then on it goes on where the last one ended",
+        ),
+    ]
+    projects: Annotated[
+        tuple[str, ...],
+        Setting(NameList("project id", "prj_abc123"), (), "only runs of these projects; [] for all"),
+    ]
+    techniques: Annotated[
+        tuple[str, ...],
+        Setting(
+            NameList("technique", "art-directors-critique"),
+            (),
+            "only runs of these techniques (slugs or tech_… ids); [] for all; generations have none, and are "
+            "not touched by it",
+        ),
+    ]
+    interval: Annotated[float, Setting(Duration(5, _DAY), "1m", "how often the history is looked at")]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The lists to look at, as FLORA calls them."""
+        wanted = {"technique_runs": self.technique_runs, "generations": self.generations}
+        return tuple(kind for kind, is_wanted in wanted.items() if is_wanted)
 
 
 class Folders(Struct, frozen=True, kw_only=True):
@@ -276,6 +317,7 @@ class Config(Struct, frozen=True, kw_only=True):
     home: Annotated[Path, Setting(Location(), "~/flora", "HOME: the other folders default to places in it")]
     api: Api
     queue: Queue
+    sync: Sync
     output: Output
     state_dir: Annotated[
         Path,
