@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -37,6 +37,7 @@ from floradl.progress import Progress
 from floradl.schedule import Schedule
 from floradl.state.journal import Journal
 from floradl.state.store import Store
+from floradl.sync import Manner as SyncManner, Sync
 from floradl.ticks import next_tick
 
 USER_AGENT = f"floradl/{__version__}"
@@ -48,7 +49,8 @@ class Works(msgspec.Struct, frozen=True):
     """The objects that do the work. `halt()` makes transfers end at once; their part files stay.
 
     `throttle` is what caps them all together. `change(config)` lets another configuration hold, as far as
-    `CHANGEABLE` goes: in all else it must be what everything was built by.
+    `CHANGEABLE` goes: in all else it must be what everything was built by. `sync` is None where
+    nothing is synced.
     """
 
     engine: Engine
@@ -58,6 +60,7 @@ class Works(msgspec.Struct, frozen=True):
     saver: OutputSaver
     throttle: Throttle
     pipeline: Pipeline
+    sync: Sync | None
     halt: Callable[[], None]
     change: Callable[[Config], None]
 
@@ -150,7 +153,8 @@ async def working(
             )
             pipeline = Pipeline(asking, library, saver, journal, progress, patience)
             engine = Engine(pipeline, journal, progress, schedule, lookout)
-            group.start_soon(_watch_key, key, engine, while_working)
+            sync = _sync(config, flora, asking, journal, engine)
+            group.start_soon(_watch_key, key, engine, sync, while_working)
 
             def change(config: Config) -> None:
                 trusted, download = config.network.trusted_private_hosts, config.download
@@ -164,7 +168,7 @@ async def working(
                 engine.change(config.poll.interval)
                 key.change(config)
 
-            yield Works(engine, journal, library, flora, saver, throttle, pipeline, halt, change)
+            yield Works(engine, journal, library, flora, saver, throttle, pipeline, sync, halt, change)
         finally:
             halt()
             while_working.cancel()
@@ -177,20 +181,30 @@ async def _clients(
 ) -> AsyncIterator[tuple[httpx.AsyncClient, MediaClient]]:
     """Open the client that has the key and the one that has nothing; `guards` are theirs."""
     download = config.download
-    headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
-    api_limits = ClientLimits(read=_API_TIMEOUT, connections=8)
     media_limits = ClientLimits(read=download.stall_timeout, connections=download.concurrency)
     with open_client(
         guards[1], user_agent=USER_AGENT, limits=media_limits, environ=environ, throttle=throttle
     ) as media:
-        async with open_async_client(
-            guards[0],
-            base_url=config.api.base_url,
-            headers=headers,
-            limits=api_limits,
-            environ=environ,
-        ) as api:
+        async with _api_client(config, environ, guards[0]) as api:
             yield api, media
+
+
+def _api_client(
+    config: Config, environ: Mapping[str, str], guard: Guard
+) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+    headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
+    limits = ClientLimits(read=_API_TIMEOUT, connections=8)
+    return open_async_client(
+        guard, base_url=config.api.base_url, headers=headers, limits=limits, environ=environ
+    )
+
+
+@asynccontextmanager
+async def flora_alone(config: Config, environ: Mapping[str, str]) -> AsyncIterator[Flora]:
+    """Open the API and nothing else, for a command that only asks. Raises `ConfigError` as `working` does."""
+    read_api_key(config, environ)
+    async with _api_client(config, environ, api_guard(config)) as api:
+        yield Flora(api, _Key(config, environ), Pace(time.monotonic))
 
 
 def _limits(config: Config) -> Limits:
@@ -223,7 +237,17 @@ class _Key:
         return secret.reveal()
 
 
-async def _watch_key(key: Callable[[], str], engine: Engine, while_working: anyio.CancelScope) -> None:
+def _sync(config: Config, flora: Flora, asking: Asking, journal: Journal, engine: Engine) -> Sync | None:
+    sync = config.sync
+    if not sync.kinds:
+        return None
+    manner = SyncManner(sync.kinds, sync.projects, sync.techniques, sync.since, sync.interval)
+    return Sync(manner, flora, asking, journal, engine)
+
+
+async def _watch_key(
+    key: Callable[[], str], engine: Engine, sync: Sync | None, while_working: anyio.CancelScope
+) -> None:
     """Have a pause for the key looked at as soon as another key is in place."""
     known: str | None = None
     with while_working:
@@ -236,5 +260,7 @@ async def _watch_key(key: Callable[[], str], engine: Engine, while_working: anyi
                 found = await to_thread.run_sync(key)
             except PausedError:
                 found = ""
+            if known is not None and found not in {known, ""} and sync is not None:
+                sync.hurry()
             if known is None or found in {known, ""} or engine.probe_now():
                 known = found

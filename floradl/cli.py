@@ -123,6 +123,20 @@ def forget(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
 
 
 @floradl.command()
+@click.option("--since", metavar="WHEN", help="How far back (30d, 2026-11-01); sync.since if not given.")
+@common_options
+@click.pass_obj
+def sync(said: dict[str, Any], since: str | None) -> Exit:
+    """Queue what the account's history lists and the journal does not know yet."""
+    import anyio
+
+    config = configured(said, "error")
+    from floradl.commands import sync as command
+
+    return anyio.run(command.sync, config, os.environ, since)
+
+
+@floradl.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--all", "everything", is_flag=True, help="All runs, as lines of JSON.")
 @click.option("--check", is_flag=True, help="Exit 1 unless a daemon is alive and makes progress.")

@@ -186,6 +186,8 @@ async def _work(config: Config, works: Works, intake: Intake, start: Start, hook
             group.start_soon(start.serve)
         group.start_soon(works.engine.serve)
         group.start_soon(hooks.runs.serve, works.journal, works.library)
+        if works.sync is not None:
+            group.start_soon(works.sync.serve)
         group.start_soon(intake.serve, Watch(watch_dir, config.queue.file, report=_report))
 
 
@@ -210,18 +212,18 @@ async def _beat(
 ) -> None:
     """Write what is going on, each second while it changes, else each ten seconds; tell the manager too."""
     written = -_SLOW_BEAT
-    state: tuple[LivePause | None, int | None] | None = None
+    state: tuple[LivePause | None, int | None, tuple[str, ...]] | None = None
     transfers: tuple[Transfer, ...] = ()
     ahead = 0.0  # of the wall clock; where that jumps, what stands written looks old
     while True:
         now = time.monotonic()
         jumped = abs(time.time() - now - ahead) > _BEAT
-        before, state = state, (_pause(works, start), works.throttle.rate())
+        before, state = state, (_pause(works, start), works.throttle.rate(), _hints(works))
         quiet = _quiet(works, progress, intake, start)
         if progress.changed or jumped or state != before or now - written >= _SLOW_BEAT:
             progress.changed, ahead = False, time.time() - now
             written = now
-            paused, rate_limit = state
+            paused, rate_limit, hints = state
             snapshot = Snapshot(
                 pid=os.getpid(),
                 version=__version__,
@@ -229,6 +231,7 @@ async def _beat(
                 progress_at=_progress_at(works, progress, intake, start),
                 paused=paused,
                 queue_file_error=intake.queue_file_error,
+                hints=hints,
                 rate_limit=rate_limit,
                 runs=progress.runs(),
             )
@@ -248,6 +251,12 @@ async def _beat(
         supervision.beat(describe(view), well=well)
         with anyio.move_on_after(_BEAT):
             await (intake.served.wait() if view.starting else next_tick(_BEAT))
+
+
+def _hints(works: Works) -> tuple[str, ...]:
+    """Return what a person should look into, though work goes on."""
+    trouble = works.sync.trouble if works.sync is not None and works.engine.paused is None else None
+    return (trouble,) if trouble else ()
 
 
 def _pause(works: Works, start: Start) -> LivePause | None:

@@ -132,7 +132,7 @@ class Engine:
         run_id = self._due_run() if self.paused is None else self._due_probe()
         if run_id is not None:
             return run_id
-        if self.paused is None:
+        if self.paused is None or (self._probe is None and self._probing is None):
             delay = self._schedule.delay()
         else:
             delay = self._probe[0] - self._monotonic() if self._probe else math.inf
@@ -147,6 +147,9 @@ class Engine:
         return None
 
     def _due_probe(self) -> str | None:
+        if self._probe is None and self._probing is None:  # somebody else met the cause: any run will tell
+            self._probing = self._schedule.pop()
+            return self._probing
         if self._probe is None or self._probe[0] > self._monotonic():
             return None
         (_, self._probing), self._probe = self._probe, None
@@ -162,6 +165,17 @@ class Engine:
         self._probe = (self._monotonic(), self._probe[1])
         self._wake()
         return True
+
+    def hold(self, error: PausedError) -> None:
+        """Pause for what somebody else met that asks FLORA; the next run that goes on lifts it, or `lift`."""
+        if self.paused is None:
+            self._begin_pause(error.reason, str(error))
+
+    def lift(self) -> None:
+        """Take notice that FLORA gave an answer to somebody else: a pause may be over."""
+        if self.paused is not None and self._probe is None and self._probing is None:
+            self._resume()
+            self._wake()
 
     async def _take_on(self, run_id: str) -> None:
         run: QueuedRun | None = None
@@ -269,14 +283,19 @@ class Engine:
     def _pause(self, run_id: str, error: PausedError | sqlite3.Error) -> Pause:
         reason = error.reason if isinstance(error, PausedError) else PauseReason.DISK_FULL
         message = str(error) if isinstance(error, PausedError) else f"the journal cannot be written: {error}"
-        if self.paused is None or self.paused.reason is not reason:
-            _log.error("paused", reason=reason, message=message)
-            self.paused = Pause(reason, message, time.time())
-            self._paused_at = self._monotonic()
+        pause = self.paused
+        if pause is None or pause.reason is not reason:
+            pause = self._begin_pause(reason, message)
         if self._probe is None:
             self._probe = (self._monotonic() + self._probe_in(reason), run_id)
         else:
             self._schedule.put(run_id, 0.0)
+        return pause
+
+    def _begin_pause(self, reason: PauseReason, message: str) -> Pause:
+        _log.error("paused", reason=reason, message=message)
+        self.paused = Pause(reason, message, time.time())
+        self._paused_at = self._monotonic()
         return self.paused
 
     def _probe_in(self, reason: PauseReason) -> float:

@@ -412,3 +412,49 @@ async def test_a_cursor_that_is_refused_costs_nobody_the_answer_nor_the_list() -
     clock.now += 10.0
     await ask(asking, "run_1", "run_2", "run_3")
     assert table.asked == ["technique_runs 0"]
+
+
+# For those who read whole lists
+
+
+async def test_a_page_that_somebody_reads_is_news_for_those_who_wait() -> None:
+    clock = Clock()
+    schedule, table = Schedule(clock, 2.0), Table("run_1", "run_2")
+    table.finish("run_1")
+    schedule.put("run_1", 60.0)
+    asking = asking_of(table, clock, schedule)
+    await asking.page("technique_runs")
+    assert schedule.pop() == "run_1"
+    table.asked.clear()
+    assert (await asking.run(Reference("run_1", "t"))).status == "completed"
+    assert table.asked == []
+
+
+async def test_a_first_page_that_was_just_asked_for_serves_once_who_reads_the_list() -> None:
+    clock, table = Clock(), Table("run_1", "run_2", "run_3")
+    asking = asking_of(table, clock)
+    await asking.page("technique_runs")
+    clock.now += 1
+    await ask(asking, *table.runs)
+    assert table.asked == ["technique_runs 0"] * 2
+    assert len((await asking.page("technique_runs")).runs) == 3
+    assert table.asked == ["technique_runs 0"] * 2
+    await asking.page("technique_runs")
+    assert table.asked == ["technique_runs 0"] * 3
+    clock.now += 1
+    await ask(asking, *table.runs)
+    clock.now += 11
+    await asking.page("technique_runs")
+    assert table.asked == ["technique_runs 0"] * 5
+
+
+async def test_what_a_list_said_of_a_run_answers_its_first_question_and_no_other() -> None:
+    table = Table("run_1", "run_2")
+    table.finish("run_2", outputs=())
+    asking = asking_of(table)
+    asking.tell(table.runs.values())
+    assert (await asking.run(Reference("run_1", "t"))).status == "running"
+    assert table.asked == []
+    await asking.run(Reference("run_1", "t"))
+    await asking.run(Reference("run_2", "t"))
+    assert table.asked == ["run_1", "run_2"]

@@ -109,6 +109,7 @@ def test_without_any_state_there_is_nothing_and_that_is_fine(config: Config) -> 
         "daemon": {"alive": False, "pid": None, "version": None, "since": None, "progress_at": None},
         "paused": None,
         "queue_file_error": None,
+        "hints": [],
         "rate_limit": None,
         "counts": dict.fromkeys(
             ["waiting", "running", "downloading", "done", "partial", "failed", "forgotten"], 0

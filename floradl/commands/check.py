@@ -179,3 +179,5 @@ def _daemon(config: Config, now: float) -> Iterator[Finding]:
         yield fail("paused", message, "it goes on by itself once that is mended")
     if daemon.snapshot is not None and daemon.snapshot.queue_file_error:
         yield fail("queue file", f"the daemon says: {daemon.snapshot.queue_file_error}")
+    for hint in daemon.snapshot.hints if daemon.snapshot is not None else ():
+        yield warn("hint", f"the daemon says: {hint}")

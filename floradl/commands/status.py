@@ -76,6 +76,7 @@ def document(standing: Standing) -> dict[str, Any]:
         if paused is None
         else {"reason": paused.reason, "message": redact(paused.message), "since": rfc3339(paused.since)},
         "queue_file_error": None if broken is None else redact(broken),
+        "hints": [redact(hint) for hint in (snapshot.hints if snapshot else ())],
         "rate_limit": snapshot.rate_limit if snapshot else None,
         "counts": {state.value: counts.get(state, 0) for state in State},
         "runs": [_run(run, known.get(run.run_id)) for run in (*standing.unfinished, *standing.failed)],

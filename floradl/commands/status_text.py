@@ -56,6 +56,8 @@ def _daemon(daemon: Daemon, now: float) -> Iterator[str]:
         yield "         it goes on by itself once that is mended"
     if daemon.snapshot is not None and daemon.snapshot.queue_file_error:
         yield f"queue    {daemon.snapshot.queue_file_error}"
+    for hint in daemon.snapshot.hints if daemon.snapshot else ():
+        yield f"hint     {hint}"
     if daemon.snapshot is not None and daemon.snapshot.rate_limit is not None:
         yield f"limit    {format_size(daemon.snapshot.rate_limit)} a second, all transfers together"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any, TextIO
 
 import click
@@ -15,12 +13,13 @@ from floradl.assembly import build_library
 from floradl.commands.examination import Examination, Outcome, Problem, Wanted
 from floradl.commands.exits import Exit
 from floradl.commands.meter import Meter
+from floradl.commands.moments import moment
 from floradl.commands.printing import say
 from floradl.commands.queueing import parse_all
 from floradl.commands.standing import read_forgotten
 from floradl.config.settings import Config
-from floradl.config.units import format_size, parse_duration
-from floradl.errors import ConfigError, PausedError
+from floradl.config.units import format_size
+from floradl.errors import PausedError
 from floradl.library.verification import Verdict
 from floradl.redaction import redact
 
@@ -103,19 +102,8 @@ def wanted(references: Iterable[str], since: str | None, now: float, *, quick: b
     `since` is a duration before `now` (`7d`), a date (`2026-11-01`) or an RFC 3339 time; without a zone they
     are local.
     """
-    start = None if since is None else _start(since, now)
+    start = None if since is None else moment(since, now)
     return Wanted(references=tuple(parse_all(references)), since=start, quick=quick)
-
-
-def _start(text: str, now: float) -> float:
-    with suppress(ValueError):
-        return now - parse_duration(text)
-    try:
-        return dt.datetime.fromisoformat(text.strip()).timestamp()
-    except (ValueError, OverflowError, OSError):
-        raise ConfigError(
-            f"--since: {text[:60]!a} is neither a duration such as 7d or 24h, nor a date such as 2026-11-01"
-        ) from None
 
 
 def _examine(config: Config, asked: Wanted, meter: Meter, report: Report) -> Iterator[Problem]:

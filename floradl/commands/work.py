@@ -17,7 +17,7 @@ from floradl.commands.exits import Exit, worst
 from floradl.config.settings import Config
 from floradl.daemon import build_inbox, build_start, opened, wait_for_stop
 from floradl.display import open_display
-from floradl.errors import PausedError, PauseReason
+from floradl.errors import PassingError, PausedError, PauseReason
 from floradl.hooking import hook_orders
 from floradl.hooks.runs import Heard, RunHooks
 from floradl.intake import Intake
@@ -147,9 +147,21 @@ async def _work_off(
             group.start_soon(start.serve)
         if intake is not None:
             await _take_all(intake)
+            code = await _look_once(works)
         await works.engine.serve(until_idle=True)
         group.cancel_scope.cancel()
     return worst(code, Exit.FAILED if progress.failed else Exit.OK)
+
+
+async def _look_once(works: Works) -> Exit:
+    """Queue what the account's history lists, where that is wanted; say how that went."""
+    met = await works.sync.look() if works.sync is not None else None
+    if works.sync is None or met is None:
+        return Exit.OK
+    click.echo(f"floradl: {works.sync.trouble}", err=True)
+    if isinstance(met, PausedError) and met.reason is PauseReason.KEY_REFUSED:
+        return Exit.KEY_REFUSED
+    return Exit.GAVE_UP if isinstance(met, PassingError | PausedError) else Exit.FAILED
 
 
 async def _take_all(intake: Intake) -> None:

@@ -218,13 +218,8 @@ def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -
 
     if remedy := _untrusted(config):
         fault(("api", "base_url"), remedy)
-    if not config.sync.kinds:
-        for name in ("projects", "techniques"):
-            if getattr(config.sync, name):
-                fault(
-                    ("sync", name),
-                    "narrows what is synced, but nothing is: set sync.technique_runs or sync.generations to true",
-                )
+    for key in _idle(config):
+        fault(key, "narrows what is synced: set sync.technique_runs or sync.generations to true, too")
     inbox = _real(config.queue.watch_dir)
     for key, folder in {("output", "dir"): config.output.dir, ("state_dir",): config.state_dir}.items():
         if _real(folder) == inbox:
@@ -235,6 +230,12 @@ def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -
             fault(key, "lies in the watch folder, where it would be taken for a job: move it elsewhere")
     if config.file is not None and _real(config.file).parent == inbox:
         faults.add(str(config.file), "lies in the watch folder, where it would be taken for a job: move it")
+
+
+def _idle(config: Config) -> Iterator[Key]:
+    """Give the settings that say more of a sync, where none was asked for."""
+    if not config.sync.kinds:
+        yield from (("sync", name) for name in ("projects", "techniques") if getattr(config.sync, name))
 
 
 def _untrusted(config: Config) -> str | None:

@@ -22,6 +22,7 @@ from floradl.net.addresses import HostPatterns
 from floradl.net.endpoint import Endpoint
 from floradl.redaction import redact
 
+_NAME = re.compile(r"[^\s/\\?#\x00-\x1f\x7f]{1,250}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -239,9 +240,11 @@ class NameList(SettingType, frozen=True):
 
     def read(self, value: Value) -> tuple[str, ...]:
         """Return the names. Raises `ValueError`."""
-        if not isinstance(value, list):
-            raise ValueError(f"is no list: write it like [{self.example}], or [] for all")
-        return tuple(dict.fromkeys(self._name(item) for item in value))
+        match value:
+            case list():
+                return tuple(dict.fromkeys(self._name(item) for item in value))
+            case _:
+                raise ValueError(f"is no list: write it like [{self.example}], or [] for all")
 
     def from_variable(self, text: str) -> Value:
         """Return the list that a variable holds: with commas, or as YAML has it."""
@@ -249,9 +252,11 @@ class NameList(SettingType, frozen=True):
         return [name.strip().strip("\"'") for name in names.split(",") if name.strip()]
 
     def _name(self, item: Value) -> str:
-        if not isinstance(item, str) or not re.fullmatch(r"[^\s/\\?#\x00-\x1f\x7f]{1,250}", item.strip()):
-            raise ValueError(f"holds something that is no {self.what}: write each like {self.example}")
-        return item.strip()
+        match item:
+            case str() if _NAME.fullmatch(item.strip()):
+                return item.strip()
+            case _:
+                raise ValueError(f"holds something that is no {self.what}: write each like {self.example}")
 
 
 class Place(Struct, frozen=True):

@@ -100,6 +100,22 @@ class Flora:
             self._refused = error
         raise error
 
+    async def technique_id(self, name: str) -> str:
+        """Ask for the `tech_…` id of the technique that has this slug. Raises as `run` does."""
+        status, headers, body = await self._get(f"techniques/{quote(name, safe='')}", None)
+        if status != httpx.codes.OK:
+            raise self._refusal(status, headers, body, f"the technique {name!a}")
+        try:
+            found = parse_json(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            found = None
+        match found:
+            case {"technique_id": str(technique_id)} | {"techniqueId": str(technique_id)}:
+                return technique_id
+        raise PassingError(
+            f"FLORA's answer about the technique {name!a} makes no sense", ErrorCode.BAD_ANSWER
+        )
+
     async def _get(self, path: str, reference: Reference | None) -> tuple[int, httpx.Headers, bytes]:
         host = self._client.base_url.host
         before = self._refused
@@ -167,7 +183,7 @@ class Flora:
         if status == httpx.codes.FORBIDDEN:
             return PassingError(text, ErrorCode.FORBIDDEN)
         if status == httpx.codes.NOT_FOUND:
-            return PassingError(f"{text}: no such run in this key's workspace", ErrorCode.NOT_FOUND)
+            return PassingError(f"{text}: there is none in this key's workspace", ErrorCode.NOT_FOUND)
         return PermanentError(text, ErrorCode.BAD_REQUEST)
 
     async def _forbidden_error(self, error: PassingError, reference: Reference) -> FloradlError:

@@ -11,7 +11,7 @@ most of them. A list that meets a limit is asked for again, since single questio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import anyio
@@ -20,12 +20,13 @@ import structlog
 from anyio import CapacityLimiter
 
 from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, PermanentError, StandstillError
+from floradl.flora.account import KINDS
 from floradl.flora.lists import Lists, Shown, Sought
 from floradl.flora.news import News
 from floradl.flora.wire import Page
 from floradl.models import Reference, RemoteRun
 
-_KINDS = ("technique_runs", "generations")
+_PAGE_FOR = 10.0  # seconds in which a first page that was asked for here serves who reads the whole list
 _GATHER = 0.01  # seconds in which those who are due at the same tick come together
 _TRIES = 3  # of a page
 _ALONE = 8  # single questions at once; the others may yet be answered by a list
@@ -80,11 +81,13 @@ class Asking:
     def __init__(self, api: Api, waiting: Waiting, monotonic: Callable[[], float]) -> None:
         self._api = api
         self._waiting = waiting
+        self._monotonic = monotonic
         self._news = News(monotonic)
-        self._lists = {kind: Lists(monotonic) for kind in _KINDS}
+        self._lists = {kind: Lists(monotonic) for kind in KINDS}
         self._batch: _Batch | None = None
         self._looking = anyio.Lock()
         self._alone = CapacityLimiter(_ALONE)
+        self._first: dict[str, tuple[float, Page]] | None = None  # None until somebody reads whole lists
 
     async def run(self, reference: Reference) -> RemoteRun:
         """Answer about one run. Raises as `Flora.run` does."""
@@ -118,6 +121,28 @@ class Asking:
         """Ask about one run alone: what a list said may be a moment old."""
         return await self._api.run(reference)
 
+    async def page(self, kind: str, cursor: str | None = None) -> Page:
+        """Return a page for somebody who reads a whole list: it is news for the runs that wait, too.
+
+        A first page that was asked for just now is not asked for again. Raises as `Flora.page` does.
+        """
+        async with self._looking:
+            if self._first is None:
+                self._first = {}
+            asked_at, page = self._first.pop(kind, (0.0, None))
+            if cursor is None and page is not None and self._monotonic() - asked_at < _PAGE_FOR:
+                return page
+            page = await self._api.page(kind, cursor)
+            self._news.sweep()
+            self._take_in(page, set(), _Batch())
+        return page
+
+    def tell(self, answers: Iterable[RemoteRun]) -> None:
+        """Keep what a list said of runs that were queued by it: their first question is answered."""
+        for answer in answers:
+            if answer.status != "completed" or answer.outputs:
+                self.keep(answer)
+
     async def _serve(self, batch: _Batch) -> None:
         try:
             await anyio.sleep(_GATHER)
@@ -134,12 +159,12 @@ class Asking:
             told = self._news.take(run_id)
             if told is not None:  # while it stood in line
                 batch.found[run_id] = told
-        for kind in _KINDS:
+        for kind in KINDS:
             # A bare id may be of any kind; one with a technique is in the first list or in none.
             due = {
                 run_id
                 for run_id, reference in batch.wanted.items()
-                if run_id not in batch.found and (kind == _KINDS[0] or reference.technique is None)
+                if run_id not in batch.found and (kind == KINDS[0] or reference.technique is None)
             }
             try:
                 await self._page_through(kind, due, batch)
@@ -164,6 +189,8 @@ class Asking:
                     raise
                 lists.lost()  # it was good for a while only
                 return
+            if cursor is None and self._first is not None:
+                self._first[kind] = (self._monotonic(), page)
             place = lists.turn(place, self._take_in(page, due, batch), sought, room=self._news.room)
         if first is not None:
             lists.end(due)

@@ -86,6 +86,28 @@ def decode_page(body: bytes, key: str) -> Page:
     return Page(tuple(runs), _next_cursor(raw))
 
 
+class Belongings(msgspec.Struct, frozen=True):
+    """Whose a listed run is; None where its list does not tell."""
+
+    technique_id: str | None = None
+    project_id: str | None = None
+    workspace_id: str | None = None
+
+
+def belongings(run: RemoteRun) -> Belongings:
+    """Read what a list tells of a run beside what is told of every run."""
+    raw = run.raw if "run_id" in run.raw else _snake(run.raw)
+    technique = raw.get("technique")
+    found = {
+        "technique_id": technique.get("technique_id", technique.get("techniqueId"))
+        if isinstance(technique, dict)
+        else None,
+        "project_id": raw.get("project_id"),
+        "workspace_id": raw.get("workspace_id"),
+    }
+    return Belongings(**{name: value for name, value in found.items() if isinstance(value, str)})
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """FLORA's error envelope: why it refused, and the fields of the request that it names."""
 

@@ -47,7 +47,10 @@ class LivePause(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What the file holds. Times are unix seconds, `rate_limit` is in bytes a second."""
+    """What the file holds. Times are unix seconds, `rate_limit` is in bytes a second.
+
+    `hints` say what a person should look into, though work goes on.
+    """
 
     pid: int
     version: str
@@ -56,6 +59,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     paused: LivePause | None = None
     queue_file_error: str | None = None
     rate_limit: int | None = None
+    hints: tuple[str, ...] = ()
     runs: tuple[LiveRun, ...] = ()
 
 
@@ -138,6 +142,7 @@ def _redacted(snapshot: Snapshot) -> Snapshot:
         snapshot,
         paused=msgspec.structs.replace(paused, message=redact(paused.message)) if paused else None,
         queue_file_error=redact(broken) if broken else broken,
+        hints=tuple(redact(hint) for hint in snapshot.hints),
     )
 
 

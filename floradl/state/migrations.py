@@ -59,7 +59,15 @@ CREATE TABLE deliveries (
 ) WITHOUT ROWID;
 CREATE INDEX deliveries_by_time ON deliveries (received_at);
 """
-MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS, _DELIVERIES)
+_SYNCED = """
+CREATE TABLE synced (
+    kind      TEXT NOT NULL,
+    workspace TEXT NOT NULL,
+    mark      REAL NOT NULL,
+    PRIMARY KEY (kind, workspace)
+) WITHOUT ROWID
+"""
+MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS, _DELIVERIES, _SYNCED)
 """What leads from each version of the schema to the next, as SQL; from nothing to 1 first."""
 
 

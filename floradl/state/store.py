@@ -261,6 +261,19 @@ class Store:
         found = self._db.execute("INSERT OR IGNORE INTO deliveries VALUES (?, ?)", (delivery_id, now))
         return found.rowcount > 0
 
+    def mark(self, kind: str, workspace: str) -> float | None:
+        """Return how far a list of the account's history was read: the newest run's time, unix seconds.
+
+        0 where no run had a time, None where nobody looked yet.
+        """
+        query = "SELECT mark FROM synced WHERE kind = ? AND workspace = ?"
+        row = self._db.execute(query, (kind, workspace)).fetchone()
+        return row[0] if row else None
+
+    def put_mark(self, kind: str, workspace: str, mark: float) -> None:
+        """Remember how far a list of the account's history was read."""
+        self._db.execute("INSERT OR REPLACE INTO synced VALUES (?, ?, ?)", (kind, workspace, mark))
+
     def drop_saved(self, run_id: str) -> None:
         """Forget what `save_output` remembered: the sidecar stands, or the run starts anew."""
         self._db.execute("DELETE FROM saved WHERE run_id = ?", (run_id,))

@@ -1,0 +1,69 @@
+"""`floradl sync`: queues what the account's history lists, once, by way of the inbox."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import click
+from anyio import to_thread
+
+from floradl.assembly import flora_alone
+from floradl.commands.exits import Exit
+from floradl.commands.moments import moment
+from floradl.commands.queueing import queue
+from floradl.commands.standing import all_runs
+from floradl.config.settings import Config
+from floradl.errors import ConfigError
+from floradl.flora.account import KINDS, Reach, pages, wanted
+from floradl.flora.api import Flora
+from floradl.models import Order
+
+
+async def sync(
+    config: Config,
+    environ: Mapping[str, str],
+    since: str | None,
+    wall: Callable[[], float] = time.time,
+) -> Exit:
+    """Hand in the runs of the account that are newer than `since` and that the journal does not know.
+
+    Which lists, projects and techniques is as the configuration has it under `sync`; where that names no
+    list, both are read. `wall` gives unix seconds. Raises `ConfigError`, `PassingError`, `PermanentError`
+    and `PausedError`; nothing was handed in then.
+    """
+    now = wall()
+    back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
+    known = await to_thread.run_sync(_known, config)
+    orders: dict[str, Order] = {}
+    async with flora_alone(config, environ) as flora:
+        for kind in config.sync.kinds or KINDS:
+            await _read(flora, kind, config, back, orders)
+    new = [order for run_id, order in orders.items() if run_id not in known]
+    told = f"{len(orders):,} runs are listed"
+    if len(new) < len(orders):
+        told += f", {len(orders) - len(new):,} of them known already"
+    click.echo(told, err=True)
+    return await to_thread.run_sync(queue, config, new) if new else Exit.OK
+
+
+async def _read(flora: Flora, kind: str, config: Config, back: float, orders: dict[str, Order]) -> None:
+    wants = await wanted(flora, config.sync.projects, config.sync.techniques)
+    reach: Reach | None = None
+    async for page in pages(flora, kind):
+        reach = reach or Reach.of(page, None, back, time.time())
+        found = [reference for _, reference in wants.references(kind, reach.take(page))]
+        orders.update((reference.run_id, Order(reference)) for reference in found)
+        if not reach.goes_on(page, news=bool(found)):
+            return
+
+
+def _known(config: Config) -> frozenset[str]:
+    """Return the runs that the journal knows, forgotten ones too; none where this user may not read it.
+
+    The daemon knows them anyway; but one that failed would be tried again.
+    """
+    try:
+        return frozenset(run.run_id for run in all_runs(config.state_dir))
+    except ConfigError:
+        return frozenset()
