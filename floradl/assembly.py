@@ -12,15 +12,18 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 import msgspec
+import structlog
 from anyio import CapacityLimiter, to_thread
 
 from floradl import __version__
-from floradl.config.credentials import read_api_key
+from floradl.config.credentials import find_api_key, read_api_key
+from floradl.config.exposure import exposure
 from floradl.config.settings import Config, Key
 from floradl.engine import Engine
 from floradl.errors import ConfigError, PausedError, PauseReason
 from floradl.flora.api import Flora
 from floradl.flora.asking import Asking
+from floradl.flora.doubt import Doubt
 from floradl.flora.pace import Pace
 from floradl.history import History
 from floradl.library.library import Library
@@ -43,6 +46,7 @@ from floradl.ticks import next_tick
 USER_AGENT = f"floradl/{__version__}"
 _LOOK_AT_KEY_EVERY = 1.0  # seconds, while it is refused
 _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Works(msgspec.Struct, frozen=True):
@@ -50,7 +54,7 @@ class Works(msgspec.Struct, frozen=True):
 
     `throttle` is what caps them all together. `change(config)` lets another configuration hold, as far as
     `CHANGEABLE` goes: in all else it must be what everything was built by. `sync` is None where
-    nothing is synced.
+    nothing is synced; `doubt` is about the key.
     """
 
     engine: Engine
@@ -61,6 +65,7 @@ class Works(msgspec.Struct, frozen=True):
     throttle: Throttle
     pipeline: Pipeline
     sync: Sync | None
+    doubt: Doubt
     halt: Callable[[], None]
     change: Callable[[Config], None]
 
@@ -110,7 +115,7 @@ async def working(
 
     Raises `ConfigError` where the configuration cannot be put to work.
     """
-    read_api_key(config, environ)  # what is wrong with it is said before anything starts
+    _look_at_key(config, environ)
     journal = Journal(store)
     library = build_library(config)
     guard = Guard(config.network.trusted_private_hosts, config.download.media_hosts)
@@ -138,8 +143,9 @@ async def working(
                 config.poll.give_up_after, config.output.mtime == "completed", history, lookout
             )
             key = _Key(config, environ)
-            flora = Flora(api, key, Pace(time.monotonic))
-            asking = Asking(flora, lookout, time.monotonic)
+            doubt = Doubt()
+            flora = Flora(api, key, Pace(time.monotonic), doubt)
+            asking = Asking(flora, lookout, time.monotonic, doubt)
             saver = OutputSaver(
                 library,
                 downloader,
@@ -168,7 +174,7 @@ async def working(
                 engine.change(config.poll.interval)
                 key.change(config)
 
-            yield Works(engine, journal, library, flora, saver, throttle, pipeline, sync, halt, change)
+            yield Works(engine, journal, library, flora, saver, throttle, pipeline, sync, doubt, halt, change)
         finally:
             halt()
             while_working.cancel()
@@ -211,6 +217,13 @@ def _limits(config: Config) -> Limits:
     """Return what one transfer may take."""
     download = config.download
     return Limits(download.max_file_size, download.min_free_space, config.poll.give_up_after)
+
+
+def _look_at_key(config: Config, environ: Mapping[str, str]) -> None:
+    """Say what is wrong with the key before anything starts. Raises `ConfigError`."""
+    found = find_api_key(config, environ)
+    if found is not None and found.file is not None and (said := exposure(found.file, environ)):
+        _log.warning("key_file_readable", message=f"{said}: chmod 600 '{found.file}'")
 
 
 class _Key:

@@ -256,7 +256,7 @@ async def _beat(
 def _hints(works: Works) -> tuple[str, ...]:
     """Return what a person should look into, though work goes on."""
     trouble = works.sync.trouble if works.sync is not None and works.engine.paused is None else None
-    return (trouble,) if trouble else ()
+    return tuple(hint for hint in (trouble, works.doubt.hint) if hint)
 
 
 def _pause(works: Works, start: Start) -> LivePause | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,8 +16,8 @@ from floradl.commands.findings import Finding, Level, fail, ok, warn
 from floradl.commands.printing import say
 from floradl.commands.standing import coarse, read_counts, read_daemon
 from floradl.config.credentials import FoundKey, find_api_key
+from floradl.config.exposure import exposure
 from floradl.config.settings import Config
-from floradl.disk.mounts import filesystem
 from floradl.errors import ConfigError
 from floradl.hooking import hook_orders
 from floradl.incoming.queuefile import QueueFile
@@ -70,7 +69,7 @@ async def _findings(
     works = _works(config)
     try:
         key = find_api_key(config, environ)
-        yield _key(key, config, daemon=works)
+        yield _key(key, environ, daemon=works)
     except ConfigError as error:
         yield fail("API key", str(error))
     for finding in (
@@ -86,7 +85,7 @@ async def _findings(
         yield finding
 
 
-def _key(found: FoundKey | None, config: Config, *, daemon: bool) -> Finding:
+def _key(found: FoundKey | None, environ: Mapping[str, str], *, daemon: bool) -> Finding:
     if found is None and daemon:
         message = (
             "there is none here; the daemon at work may have been given one, as a systemd credential say"
@@ -98,9 +97,9 @@ def _key(found: FoundKey | None, config: Config, *, daemon: bool) -> Finding:
     if not found.key.reveal().startswith(_PREFIXES):
         message = f"the one from {found.place} does not start with {' or '.join(_PREFIXES)}, as FLORA's do"
         return warn("API key", message)
-    file = config.api.key_file
-    if file is not None and found.place == str(file) and _is_public(file):
-        return warn("API key", f"{file} can be read by every user of this machine", f"chmod 600 '{file}'")
+    said = exposure(found.file, environ) if found.file is not None else None
+    if said is not None:
+        return warn("API key", said, f"chmod 600 '{found.file}'")
     return ok("API key", f"from {found.place}")
 
 
@@ -110,12 +109,6 @@ def _works(config: Config) -> bool:
         return read_daemon(config.state_dir).alive
     except ConfigError:
         return False
-
-
-def _is_public(file: Path) -> bool:
-    """Whether every user can read the file. One in memory is a container's secret: its mode is not ours."""
-    ways_in = all(folder.stat().st_mode & stat.S_IXOTH for folder in file.parents)
-    return bool(ways_in and file.stat().st_mode & stat.S_IROTH) and filesystem(file) != "tmpfs"
 
 
 def _queue_file(config: Config) -> Iterator[Finding]:

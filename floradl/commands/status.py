@@ -47,7 +47,7 @@ def status(
         standing = read_standing(state_dir)
         daemon = standing.daemon
         # Python's own encoder is slow where it indents.
-        stream.write(msgspec.json.format(json.dumps(document(standing)), indent=2) + "\n")
+        stream.write(msgspec.json.format(json.dumps(document(standing, config)), indent=2) + "\n")
     elif check:
         daemon = read_daemon(state_dir)
         say(stream, _verdict(daemon, wall()))
@@ -61,7 +61,7 @@ def status(
     return Exit.FOUND if check and daemon.trouble(wall()) else Exit.OK
 
 
-def document(standing: Standing) -> dict[str, Any]:
+def document(standing: Standing, config: Config) -> dict[str, Any]:
     """Return what `--json` says, as plain values."""
     daemon = standing.daemon
     snapshot = daemon.snapshot if daemon.alive else None
@@ -71,6 +71,7 @@ def document(standing: Standing) -> dict[str, Any]:
     counts = standing.counts or {}
     return {
         "schema_version": SCHEMA_VERSION,
+        "home": str(config.home),
         "daemon": _daemon(daemon),
         "paused": None
         if paused is None

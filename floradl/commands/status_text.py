@@ -20,6 +20,7 @@ _MOST_FAILED = 5
 def lines(standing: Standing, config: Config, now: float) -> Iterator[str]:
     """Return the lines to show. `now` is unix seconds. They are not redacted yet."""
     daemon = standing.daemon
+    yield f"home     {config.home}"
     yield from _daemon(daemon, now)
     inbox = list(_inbox(config.queue.watch_dir))
     yield from inbox

@@ -26,10 +26,11 @@ _OWN_FILE = ("FLORADL_API__KEY_FILE", "FLORADL_API_KEY_FILE")
 
 
 class FoundKey(NamedTuple):
-    """An API key, and the file or variable that it was found in first."""
+    """An API key, and the file or variable that it was found in first; `file` is None for a variable."""
 
     place: str
     key: Secret
+    file: Path | None = None
 
 
 def read_api_key(
@@ -53,24 +54,27 @@ def find_api_key(
     Raises `ConfigError` if two places hold different keys, if a file that was named cannot be read, or if
     what is there is no key; no message shows any of it.
     """
-    texts = [*_from_variables(environ), *_from_key_file(config, environ)]
+    texts: list[tuple[str | Path, str]] = [*_from_variables(environ), *_from_key_file(config, environ)]
     unreadable: ConfigError | None = None
     for file in _conventional(environ, run_secrets):
         try:
-            texts.append((str(file), _handed_over(file, run_secrets)))
+            texts.append((file, _handed_over(file, run_secrets)))
         except FileNotFoundError:
             pass
         except ConfigError as error:
             unreadable = (
                 error  # others may have put it there, for others: it counts only if nothing else does
             )
-    keys = [(place, _key(text, place)) for place, text in texts]
+    keys = [(str(place), _key(text, str(place))) for place, text in texts]
     if not keys and unreadable is not None:
         raise unreadable
     for place, key in keys[1:]:
         if key != keys[0][1]:
             raise ConfigError(f"{keys[0][0]} and {place} hold different API keys: keep one of them")
-    return FoundKey(*keys[0]) if keys else None
+    if not keys:
+        return None
+    first = texts[0][0]
+    return FoundKey(*keys[0], first if isinstance(first, Path) else None)
 
 
 def _from_variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -81,13 +85,13 @@ def _from_variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield "the variable FLORA_API_KEY", floras
 
 
-def _from_key_file(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _from_key_file(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
     file = config.api.key_file
     from_flora = bool(environ.get("FLORA_API_KEY_FILE", "").strip()) and not _own_file(environ)
     if file is None or (from_flora and environ.get("FLORADL_API_KEY", "").strip()):
         return
     try:
-        yield str(file), read_text(file, _WHAT)
+        yield file, read_text(file, _WHAT)
     except FileNotFoundError:
         raise ConfigError(f"{file}: there is no such file, but api.key_file names it") from None
 

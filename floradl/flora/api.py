@@ -24,6 +24,7 @@ from floradl.errors import (
     PermanentError,
     StandstillError,
 )
+from floradl.flora.doubt import Doubt
 from floradl.flora.pace import Pace
 from floradl.flora.wire import Page, decode_page, decode_run, parse_json, refusal
 from floradl.models import Reference, RemoteRun
@@ -43,10 +44,13 @@ class Flora:
     `client` has the API's base URL; `key` is asked at each request, so a changed key is used at once.
     """
 
-    def __init__(self, client: httpx.AsyncClient, key: Callable[[], str], pace: Pace) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, key: Callable[[], str], pace: Pace, doubt: Doubt | None = None
+    ) -> None:
         self._client = client
         self._key = key
         self._pace = pace
+        self._doubt = doubt or Doubt()
         self._forbidden: set[str] = set()
         self._refused: PausedError | None = None
         self.answers: Counter[str] = Counter()
@@ -124,9 +128,9 @@ class Flora:
                 # The key was refused while this one stood in line: hundreds of questions more change nothing.
                 raise PausedError(str(self._refused), self._refused.reason)
             started = time.monotonic()
-            request = self._client.build_request(
-                "GET", path, headers={"Authorization": f"Bearer {self._key()}"}
-            )
+            key = self._key()
+            self._doubt.asked_with(key)
+            request = self._client.build_request("GET", path, headers={"Authorization": f"Bearer {key}"})
             try:
                 with anyio.fail_after(_DEADLINE):
                     status, headers, body = await _exchange(self._client, request)

@@ -21,6 +21,7 @@ from anyio import CapacityLimiter
 
 from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, PermanentError, StandstillError
 from floradl.flora.account import KINDS
+from floradl.flora.doubt import Doubt
 from floradl.flora.lists import Lists, Shown, Sought
 from floradl.flora.news import News
 from floradl.flora.wire import Page
@@ -78,12 +79,15 @@ class Asking:
     is answered at once, from what the list said. `monotonic` returns seconds.
     """
 
-    def __init__(self, api: Api, waiting: Waiting, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, api: Api, waiting: Waiting, monotonic: Callable[[], float], doubt: Doubt | None = None
+    ) -> None:
         self._api = api
         self._waiting = waiting
         self._monotonic = monotonic
         self._news = News(monotonic)
         self._lists = {kind: Lists(monotonic) for kind in KINDS}
+        self._doubt = doubt or Doubt()
         self._batch: _Batch | None = None
         self._looking = anyio.Lock()
         self._alone = CapacityLimiter(_ALONE)
@@ -91,6 +95,22 @@ class Asking:
 
     async def run(self, reference: Reference) -> RemoteRun:
         """Answer about one run. Raises as `Flora.run` does."""
+        try:
+            answer = await self._answer(reference)
+        except PassingError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                self._miss(reference.run_id)
+            raise
+        self._doubt.found()
+        return answer
+
+    def _miss(self, run_id: str) -> None:
+        before = self._doubt.hint
+        self._doubt.missing(run_id)
+        if before is None and self._doubt.hint is not None:
+            _log.warning("key_in_doubt", message=self._doubt.hint)
+
+    async def _answer(self, reference: Reference) -> RemoteRun:
         told = self._news.take(reference.run_id)
         if told is not None:
             return told
