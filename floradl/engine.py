@@ -15,7 +15,7 @@ import anyio
 import msgspec
 import structlog
 
-from floradl.errors import PausedError, PauseReason
+from floradl.errors import ErrorCode, PausedError, PauseReason
 from floradl.lookout import Lookout
 from floradl.models import QueuedRun
 from floradl.pipeline import Finished, Held, Pipeline, Step, Wait
@@ -24,6 +24,7 @@ from floradl.progress import Progress
 from floradl.schedule import Schedule
 from floradl.state.journal import Journal
 from floradl.state.store import Store
+from floradl.troubles import Told, Troubles
 
 _AT_ONCE = ALL_PLACES + 256  # so that no outputs on their way keep FLORA from being asked
 _FIRST_PROBE = 2.0
@@ -67,6 +68,7 @@ class Engine:
         self._lookout = lookout
         self._known: set[str] = set()
         self._over: dict[str, Iterator[float]] = {}  # those that FLORA says are over, and when to ask again
+        self._troubles = Troubles()
         self._changed = anyio.Event()
         self._slots = anyio.CapacityLimiter(_AT_ONCE)
         self._probe: tuple[float, str] | None = None
@@ -233,6 +235,7 @@ class Engine:
                 await self._postpone(run, step)
             case Held():  # it is put back into the schedule once there is a place for it
                 self.moved_at = self._monotonic()
+                self._tell_end(run.run_id)
 
     async def _finish(self, step: Finished) -> None:
         run = step.run
@@ -259,10 +262,10 @@ class Engine:
         run = step.run
         if step.trouble is None:
             self.moved_at = self._monotonic()
+            self._tell_end(run.run_id)
             self._progress.run(run, step.seconds)
         else:
-            if before.error != run.error:  # one line a change, none a question
-                _log.warning("run_trouble", run=run.run_id, message=step.trouble, next_in=step.seconds)
+            self._tell(run, step.trouble, step.seconds)
             self._progress.trouble(run, step.trouble, step.seconds)
         if run != before:
             await self._journal.call(lambda store: store.put(run, time.time()))
@@ -279,6 +282,19 @@ class Engine:
         if soon is None:
             self._over.pop(run_id, None)
         return soon
+
+    def _tell(self, run: QueuedRun, trouble: str, seconds: float) -> None:
+        """Log trouble when it begins: a line a change, none a question, and few where many meet the same."""
+        told = self._troubles.met(run.run_id, run.error.code if run.error else ErrorCode.BAD_ANSWER)
+        if told is Told.RUN:
+            _log.warning("run_trouble", run=run.run_id, message=trouble, next_in=seconds)
+        elif told is Told.MORE:
+            _log.warning("more_in_trouble", message=f"{trouble}; 'floradl status' tells which runs")
+
+    def _tell_end(self, run_id: str) -> None:
+        code = self._troubles.over(run_id)
+        if code is not None:
+            _log.info("trouble_over", code=code)
 
     def _pause(self, run_id: str, error: PausedError | sqlite3.Error) -> Pause:
         reason = error.reason if isinstance(error, PausedError) else PauseReason.DISK_FULL
@@ -306,6 +322,7 @@ class Engine:
         self._known.discard(run_id)
         self._lookout.forget(run_id)
         self._over.pop(run_id, None)
+        self._tell_end(run_id)
 
     def _wake(self) -> None:
         self._changed.set()

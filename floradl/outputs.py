@@ -33,6 +33,7 @@ from floradl.policy import after_trouble, is_given_up
 from floradl.progress import Progress
 from floradl.tallies import OutputTally
 from floradl.times import rfc3339
+from floradl.troubles import Told, Troubles
 from floradl.urls import host_of, is_only_url, strip_query
 
 _TRIES = 5  # of trouble without end, before the run steps back and FLORA is asked anew
@@ -86,6 +87,7 @@ class OutputSaver:
         self._manner = manner
         self._quiet = Quiet(time.monotonic)
         self._groups = Groups()
+        self._troubles = Troubles()
         self._publishers = CapacityLimiter(_PUBLISHERS)
         self.tally = OutputTally()
         self._in_hand, self._large = CapacityLimiter(1), CapacityLimiter(1)
@@ -107,6 +109,13 @@ class OutputSaver:
 
         Raises `SteppedBackError` where several tries failed, and `PausedError`.
         """
+        saved = await self._save(run, answer, output, refresh)
+        self._troubles.over(f"{run.run_id}\0{output.key}")
+        return saved
+
+    async def _save(
+        self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh
+    ) -> SavedOutput:
         attempts = _Attempts(self._manner.delay, self._manner.monotonic)
         expired = False
         while True:
@@ -122,7 +131,9 @@ class OutputSaver:
                 if delay is None:
                     return not_had(output, Failure(error.code, str(error)))
                 expired = expired or isinstance(error, ExpiredUrlError)
-                _log.warning(
+                told = self._troubles.met(f"{run.run_id}\0{output.key}", error.code)
+                tell = _log.debug if told is Told.NOTHING else _log.warning  # one line a change, none a try
+                tell(
                     "output_trouble",
                     run=run.run_id,
                     output=output.output_id,

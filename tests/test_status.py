@@ -254,7 +254,7 @@ def test_a_person_reads_counts_progress_and_the_command_to_retry(config: Config)
         runs = (LiveRun("run_r", 25.0, None, (transfer,)), LiveRun("run_w", 0.0, _NOW + 35))
         snapshot(config, pid, runs=runs)
         _, text = told(config)
-    assert text.splitlines()[1:] == [
+    assert text.splitlines()[2:] == [
         "runs     2 waiting, 1 running, 1 done, 1 failed",
         "",
         "Not finished",

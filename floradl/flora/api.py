@@ -76,7 +76,7 @@ class Flora:
             error = await self._forbidden_error(error, reference)
         if isinstance(error, PausedError):
             self._refused = error
-        _log.warning(
+        _log.debug(  # what follows from it is told by whoever asked, when it changes
             "api_refused",
             run=reference.run_id,
             technique=reference.technique,
