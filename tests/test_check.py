@@ -308,7 +308,10 @@ async def test_a_library_whose_disk_is_gone_is_found(place: Place) -> None:
     config = place.config
     config.state_dir.mkdir()
     first_start(config.state_dir, build_library(config))
-    assert await place.finding("library") == f"ok: {config.output.dir}"
+    assert (
+        await place.finding("library")
+        == f"ok: {config.output.dir} (on {mounts.filesystem(config.output.dir)})"
+    )
     (config.output.dir / ".floradl-library").unlink()
     told = await place.finding("library")
     assert told.startswith(
@@ -335,6 +338,7 @@ async def test_a_state_folder_on_a_network_file_system_is_refused(
     assert code is Exit.FOUND
     assert "is on a network file system (nfs4), where the journal is not safe" in found["state folder"]
     assert found["watch folder"].startswith("warn: ")
+    assert "/library is on nfs4: what its server promises in a power cut" in found["library"]
 
 
 async def test_a_damaged_journal_is_found(place: Place) -> None:

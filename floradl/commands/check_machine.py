@@ -105,6 +105,9 @@ def _library(config: Config) -> Finding:
         return warn("library", message, "mount a volume there")
     if kind in {"vfat", "msdos"}:
         return warn("library", f"{folder} is on {kind}, where a file has 4 GiB at most")
+    if is_shared(folder):
+        message = f"{folder} is on {kind}: what its server promises in a power cut is all there is"
+        return warn("library", message)
     weak = _weaknesses(folder)
     return warn("library", f"{folder}: {weak}") if weak else ok("library", _standing(folder))
 
@@ -191,7 +194,8 @@ def _room(name: str, existing: Path, folder: Path, floor: int, setting: str | No
 
 
 def _standing(folder: Path) -> str:
-    return str(folder) if folder.exists() else f"{folder} will be made at the first start"
+    where = f"{folder} (on {filesystem(folder) or 'a file system that is not told'})"
+    return where if folder.exists() else f"{where} will be made at the first start"
 
 
 def _nearest(folder: Path) -> Path:
