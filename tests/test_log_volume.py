@@ -47,7 +47,8 @@ def test_an_outage_of_the_api_is_told_once_however_many_questions_it_takes(
         of_runs = len(
             home.events("run_completed") + home.events("run_finished") + home.events("output_saved")
         )
-        assert lines(home) - before == of_runs + 7
+        assert lines(home) - before == of_runs + 8  # those, and that the list cannot be had
+        assert len(home.events("list_refused")) == 1
 
 
 def test_an_output_that_is_tried_again_and_again_is_told_once(home: Home, simulator: Simulator) -> None:

@@ -89,6 +89,7 @@ class Asking:
         self._lists = {kind: Lists(monotonic) for kind in KINDS}
         self._doubt = doubt or Doubt()
         self._batch: _Batch | None = None
+        self._refused: set[str] = set()  # the lists that could not be had when last asked for
         self._looking = anyio.Lock()
         self._alone = CapacityLimiter(_ALONE)
         self._first: dict[str, tuple[float, Page]] | None = None  # None until somebody reads whole lists
@@ -194,7 +195,9 @@ class Asking:
             except FloradlError as error:
                 # Whatever it is: those who ask one by one will hear it, each for its own run.
                 self._lists[kind].failed(refused=_is_refusal(error))
-                _log.info("list_refused", kind=kind, message=str(error))
+                if kind not in self._refused:  # one line when it begins
+                    _log.info("list_refused", kind=kind, message=str(error))
+                self._refused.add(kind)
 
     async def _page_through(self, kind: str, due: set[str], batch: _Batch) -> None:
         """Read the pages that pay, from the newest on."""
@@ -209,6 +212,7 @@ class Asking:
                     raise
                 lists.lost()  # it was good for a while only
                 return
+            self._refused.discard(kind)
             if cursor is None and self._first is not None:
                 self._first[kind] = (self._monotonic(), page)
             place = lists.turn(place, self._take_in(page, due, batch), sought, room=self._news.room)
