@@ -228,6 +228,8 @@ def main() -> NoReturn:
     try:
         code = floradl.main(prog_name="floradl", standalone_mode=False) or Exit.OK
     except BaseException as error:  # noqa: BLE001 - the one place that catches everything
+        if isinstance(error, SystemExit):  # in this mode click exits by itself for a closed pipe alone
+            error = BrokenPipeError()
         code, message = outcome(error)
         if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(error.ctx.get_usage(), err=True)

@@ -220,6 +220,12 @@ async def test_each_answer_of_the_api_is_told_for_what_it_is(
     assert code is (Exit.FOUND if told.startswith("FAIL") else Exit.OK)
 
 
+async def test_lists_that_the_key_may_not_read_are_found_where_sync_needs_them(place: Place) -> None:
+    async with simulated(place, status=403, code="forbidden") as served:
+        told = await with_variables(served, FLORADL_SYNC__GENERATIONS="true").finding("API")
+    assert told.startswith("FAIL: the key may not list runs, which sync needs")
+
+
 async def test_an_api_that_is_not_there_is_told_in_words(place: Place) -> None:
     code, found = await place.lines()
     assert code is Exit.FOUND

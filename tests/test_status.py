@@ -520,3 +520,20 @@ def test_of_many_runs_only_those_told_are_read(config: Config) -> None:
         store._db.set_progress_handler(count, 100)  # is called after each hundred steps of SQLite's machine
         assert len(store.unfinished(10)) == 10
     assert steps < 20
+
+
+def test_a_reader_who_goes_away_is_no_bug(config: Config) -> None:
+    journal(config, *(queued(f"run_{number:06}") for number in range(20_000)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "floradl", "status", "--all", "--home", str(config.home)],
+        env={"PATH": "/usr/bin", "HOME": "/nowhere"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), told) == (0, b"")

@@ -116,7 +116,9 @@ def _judge(answer: _Answer, key: FoundKey | None, config: Config) -> Finding:
     if status == httpx.codes.PAYMENT_REQUIRED:
         return fail(_NAME, f"the workspace is out of credits: {said}", "top it up")
     if status == httpx.codes.FORBIDDEN:
-        return ok(_NAME, f"{took}; the key may not list runs, which floradl can do without")
+        needed = fail(_NAME, f"the key may not list runs, which sync needs: {said}", "give it that right")
+        spared = ok(_NAME, f"{took}; the key may not list runs, which floradl can do without")
+        return needed if config.sync.kinds else spared
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return warn(_NAME, f"{took}, but takes no more requests just now: {said}")
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
