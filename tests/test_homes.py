@@ -31,14 +31,3 @@ def test_two_homes_work_side_by_side_and_neither_touches_the_other_s(tmp_path: P
         check_library(there, studio)
         assert there.sidecar("campaign/run_queued") is None
         assert here.sidecar("campaign/run_studio") is None
-
-
-def test_two_homes_with_one_watch_folder_are_told_apart_at_the_start(home: Home, tmp_path: Path) -> None:
-    other = Home(tmp_path / "other", FLORADL_QUEUE__WATCH_DIR=str(home.inbox))
-    other.path.mkdir()
-    with home.daemon():
-        for name in ("run", "once"):
-            done = other.run(name)
-            assert done.returncode == 5
-            assert f"another floradl takes job files out of {home.inbox}" in done.stderr
-    assert other.run("once").returncode == 0

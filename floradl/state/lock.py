@@ -52,31 +52,6 @@ def hold(state_dir: Path, command: str, version: str, now: float) -> Iterator[No
         os.close(fd)
 
 
-@contextmanager
-def hold_inbox(watch_dir: Path) -> Iterator[None]:
-    """Hold the watch folder, so that no other home takes job files out of it. Raises `LockedError`.
-
-    Nothing is written. Where the file system knows no such lock on a folder, it is done without.
-    """
-    fd = os.open(watch_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if not _flock_if_known(fd):
-            raise LockedError(
-                f"another floradl takes job files out of {watch_dir}, and each would get some of them: give "
-                "every home a watch folder of its own (queue.watch_dir, FLORADL_QUEUE__WATCH_DIR)"
-            )
-        yield
-    finally:
-        os.close(fd)
-
-
-def _flock_if_known(fd: int) -> bool:
-    try:
-        return _flock(fd, fcntl.LOCK_EX)
-    except OSError:
-        return True
-
-
 def _sign(fd: int, holder: Holder) -> None:
     """Write down who holds it. Where a full disk does not let us, the lock is held all the same."""
     text = msgspec.json.encode(holder)
