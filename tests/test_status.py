@@ -266,7 +266,7 @@ def test_a_person_reads_counts_progress_and_the_command_to_retry(config: Config)
         "  campaign/run_f  safety_blocked: refused",
         "  try again: floradl retry campaign/run_f, or all of them: floradl retry --failed",
     ]
-    assert f"(process {pid} on " in text.splitlines()[0]
+    assert f"(process {pid} on " in text.splitlines()[1]
 
 
 def test_a_broken_queue_file_is_told(config: Config) -> None:
