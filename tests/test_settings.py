@@ -30,6 +30,8 @@ def test_the_example_file_has_every_key_and_only_defaults(tmp_path: Path) -> Non
         "state_dir",
         "poll",
         "download",
+        "webhook",
+        "metrics",
         "network",
         "hooks",
         "log",
