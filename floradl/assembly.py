@@ -145,7 +145,7 @@ async def working(
             key = _Key(config, environ)
             doubt = Doubt()
             flora = Flora(api, key, Pace(time.monotonic), doubt)
-            asking = Asking(flora, lookout, time.monotonic, doubt)
+            asking = Asking(flora, lookout, time.monotonic, interval, doubt)
             saver = OutputSaver(
                 library,
                 downloader,

@@ -178,7 +178,7 @@ async def _work(config: Config, works: Works, intake: Intake, start: Start, hook
     """See to library and journal, then work on what there is and what comes."""
     await hooks.runs.prepare(works.journal)
     ready = await start.attempt()
-    works.engine.enqueue(await works.journal.call(Store.open_ids))
+    works.engine.take_up(await works.journal.call(Store.open_ids))
     watch_dir = config.queue.watch_dir
     _log.info("started", version=__version__, home=str(config.home), watch_dir=str(watch_dir))
     async with anyio.create_task_group() as group:

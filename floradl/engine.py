@@ -1,7 +1,8 @@
 """Keeps all open runs in mind, and takes each one on when it is due.
 
 More are taken on at once than may have outputs on their way (`places`): whatever is transferred, FLORA is
-asked, words are written and sidecars of failed runs too.
+asked, words are written and sidecars of failed runs too. Nor do those that are to be asked about take all of
+it: FLORA is asked only so often, and of whom there is news already need not stand in that line.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from floradl.state.journal import Journal
 from floradl.state.store import Store
 from floradl.troubles import Told, Troubles
 
-_AT_ONCE = ALL_PLACES + 256  # so that no outputs on their way keep FLORA from being asked
+_ASKING = 192  # runs that are at work and have no place: most of them are asked about
+_AT_ONCE = ALL_PLACES + _ASKING + 64  # so that no outputs on their way keep FLORA from being asked
 _FIRST_PROBE = 2.0
 _PROBE_EVERY = {  # the most seconds between looks at whether a pause can be lifted
     PauseReason.KEY_REFUSED: 60.0,
@@ -71,6 +73,7 @@ class Engine:
         self._troubles = Troubles()
         self._changed = anyio.Event()
         self._slots = anyio.CapacityLimiter(_AT_ONCE)
+        pipeline.places.when_taken = self._wake  # who has a place is not asked about any more
         self._probe: tuple[float, str] | None = None
         self._probing: str | None = None  # the probe, while it is at work
         self.paused: Pause | None = None
@@ -79,11 +82,8 @@ class Engine:
         """When a run last went forward, and when one was last looked at (monotonic seconds)."""
 
     def enqueue(self, run_ids: Iterable[str]) -> None:
-        """Take runs on that the journal holds; those under way stay as they are."""
-        for run_id in run_ids:
-            if run_id not in self._known:
-                self._known.add(run_id)
-                self._schedule.put(run_id, 0.0)
+        """Take runs on that just came; those under way stay as they are."""
+        self._schedule.bring(self._unknown(run_ids))
         self._wake()
 
     def change(self, interval: float) -> None:
@@ -104,6 +104,17 @@ class Engine:
             self._known.add(run_id)
             self._schedule.put(run_id, -math.inf)
         self._wake()
+
+    def take_up(self, run_ids: Iterable[str]) -> None:
+        """Take runs on that the journal held already: they come in their turn."""
+        for run_id in self._unknown(run_ids):
+            self._schedule.put(run_id, 0.0)
+        self._wake()
+
+    def _unknown(self, run_ids: Iterable[str]) -> list[str]:
+        unknown = [run_id for run_id in dict.fromkeys(run_ids) if run_id not in self._known]
+        self._known.update(unknown)
+        return unknown
 
     @property
     def idle(self) -> bool:
@@ -135,15 +146,20 @@ class Engine:
         if run_id is not None:
             return run_id
         if self.paused is None or (self._probe is None and self._probing is None):
-            delay = self._schedule.delay()
+            delay = self._schedule.delay(first_only=self._crowded)
         else:
             delay = self._probe[0] - self._monotonic() if self._probe else math.inf
         with anyio.move_on_after(delay):
             await self._changed.wait()
         return None
 
+    @property
+    def _crowded(self) -> bool:
+        """Whether as many are asked about as are worth it at a time."""
+        return self._slots.borrowed_tokens - self._pipeline.places.taken >= _ASKING
+
     def _due_run(self) -> str | None:
-        while (run_id := self._schedule.pop()) is not None:
+        while (run_id := self._schedule.pop(first_only=self._crowded)) is not None:
             if run_id in self._over or not self._lookout.puts_back(run_id):
                 return run_id
         return None
@@ -201,7 +217,7 @@ class Engine:
             if run_id == self._probing:
                 self._probing = None
             for held in self._pipeline.places.next(run_id):
-                self._schedule.put(held, 0.0)
+                self._schedule.put_first(held)
             self._slots.release_on_behalf_of(run_id)
             self._wake()
 

@@ -109,7 +109,7 @@ class Pipeline:
             stands = await self._looks.do(lambda _: self._library.find_sidecar(run.reference))
             if stands is not None and stands.result is Result.COMPLETE:
                 return Finished(msgspec.structs.replace(run, state=State.DONE, error=None), None)
-        answer = await self._asking.run(run.reference)
+        answer = await self._asking.run(run.reference, run.queued_at)
         if not answer.finished:
             return await self._unfinished(run, answer)
         self._patience.lookout.forget(run.run_id)

@@ -8,7 +8,7 @@ alone have others. A run with nothing to transfer needs none: its words stand in
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 
 from floradl.models import Kind, RemoteOutput
@@ -47,6 +47,13 @@ class Places:
         self._taken: Counter[Load] = Counter()
         self._waiting: dict[Load, deque[str]] = {load: deque() for load in most}
         self._promised: dict[str, Load] = {}  # to those who are on their way: no newcomer takes it from them
+        self.when_taken: Callable[[], None] = lambda: None
+        """Called when somebody takes a place."""
+
+    @property
+    def taken(self) -> int:
+        """How many have a place."""
+        return self._taken.total()
 
     def take(self, run_id: str, load: Load) -> bool:
         """Take a place; False where there is none, and `run_id` waits for one from now on."""
@@ -56,6 +63,7 @@ class Places:
             self._waiting[load].append(run_id)
             return False
         self._taken[load] += 1
+        self.when_taken()
         return True
 
     def leave(self, load: Load) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 import pytest
 
@@ -412,6 +414,60 @@ async def test_a_cursor_that_is_refused_costs_nobody_the_answer_nor_the_list() -
     clock.now += 10.0
     await ask(asking, "run_1", "run_2", "run_3")
     assert table.asked == ["technique_runs 0"]
+
+
+async def passing(condition: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    with anyio.fail_after(20):
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_whoever_stands_in_line_is_looked_for_again_at_each_tick_and_so_are_the_newest() -> None:
+    """A crowd below the pages keeps the line full for minutes; what is new is on the newest page."""
+    clock = Clock()
+    schedule = Schedule(clock, 2.0)
+    lookout = Lookout(schedule, History(clock), 2.0, clock)
+    crowd = [f"run_old{number}" for number in range(30)]
+    table = Table("run_1", "run_2", "run_3", *crowd)
+    table.size, table.held_runs = 3, anyio.Event()
+    waiting_and_seen(schedule, lookout, "run_1", "run_2", "run_3")
+    asking = Asking(table, lookout, clock, tick=0.05)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask, asking, *crowd)
+            await passing(lambda: table.asked.count("technique_runs 0") >= 2)
+            table.finish("run_2")
+            await passing(lambda: schedule.pop() == "run_2")
+            table.held_runs.set()
+    assert len(table.asked) - table.asked.count("technique_runs 0") <= len(crowd) + 3
+
+
+async def test_the_newest_run_is_asked_about_before_a_crowd_that_stands_in_line() -> None:
+    crowd = [f"run_old{number}" for number in range(30)]
+    table = Table(*crowd, "run_new", size=0)
+    table.held_runs = anyio.Event()
+    asking = asking_of(table)
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask, asking, *crowd)
+        await anyio.sleep(0.05)
+        group.start_soon(asking.run, Reference("run_new", "t"), 1.0)
+        await anyio.sleep(0.05)
+        table.held_runs.set()
+    singles = [name for name in table.asked if name.startswith("run")]
+    assert singles.index("run_new") <= 8 + 1
+
+
+async def test_an_end_is_told_although_it_was_told_before_that_the_run_goes_on() -> None:
+    clock = Clock()
+    schedule, table = Schedule(clock, 2.0), Table("run_1", "run_2", "run_3", "run_later")
+    schedule.put("run_later", 60.0)
+    asking = asking_of(table, clock, schedule)
+    await ask(asking, "run_1", "run_2", "run_3")
+    table.finish("run_later")
+    clock.now += 1.0
+    await ask(asking, "run_1", "run_2", "run_3")
+    assert (await ask(asking, "run_later")) == {"run_later": "completed"}
 
 
 # For those who read whole lists

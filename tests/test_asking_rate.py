@@ -48,8 +48,11 @@ class Workspace:
         self._pace = Pace(self.now)
 
     async def run(self, reference: Reference) -> RemoteRun:
-        await self._request()
-        return self._answer(reference.run_id)
+        await self._request(patient=True)
+        answer = self._answer(reference.run_id)
+        if answer.finished:
+            self._pace.paid()
+        return answer
 
     async def page(self, kind: str, cursor: str | None = None) -> Page:
         await self._request()
@@ -62,8 +65,8 @@ class Workspace:
             str(start + 100) if start + 100 < len(self.ends) else None,
         )
 
-    async def _request(self) -> None:
-        async with self._pace.turn():
+    async def _request(self, *, patient: bool = False) -> None:
+        async with self._pace.turn(patient=patient):
             await anyio.sleep(LATENCY)
             throttled = self._dice.random() < self._chance
             wait = self._bucket.take(self.now(), self._rate, 5.0) if self._rate < math.inf else 0.0

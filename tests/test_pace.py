@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -207,3 +208,36 @@ def test_a_backoff_doubles_is_spread_and_stays_below_its_cap(tries: int, seed: i
 
 def test_those_that_failed_together_do_not_come_back_together() -> None:
     assert len({backoff(6, 30.0) for _ in range(100)}) > 90
+
+
+async def test_whoever_is_not_patient_does_not_stand_behind_a_crowd_that_is() -> None:
+    """A list answers for a hundred runs: it is not to wait for as many single questions."""
+    pace = Pace(time.monotonic)
+    for _ in range(40):
+        async with pace.turn():
+            pass
+    order: list[str] = []
+
+    async def ask(name: str, *, patient: bool) -> None:
+        async with pace.turn(patient=patient):
+            order.append(name)
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            for number in range(30):
+                group.start_soon(functools.partial(ask, f"single_{number}", patient=True))
+            await anyio.sleep(0.1)
+            before = len(order)
+            group.start_soon(functools.partial(ask, "list", patient=False))
+    assert before < 20
+    assert order.index("list") <= before + 4
+
+
+async def test_what_an_end_was_heard_by_is_not_counted_for_long() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    for _ in range(3000):
+        async with pace.turn():
+            pace.paid()
+        clock.now += 1 / 40
+    assert not await waits(pace)

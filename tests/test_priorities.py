@@ -50,6 +50,21 @@ def test_what_waits_for_a_place_gets_it_and_is_asked_about_once(home: Home, simu
     assert len(simulator.asked("api")) < runs / 4
 
 
+def test_a_run_that_comes_last_is_not_asked_about_last(home: Home, simulator: Simulator) -> None:
+    """A crowd that goes on, more than may be asked about in minutes, and no lists."""
+    simulator.rate_limit, simulator.listing = 6.0, False
+    for number in range(500):
+        simulator.add_run(f"run_{number}", technique="campaign", duration=86_400.0)
+    words = [OutputSpec("words", "text", text="Lower.")]
+    simulator.add_run("run_last", technique="campaign", outputs=words, duration=0.1)
+    home.drop("".join(f"campaign/run_{number}\n" for number in range(500)))
+    with home.daemon():
+        wait_until(lambda: any(request.status == 429 for request in simulator.asked("api")))
+        home.drop("campaign/run_last\n", "last.txt")
+        home.finished("campaign/run_last", 20.0)
+    assert len({request.run_id for request in simulator.asked("api")}) < 400
+
+
 def outputs(*types: str) -> list[RemoteOutput]:
     return [RemoteOutput(f"output_{nth}", kind, "x") for nth, kind in enumerate(types)]
 

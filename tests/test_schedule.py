@@ -96,3 +96,32 @@ def test_another_tick_draws_what_waits_longer_to_it() -> None:
     now = 2.0
     assert schedule.pop() == "late"
     assert schedule.delay() == math.inf
+
+
+def test_where_much_is_due_the_newest_and_who_waits_longest_come_in_turn() -> None:
+    clock = Clock()
+    schedule = Schedule(clock, 2.0)
+    for number in range(3):
+        schedule.put(f"old_{number}", 0.0)
+        clock.now += 1
+    schedule.bring(["new_0", "new_1"])
+    clock.now += 1
+    schedule.bring(["newest_0", "newest_1"])
+    assert schedule.delay() == 0.0
+    popped = [schedule.pop() for _ in range(7)]
+    assert popped == ["newest_0", "old_0", "newest_1", "old_1", "new_0", "old_2", "new_1"]
+    assert schedule.pop() is None
+    assert schedule.delay() == math.inf
+
+
+def test_only_what_was_put_first_is_taken_where_that_is_asked_for() -> None:
+    schedule = Schedule(Clock(), 2.0)
+    schedule.put("old", 0.0)
+    schedule.bring(["new", "told"])
+    assert schedule.pop(first_only=True) is None
+    assert schedule.delay(first_only=True) == math.inf
+    schedule.hasten("told")
+    assert schedule.delay(first_only=True) == 0.0
+    assert schedule.pop(first_only=True) == "told"
+    assert schedule.pop(first_only=True) is None
+    assert {schedule.pop(), schedule.pop(), schedule.pop()} == {"old", "new", None}

@@ -75,7 +75,7 @@ async def once(config: Config, environ: Mapping[str, str], max_wait: float = mat
             start = build_start(config, works)
             ready = await start.attempt()
             intake = Intake(inbox, queue_file, works.journal, works.engine)
-            works.engine.enqueue(await works.journal.call(Store.open_ids))
+            works.engine.take_up(await works.journal.call(Store.open_ids))
             code = await _work_off(works, progress, max_wait, intake, None if ready else start)
             await to_thread.run_sync(inbox.sweep)
             if code is not Exit.INTERRUPTED:

@@ -70,7 +70,10 @@ class Flora:
         status, headers, body = await self._get(path, reference)
         if status == httpx.codes.OK:
             self._forbidden.clear()
-            return _aged(decode_run(body, reference.run_id), date(headers))
+            run = decode_run(body, reference.run_id)
+            if run.finished:
+                self._pace.paid()
+            return _aged(run, date(headers))
         error = self._refusal(status, headers, body, reference)
         if isinstance(error, PassingError) and error.code is ErrorCode.FORBIDDEN:
             error = await self._forbidden_error(error, reference)
@@ -123,7 +126,7 @@ class Flora:
     async def _get(self, path: str, reference: Reference | None) -> tuple[int, httpx.Headers, bytes]:
         host = self._client.base_url.host
         before = self._refused
-        async with self._pace.turn():
+        async with self._pace.turn(patient=reference is not None):
             if self._refused is not None and self._refused is not before:
                 # The key was refused while this one stood in line: hundreds of questions more change nothing.
                 raise PausedError(str(self._refused), self._refused.reason)

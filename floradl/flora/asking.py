@@ -6,7 +6,9 @@ that are not due is passed on: who ended is taken on at once, and who goes on ne
 Runs that no list shows are asked about one by one.
 
 Lists are asked for one at a time, and who falls due meanwhile joins the next: what was just shown answers
-most of them. A list that meets a limit is asked for again, since single questions would meet it all the more.
+most of them. Who stands in line to ask alone joins again at each tick, so that whatever crowd is asked about
+one by one, the newest page is seen. A list that meets a limit is asked for again, since single questions
+would meet it all the more.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from typing import Protocol
 import anyio
 import msgspec
 import structlog
-from anyio import CapacityLimiter
 
 from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, PermanentError, StandstillError
 from floradl.flora.account import KINDS
 from floradl.flora.doubt import Doubt
+from floradl.flora.line import Line
 from floradl.flora.lists import Lists, Shown, Sought
 from floradl.flora.news import News
 from floradl.flora.wire import Page
@@ -31,6 +33,7 @@ _PAGE_FOR = 10.0  # seconds in which a first page that was asked for here serves
 _GATHER = 0.01  # seconds in which those who are due at the same tick come together
 _TRIES = 3  # of a page
 _ALONE = 8  # single questions at once; the others may yet be answered by a list
+_TICK = 2.0  # seconds
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -68,19 +71,31 @@ class _Batch:
     def __init__(self) -> None:
         self.wanted: dict[str, Reference] = {}
         self.found: dict[str, RemoteRun] = {}
+        self.standing = False  # whether some are here again
         self.stopped: PausedError | StandstillError | None = None
         self.done = anyio.Event()
+
+    def join(self, reference: Reference, *, again: bool) -> None:
+        """Have a run looked up; `again` where that was done before, in vain."""
+        self.wanted[reference.run_id] = reference
+        self.standing = self.standing or again
 
 
 class Asking:
     """Answers questions about runs, by list where that is cheaper.
 
     What a list shows to be finished, of the runs in `waiting`, is hastened: the next question about it
-    is answered at once, from what the list said. `monotonic` returns seconds.
+    is answered at once, from what the list said. `monotonic` returns seconds, `tick` is how many may pass
+    until who stands in line looks at the lists again.
     """
 
     def __init__(
-        self, api: Api, waiting: Waiting, monotonic: Callable[[], float], doubt: Doubt | None = None
+        self,
+        api: Api,
+        waiting: Waiting,
+        monotonic: Callable[[], float],
+        tick: float = _TICK,
+        doubt: Doubt | None = None,
     ) -> None:
         self._api = api
         self._waiting = waiting
@@ -91,13 +106,14 @@ class Asking:
         self._batch: _Batch | None = None
         self._refused: set[str] = set()  # the lists that could not be had when last asked for
         self._looking = anyio.Lock()
-        self._alone = CapacityLimiter(_ALONE)
+        self._tick = tick
+        self._alone = Line(_ALONE)
         self._first: dict[str, tuple[float, Page]] | None = None  # None until somebody reads whole lists
 
-    async def run(self, reference: Reference) -> RemoteRun:
-        """Answer about one run. Raises as `Flora.run` does."""
+    async def run(self, reference: Reference, queued_at: float = 0.0) -> RemoteRun:
+        """Answer about one run, queued at that time (unix seconds). Raises as `Flora.run` does."""
         try:
-            answer = await self._answer(reference)
+            answer = await self._answer(reference, queued_at)
         except PassingError as error:
             if error.code is ErrorCode.NOT_FOUND:
                 self._miss(reference.run_id)
@@ -111,17 +127,29 @@ class Asking:
         if before is None and self._doubt.hint is not None:
             _log.warning("key_in_doubt", message=self._doubt.hint)
 
-    async def _answer(self, reference: Reference) -> RemoteRun:
-        told = self._news.take(reference.run_id)
+    async def _answer(self, reference: Reference, queued_at: float) -> RemoteRun:
+        told = self._news.take(reference.run_id) or await self._by_list(reference, again=False)
         if told is not None:
             return told
+        place = self._alone.place(queued_at)
+        while not await self._alone.enter(place, self._tick):
+            told = await self._by_list(reference, again=True)
+            if told is not None:
+                return told
+        try:
+            return self._news.take(reference.run_id) or await self._api.run(reference)
+        finally:
+            self._alone.leave()
+
+    async def _by_list(self, reference: Reference, *, again: bool) -> RemoteRun | None:
+        """Look a run up together with others; None where no list shows it."""
         batch = self._batch
         if batch is None:
             batch = self._batch = _Batch()
-            batch.wanted[reference.run_id] = reference
+            batch.join(reference, again=again)
             await self._serve(batch)
         else:
-            batch.wanted[reference.run_id] = reference
+            batch.join(reference, again=again)
             await batch.done.wait()
         found = batch.found.get(reference.run_id)
         if found is not None:
@@ -130,13 +158,11 @@ class Asking:
             raise PausedError(str(batch.stopped), batch.stopped.reason)
         if batch.stopped is not None:
             raise StandstillError(str(batch.stopped), retry_after=batch.stopped.retry_after)
-        async with self._alone:
-            return self._news.take(reference.run_id) or await self._api.run(reference)
+        return None
 
     def keep(self, answer: RemoteRun) -> None:
         """Keep an answer for the next question about its run, which comes a while later."""
-        if self._news.room:
-            self._news.keep(answer)
+        self._news.keep(answer)
 
     async def fresh(self, reference: Reference) -> RemoteRun:
         """Ask about one run alone: what a list said may be a moment old."""
@@ -201,7 +227,7 @@ class Asking:
 
     async def _page_through(self, kind: str, due: set[str], batch: _Batch) -> None:
         """Read the pages that pay, from the newest on."""
-        lists, sought = self._lists[kind], Sought(due, self._waiting)
+        lists, sought = self._lists[kind], Sought(due, self._waiting, batch.standing)
         place = first = lists.begin(sought)
         while place is not None:
             _, cursor = place
@@ -250,13 +276,12 @@ class Asking:
 
     def _tell(self, answer: RemoteRun) -> bool:
         """Tell the owner of a run that waits; whether that was news."""
-        if answer.run_id in self._news:
+        if self._news.known(answer):
             return False  # a backlog must not be paged through once more for each batch
         if not answer.finished and self._waiting.saw(answer):
             return False
-        if not self._news.room:
+        if not self._news.keep(answer):
             return False
-        self._news.keep(answer)
         self._waiting.hasten(answer.run_id)
         return True
 

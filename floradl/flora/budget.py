@@ -49,11 +49,15 @@ class Budget:
         grown = self._met * (1 + away**3 / 2)
         return max(grown, _LEAST) if grown < _FREE else math.inf
 
-    def reserve(self) -> float:
-        """Take the next place in the queue; returns how many seconds to wait for it."""
+    def wait(self) -> float:
+        """Return the seconds until one who takes a place now may go on."""
+        return max(self._next - self._monotonic(), 0.0)
+
+    def reserve(self, least: float = 0.0) -> float:
+        """Take the next place in the queue, in `least` seconds or later; returns how many seconds to wait."""
         now = self._monotonic()
         rate = self.rate
-        start = max(now, self._next)
+        start = max(now + least, self._next)
         self._next = start + (1 / rate if rate < math.inf else 0.0)
         self._asked += 1
         self._sent.append(start)

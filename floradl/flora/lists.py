@@ -33,10 +33,14 @@ class Runs(Protocol):
 
 
 class Sought(Struct, frozen=True):
-    """`due` are the runs that are looked for, without those that were found; `waiting` are others of ours."""
+    """`due` are the runs that are looked for, without those that were found; `waiting` are others of ours.
+
+    `standing`: some have stood in line since the last look, so others may be due that are not among them.
+    """
 
     due: Collection[str]
     waiting: Runs
+    standing: bool = False
 
     def __contains__(self, run_id: str) -> bool:
         return run_id in self.due or run_id in self.waiting
@@ -122,7 +126,7 @@ class Lists:
     def _known_to_pay(self, number: int, sought: Sought) -> bool:
         """Whether page `number`, or those from there to one where somebody is due, show enough of ours."""
         new = self._new(sought) if number == 0 else 0  # the newest page is where they are likely to be
-        ours, due = new, new > 0
+        ours, due = new, new > 0 or (number == 0 and sought.standing)
         if ours >= _WORTH_A_PAGE:
             return True
         for pages, page in enumerate(self._pages[number:], 1):

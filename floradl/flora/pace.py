@@ -1,9 +1,9 @@
 """How fast we may ask: one gate for every request to the API.
 
-Rate limits are per workspace, shared with whatever else uses it, and not published. So a 429 speaks to
-all of us: everybody waits as long as it says, only two go on at once (FLORA's own advice) until a quiet
-minute has passed, and the budget is halved. While the API cannot be reached, one request at a time tries
-the door.
+Rate limits are per workspace, shared with whatever else uses it, and not published. So we ask no more than
+is fair by ourselves (`allowance`), and a 429 speaks to all of us: everybody waits as long as it says, only
+two go on at once (FLORA's own advice) until a quiet minute has passed, and the budget is halved. While the
+API cannot be reached, one request at a time tries the door.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from floradl.flora.allowance import Allowance
 from floradl.flora.budget import Budget
 from floradl.policy import backoff
 
@@ -33,15 +34,26 @@ class Pace:
         self._slow_until = 0.0
         self._unreachable = 0
         self._budget = Budget(monotonic)
+        self._allowance = Allowance()
+        self._patient = anyio.Lock()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn and hold it."""
+    async def turn(self, *, patient: bool = False) -> AsyncIterator[None]:
+        """Wait for a turn and hold it. Of those who are `patient` one at a time stands before the others."""
+        if patient:
+            async with self._patient:
+                await anyio.sleep(max(self._budget.wait(), self._allowance.wait(self._monotonic())))
         async with self._slots:
             await self._silence()
-            await anyio.sleep(self._budget.reserve())
+            await anyio.sleep(self._reserve())
             await self._silence()  # a 429 may have come while this one waited for its place
             yield
+
+    def _reserve(self) -> float:
+        now = self._monotonic()
+        seconds = self._budget.reserve(self._allowance.wait(now))
+        self._allowance.take(now + seconds)
+        return seconds
 
     async def _silence(self) -> None:
         delay = self._not_before - self._monotonic()
@@ -57,6 +69,10 @@ class Pace:
         self._slow_until = now + delay + _RECOVERY
         self._budget.throttled()
         self._slots.total_tokens = min(_SLOW, self._limit)
+
+    def paid(self) -> None:
+        """Take notice of an answer that told of a run's end."""
+        self._allowance.give_back()
 
     def closed(self, retry_after: float) -> None:
         """Take notice of an answer that names the time when the API expects to be there again."""
