@@ -206,7 +206,7 @@ class State(StrEnum):
     """Where a run stands in the journal; the names are those of `status --json`."""
 
     WAITING = "waiting"  # not asked about yet
-    RUNNING = "running"  # FLORA is at work on it
+    RUNNING = "running"  # FLORA is at work on it, or its outputs wait for their turn
     DOWNLOADING = "downloading"  # finished at FLORA, its outputs are on their way
     DONE = "done"
     PARTIAL = "partial"

@@ -117,13 +117,12 @@ class Pipeline:
             return await self._fail(run, reason_of(answer), answer)
         if not answer.outputs:
             raise PassingError("FLORA says that it completed, but lists no outputs", ErrorCode.NO_OUTPUTS)
-        run = await self._detected(run, answer)
         load = load_of(answer.outputs)
         if not self.places.take(run.run_id, load):
             self._asking.keep(answer)
-            return Held(run)
+            return Held(await self._detected(run, answer, State.RUNNING))
         try:
-            return await self._download(run, answer)
+            return await self._download(await self._detected(run, answer, State.DOWNLOADING), answer)
         finally:
             self.places.leave(load)
 
@@ -146,23 +145,28 @@ class Pipeline:
         )
         return Wait(run, seconds, shared=answer.company > 1)
 
-    async def _detected(self, run: QueuedRun, answer: RemoteRun) -> QueuedRun:
-        """Record, once, that a run completed at FLORA, and learn from it."""
-        if run.state is State.DOWNLOADING:
+    async def _detected(self, run: QueuedRun, answer: RemoteRun, state: State) -> QueuedRun:
+        """Record that a run which completed at FLORA stands in `state`; the first time, learn from it."""
+        first = run.detected_at is None
+        if run.state is State.DOWNLOADING or (run.state is state and not first):
             return run
         run = msgspec.structs.replace(
             run,
-            state=State.DOWNLOADING,
-            detected_at=self._patience.wall(),
+            state=state,
+            detected_at=self._patience.wall() if first else run.detected_at,
             waited=0.0,
             tries=0,
             progress=100.0,
             error=None,
         )
         delay = detection_delay(answer, run.queued_at, self._patience.wall())
-        if delay is not None:
+        if first and delay is not None:
             self.delays.add(delay)
-        seconds = self._patience.history.add(run.technique, answer.created_at, answer.completed_at)
+        seconds = (
+            self._patience.history.add(run.technique, answer.created_at, answer.completed_at)
+            if first
+            else None
+        )
 
         def record(store: Store) -> None:
             store.put(run, self._patience.wall())
@@ -170,7 +174,8 @@ class Pipeline:
                 store.add_duration(run.technique or "", seconds)
 
         await self._journal.call(record)
-        _log.info("run_completed", run=run.run_id, technique=run.technique, outputs=len(answer.outputs))
+        if first:
+            _log.info("run_completed", run=run.run_id, technique=run.technique, outputs=len(answer.outputs))
         return run
 
     async def _download(self, run: QueuedRun, answer: RemoteRun) -> Step:

@@ -7,7 +7,7 @@ alone have others. A run with nothing to transfer needs none: its words stand in
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 
@@ -45,7 +45,7 @@ class Places:
     def __init__(self, most: Mapping[Load, int] = _PLACES) -> None:
         self._most = most
         self._taken: Counter[Load] = Counter()
-        self._waiting: dict[Load, deque[str]] = {load: deque() for load in most}
+        self._waiting: dict[Load, dict[str, None]] = {load: {} for load in most}  # who waits longest first
         self._promised: dict[str, Load] = {}  # to those who are on their way: no newcomer takes it from them
         self.when_taken: Callable[[], None] = lambda: None
         """Called when somebody takes a place."""
@@ -60,8 +60,9 @@ class Places:
         if load not in self._most:
             return True
         if self._promised.pop(run_id, None) is not load and not self._free(load):
-            self._waiting[load].append(run_id)
+            self._waiting[load][run_id] = None
             return False
+        self._waiting[load].pop(run_id, None)  # it may have come by itself: it is not to be called, too
         self._taken[load] += 1
         self.when_taken()
         return True
@@ -80,8 +81,10 @@ class Places:
         ready = []
         for load, waiting in self._waiting.items():
             while waiting and self._free(load):
-                ready.append(waiting.popleft())
-                self._promised[ready[-1]] = load
+                called = next(iter(waiting))
+                del waiting[called]
+                ready.append(called)
+                self._promised[called] = load
         return ready
 
     def _free(self, load: Load) -> bool:

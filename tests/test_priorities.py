@@ -27,6 +27,13 @@ def walled(home: Home, simulator: Simulator) -> Iterator[Home]:
         yield home
 
 
+def test_films_that_wait_for_a_place_do_not_count_as_downloading(walled: Home) -> None:
+    wait_until(lambda: walled.status()["counts"]["downloading"] == 256)
+    status = walled.status()
+    assert status["counts"]["running"] == WALL - 256
+    assert {run["progress"] for run in status["runs"] if run["state"] == "running"} == {100}
+
+
 def test_words_and_pictures_do_not_wait_behind_a_wall_of_films(walled: Home, simulator: Simulator) -> None:
     words = [OutputSpec("words", "text", text="Lower.")]
     simulator.add_run("run_words", technique="campaign", outputs=words, duration=0.1)
@@ -97,6 +104,17 @@ def test_a_place_that_is_free_goes_to_the_one_who_waits_longest_and_to_no_newcom
     assert places.take("run_2", Load.LARGE)
     places.leave(Load.LARGE)
     assert places.next("run_2") == ["run_3"]
+
+
+def test_one_who_gets_a_place_by_itself_is_not_called_for_another() -> None:
+    """A pause may have put it back: taken on twice, it would be saved by two at once."""
+    places = Places({Load.LARGE: 1})
+    assert places.take("run_1", Load.LARGE)
+    assert not places.take("run_2", Load.LARGE)
+    places.leave(Load.LARGE)
+    assert places.take("run_2", Load.LARGE)
+    places.leave(Load.LARGE)
+    assert places.next("run_2") == []
 
 
 def test_a_place_that_its_owner_does_not_come_for_goes_to_the_next() -> None:
