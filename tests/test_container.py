@@ -1,0 +1,197 @@
+"""The image as it is run: by the runtime that Docker uses, with a read-only root and no rights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from container import Container, Image, build_image
+from mounting import mounted
+from studio import wait_until
+
+from floradl.simulator import OutputSpec, Simulator
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+Make = Callable[..., Container]
+
+
+SIZE = 3_000_000
+CLIP = OutputSpec("clip", "videoUrl", size=SIZE, rate=1_000_000)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """Give the image, built from this checkout."""
+    kept = os.environ.get("FLORADL_CONTAINER_STORE")
+    return build_image(Path(kept) if kept else tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def make(image: Image, tmp_path: Path, simulator: Simulator) -> Make:
+    """Give what makes a container that knows a FLORA with one run."""
+    simulator.add_run("run_0", technique="campaign", outputs=[CLIP], duration=0)
+
+    def container(*, user: str | None = None, **settings: str) -> Container:
+        known = {
+            "FLORA_BASE_URL": simulator.base_url,
+            "FLORA_API_KEY": simulator.key,
+            "FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS": "127.0.0.1",
+            "FLORADL_DOWNLOAD__MIN_FREE_SPACE": "0",
+            "FLORADL_POLL__INTERVAL": "100ms",
+        }
+        return Container(image, tmp_path, user=user, **(known | settings))
+
+    return container
+
+
+def sidecar(container: Container) -> dict[str, Any] | None:
+    path = container.data / "library/runs/campaign/run_0.json"
+    return json.loads(path.read_bytes()) if path.exists() else None
+
+
+def arrived(container: Container) -> int:
+    """Return how many bytes of the clip there are in its part file."""
+    return sum(path.stat().st_size for path in container.data.glob("library/videos/campaign/.*.part"))
+
+
+def test_the_demo_runs_inside(make: Make) -> None:
+    container = make()
+    assert container.finish("demo") == 0, container.said()
+    assert len(list(container.data.glob("floradl-demo/library/runs/*/*.json"))) >= 12
+
+
+@pytest.mark.parametrize("user", ["1000:1000", "4321:100", "4321:0"])
+def test_a_job_comes_home_whoever_it_runs_as_and_the_files_are_that_users(make: Make, user: str) -> None:
+    container = make(user=user)
+    with container.daemon():
+        container.drop("campaign/run_0")
+        found = wait_until(lambda: sidecar(container))
+    assert found["result"] == "complete"
+    file = container.data / "library" / found["outputs"][0]["path"]
+    assert file.stat().st_size == SIZE
+    assert f"{file.stat().st_uid}:{file.stat().st_gid}" == user
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(None, 0o644), ("002", 0o664), ("077", 0o600)])
+def test_files_get_the_mode_that_umask_gives(make: Make, umask: str | None, mode: int) -> None:
+    container = make(**({} if umask is None else {"UMASK": umask}))
+    with container.daemon():
+        container.drop("campaign/run_0")
+        found = wait_until(lambda: sidecar(container))
+    assert (container.data / "library" / found["outputs"][0]["path"]).stat().st_mode & 0o777 == mode
+
+
+def test_a_umask_that_is_none_is_refused(make: Make) -> None:
+    container = make(UMASK="rwx")
+    assert container.finish() == 2
+    assert "UMASK" in container.said()
+
+
+def test_nothing_is_written_but_to_the_two_volumes(make: Make, image: Image, tmp_path: Path) -> None:
+    for name in ("upper", "work"):
+        (tmp_path / name).mkdir()
+    layers = f"lowerdir={image.root},upperdir={tmp_path / 'upper'},workdir={tmp_path / 'work'}"
+    container = make()
+    with mounted(tmp_path / "writable", "-t", "overlay", "overlay", "-o", layers) as root:
+        container.open_root(root)
+        with container.daemon():
+            container.drop("campaign/run_0")
+            wait_until(lambda: sidecar(container))
+            assert container.is_healthy()
+        (root / "tmp" / "written").touch()
+    written = [path for path in (tmp_path / "upper").rglob("*") if not path.is_dir()]
+    assert [path.name for path in written] == ["written"]  # by this test: what is written is seen
+
+
+def test_the_key_is_taken_from_a_secret(make: Make, simulator: Simulator, tmp_path: Path) -> None:
+    (tmp_path / "flora_api_key").write_text(simulator.key)
+    (tmp_path / "flora_api_key").chmod(0o444)
+    container = make(FLORA_API_KEY="")
+    container.mounts["/run/secrets/flora_api_key"] = tmp_path / "flora_api_key"
+    with container.daemon():
+        container.drop("campaign/run_0")
+        assert wait_until(lambda: sidecar(container))["result"] == "complete"
+
+
+def test_a_secret_that_its_user_may_not_read_is_told(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "flora_api_key").write_text("sk_test_planted")
+    (tmp_path / "flora_api_key").chmod(0o600)
+    container = make(FLORA_API_KEY="")
+    container.mounts["/run/secrets/flora_api_key"] = tmp_path / "flora_api_key"
+    assert container.finish() == 2
+    said = container.said()
+    assert "/run/secrets/flora_api_key: the API key's file cannot be read: Permission denied" in said
+    assert "planted" not in said
+
+
+@pytest.mark.parametrize("folder", ["data", "state"])
+def test_a_volume_that_is_somebody_elses_is_told_in_words(make: Make, folder: str) -> None:
+    container = make()
+    os.chown(container.path / folder, 0, 0)
+    assert container.finish() == 2
+    said = container.said()
+    assert f"/{folder}" in said
+    assert "this user (1000:1000)" in said
+    assert "Traceback" not in said
+
+
+def test_the_health_check_passes_while_it_works_and_fails_once_it_hangs(make: Make) -> None:
+    container = make()
+    with container.daemon():
+        assert container.is_healthy()
+        (daemon,) = container.children()
+        os.kill(daemon, signal.SIGSTOP)
+        wait_until(lambda: not container.is_healthy(), seconds=240)
+        os.kill(daemon, signal.SIGCONT)
+        wait_until(container.is_healthy)
+
+
+def test_a_stop_in_mid_download_is_clean_and_the_next_start_goes_on(make: Make, simulator: Simulator) -> None:
+    container = make()
+    with container.daemon() as process:
+        container.drop("campaign/run_0")
+        wait_until(lambda: arrived(container) > SIZE / 2)
+        container.stop()
+        assert process.wait(8) == 0
+    part = arrived(container)
+    assert part > SIZE / 2
+    with container.daemon():
+        assert wait_until(lambda: sidecar(container))["result"] == "complete"
+    assert [each.status for each in simulator.asked("media", "run_0")] == [200, 206]
+
+
+def test_a_stop_before_anything_has_begun_is_heard(make: Make) -> None:
+    container = make()
+    with container.run() as process:
+        wait_until(container.children)
+        container.stop()
+        assert process.wait(8) in {0, 128 + signal.SIGTERM}
+
+
+def test_orphans_are_collected(make: Make) -> None:
+    container = make()
+    with container.daemon():
+        before = container.children()
+        done = container.execute("sh", "-c", "sleep 1 & exec true")
+        assert done.returncode == 0
+        assert len(container.children()) == len(before) + 1
+        wait_until(lambda: container.children() == before)
+
+
+def test_state_may_be_in_the_same_volume(make: Make) -> None:
+    container = make(FLORADL_STATE_DIR="/data/state")
+    del container.mounts["/state"]
+    with container.daemon():
+        assert container.is_healthy()
+    assert (container.data / "state/lock").exists()
+
+
+def test_check_finds_nothing_amiss_in_a_new_container(make: Make) -> None:
+    container = make()
+    code = container.finish("check")
+    assert code == 0, container.said()
