@@ -4,6 +4,8 @@
 ARG BASE=python:3.13-slim
 
 FROM ${BASE} AS build
+# An index of one's own; it is for pip, and in no layer of what comes out.
+ARG PIP_INDEX_URL
 # Debian keeps one version of a package at a time, so a version named here would soon not be found any more.
 # hadolint ignore=DL3008
 RUN apt-get update \

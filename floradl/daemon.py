@@ -22,6 +22,7 @@ from floradl.changing import Changing
 from floradl.config.settings import Config
 from floradl.config.source import Source
 from floradl.disk.mounts import is_shared
+from floradl.disk.rights import refusal
 from floradl.disk.trouble import is_full
 from floradl.errors import ConfigError, ErrorCode, FloradlError, PassingError, PauseReason
 from floradl.hooking import Hooks, build_hooks, hook_orders, serve_pauses, tell_missing
@@ -78,6 +79,9 @@ async def opened(
                 yield store
             finally:
                 store.close()
+    except PermissionError as error:
+        whose = refusal(Path(os.fsdecode(error.filename or config.state_dir)))
+        raise ConfigError(f"the state folder {config.state_dir} cannot be used: {whose}") from error
     except (OSError, sqlite3.DatabaseError) as error:
         raise ConfigError(f"the state folder {config.state_dir} cannot be used: {error}") from error
 

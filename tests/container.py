@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mounting import mounted
 from studio import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -83,7 +85,7 @@ def _base(store: Path, buildah: Sequence[str]) -> None:
 
 def _pip_settings(store: Path) -> list[str]:
     """Return the mounts that let pip in the build find packages where pip on this machine does."""
-    text = _call("python3", "-m", "pip", "config", "list")
+    text = _call(sys.executable, "-m", "pip", "config", "list")
     said = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     values = {key.rpartition(".")[2]: value.strip("'\"") for key, value in said.items()}
     lines = [f"{key} = {values[key]}" for key in _PASSED_ON if key in values]
@@ -114,36 +116,41 @@ class Container:
         self.name = f"floradl-test-{uuid.uuid4().hex[:12]}"
         self.log = path / "container.log"
         self._image = image
-        self._root = {"path": str(image.root), "readonly": True}
+        self.read_only = True
+        self._root, self._upper = path / "root", path / "upper"
         uid, gid = map(int, self.user.split(":"))
         for folder in self.mounts.values():
             folder.mkdir(parents=True, exist_ok=True)
             os.chown(folder, uid, gid)
 
-    def open_root(self, root: Path) -> None:
-        """Let it run on `root`, which it may write to."""
-        self._root = {"path": str(root), "readonly": False}
+    def written(self) -> list[str]:
+        """Return the files that were written to its own root, where that is not read-only."""
+        return [str(file.relative_to(self._upper)) for file in self._upper.rglob("*") if not file.is_dir()]
 
     @contextmanager
     def run(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         """Run it while the block lasts, with the image's own command where there are no `arguments`."""
         command = [*self._image.config["Entrypoint"], *(arguments or self._image.config["Cmd"])]
-        bundle = self.path / "bundle"
-        bundle.mkdir(exist_ok=True)
+        bundle, work = self.path / "bundle", self.path / "work"
+        for folder in (bundle, work, self._upper):
+            folder.mkdir(exist_ok=True)
         (bundle / "config.json").write_text(json.dumps(self._specification(command)))
-        with self.log.open("ab") as log:
+        # The layer of its own that an engine gives each container: even where it may not write to its root,
+        # the runtime makes the places in it that things are mounted at.
+        layers = f"lowerdir={self._image.root},upperdir={self._upper},workdir={work}"
+        with mounted(self._root, "-t", "overlay", "overlay", "-o", layers), self.log.open("ab") as log:
             process = subprocess.Popen(
                 ["runc", "run", "--bundle", bundle, self.name],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        try:
-            yield process
-        finally:
-            subprocess.run(["runc", "delete", "--force", self.name], capture_output=True, check=False)
-            process.kill()
-            process.wait()
+            try:
+                yield process
+            finally:
+                subprocess.run(["runc", "delete", "--force", self.name], capture_output=True, check=False)
+                process.kill()
+                process.wait()
 
     @contextmanager
     def daemon(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -213,7 +220,7 @@ class Container:
                 "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES),
                 "noNewPrivileges": True,
             },
-            "root": self._root,
+            "root": {"path": str(self._root), "readonly": self.read_only},
             "hostname": "container",
             "mounts": [{"destination": where, **what} for where, what in named.items()],
             "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]},

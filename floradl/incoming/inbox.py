@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from floradl.disk.mounts import is_shared
+from floradl.disk.rights import refusal
 from floradl.errors import ConfigError, JobError
 from floradl.incoming import handin, moving, settled
 from floradl.incoming.jobs import described, parse_job
@@ -117,13 +118,12 @@ class Inbox:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
+                why = refusal(folder) if isinstance(error, PermissionError) else error.strerror
                 raise ConfigError(
-                    f"the watch folder {folder} cannot be made: {error.strerror} (queue.watch_dir says where)"
+                    f"the watch folder {folder} cannot be made: {why} (queue.watch_dir says where)"
                 ) from error
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-                raise ConfigError(
-                    f"the watch folder {folder} may not be read and written: give this user the rights to it"
-                )
+                raise ConfigError(f"the watch folder {folder} may not be read and written: {refusal(folder)}")
 
     def scan(self, limit: int = 1000) -> Scan:
         """Read the job files that are finished, the oldest first, and move the bad ones to `rejected/`.
