@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,15 +39,31 @@ class Image:
         return dict(line.split("=", 1) for line in self.config["Env"])
 
 
-def build_image(store: Path) -> Image:
-    """Build the image over a small Debian; the test is skipped where this machine cannot."""
+@contextmanager
+def built_image() -> Iterator[Image]:
+    """Build the image, for as long as the block lasts; the test is skipped where this machine cannot."""
+    kept = os.environ.get("FLORADL_CONTAINER_STORE")
+    with tempfile.TemporaryDirectory(prefix="floradl-container-") as folder:
+        store = Path(kept or folder)
+        store.mkdir(parents=True, exist_ok=True)
+        yield _build(store, layers=kept is not None)  # each layer takes as much room as the whole
+
+
+def _build(store: Path, *, layers: bool) -> Image:
+    """Build the image over a small Debian."""
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     buildah = ["buildah", "--storage-driver=vfs", f"--root={store / 'root'}", f"--runroot={store / 'run'}"]
     _base(store, buildah)
     mounts = [f"--volume={each}" for each in _pip_settings(store)]
-    how = ["--isolation=chroot", "--network=host", "--format=docker", "--layers", *mounts]
+    how = [
+        "--isolation=chroot",
+        "--network=host",
+        "--format=docker",
+        f"--layers={str(layers).lower()}",
+        *mounts,
+    ]
     done = _call(*buildah, "bud", *how, "--build-arg=BASE=localhost/base", "--tag=floradl", str(ROOT))
     (store / "build.log").write_text(done)
     container = _call(*buildah, "from", "localhost/floradl").strip()

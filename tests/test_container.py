@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from container import Container, Image, build_image
+from container import Container, Image, built_image
 from studio import wait_until
 
 from floradl.simulator import OutputSpec, Simulator
@@ -24,10 +24,10 @@ CLIP = OutputSpec("clip", "videoUrl", size=SIZE, rate=1_000_000)
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+def image() -> Iterator[Image]:
     """Give the image, built from this checkout."""
-    kept = os.environ.get("FLORADL_CONTAINER_STORE")
-    return build_image(Path(kept) if kept else tmp_path_factory.mktemp("store"))
+    with built_image() as image:
+        yield image
 
 
 @pytest.fixture
