@@ -41,6 +41,15 @@ class LogNormal(Struct, frozen=True):
         z = (math.log(age) - self.mu) / self.sigma
         return _mills(z) / (age * self.sigma)
 
+    def log_density(self, seconds: float) -> float:
+        """Return the logarithm of how likely it is, per second, to last `seconds`."""
+        z = (_log(seconds) - self.mu) / self.sigma
+        return -z * z / 2 - math.log(self.sigma * math.sqrt(2 * math.pi)) - _log(seconds)
+
+    def log_survival(self, age: float) -> float:
+        """Return the logarithm of how likely it is to last longer than `age` seconds."""
+        return _survival((_log(age) - self.mu) / self.sigma)
+
 
 ANY = LogNormal(math.log(30.0), 1.5)
 """What is known of a technique that nothing is known of: seconds for pictures, many minutes for films."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from floradl.forecast import Forecast, Trust
 from floradl.hazard import ANY, LogNormal, fit, mean_log
 
 _KEPT = 400  # durations a technique, and as many ages of runs that go on
@@ -23,6 +24,7 @@ class _Known(Struct):
     expected: LogNormal | None = None
     fitted_at: float = 0.0
     changed: bool = True
+    trust: Trust = field(default_factory=Trust)
 
 
 class History:
@@ -63,6 +65,14 @@ class History:
         if run_id in known.ages or len(known.ages) < _KEPT:
             known.ages[run_id] = age
             known.changed = True
+
+    def rest(self, technique: str | None, forecasts: Collection[Forecast]) -> LogNormal | None:
+        """Return what a run takes from the last of its forecasts on; None where they are not trusted."""
+        return self._of(technique).trust.rest(forecasts)
+
+    def judge(self, technique: str | None, forecasts: Collection[Forecast], duration: float) -> None:
+        """Take in how good the forecasts of a run were that took `duration` seconds."""
+        self._of(technique).trust.ended(forecasts, duration, self.expected(technique))
 
     def ended(self, technique: str | None, run_id: str) -> None:
         """Count a run no more among those that go on."""

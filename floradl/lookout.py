@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from floradl.forecast import Forecast, forecast
 from floradl.hazard import COST
 from floradl.history import History
 from floradl.models import QueuedRun, RemoteRun
@@ -23,6 +24,8 @@ _FEW = 6  # runs in flight; fewer than these may be asked about more often: that
 _PAGE_COST = 5  # questions: so much is a page of a hundred answers to FLORA
 _JITTER = 0.1  # of a gap: runs that began together come one after the other, and each tells of the next
 _HALFWAY = 0.5  # of a gap: there it is judged again, as it may turn out to be too long
+_FORECASTS = 8  # of a run, that are kept
+_STRETCHED = 3.0  # usual gaps that a forecast makes one of, at most
 _EARLY = 0.25  # of the interval: less is not worth putting back
 
 
@@ -35,6 +38,12 @@ class _Look(Struct):
     company: int
     spread: float
     put_back: float = 0.0
+    forecasts: tuple[Forecast, ...] = ()
+
+    def hear(self, progress: float) -> None:
+        """Take in how far it is."""
+        heard = forecast(self.age, progress)
+        self.forecasts = (*self.forecasts[: _FORECASTS - 1], heard) if heard else ()
 
 
 class Lookout:
@@ -71,6 +80,8 @@ class Lookout:
         age = run.waited if answer.age is None else answer.age
         spread = 1.0 if answer.company > 1 else random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
         look = _Look(run.technique, age, self._monotonic(), answer.company, spread)
+        look.forecasts = before.forecasts if before else ()
+        look.hear(answer.progress)
         self._history.goes_on(run.technique, run.run_id, age)
         put_back = before.put_back if before else 0.0
         if len(self._looks) >= _KEPT:
@@ -89,6 +100,7 @@ class Lookout:
         now = self._monotonic()
         look.age = look.age + now - look.at if answer.age is None else answer.age
         look.at, look.company = now, answer.company
+        look.hear(answer.progress)
         self._history.goes_on(look.technique, answer.run_id, look.age)
         return True
 
@@ -105,6 +117,13 @@ class Lookout:
         self._schedule.put(run_id, seconds, aligned=look.company > 1)
         return True
 
+    def ended(self, answer: RemoteRun) -> None:
+        """Hear that a run ended, and learn how good its forecasts were."""
+        look = self._looks.get(answer.run_id)
+        if look is not None and answer.created_at is not None and answer.completed_at is not None:
+            self._history.judge(look.technique, look.forecasts, answer.completed_at - answer.created_at)
+        self.forget(answer.run_id)
+
     def forget(self, run_id: str) -> None:
         """Hear that a run is not waited for any more."""
         look = self._looks.pop(run_id, None)
@@ -118,5 +137,8 @@ class Lookout:
     def _gap(self, look: _Look) -> float:
         cost = COST * min(len(self._looks) / _FEW, 1.0)
         cost *= min(_PAGE_COST / look.company, 1.0)
-        expected = self._history.expected(look.technique)
-        return max(next_question(look.age, self._interval, expected, cost) * look.spread, self._interval)
+        gap = next_question(look.age, self._interval, self._history.expected(look.technique), cost)
+        rest = self._history.rest(look.technique, look.forecasts)
+        if rest is not None:
+            gap = min(next_question(0.0, self._interval, rest, cost), _STRETCHED * gap)
+        return max(gap * look.spread, self._interval)

@@ -112,7 +112,7 @@ class Pipeline:
         answer = await self._asking.run(run.reference, run.queued_at)
         if not answer.finished:
             return await self._unfinished(run, answer)
-        self._patience.lookout.forget(run.run_id)
+        self._patience.lookout.ended(answer)
         if answer.status == "failed":
             return await self._fail(run, reason_of(answer), answer)
         if not answer.outputs:

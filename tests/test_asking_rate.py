@@ -6,9 +6,12 @@ The parts that decide are the real ones; FLORA is a table, and time passes only 
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import random
+from collections.abc import Callable
 from statistics import mean
+from typing import TypeAlias
 
 import anyio
 import pytest
@@ -31,11 +34,25 @@ LATENCY = 0.02
 SEEDS = (1, 2, 3)
 
 
+Progress: TypeAlias = Callable[[float, float], float]
+"""What a run of some age says, which will take some duration (seconds)."""
+
+
+def nothing(_age: float, _duration: float) -> float:
+    return 0.0
+
+
 class Workspace:
     """Runs that begin now and take `durations` seconds, and how FLORA answers for them."""
 
     def __init__(
-        self, durations: list[float], *, listing: bool = True, rate: float = math.inf, chance: float = 0.0
+        self,
+        durations: list[float],
+        *,
+        listing: bool = True,
+        rate: float = math.inf,
+        chance: float = 0.0,
+        progress: Progress = nothing,
     ) -> None:
         self.now = asyncio.get_running_loop().time
         self.began = self.now()
@@ -43,6 +60,7 @@ class Workspace:
         self.told: dict[str, float] = {}
         self.asked: list[tuple[float, bool]] = []  # when, and whether it was throttled
         self._listing, self._rate, self._chance = listing, rate, chance
+        self._progress = progress
         self._dice = random.Random(9)
         self._bucket = TokenBucket()
         self._pace = Pace(self.now)
@@ -80,7 +98,8 @@ class Workspace:
         now, end = self.now(), self.ends[run_id]
         age = now - self.began
         if now < end:
-            return RemoteRun(run_id, "running", 0.0, self.began, age=age)
+            progress = self._progress(age, end - self.began)
+            return RemoteRun(run_id, "running", progress, self.began, age=age)
         self.told.setdefault(run_id, now)
         return RemoteRun(run_id, "completed", 100.0, self.began, completed_at=end, outputs=OUTPUTS, age=age)
 
@@ -113,7 +132,7 @@ async def follow(workspace: Workspace) -> Workspace:
         else:
             tries.pop(run_id, None)
             if answer.finished:
-                lookout.forget(run_id)
+                lookout.ended(answer)
                 history.add("t", answer.created_at, answer.completed_at)
             else:
                 schedule.put(run_id, lookout.goes_on(run, answer)[0], aligned=answer.company > 1)
@@ -133,7 +152,13 @@ async def follow(workspace: Workspace) -> Workspace:
 
 
 def followed(
-    seed: int, runs: int = 200, *, listing: bool = True, rate: float = math.inf, chance: float = 0.0
+    seed: int,
+    runs: int = 200,
+    *,
+    listing: bool = True,
+    rate: float = math.inf,
+    chance: float = 0.0,
+    progress: Progress = nothing,
 ) -> Workspace:
     """Follow runs that take 40 s in the median, until the end of each is known."""
     random.seed(seed)
@@ -141,7 +166,9 @@ def followed(
     durations = [40.0 * dice.lognormvariate(0, 0.5) for _ in range(runs)]
 
     async def work() -> Workspace:
-        return await follow(Workspace(durations, listing=listing, rate=rate, chance=chance))
+        return await follow(
+            Workspace(durations, listing=listing, rate=rate, chance=chance, progress=progress)
+        )
 
     return virtual.run(work())
 
@@ -160,6 +187,56 @@ def test_without_lists_a_quarter_is_saved_over_a_loop_that_knows_as_little() -> 
     delay = mean(delay for each in seen for delay in each.delays) / loops_delay
     assert requests <= 0.82
     assert requests * delay <= 0.88  # either can be had at the expense of the other
+
+
+@functools.cache
+def measured(progress: Progress) -> tuple[float, float]:
+    """Return requests and mean detection where lists are forbidden, both to the loop of five seconds."""
+    seen = [followed(seed, listing=False, progress=progress) for seed in (201, 202)]
+    taken = [end - each.began for each in seen for end in each.ends.values()]
+    requests = mean(each.requests for each in seen) / mean(math.ceil(t / 5) + 1 for t in taken)
+    delay = mean(delay for each in seen for delay in each.delays) / mean(-t % 5 for t in taken)
+    return requests, delay
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        lambda age, duration: math.floor(100 * age / duration),
+        lambda age, duration: 100 * (age / duration) ** 3,
+    ],
+    ids=["linear", "convex"],
+)
+def test_progress_that_tells_of_the_end_saves_questions_and_time(progress: Progress) -> None:
+    requests, delay = measured(progress)
+    assert requests <= 0.75
+    assert delay <= 1.0
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        lambda _age, _duration: 99.0,
+        lambda age, _duration: min(99.0, 4 * age),
+        lambda age, _duration: 99 * (1 - math.exp(-age / 20)),
+        lambda age, duration: (0.0, 10.0, 50.0, 90.0)[int(4 * age / duration)],
+        lambda age, duration: 100 * abs(math.sin(5 * age / duration + duration)),
+        lambda age, duration: 100 * (1 - age / duration),
+    ],
+    ids=[
+        "stuck at 99",
+        "stuck at 99 after a while",
+        "slower and slower",
+        "jumping",
+        "to and fro",
+        "backwards",
+    ],
+)
+def test_progress_that_tells_nothing_does_little_harm(progress: Progress) -> None:
+    requests, delay = measured(progress)
+    without = measured(nothing)
+    assert requests <= without[0] * 1.1
+    assert requests * delay <= without[0] * without[1] * 1.15
 
 
 def test_two_requests_a_second_are_enough_for_two_hundred_in_flight() -> None:
