@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from container import Container, Image, built_image
 from studio import wait_until
@@ -56,6 +59,13 @@ def sidecar(container: Container) -> dict[str, Any] | None:
 def arrived(container: Container) -> int:
     """Return how many bytes of the clip there are in its part file."""
     return sum(path.stat().st_size for path in container.data.glob("library/videos/campaign/.*.part"))
+
+
+def page(url: str) -> str | None:
+    """Return what stands there, None where nobody answers yet."""
+    with suppress(httpx.ConnectError):
+        return httpx.get(url).raise_for_status().text
+    return None
 
 
 def test_the_demo_runs_inside(make: Make) -> None:
@@ -176,6 +186,16 @@ def test_orphans_are_collected(make: Make) -> None:
         wait_until(lambda: len(container.children()) == len(before) + 1)
         (container.data / "go").touch()
         wait_until(lambda: container.children() == before)
+
+
+def test_metrics_are_served_from_inside(make: Make) -> None:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    container = make(FLORADL_METRICS__LISTEN=address)
+    with container.daemon():
+        answer = wait_until(lambda: page(f"http://{address}/metrics"))
+    assert "# TYPE floradl_" in answer
 
 
 def test_state_may_be_in_the_same_volume(make: Make) -> None:
