@@ -18,7 +18,7 @@ from studio import wait_until
 
 from floradl.simulator import OutputSpec, Simulator
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.container]
 Make = Callable[..., Container]
 
 
