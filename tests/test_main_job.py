@@ -152,10 +152,10 @@ def test_a_second_daemon_says_who_holds_the_state_folder(home: Home) -> None:
 
 
 def test_the_daemon_stops_cleanly_and_goes_on_after_a_restart(home: Home, simulator: Simulator) -> None:
-    simulator.add_run("run_slow", technique="campaign", outputs=KINDS[:1], duration=3)
+    simulator.add_run("run_slow", technique="campaign", outputs=KINDS[:1], duration=5)
     with home.daemon() as process:
         home.drop("campaign/run_slow")
-        wait_until(lambda: simulator.asked("api", "run_slow"))
+        wait_until(lambda: home.status()["counts"]["running"])  # asked about, and the answer recorded
         process.send_signal(signal.SIGTERM)
         assert process.wait(8) == 0
     assert home.status()["counts"]["running"] == 1
