@@ -235,11 +235,11 @@ def test_a_run_that_ends_well_does_not_lift_a_pause_that_another_met(
     home: Home, simulator: Simulator
 ) -> None:
     """One transfer is under way when the disk gets too full for the next: its end is no room for that."""
-    simulator.faults.add(Fault(match=Match(run="run_small", host="media"), do=Do(delay=1.5)))
+    simulator.faults.add(Fault(match=Match(run="run_small", host="media"), do=Do(delay=4)))
     simulator.faults.add(Fault(match=Match(run="run_huge", host="media"), do=Do(wrong_length=1 << 50)))
     with home.daemon(FLORADL_DOWNLOAD__MIN_FREE_SPACE="0"):
         queue(home, simulator, "run_small")
-        wait_until(lambda: simulator.asked("api", "run_small"))
+        wait_until(lambda: home.status()["counts"]["downloading"])
         queue(home, simulator, "run_huge")
         paused(home, "disk_full")
         home.finished("campaign/run_small")

@@ -235,11 +235,14 @@ class RunHooks:
 
     def _hold(self, why: str) -> float:
         """Let all wait while the program is missing: that is no run's fault, and is told once."""
+        now = self._monotonic()
+        if now < self._held_until:
+            return 0.0  # of those that were under way together the first one counts
         if not self._missing:
             message = f"hooks.{RUN_FINISHED}: {why}; what there is to tell is kept"
             _log.error("hook_missing", hook=RUN_FINISHED, message=message)
         first, most = _LOOK_AGAIN
-        self._held_until = self._monotonic() + min(first * 2.0 ** min(self._missing, 10), most)
+        self._held_until = now + min(first * 2.0 ** min(self._missing, 10), most)
         self._missing += 1
         return 0.0
 
