@@ -26,7 +26,6 @@ from floradl.disk.rights import refusal
 from floradl.disk.trouble import is_full
 from floradl.errors import ConfigError, ErrorCode, FloradlError, PassingError, PauseReason
 from floradl.hooking import Hooks, build_hooks, hook_orders, serve_pauses, tell_missing
-from floradl.hooks.pauses import SeenPause
 from floradl.hooks.runs import Heard
 from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
@@ -160,7 +159,7 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
         intake = Intake(inbox, queue_file, works.journal, works.engine)
         start = build_start(config, works)
         standing = Standing(
-            progress_at=lambda: _progress_at(works, progress, intake, start),
+            progress_at=lambda: _progress_at(_quiet(works, progress, intake, start)),
             paused=lambda: _reason(works, start),
             started=intake.served.is_set,
         )
@@ -171,7 +170,7 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
             group.start_soon(_work, config, works, intake, start, hooks)
             group.start_soon(_sweep, inbox)
             group.start_soon(tell_missing, hook_orders(config, environ))
-            group.start_soon(serve_pauses, hooks.pauses, works, lambda: _seen_pause(works, start))
+            group.start_soon(serve_pauses, hooks.pauses, works, lambda: _pause(works, start))
             await wait_for_stop(works.halt, 0)
             supervision.stopping()
             _log.info("stopping")
@@ -232,7 +231,7 @@ async def _beat(
                 pid=os.getpid(),
                 version=__version__,
                 since=progress.since,
-                progress_at=_progress_at(works, progress, intake, start),
+                progress_at=_progress_at(quiet),
                 paused=paused,
                 queue_file_error=intake.queue_file_error,
                 hints=hints,
@@ -276,15 +275,9 @@ def _reason(works: Works, start: Start) -> PauseReason | None:
     return PauseReason(paused.reason) if paused is not None else None
 
 
-def _progress_at(works: Works, progress: Live, intake: Intake, start: Start) -> float:
-    """Return when all was seen to be well (unix seconds): now, unless there is work that nobody takes on."""
-    quiet = _quiet(works, progress, intake, start)
+def _progress_at(quiet: float) -> float:
+    """Return when all was seen to be well (unix seconds): now, unless nothing was done for long."""
     return time.time() - (quiet if quiet >= _STUCK_AFTER else 0.0)
-
-
-def _seen_pause(works: Works, start: Start) -> SeenPause | None:
-    pause = _pause(works, start)
-    return SeenPause(pause.reason, pause.message, pause.since) if pause else None
 
 
 def _quiet(works: Works, progress: Live, intake: Intake, start: Start) -> float:

@@ -102,7 +102,7 @@ class Engine:
             self._lookout.hasten(run_id)
         else:
             self._known.add(run_id)
-            self._schedule.put(run_id, -math.inf)
+            self._schedule.put_first(run_id)
         self._wake()
 
     def take_up(self, run_ids: Iterable[str]) -> None:

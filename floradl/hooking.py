@@ -14,9 +14,10 @@ from anyio import to_thread
 from floradl.assembly import Works
 from floradl.config.settings import Config
 from floradl.hooks.orders import PAUSED, RUN_FINISHED, Orders
-from floradl.hooks.pauses import PauseHook, SeenPause
+from floradl.hooks.pauses import PauseHook
 from floradl.hooks.runs import RunHooks
 from floradl.state.announcements import ToldPause
+from floradl.state.live import LivePause
 
 _READ_WITHIN = 5.0  # seconds; a journal that cannot be asked is no reason to keep silent
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -62,7 +63,7 @@ def _nothing_worse() -> Iterator[None]:
         _log.debug("hook_memory", hook=PAUSED, message=str(error))
 
 
-async def serve_pauses(hook: PauseHook, works: Works, paused: Callable[[], SeenPause | None]) -> None:
+async def serve_pauses(hook: PauseHook, works: Works, paused: Callable[[], LivePause | None]) -> None:
     """Tell of pauses for ever. `paused` gives the one that holds now."""
     journal, engine = works.journal, works.engine
     began = engine.moved_at
@@ -71,7 +72,7 @@ async def serve_pauses(hook: PauseHook, works: Works, paused: Callable[[], SeenP
         told = await journal.call(lambda store: store.announcements.told_pauses())
     known = False
 
-    def look() -> tuple[SeenPause | None, bool]:
+    def look() -> tuple[LivePause | None, bool]:
         # After a start nothing is known of what kept the last one waiting, until it is met or a run moves.
         nonlocal known
         pause = paused()

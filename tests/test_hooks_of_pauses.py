@@ -11,17 +11,18 @@ import anyio
 import pytest
 from hooked import Hook, configure
 from mounting import in_memory
-from studio import Home, wait_until
+from studio import Home, queue, wait_until
 
 from floradl.hooks.orders import Orders
-from floradl.hooks.pauses import PauseHook, SeenPause, Telling
-from floradl.simulator import OutputSpec, Simulator
+from floradl.hooks.pauses import PauseHook, Telling
+from floradl.simulator import Simulator
 from floradl.state.announcements import ToldPause
+from floradl.state.live import LivePause
 
 DAY = 86_400.0
 WRONG = "sk_live_not_this_one"
-FULL = SeenPause("disk_full", "it is full", 5000.0)
-REFUSED = SeenPause("key_refused", "it is refused", 5000.0)
+FULL = LivePause("disk_full", "it is full", 5000.0)
+REFUSED = LivePause("key_refused", "it is refused", 5000.0)
 
 # When
 
@@ -56,7 +57,7 @@ def test_one_that_comes_and_goes_is_told_each_ten_minutes_at_most() -> None:
     says = telling()
     says.note(FULL, 0.0, 5000.0)
     assert says.ended(None) == [ToldPause("disk_full", 5000.0, 5000.0, over=True)]
-    again = SeenPause("disk_full", "it is full", 5100.0)
+    again = LivePause("disk_full", "it is full", 5100.0)
     assert says.due(again, 100.0) is None
     assert says.due(again, 600.0) == again
 
@@ -72,7 +73,7 @@ def test_an_end_is_noted_once_and_only_of_what_has_ended() -> None:
 def test_a_pause_goes_on_over_a_restart() -> None:
     says = telling(ToldPause("disk_full", 1000.0, 1000.0))
     assert says.due(FULL, 0.0) is None
-    assert says.due(FULL, DAY - 4000) == SeenPause("disk_full", "it is full", 1000.0)
+    assert says.due(FULL, DAY - 4000) == LivePause("disk_full", "it is full", 1000.0)
 
 
 def test_one_that_was_over_before_the_restart_is_a_new_one() -> None:
@@ -94,11 +95,6 @@ def hook(home: Home) -> Hook:
     hook = Hook(home)
     configure(home, hooks={"paused": hook.words})
     return hook
-
-
-def queue(home: Home, simulator: Simulator, name: str) -> None:
-    simulator.add_run(name, technique="campaign", outputs=[OutputSpec("a", "imageUrl")], duration=0.1)
-    home.drop(f"campaign/{name}", f"{name}.txt")
 
 
 def test_a_refused_key_is_told_with_its_reason(home: Home, simulator: Simulator, hook: Hook) -> None:
@@ -133,12 +129,12 @@ async def test_what_was_told_before_a_restart_is_not_told_again_the_same_day(hoo
     now = time.time()
     looks = 0
 
-    def look() -> tuple[SeenPause | None, bool]:
+    def look() -> tuple[LivePause | None, bool]:
         nonlocal looks
         looks += 1
         if looks > 2:
             group.cancel_scope.cancel()
-        return SeenPause("disk_full", "it is full", now), True
+        return LivePause("disk_full", "it is full", now), True
 
     async def remember(_: ToldPause) -> None:
         raise AssertionError

@@ -78,7 +78,7 @@ async def _findings(
         *_hooks(config, environ),
         *_journal(config),
         *_daemon(config, wall()),
-        *check_listening(config, environ, daemon=_runs(config)),
+        *check_listening(config, environ, daemon=works),
     ):
         yield finding
     for finding in await ask_api(config, environ, key, wall):
@@ -144,13 +144,6 @@ def _journal(config: Config) -> Iterator[Finding]:
     else:
         known = "none yet" if counts is None else f"{sum(counts.values()):,} runs"
         yield ok("journal", known)
-
-
-def _runs(config: Config) -> bool:
-    try:
-        return read_daemon(config.state_dir).alive
-    except ConfigError:
-        return False
 
 
 def _daemon(config: Config, now: float) -> Iterator[Finding]:

@@ -23,7 +23,6 @@ from floradl.state.store import FILE_NAME, Store
 
 _MOST = 1000
 _FAILED_AT_LEAST = 100  # however many wait, so many of the failed are told
-_FRESH = 120.0  # seconds without a word from a daemon before it counts as stuck; it writes each 10 s
 _SAME_START = 60.0
 _PAGE = 1000
 
@@ -47,7 +46,7 @@ class Daemon(Struct, frozen=True):
             return f"{self.holder} is at work, but no daemon: start it with 'floradl run' afterwards"
         heard = self.snapshot.progress_at if self.snapshot else self.holder.since
         # Either way: a clock that was put back must not make a daemon that hangs look well for ever.
-        if abs(now - heard) <= _FRESH or not heard:
+        if abs(now - heard) <= live.STUCK_AFTER or not heard:
             return None
         return (
             f"{self.holder} made no progress for {coarse(now - heard)}: see its log (and whether the disk of "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 import click
 from anyio import to_thread
@@ -15,9 +15,9 @@ from floradl.commands.queueing import queue
 from floradl.commands.standing import all_runs
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
-from floradl.flora.account import KINDS, Reach, pages, wanted
+from floradl.flora.account import KINDS, Reach, Wanted, pages, wanted
 from floradl.flora.api import Flora
-from floradl.models import Order
+from floradl.models import Order, Reference
 
 
 async def sync(
@@ -37,8 +37,10 @@ async def sync(
     known = await to_thread.run_sync(_known, config)
     orders: dict[str, Order] = {}
     async with flora_alone(config, environ) as flora:
+        wants = await wanted(flora, config.sync.projects, config.sync.techniques)
         for kind in config.sync.kinds or KINDS:
-            await _read(flora, kind, config, back, orders)
+            async for reference in _listed(flora, kind, wants, back, now):
+                orders[reference.run_id] = Order(reference)
     new = [order for run_id, order in orders.items() if run_id not in known]
     told = f"{len(orders):,} runs are listed"
     if len(new) < len(orders):
@@ -47,13 +49,16 @@ async def sync(
     return await to_thread.run_sync(queue, config, new) if new else Exit.OK
 
 
-async def _read(flora: Flora, kind: str, config: Config, back: float, orders: dict[str, Order]) -> None:
-    wants = await wanted(flora, config.sync.projects, config.sync.techniques)
+async def _listed(
+    flora: Flora, kind: str, wants: Wanted, back: float, now: float
+) -> AsyncGenerator[Reference, None]:
+    """Give the runs that one list has of the last `back` seconds."""
     reach: Reach | None = None
     async for page in pages(flora, kind):
-        reach = reach or Reach.of(page, None, back, time.time())
+        reach = reach or Reach.of(page, None, back, now)
         found = [reference for _, reference in wants.references(kind, reach.take(page))]
-        orders.update((reference.run_id, Order(reference)) for reference in found)
+        for reference in found:
+            yield reference
         if not reach.goes_on(page, news=bool(found)):
             return
 

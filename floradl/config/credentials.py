@@ -56,7 +56,7 @@ def find_api_key(
     """
     texts: list[tuple[str | Path, str]] = [*_from_variables(environ), *_from_key_file(config, environ)]
     unreadable: ConfigError | None = None
-    for file in _conventional(environ, run_secrets):
+    for file in conventional(NAME, environ, run_secrets):
         try:
             texts.append((file, _handed_over(file, run_secrets)))
         except FileNotFoundError:
@@ -100,10 +100,11 @@ def _own_file(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name, "").strip() for name in _OWN_FILE)
 
 
-def _conventional(environ: Mapping[str, str], run_secrets: Path) -> Iterator[Path]:
+def conventional(name: str, environ: Mapping[str, str], run_secrets: Path) -> Iterator[Path]:
+    """Give the files in which a service is handed the secret of that name: systemd's first."""
     if folder := environ.get("CREDENTIALS_DIRECTORY", "").strip():
-        yield Path(folder, NAME)
-    yield run_secrets / NAME
+        yield Path(folder, name)
+    yield run_secrets / name
 
 
 def _handed_over(file: Path, run_secrets: Path) -> str:

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from floradl.config.credentials import RUN_SECRETS
+from floradl.config.credentials import RUN_SECRETS, conventional
 from floradl.disk.mounts import filesystem
 
 
@@ -18,8 +18,7 @@ def exposure(file: Path, environ: Mapping[str, str]) -> str | None:
     The mode of a systemd credential, or of a container's secret (one in memory, or below /run/secrets), is
     not its user's. A file of somebody else's that only the group may read is how a service is given its key.
     """
-    folder = environ.get("CREDENTIALS_DIRECTORY", "").strip()
-    theirs = [RUN_SECRETS, *([Path(folder)] if folder else [])]
+    theirs = [handed.parent for handed in conventional(file.name, environ, RUN_SECRETS)]
     try:
         status = file.stat()
         ways = [above.stat().st_mode for above in file.parents]

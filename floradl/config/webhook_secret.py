@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from floradl.config.credentials import RUN_SECRETS, read_text
+from floradl.config.credentials import RUN_SECRETS, conventional, read_text
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
 from floradl.redaction import Secret, remember
@@ -50,14 +51,9 @@ def find_webhook_secrets(
             raise ConfigError(
                 f"{config.webhook.secret_file}: there is no such file, but webhook.secret_file names it"
             ) from None
-    credentials = environ.get("CREDENTIALS_DIRECTORY", "").strip()
-    for folder in (Path(credentials) if credentials else None, run_secrets):
-        if folder is None:
-            continue
-        try:
-            return _found(str(folder / NAME), read_text(folder / NAME, _WHAT))
-        except FileNotFoundError:
-            pass
+    for file in conventional(NAME, environ, run_secrets):
+        with suppress(FileNotFoundError):
+            return _found(str(file), read_text(file, _WHAT))
     return FoundSecrets("", ())
 
 

@@ -16,7 +16,6 @@ import anyio
 import msgspec
 import structlog
 from anyio import to_thread
-from msgspec import Struct
 from msgspec.structs import replace
 
 from floradl.hooks.command import Command, NotStartedError, run
@@ -25,6 +24,7 @@ from floradl.hooks.orders import PAUSED, Orders
 from floradl.policy import backoff
 from floradl.redaction import redact
 from floradl.state.announcements import ToldPause
+from floradl.state.live import LivePause
 from floradl.ticks import next_tick
 from floradl.times import rfc3339
 
@@ -33,14 +33,6 @@ _APART = 600.0  # seconds between two that begin for the same reason: a disk at 
 _LOOK_EVERY = 1.0
 _MOST_BACKOFF = 600.0
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-class SeenPause(Struct, frozen=True):
-    """A pause as it is now. `since` is unix seconds."""
-
-    reason: str
-    message: str
-    since: float
 
 
 class Telling:
@@ -62,7 +54,7 @@ class Telling:
         self._told.update({told.reason: told for told in over})
         return over
 
-    def due(self, pause: SeenPause, now: float) -> SeenPause | None:
+    def due(self, pause: LivePause, now: float) -> LivePause | None:
         """Return the pause as it is to be told now, since when it holds over restarts; None for not now."""
         told = self._told.get(pause.reason)
         if told is None:
@@ -73,7 +65,7 @@ class Telling:
             return None
         return replace(pause, since=min(told.since, pause.since))
 
-    def note(self, pause: SeenPause, now: float, wall: float) -> ToldPause:
+    def note(self, pause: LivePause, now: float, wall: float) -> ToldPause:
         """Note that a pause was told; returns what is to be remembered."""
         told = ToldPause(pause.reason, pause.since, wall)
         self._told[pause.reason] = told
@@ -99,7 +91,7 @@ class PauseHook:
     async def serve(
         self,
         told: Iterable[ToldPause],
-        look: Callable[[], tuple[SeenPause | None, bool]],
+        look: Callable[[], tuple[LivePause | None, bool]],
         remember: Callable[[ToldPause], Coroutine[Any, Any, None]],
     ) -> None:
         """Tell of pauses for ever; when stopped, a hook that runs has some seconds to end.
@@ -121,7 +113,7 @@ class PauseHook:
                         group.start_soon(remember, told_now)
                 await next_tick(_LOOK_EVERY)
 
-    async def _tell(self, pause: SeenPause, telling: Telling) -> ToldPause | None:
+    async def _tell(self, pause: LivePause, telling: Telling) -> ToldPause | None:
         """Run the hook if it is time; returns what is to be remembered of it."""
         due = telling.due(pause, time.monotonic())
         command = self._orders.command(PAUSED, pause.reason, "/")
@@ -141,7 +133,7 @@ class PauseHook:
         self._not_before = time.monotonic() + backoff(self._tries, _MOST_BACKOFF)
         return None
 
-    async def _run(self, command: Command, pause: SeenPause, hurry: anyio.Event) -> bool:
+    async def _run(self, command: Command, pause: LivePause, hurry: anyio.Event) -> bool:
         """Run it once; whether it went well."""
         words = {
             "schema_version": 1,

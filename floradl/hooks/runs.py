@@ -35,10 +35,7 @@ from floradl.times import unix_seconds
 _AT_ONCE = 4
 _MOST_BACKOFF = 3600.0
 _TRIES = 36  # a dozen in the first hour, then each hour for a day
-_LOOK_AGAIN = (
-    5.0,
-    60.0,
-)  # seconds until it is tried again whether a missing program is there: first, at most
+_LOOK_AGAIN = (5.0, 60.0)  # seconds until a missing program is looked for again: first, at most
 _LATER = 60.0  # seconds until a sidecar that cannot be read just now is looked for again
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

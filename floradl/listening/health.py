@@ -12,8 +12,7 @@ from msgspec import Struct
 
 from floradl.errors import PauseReason
 from floradl.listening.http import Answer, Request
-
-_STUCK_AFTER = 120.0  # seconds without progress, as `status --check` has it
+from floradl.state.live import STUCK_AFTER
 
 
 class Standing(Struct, frozen=True):
@@ -38,7 +37,7 @@ class Health:
     async def alive(self, _request: Request) -> Answer:
         """Answer 200 while there is progress, or nothing to do; 503 where it hangs."""
         quiet = self._wall() - self._standing.progress_at()
-        if quiet > _STUCK_AFTER:
+        if quiet > STUCK_AFTER:
             return Answer.said(503, f"no progress for {quiet:.0f} s")
         return Answer.said(200, "alive")
 

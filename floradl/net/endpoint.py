@@ -7,6 +7,8 @@ from typing import Self
 
 from msgspec import Struct
 
+from floradl.net.addresses import join_port
+
 _PLACE = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+(?:%\w+)?)\]|(?P<name>[\w.-]+)):(?P<port>[0-9]{1,5})")
 _WRITE = 'write it like 127.0.0.1:8787, or "[::1]:8787"'
 
@@ -18,7 +20,7 @@ class Endpoint(Struct, frozen=True):
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_port(self.host, self.port)
 
     @classmethod
     def parse(cls, text: str) -> Self:

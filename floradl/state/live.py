@@ -18,6 +18,9 @@ from floradl.models import QueuedRun
 from floradl.redaction import redact
 
 FILE_NAME = "live.json"
+STUCK_AFTER = 120.0
+"""Seconds without progress after which a daemon counts as stuck; it writes the file each 10 s at least."""
+
 _MOST = 1000
 
 
