@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,23 @@ from typing import Any
 import jsonschema
 
 from floradl.library.sidecar import load_schema
-from floradl.simulator import Simulator, serve
+from floradl.simulator import OutputSpec, Simulator, serve
 
+PICTURE = (OutputSpec("a", "imageUrl", size=3000),)
 _VALIDATOR = jsonschema.Draft202012Validator(load_schema())
+
+
+def queue(
+    home: Home,
+    simulator: Simulator,
+    *names: str,
+    outputs: Sequence[OutputSpec] = PICTURE,
+    duration: float = 0.1,
+) -> None:
+    """Drop a job file with runs that take so many seconds."""
+    for name in names:
+        simulator.add_run(name, technique="campaign", outputs=outputs, duration=duration)
+    home.drop("".join(f"campaign/{name}\n" for name in names), f"{names[0]}.txt")
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:

@@ -450,9 +450,9 @@ async def test_the_newest_run_is_asked_about_before_a_crowd_that_stands_in_line(
     asking = asking_of(table)
     async with anyio.create_task_group() as group:
         group.start_soon(ask, asking, *crowd)
-        await anyio.sleep(0.05)
+        await passing(lambda: len(table.asked) >= 8)  # the line is full
         group.start_soon(asking.run, Reference("run_new", "t"), 1.0)
-        await anyio.sleep(0.05)
+        await passing(lambda: len(asking._alone._waiting) == len(crowd) - 8 + 1)
         table.held_runs.set()
     singles = [name for name in table.asked if name.startswith("run")]
     assert singles.index("run_new") <= 8 + 1

@@ -30,6 +30,16 @@ class Limit:
         return True
 
 
+def limited(clock: Clock, times: int, *, every: float) -> Budget:
+    """Return one that asked so many times, every so many seconds, and then met a limit."""
+    budget = Budget(clock)
+    for _ in range(times):
+        budget.reserve()
+        clock.now += every
+    budget.throttled()
+    return budget
+
+
 def test_nothing_is_spaced_before_a_limit_is_met() -> None:
     budget = Budget(Clock())
     assert [budget.reserve() for _ in range(1000)] == [0.0] * 1000
@@ -38,11 +48,7 @@ def test_nothing_is_spaced_before_a_limit_is_met() -> None:
 
 def test_a_429_halves_what_was_really_asked() -> None:
     clock = Clock()
-    budget = Budget(clock)
-    for _ in range(100):
-        budget.reserve()
-        clock.now += 0.1
-    budget.throttled()
+    budget = limited(clock, 100, every=0.1)
     assert budget.rate == pytest.approx(5.0, rel=0.05)
     budget.throttled()
     assert budget.rate == pytest.approx(5.0, rel=0.05)
@@ -50,21 +56,13 @@ def test_a_429_halves_what_was_really_asked() -> None:
 
 def test_who_asks_rarely_is_not_slowed_by_what_others_do() -> None:
     clock = Clock()
-    budget = Budget(clock)
-    for _ in range(5):
-        budget.reserve()
-        clock.now += 2
-    budget.throttled()
+    budget = limited(clock, 5, every=2.0)
     assert budget.rate == math.inf
 
 
 def test_places_are_given_in_order_and_evenly() -> None:
     clock = Clock()
-    budget = Budget(clock)
-    for _ in range(40):
-        budget.reserve()
-        clock.now += 0.25
-    budget.throttled()
+    budget = limited(clock, 40, every=0.25)
     waits = [budget.reserve() for _ in range(4)]
     assert waits == pytest.approx([0.0, 0.5, 1.0, 1.5], abs=0.05)
 
@@ -89,11 +87,7 @@ def test_after_the_first_minute_one_request_in_a_hundred_is_throttled_at_most(ra
 
 def test_a_limit_that_is_gone_is_forgotten_in_time() -> None:
     clock = Clock()
-    budget = Budget(clock)
-    for _ in range(100):
-        budget.reserve()
-        clock.now += 0.1
-    budget.throttled()
+    budget = limited(clock, 100, every=0.1)
     clock.now += 3600
     assert budget.rate == math.inf
 
@@ -131,11 +125,7 @@ def test_a_limit_is_kept_to_among_others_that_have_nothing_to_do_with_it() -> No
 
 def test_a_limit_that_is_raised_is_made_use_of_within_ten_minutes() -> None:
     clock = Clock()
-    budget = Budget(clock)
-    for _ in range(20):
-        budget.reserve()
-        clock.now += 0.5
-    budget.throttled()
+    budget = limited(clock, 20, every=0.5)
     clock.now += 600.0
     assert budget.rate > 10.0
 

@@ -10,19 +10,11 @@ from pathlib import Path
 
 import pytest
 from hooked import Hook, configure
-from studio import Home, wait_until
+from studio import Home, queue, wait_until
 
 from floradl.simulator import OutputSpec, Simulator
 
-PICTURE = (OutputSpec("a", "imageUrl", size=3000),)
 WORDS = (OutputSpec("words", "text", text="Lower."),)
-
-
-def queue(home: Home, simulator: Simulator, *names: str) -> None:
-    """Drop a job file with runs that complete at once."""
-    for name in names:
-        simulator.add_run(name, technique="campaign", outputs=PICTURE, duration=0.1)
-    home.drop("".join(f"campaign/{name}\n" for name in names), f"{names[0]}.txt")
 
 
 @pytest.fixture

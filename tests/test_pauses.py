@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import studio
 from mounting import in_memory, mount, mounted, unmount
 from studio import Home, check_library, command, wait_until
 
@@ -16,11 +18,7 @@ PICTURE = (OutputSpec("a", "imageUrl", size=300_000),)
 WORDS = (OutputSpec("words", "text", text="Lower."),)
 
 
-def queue(home: Home, simulator: Simulator, *names: str, outputs: tuple[OutputSpec, ...] = PICTURE) -> None:
-    """Drop a job file with runs that complete at once."""
-    for name in names:
-        simulator.add_run(name, technique="campaign", outputs=outputs, duration=0.1)
-    home.drop("".join(f"campaign/{name}\n" for name in names), f"{names[0]}.txt")
+queue = partial(studio.queue, outputs=PICTURE)
 
 
 def paused(home: Home, reason: str) -> dict[str, Any]:

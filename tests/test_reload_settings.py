@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from hooked import Hook, configure
-from studio import Home, wait_until
+from studio import Home, queue, wait_until
 
 from floradl.simulator import OutputSpec, Simulator
 
@@ -40,8 +40,7 @@ def fetch(
     home: Home, simulator: Simulator, name: str, *outputs: OutputSpec, duration: float = 0.1
 ) -> dict[str, Any]:
     """Have a run fetched; returns its sidecar."""
-    simulator.add_run(name, technique="campaign", outputs=outputs, duration=duration)
-    home.drop(f"campaign/{name}", f"{name}.txt")
+    queue(home, simulator, name, outputs=outputs, duration=duration)
     return home.finished(f"campaign/{name}")
 
 
@@ -63,8 +62,7 @@ def test_the_key_of_another_file_is_used_at_once(home: Home, simulator: Simulato
     right.write_text(simulator.key)
     configure(home, api={"key_file": str(wrong)})
     with home.daemon() as process:
-        simulator.add_run("run_a", technique="campaign", outputs=[PICTURE], duration=0.1)
-        home.drop("campaign/run_a")
+        queue(home, simulator, "run_a")
         wait_until(lambda: home.status()["paused"])
         assert reread(process, api={"key_file": str(right)}) == ["api.key_file"]
         assert home.finished("campaign/run_a")["result"] == "complete"
@@ -129,8 +127,7 @@ def test_another_min_free_space_pauses_and_lifts_the_pause(
     configure(home, download={"min_free_space": "0"})
     with home.daemon() as process:
         assert reread(process, download={"min_free_space": "1000PB"}) == ["download.min_free_space"]
-        simulator.add_run("run_a", technique="campaign", outputs=[PICTURE], duration=0.1)
-        home.drop("campaign/run_a")
+        queue(home, simulator, "run_a")
         wait_until(lambda: (home.status()["paused"] or {}).get("reason") == "disk_full")
         reread(process, download={"min_free_space": "0"})
         assert home.finished("campaign/run_a")["result"] == "complete"
@@ -171,8 +168,7 @@ def test_another_interval_holds_for_runs_that_wait_already(
     unset(home, "POLL__INTERVAL")
     configure(home, poll={"interval": "1h"})
     with home.daemon() as process:
-        simulator.add_run("run_a", technique="campaign", outputs=[PICTURE], duration=1.5)
-        home.drop("campaign/run_a")
+        queue(home, simulator, "run_a", duration=1.5)
         wait_until(lambda: home.status()["counts"]["running"])
         assert reread(process, poll={"interval": "100ms"}) == ["poll.interval"]
         assert home.finished("campaign/run_a")["result"] == "complete"
@@ -182,8 +178,7 @@ def test_another_patience_holds_for_runs_that_wait_already(
     home: Home, simulator: Simulator, reread: Reread
 ) -> None:
     with home.daemon() as process:
-        simulator.add_run("run_a", technique="campaign", outputs=[PICTURE], duration=3600)
-        home.drop("campaign/run_a")
+        queue(home, simulator, "run_a", duration=3600)
         wait_until(lambda: home.status()["counts"]["running"])
         assert reread(process, poll={"give_up_after": "1s"}) == ["poll.give_up_after"]
         assert home.finished("campaign/run_a")["error"]["code"] == "gave_up"
@@ -212,8 +207,7 @@ def test_a_new_hook_is_told_of_what_ends_from_then_on(
 def test_a_new_hook_hears_of_a_pause_that_lasts(home: Home, simulator: Simulator, reread: Reread) -> None:
     hook = Hook(home)
     with home.daemon(FLORA_API_KEY="sk_live_not_this_one") as process:
-        simulator.add_run("run_a", technique="campaign", outputs=[PICTURE], duration=0.1)
-        home.drop("campaign/run_a")
+        queue(home, simulator, "run_a")
         wait_until(lambda: home.status()["paused"])
         reread(process, hooks={"paused": hook.words})
         assert hook.called()[0].argument == "key_refused"
