@@ -72,10 +72,12 @@ class RunHooks:
         self._monotonic = monotonic
         self._schedule = Schedule(monotonic, 1.0)
         self._slots = CapacityLimiter(_AT_ONCE)
+        self._taken = 0  # off the schedule, and not yet done with
         self._changed = anyio.Event()
         self._tried = anyio.Event()  # set, and made anew, after each try
         self._expecting: bool | None = None
         self._news = True
+        self._looking = anyio.Lock()  # so that who looks waits for a look that is under way
         self._seen = 0
         self._said: dict[int, str] = {}
         self._held_until = -math.inf
@@ -107,7 +109,7 @@ class RunHooks:
                     number = await self._next(journal)
                 except sqlite3.Error as error:  # others say so, and pause; what there is to tell is kept
                     _log.debug("hook_postponed", hook=RUN_FINISHED, message=str(error))
-                    self._news, number = True, None
+                    number = None
                     await anyio.sleep(_LATER)
                 if number is not None:
                     await self._slots.acquire_on_behalf_of(number)
@@ -116,7 +118,7 @@ class RunHooks:
     async def drain(self, journal: Journal) -> None:
         """Wait until all that is due now was tried; `serve` must be running."""
         tried = self._tried
-        while await self._due(journal) or self._slots.borrowed_tokens:
+        while await self._due(journal) or self._taken:
             await tried.wait()
             tried = self._tried
 
@@ -126,13 +128,19 @@ class RunHooks:
 
     async def _look(self, journal: Journal) -> None:
         await self.prepare(journal)
-        if self._news:
+        async with self._looking:
+            if not self._news:
+                return
             self._news = False
             seen = self._seen
-            for number in await journal.call(lambda store: store.announcements.after(seen)):
-                if number > self._seen:
-                    self._schedule.put(str(number), 0.0)
-                    self._seen = number
+            try:
+                numbers = await journal.call(lambda store: store.announcements.after(seen))
+            except BaseException:
+                self._news = True
+                raise
+            for number in numbers:
+                self._schedule.put(str(number), 0.0)
+                self._seen = number
 
     async def _next(self, journal: Journal) -> int | None:
         """Wait for the next one that is due; None where things changed meanwhile."""
@@ -141,6 +149,7 @@ class RunHooks:
         held = self._held_until - self._monotonic()
         name = self._schedule.pop() if held <= 0 else None
         if name is not None:
+            self._taken += 1
             return int(name)
         with anyio.move_on_after(max(held, self._schedule.delay())):
             await self._changed.wait()
@@ -161,6 +170,7 @@ class RunHooks:
             self._said.pop(number, None)
         else:
             self._schedule.put(str(number), again_in)
+        self._taken -= 1
         self._changed.set()
         self._tried.set()
         self._tried = anyio.Event()
