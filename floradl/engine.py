@@ -7,7 +7,6 @@ it: FLORA is asked only so often, and of whom there is news already need not sta
 
 from __future__ import annotations
 
-import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,35 +18,21 @@ import structlog
 from floradl.errors import ErrorCode, PausedError, PauseReason
 from floradl.lookout import Lookout
 from floradl.models import QueuedRun
-from floradl.pipeline import Finished, Held, Pipeline, Step, Wait
+from floradl.pausing import Pause, Pausing
+from floradl.pipeline import Pipeline
 from floradl.places import ALL_PLACES
 from floradl.progress import Progress
 from floradl.schedule import Schedule
 from floradl.state.journal import Journal
 from floradl.state.store import Store
+from floradl.steps import Finished, Held, Step, Wait
 from floradl.troubles import Told, Troubles
 
 _ASKING = 192  # runs that are at work and have no place: most of them are asked about
 _AT_ONCE = ALL_PLACES + _ASKING + 64  # so that no outputs on their way keep FLORA from being asked
-_FIRST_PROBE = 2.0
-_PROBE_EVERY = {  # the most seconds between looks at whether a pause can be lifted
-    PauseReason.KEY_REFUSED: 60.0,
-    PauseReason.CREDITS: 60.0,
-    PauseReason.DISK_FULL: 5.0,
-    PauseReason.LIBRARY_MISSING: 5.0,
-    PauseReason.LIBRARY_READ_ONLY: 5.0,
-}
 _AFTER_BUG = 30.0
 _QUICK_QUESTIONS = (1.0, 1.0, 2.0, 3.0, 5.0)  # seconds: where FLORA says "over" and answers "running"
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-class Pause(msgspec.Struct, frozen=True):
-    """Why nothing goes on. `since` is unix seconds."""
-
-    reason: PauseReason
-    message: str
-    since: float
 
 
 class Engine:
@@ -74,10 +59,7 @@ class Engine:
         self._changed = anyio.Event()
         self._slots = anyio.CapacityLimiter(_AT_ONCE)
         pipeline.places.when_taken = self._wake  # who has a place is not asked about any more
-        self._probe: tuple[float, str] | None = None
-        self._probing: str | None = None  # the probe, while it is at work
-        self.paused: Pause | None = None
-        self._paused_at = 0.0
+        self._pausing = Pausing(schedule, monotonic)
         self.moved_at = self.turned_at = monotonic()
         """When a run last went forward, and when one was last looked at (monotonic seconds)."""
 
@@ -117,6 +99,11 @@ class Engine:
         return unknown
 
     @property
+    def paused(self) -> Pause | None:
+        """Why nothing goes on, None where all does."""
+        return self._pausing.now
+
+    @property
     def idle(self) -> bool:
         """Whether no run is open."""
         return not self._known
@@ -142,13 +129,13 @@ class Engine:
         In a pause that is the run that met its cause, now and then: once it goes on, all do.
         """
         self._changed = anyio.Event()
-        run_id = self._due_run() if self.paused is None else self._due_probe()
+        run_id = self._due_run() if self.paused is None else self._pausing.due()
         if run_id is not None:
             return run_id
-        if self.paused is None or (self._probe is None and self._probing is None):
+        if self.paused is None or self._pausing.leaderless:
             delay = self._schedule.delay(first_only=self._crowded)
         else:
-            delay = self._probe[0] - self._monotonic() if self._probe else math.inf
+            delay = self._pausing.delay()
         with anyio.move_on_after(delay):
             await self._changed.wait()
         return None
@@ -164,35 +151,25 @@ class Engine:
                 return run_id
         return None
 
-    def _due_probe(self) -> str | None:
-        if self._probe is None and self._probing is None:  # somebody else met the cause: any run will tell
-            self._probing = self._schedule.pop()
-            return self._probing
-        if self._probe is None or self._probe[0] > self._monotonic():
-            return None
-        (_, self._probing), self._probe = self._probe, None
-        return self._probing
-
     def probe_now(self) -> bool:
         """Look at once whether a pause can be lifted: something outside was mended.
 
         False where somebody is looking just now.
         """
-        if self._probe is None:
+        if not self._pausing.hurry():
             return False
-        self._probe = (self._monotonic(), self._probe[1])
         self._wake()
         return True
 
     def hold(self, error: PausedError) -> None:
         """Pause for what somebody else met that asks FLORA; the next run that goes on lifts it, or `lift`."""
         if self.paused is None:
-            self._begin_pause(error.reason, str(error))
+            self._pausing.begin(error.reason, str(error))
 
     def lift(self) -> None:
         """Take notice that FLORA gave an answer to somebody else: a pause may be over."""
-        if self.paused is not None and self._probe is None and self._probing is None:
-            self._resume()
+        if self.paused is not None and self._pausing.leaderless:
+            self._pausing.end()
             self._wake()
 
     async def _take_on(self, run_id: str) -> None:
@@ -201,21 +178,21 @@ class Engine:
             run = await self._journal.call(lambda store: store.load(run_id))
             if run is None or not run.state.open:
                 self._forget(run_id)
-                if run_id == self._probing:
-                    self._resume()  # forgotten meanwhile: the next one will tell
+                if run_id == self._pausing.probing:
+                    self._pausing.end()  # forgotten meanwhile: the next one will tell
                 return
-            if self.paused is not None and run_id != self._probing:
+            if self.paused is not None and run_id != self._pausing.probing:
                 self._schedule.put(run_id, 0.0)  # it was on its way here when the pause began
                 return
             await self._follow(run, await self._step(run))
         except (PausedError, sqlite3.Error) as error:
-            pause = self._pause(run_id, error)
+            pause = self._pausing.met(run_id, *_cause(error))
             if run is not None:
-                self._progress.trouble(run, pause.message, self._probe_in(pause.reason))
+                self._progress.trouble(run, pause.message, self._pausing.next_look(pause.reason))
         finally:
             self.turned_at = self._monotonic()
-            if run_id == self._probing:
-                self._probing = None
+            if run_id == self._pausing.probing:
+                self._pausing.probing = None
             for held in self._pipeline.places.next(run_id):
                 self._schedule.put_first(held)
             self._slots.release_on_behalf_of(run_id)
@@ -230,17 +207,9 @@ class Engine:
             _log.exception("bug", run=run.run_id, technique=run.technique)
             return Wait(msgspec.structs.replace(run, tries=run.tries + 1), _AFTER_BUG, "a bug: see the log")
         # Others that were under way when the pause began may end well: that says nothing of its cause.
-        if run.run_id == self._probing and not (isinstance(step, Wait) and step.trouble):
-            self._resume()
+        if run.run_id == self._pausing.probing and not (isinstance(step, Wait) and step.trouble):
+            self._pausing.end()
         return step
-
-    def _resume(self) -> None:
-        if self.paused is not None:
-            _log.info("resumed", reason=self.paused.reason)
-        self.paused = None
-        if self._probe is not None:
-            self._schedule.put(self._probe[1], 0.0)
-            self._probe = None
 
     async def _follow(self, run: QueuedRun, step: Step) -> None:
         """Do what a step of `run` asks for."""
@@ -285,9 +254,9 @@ class Engine:
             self._progress.trouble(run, step.trouble, step.seconds)
         if run != before:
             await self._journal.call(lambda store: store.put(run, time.time()))
-        if self.paused is not None and self._probe is None and run.run_id == self._probing:
-            self._probe = (self._monotonic() + step.seconds, run.run_id)
-        elif step.trouble is None and (soon := self._soon(run.run_id)) is not None:
+        if self._pausing.postpone(run.run_id, step.seconds):
+            return
+        if step.trouble is None and (soon := self._soon(run.run_id)) is not None:
             self._schedule.put(run.run_id, min(soon, step.seconds))
         else:
             self._schedule.put(run.run_id, step.seconds, aligned=step.shared)
@@ -312,28 +281,6 @@ class Engine:
         if code is not None:
             _log.info("trouble_over", code=code)
 
-    def _pause(self, run_id: str, error: PausedError | sqlite3.Error) -> Pause:
-        reason = error.reason if isinstance(error, PausedError) else PauseReason.DISK_FULL
-        message = str(error) if isinstance(error, PausedError) else f"the journal cannot be written: {error}"
-        pause = self.paused
-        if pause is None or pause.reason is not reason:
-            pause = self._begin_pause(reason, message)
-        if self._probe is None:
-            self._probe = (self._monotonic() + self._probe_in(reason), run_id)
-        else:
-            self._schedule.put(run_id, 0.0)
-        return pause
-
-    def _begin_pause(self, reason: PauseReason, message: str) -> Pause:
-        _log.error("paused", reason=reason, message=message)
-        self.paused = Pause(reason, message, time.time())
-        self._paused_at = self._monotonic()
-        return self.paused
-
-    def _probe_in(self, reason: PauseReason) -> float:
-        """Return the seconds until the next look: soon at first, and more rarely the longer a pause lasts."""
-        return min(max(self._monotonic() - self._paused_at, _FIRST_PROBE), _PROBE_EVERY[reason])
-
     def _forget(self, run_id: str) -> None:
         self._known.discard(run_id)
         self._lookout.forget(run_id)
@@ -342,3 +289,10 @@ class Engine:
 
     def _wake(self) -> None:
         self._changed.set()
+
+
+def _cause(error: PausedError | sqlite3.Error) -> tuple[PauseReason, str]:
+    """Return why nothing goes on, and what to say of it."""
+    if isinstance(error, PausedError):
+        return error.reason, str(error)
+    return PauseReason.DISK_FULL, f"the journal cannot be written: {error}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -19,8 +18,9 @@ import msgspec
 import structlog
 from anyio import CapacityLimiter, to_thread
 
+from floradl.attempts import Attempts
 from floradl.disk.flushing import FLUSH_NOW, Flush
-from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PassingError, PermanentError
+from floradl.errors import ExpiredUrlError, FloradlError, PassingError, PermanentError
 from floradl.groups import Groups
 from floradl.library.library import Library, Slot
 from floradl.media.download import Downloader, Received, StoppedError
@@ -29,14 +29,13 @@ from floradl.models import Failure, Integrity, Kind, QueuedRun, RemoteOutput, Re
 from floradl.net.addresses import HostPatterns
 from floradl.net.guard import port_of
 from floradl.places import is_large
-from floradl.policy import after_trouble, is_given_up
+from floradl.policy import after_trouble
 from floradl.progress import Progress
 from floradl.tallies import OutputTally
 from floradl.times import rfc3339
 from floradl.troubles import Told, Troubles
 from floradl.urls import host_of, is_only_url, strip_query
 
-_TRIES = 5  # of trouble without end, before the run steps back and FLORA is asked anew
 _PUBLISHERS = 16  # large files put on disk at once: their flushes overlap
 _LARGE = 4 << 20  # bytes from which on a file's own flush takes longer than its folder's
 _IN_HAND = 48  # files that have arrived and are not on disk yet
@@ -59,14 +58,6 @@ class Manner(msgspec.Struct, frozen=True):
     keep_times: bool
     delay: Callable[[PassingError, int], float | None] = after_trouble
     monotonic: Callable[[], float] = time.monotonic
-
-
-class SteppedBackError(PassingError):
-    """Several tries failed. `spent` is what they and the waits between took, in seconds, queueing not."""
-
-    def __init__(self, error: PassingError, spent: float) -> None:
-        super().__init__(str(error), error.code, retry_after=error.retry_after)
-        self.spent = spent
 
 
 class OutputSaver:
@@ -116,7 +107,7 @@ class OutputSaver:
     async def _save(
         self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh
     ) -> SavedOutput:
-        attempts = _Attempts(self._manner.delay, self._manner.monotonic)
+        attempts = Attempts(self._manner.delay, self._manner.monotonic)
         expired = False
         while True:
             try:
@@ -143,7 +134,7 @@ class OutputSaver:
                 await anyio.sleep(delay)
 
     async def _attempt(
-        self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, attempts: _Attempts
+        self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, attempts: Attempts
     ) -> SavedOutput:
         index = 1 + next(i for i, other in enumerate(answer.outputs) if other.key == output.key)
         slot = self._library.slot(run, output, index, answer.completed_at)
@@ -268,48 +259,6 @@ class OutputSaver:
             text=text,
             downloaded_at=rfc3339(time.time()),
         )
-
-
-class _Attempts:
-    """The attempts at one output: how often each kind of trouble was met, and what all of it took.
-
-    `delay` gives the seconds until the next attempt as `after_trouble` does.
-    """
-
-    def __init__(
-        self, delay: Callable[[PassingError, int], float | None], monotonic: Callable[[], float]
-    ) -> None:
-        self._delay = delay
-        self._monotonic = monotonic
-        self._met: Counter[ErrorCode] = Counter()
-        self._began: float | None = None
-        self._spent = 0.0
-
-    def begin(self) -> None:
-        """Hear that a transfer begins: until then it only stood in line."""
-        self._began = self._monotonic()
-
-    def failed(self, error: PassingError) -> float | None:
-        """Return the seconds until the next attempt, None where the output is given up.
-
-        Raises `SteppedBackError` where trouble that is never given up was met too often.
-        """
-        if self._began is not None:
-            self._spent += self._monotonic() - self._began
-            self._began = None
-        self._met[error.code] += 1
-        met = self._met[error.code]
-        delay = self._delay(error, met)
-        if error.code is not ErrorCode.EXPIRED:
-            del self._met[ErrorCode.EXPIRED]  # the URL was good meanwhile
-        elif met == 1:
-            delay = 0.0  # a fresh one is there for the asking
-        if delay is None:
-            return None
-        self._spent += delay
-        if met > _TRIES and not is_given_up(error.code):
-            raise SteppedBackError(error, self._spent) from error
-        return delay
 
 
 async def _renewed(

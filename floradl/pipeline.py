@@ -10,13 +10,13 @@ import sqlite3
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
 
 import anyio
 import msgspec
 import structlog
 from anyio import to_thread
 
+from floradl.attempts import SteppedBackError
 from floradl.disk.flushing import Flush
 from floradl.endings import Ending, ending_of, reason_of, sidecar_of, with_earlier
 from floradl.errors import ErrorCode, PassingError, PausedError, PermanentError
@@ -27,44 +27,17 @@ from floradl.library.library import Library
 from floradl.library.sidecar import by_key
 from floradl.lookout import Lookout
 from floradl.models import STATE_OF, Failure, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
-from floradl.outputs import OutputSaver, SteppedBackError, not_had
+from floradl.outputs import OutputSaver, not_had
 from floradl.places import Places, load_of
 from floradl.policy import MAX_BACKOFF, after_trouble, detection_delay
 from floradl.progress import Progress
 from floradl.redaction import redact
 from floradl.state.journal import Journal
 from floradl.state.store import Store
+from floradl.steps import Finished, Held, Step, Wait
 from floradl.tallies import Histogram
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-class Wait(msgspec.Struct, frozen=True):
-    """Come back with `run` in `seconds`. `trouble` says why, where it is more than "not finished".
-
-    `shared`: at a moment when others come back, too, since one question may answer for all of them.
-    """
-
-    run: QueuedRun
-    seconds: float
-    trouble: str | None = None
-    shared: bool = True
-
-
-class Finished(msgspec.Struct, frozen=True):
-    """`run` is done, partial or failed. `sidecar` is its path in the library, None where it stood already."""
-
-    run: QueuedRun
-    sidecar: str | None
-
-
-class Held(msgspec.Struct, frozen=True):
-    """Come back with `run` when there is a place for its outputs: `Pipeline.places` tells when."""
-
-    run: QueuedRun
-
-
-Step: TypeAlias = Wait | Finished | Held
 
 
 class Pipeline:

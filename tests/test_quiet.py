@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from floradl.daemon import _quiet
-from floradl.engine import Pause
 from floradl.errors import PauseReason
+from floradl.pausing import Pause
 from floradl.state.journal import Trouble
 
 _HOUR = 3600.0

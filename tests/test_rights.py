@@ -17,17 +17,19 @@ _AS_ANOTHER = """
 import os, sys
 from pathlib import Path
 import anyio, anyio._backends._asyncio, encodings.idna
-from floradl import daemon
+from floradl.daemon import build_inbox
+from floradl.errors import ConfigError
+from floradl.opening import opened
 from floradl.config.load import Options, load_config
 config = load_config(Options(home=Path(sys.argv[1])), {"HOME": "/"}, system_file=Path("/nowhere"))
 os.setgroups([]); os.setgid(4322); os.setuid(4321)
 async def start():
-    daemon.build_inbox(config)
-    async with daemon.opened(config, "run"):
+    build_inbox(config)
+    async with opened(config, "run"):
         pass
 try:
     anyio.run(start)
-except daemon.ConfigError as error:
+except ConfigError as error:
     print(error)
 """
 

@@ -197,7 +197,7 @@ import floradl.media.download
 def offer(response):
     url = response.request.url
     raise RuntimeError(f"{url} with {os.environ['FLORA_API_KEY']}") from ValueError(url)
-floradl.media.download._offer = offer
+floradl.media.download.offer_of = offer
 """,
     "in a thread of its own": """
 import floradl.net.guard, threading

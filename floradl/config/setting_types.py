@@ -22,7 +22,6 @@ from floradl.net.addresses import HostPatterns
 from floradl.net.endpoint import Endpoint
 from floradl.redaction import redact
 
-_NAME = re.compile(r"[^\s/\\?#\x00-\x1f\x7f]{1,250}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -230,33 +229,6 @@ class HostList(SettingType, frozen=True):
         if not self.any_host and host.partition(":")[0] == "*":
             raise ValueError("holds '*', but each host that is trusted must be named")
         return host
-
-
-class NameList(SettingType, frozen=True):
-    """Names or ids of things at FLORA (`what`, as `example` is written), each once."""
-
-    what: str
-    example: str
-
-    def read(self, value: Value) -> tuple[str, ...]:
-        """Return the names. Raises `ValueError`."""
-        match value:
-            case list():
-                return tuple(dict.fromkeys(self._name(item) for item in value))
-            case _:
-                raise ValueError(f"is no list: write it like [{self.example}], or [] for all")
-
-    def from_variable(self, text: str) -> Value:
-        """Return the list that a variable holds: with commas, or as YAML has it."""
-        names = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-        return [name.strip().strip("\"'") for name in names.split(",") if name.strip()]
-
-    def _name(self, item: Value) -> str:
-        match item:
-            case str() if _NAME.fullmatch(item.strip()):
-                return item.strip()
-            case _:
-                raise ValueError(f"holds something that is no {self.what}: write each like {self.example}")
 
 
 class Place(Struct, frozen=True):

@@ -16,16 +16,14 @@ from msgspec import Struct
 
 from floradl.config.hook_settings import Hooks
 from floradl.config.rate_limit import RateLimit
+from floradl.config.service_settings import Metrics, Sync, Webhook
 from floradl.config.setting_types import (
     BaseUrl,
     Choice,
     Duration,
-    Flag,
     FolderName,
     HostList,
-    ListenAddress,
     Location,
-    NameList,
     NameTemplate,
     Setting,
     Size,
@@ -33,7 +31,6 @@ from floradl.config.setting_types import (
 )
 from floradl.disk.names import MIN_BYTES, PART_RESERVE
 from floradl.models import Kind
-from floradl.net.endpoint import Endpoint
 from floradl.net.timetable import Timetable
 
 Key: TypeAlias = tuple[str, ...]
@@ -79,45 +76,6 @@ class Queue(Struct, frozen=True, kw_only=True):
     keep: Annotated[
         float, Setting(Duration(0, 100 * _YEAR), "30d", "how long accepted and rejected job files stay")
     ]
-
-
-class Sync(Struct, frozen=True, kw_only=True):
-    """What is taken from the account's history, without anybody queueing it. Times are in seconds."""
-
-    technique_runs: Annotated[
-        bool, Setting(Flag(), "false", "queue every technique run that the account's history lists")
-    ]
-    generations: Annotated[
-        bool, Setting(Flag(), "false", "queue every generation that the account's history lists")
-    ]
-    since: Annotated[
-        float,
-        Setting(
-            Duration(0, 100 * _YEAR),
-            "7d",
-            "how far back the first look goes; from then on it goes on where the last one ended",
-        ),
-    ]
-    projects: Annotated[
-        tuple[str, ...],
-        Setting(NameList("project id", "prj_abc123"), (), "only runs of these projects; [] for all"),
-    ]
-    techniques: Annotated[
-        tuple[str, ...],
-        Setting(
-            NameList("technique", "art-directors-critique"),
-            (),
-            "only runs of these techniques (slugs or tech_… ids); [] for all; generations have none, and are "
-            "not touched by it",
-        ),
-    ]
-    interval: Annotated[float, Setting(Duration(5, _DAY), "1m", "how often the history is looked at")]
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The lists to look at, as FLORA calls them."""
-        wanted = {"technique_runs": self.technique_runs, "generations": self.generations}
-        return tuple(kind for kind, is_wanted in wanted.items() if is_wanted)
 
 
 class Folders(Struct, frozen=True, kw_only=True):
@@ -228,53 +186,6 @@ class Download(Struct, frozen=True, kw_only=True):
                 *("*.amazonaws.com", "*.imagekit.io"),
             ),
             "a text output that is nothing but a URL at one of these is fetched; any other text is the text",
-        ),
-    ]
-
-
-class Webhook(Struct, frozen=True, kw_only=True):
-    """Where FLORA's webhooks are taken."""
-
-    listen: Annotated[
-        Endpoint | None,
-        Setting(
-            ListenAddress(),
-            None,
-            "take FLORA's webhooks here, at the path /webhook, like 127.0.0.1:8787, behind a reverse proxy "
-            "that speaks https; null for not at all",
-        ),
-    ]
-    secret_file: Annotated[
-        Path | None,
-        Setting(
-            Location(),
-            None,
-            "a file that holds the webhook secret (whsec_…), while it is changed both, one a line; or give "
-            "it in FLORA_WEBHOOK_SECRET, as the systemd credential flora_webhook_secret, or as "
-            "/run/secrets/flora_webhook_secret",
-            ("FLORADL_WEBHOOK_SECRET_FILE", "FLORA_WEBHOOK_SECRET_FILE"),
-        ),
-    ]
-    runs: Annotated[
-        str,
-        Setting(
-            Choice(("all", "queued")),
-            "all",
-            "which runs a webhook fetches: all, or only those that were queued by other means",
-        ),
-    ]
-
-
-class Metrics(Struct, frozen=True, kw_only=True):
-    """Where others see how it goes."""
-
-    listen: Annotated[
-        Endpoint | None,
-        Setting(
-            ListenAddress(),
-            None,
-            "answer /healthz, /readyz and (with floradl[metrics]) /metrics here, like 127.0.0.1:9187; may be "
-            "the address of webhook.listen; null for not at all",
         ),
     ]
 

@@ -7,7 +7,6 @@ which is the same proof (RFC 9110, 13.1.5 and 15.3.7) and needs no memory of the
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
@@ -19,26 +18,17 @@ import httpx
 import msgspec
 
 from floradl.disk.files import PartFile
-from floradl.errors import (
-    ErrorCode,
-    ExpiredUrlError,
-    FloradlError,
-    PassingError,
-    PausedError,
-    PauseReason,
-    PermanentError,
-)
+from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
 from floradl.media import containers, sniff
-from floradl.media.checksums import Digests, promised
+from floradl.media.checksums import Digests
 from floradl.media.inflate import inflate
+from floradl.media.offers import Offer, offer_of, refusal_of
 from floradl.media.signatures import HEAD
 from floradl.models import Integrity, Kind
-from floradl.net.headers import content_length, content_range, retry_after, strong_etag
 from floradl.net.transport import Guard, MediaClient, pieces, redirect_target
 
 _MAX_REDIRECTS = 5
-_CHECK_DISK_EVERY = 32 * 1024 * 1024
-_PASSING_STATUS = {408, 409, 425, 429}
+_CHECK_DISK_EVERY = 32 << 20  # bytes
 
 Report = Callable[[int, int | None], None]
 
@@ -91,16 +81,6 @@ class Received(msgspec.Struct, frozen=True):
         self.part.__exit__()
 
 
-class _Offer(msgspec.Struct, frozen=True):
-    """What a 200 or 206 offers. `first` is where its bytes begin, `total` how many there are in all."""
-
-    first: int
-    total: int | None
-    validator: str
-    expected: dict[str, bytes]
-    coding: str | None
-
-
 class Downloader:
     """Fetches outputs with a client that has no credentials, over connections that `guard` allows.
 
@@ -139,11 +119,11 @@ class Downloader:
         # One byte less than there is: such a range can be satisfied even when the file is complete.
         start = max(size - 1, 0) if validator else 0
         with self._ask(url, start) as response:
-            offer = _offer(response)
+            offer = offer_of(response)
             if offer.first == 0 or (offer.first == start and offer.validator == validator):
                 return self._receive(response, offer, slot, report)
         with self._ask(url, 0) as response:
-            offer = _offer(response)
+            offer = offer_of(response)
             if offer.first != 0:
                 raise PassingError("the media host answers with a part that was not asked for")
             return self._receive(response, offer, slot, report)
@@ -159,7 +139,7 @@ class Downloader:
                     del headers["Range"]
                     response = self._follow(url, headers)
                 if response.status_code not in {200, 206}:
-                    raise _refusal(response)
+                    raise refusal_of(response)
                 yield response
             finally:
                 response.close()
@@ -187,14 +167,16 @@ class Downloader:
             f"the media host {target.host} redirects more than {_MAX_REDIRECTS} times", ErrorCode.HTTP_ERROR
         )
 
-    def _receive(self, response: httpx.Response, offer: _Offer, slot: Slot, report: Report) -> Received:
+    def _receive(self, response: httpx.Response, offer: Offer, slot: Slot, report: Report) -> Received:
         self._check_size(offer.total)
         part = slot.open(offer.validator)
         try:
             part.truncate(offer.first)
             digests = Digests(offer.expected)
             _rehash(part, digests)
-            self._copy(_body(response, offer.coding), part, offer, digests, report)
+            chunks = pieces(response)
+            body = inflate(chunks, offer.coding) if offer.coding else chunks
+            self._copy(body, part, offer, digests, report)
             return self._check(response, offer, part, digests, slot.kind)
         except (PassingError, PermanentError) as error:
             if error.code in {ErrorCode.DAMAGED, ErrorCode.NOT_MEDIA, ErrorCode.TOO_LARGE}:
@@ -209,7 +191,7 @@ class Downloader:
         self,
         chunks: Iterable[bytes | memoryview],
         part: PartFile,
-        offer: _Offer,
+        offer: Offer,
         digests: Digests,
         report: Report,
     ) -> None:
@@ -251,7 +233,7 @@ class Downloader:
             )
 
     def _check(
-        self, response: httpx.Response, offer: _Offer, part: PartFile, digests: Digests, kind: Kind
+        self, response: httpx.Response, offer: Offer, part: PartFile, digests: Digests, kind: Kind
     ) -> Received:
         """Decide whether what arrived is whole, and say by what."""
         head = part.read(HEAD, 0)
@@ -292,30 +274,6 @@ class Downloader:
         )
 
 
-def _offer(response: httpx.Response) -> _Offer:
-    """Read what the answer offers; a 206 whose range makes no sense begins at -1, which fits nothing."""
-    coding = response.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in {"", "identity"}:
-        return _Offer(0 if response.status_code == 200 else -1, None, "", {}, coding)
-    total = content_length(response.headers)
-    first = 0
-    if response.status_code == 206:
-        span = content_range(response.headers)
-        first, total = (span.first, span.total) if span and span.total else (-1, None)
-        if span and span.total and span.last != span.total - 1:
-            first = -1  # less than was asked for: legal, but not worth a loop of small answers
-    etag = strong_etag(response.headers)
-    validator = ""
-    if etag is not None and total is not None:
-        validator = hashlib.sha256(f"{etag} {total}".encode()).hexdigest()[:8]
-    return _Offer(first, total, validator, promised(response.headers), None)
-
-
-def _body(response: httpx.Response, coding: str | None) -> Iterable[bytes | memoryview]:
-    chunks = pieces(response)
-    return inflate(chunks, coding) if coding else chunks
-
-
 def _rehash(part: PartFile, digests: Digests) -> None:
     offset = 0
     while offset < part.size:
@@ -324,19 +282,6 @@ def _rehash(part: PartFile, digests: Digests) -> None:
             raise PassingError("the part file is shorter than it was", ErrorCode.DAMAGED)
         digests.update(chunk)
         offset += len(chunk)
-
-
-def _refusal(response: httpx.Response) -> FloradlError:
-    """Return what a media host's status other than 200 and 206 means."""
-    status = response.status_code
-    text = f"the media host {response.url.host} answered {status}"
-    if status in _PASSING_STATUS or status >= 500:
-        return PassingError(text, retry_after=retry_after(response.headers, time.time()))
-    if status in {404, 410}:
-        return PassingError(text, ErrorCode.NOT_FOUND)
-    if status in {400, 401, 403}:
-        return ExpiredUrlError(f"{text}: the URL is not valid (any more)")
-    return PermanentError(text, ErrorCode.HTTP_ERROR)
 
 
 @contextmanager

@@ -14,18 +14,16 @@ from pathlib import Path
 
 import msgspec
 
-from floradl.errors import ErrorCode
-from floradl.models import Action, Failure, Order, QueuedRun, SavedOutput, State
-from floradl.redaction import redact
+from floradl.models import Action, Order, QueuedRun, SavedOutput, State
 from floradl.state.announcements import Announcements
 from floradl.state.migrations import check_readable, migrate
+from floradl.state.rows import COLUMNS, queued, run_of, told
 
 FILE_NAME = "journal.sqlite3"
 DURATIONS_KEPT = 400
 DELIVERIES_KEPT = 7 * 86_400.0  # seconds; FLORA sends one for some minutes, and nobody may for more than five
 
 _OPEN = tuple(state.value for state in State if state.open)
-_COLUMNS = "run_id, technique, label, state, queued_at, detected_at, waited, tries, progress, error, fresh"
 
 
 class Store:
@@ -129,7 +127,7 @@ class Store:
             if order.action is Action.FORGET:
                 self._forget(order, now)
             elif state is None:
-                self.put(_queued(order, now), now)
+                self.put(queued(order, now), now)
                 touched.append(run_id)
             elif _again(order.action, state, again=again):
                 # What was forgotten may have been done before, and its files thrown away since.
@@ -146,14 +144,14 @@ class Store:
         )
 
     def _forget(self, order: Order, now: float) -> None:
-        self.put(msgspec.structs.replace(_queued(order, now), state=State.FORGOTTEN), now)
+        self.put(msgspec.structs.replace(queued(order, now), state=State.FORGOTTEN), now)
         self.drop_saved(order.reference.run_id)
 
     def put(self, run: QueuedRun, now: float) -> None:
         """Write a run's row, new or known; the technique and label it was first named by stay."""
-        error = _told(run.error) if run.error else None
+        error = told(run.error) if run.error else None
         self._db.execute(
-            f"INSERT INTO runs ({_COLUMNS}, changed_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 - names only
+            f"INSERT INTO runs ({COLUMNS}, changed_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 - names only
             " ON CONFLICT (run_id) DO UPDATE SET state = excluded.state, detected_at = excluded.detected_at,"
             " waited = excluded.waited, tries = excluded.tries, progress = excluded.progress,"
             " error = excluded.error, fresh = excluded.fresh, changed_at = excluded.changed_at"
@@ -279,20 +277,8 @@ class Store:
         self._db.execute("DELETE FROM saved WHERE run_id = ?", (run_id,))
 
     def _select(self, where: str, values: tuple[object, ...]) -> Iterator[QueuedRun]:
-        for row in self._db.execute(f"SELECT {_COLUMNS} FROM runs {where}", values):  # noqa: S608 - ours
-            yield QueuedRun(
-                run_id=row[0],
-                technique=row[1],
-                label=row[2],
-                state=State(row[3]),
-                queued_at=row[4],
-                detected_at=row[5],
-                waited=row[6],
-                tries=row[7],
-                progress=row[8],
-                error=_failure(row[9]) if row[9] else None,
-                fresh=bool(row[10]),
-            )
+        for row in self._db.execute(f"SELECT {COLUMNS} FROM runs {where}", values):  # noqa: S608 - ours
+            yield run_of(row)
 
 
 def _has_words(path: Path) -> bool:
@@ -307,29 +293,3 @@ def _again(action: Action, state: State, *, again: bool) -> bool:
     if action is Action.RETRY:
         return not state.open
     return again and state in {State.FAILED, State.PARTIAL}
-
-
-def _queued(order: Order, now: float) -> QueuedRun:
-    reference = order.reference
-    return QueuedRun(
-        run_id=reference.run_id,
-        technique=reference.technique,
-        label=order.label,
-        queued_at=now,
-        fresh=order.action is Action.RETRY,
-    )
-
-
-def _told(failure: Failure) -> str:
-    """Write a failure; its message may quote what others said, secrets included."""
-    told = msgspec.structs.replace(failure, message=redact(failure.message))
-    return msgspec.json.encode(told).decode()
-
-
-def _failure(text: str) -> Failure:
-    """Read a failure; a code that only a newer floradl knows becomes the most general one."""
-    try:
-        return msgspec.json.decode(text, type=Failure)
-    except msgspec.ValidationError:
-        raw = msgspec.json.decode(text)
-        return Failure(ErrorCode.RUN_FAILED, f"{raw['code']}: {raw['message']}")

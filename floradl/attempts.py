@@ -1,0 +1,61 @@
+"""The attempts at one output, and when they are enough."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from floradl.errors import ErrorCode, PassingError
+from floradl.policy import is_given_up
+
+_TRIES = 5  # of trouble without end, before the run steps back and FLORA is asked anew
+
+
+class SteppedBackError(PassingError):
+    """Several tries failed. `spent` is what they and the waits between took, in seconds, queueing not."""
+
+    def __init__(self, error: PassingError, spent: float) -> None:
+        super().__init__(str(error), error.code, retry_after=error.retry_after)
+        self.spent = spent
+
+
+class Attempts:
+    """The attempts at one output: how often each kind of trouble was met, and what all of it took.
+
+    `delay` gives the seconds until the next attempt as `after_trouble` does.
+    """
+
+    def __init__(
+        self, delay: Callable[[PassingError, int], float | None], monotonic: Callable[[], float]
+    ) -> None:
+        self._delay = delay
+        self._monotonic = monotonic
+        self._met: Counter[ErrorCode] = Counter()
+        self._began: float | None = None
+        self._spent = 0.0
+
+    def begin(self) -> None:
+        """Hear that a transfer begins: until then it only stood in line."""
+        self._began = self._monotonic()
+
+    def failed(self, error: PassingError) -> float | None:
+        """Return the seconds until the next attempt, None where the output is given up.
+
+        Raises `SteppedBackError` where trouble that is never given up was met too often.
+        """
+        if self._began is not None:
+            self._spent += self._monotonic() - self._began
+            self._began = None
+        self._met[error.code] += 1
+        met = self._met[error.code]
+        delay = self._delay(error, met)
+        if error.code is not ErrorCode.EXPIRED:
+            del self._met[ErrorCode.EXPIRED]  # the URL was good meanwhile
+        elif met == 1:
+            delay = 0.0  # a fresh one is there for the asking
+        if delay is None:
+            return None
+        self._spent += delay
+        if met > _TRIES and not is_given_up(error.code):
+            raise SteppedBackError(error, self._spent) from error
+        return delay
