@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from floradl.config.units import format_size
+from floradl.config.units import format_count, format_size
 from floradl.notify import Manager
 from floradl.redaction import redact
 from floradl.state.live import LivePause, Transfer
@@ -120,18 +120,14 @@ def describe(view: View) -> str:
         return f"Paused since {since} ({view.paused.reason}): {view.paused.message}"
     if view.starting:
         return "Starting: reading what there is in library, journal and inbox"
-    parts = [f"Working on {_counted(view.open_runs, 'run')}" if view.open_runs else "Waiting for runs"]
+    parts = [f"Working on {format_count(view.open_runs, 'run')}" if view.open_runs else "Waiting for runs"]
     if view.transfers:
-        parts.append(f"{_counted(len(view.transfers), 'file')} coming in ({_bytes(view.transfers)})")
+        parts.append(f"{format_count(len(view.transfers), 'file')} coming in ({_bytes(view.transfers)})")
     if view.ended:
         parts.append(f"{view.ended:,} finished since the start")
     if view.quiet:
         parts.append(f"nothing has moved for {view.quiet / 60:.0f} minutes")
     return "; ".join(parts)
-
-
-def _counted(number: int, name: str) -> str:
-    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def _bytes(transfers: tuple[Transfer, ...]) -> str:

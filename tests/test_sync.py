@@ -217,13 +217,13 @@ def test_sync_hands_in_what_is_not_known_yet(home: Home, simulator: Simulator) -
     assert home.run("once").returncode == 0
     done = home.run("sync", "--since", "30d")
     assert done.returncode == 0, done.stderr
-    assert "3 runs are listed, 1 of them known already" in done.stderr
+    assert "the account lists 3 runs, 1 of them known already" in done.stderr
     assert "handed in 2 runs" in done.stderr
     assert handed_in(home) == ["campaign/run_b", "run_generation"]
     assert home.run("once").returncode == 0
     assert home.status()["counts"]["done"] == 3
     again = home.run("sync", "--since", "30d")
-    assert "3 runs are listed, 3 of them known already" in again.stderr
+    assert "the account lists 3 runs, 3 of them known already" in again.stderr
     assert handed_in(home) == []
 
 

@@ -5,7 +5,15 @@ import re
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.config.units import LARGEST, LONGEST, format_duration, format_size, parse_duration, parse_size
+from floradl.config.units import (
+    LARGEST,
+    LONGEST,
+    format_count,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -112,3 +120,10 @@ def test_a_size_is_shown_in_three_digits(size: int, text: str) -> None:
 @given(st.integers(0, LARGEST))
 def test_a_shown_size_has_a_number_and_a_unit(size: int) -> None:
     assert re.fullmatch(r"[0-9.]+ (B|[kMGTP]B)", format_size(size))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs"), (1200, "1,200 runs")]
+)
+def test_a_count_is_written_with_its_noun_in_the_right_number(number: int, text: str) -> None:
+    assert format_count(number, "run") == text

@@ -18,6 +18,7 @@ from floradl.commands.standing import coarse, read_counts, read_daemon
 from floradl.config.credentials import FoundKey, find_api_key
 from floradl.config.exposure import exposure
 from floradl.config.settings import Config
+from floradl.config.units import format_count
 from floradl.errors import ConfigError
 from floradl.hooking import hook_orders
 from floradl.incoming.queuefile import QueueFile
@@ -119,7 +120,7 @@ def _queue_file(config: Config) -> Iterator[Finding]:
     if reading.error is not None:
         yield fail("queue file", reading.error)
     elif reading.orders is not None:
-        yield ok("queue file", f"{file}: {len(reading.orders):,} runs")
+        yield ok("queue file", f"{file}: {format_count(len(reading.orders), 'run')}")
     elif reading.again_in is not None:
         yield ok("queue file", f"{file} is being written at this moment")
     else:
@@ -142,7 +143,7 @@ def _journal(config: Config) -> Iterator[Finding]:
     except ConfigError as error:
         yield fail("journal", str(error))
     else:
-        known = "none yet" if counts is None else f"{sum(counts.values()):,} runs"
+        known = "none yet" if counts is None else format_count(sum(counts.values()), "run")
         yield ok("journal", known)
 
 

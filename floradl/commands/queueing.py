@@ -9,6 +9,7 @@ import click
 
 from floradl.commands.exits import Exit
 from floradl.config.settings import Config
+from floradl.config.units import format_count
 from floradl.errors import ConfigError
 from floradl.incoming.handin import drop_job
 from floradl.incoming.jobs import parse_job, render_orders
@@ -24,8 +25,7 @@ def queue(config: Config, orders: Iterable[Order]) -> Exit:
     wanted = list(orders)
     for start in range(0, len(wanted), _AT_ONCE):
         drop_job(config.queue.watch_dir, render_orders(wanted[start : start + _AT_ONCE]))
-    noun = "run" if len(wanted) == 1 else "runs"
-    click.echo(f"handed in {len(wanted)} {noun}{_who_takes_it(config)}", err=True)
+    click.echo(f"handed in {format_count(len(wanted), 'run')}{_who_takes_it(config)}", err=True)
     return Exit.OK
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from floradl.commands.standing import Daemon, Standing, coarse
 from floradl.config.settings import Config
-from floradl.config.units import format_size
+from floradl.config.units import format_count, format_size
 from floradl.incoming.listing import entries
 from floradl.models import QueuedRun, State
 from floradl.state.live import LiveRun, Transfer
@@ -74,13 +74,10 @@ def _inbox(watch_dir: Path) -> Iterator[str]:
         yield f"inbox    {watch_dir} cannot be read: {error.strerror}"
         return
     if waiting:
-        yield f"inbox    {_files(waiting)} in {watch_dir} not taken yet"
+        yield f"inbox    {format_count(waiting, 'job file')} in {watch_dir} not taken yet"
     if refused:
-        yield f"inbox    {_files(refused)} refused: {watch_dir / 'rejected'} says why beside each"
-
-
-def _files(count: int) -> str:
-    return f"{count:,} job file{'' if count == 1 else 's'}"
+        files = format_count(refused, "job file")
+        yield f"inbox    {files} refused: {watch_dir / 'rejected'} says why beside each"
 
 
 def _under_way(standing: Standing, now: float) -> Iterator[str]:

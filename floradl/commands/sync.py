@@ -14,6 +14,7 @@ from floradl.commands.moments import moment
 from floradl.commands.queueing import queue
 from floradl.commands.standing import all_runs
 from floradl.config.settings import Config
+from floradl.config.units import format_count
 from floradl.errors import ConfigError
 from floradl.flora.account import KINDS, Reach, Wanted, pages, wanted
 from floradl.flora.api import Flora
@@ -42,7 +43,7 @@ async def sync(
             async for reference in _listed(flora, kind, wants, back, now):
                 orders[reference.run_id] = Order(reference)
     new = [order for run_id, order in orders.items() if run_id not in known]
-    told = f"{len(orders):,} runs are listed"
+    told = f"the account lists {format_count(len(orders), 'run')}"
     if len(new) < len(orders):
         told += f", {len(orders) - len(new):,} of them known already"
     click.echo(told, err=True)

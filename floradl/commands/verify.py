@@ -18,7 +18,7 @@ from floradl.commands.printing import say
 from floradl.commands.queueing import parse_all
 from floradl.commands.standing import read_forgotten
 from floradl.config.settings import Config
-from floradl.config.units import format_size
+from floradl.config.units import format_count, format_size
 from floradl.errors import PausedError
 from floradl.library.verification import Verdict
 from floradl.redaction import redact
@@ -137,7 +137,8 @@ def _outcome_lines(report: Report) -> Iterator[str]:
 
 
 def _summary(report: Report, repair: Repair | None) -> str:
-    looked = f"{report.files:,} files of {report.runs:,} runs verified, {format_size(report.bytes)}"
+    files, runs = format_count(report.files, "file"), format_count(report.runs, "run")
+    looked = f"{files} of {runs} verified, {format_size(report.bytes)}"
     counted = [
         f"{number:,} {verdict}"
         for verdict in Verdict

@@ -1,4 +1,4 @@
-"""Durations (`2s`, `5m`, `1h30m`) and sizes (`500MB`, `1GiB`), as people write them. Pure."""
+"""Durations (`2s`, `1h30m`), sizes (`500MB`, `1GiB`) and counts (`3 files`), as people write them. Pure."""
 
 from __future__ import annotations
 
@@ -102,3 +102,8 @@ def format_size(size: int) -> str:
         if value < 999.5:
             return f"{value:.3g} {unit}"
     return f"{value / 1000:.4g} PB"
+
+
+def format_count(number: int, noun: str) -> str:
+    """Write how many there are: `1 file`, `3 files`, `1,200 files`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from floradl.config.units import format_size
+from floradl.config.units import format_count, format_size
 from floradl.library.sidecar import read
 from floradl.models import QueuedRun, State
 from floradl.redaction import printable, redact
@@ -94,7 +94,9 @@ def gains(ending: Ending, saved: Saved | None) -> str:
     if saved is not None and ending.run.state is not State.FAILED:
         whole = saved.files == saved.outputs
         told += [
-            counted(saved.files, "file") if whole else f"{saved.files} of {counted(saved.outputs, 'file')}",
+            format_count(saved.files, "file")
+            if whole
+            else f"{saved.files} of {format_count(saved.outputs, 'file')}",
             format_size(saved.bytes),
         ]
     if ending.seconds is not None:
@@ -116,13 +118,8 @@ def summary(tally: Tally, left: int, seconds: float) -> str:
         (left, "not finished"),
     )
     told = ", ".join(f"{number} {word}" for number, word in numbers if number)
-    brought = f"{counted(tally.files, 'file')}, {format_size(tally.bytes)} in " if tally.files else ""
+    brought = f"{format_count(tally.files, 'file')}, {format_size(tally.bytes)} in " if tally.files else ""
     return f"{told or 'nothing to do'}: {brought}{format_seconds(seconds)}"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return `1 file`, `3 files`, `1,200 files`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_seconds(seconds: float) -> str:
