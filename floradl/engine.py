@@ -81,7 +81,7 @@ class Engine:
         """
         self._over[run_id] = iter((0.0, *_QUICK_QUESTIONS))
         if run_id in self._known:
-            self._lookout.hasten(run_id)
+            self._lookout.tell(run_id)
         else:
             self._known.add(run_id)
             self._schedule.put_first(run_id)

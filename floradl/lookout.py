@@ -3,6 +3,8 @@
 A gap is set when a run was seen not to be finished. Until it is over, more is learned: other runs of its
 technique end or go on, and a list that was asked for because of another run shows this one, too. So a gap
 is judged once more halfway and at its end, and what turns out to be early is put back. That costs nothing.
+Where webhooks prove to tell of a technique's ends, gaps are wider: those questions only see to it that no end
+is missed.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from msgspec import Struct
 
 from floradl.forecast import Forecast, forecast
 from floradl.hazard import COST
+from floradl.heralds import Heralds
 from floradl.history import History
 from floradl.models import QueuedRun, RemoteRun
 from floradl.policy import next_question
@@ -27,6 +30,8 @@ _HALFWAY = 0.5  # of a gap: there it is judged again, as it may turn out to be t
 _FORECASTS = 8  # of a run, that are kept
 _STRETCHED = 3.0  # usual gaps that a forecast makes one of, at most
 _EARLY = 0.25  # of the interval: less is not worth putting back
+_TOLD_OF = 3.0  # usual gaps that are made one of where a webhook is expected...
+_UNTOLD = 60.0  # ... but seconds that one which does not come may cost, at most
 
 
 class _Look(Struct):
@@ -57,6 +62,8 @@ class Lookout:
         self._interval = interval
         self._monotonic = monotonic
         self._looks: dict[str, _Look] = {}
+        self._heralds = Heralds()
+        self._told: set[str] = set()  # runs whose end a webhook told of, and that are not through yet
 
     def change(self, interval: float) -> None:
         """Judge gaps by another interval (seconds) from now on."""
@@ -67,8 +74,16 @@ class Lookout:
         return run_id in self._schedule
 
     def hasten(self, run_id: str) -> None:
-        """Have it taken on now: there is news of it."""
-        self.forget(run_id)
+        """Have it taken on now: a list shows that it ended."""
+        self._learn(run_id, told=False)
+        self._put_aside(run_id)
+        self._schedule.hasten(run_id)
+
+    def tell(self, run_id: str) -> None:
+        """Have it taken on now: a webhook says that it ended."""
+        self._learn(run_id, told=True)
+        self._told.add(run_id)
+        self._put_aside(run_id)
         self._schedule.hasten(run_id)
 
     def goes_on(self, run: QueuedRun, answer: RemoteRun) -> tuple[float, float]:
@@ -119,13 +134,24 @@ class Lookout:
 
     def ended(self, answer: RemoteRun) -> None:
         """Hear that a run ended, and learn how good its forecasts were."""
+        self._learn(answer.run_id, told=False)
         look = self._looks.get(answer.run_id)
         if look is not None and answer.created_at is not None and answer.completed_at is not None:
             self._history.judge(look.technique, look.forecasts, answer.completed_at - answer.created_at)
-        self.forget(answer.run_id)
+        self._put_aside(answer.run_id)
 
     def forget(self, run_id: str) -> None:
         """Hear that a run is not waited for any more."""
+        self._told.discard(run_id)
+        self._put_aside(run_id)
+
+    def _learn(self, run_id: str, *, told: bool) -> None:
+        """Learn by a run that ended whether webhooks come; the first word of it counts."""
+        look = self._looks.get(run_id)
+        if look is not None and run_id not in self._told:
+            self._heralds.ended(look.technique, told=told)
+
+    def _put_aside(self, run_id: str) -> None:
         look = self._looks.pop(run_id, None)
         if look is not None:
             self._history.ended(look.technique, run_id)
@@ -141,4 +167,6 @@ class Lookout:
         rest = self._history.rest(look.technique, look.forecasts)
         if rest is not None:
             gap = min(next_question(0.0, self._interval, rest, cost), _STRETCHED * gap)
+        if self._heralds.expected(look.technique):
+            gap = max(gap, min(gap * _TOLD_OF, _UNTOLD))
         return max(gap * look.spread, self._interval)

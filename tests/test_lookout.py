@@ -29,6 +29,25 @@ class World:
         self.history = History(self.clock)
         self.lookout = Lookout(self.schedule, self.history, 2.0, self.clock)
 
+    def gap(self) -> float:
+        """Return the seconds until the next question about one of many runs."""
+        for number in range(50):
+            self.goes_on(f"run_{number}", 20.0)
+        self.goes_on("run_new", 20.0)
+        return self.lookout._gap(self.lookout._looks["run_new"])
+
+    def told(self, *run_ids: str) -> None:
+        """Let runs go on, and webhooks tell of their end."""
+        for run_id in run_ids:
+            self.goes_on(run_id, 20.0)
+            self.lookout.tell(run_id)
+            self.ends(run_id)
+
+    def ends(self, run_id: str) -> None:
+        """Let FLORA answer that a run ended, and the work on it be done."""
+        self.lookout.ended(RemoteRun(run_id, "completed", 100.0, 0.0, completed_at=30.0))
+        self.lookout.forget(run_id)
+
     def goes_on(self, run_id: str, age: float, company: int = 1) -> tuple[float, float]:
         answer = RemoteRun(run_id, "running", 0.0, None, age=age, company=company)
         return self.lookout.goes_on(QueuedRun(run_id=run_id, technique="t", queued_at=0.0), answer)
@@ -102,3 +121,67 @@ def test_who_has_one_run_in_flight_asks_more_often_than_who_has_many() -> None:
     for number in range(100):
         many.goes_on(f"run_{number}", 20.0)
     assert alone < many.goes_on("run_1", 20.0)[0]
+
+
+# Where webhooks come
+
+
+def test_a_technique_whose_ends_are_told_by_webhooks_is_asked_about_less_often() -> None:
+    usual, told = World(), World()
+    for world in (usual, told):
+        world.gap()
+    told.told("run_1", "run_2", "run_3")
+    for run_id in ("run_1", "run_2", "run_3"):
+        usual.ends(run_id)
+    assert told.gap() > 2 * usual.gap()
+
+
+def test_two_webhooks_prove_nothing_yet() -> None:
+    world = World()
+    before = world.gap()
+    world.told("run_1", "run_2")
+    assert world.gap() < 1.5 * before
+
+
+def test_an_end_that_no_webhook_told_of_brings_the_usual_questions_back() -> None:
+    world = World()
+    world.told("run_1", "run_2", "run_3")
+    rare = world.gap()
+    world.ends("run_4")
+    assert world.gap() < rare / 2
+
+
+def test_an_end_that_a_list_showed_before_the_webhook_came_brings_them_back_too() -> None:
+    world = World()
+    world.told("run_1", "run_2", "run_3")
+    rare = world.gap()
+    world.lookout.hasten("run_4")
+    world.lookout.tell("run_4")
+    assert world.gap() < rare / 2
+
+
+def test_an_end_that_was_told_counts_once_also_where_flora_answers_first_that_it_goes_on() -> None:
+    world = World()
+    world.told("run_1", "run_2", "run_3")
+    rare = world.gap()
+    world.lookout.tell("run_4")
+    world.goes_on("run_4", 21.0)
+    world.ends("run_4")
+    assert world.gap() > rare / 2
+
+
+def test_a_webhook_that_does_not_come_costs_a_minute_at_most() -> None:
+    world = World()
+    world.told("run_1", "run_2", "run_3")
+    for number in range(50):
+        world.goes_on(f"run_{number}", 3600.0)
+    assert world.lookout._gap(world.lookout._looks["run_0"]) <= 60.0 * 1.1  # gaps are spread by a tenth
+
+
+def test_techniques_are_told_apart() -> None:
+    world = World()
+    before = world.gap()
+    world.told("run_1", "run_2", "run_3")
+    other = QueuedRun(run_id="run_other", technique="other", queued_at=0.0)
+    world.lookout.goes_on(other, RemoteRun("run_other", "running", 0.0, None, age=20.0, company=1))
+    assert world.lookout._gap(world.lookout._looks["run_other"]) < 2 * before

@@ -29,6 +29,7 @@ from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 from floradl.simulator.callbacks import sign
 from floradl.state.journal import Journal
 from floradl.state.store import Store
+from floradl.times import unix_seconds
 
 SECRET = "whsec_planted_in_tests"
 NOW = 1_800_000_000.0
@@ -388,3 +389,33 @@ def test_no_secret_and_no_signature_is_written_anywhere(listener: Home) -> None:
     written = b"".join(path.read_bytes() for path in files)
     assert SECRET.encode() not in written
     assert header.partition("v1=")[2].encode() not in written
+
+
+def test_a_technique_whose_ends_webhooks_tell_of_is_asked_about_less_often(
+    listener: Home, flora: Simulator
+) -> None:
+    listener.environ["FLORADL_POLL__INTERVAL"] = "10s"
+
+    def next_in(run_id: str) -> float:
+        """Queue a run that goes on at first; return the seconds until the next question about it."""
+        flora.faults.add(Fault(match=Match(run=run_id), do=Do(set={"status": "running"}), times=1))
+        flora.add_run(run_id, technique="campaign", duration=0.1)
+        listener.drop(f"campaign/{run_id}", f"{run_id}.txt")
+
+        def planned() -> float | None:
+            for run in listener.status()["runs"]:
+                if run["run_id"] == run_id and run["next_at"] is not None:
+                    return unix_seconds(run["next_at"])
+            return None
+
+        asked: float = wait_until(lambda: flora.asked("api", run_id))[0].time
+        at: float = wait_until(planned)
+        return at - asked
+
+    with listening(listener):
+        usual = []
+        for run_id in ("run_a", "run_b", "run_c"):
+            usual.append(next_in(run_id))
+            assert send(listener, body(run_id, f"whd_{run_id}")).status_code == 200
+            assert listener.finished(f"campaign/{run_id}")["result"] == "complete"
+        assert next_in("run_d") > 1.2 * max(usual)

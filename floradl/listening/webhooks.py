@@ -1,7 +1,7 @@
 """FLORA's webhooks: each is checked, durably recorded, and only then answered with 200.
 
 FLORA waits 10 s and tries four times, so whatever keeps us from recording one is answered with 503, within
-a second: it comes again. One that never comes costs nothing, as each run is asked about all the same.
+a second: it comes again. One that never comes costs little, as each run is asked about all the same.
 """
 
 from __future__ import annotations
