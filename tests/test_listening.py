@@ -47,24 +47,24 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def listening(echo: Echo, within: float = 5.0) -> AsyncIterator[int]:
+async def listening(echo: Echo, within: float = 5.0, host: str = HOST) -> AsyncIterator[int]:
     """Listen at a port with `echo` at GET and POST /here."""
     port = free_port()
     listener = Listener(
-        Endpoint(HOST, port), Site({("POST", "/here"): echo, ("GET", "/here"): echo}), within=within
+        Endpoint(host, port), Site({("POST", "/here"): echo, ("GET", "/here"): echo}), within=within
     )
     async with anyio.create_task_group() as group:
         group.start_soon(listener.serve)
-        await connected(port)
+        await connected(port, host)
         yield port
         group.cancel_scope.cancel()
 
 
-async def connected(port: int) -> None:
+async def connected(port: int, host: str = HOST) -> None:
     with anyio.fail_after(5):
         while True:
             with suppress(OSError):
-                async with await anyio.connect_tcp(HOST, port):
+                async with await anyio.connect_tcp(host, port):
                     return
             await anyio.sleep(0.01)
 
@@ -84,9 +84,9 @@ async def rest(stream: SocketStream) -> bytes:
     return answer
 
 
-async def ask(port: int, *pieces: bytes) -> bytes:
+async def ask(port: int, *pieces: bytes, host: str = HOST) -> bytes:
     with anyio.fail_after(10):
-        async with await anyio.connect_tcp(HOST, port) as stream:
+        async with await anyio.connect_tcp(host, port) as stream:
             with suppress(anyio.BrokenResourceError):
                 for piece in pieces:
                     await stream.send(piece)
@@ -297,6 +297,16 @@ async def test_it_listens_where_it_is_told_and_nowhere_else() -> None:
     async with listening(Echo()) as port:
         with pytest.raises(OSError, match="connect"):
             await anyio.connect_tcp("127.0.0.2", port)
+
+
+async def test_it_listens_at_an_ipv6_address() -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    async with listening(Echo(), host="::1") as port:
+        assert (await ask(port, GET, host="::1")).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize(
