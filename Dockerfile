@@ -44,7 +44,7 @@ ENV PATH=/opt/floradl/bin:$PATH \
 # Slim images of Python come without its compiled modules, and nobody may write them later: what a start and a
 # health check import is compiled here. The folders are open to all, since a new volume takes their mode, and
 # with --user it is not known whose it will be.
-RUN python3 -c 'import floradl.daemon, floradl.commands.status, floradl.commands.check, floradl.commands.work' \
+RUN python3 -c 'import floradl.service.daemon, floradl.commands.status, floradl.commands.check, floradl.commands.work' \
  && mkdir /data /state \
  && chmod 0777 /data /state
 # A number, so that whoever reads a mounted folder outside can name its owner; --user changes it.

@@ -19,29 +19,29 @@ from floradl import __version__
 from floradl.config.credentials import find_api_key, read_api_key
 from floradl.config.exposure import exposure
 from floradl.config.settings import Config, Key
-from floradl.engine import Engine
 from floradl.errors import ConfigError, PausedError, PauseReason
 from floradl.flora.api import Flora
 from floradl.flora.asking import Asking
 from floradl.flora.doubt import Doubt
 from floradl.flora.pace import Pace
-from floradl.history import History
 from floradl.library.library import Library
 from floradl.library.template import Template
-from floradl.lookout import Lookout
 from floradl.media.download import Downloader, Limits
 from floradl.net.addresses import HostPatterns
 from floradl.net.pools import Limits as ClientLimits
 from floradl.net.throttle import Throttle
 from floradl.net.transport import Guard, MediaClient, open_async_client, open_client
-from floradl.outputs import Manner, OutputSaver
-from floradl.pipeline import Patience, Pipeline
-from floradl.progress import Progress
-from floradl.schedule import Schedule
+from floradl.runs.engine import Engine
+from floradl.runs.outputs import Manner, OutputSaver
+from floradl.runs.pipeline import Patience, Pipeline
+from floradl.runs.progress import Progress
 from floradl.state.journal import Journal
 from floradl.state.store import Store
 from floradl.sync import Manner as SyncManner, Sync
-from floradl.ticks import next_tick
+from floradl.timing.history import History
+from floradl.timing.lookout import Lookout
+from floradl.timing.schedule import Schedule
+from floradl.timing.ticks import next_tick
 
 USER_AGENT = f"floradl/{__version__}"
 _LOOK_AT_KEY_EVERY = 1.0  # seconds, while it is refused

@@ -38,7 +38,7 @@ def run(said: dict[str, Any]) -> Exit:
     import anyio
 
     config, source = configured_from(said, "info")
-    from floradl import daemon
+    from floradl.service import daemon
 
     anyio.run(daemon.run, config, os.environ, source)
     return Exit.OK

@@ -10,11 +10,11 @@ import anyio
 import structlog
 from anyio import to_thread
 
-from floradl.engine import Engine
 from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
 from floradl.models import Order
+from floradl.runs.engine import Engine
 from floradl.state.journal import Journal
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()

@@ -10,14 +10,14 @@ import anyio
 import msgspec
 import structlog
 
-from floradl.engine import Engine
 from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError
 from floradl.flora.account import Reach, Techniques, Wanted, pages, server_now, wanted, workspace_of
 from floradl.flora.asking import Asking
 from floradl.models import Order, Reference, RemoteRun
+from floradl.runs.engine import Engine
 from floradl.state.journal import Journal
 from floradl.state.store import Store
-from floradl.ticks import until_tick
+from floradl.timing.ticks import until_tick
 
 _FORBIDDEN_FOR = 600.0  # seconds after which lists that the key may not read are tried again
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()

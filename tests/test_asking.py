@@ -10,10 +10,10 @@ import pytest
 from floradl.errors import ErrorCode, PassingError, PermanentError, StandstillError
 from floradl.flora.asking import Asking
 from floradl.flora.wire import Page
-from floradl.history import History
-from floradl.lookout import Lookout
 from floradl.models import QueuedRun, Reference, RemoteOutput, RemoteRun
-from floradl.schedule import Schedule
+from floradl.timing.history import History
+from floradl.timing.lookout import Lookout
+from floradl.timing.schedule import Schedule
 
 pytestmark = pytest.mark.anyio
 OUTPUTS = (RemoteOutput("a", "text", "words"),)

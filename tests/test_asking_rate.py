@@ -22,12 +22,12 @@ from floradl.errors import ErrorCode, PassingError, StandstillError
 from floradl.flora.asking import Asking
 from floradl.flora.pace import Pace
 from floradl.flora.wire import Page
-from floradl.history import History
-from floradl.lookout import Lookout
 from floradl.models import QueuedRun, Reference, RemoteOutput, RemoteRun
-from floradl.policy import after_trouble
-from floradl.schedule import Schedule
 from floradl.simulator.limits import TokenBucket
+from floradl.timing.history import History
+from floradl.timing.lookout import Lookout
+from floradl.timing.policy import after_trouble
+from floradl.timing.schedule import Schedule
 
 OUTPUTS = (RemoteOutput("a", "text", "words"),)
 LATENCY = 0.02

@@ -26,9 +26,9 @@ from floradl.config.load import Options, load_config
 from floradl.config.settings import Config
 from floradl.disk import mounts
 from floradl.errors import PauseReason
+from floradl.service.starting import first_start
 from floradl.simulator import Simulator, serve
 from floradl.simulator.faults import Do, Fault
-from floradl.starting import first_start
 from floradl.state.live import LivePause, Snapshot, write
 from floradl.state.store import FILE_NAME, Store
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from floradl.forecast import Forecast, Trust, forecast
-from floradl.hazard import LogNormal
+from floradl.timing.forecast import Forecast, Trust, forecast
+from floradl.timing.hazard import LogNormal
 
 USUAL = LogNormal(math.log(40.0), 0.5)
 

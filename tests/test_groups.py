@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from floradl.disk.flushing import Flush
-from floradl.groups import Groups
+from floradl.runs.groups import Groups
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from floradl.history import History
+from floradl.timing.history import History
 
 
 class Clock:

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from floradl.history import History
-from floradl.lookout import Lookout
 from floradl.models import QueuedRun, RemoteRun
-from floradl.schedule import Schedule
+from floradl.timing.history import History
+from floradl.timing.lookout import Lookout
+from floradl.timing.schedule import Schedule
 
 
 class Clock:

@@ -18,9 +18,9 @@ from floradl.listening.figures import Figures, Sums
 from floradl.listening.health import Health, Standing
 from floradl.listening.http import Request
 from floradl.models import Kind, RemoteRun, State
-from floradl.policy import detection_delay
+from floradl.runs.tallies import Histogram, OutputTally
 from floradl.simulator import OutputSpec, Simulator
-from floradl.tallies import Histogram, OutputTally
+from floradl.timing.policy import detection_delay
 
 Samples = dict[tuple[str, str], float]
 GET = Request("GET", "/")

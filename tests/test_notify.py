@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from managing import listening
 
-from floradl.notify import Manager
+from floradl.service.notify import Manager
 
 
 def test_a_message_is_lines_of_key_and_value(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given, strategies as st
 
 from floradl.flora.pace import Pace
-from floradl.policy import backoff
+from floradl.timing.policy import backoff
 
 pytestmark = pytest.mark.anyio
 

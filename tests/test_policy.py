@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.errors import ErrorCode, ExpiredUrlError, PassingError
-from floradl.hazard import ANY, LogNormal
-from floradl.policy import after_trouble, next_question
+from floradl.timing.hazard import ANY, LogNormal
+from floradl.timing.policy import after_trouble, next_question
 
 
 def test_without_a_history_long_runs_are_asked_about_rarely() -> None:

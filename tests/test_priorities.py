@@ -8,7 +8,7 @@ import pytest
 from studio import Home, wait_until
 
 from floradl.models import RemoteOutput
-from floradl.places import Load, Places, load_of
+from floradl.runs.places import Load, Places, load_of
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 FILM = (OutputSpec("film", "videoUrl", size=3_000_000),)

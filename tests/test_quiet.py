@@ -9,9 +9,9 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from floradl.daemon import _quiet
 from floradl.errors import PauseReason
-from floradl.pausing import Pause
+from floradl.runs.pausing import Pause
+from floradl.service.daemon import _quiet
 from floradl.state.journal import Trouble
 
 _HOUR = 3600.0

@@ -18,7 +18,7 @@ from floradl.config.settings import Config, Key
 from floradl.config.source import Source
 from floradl.errors import ConfigError
 from floradl.net.timetable import Timetable
-from floradl.reload import Reload, applicable, differing
+from floradl.service.reload import Reload, applicable, differing
 from floradl.simulator import OutputSpec, Simulator
 
 BIG = OutputSpec("big", "videoUrl", size=1_000_000)

@@ -17,9 +17,9 @@ _AS_ANOTHER = """
 import os, sys
 from pathlib import Path
 import anyio, anyio._backends._asyncio, encodings.idna
-from floradl.daemon import build_inbox
+from floradl.service.daemon import build_inbox
 from floradl.errors import ConfigError
-from floradl.opening import opened
+from floradl.service.opening import opened
 from floradl.config.load import Options, load_config
 config = load_config(Options(home=Path(sys.argv[1])), {"HOME": "/"}, system_file=Path("/nowhere"))
 os.setgroups([]); os.setgid(4322); os.setuid(4321)

@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.schedule import Schedule
+from floradl.timing.schedule import Schedule
 
 
 class Clock:

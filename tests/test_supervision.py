@@ -11,9 +11,9 @@ from hands import Hands
 from managing import Ear, listening
 
 from floradl.errors import PauseReason
-from floradl.notify import Manager
+from floradl.service.notify import Manager
+from floradl.service.supervision import Supervision, View, describe
 from floradl.state.live import LivePause, Transfer
-from floradl.supervision import Supervision, View, describe
 
 WATCHDOG = 120.0
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from floradl.ticks import until_tick
+from floradl.timing.ticks import until_tick
 
 
 @pytest.mark.parametrize("now", [1000.3, 1000.999, 1000.001])

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from floradl.errors import ErrorCode
-from floradl.troubles import Told, Troubles
+from floradl.runs.troubles import Told, Troubles
 
 NETWORK, DAMAGED = ErrorCode.NETWORK, ErrorCode.DAMAGED
 

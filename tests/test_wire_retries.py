@@ -33,8 +33,8 @@ from wire import (
 from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
 from floradl.models import Integrity, RemoteOutput, RemoteRun, SavedOutput
 from floradl.net.addresses import HostPatterns
-from floradl.outputs import Manner, OutputSaver
-from floradl.policy import after_trouble
+from floradl.runs.outputs import Manner, OutputSaver
+from floradl.timing.policy import after_trouble
 
 EXPIRED = answer(b"<Error><Code>ExpiredToken</Code></Error>", status="400 Bad Request")
 DENIED = answer(b"<Error><Code>AccessDenied</Code></Error>", status="403 Forbidden")

@@ -20,9 +20,9 @@ from floradl.config.exposure import exposure
 from floradl.config.settings import Config
 from floradl.config.units import format_count
 from floradl.errors import ConfigError
-from floradl.hooking import hook_orders
 from floradl.incoming.queuefile import QueueFile
 from floradl.redaction import redact
+from floradl.service.hooking import hook_orders
 
 SCHEMA_VERSION = 1
 _PREFIXES = ("sk_live_", "sk_test_")

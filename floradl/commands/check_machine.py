@@ -23,7 +23,7 @@ from floradl.disk.folders import FolderFd, open_root
 from floradl.disk.mounts import filesystem, is_shared, unmounted
 from floradl.disk.names import SafeName
 from floradl.errors import FloradlError, PausedError, PauseReason
-from floradl.starting import was_seen
+from floradl.service.starting import was_seen
 
 _STATE_FLOOR = 64 * 1024 * 1024  # bytes; the journal of 100,000 runs takes half of that
 _FEWEST_INODES = 100

@@ -20,16 +20,16 @@ from floradl.assembly import Works, working
 from floradl.commands.examination import Outcome, Problem
 from floradl.commands.exits import Exit
 from floradl.config.settings import Config
-from floradl.daemon import wait_for_stop
 from floradl.display import open_display
 from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
 from floradl.library.sidecar import Sidecar, by_key
 from floradl.library.verification import Examiner, Verdict
 from floradl.models import Kind, QueuedRun, Reference, RemoteOutput, RemoteRun, SavedOutput, State
-from floradl.policy import after_trouble
-from floradl.progress import Progress
+from floradl.runs.progress import Progress
+from floradl.service.daemon import wait_for_stop
 from floradl.state.store import Store
 from floradl.times import unix_seconds
+from floradl.timing.policy import after_trouble
 from floradl.urls import is_only_url
 
 _RUNS_AT_ONCE = 8

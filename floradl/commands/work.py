@@ -15,16 +15,16 @@ from anyio import to_thread
 from floradl.assembly import Works, working
 from floradl.commands.exits import Exit, worst
 from floradl.config.settings import Config
-from floradl.daemon import build_inbox, build_start, wait_for_stop
 from floradl.display import open_display
 from floradl.errors import PassingError, PausedError, PauseReason
-from floradl.hooking import hook_orders
 from floradl.hooks.runs import Heard, RunHooks
 from floradl.intake import Intake
 from floradl.models import Order, QueuedRun, Reference, State
-from floradl.opening import opened
-from floradl.progress import Progress
-from floradl.starting import Start, first_start
+from floradl.runs.progress import Progress
+from floradl.service.daemon import build_inbox, build_start, wait_for_stop
+from floradl.service.hooking import hook_orders
+from floradl.service.opening import opened
+from floradl.service.starting import Start, first_start
 from floradl.state.store import Store
 
 _NO_PROGRESS = 600.0  # seconds

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from floradl.display.plain import PlainDisplay
-from floradl.progress import Progress
+from floradl.runs.progress import Progress
 
 
 @contextmanager

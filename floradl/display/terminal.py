@@ -23,7 +23,7 @@ from rich.text import Text
 from floradl.display.board import Board
 from floradl.display.endings import read_saved, summary
 from floradl.display.frames import Pen, draw_ending, draw_view
-from floradl.progress import Progress
+from floradl.runs.progress import Progress
 
 _EVERY = 0.1  # seconds from look to look
 _SHARE = 25  # drawing takes one part of so many: a tall window or a slow line costs pictures, not the work

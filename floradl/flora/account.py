@@ -17,7 +17,7 @@ import msgspec
 from floradl.errors import ErrorCode, PassingError
 from floradl.flora.wire import Page, belongings
 from floradl.models import Reference, RemoteRun
-from floradl.policy import MAX_BACKOFF, backoff
+from floradl.timing.policy import MAX_BACKOFF, backoff
 
 KINDS = ("technique_runs", "generations")
 OVERLAP = 3600.0

@@ -15,7 +15,7 @@ import anyio
 
 from floradl.flora.allowance import Allowance
 from floradl.flora.budget import Budget
-from floradl.policy import backoff
+from floradl.timing.policy import backoff
 
 _AFTER_429 = 5.0  # seconds, where `retry-after` is absent
 _SLOW = 2

@@ -21,12 +21,12 @@ from msgspec.structs import replace
 from floradl.hooks.command import Command, NotStartedError, run
 from floradl.hooks.ending import to_its_end
 from floradl.hooks.orders import PAUSED, Orders
-from floradl.policy import backoff
 from floradl.redaction import redact
 from floradl.state.announcements import ToldPause
 from floradl.state.live import LivePause
-from floradl.ticks import next_tick
 from floradl.times import rfc3339
+from floradl.timing.policy import backoff
+from floradl.timing.ticks import next_tick
 
 _DAY = 86_400.0
 _APART = 600.0  # seconds between two that begin for the same reason: a disk at its limit comes and goes

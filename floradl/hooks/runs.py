@@ -24,13 +24,13 @@ from floradl.hooks.ending import to_its_end
 from floradl.hooks.orders import RUN_FINISHED, Orders
 from floradl.library.library import Library
 from floradl.models import QueuedRun
-from floradl.policy import backoff
-from floradl.progress import Progress
-from floradl.schedule import Schedule
+from floradl.runs.progress import Progress
 from floradl.state.announcements import Announcement
 from floradl.state.journal import Journal
 from floradl.state.store import Store
 from floradl.times import unix_seconds
+from floradl.timing.policy import backoff
+from floradl.timing.schedule import Schedule
 
 _AT_ONCE = 4
 _MOST_BACKOFF = 3600.0

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from floradl import __version__
 from floradl.errors import PauseReason
 from floradl.listening.figures import Figures, Sums
-from floradl.tallies import Histogram
+from floradl.runs.tallies import Histogram
 
 _Name = TypeVar("_Name", bound=str)
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4

@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from floradl.errors import PauseReason
 from floradl.models import State
+from floradl.runs.tallies import Histogram, OutputTally
 from floradl.state.journal import Journal
-from floradl.tallies import Histogram, OutputTally
 
 _WITHIN = 1.0  # seconds for what disks have to say: where they hang the other figures come without
 

@@ -22,14 +22,14 @@ from anyio import to_thread
 from floradl.disk.abilities import probe
 from floradl.disk.folders import open_root, sync_folder
 from floradl.disk.mounts import unmounted
-from floradl.engine import Engine
 from floradl.errors import FloradlError, PausedError, PauseReason
 from floradl.incoming.accepted import accepted_orders
 from floradl.library.inventory import standing
 from floradl.library.library import Library
 from floradl.library.sidecar import Sidecar
 from floradl.models import STATE_OF, Action, Failure, QueuedRun
-from floradl.pausing import Pause
+from floradl.runs.engine import Engine
+from floradl.runs.pausing import Pause
 from floradl.state.journal import Journal
 from floradl.state.store import FILE_NAME, Store
 from floradl.times import unix_seconds

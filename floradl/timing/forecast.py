@@ -14,7 +14,7 @@ from collections.abc import Collection
 
 from msgspec import Struct
 
-from floradl.hazard import LogNormal
+from floradl.timing.hazard import LogNormal
 
 _KEPT = 400  # forecasts
 _ENOUGH = 15  # runs that ended

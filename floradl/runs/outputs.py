@@ -18,22 +18,22 @@ import msgspec
 import structlog
 from anyio import CapacityLimiter, to_thread
 
-from floradl.attempts import Attempts
 from floradl.disk.flushing import FLUSH_NOW, Flush
 from floradl.errors import ExpiredUrlError, FloradlError, PassingError, PermanentError
-from floradl.groups import Groups
 from floradl.library.library import Library, Slot
 from floradl.media.download import Downloader, Received, StoppedError
 from floradl.media.quiet import Quiet, QuietError
 from floradl.models import Failure, Integrity, Kind, QueuedRun, RemoteOutput, RemoteRun, SavedOutput
 from floradl.net.addresses import HostPatterns
 from floradl.net.guard import port_of
-from floradl.places import is_large
-from floradl.policy import after_trouble
-from floradl.progress import Progress
-from floradl.tallies import OutputTally
+from floradl.runs.attempts import Attempts
+from floradl.runs.groups import Groups
+from floradl.runs.places import is_large
+from floradl.runs.progress import Progress
+from floradl.runs.tallies import OutputTally
+from floradl.runs.troubles import Told, Troubles
 from floradl.times import rfc3339
-from floradl.troubles import Told, Troubles
+from floradl.timing.policy import after_trouble
 from floradl.urls import host_of, is_only_url, strip_query
 
 _PUBLISHERS = 16  # large files put on disk at once: their flushes overlap

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from floradl.config.settings import Config, Key, settings
 from floradl.config.source import Source
 from floradl.errors import ConfigError
-from floradl.ticks import next_tick
+from floradl.timing.ticks import next_tick
 
 _LOOK_EVERY = 2.0  # seconds
 _BASE_URL: Key = ("api", "base_url")

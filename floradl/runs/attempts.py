@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from floradl.errors import ErrorCode, PassingError
-from floradl.policy import is_given_up
+from floradl.timing.policy import is_given_up
 
 _TRIES = 5  # of trouble without end, before the run steps back and FLORA is asked anew
 

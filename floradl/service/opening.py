@@ -19,11 +19,11 @@ from floradl.disk.mounts import is_shared
 from floradl.disk.rights import refusal
 from floradl.disk.trouble import is_full
 from floradl.errors import ConfigError, ErrorCode, PassingError, PauseReason
-from floradl.starting import note_new_journal
+from floradl.service.starting import note_new_journal
+from floradl.service.supervision import Supervision, View, describe
 from floradl.state import live, lock
 from floradl.state.live import LivePause, Snapshot
 from floradl.state.store import Store
-from floradl.supervision import Supervision, View, describe
 
 _ROOM_AGAIN = 5.0
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()

@@ -16,17 +16,17 @@ import msgspec
 import structlog
 
 from floradl.errors import ErrorCode, PausedError, PauseReason
-from floradl.lookout import Lookout
 from floradl.models import QueuedRun
-from floradl.pausing import Pause, Pausing
-from floradl.pipeline import Pipeline
-from floradl.places import ALL_PLACES
-from floradl.progress import Progress
-from floradl.schedule import Schedule
+from floradl.runs.pausing import Pause, Pausing
+from floradl.runs.pipeline import Pipeline
+from floradl.runs.places import ALL_PLACES
+from floradl.runs.progress import Progress
+from floradl.runs.steps import Finished, Held, Step, Wait
+from floradl.runs.troubles import Told, Troubles
 from floradl.state.journal import Journal
 from floradl.state.store import Store
-from floradl.steps import Finished, Held, Step, Wait
-from floradl.troubles import Told, Troubles
+from floradl.timing.lookout import Lookout
+from floradl.timing.schedule import Schedule
 
 _ASKING = 192  # runs that are at work and have no place: most of them are asked about
 _AT_ONCE = ALL_PLACES + _ASKING + 64  # so that no outputs on their way keep FLORA from being asked

@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 from floradl.config.units import format_count, format_size
-from floradl.notify import Manager
 from floradl.redaction import redact
+from floradl.service.notify import Manager
 from floradl.state.live import LivePause, Transfer
 
 _STATUS_EVERY: Final = 5.0  # seconds between two lines that differ, and between two pleas for more time

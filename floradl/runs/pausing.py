@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from floradl.errors import PauseReason
-from floradl.schedule import Schedule
+from floradl.timing.schedule import Schedule
 
 _FIRST_PROBE = 2.0
 _PROBE_EVERY = {  # the most seconds between looks at whether a pause can be lifted

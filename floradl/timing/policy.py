@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from floradl.errors import ErrorCode, PassingError
-from floradl.hazard import COST, LogNormal, gap
 from floradl.models import RemoteRun
+from floradl.timing.hazard import COST, LogNormal, gap
 
 MAX_BACKOFF = 30.0
 # A run just created may not be visible yet, a media host may lag behind, an error page may stand where

@@ -16,26 +16,26 @@ import msgspec
 import structlog
 from anyio import to_thread
 
-from floradl.attempts import SteppedBackError
 from floradl.disk.flushing import Flush
-from floradl.endings import Ending, ending_of, reason_of, sidecar_of, with_earlier
 from floradl.errors import ErrorCode, PassingError, PausedError, PermanentError
 from floradl.flora.asking import Asking
-from floradl.groups import Groups
-from floradl.history import History
 from floradl.library.library import Library
 from floradl.library.sidecar import by_key
-from floradl.lookout import Lookout
 from floradl.models import STATE_OF, Failure, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
-from floradl.outputs import OutputSaver, not_had
-from floradl.places import Places, load_of
-from floradl.policy import MAX_BACKOFF, after_trouble, detection_delay
-from floradl.progress import Progress
 from floradl.redaction import redact
+from floradl.runs.attempts import SteppedBackError
+from floradl.runs.endings import Ending, ending_of, reason_of, sidecar_of, with_earlier
+from floradl.runs.groups import Groups
+from floradl.runs.outputs import OutputSaver, not_had
+from floradl.runs.places import Places, load_of
+from floradl.runs.progress import Progress
+from floradl.runs.steps import Finished, Held, Step, Wait
+from floradl.runs.tallies import Histogram
 from floradl.state.journal import Journal
 from floradl.state.store import Store
-from floradl.steps import Finished, Held, Step, Wait
-from floradl.tallies import Histogram
+from floradl.timing.history import History
+from floradl.timing.lookout import Lookout
+from floradl.timing.policy import MAX_BACKOFF, after_trouble, detection_delay
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from msgspec import Struct, field
 
-from floradl.forecast import Forecast, Trust
-from floradl.hazard import ANY, LogNormal, fit, mean_log
+from floradl.timing.forecast import Forecast, Trust
+from floradl.timing.hazard import ANY, LogNormal, fit, mean_log
 
 _KEPT = 400  # durations a technique, and as many ages of runs that go on
 _ENOUGH = 5  # durations that tell a technique's usual one, for what others may take

@@ -14,13 +14,13 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from floradl.forecast import Forecast, forecast
-from floradl.hazard import COST
-from floradl.heralds import Heralds
-from floradl.history import History
 from floradl.models import QueuedRun, RemoteRun
-from floradl.policy import next_question
-from floradl.schedule import Schedule
+from floradl.timing.forecast import Forecast, forecast
+from floradl.timing.hazard import COST
+from floradl.timing.heralds import Heralds
+from floradl.timing.history import History
+from floradl.timing.policy import next_question
+from floradl.timing.schedule import Schedule
 
 _KEPT = 10_000  # runs; of a larger crowd the others are asked about when they fall due
 _FEW = 6  # runs in flight; fewer than these may be asked about more often: that is no burden yet

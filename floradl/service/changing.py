@@ -8,8 +8,8 @@ from typing import Final
 from floradl.assembly import CHANGEABLE, Works
 from floradl.config.credentials import read_api_key
 from floradl.config.settings import Config, Key
-from floradl.hooking import Hooks, hook_orders
 from floradl.log import change_level
+from floradl.service.hooking import Hooks, hook_orders
 
 _KEY_FILE: Final[Key] = ("api", "key_file")
 _LEVEL: Final[Key] = ("log", "level")

@@ -14,28 +14,28 @@ import structlog
 from anyio import to_thread
 
 from floradl import __version__
-from floradl.answering import answering
 from floradl.assembly import Works, working
-from floradl.changing import Changing
 from floradl.config.settings import Config
 from floradl.config.source import Source
 from floradl.errors import FloradlError, PauseReason
-from floradl.hooking import Hooks, build_hooks, hook_orders, serve_pauses, tell_missing
 from floradl.hooks.runs import Heard
 from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
 from floradl.intake import Intake
 from floradl.listening.health import Standing
-from floradl.notify import Manager
-from floradl.opening import StoppedError, opened
-from floradl.reload import reloading
-from floradl.starting import Start
+from floradl.service.answering import answering
+from floradl.service.changing import Changing
+from floradl.service.hooking import Hooks, build_hooks, hook_orders, serve_pauses, tell_missing
+from floradl.service.notify import Manager
+from floradl.service.opening import StoppedError, opened
+from floradl.service.reload import reloading
+from floradl.service.starting import Start
+from floradl.service.supervision import Supervision, View, describe
 from floradl.state import live
 from floradl.state.live import Live, LivePause, Snapshot, Transfer
 from floradl.state.store import Store
-from floradl.supervision import Supervision, View, describe
-from floradl.ticks import next_tick
+from floradl.timing.ticks import next_tick
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
 _BEAT = 1.0
