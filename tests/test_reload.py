@@ -245,7 +245,8 @@ def test_a_terminal_that_is_closed_ends_the_daemon_in_it(home: Home) -> None:
     leader, follower = pty.openpty()
     log = (home.path / "daemon.log").open("a")
     script = (
-        "import fcntl, os, sys, termios\n"
+        "import fcntl, os, signal, sys, termios\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests may run under nohup
         "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
         "os.execv(sys.argv[1], sys.argv[1:])"
     )
