@@ -83,8 +83,7 @@ class Lookout:
         """Have it taken on now: a webhook says that it ended."""
         self._learn(run_id, told=True)
         self._told.add(run_id)
-        self._put_aside(run_id)
-        self._schedule.hasten(run_id)
+        self.hasten(run_id)
 
     def goes_on(self, run: QueuedRun, answer: RemoteRun) -> tuple[float, float]:
         """Take in an answer "not finished".
