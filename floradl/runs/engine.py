@@ -191,8 +191,7 @@ class Engine:
                 self._progress.trouble(run, pause.message, self._pausing.next_look(pause.reason))
         finally:
             self.turned_at = self._monotonic()
-            if run_id == self._pausing.probing:
-                self._pausing.probing = None
+            self._pausing.looked(run_id)
             for held in self._pipeline.places.next(run_id):
                 self._schedule.put_first(held)
             self._slots.release_on_behalf_of(run_id)

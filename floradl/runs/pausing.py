@@ -100,6 +100,11 @@ class Pausing:
         self._probe = (self._monotonic() + seconds, run_id)
         return True
 
+    def looked(self, run_id: str) -> None:
+        """Hear that the work on `run_id` is over for now: where it was the probe, nobody looks meanwhile."""
+        if run_id == self.probing:
+            self.probing = None
+
     def hurry(self) -> bool:
         """Have the probe look at once; False where somebody is looking just now."""
         if self._probe is None:
