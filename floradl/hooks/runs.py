@@ -132,9 +132,8 @@ class RunHooks:
             if not self._news:
                 return
             self._news = False
-            seen = self._seen
             try:
-                numbers = await journal.call(lambda store: store.announcements.after(seen))
+                numbers = await journal.call(lambda store: store.announcements.after(self._seen))
             except BaseException:
                 self._news = True
                 raise
