@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from floradl.config.name_list import NameList
 from floradl.config.setting_types import Choice, Duration, Flag, ListenAddress, Location, Setting
+from floradl.config.units import LONGEST
 from floradl.net.endpoint import Endpoint
 
 _DAY: Final = 86_400.0
-_YEAR: Final = 366 * _DAY
 
 
 class Sync(Struct, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class Sync(Struct, frozen=True, kw_only=True):
     since: Annotated[
         float,
         Setting(
-            Duration(0, 100 * _YEAR),
+            Duration(0, LONGEST),
             "7d",
             "how far back the first look goes; from then on it goes on where the last one ended",
         ),

@@ -29,6 +29,7 @@ from floradl.config.setting_types import (
     Size,
     Whole,
 )
+from floradl.config.units import LONGEST
 from floradl.disk.names import MIN_BYTES, PART_RESERVE
 from floradl.models import Kind
 from floradl.net.timetable import Timetable
@@ -37,8 +38,7 @@ Key: TypeAlias = tuple[str, ...]
 """Where a setting stands: `("download", "concurrency")`."""
 
 _MINUTE: Final = 60.0
-_DAY: Final = 86_400.0
-_YEAR: Final = 366 * _DAY
+_YEAR: Final = 366 * 86_400.0
 PREFIX: Final = "FLORADL_"
 
 
@@ -74,7 +74,7 @@ class Queue(Struct, frozen=True, kw_only=True):
         Path | None, Setting(Location(), None, "a YAML file of runs, yours: read and watched, never written")
     ]
     keep: Annotated[
-        float, Setting(Duration(0, 100 * _YEAR), "30d", "how long accepted and rejected job files stay")
+        float, Setting(Duration(0, LONGEST), "30d", "how long accepted and rejected job files stay")
     ]
 
 
