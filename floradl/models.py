@@ -101,6 +101,11 @@ class Kind(StrEnum):
     TEXT = "text"
     OTHER = "other"
 
+    @property
+    def is_large(self) -> bool:
+        """Whether an output of this kind may be large: it may take minutes, or hours."""
+        return self in {Kind.VIDEO, Kind.AUDIO, Kind.OTHER}
+
 
 _KINDS: Mapping[str, Kind] = {
     "imageUrl": Kind.IMAGE,

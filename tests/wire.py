@@ -192,8 +192,8 @@ class Bench:
         output = output or RemoteOutput("o", "imageUrl", url)
         slot = self.library.slot(RUN, output, 1, None)
         with self.downloader.fetch(url, slot, lambda _received, _total: None) as received:
-            path = slot.publish(received.part, received.ext, received.sha256, None)
-        return Fetched((self.folder / path).read_bytes(), path, received.integrity, received.checked)
+            path = slot.publish(received.part, received.finding.ext, received.finding.sha256, None)
+        return Fetched((self.folder / path).read_bytes(), path, received.finding.integrity, received.finding.checked)
 
     def files(self) -> list[str]:
         """Name the files under final names."""

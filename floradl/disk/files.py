@@ -16,6 +16,7 @@ import fcntl
 import os
 import re
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -36,33 +37,25 @@ class PartBusyError(Exception):
     """Another process is writing the same part file, or was while we looked away."""
 
 
-class PartFile:
-    """A file in the making: only ever appended to, so its size says how far it got. Locked while open."""
+class AppendedFile(ABC):
+    """An open file that is only ever appended to, so that its size says how far it got.
 
-    def __init__(self, folder: FolderFd, name: SafeName) -> None:
-        """Open or create it. Raises `PartBusyError` where another process has it, and `OSError`."""
+    `fd` is closed with it; `name` is what errors call it.
+    """
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.fd = fd
         self.name = name
-        self._folder = FolderFd(os.dup(folder))
-        try:
-            self.fd = _open_locked(self._folder, name)
-        except BaseException:
-            os.close(self._folder)
-            raise
-        self.size = os.fstat(self.fd).st_size
+        self.size = os.fstat(fd).st_size
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         # Closing twice would close whatever another thread has opened under the same number since.
-        fds, self.fd, self._folder = (self.fd, self._folder), -1, FolderFd(-1)
-        for fd in fds:
-            if fd >= 0:
-                os.close(fd)
-
-    def lies_in(self, folder: FolderFd) -> bool:
-        """Whether `folder` is where it was opened: it may have been moved, and another made in its place."""
-        return os.path.sameopenfile(self._folder, folder)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append `data`, all of it."""
@@ -99,6 +92,35 @@ class PartFile:
             raise PartBusyError(self.name)
         os.ftruncate(self.fd, size)
         self.size = size
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Remove it: its bytes are not to be trusted."""
+
+
+class PartFile(AppendedFile):
+    """A file in the making, in its folder. Locked while open."""
+
+    name: SafeName
+
+    def __init__(self, folder: FolderFd, name: SafeName) -> None:
+        """Open or create it. Raises `PartBusyError` where another process has it, and `OSError`."""
+        self._folder = FolderFd(os.dup(folder))
+        try:
+            super().__init__(_open_locked(self._folder, name), name)
+        except BaseException:
+            os.close(self._folder)
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        super().__exit__()
+        folder, self._folder = self._folder, FolderFd(-1)
+        if folder >= 0:
+            os.close(folder)
+
+    def lies_in(self, folder: FolderFd) -> bool:
+        """Whether `folder` is where it was opened: it may have been moved, and another made in its place."""
+        return os.path.sameopenfile(self._folder, folder)
 
     def discard(self) -> None:
         """Remove it: its bytes are not to be trusted."""

@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, Self
+from typing import Generic, Protocol, Self, TypeVar
 
 import httpx
 import msgspec
 
-from floradl.disk.files import PartFile
+from floradl.disk.files import AppendedFile, PartFile
 from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
 from floradl.media import containers, sniff
 from floradl.media.checksums import Digests
@@ -30,6 +30,8 @@ from floradl.net.transport import Guard, MediaClient, pieces, redirect_target
 _MAX_REDIRECTS = 5
 _CHECK_DISK_EVERY = 32 << 20  # bytes
 
+P = TypeVar("P", bound=AppendedFile)
+P_co = TypeVar("P_co", bound=AppendedFile, covariant=True)
 Report = Callable[[int, int | None], None]
 
 
@@ -45,7 +47,7 @@ class Limits(msgspec.Struct, frozen=True):
     deadline: float
 
 
-class Slot(Protocol):
+class Slot(Protocol[P_co]):
     """Where the part file of one output lies. `validator` stands in its name; empty means none."""
 
     kind: Kind
@@ -58,15 +60,14 @@ class Slot(Protocol):
         """Return validator and size of what an earlier attempt left."""
         ...
 
-    def open(self, validator: str) -> PartFile:
+    def open(self, validator: str) -> P_co:
         """Open the part file for `validator`; leftovers of others go."""
         ...
 
 
-class Received(msgspec.Struct, frozen=True):
-    """A whole, checked part file, open and locked: to be published inside `with`, which closes it."""
+class Finding(msgspec.Struct, frozen=True):
+    """What a whole part file turned out to be, and by what that is known."""
 
-    part: PartFile
     ext: str
     sha256: str
     content_type: str | None
@@ -74,11 +75,26 @@ class Received(msgspec.Struct, frozen=True):
     integrity: Integrity
     checked: tuple[str, ...]
 
+
+class Received(msgspec.Struct, Generic[P], frozen=True):
+    """A whole, checked part file, open and locked: to be published inside `with`, which closes it."""
+
+    part: P
+    finding: Finding
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.part.__exit__()
+
+
+class Fetcher(Protocol):
+    """Who fetches."""
+
+    def fetch(self, url: str, slot: Slot[PartFile], report: Report) -> Received[PartFile]:
+        """Fetch `url` as `Downloader.fetch` does."""
+        ...
 
 
 class Downloader:
@@ -105,7 +121,7 @@ class Downloader:
         """Let these hold from now on, for transfers under way too, but for their deadline."""
         self._limits = limits
 
-    def fetch(self, url: str, slot: Slot, report: Report) -> Received:
+    def fetch(self, url: str, slot: Slot[P], report: Report) -> Received[P]:
         """Fetch `url` into the slot's part file, continuing what is there; `report` hears bytes and total.
 
         Raises `PassingError` (`ExpiredUrlError` where FLORA should be asked for a fresh URL),
@@ -114,7 +130,7 @@ class Downloader:
         with slot.held():
             return self._fetch(url, slot, report)
 
-    def _fetch(self, url: str, slot: Slot, report: Report) -> Received:
+    def _fetch(self, url: str, slot: Slot[P], report: Report) -> Received[P]:
         validator, size = slot.leftover() or ("", 0)
         # One byte less than there is: such a range can be satisfied even when the file is complete.
         start = max(size - 1, 0) if validator else 0
@@ -167,7 +183,7 @@ class Downloader:
             f"the media host {target.host} redirects more than {_MAX_REDIRECTS} times", ErrorCode.HTTP_ERROR
         )
 
-    def _receive(self, response: httpx.Response, offer: Offer, slot: Slot, report: Report) -> Received:
+    def _receive(self, response: httpx.Response, offer: Offer, slot: Slot[P], report: Report) -> Received[P]:
         self._check_size(offer.total)
         part = slot.open(offer.validator)
         try:
@@ -177,7 +193,7 @@ class Downloader:
             chunks = pieces(response)
             body = inflate(chunks, offer.coding) if offer.coding else chunks
             self._copy(body, part, offer, digests, report)
-            return self._check(response, offer, part, digests, slot.kind)
+            return Received(part, self._check(response, offer, part, digests, slot.kind))
         except (PassingError, PermanentError) as error:
             if error.code in {ErrorCode.DAMAGED, ErrorCode.NOT_MEDIA, ErrorCode.TOO_LARGE}:
                 part.discard()
@@ -190,7 +206,7 @@ class Downloader:
     def _copy(
         self,
         chunks: Iterable[bytes | memoryview],
-        part: PartFile,
+        part: AppendedFile,
         offer: Offer,
         digests: Digests,
         report: Report,
@@ -221,7 +237,7 @@ class Downloader:
                 f"it is over {cap} bytes, the limit that download.max_file_size sets", ErrorCode.TOO_LARGE
             )
 
-    def _check_disk(self, part: PartFile, total: int | None) -> None:
+    def _check_disk(self, part: AppendedFile, total: int | None) -> None:
         stat = os.fstatvfs(part.fd)
         missing = max((total or 0) - part.size, 0)
         free = stat.f_bavail * stat.f_frsize
@@ -233,8 +249,8 @@ class Downloader:
             )
 
     def _check(
-        self, response: httpx.Response, offer: Offer, part: PartFile, digests: Digests, kind: Kind
-    ) -> Received:
+        self, response: httpx.Response, offer: Offer, part: AppendedFile, digests: Digests, kind: Kind
+    ) -> Finding:
         """Decide whether what arrived is whole, and say by what."""
         head = part.read(HEAD, 0)
         content_type = response.headers.get("content-type")
@@ -263,8 +279,7 @@ class Downloader:
                 )
             if whole:
                 checked.append("container")
-        return Received(
-            part=part,
+        return Finding(
             ext=ext,
             sha256=digests.sha256,
             content_type=content_type,
@@ -274,7 +289,7 @@ class Downloader:
         )
 
 
-def _rehash(part: PartFile, digests: Digests) -> None:
+def _rehash(part: AppendedFile, digests: Digests) -> None:
     offset = 0
     while offset < part.size:
         chunk = part.read(1 << 20, offset)

@@ -18,7 +18,7 @@ from floradl.net.leases import Lease, Leases
 from floradl.net.pools import Limits
 from floradl.net.routes import Routes
 from floradl.net.streams import OpenStreams
-from floradl.net.throttle import Throttle
+from floradl.net.throttle import Cap
 from floradl.net.wording import Translated, translated
 
 
@@ -26,7 +26,7 @@ class SyncTransport(httpx.BaseTransport):
     """HTTP/1.1 over own sockets: see `open_client`. May be used from several threads."""
 
     def __init__(
-        self, guard: Guard, limits: Limits, environ: Mapping[str, str], throttle: Throttle | None = None
+        self, guard: Guard, limits: Limits, environ: Mapping[str, str], throttle: Cap | None = None
     ) -> None:
         self._guard = guard
         self._streams = OpenStreams(throttle)

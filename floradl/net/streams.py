@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 import httpcore
 
-from floradl.net.throttle import Throttle
+from floradl.net.throttle import Cap, Throttle
 
 _MIN_RATE: Final = 1024  # bytes a second
 _MOMENT: Final = 0.25  # seconds for which bytes that came are held back, waiting for more
@@ -29,8 +29,8 @@ class OpenStreams:
     `throttle` says how fast they may be read, all together.
     """
 
-    def __init__(self, throttle: Throttle | None = None) -> None:
-        self.throttle = throttle or Throttle()
+    def __init__(self, throttle: Cap | None = None) -> None:
+        self.throttle: Cap = throttle or Throttle()
         self._lock = Lock()
         self._streams: WeakSet[Stream] = WeakSet()
         self._stopped = False

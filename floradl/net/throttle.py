@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from threading import Condition, Lock
 from typing import Final, Protocol
 
@@ -54,6 +55,52 @@ class SystemClock:
         condition.wait(seconds)
 
 
+class Cap(Protocol):
+    """What a reader knows of the cap."""
+
+    def limits(self) -> bool:
+        """Whether there may be a limit now. It is looked at before every read."""
+        ...
+
+    def admit(self, most: int) -> int:
+        """Wait for a turn; return how many bytes may be read now, at most `most` and at least one."""
+        ...
+
+    def give_back(self, unread: int) -> None:
+        """Put back bytes that `admit` allowed and that were not read."""
+        ...
+
+    def stop(self) -> None:
+        """Hold nobody back any more, for good."""
+        ...
+
+
+class OwnTime:
+    """Monotonic seconds, without those in which somebody had to wait for a turn.
+
+    By this clock a transfer is not late because it was held back here. For one thread at a time.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._held = 0.0
+        self._held_since: float | None = None
+
+    def now(self) -> float:
+        """Return the time."""
+        now = self._monotonic()
+        return now - self._held - (0.0 if self._held_since is None else now - self._held_since)
+
+    def note(self, *, held: bool) -> None:
+        """Hear whether somebody waits from now on."""
+        now = self._monotonic()
+        if held and self._held_since is None:
+            self._held_since = now
+        elif not held and self._held_since is not None:
+            self._held += now - self._held_since
+            self._held_since = None
+
+
 class Throttle:
     """The cap. Every method may be called from any thread; without a limit they cost next to nothing."""
 
@@ -67,8 +114,7 @@ class Throttle:
         self._look_at = -math.inf  # when to look at the time of day again
         self._bytes = 0.0
         self._filled_at = self._clock.monotonic()
-        self._held = 0.0
-        self._held_since: float | None = None
+        self._own_time = OwnTime(self._clock.monotonic)
 
     def change(self, timetable: Timetable | None) -> None:
         """Let `timetable` hold from now on, for those that wait already too."""
@@ -96,13 +142,9 @@ class Throttle:
         )
 
     def own_time(self) -> float:
-        """Return monotonic seconds, without those in which a transfer had to wait for its turn.
-
-        By this clock a transfer is not late because it was held back here.
-        """
+        """Return the seconds of `OwnTime`."""
         with self._lock:
-            now = self._clock.monotonic()
-            return now - self._held - (0.0 if self._held_since is None else now - self._held_since)
+            return self._own_time.now()
 
     def admit(self, most: int) -> int:
         """Wait for a turn; return how many bytes may be read now, at most `most` and at least one.
@@ -118,7 +160,7 @@ class Throttle:
                 return self._wait(most, turn)
             finally:
                 self._line.remove(turn)
-                self._note_held()
+                self._own_time.note(held=bool(self._line))
                 self._call_first()
 
     def give_back(self, unread: int) -> None:
@@ -142,7 +184,7 @@ class Throttle:
                 if self._bytes >= share - 0.5:
                     self._bytes -= share
                     return share
-                self._note_held()
+                self._own_time.note(held=True)
                 self._clock.wait(turn, (share - self._bytes) / rate)
             else:
                 self._clock.wait(turn, None)
@@ -167,12 +209,3 @@ class Throttle:
         """Wake the first in line; it wakes the next when it leaves."""
         if self._line:
             self._line[0].notify()
-
-    def _note_held(self) -> None:
-        """Keep count of the time in which somebody stands in line."""
-        now = self._clock.monotonic()
-        if self._line and self._held_since is None:
-            self._held_since = now
-        elif not self._line and self._held_since is not None:
-            self._held += now - self._held_since
-            self._held_since = None

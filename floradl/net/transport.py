@@ -21,7 +21,7 @@ from floradl.net.guard import Guard
 from floradl.net.pools import Limits, new_pool
 from floradl.net.redirects import redirect_target
 from floradl.net.routes import Routes
-from floradl.net.throttle import Throttle
+from floradl.net.throttle import Cap
 from floradl.net.wording import translated
 
 __all__ = ["Guard", "Limits", "MediaClient", "open_async_client", "open_client", "pieces", "redirect_target"]
@@ -33,7 +33,7 @@ def open_client(
     user_agent: str,
     limits: Limits | None = None,
     environ: Mapping[str, str] = os.environ,
-    throttle: Throttle | None = None,
+    throttle: Cap | None = None,
 ) -> MediaClient:
     """Return a client for media: it sends no credentials to anyone. Close it (it is a context manager).
 

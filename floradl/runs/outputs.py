@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from functools import partial
+from typing import TypeAlias
 
 import anyio
 import httpx
@@ -18,17 +19,17 @@ import msgspec
 import structlog
 from anyio import CapacityLimiter, to_thread
 
+from floradl.disk.files import PartFile
 from floradl.disk.flushing import FLUSH_NOW, Flush
 from floradl.errors import ExpiredUrlError, FloradlError, PassingError, PermanentError
 from floradl.library.library import Library, Slot
-from floradl.media.download import Downloader, Received, StoppedError
+from floradl.media.download import Fetcher, Received, StoppedError
 from floradl.media.quiet import Quiet, QuietError
 from floradl.models import Failure, Integrity, Kind, QueuedRun, RemoteOutput, RemoteRun, SavedOutput
 from floradl.net.addresses import HostPatterns
 from floradl.net.guard import port_of
 from floradl.runs.attempts import Attempts
 from floradl.runs.groups import Groups
-from floradl.runs.places import is_large
 from floradl.runs.progress import Progress
 from floradl.runs.tallies import OutputTally
 from floradl.runs.troubles import Told, Troubles
@@ -42,6 +43,7 @@ _IN_HAND = 48  # files that have arrived and are not on disk yet
 _MAX_INLINE = 1024 * 1024
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
+Fetched: TypeAlias = Received[PartFile]
 Refresh = Callable[[RemoteRun], Awaitable[RemoteRun]]
 """Ask FLORA for an answer newer than the one given."""
 
@@ -66,13 +68,13 @@ class OutputSaver:
     def __init__(
         self,
         library: Library,
-        downloader: Downloader,
+        fetcher: Fetcher,
         progress: Progress,
         transfers: CapacityLimiter,
         manner: Manner,
     ) -> None:
         self._library = library
-        self._downloader = downloader
+        self._fetcher = fetcher
         self._progress = progress
         self._transfers = transfers
         self._manner = manner
@@ -146,7 +148,7 @@ class OutputSaver:
         started = began = time.monotonic()
         host = host_of(output.url) or ""
 
-        def fetch() -> Received:
+        def fetch() -> Fetched:
             nonlocal began
             began = time.monotonic()  # from here on it does not stand in line any more
             self._quiet.check(host)
@@ -157,7 +159,7 @@ class OutputSaver:
         while saved is None:
             await self._quiet.over(host)  # with nothing in hand: what goes to other hosts must not wait
             with suppress(QuietError):
-                async with self._large if is_large(output.kind) else nullcontext():
+                async with self._large if output.kind.is_large else nullcontext():
                     saved = await self._transfer(fetch, host, partial(self._publish, slot, output, mtime))
         self.tally.saved(output.kind, saved.bytes or 0, time.monotonic() - began)
         _log.info(
@@ -173,7 +175,7 @@ class OutputSaver:
         return saved
 
     async def _transfer(
-        self, fetch: Callable[[], Received], host: str, publish: Callable[[Received, Flush], SavedOutput]
+        self, fetch: Callable[[], Fetched], host: str, publish: Callable[[Fetched, Flush], SavedOutput]
     ) -> SavedOutput:
         """Let `fetch` run when a transfer is free, then `publish`.
 
@@ -226,36 +228,37 @@ class OutputSaver:
             downloaded_at=rfc3339(time.time()),
         )
 
-    def _fetch(self, run: QueuedRun, slot: Slot, output: RemoteOutput) -> Received:
+    def _fetch(self, run: QueuedRun, slot: Slot, output: RemoteOutput) -> Fetched:
         """Fetch, in a worker thread."""
         report = partial(self._progress.transfer, run, output.output_id)
         try:
             with self._library.translating():
-                return self._downloader.fetch(output.url.strip(), slot, report)
+                return self._fetcher.fetch(output.url.strip(), slot, report)
         finally:
             self._progress.transferred(run, output.output_id)
 
     def _publish(
-        self, slot: Slot, output: RemoteOutput, mtime: float | None, received: Received, flush: Flush
+        self, slot: Slot, output: RemoteOutput, mtime: float | None, received: Fetched, flush: Flush
     ) -> SavedOutput:
         """Put what was fetched on disk under its final name, in a worker thread."""
+        found = received.finding
         with self._library.translating():
             text = None
             if output.kind is Kind.TEXT and received.part.size <= _MAX_INLINE:
                 text = received.part.read(_MAX_INLINE, 0).decode("utf-8", "replace")
-            path = slot.publish(received.part, received.ext, received.sha256, mtime, flush)
+            path = slot.publish(received.part, found.ext, found.sha256, mtime, flush)
         return SavedOutput(
             output_id=output.output_id,
             type=output.type,
             kind=output.kind,
             path=path,
             bytes=received.part.size,
-            sha256=received.sha256,
-            content_type=received.content_type,
-            etag=received.etag,
+            sha256=found.sha256,
+            content_type=found.content_type,
+            etag=found.etag,
             url=strip_query(output.url.strip()),
-            integrity=received.integrity,
-            checked=received.checked,
+            integrity=found.integrity,
+            checked=found.checked,
             text=text,
             downloaded_at=rfc3339(time.time()),
         )

@@ -26,15 +26,10 @@ _PLACES = {Load.SMALL: 512, Load.LARGE: 256}  # many more than transfers: some w
 ALL_PLACES = sum(_PLACES.values())
 
 
-def is_large(kind: Kind) -> bool:
-    """Whether an output of this kind may be large: it may take minutes, or hours."""
-    return kind in {Kind.VIDEO, Kind.AUDIO, Kind.OTHER}
-
-
 def load_of(outputs: Iterable[RemoteOutput]) -> Load:
     """Return what there is to transfer; a text counts as words, although a few are links to words."""
     kinds = {output.kind for output in outputs}
-    if any(is_large(kind) for kind in kinds):
+    if any(kind.is_large for kind in kinds):
         return Load.LARGE
     return Load.SMALL if kinds - {Kind.TEXT} else Load.NOTHING
 
