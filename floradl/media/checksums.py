@@ -13,8 +13,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-import google_crc32c
-
 _MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
 _REPR_DIGEST = re.compile(r"(sha-256|sha-512|md5)\s*=\s*:([A-Za-z0-9+/=]+):")
 
@@ -28,10 +26,13 @@ class _Crc32c:
     """`google_crc32c.Checksum` for any buffer."""
 
     def __init__(self) -> None:
+        import google_crc32c  # noqa: PLC0415 - a megabyte, in each process that has use for it
+
+        self._extend = google_crc32c.extend
         self._value = 0
 
     def update(self, data: bytes | memoryview) -> None:
-        self._value = google_crc32c.extend(self._value, bytes(data))
+        self._value = self._extend(self._value, bytes(data))
 
     def digest(self) -> bytes:
         return self._value.to_bytes(4, "big")
