@@ -12,7 +12,7 @@ from floradl.net.addresses import join_port
 from floradl.net.exchange import Exchange, Waits
 from floradl.net.streams import Stream
 
-_BUFFER: Final = 256 << 10  # bytes; larger ones gain nothing, and smaller ones cost
+_BUFFER: Final = 128 << 10  # bytes, of each connection; larger ones gain nothing, and smaller ones cost
 
 Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 
