@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final
+from functools import partial
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio
@@ -15,22 +15,20 @@ import msgspec
 import structlog
 from anyio import CapacityLimiter, to_thread
 
-from floradl import __version__
 from floradl.config.credentials import find_api_key, read_api_key
 from floradl.config.exposure import exposure
 from floradl.config.settings import Config, Key
 from floradl.errors import ConfigError, PausedError, PauseReason
+from floradl.fetching import USER_AGENT, Fetching, fetching
 from floradl.flora.api import Flora
 from floradl.flora.asking import Asking
 from floradl.flora.doubt import Doubt
 from floradl.flora.pace import Pace
 from floradl.library.library import Library
 from floradl.library.template import Template
-from floradl.media.download import Downloader, Limits
 from floradl.net.addresses import HostPatterns
 from floradl.net.pools import Limits as ClientLimits
-from floradl.net.throttle import Throttle
-from floradl.net.transport import Guard, MediaClient, open_async_client, open_client
+from floradl.net.transport import Guard, open_async_client
 from floradl.runs.engine import Engine
 from floradl.runs.outputs import Manner, OutputSaver
 from floradl.runs.pipeline import Patience, Pipeline
@@ -43,16 +41,15 @@ from floradl.timing.lookout import Lookout
 from floradl.timing.schedule import Schedule
 from floradl.timing.ticks import next_tick
 
-USER_AGENT = f"floradl/{__version__}"
 _LOOK_AT_KEY_EVERY = 1.0  # seconds, while it is refused
 _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Works(msgspec.Struct, frozen=True):
-    """The objects that do the work. `halt()` makes transfers end at once; their part files stay.
+    """The objects that do the work.
 
-    `throttle` is what caps them all together. `change(config)` lets another configuration hold, as far as
+    `media` is what fetches. `change(config)` lets another configuration hold, as far as
     `CHANGEABLE` goes: in all else it must be what everything was built by. `sync` is None where
     nothing is synced; `doubt` is about the key.
     """
@@ -62,11 +59,10 @@ class Works(msgspec.Struct, frozen=True):
     library: Library
     flora: Flora
     saver: OutputSaver
-    throttle: Throttle
+    media: Fetching
     pipeline: Pipeline
     sync: Sync | None
     doubt: Doubt
-    halt: Callable[[], None]
     change: Callable[[Config], None]
 
 
@@ -118,23 +114,15 @@ async def working(
     _look_at_key(config, environ)
     journal = Journal(store)
     library = build_library(config)
-    guard = Guard(config.network.trusted_private_hosts, config.download.media_hosts)
-    guard_of_api = api_guard(config)
-    throttle = Throttle(config.download.rate_limit)
+    guard = api_guard(config)
     async with (
-        _clients(config, environ, (guard_of_api, guard), throttle) as (api, media),
+        fetching(config, environ) as media,
+        _api_client(config, environ, guard) as api,
         anyio.create_task_group() as group,
     ):
         group.start_soon(journal.serve)
-        stop = threading.Event()
         while_working = anyio.CancelScope()
-
-        def halt() -> None:
-            stop.set()
-            media.abort()
-
         try:
-            downloader = Downloader(media, guard, _limits(config), stop, throttle.own_time)
             interval = config.poll.interval
             schedule = Schedule(time.monotonic, interval)
             history = History(time.monotonic, await journal.call(Store.durations))
@@ -148,51 +136,34 @@ async def working(
             asking = Asking(flora, lookout, time.monotonic, interval, doubt)
             saver = OutputSaver(
                 library,
-                downloader,
+                media.fetcher,
                 progress,
                 CapacityLimiter(config.download.concurrency),
                 Manner(
                     HostPatterns.parse(config.download.text_url_hosts),
                     patience.keep_times,
-                    monotonic=throttle.own_time,
+                    monotonic=media.throttle.own_time,
                 ),
             )
             pipeline = Pipeline(asking, library, saver, journal, progress, patience)
             engine = Engine(pipeline, journal, progress, schedule, lookout)
             sync = _sync(config, flora, asking, journal, engine)
-            group.start_soon(_watch_key, key, engine, sync, while_working)
+            group.start_soon(_watch_all, while_working, partial(_watch_key, key, engine, sync), media.tend)
 
             def change(config: Config) -> None:
-                trusted, download = config.network.trusted_private_hosts, config.download
-                guard.change(trusted, download.media_hosts)
-                guard_of_api.change(trusted, _host_of_api(config))
-                media.change(download.concurrency)
-                throttle.change(download.rate_limit)
-                downloader.change(_limits(config))
+                guard.change(config.network.trusted_private_hosts, _host_of_api(config))
+                media.change(config)
+                download = config.download
                 saver.change(download.concurrency, HostPatterns.parse(download.text_url_hosts))
                 pipeline.change(config.poll.give_up_after)
                 engine.change(config.poll.interval)
                 key.change(config)
 
-            yield Works(engine, journal, library, flora, saver, throttle, pipeline, sync, doubt, halt, change)
+            yield Works(engine, journal, library, flora, saver, media, pipeline, sync, doubt, change)
         finally:
-            halt()
+            media.halt()
             while_working.cancel()
             journal.close()
-
-
-@asynccontextmanager
-async def _clients(
-    config: Config, environ: Mapping[str, str], guards: tuple[Guard, Guard], throttle: Throttle
-) -> AsyncIterator[tuple[httpx.AsyncClient, MediaClient]]:
-    """Open the client that has the key and the one that has nothing; `guards` are theirs."""
-    download = config.download
-    media_limits = ClientLimits(read=download.stall_timeout, connections=download.concurrency)
-    with open_client(
-        guards[1], user_agent=USER_AGENT, limits=media_limits, environ=environ, throttle=throttle
-    ) as media:
-        async with _api_client(config, environ, guards[0]) as api:
-            yield api, media
 
 
 def _api_client(
@@ -211,12 +182,6 @@ async def flora_alone(config: Config, environ: Mapping[str, str]) -> AsyncIterat
     read_api_key(config, environ)
     async with _api_client(config, environ, api_guard(config)) as api:
         yield Flora(api, _Key(config, environ), Pace(time.monotonic))
-
-
-def _limits(config: Config) -> Limits:
-    """Return what one transfer may take."""
-    download = config.download
-    return Limits(download.max_file_size, download.min_free_space, config.poll.give_up_after)
 
 
 def _look_at_key(config: Config, environ: Mapping[str, str]) -> None:
@@ -258,22 +223,29 @@ def _sync(config: Config, flora: Flora, asking: Asking, journal: Journal, engine
     return Sync(manner, flora, asking, journal, engine)
 
 
-async def _watch_key(
-    key: Callable[[], str], engine: Engine, sync: Sync | None, while_working: anyio.CancelScope
+async def _watch_all(
+    while_working: anyio.CancelScope, *watches: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
+    """Let `watches` look after things until `while_working` is cancelled."""
+    with while_working:
+        async with anyio.create_task_group() as group:
+            for watch in watches:
+                group.start_soon(watch)
+
+
+async def _watch_key(key: Callable[[], str], engine: Engine, sync: Sync | None) -> None:
     """Have a pause for the key looked at as soon as another key is in place."""
     known: str | None = None
-    with while_working:
-        while True:
-            await next_tick(_LOOK_AT_KEY_EVERY)
-            if engine.paused is None or engine.paused.reason is not PauseReason.KEY_REFUSED:
-                known = None
-                continue
-            try:
-                found = await to_thread.run_sync(key)
-            except PausedError:
-                found = ""
-            if known is not None and found not in {known, ""} and sync is not None:
-                sync.hurry()
-            if known is None or found in {known, ""} or engine.probe_now():
-                known = found
+    while True:
+        await next_tick(_LOOK_AT_KEY_EVERY)
+        if engine.paused is None or engine.paused.reason is not PauseReason.KEY_REFUSED:
+            known = None
+            continue
+        try:
+            found = await to_thread.run_sync(key)
+        except PausedError:
+            found = ""
+        if known is not None and found not in {known, ""} and sync is not None:
+            sync.hurry()
+        if known is None or found in {known, ""} or engine.probe_now():
+            known = found

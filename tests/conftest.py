@@ -12,12 +12,34 @@ from clients import SITE
 from hypothesis import settings
 from loopback import Certificate
 from studio import Home, served
+from wire import Bench, ByWorker
 
 from floradl.simulator import Simulator
 
 # How fast an example runs says something about this machine, not about floradl.
 settings.register_profile("floradl", deadline=None)
 settings.load_profile("floradl")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let what is said of a transfer hold here and in a worker: `test_wire_*` run once for each."""
+    if metafunc.module.__name__.startswith("test_wire_"):
+        metafunc.fixturenames.append("by_worker")
+        metafunc.parametrize("by_worker", [False, True], ids=["here", "worker"], indirect=True)
+
+
+@pytest.fixture
+def by_worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the test's transfers are made by another process."""
+    monkeypatch.setattr(Bench, "by_worker", request.param)
+    return bool(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers() -> Iterator[None]:
+    """Processes that make transfers for any test, and end with the last one."""
+    yield
+    ByWorker.end_all()
 
 
 @pytest.fixture

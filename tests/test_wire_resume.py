@@ -58,7 +58,7 @@ def test_a_part_that_is_complete_already_costs_one_byte(bench: Bench) -> None:
     output = RemoteOutput("o", "imageUrl", "")
     with MediaHost(lambda _: Reply(whole)) as host:
         slot = bench.library.slot(RUN, output, 1, None)
-        with bench.downloader.fetch(host.url(), slot, lambda _received, _total: None):
+        with bench.fetcher.fetch(host.url(), slot, lambda _received, _total: None):
             pass  # and is killed before the file has its name
     assert bench.part() == PNG
     with MediaHost(lambda request: Reply(ranged(PNG, request.start or 0, etag(PNG)))) as host:

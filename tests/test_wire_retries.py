@@ -54,7 +54,7 @@ class Desk:
         self.refusal: Exception | None = None
         self._saver = OutputSaver(
             bench.library,
-            bench.downloader,
+            bench.fetcher,
             Silent(),
             CapacityLimiter(transfers),
             Manner(HostPatterns.parse(["127.0.0.1"]), keep_times=False, delay=self._delay),

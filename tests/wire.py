@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import struct
@@ -10,14 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from clients import client
 from loopback import Certificate, Server, read_head
 
+from floradl.crew.errand import FarTransfer
+from floradl.crew.messages import Rules, Terms
+from floradl.crew.worker import Worker
+from floradl.disk.files import PartFile
 from floradl.library.library import MARKER, Library
 from floradl.library.template import Template
-from floradl.media.download import Downloader, Limits
+from floradl.media import download as media
+from floradl.media.download import Downloader, Fetcher, Limits, Received, Report
 from floradl.models import Integrity, Kind, QueuedRun, RemoteOutput
 from floradl.net.guard import Guard
 from floradl.net.throttle import Throttle
@@ -32,6 +38,7 @@ PDF = formats.pdf("wire", "wire", 4000).read()
 WAV = formats.wav("wire", "wire", 5000).read()
 
 RUN = QueuedRun(run_id="run_wire", technique="wire", queued_at=1.7e9)
+TRUSTED = ("127.0.0.1", "localhost")
 FOLDERS = {kind: kind.value for kind in Kind}
 
 
@@ -156,9 +163,41 @@ class Fetched:
     checked: tuple[str, ...]
 
 
+class ByWorker:
+    """Has each transfer made by another process, one for all that are alike; their like is `Downloader`."""
+
+    _workers: ClassVar[dict[tuple[str, ...], Worker]] = {}
+
+    def __init__(self, bench: Bench) -> None:
+        terms = Terms("test", bench.stall_timeout)
+        limits = Limits(bench.max_file_size, 0, bench.deadline)
+        rules = Rules(TRUSTED, ("*",), limits, 4, capped=bench.throttle.limits())
+        key = (str(terms), *map(str, sorted(bench.environ.items())))
+        if key not in self._workers:
+            self._workers[key] = Worker(terms, rules, {**os.environ, **bench.environ})
+        self._worker = self._workers[key]
+        self._worker.change(rules)
+        self._throttle = bench.throttle
+
+    def fetch(self, url: str, slot: media.Slot[PartFile], report: Report) -> Received[PartFile]:
+        line = self._worker.lend()
+        transfer = FarTransfer(slot, report, self._throttle)
+        try:
+            return transfer.run(line, url)
+        finally:
+            self._worker.take_back(line, good=transfer.leaves_line)
+
+    @classmethod
+    def end_all(cls) -> None:
+        while cls._workers:
+            cls._workers.popitem()[1].end()
+
+
 @dataclass
 class Bench:
-    """A library in `folder`, and a downloader that trusts loopback. Times are in seconds."""
+    """A library in `folder`, and who fetches and trusts loopback. Times are in seconds."""
+
+    by_worker: ClassVar[bool] = False  # whether transfers are made by another process
 
     folder: Path
     stall_timeout: float = 5.0
@@ -171,15 +210,17 @@ class Bench:
         self.library = Library(self.folder, Template.parse("{kind}/{output_id}{ext}"), FOLDERS, 255)
         self.library.create()
         self._client = client(
-            Guard(["127.0.0.1", "localhost"]),
+            Guard(TRUSTED),
             self.environ,
             ClientLimits(read=self.stall_timeout, connections=4),
             self.throttle,
         )
         limits = Limits(self.max_file_size, 0, self.deadline)
-        self.downloader = Downloader(
-            self._client, Guard(["127.0.0.1", "localhost"]), limits, monotonic=self.throttle.own_time
+        self.fetcher: Fetcher = Downloader(
+            self._client, Guard(TRUSTED), limits, monotonic=self.throttle.own_time
         )
+        if self.by_worker:
+            self.fetcher = ByWorker(self)
 
     def __enter__(self) -> Self:
         return self
@@ -191,9 +232,10 @@ class Bench:
         """Make one attempt at an output (an image, unless said), up to its final name."""
         output = output or RemoteOutput("o", "imageUrl", url)
         slot = self.library.slot(RUN, output, 1, None)
-        with self.downloader.fetch(url, slot, lambda _received, _total: None) as received:
-            path = slot.publish(received.part, received.finding.ext, received.finding.sha256, None)
-        return Fetched((self.folder / path).read_bytes(), path, received.finding.integrity, received.finding.checked)
+        with self.fetcher.fetch(url, slot, lambda _received, _total: None) as received:
+            found = received.finding
+            path = slot.publish(received.part, found.ext, found.sha256, None)
+        return Fetched((self.folder / path).read_bytes(), path, found.integrity, found.checked)
 
     def files(self) -> list[str]:
         """Name the files under final names."""

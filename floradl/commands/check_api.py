@@ -14,12 +14,13 @@ import anyio
 import httpx
 import msgspec
 
-from floradl.assembly import USER_AGENT, api_guard
+from floradl.assembly import api_guard
 from floradl.commands.findings import Finding, fail, ok, warn
 from floradl.commands.standing import coarse
 from floradl.config.credentials import FoundKey
 from floradl.config.settings import Config
 from floradl.errors import ConfigError, PermanentError
+from floradl.fetching import USER_AGENT
 from floradl.flora.wire import refusal
 from floradl.net.addresses import join_port
 from floradl.net.guard import port_of

@@ -87,12 +87,12 @@ class _Mender:
         """Mend each run's problems, until all is done or nothing can go on."""
 
         async def interrupted() -> None:
-            await wait_for_stop(self._works.halt, Exit.INTERRUPTED)
+            await wait_for_stop(self._works.media.halt, Exit.INTERRUPTED)
             end(Exit.INTERRUPTED)
 
         def end(code: Exit) -> None:
             self.code = code
-            self._works.halt()
+            self._works.media.halt()
             group.cancel_scope.cancel()
 
         async def one(problems: dict[int, Problem]) -> None:

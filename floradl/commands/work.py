@@ -118,11 +118,11 @@ async def _work_off(
     async def end(reason: Exit) -> None:
         nonlocal code
         code = reason
-        works.halt()
+        works.media.halt()
         group.cancel_scope.cancel()
 
     async def interrupted() -> None:
-        await wait_for_stop(works.halt, Exit.INTERRUPTED)
+        await wait_for_stop(works.media.halt, Exit.INTERRUPTED)
         await end(Exit.INTERRUPTED)
 
     async def watch() -> None:

@@ -98,7 +98,7 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
             group.start_soon(_sweep, inbox)
             group.start_soon(tell_missing, hook_orders(config, environ))
             group.start_soon(serve_pauses, hooks.pauses, works, lambda: _pause(works, start))
-            await wait_for_stop(works.halt, 0)
+            await wait_for_stop(works.media.halt, 0)
             supervision.stopping()
             _log.info("stopping")
             group.cancel_scope.cancel()
@@ -148,7 +148,7 @@ async def _beat(
     while True:
         now = time.monotonic()
         jumped = abs(time.time() - now - ahead) > _BEAT
-        before, state = state, (_pause(works, start), works.throttle.rate(), _hints(works))
+        before, state = state, (_pause(works, start), works.media.throttle.rate(), _hints(works))
         quiet = _quiet(works, progress, intake, start)
         if progress.changed or jumped or state != before or now - written >= _SLOW_BEAT:
             progress.changed, ahead = False, time.time() - now

@@ -1,0 +1,107 @@
+"""One transfer by a worker, seen from the daemon: the slot, the report and the cap are here."""
+
+from __future__ import annotations
+
+import os
+
+from floradl.crew.line import Line
+from floradl.crew.messages import (
+    FROM_ERRAND,
+    Arrived,
+    Discard,
+    Done,
+    Errand,
+    Failed,
+    FromErrand,
+    Open,
+    Opened,
+    Refused,
+    Turn,
+    Unread,
+    Wanted,
+    error_of,
+)
+from floradl.disk.files import PartFile
+from floradl.media.download import Received, Report, Slot
+from floradl.net.throttle import Cap
+
+
+class FarTransfer:
+    """One transfer that a worker makes.
+
+    `begun` says whether the worker was heard of since, and `leaves_line` whether its line is still good.
+    """
+
+    def __init__(self, slot: Slot[PartFile], report: Report, cap: Cap) -> None:
+        self._slot = slot
+        self._report = report
+        self._cap = cap
+        self._part: PartFile | None = None
+        self._trouble: BaseException | None = None
+        self.begun = False
+        self.leaves_line = True
+
+    def run(self, line: Line, url: str) -> Received[PartFile]:
+        """Have the worker at the other end of `line` fetch `url`, see `Downloader.fetch`.
+
+        Raises what that does, `LineLostError` where the worker ended, and `TooLongError` where `url` is
+        nothing that can be told it.
+        """
+        with self._slot.held():
+            validator, size = self._slot.leftover() or ("", 0)
+            line.send(Errand(url, self._slot.kind, validator, size))
+            self.leaves_line = False
+            try:
+                return self._listen(line)
+            except BaseException:
+                if self._part is not None:
+                    self._part.__exit__()
+                raise
+
+    def _listen(self, line: Line) -> Received[PartFile]:
+        while True:
+            message, fd = line.receive(FROM_ERRAND)
+            self.begun = True
+            if fd is not None:
+                os.close(fd)  # none is ever sent in this direction
+            match message:
+                case Done():
+                    self.leaves_line = True
+                    return self._received(message)
+                case Failed():
+                    self.leaves_line = True
+                    raise self._trouble or error_of(message)
+                case _:
+                    self._help(line, message)
+
+    def _help(self, line: Line, message: FromErrand) -> None:
+        match message:
+            case Open(validator):
+                self._open(line, validator)
+            case Discard():
+                if self._part is not None:
+                    self._part.discard()
+            case Arrived(received, total):
+                self._report(received, total)
+            case Wanted(most):
+                line.send(Turn(self._cap.admit(most)))
+            case Unread(unread):
+                self._cap.give_back(unread)
+
+    def _open(self, line: Line, validator: str) -> None:
+        """Open the part file and hand it over; what stands in the way is raised once the worker let go."""
+        try:
+            self._part = part = self._slot.open(validator)
+        except Exception as error:  # noqa: BLE001 - raised when the worker has answered
+            self._trouble = error
+            line.send(Refused())
+        else:
+            line.send(Opened(), part.fd)
+
+    def _received(self, done: Done) -> Received[PartFile]:
+        part = self._part
+        if part is None:
+            raise AssertionError("a transfer was done without a part file")
+        part.size = done.size
+        self._report(done.size, done.size)
+        return Received(part, done.finding)

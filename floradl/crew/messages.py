@@ -1,0 +1,163 @@
+"""What is said between the daemon and a worker."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Final, TypeAlias
+
+from msgspec import Struct, msgpack
+
+from floradl.disk.files import PartBusyError
+from floradl.errors import ErrorCode, ExpiredUrlError, PassingError, PausedError, PauseReason, PermanentError
+from floradl.media.download import Finding, Limits, StoppedError
+from floradl.models import Kind
+
+
+class Terms(Struct, frozen=True, tag=True):
+    """To a worker, first of all: how it presents itself, and the longest silence, in seconds."""
+
+    user_agent: str
+    stall_timeout: float
+
+
+class Rules(Struct, frozen=True, tag=True):
+    """To a worker: what holds from now on, for what is under way too.
+
+    Where it may connect (see `Guard`), what a transfer may take, how many connections it has at once, and
+    whether there is a cap, so that it has to ask for each turn at reading.
+    """
+
+    trusted_private_hosts: tuple[str, ...]
+    media_hosts: tuple[str, ...]
+    limits: Limits
+    connections: int
+    capped: bool
+
+
+class Ready(Struct, frozen=True, tag=True):
+    """From a worker, once: it has come up, and what it is told is done at once."""
+
+
+class NewLine(Struct, frozen=True, tag=True):
+    """To a worker, with a socket: one more line, for one transfer at a time."""
+
+
+class Errand(Struct, frozen=True, tag=True):
+    """To a worker: fetch `url`. `validator` and `size` are those of the leftover, see `Slot`."""
+
+    url: str
+    kind: Kind
+    validator: str
+    size: int
+
+
+class Open(Struct, frozen=True, tag=True):
+    """From a worker: the part file for `validator` is needed now."""
+
+    validator: str
+
+
+class Opened(Struct, frozen=True, tag=True):
+    """To a worker, with the part file that it asked for."""
+
+
+class Refused(Struct, frozen=True, tag=True):
+    """To a worker: there is no part file; the transfer ends."""
+
+
+class Discard(Struct, frozen=True, tag=True):
+    """From a worker: the part file's bytes are not to be trusted."""
+
+
+class Wanted(Struct, frozen=True, tag=True):
+    """From a worker: so many bytes would be read now, and where there is a cap it waits for its turn."""
+
+    bytes: int
+
+
+class Turn(Struct, frozen=True, tag=True):
+    """To a worker: so many may be read."""
+
+    bytes: int
+
+
+class Unread(Struct, frozen=True, tag=True):
+    """From a worker: so many of a turn did not come."""
+
+    bytes: int
+
+
+class Arrived(Struct, frozen=True, tag=True):
+    """From a worker, now and then: how many bytes are there, of how many."""
+
+    bytes: int
+    total: int | None
+
+
+class Done(Struct, frozen=True, tag=True):
+    """From a worker, which has let go of the part file: it is whole, has `size` bytes, and is this."""
+
+    size: int
+    finding: Finding
+
+
+class Failed(Struct, frozen=True, tag=True):
+    """From a worker, which has let go of the part file: what `error_of` makes an error of."""
+
+    sort: str
+    message: str
+    code: str = ""
+    retry_after: float | None = None
+    errno: int | None = None
+
+
+ToErrand: TypeAlias = Errand | Opened | Refused | Turn
+FromErrand: TypeAlias = Open | Discard | Wanted | Unread | Arrived | Done | Failed
+ToWorker: TypeAlias = Terms | Rules | NewLine
+
+TO_ERRAND: Final[msgpack.Decoder[ToErrand]] = msgpack.Decoder(ToErrand)
+FROM_ERRAND: Final[msgpack.Decoder[FromErrand]] = msgpack.Decoder(FromErrand)
+FROM_WORKER: Final[msgpack.Decoder[Ready]] = msgpack.Decoder(Ready)
+TO_WORKER: Final[msgpack.Decoder[ToWorker]] = msgpack.Decoder(ToWorker)
+
+
+def failed_by(error: BaseException) -> Failed:
+    """Write `error` down, as far as it means something on the other side; any other is a bug of ours."""
+    match error:
+        case ExpiredUrlError():
+            return Failed("expired", str(error))
+        case PassingError():
+            return Failed("passing", str(error), error.code, retry_after=error.retry_after)
+        case PermanentError():
+            return Failed("permanent", str(error), error.code)
+        case PausedError():
+            return Failed("paused", str(error), error.reason)
+        case StoppedError():
+            return Failed("stopped", "")
+        case PartBusyError():
+            return Failed("busy", str(error))
+        case OSError():
+            return Failed("disk", error.strerror or str(error), errno=error.errno)
+    return Failed("bug", "".join(traceback.format_exception(error))[-8_000:])
+
+
+def error_of(failed: Failed) -> Exception:
+    """Return the error that `failed` was written down from."""
+    match failed.sort:
+        case "expired":
+            return ExpiredUrlError(failed.message)
+        case "passing":
+            return PassingError(failed.message, ErrorCode(failed.code), retry_after=failed.retry_after)
+        case "permanent":
+            return PermanentError(failed.message, ErrorCode(failed.code))
+        case "paused":
+            return PausedError(failed.message, PauseReason(failed.code))
+        case "stopped":
+            return StoppedError()
+        case "busy":
+            return PartBusyError(failed.message)
+        case "disk":
+            return OSError(failed.errno, failed.message)
+    bug = RuntimeError("a bug showed in a worker")
+    bug.add_note(failed.message)
+    return bug

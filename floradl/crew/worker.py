@@ -1,0 +1,121 @@
+"""One worker, seen from the daemon: its process, and the lines to it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+
+from floradl.crew.line import Line, LineLostError
+from floradl.crew.messages import FROM_WORKER, NewLine, Rules, Terms
+
+_SECRETS = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")  # how what is not its business begins
+_GRACE = 2.0  # seconds
+_COMES_UP = 10.0  # seconds, of a machine with much to do
+
+
+class Worker:
+    """A process that fetches. Not for several threads at once, but for its lines.
+
+    `busy` is how many lines are lent.
+    """
+
+    def __init__(self, terms: Terms, rules: Rules, environ: Mapping[str, str]) -> None:
+        """Start it. Raises `OSError` where the machine has no room for another process."""
+        self._control, theirs = Line.pair()
+        try:
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - this very program
+                    # -P: what lies in the folder that the daemon was started in is no module of ours
+                    [sys.executable, "-P", "-m", "floradl.crew", str(theirs.fileno())],
+                    env={name: value for name, value in environ.items() if not name.startswith(_SECRETS)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    process_group=0,
+                )
+        except BaseException:
+            self._control.close()
+            raise
+        self._idle: list[Line] = []
+        self._lent: set[Line] = set()
+        self._up = threading.Event()
+        self._listener = threading.Thread(target=self._listen, name="floradl-worker", daemon=True)
+        self._listener.start()
+        self._tell(terms)
+        self._tell(rules)
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
+    def busy(self) -> int:
+        """How many transfers it makes now."""
+        return len(self._lent)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether what it is told is done at once: it has come up, or is gone, which its lines will say."""
+        return self._up.is_set()
+
+    def come_up(self) -> None:
+        """Wait until `is_up`, for some seconds at most."""
+        self._up.wait(_COMES_UP)
+
+    def change(self, rules: Rules) -> None:
+        """Let `rules` hold."""
+        self._tell(rules)
+
+    def lend(self) -> Line:
+        """Lend a line, for one transfer. Where the worker is gone the line says so."""
+        if self._idle:
+            line = self._idle.pop()  # the one used last: its connection is the warmest
+        else:
+            line, theirs = Line.pair()
+            with theirs:
+                self._tell(NewLine(), theirs.fileno())
+        self._lent.add(line)
+        return line
+
+    def take_back(self, line: Line, *, good: bool) -> None:
+        """Take back a line, for another transfer where it is still good."""
+        self._lent.discard(line)
+        if good:
+            self._idle.append(line)
+        else:
+            line.close()
+
+    def halt(self) -> None:
+        """Make it end: whoever waits for it hears so at once. Safe to repeat."""
+        self._control.cut()
+        for line in list(self._lent):
+            line.cut()
+
+    def end(self) -> None:
+        """See it to its end, which comes by force after two seconds. Safe to repeat."""
+        self.halt()
+        try:
+            self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._listener.join()
+        self._control.close()
+        for line in self._idle:
+            line.close()
+        self._idle.clear()
+
+    def _listen(self) -> None:
+        with suppress(LineLostError):
+            while True:
+                self._control.receive(FROM_WORKER)
+                self._up.set()
+        self._up.set()
+
+    def _tell(self, message: Terms | Rules | NewLine, fd: int | None = None) -> None:
+        with suppress(LineLostError):  # whoever has a line hears of it there
+            self._control.send(message, fd)
