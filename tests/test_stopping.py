@@ -91,9 +91,11 @@ def test_an_answer_that_does_not_come_does_not_hold_a_stop_up(home: Home) -> Non
 
 
 @pytest.fixture
-def looking_up(home: Home, simulator: Simulator) -> Iterator[subprocess.Popen[str]]:
-    """A daemon that waits for the answer of a name server, for a minute at least."""
-    there = OutputSpec("clip", "videoUrl", url="https://media.example.com/clip.mp4")
+def looking_up(
+    home: Home, simulator: Simulator, request: pytest.FixtureRequest
+) -> Iterator[subprocess.Popen[str]]:
+    """A daemon, or its worker, that waits for the answer of a name server, for a minute at least."""
+    there = OutputSpec("o", request.param, url="https://media.example.com/o")
     simulator.add_run("run_0", technique="campaign", outputs=[there], duration=0)
     silent = "127.53.0.53"
     resolv = home.path / "resolv.conf"
@@ -117,6 +119,7 @@ def looking_up(home: Home, simulator: Simulator) -> Iterator[subprocess.Popen[st
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("looking_up", ["imageUrl", "videoUrl"], ids=["here", "worker"], indirect=True)
 def test_a_name_that_cannot_be_looked_up_does_not_hold_a_stop_up(
     looking_up: subprocess.Popen[str],
 ) -> None:
@@ -125,6 +128,7 @@ def test_a_name_that_cannot_be_looked_up_does_not_hold_a_stop_up(
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("looking_up", ["imageUrl"], ids=["here"], indirect=True)
 def test_a_second_signal_ends_a_look_up_at_once(looking_up: subprocess.Popen[str]) -> None:
     looking_up.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
