@@ -31,6 +31,7 @@ from floradl.net.throttle import Throttle
 from floradl.net.timetable import Timetable
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
+ROOT = Path(__file__).parent.parent
 LIMITS = Limits(None, 0, 60.0)
 RULES = Rules(TRUSTED, ("*",), LIMITS, 16, capped=False)
 HANG = Reply(answer(MP4[:2000], 'ETag: "clip"', length=len(MP4)), "hang")
@@ -191,6 +192,16 @@ def test_after_three_that_did_not_come_up_no_more_are_tried_for_ten_minutes(
         team.clock.now += 601
         team.fetch(host.url("/o.mp4"), "last").result(20)
         assert count.read_text() == "...."
+
+
+def test_a_worker_of_another_version_is_not_spoken_to(shift: Callable[..., Shift], tmp_path: Path) -> None:
+    # As where floradl was upgraded under a daemon that runs.
+    (tmp_path / "sitecustomize.py").write_text("import floradl; floradl.__version__ = '99'")
+    team = shift(environ={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+    with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
+        for nth in range(2):
+            assert team.fetch(host.url("/o.mp4"), f"o{nth}").result(20).data == MP4
+    assert team.crew.pids == []
 
 
 def test_a_halt_ends_a_workers_transfer_at_once_and_keeps_its_part(shift: Callable[..., Shift]) -> None:

@@ -171,7 +171,7 @@ class Crew:
             _log.warning(
                 "no_workers",
                 message=f"processes that fetch cannot be had ({why}): for {_WITHOUT / 60:.0f} minutes all is "
-                "fetched by this one, which is slower",
+                "fetched by this one, which is slower; after an upgrade of floradl a restart mends that",
             )
 
     def _lost(self, worker: Worker) -> None:

@@ -15,7 +15,7 @@ _M = TypeVar("_M")
 
 
 class LineLostError(Exception):
-    """The other side is gone."""
+    """The other side is gone, or says what nobody understands."""
 
 
 class TooLongError(Exception):
@@ -73,7 +73,12 @@ class Line:
             if fd is not None:
                 os.close(fd)
             raise LineLostError
-        return decoder.decode(memoryview(self._space)[:size]), fd
+        try:
+            return decoder.decode(memoryview(self._space)[:size]), fd
+        except msgspec.MsgspecError as error:  # whoever speaks so is not of this version
+            if fd is not None:
+                os.close(fd)
+            raise LineLostError from error
 
     def cut(self) -> None:
         """Let nobody wait on this line any more, on either side. From any thread; safe to repeat."""

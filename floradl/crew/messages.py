@@ -35,7 +35,9 @@ class Rules(Struct, frozen=True, tag=True):
 
 
 class Ready(Struct, frozen=True, tag=True):
-    """From a worker, once: it has come up, and what it is told is done at once."""
+    """From a worker, once: it has come up, as this version of floradl."""
+
+    version: str
 
 
 class NewLine(Struct, frozen=True, tag=True):

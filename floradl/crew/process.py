@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 
+from floradl import __version__
 from floradl.crew.line import Line, LineLostError
 from floradl.crew.messages import TO_ERRAND, TO_WORKER, Done, Errand, NewLine, Ready, Rules, Terms, failed_by
 from floradl.crew.stand_ins import CapStandIn, Reporter, SlotStandIn
@@ -31,7 +32,7 @@ def run(control: int) -> None:
         terms, _ = line.receive(TO_WORKER)
         if isinstance(terms, Terms):
             worker = _Worker(terms)
-            line.send(Ready())
+            line.send(Ready(__version__))
             worker.serve(line)
     except LineLostError:
         return

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 
+from floradl import __version__
 from floradl.crew.line import Line, LineLostError
 from floradl.crew.messages import FROM_WORKER, NewLine, Rules, Terms
 
@@ -111,9 +112,10 @@ class Worker:
 
     def _listen(self) -> None:
         with suppress(LineLostError):
-            while True:
-                self._control.receive(FROM_WORKER)
+            while self._control.receive(FROM_WORKER)[0].version == __version__:
                 self._up.set()
+        # It ended; or floradl was replaced by another version on disk since this daemon was started.
+        self._control.cut()
         self._up.set()
 
     def _tell(self, message: Terms | Rules | NewLine, fd: int | None = None) -> None:
