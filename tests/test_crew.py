@@ -18,12 +18,13 @@ import pytest
 from clients import client
 from hands import Hands
 from studio import Home, wait_until
-from wire import MP4, PNG, TRUSTED, Bench, Fetched, MediaHost, Reply, Request, answer, ranged, serving
+from wire import MP4, PNG, RUN, TRUSTED, Bench, Fetched, MediaHost, Reply, Request, answer, ranged, serving
 
 from floradl.crew.crew import Crew, Machine
 from floradl.crew.messages import FROM_ERRAND, Rules, Terms, error_of, failed_by
 from floradl.disk.files import PartBusyError
 from floradl.errors import ErrorCode, ExpiredUrlError, PassingError, PausedError, PauseReason, PermanentError
+from floradl.library.library import Library
 from floradl.media.download import Downloader, Limits, StoppedError
 from floradl.models import RemoteOutput
 from floradl.net.guard import Guard
@@ -65,6 +66,10 @@ class Shift:
     def fetch(self, url: str, output_id: str = "o", type_: str = "videoUrl") -> Future[Fetched]:
         """Begin to fetch a clip, unless another type is said."""
         return self._threads.submit(self._bench.fetch, url, RemoteOutput(output_id, type_, url))
+
+    @property
+    def library(self) -> Library:
+        return self._bench.library
 
     def part(self) -> bytes | None:
         return self._bench.part()
@@ -336,18 +341,17 @@ def test_a_full_disk_pauses_whoever_finds_it_full(shift: Callable[..., Shift]) -
     assert error.reason is PauseReason.DISK_FULL
 
 
-def test_what_stands_in_the_way_of_the_part_file_is_said_as_it_is_here(
-    shift: Callable[..., Shift], tmp_path: Path
-) -> None:
+def test_what_stands_in_the_way_of_the_part_file_is_said_as_it_is_here(shift: Callable[..., Shift]) -> None:
     team = shift()
     with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
-        team.fetch(host.url("/o.mp4")).result(20)
-        (tmp_path / "library" / "video").rename(tmp_path / "kept")
-        (tmp_path / "library" / "video").write_text("in the way")
-        error = team.fetch(host.url("/o.mp4"), "next").exception(20)
-        assert isinstance(error, OSError | PermanentError)
-        (tmp_path / "library" / "video").unlink()
-        assert team.fetch(host.url("/o.mp4"), "next").result(20).data == MP4
+        output = RemoteOutput("o", "videoUrl", host.url("/o.mp4"))
+        with team.library.slot(RUN, output, 1, None).open(""):  # as another process would have it
+            error = team.fetch(output.url).exception(20)
+            pids = team.crew.pids
+        assert isinstance(error, PassingError)
+        assert "another floradl writes the same file" in str(error)
+        assert team.fetch(output.url).result(20).data == MP4
+        assert team.crew.pids == pids
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/\ud800", "https://127.0.0.1/" + "x" * 200_000])
