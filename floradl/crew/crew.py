@@ -88,8 +88,8 @@ class Crew:
 
     def _send(self, worker: Worker, line: Line, transfer: FarTransfer, url: str) -> Received[PartFile]:
         """Have `worker` make `transfer`, and take `line` back. Raises as that does."""
-        worker.come_up()
         try:
+            worker.get_ready()
             received = transfer.run(line, url)
             self._failures = 0
         except LineLostError:

@@ -34,8 +34,8 @@ class Rules(Struct, frozen=True, tag=True):
     capped: bool
 
 
-class Ready(Struct, frozen=True, tag=True):
-    """From a worker, once: it has come up, as this version of floradl."""
+class Heeded(Struct, frozen=True, tag=True):
+    """From a worker, for each `Rules`: they hold now. `version` is the floradl that it is."""
 
     version: str
 
@@ -119,7 +119,7 @@ ToWorker: TypeAlias = Terms | Rules | NewLine
 
 TO_ERRAND: Final[msgpack.Decoder[ToErrand]] = msgpack.Decoder(ToErrand)
 FROM_ERRAND: Final[msgpack.Decoder[FromErrand]] = msgpack.Decoder(FromErrand)
-FROM_WORKER: Final[msgpack.Decoder[Ready]] = msgpack.Decoder(Ready)
+FROM_WORKER: Final[msgpack.Decoder[Heeded]] = msgpack.Decoder(Heeded)
 TO_WORKER: Final[msgpack.Decoder[ToWorker]] = msgpack.Decoder(ToWorker)
 
 

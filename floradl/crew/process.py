@@ -14,7 +14,7 @@ import threading
 
 from floradl import __version__
 from floradl.crew.line import Line, LineLostError
-from floradl.crew.messages import TO_ERRAND, TO_WORKER, Done, Errand, NewLine, Ready, Rules, Terms, failed_by
+from floradl.crew.messages import TO_ERRAND, TO_WORKER, Done, Errand, Heeded, NewLine, Rules, Terms, failed_by
 from floradl.crew.stand_ins import CapStandIn, Reporter, SlotStandIn
 from floradl.media.download import Downloader, Limits
 from floradl.net.guard import Guard
@@ -31,9 +31,7 @@ def run(control: int) -> None:
     try:
         terms, _ = line.receive(TO_WORKER)
         if isinstance(terms, Terms):
-            worker = _Worker(terms)
-            line.send(Ready(__version__))
-            worker.serve(line)
+            _Worker(terms).serve(line)
     except LineLostError:
         return
 
@@ -61,6 +59,7 @@ class _Worker:
                 match message:
                     case Rules():
                         self._heed(message)
+                        control.send(Heeded(__version__))
                     case NewLine() if fd is not None:
                         line = Line(socket.socket(fileno=fd))
                         threading.Thread(target=self._errands, args=(line,), daemon=True).start()

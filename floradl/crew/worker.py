@@ -42,11 +42,13 @@ class Worker:
             raise
         self._idle: list[Line] = []
         self._lent: set[Line] = set()
-        self._up = threading.Event()
+        self._told = self._heeded = 0  # how many rules
+        self._gone = False
+        self._news = threading.Condition()
         self._listener = threading.Thread(target=self._listen, name="floradl-worker", daemon=True)
         self._listener.start()
         self._tell(terms)
-        self._tell(rules)
+        self.change(rules)
 
     @property
     def pid(self) -> int:
@@ -60,15 +62,20 @@ class Worker:
 
     @property
     def is_up(self) -> bool:
-        """Whether what it is told is done at once: it has come up, or is gone, which its lines will say."""
-        return self._up.is_set()
+        """Whether it has come up; one that is gone counts too, for it need not be waited for."""
+        return self._gone or self._heeded > 0
 
-    def come_up(self) -> None:
-        """Wait until `is_up`, for some seconds at most."""
-        self._up.wait(_COMES_UP)
+    def get_ready(self) -> None:
+        """Wait until it is up and heeds all rules. Raises `LineLostError` where it is gone, or hangs."""
+        with self._news:
+            settled = self._news.wait_for(lambda: self._gone or self._heeded >= self._told, _COMES_UP)
+            if self._gone or not settled:
+                raise LineLostError
 
     def change(self, rules: Rules) -> None:
-        """Let `rules` hold."""
+        """Let `rules` hold for each transfer that begins from now on, and soon for those under way."""
+        with self._news:
+            self._told += 1
         self._tell(rules)
 
     def lend(self) -> Line:
@@ -92,9 +99,9 @@ class Worker:
 
     def halt(self) -> None:
         """Make it end: whoever waits for it hears so at once. Safe to repeat."""
-        self._control.cut()
         for line in list(self._lent):
-            line.cut()
+            line.cut()  # before it can say that its connections broke, which is how it ends
+        self._control.cut()
 
     def end(self) -> None:
         """See it to its end, which comes by force after two seconds. Safe to repeat."""
@@ -113,10 +120,14 @@ class Worker:
     def _listen(self) -> None:
         with suppress(LineLostError):
             while self._control.receive(FROM_WORKER)[0].version == __version__:
-                self._up.set()
+                with self._news:
+                    self._heeded += 1
+                    self._news.notify_all()
         # It ended; or floradl was replaced by another version on disk since this daemon was started.
         self._control.cut()
-        self._up.set()
+        with self._news:
+            self._gone = True
+            self._news.notify_all()
 
     def _tell(self, message: Terms | Rules | NewLine, fd: int | None = None) -> None:
         with suppress(LineLostError):  # whoever has a line hears of it there
