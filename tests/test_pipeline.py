@@ -3,12 +3,61 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
+import pytest
 from studio import Home, check_library, wait_until
 
+from floradl.models import QueuedRun, RemoteOutput, RemoteRun, State
+from floradl.runs.pipeline import Patience, Pipeline
+from floradl.runs.places import Load, Places
 from floradl.simulator import OutputSpec, Simulator
+from floradl.timing.history import History
+from floradl.timing.lookout import Lookout
+from floradl.timing.schedule import Schedule
+
+ENDED = RemoteRun(
+    "run_a", "completed", 100.0, time.time(), outputs=(RemoteOutput("o", "imageUrl", "https://x/o"),)
+)
+
+
+class Finds:
+    """FLORA, and a journal, while which writes the last place is given back; then it breaks."""
+
+    def __init__(self, places: Places) -> None:
+        self.called: list[str] = []
+        self._places = places
+
+    async def run(self, *_: object) -> RemoteRun:
+        return ENDED
+
+    def keep(self, answer: RemoteRun) -> None: ...
+
+    async def call(self, _: object) -> None:
+        self._places.leave(Load.SMALL)
+        self.called += self._places.next("run_other")
+        raise sqlite3.OperationalError
+
+
+@pytest.mark.anyio
+async def test_nobody_is_called_to_a_place_before_its_own_step_is_over() -> None:
+    """It would be taken on twice, at once: that ended the process."""
+    history = History(time.monotonic, {})
+    patience = Patience(
+        60.0, False, history, Lookout(Schedule(time.monotonic, 1), history, 1, time.monotonic)
+    )
+    nobody = cast("Any", None)
+    pipeline = Pipeline(nobody, nobody, nobody, nobody, nobody, patience)
+    pipeline.places = Places({Load.SMALL: 1})
+    pipeline.places.take("run_other", Load.SMALL)
+    finds = Finds(pipeline.places)
+    pipeline._asking = pipeline._journal = cast("Any", finds)
+    with pytest.raises(sqlite3.OperationalError):
+        await pipeline.advance(QueuedRun(run_id="run_a", technique="t", queued_at=0.0, state=State.RUNNING))
+    assert finds.called == []
 
 
 def test_a_journal_that_cannot_remember_an_output_is_a_pause_and_no_bug(

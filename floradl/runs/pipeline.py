@@ -91,9 +91,11 @@ class Pipeline:
         if not answer.outputs:
             raise PassingError("FLORA says that it completed, but lists no outputs", ErrorCode.NO_OUTPUTS)
         load = load_of(answer.outputs)
+        if not self.places.has_one_for(run.run_id, load):
+            run = await self._detected(run, answer, State.RUNNING)
         if not self.places.take(run.run_id, load):
             self._asking.keep(answer)
-            return Held(await self._detected(run, answer, State.RUNNING))
+            return Held(run)  # with nothing awaited since: who waits for a place may be called at any moment
         try:
             return await self._download(await self._detected(run, answer, State.DOWNLOADING), answer)
         finally:

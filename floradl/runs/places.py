@@ -50,11 +50,17 @@ class Places:
         """How many have a place."""
         return self._taken.total()
 
+    def has_one_for(self, run_id: str, load: Load) -> bool:
+        """Whether `take` would give `run_id` a place now."""
+        return load not in self._most or self._promised.get(run_id) is load or self._free(load)
+
     def take(self, run_id: str, load: Load) -> bool:
         """Take a place; False where there is none, and `run_id` waits for one from now on."""
         if load not in self._most:
             return True
-        if self._promised.pop(run_id, None) is not load and not self._free(load):
+        has_one = self.has_one_for(run_id, load)
+        self._promised.pop(run_id, None)
+        if not has_one:
             self._waiting[load][run_id] = None
             return False
         self._waiting[load].pop(run_id, None)  # it may have come by itself: it is not to be called, too
