@@ -4,7 +4,6 @@ import io
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,8 +11,8 @@ import pytest
 from floradl.display import open_display
 from floradl.display.plain import PlainDisplay
 from floradl.errors import ErrorCode
-from floradl.library.sidecar import Sidecar, render
-from floradl.models import Failure, Kind, QueuedRun, Result, SavedOutput, State
+from floradl.models import Failure, Kind, QueuedRun, SavedOutput, State
+from floradl.runs.progress import Brought
 
 RUN = QueuedRun(run_id="run_1", technique="campaign", state=State.RUNNING, queued_at=0.0)
 
@@ -39,8 +38,8 @@ def downloading(number: int = 1) -> QueuedRun:
     return QueuedRun(run_id=f"run_{number}", technique="campaign", state=State.DOWNLOADING, queued_at=0.0)
 
 
-def write_sidecar(library: Path, *sizes: int | None) -> str:
-    outputs = tuple(
+def brought(*sizes: int | None) -> Brought:
+    outputs = [
         SavedOutput(
             output_id=f"output_{index}",
             type="imageUrl",
@@ -50,11 +49,8 @@ def write_sidecar(library: Path, *sizes: int | None) -> str:
             error=Failure(ErrorCode.HTTP_ERROR, "answers 404") if size is None else None,
         )
         for index, size in enumerate(sizes)
-    )
-    sidecar = Sidecar(reference="campaign/run_1", run_id="run_1", result=Result.COMPLETE, outputs=outputs)
-    (library / "runs").mkdir()
-    (library / "runs" / "run_1.json").write_bytes(render(sidecar))
-    return "runs/run_1.json"
+    ]
+    return Brought.of("runs/run_1.json", outputs)
 
 
 def test_polls_that_change_little_are_not_repeated() -> None:
@@ -72,12 +68,12 @@ def test_polls_that_change_little_are_not_repeated() -> None:
         ]
 
 
-def test_a_finished_run_tells_its_files_and_its_sidecar(tmp_path: Path) -> None:
+def test_a_finished_run_tells_its_files_and_its_sidecar() -> None:
     stream, clock = io.StringIO(), Clock()
-    plain = PlainDisplay(stream, library=tmp_path, monotonic=clock)
+    plain = PlainDisplay(stream, monotonic=clock)
     plain.run(downloading(), None)
     clock.now += 4.2
-    plain.finished(ended(State.DONE), write_sidecar(tmp_path, 12_000_000, 400_000))
+    plain.finished(ended(State.DONE), brought(12_000_000, 400_000))
     plain.close()
     assert stream.getvalue().splitlines()[1:] == [
         "campaign/run_1: done, 2 files, 12.4 MB, 4.2 s, runs/run_1.json"
@@ -90,10 +86,10 @@ def test_a_failed_run_tells_its_code_and_message() -> None:
     assert stream.getvalue() == "campaign/run_1: failed: safety_blocked: the prompt was refused\n"
 
 
-def test_a_partial_run_tells_what_is_missing(tmp_path: Path) -> None:
+def test_a_partial_run_tells_what_is_missing() -> None:
     stream = io.StringIO()
     run = ended(State.PARTIAL, "output_1: answers 404")
-    PlainDisplay(stream, library=tmp_path).finished(run, write_sidecar(tmp_path, 1000, None))
+    PlainDisplay(stream).finished(run, brought(1000, None))
     assert "partial, 1 of 2 files, 1 kB, runs/run_1.json: safety_blocked: output_1" in stream.getvalue()
 
 
@@ -101,14 +97,6 @@ def test_a_run_that_stood_in_the_library_is_said_to_be_there() -> None:
     stream = io.StringIO()
     PlainDisplay(stream).finished(ended(State.DONE), None)
     assert stream.getvalue() == "campaign/run_1: done, already there\n"
-
-
-@pytest.mark.parametrize("sidecar", ["runs/gone.json", "broken.json"])
-def test_a_sidecar_that_cannot_be_read_only_costs_the_numbers(tmp_path: Path, sidecar: str) -> None:
-    (tmp_path / "broken.json").write_text("{")
-    stream = io.StringIO()
-    PlainDisplay(stream, library=tmp_path).finished(ended(State.DONE), sidecar)
-    assert stream.getvalue() == f"campaign/run_1: done, {sidecar}\n"
 
 
 def test_trouble_is_told_once_however_many_runs_meet_it() -> None:
@@ -132,11 +120,11 @@ def test_trouble_that_comes_back_after_a_while_is_told_again() -> None:
     assert len(stream.getvalue().splitlines()) == 2
 
 
-def test_the_last_line_sums_up_several_runs(tmp_path: Path) -> None:
+def test_the_last_line_sums_up_several_runs() -> None:
     stream = io.StringIO()
-    with open_display(stream, library=tmp_path) as progress:
+    with open_display(stream) as progress:
         progress.run(at(0, downloading(7)), 2.0)
-        progress.finished(ended(State.DONE), write_sidecar(tmp_path, 1_500_000))
+        progress.finished(ended(State.DONE), brought(1_500_000))
         progress.finished(ended(State.FAILED, "refused"), None)
     assert stream.getvalue().splitlines()[-1] == "1 done, 1 failed, 1 not finished: 1 file, 1.5 MB in 0 s"
 
@@ -146,7 +134,7 @@ def test_quiet_leaves_failures_only() -> None:
     with open_display(stream, quiet=True) as progress:
         progress.run(RUN, 2.0)
         progress.trouble(RUN, "cannot reach app.flora.ai", 5.0)
-        progress.finished(ended(State.DONE), "runs/run_1.json")
+        progress.finished(ended(State.DONE), brought(5))
         progress.finished(ended(State.FAILED, "refused"), None)
         progress.finished(ended(State.PARTIAL, "output_2: gone"), None)
     lines = stream.getvalue().splitlines()

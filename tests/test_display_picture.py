@@ -4,10 +4,11 @@ import msgspec
 from hypothesis import given, strategies as st
 
 from floradl.display.board import Board
-from floradl.display.endings import Ending, Saved
+from floradl.display.endings import Ending
 from floradl.display.frames import Pen, draw_ending, draw_view
 from floradl.errors import ErrorCode
 from floradl.models import Failure, QueuedRun, State
+from floradl.runs.progress import Brought
 
 RUN = QueuedRun(run_id="run_1", technique="campaign", state=State.RUNNING, queued_at=0.0)
 WIDE = Pen(200, "utf-8", colour=True)
@@ -102,13 +103,15 @@ def test_a_finished_run_keeps_its_numbers_where_the_window_is_narrow() -> None:
     run = ended(
         State.DONE, run=msgspec.structs.replace(RUN, technique="art-directors-critique", label="x" * 50)
     )
-    (line,) = draw_ending(Pen(44, "utf-8", colour=True), Ending(run, "a.json", 4.2), Saved(3, 3, 12_400_000))
+    (line,) = draw_ending(
+        Pen(44, "utf-8", colour=True), Ending(run, Brought("a.json", 3, 3, 12_400_000), 4.2)
+    )
     assert line.plain == "✓ art-direct…/run_1  3 files, 12.4 MB, 4.2 s"
 
 
 def test_the_whole_reason_of_a_failure_is_told_in_a_narrow_window() -> None:
     reason = "the prompt was refused by the provider's filter: " + "画" * 30 + " is not allowed"
-    lines = draw_ending(Pen(40, "utf-8", colour=True), Ending(ended(State.FAILED, reason), None, 1.0), None)
+    lines = draw_ending(Pen(40, "utf-8", colour=True), Ending(ended(State.FAILED, reason), None, 1.0))
     told = "".join(line.plain.strip() for line in lines[1:]).replace(" ", "")
     assert told == f"safety_blocked:{reason}".replace(" ", "")
 
@@ -129,7 +132,7 @@ def test_a_terminal_without_utf_8_gets_ascii() -> None:
     endings = [
         line.plain
         for state in (State.DONE, State.PARTIAL, State.FAILED)
-        for line in draw_ending(pen, Ending(ended(state, "x" * 300), "a", 1.0), Saved(2, 1, 5))
+        for line in draw_ending(pen, Ending(ended(state, "x" * 300), Brought("a", 2, 1, 5), 1.0))
     ]
     for line in [*drawn(board, pen), *endings]:
         assert line.replace("é", "").isascii()
@@ -152,7 +155,7 @@ def test_no_line_is_wider_than_the_terminal_and_none_steers_it(
     board.run(at(50, msgspec.structs.replace(run, run_id=run_id + "2")), 2.0)
     lines = draw_view(pen, board.look(20), 12)
     for state in (State.DONE, State.PARTIAL, State.FAILED):
-        lines += draw_ending(pen, Ending(ended(state, message, run), "a.json", 1.0), Saved(2, 1, 5))
+        lines += draw_ending(pen, Ending(ended(state, message, run), Brought("a.json", 2, 1, 5), 1.0))
     for line in lines:
         assert line.cell_len <= width
         assert line.plain.isprintable()
@@ -164,6 +167,6 @@ def test_the_picture_holds_no_secret() -> None:
     board = Board()
     board.trouble(RUN, message, 5.0)
     lines = drawn(board)
-    lines += [line.plain for line in draw_ending(WIDE, Ending(ended(State.FAILED, message), None, 1.0), None)]
+    lines += [line.plain for line in draw_ending(WIDE, Ending(ended(State.FAILED, message), None, 1.0))]
     assert len([line for line in lines if "https://media.flora.ai/a.png?…" in line]) == 2
     assert not any("topsecret" in line for line in lines)

@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from floradl.display import open_display
 from floradl.errors import ErrorCode
 from floradl.models import Failure, QueuedRun, State
+from floradl.runs.progress import Brought
 
 def a_run(number, state=State.RUNNING, **more):
     return QueuedRun(run_id=f"run_{number}", technique="campaign", state=state, queued_at=0.0, **more)
@@ -114,7 +115,7 @@ with open_display(sys.stderr) as progress:
     pictures()
     for number in range(30):
         progress.transferred(a_run(number), "output_1")
-        progress.finished(a_run(number, State.DONE), "runs/x.json")
+        progress.finished(a_run(number, State.DONE), Brought("runs/x.json", 1, 1, 5))
         time.sleep(0.01)
 """)
     assert end.status == 0

@@ -25,7 +25,7 @@ from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, Pe
 from floradl.library.sidecar import Sidecar, by_key
 from floradl.library.verification import Examiner, Verdict
 from floradl.models import Kind, QueuedRun, Reference, RemoteOutput, RemoteRun, SavedOutput, State
-from floradl.runs.progress import Progress
+from floradl.runs.progress import Brought, Progress
 from floradl.service.daemon import wait_for_stop
 from floradl.state.store import Store
 from floradl.times import unix_seconds
@@ -54,7 +54,7 @@ async def _mend_all(
     outcomes = {number: _unmendable(problem) for number, problem in problems.items()}
     mendable = [(number, problem) for number, problem in problems.items() if problem.sidecar is not None]
     quiet = config.log.level in {"error", "critical"}
-    with open_display(sys.stderr, quiet=quiet, library=config.output.dir) as display:
+    with open_display(sys.stderr, quiet=quiet) as display:
         async with working(config, environ, Store.in_memory(), display) as works:
             mender = _Mender(works, display, keep_times=config.output.mtime == "completed")
             by_run = groupby(mendable, key=lambda each: each[1].sidecar.run_id if each[1].sidecar else "")
@@ -129,14 +129,14 @@ class _Mender:
                 fresh[number] = await self._fetch(run, answer, problem)
             except (PassingError, PermanentError) as error:
                 self.outcomes[number] = Outcome(mended=False, message=str(error))
-        path = await to_thread.run_sync(
+        brought = await to_thread.run_sync(
             self._record, sidecar, {problems[n].index: o for n, o in fresh.items()}
         )
         for number, output in fresh.items():
             self.outcomes[number] = await to_thread.run_sync(self._judge, problems[number], output)
         mended = all(self.outcomes[number].mended for number in problems)
         self._progress.finished(
-            msgspec.structs.replace(run, state=State.DONE if mended else State.PARTIAL), path
+            msgspec.structs.replace(run, state=State.DONE if mended else State.PARTIAL), brought
         )
 
     async def _ask(self, reference: Reference) -> RemoteRun:
@@ -180,7 +180,7 @@ class _Mender:
             raise PermanentError(saved.error.message, saved.error.code)
         return saved
 
-    def _record(self, sidecar: Sidecar, fresh: dict[int, SavedOutput]) -> str | None:
+    def _record(self, sidecar: Sidecar, fresh: dict[int, SavedOutput]) -> Brought | None:
         """Write the sidecar anew with what was fetched; what somebody else changed meanwhile stays."""
         library = self._works.library
         if not fresh:
@@ -193,7 +193,8 @@ class _Mender:
             for index, output in enumerate(now.outputs)
         )
         mtime = unix_seconds(sidecar.times.completed_at) if self._keep_times else None
-        return library.write_sidecar(msgspec.structs.replace(now, outputs=outputs), mtime)
+        path = library.write_sidecar(msgspec.structs.replace(now, outputs=outputs), mtime)
+        return Brought.of(path, outputs)
 
     def _judge(self, problem: Problem, saved: SavedOutput) -> Outcome:
         sidecar = problem.sidecar

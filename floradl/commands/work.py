@@ -20,7 +20,7 @@ from floradl.errors import PassingError, PausedError, PauseReason
 from floradl.hooks.runs import Heard, RunHooks
 from floradl.intake import Intake
 from floradl.models import Order, QueuedRun, Reference, State
-from floradl.runs.progress import Progress
+from floradl.runs.progress import Brought, Progress
 from floradl.service.daemon import build_inbox, build_start, wait_for_stop
 from floradl.service.hooking import hook_orders
 from floradl.service.opening import opened
@@ -45,15 +45,15 @@ class _Watched:
         self.bytes_at = time.monotonic()
         self._display.transfer(run, output_id, received, total)
 
-    def finished(self, run: QueuedRun, sidecar: str | None) -> None:
+    def finished(self, run: QueuedRun, brought: Brought | None) -> None:
         self.failed = self.failed or run.state is not State.DONE
-        self._display.finished(run, sidecar)
+        self._display.finished(run, brought)
 
 
 async def get(config: Config, environ: Mapping[str, str], references: Iterable[Reference]) -> Exit:
     """Fetch runs now. The library alone says what is done already: no daemon's state is touched."""
     orders = [Order(reference) for reference in references]
-    with open_display(sys.stderr, quiet=_quiet(config), library=config.output.dir) as display:
+    with open_display(sys.stderr, quiet=_quiet(config)) as display:
         progress = _Watched(display)
         async with working(config, environ, Store.in_memory(), progress) as works:
             await to_thread.run_sync(_make_library, config, works)
@@ -66,7 +66,7 @@ async def once(config: Config, environ: Mapping[str, str], max_wait: float = mat
     """Take what the inbox holds, work off everything queued, and end. `max_wait` is in seconds."""
     inbox, queue_file = build_inbox(config)
     hooks = RunHooks(hook_orders(config, environ))
-    with open_display(sys.stderr, quiet=_quiet(config), library=config.output.dir) as display:
+    with open_display(sys.stderr, quiet=_quiet(config)) as display:
         progress = _Watched(display)
         async with (
             opened(config, "once") as store,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TextIO
 
 from floradl.display.plain import PlainDisplay
@@ -13,19 +12,16 @@ from floradl.runs.progress import Progress
 
 
 @contextmanager
-def open_display(
-    stream: TextIO, *, quiet: bool = False, library: Path | None = None, total: int | None = None
-) -> Iterator[Progress]:
+def open_display(stream: TextIO, *, quiet: bool = False, total: int | None = None) -> Iterator[Progress]:
     """Show on `stream` what the `Progress` hears, until the block ends; a summary comes last.
 
     On a terminal that is a picture that moves, and finished runs stay above it. What is written to
     `sys.stderr` or `sys.stdout` meanwhile, if they are that terminal, appears above it too. Elsewhere, and
-    with `quiet`, it is plain lines; `quiet` leaves failures only. `library` is the folder that sidecars are
-    relative to: from them come the numbers of files. `total` is how many runs there will be, where that is
-    known. A stream that breaks ends the showing, never the work.
+    with `quiet`, it is plain lines; `quiet` leaves failures only. `total` is how many runs there will be,
+    where that is known. A stream that breaks ends the showing, never the work.
     """
     if quiet or not stream.isatty() or os.environ.get("TERM", "dumb") in {"dumb", "unknown", ""}:
-        plain = PlainDisplay(stream, quiet=quiet, library=library)
+        plain = PlainDisplay(stream, quiet=quiet)
         try:
             yield plain
         finally:
@@ -33,5 +29,5 @@ def open_display(
         return
     from floradl.display.terminal import on_terminal  # noqa: PLC0415  # rich, only where it is seen
 
-    with on_terminal(stream, library, total) as progress:
+    with on_terminal(stream, total) as progress:
         yield progress

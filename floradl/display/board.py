@@ -17,8 +17,9 @@ from enum import Enum
 import msgspec
 from msgspec import Struct
 
-from floradl.display.endings import Ending, Saved, Tally
+from floradl.display.endings import Ending, Tally
 from floradl.models import QueuedRun, State
+from floradl.runs.progress import Brought
 
 _MEMORY = 3.0  # seconds over which rates are averaged
 _SETTLED = 0.3  # seconds until a rate is worth showing
@@ -170,19 +171,14 @@ class Board:
             if transfer is not None:
                 self._unsampled += max(0, transfer.received - transfer.seen)
 
-    def finished(self, run: QueuedRun, sidecar: str | None) -> None:
+    def finished(self, run: QueuedRun, brought: Brought | None) -> None:
         """Forget a run, and have its end told."""
         with self._lock:
             entry = self._open.pop(run.run_id, None)
             if entry is not None:
                 del self._stages[entry.stage][run.run_id]
-            self._tally.count(run)
-        self.endings.append(Ending(run, sidecar, None if entry is None else self._monotonic() - entry.since))
-
-    def brought(self, saved: Saved | None) -> None:
-        """Count what a finished run brought, once that is known."""
-        with self._lock:
-            self._tally.add(saved)
+            self._tally.count(run, brought)
+        self.endings.append(Ending(run, brought, None if entry is None else self._monotonic() - entry.since))
 
     def look(self, lines: int) -> View:
         """Return what is to be seen in so many lines; rates are measured from look to look."""

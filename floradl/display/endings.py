@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from msgspec import Struct
 
 from floradl.config.units import format_count, format_size
-from floradl.library.sidecar import read
 from floradl.models import QueuedRun, State
 from floradl.redaction import printable, redact
+from floradl.runs.progress import Brought
 
 _LONGEST = 1000
 
 
-class Saved(Struct, frozen=True):
-    """What a run brought: outputs in all, files on disk, and their bytes."""
-
-    outputs: int
-    files: int
-    bytes: int
-
-
 class Ending(Struct, frozen=True):
-    """A run that is finished. `sidecar` is its path in the library; `seconds` it took, None if not known."""
+    """A run that is finished, and what it brought; `seconds` it took, None if not known."""
 
     run: QueuedRun
-    sidecar: str | None
+    brought: Brought | None
     seconds: float | None
 
 
@@ -39,8 +29,11 @@ class Tally(Struct):
     files: int = 0
     bytes: int = 0
 
-    def count(self, run: QueuedRun) -> None:
-        """Count a finished run."""
+    def count(self, run: QueuedRun, brought: Brought | None) -> None:
+        """Count a finished run, and what it brought."""
+        if brought is not None:
+            self.files += brought.files
+            self.bytes += brought.bytes
         match run.state:
             case State.DONE:
                 self.done += 1
@@ -50,12 +43,6 @@ class Tally(Struct):
                 self.failed += 1
             case _:
                 pass
-
-    def add(self, saved: Saved | None) -> None:
-        """Count what it brought."""
-        if saved is not None:
-            self.files += saved.files
-            self.bytes += saved.bytes
 
     @property
     def ended(self) -> int:
@@ -74,30 +61,19 @@ def shown(text: str, encoding: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def read_saved(library: Path | None, sidecar: str | None) -> Saved | None:
-    """Read from the sidecar what a run brought; None where that cannot be told."""
-    if library is None or sidecar is None:
-        return None
-    try:
-        outputs = read((library / sidecar).read_bytes()).outputs
-    except (OSError, ValueError):
-        return None
-    files = [output for output in outputs if output.path is not None]
-    return Saved(len(outputs), len(files), sum(output.bytes or 0 for output in files))
-
-
-def gains(ending: Ending, saved: Saved | None) -> str:
+def gains(ending: Ending) -> str:
     """Say what a finished run brought and how long it took: `3 files, 12.4 MB, 4.2 s`; may be empty."""
-    if ending.sidecar is None and ending.run.state is State.DONE:
+    brought = ending.brought
+    if brought is None and ending.run.state is State.DONE:
         return "already there"
     told = []
-    if saved is not None and ending.run.state is not State.FAILED:
-        whole = saved.files == saved.outputs
+    if brought is not None and ending.run.state is not State.FAILED:
+        whole = brought.files == brought.outputs
         told += [
-            format_count(saved.files, "file")
+            format_count(brought.files, "file")
             if whole
-            else f"{saved.files} of {format_count(saved.outputs, 'file')}",
-            format_size(saved.bytes),
+            else f"{brought.files} of {format_count(brought.outputs, 'file')}",
+            format_size(brought.bytes),
         ]
     if ending.seconds is not None:
         told.append(format_seconds(ending.seconds))

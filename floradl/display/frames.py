@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from floradl.display.board import RunRow, Stage, TransferRow, View
-from floradl.display.endings import Ending, Saved, format_seconds, gains, shown
+from floradl.display.endings import Ending, format_seconds, gains, shown
 from floradl.models import QueuedRun, State
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -92,14 +92,14 @@ class Pen(Struct, frozen=True):
         return bar.append(track * (width - len(bar)), "dim")
 
 
-def draw_ending(pen: Pen, ending: Ending, saved: Saved | None) -> list[Text]:
+def draw_ending(pen: Pen, ending: Ending) -> list[Text]:
     """Return the lines that stay for a finished run: one, or more where a failure has much to tell."""
     run = ending.run
     sign, style = {
         State.PARTIAL: (pen.signs.partial, "yellow"),
         State.FAILED: (pen.signs.failed, "red"),
     }.get(run.state, (pen.signs.done, "green"))
-    told = pen.text("" if run.state is State.FAILED else gains(ending, saved), "dim")
+    told = pen.text("" if run.state is State.FAILED else gains(ending), "dim")
     room = pen.width - 2 - (told.cell_len + 2 if told else 0)
     line = Text().append(f"{sign} ", style).append_text(pen.name(run, max(room, len(run.run_id) + 10)))
     if told:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TextIO
 
-from floradl.display.endings import Ending, Tally, format_seconds, gains, read_saved, reason, shown, summary
+from floradl.display.endings import Ending, Tally, format_seconds, gains, reason, shown, summary
 from floradl.models import QueuedRun, State
+from floradl.runs.progress import Brought
 
 _STEP = 25.0  # per cent between two lines about a running run
 _SAME_TROUBLE = 300.0  # seconds without it, until the same trouble is news again
@@ -23,13 +23,11 @@ class PlainDisplay:
         stream: TextIO,
         *,
         quiet: bool = False,
-        library: Path | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream
         self._encoding = stream.encoding or "utf-8"
         self._quiet = quiet
-        self._library = library
         self._monotonic = monotonic
         self._started = monotonic()
         self._since: dict[str, float] = {}
@@ -53,17 +51,14 @@ class PlainDisplay:
     def transferred(self, run: QueuedRun, output_id: str) -> None:
         """Keep silent: the finished run tells its files."""
 
-    def finished(self, run: QueuedRun, sidecar: str | None) -> None:
+    def finished(self, run: QueuedRun, brought: Brought | None) -> None:
         """Tell how it ended."""
         since = self._since.pop(run.run_id, None)
         self._told.pop(run.run_id, None)
         seconds = None if since is None else self._monotonic() - since
-        saved = read_saved(self._library, sidecar)
-        self._tally.count(run)
-        self._tally.add(saved)
-        told = ", ".join(
-            part for part in (run.state, gains(Ending(run, sidecar, seconds), saved), sidecar) if part
-        )
+        self._tally.count(run, brought)
+        sidecar = brought.sidecar if brought else None
+        told = ", ".join(part for part in (run.state, gains(Ending(run, brought, seconds)), sidecar) if part)
         why = reason(run)
         self._tell(run, f"{told}: {why}" if why else told, failure=why is not None)
 

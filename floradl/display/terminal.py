@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console, Group
@@ -21,7 +20,7 @@ from rich.live import Live
 from rich.text import Text
 
 from floradl.display.board import Board
-from floradl.display.endings import read_saved, summary
+from floradl.display.endings import summary
 from floradl.display.frames import Pen, draw_ending, draw_view
 from floradl.runs.progress import Progress
 
@@ -31,11 +30,11 @@ _AT_ONCE = 500  # endings told at one look
 
 
 @contextmanager
-def on_terminal(stream: TextIO, library: Path | None, total: int | None) -> Iterator[Progress]:
+def on_terminal(stream: TextIO, total: int | None) -> Iterator[Progress]:
     """Show on the terminal `stream` what the `Progress` hears; the arguments are those of `open_display`."""
     board = Board()
     above: deque[str] = deque()
-    picture = _Picture(stream, board, above, library, total)
+    picture = _Picture(stream, board, above, total)
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_Above(old, above) if _same(old, stream) else old for old in streams)
     picture.start()
@@ -52,9 +51,7 @@ def on_terminal(stream: TextIO, library: Path | None, total: int | None) -> Iter
 class _Picture(threading.Thread):
     """Draws, from `start` to `finish`."""
 
-    def __init__(
-        self, stream: TextIO, board: Board, above: deque[str], library: Path | None, total: int | None
-    ) -> None:
+    def __init__(self, stream: TextIO, board: Board, above: deque[str], total: int | None) -> None:
         super().__init__(name="display", daemon=True)
         self._console = Console(
             file=stream,
@@ -67,7 +64,6 @@ class _Picture(threading.Thread):
         self._stream = stream
         self._board = board
         self._above = above
-        self._library = library
         self._total = total
         self._done = threading.Event()
 
@@ -115,10 +111,7 @@ class _Picture(threading.Thread):
         pen = Pen(console.width, console.encoding, console.color_system is not None and not console.no_color)
         lines = [Text.from_ansi(line) for line in self._drain()]
         for _ in range(min(_AT_ONCE, len(board.endings))):
-            ending = board.endings.popleft()
-            saved = read_saved(self._library, ending.sidecar)
-            board.brought(saved)
-            lines += draw_ending(pen, ending, saved)
+            lines += draw_ending(pen, board.endings.popleft())
         room = max(2, console.height * 2 // 3)  # finished runs stay in sight above
         live.update(Group(*draw_view(pen, board.look(room - 1), self._total)))
         if lines:

@@ -24,7 +24,7 @@ from floradl.hooks.ending import to_its_end
 from floradl.hooks.orders import RUN_FINISHED, Orders
 from floradl.library.library import Library
 from floradl.models import QueuedRun
-from floradl.runs.progress import Progress
+from floradl.runs.progress import Brought, Progress
 from floradl.state.announcements import Announcement
 from floradl.state.journal import Journal
 from floradl.state.store import Store
@@ -51,9 +51,9 @@ class Heard:
         self._finished = progress.finished
         self._tell = tell
 
-    def finished(self, run: QueuedRun, sidecar: str | None) -> None:
+    def finished(self, run: QueuedRun, brought: Brought | None) -> None:
         """Hear that a run is finished; it is in the journal."""
-        self._finished(run, sidecar)
+        self._finished(run, brought)
         self._tell()
 
 

@@ -223,11 +223,12 @@ class Engine:
 
     async def _finish(self, step: Finished) -> None:
         run = step.run
+        sidecar = step.brought.sidecar if step.brought else None
 
         def record(store: Store) -> None:
             store.put(run, time.time())
             store.drop_saved(run.run_id)
-            store.announcements.add(run.run_id, step.sidecar)
+            store.announcements.add(run.run_id, sidecar)
 
         await self._journal.call(record)
         self._forget(run.run_id)
@@ -237,10 +238,10 @@ class Engine:
             run=run.run_id,
             technique=run.technique,
             result=run.state,
-            sidecar=step.sidecar,
+            sidecar=sidecar,
             error=run.error.message if run.error else None,
         )
-        self._progress.finished(run, step.sidecar)
+        self._progress.finished(run, step.brought)
 
     async def _postpone(self, before: QueuedRun, step: Wait) -> None:
         run = step.run

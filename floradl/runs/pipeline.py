@@ -28,7 +28,7 @@ from floradl.runs.endings import Ending, ending_of, reason_of, sidecar_of, with_
 from floradl.runs.groups import Groups
 from floradl.runs.outputs import OutputSaver, not_had
 from floradl.runs.places import Places, load_of
-from floradl.runs.progress import Progress
+from floradl.runs.progress import Brought, Progress
 from floradl.runs.steps import Finished, Held, Step, Wait
 from floradl.runs.tallies import Histogram
 from floradl.state.journal import Journal
@@ -251,7 +251,7 @@ class Pipeline:
         mtime = answer.completed_at if answer and self._patience.keep_times else None
         with self._library.translating():
             written = await self._sidecars.do(partial(self._library.write_sidecar, sidecar, mtime))
-        return Finished(ended, written)
+        return Finished(ended, Brought.of(written, sidecar.outputs))
 
     def _wait(self, run: QueuedRun, error: PassingError) -> Wait | None:
         """Return when to try again after `error`, None to give up."""

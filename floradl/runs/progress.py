@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, Self
 
-from floradl.models import QueuedRun
+from msgspec import Struct
+
+from floradl.models import QueuedRun, SavedOutput
+
+
+class Brought(Struct, frozen=True):
+    """What a run brought: a sidecar (its path in the library), outputs in all, files on disk, their bytes."""
+
+    sidecar: str
+    outputs: int
+    files: int
+    bytes: int
+
+    @classmethod
+    def of(cls, sidecar: str, outputs: Sequence[SavedOutput]) -> Self:
+        """Count the `outputs` that stand in `sidecar`."""
+        files = [output for output in outputs if output.path is not None]
+        return cls(sidecar, len(outputs), len(files), sum(output.bytes or 0 for output in files))
 
 
 class Progress(Protocol):
@@ -22,8 +40,8 @@ class Progress(Protocol):
         """Hear that no transfer of this output is under way any more."""
         ...
 
-    def finished(self, run: QueuedRun, sidecar: str | None) -> None:
-        """Hear that a run is finished; `sidecar` is its path in the library."""
+    def finished(self, run: QueuedRun, brought: Brought | None) -> None:
+        """Hear that a run is finished; None where all of it stood in the library already."""
         ...
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:

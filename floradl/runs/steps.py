@@ -7,6 +7,7 @@ from typing import TypeAlias
 import msgspec
 
 from floradl.models import QueuedRun
+from floradl.runs.progress import Brought
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -22,10 +23,10 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """`run` is done, partial or failed. `sidecar` is its path in the library, None where it stood already."""
+    """`run` is done, partial or failed; None was brought where all of it stood in the library already."""
 
     run: QueuedRun
-    sidecar: str | None
+    brought: Brought | None
 
 
 class Held(msgspec.Struct, frozen=True):

@@ -102,7 +102,7 @@ class Live:
         self._transfers.pop((run.run_id, output_id), None)
         self.changed = True
 
-    def finished(self, run: QueuedRun, sidecar: str | None) -> None:  # noqa: ARG002 - it is in the journal
+    def finished(self, run: QueuedRun, brought: object) -> None:  # noqa: ARG002 - it is in the journal
         """Forget a run."""
         self._runs.pop(run.run_id, None)
         self.ended += 1
