@@ -105,7 +105,7 @@ class PartFile(AppendedFile):
 
     def __init__(self, folder: FolderFd, name: SafeName) -> None:
         """Open or create it. Raises `PartBusyError` where another process has it, and `OSError`."""
-        self._folder = FolderFd(os.dup(folder))
+        self._folder = folder.dup()
         try:
             super().__init__(_open_locked(self._folder, name), name)
         except BaseException:
@@ -120,7 +120,7 @@ class PartFile(AppendedFile):
 
     def lies_in(self, folder: FolderFd) -> bool:
         """Whether `folder` is where it was opened: it may have been moved, and another made in its place."""
-        return os.path.sameopenfile(self._folder, folder)
+        return self._folder.key == folder.key
 
     def discard(self) -> None:
         """Remove it: its bytes are not to be trusted."""

@@ -48,11 +48,9 @@ def flushed_together(works: Sequence[Callable[[Flush], _T]]) -> list[_T | Except
     outcomes: list[_T | Exception] = []
 
     def later(folder: FolderFd, take_back: TakeBack) -> None:
-        found = os.fstat(folder)
-        key = (found.st_dev, found.st_ino)
-        if key not in changed:
-            changed[key] = _Changed(FolderFd(os.dup(folder)), [])
-        changed[key].changes.append((len(outcomes), take_back))
+        if folder.key not in changed:
+            changed[folder.key] = _Changed(folder.dup(), [])
+        changed[folder.key].changes.append((len(outcomes), take_back))
 
     try:
         for work in works:

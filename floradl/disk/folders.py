@@ -11,13 +11,28 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NewType
+from typing import Self
 
 from floradl.disk.names import SafeName
 
-FolderFd = NewType("FolderFd", int)
+
+class FolderFd(int):
+    """The descriptor of an open folder, valid for as long as whoever opened it keeps it open."""
+
+    @cached_property
+    def key(self) -> tuple[int, int]:
+        """Device and inode, which tell this folder from any other."""
+        found = os.fstat(self)
+        return found.st_dev, found.st_ino
+
+    def dup(self) -> Self:
+        """Return another descriptor of the same folder, to be closed by the caller."""
+        twin = type(self)(os.dup(self))
+        twin.key = self.key
+        return twin
+
 
 CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 """How a file system says that it cannot do something at all."""

@@ -12,11 +12,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeAlias
 
 from floradl.disk.folders import FolderFd, open_folder
 from floradl.disk.names import SafeName, fold
 
 _REMEMBERED = 64  # folders
+FolderAt: TypeAlias = tuple[FolderFd, tuple[SafeName, ...]]
+"""An open folder, and its real path below the library."""
+
 _PART = re.compile(r"\..*\.([0-9a-f]{8})-[0-9a-f]{8}\.part", re.DOTALL)
 
 
@@ -70,8 +74,7 @@ class FolderIndex:
     @contextmanager
     def of(self, folder: FolderFd) -> Iterator[FolderNames]:
         """Look at one folder's names, alone; to be left quickly."""
-        found = os.fstat(folder)
-        key = (found.st_dev, found.st_ino)  # another disk mounted here is another folder
+        key = folder.key  # another disk mounted here is another folder
         with self._lock:
             names = self._folders.get(key)
             if names is None:
@@ -82,9 +85,7 @@ class FolderIndex:
             yield names
 
     @contextmanager
-    def open_below(
-        self, root: FolderFd, parts: tuple[SafeName, ...]
-    ) -> Iterator[tuple[FolderFd, tuple[SafeName, ...]]]:
+    def open_below(self, root: FolderFd, parts: tuple[SafeName, ...]) -> Iterator[FolderAt]:
         """Open the folder `parts` below `root`, made where it is missing; yields it and its real `parts`.
 
         Where one stands that differs in case only it is taken instead, as macOS, Windows and SMB would do.

@@ -34,7 +34,8 @@ from floradl.disk.renaming import rename_noreplace
 from floradl.disk.trouble import translated, unopened
 from floradl.errors import FloradlError, PassingError, PausedError, PauseReason, PermanentError
 from floradl.library import sidecar as sidecars
-from floradl.library.index import FolderIndex
+from floradl.library.index import FolderAt, FolderIndex
+from floradl.library.sharing import SharedFolders
 from floradl.library.sidecar import Sidecar
 from floradl.library.slots import Place, Slot
 from floradl.library.template import SIDECARS, UNKNOWN, NameFields, Template
@@ -58,6 +59,7 @@ class Library:
         self._folders = folders
         self.max_name_bytes = max_name_bytes
         self.index = FolderIndex()
+        self._shared = SharedFolders(root, MARKER, self.open, self.index)
         self.damaged: dict[str, str] = {}
         """Paths of files known to be damaged, and the SHA-256 of what is to take their place (`verify`)."""
         self.kept_as: dict[str, str] = {}
@@ -101,6 +103,15 @@ class Library:
             with self.translating():
                 yield root
 
+    @contextmanager
+    def at(self, parts: tuple[SafeName, ...]) -> Iterator[FolderAt]:
+        """Use the folder `parts`, made where it is missing.
+
+        Raises as `open`; the disk's errors meanwhile become ours.
+        """
+        with self.translating(), self._shared.at(parts) as found:
+            yield found
+
     def slot(self, run: QueuedRun, output: RemoteOutput, index: int, completed_at: float | None) -> Slot:
         """Plan where an output goes. `index` counts from 1; `completed_at` is unix seconds."""
         fields = NameFields(
@@ -116,7 +127,7 @@ class Library:
         )
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
         render = cache(partial(self._render, fields))  # each look at its folder needs it
-        place = Place(self.open, self.translating, self.index, render, self._set_aside)
+        place = Place(self.at, self.translating, self.index, render, self._set_aside)
         return Slot(place, output.kind, identity.hexdigest()[:8], output.nth)
 
     def _render(self, fields: NameFields, ext: str, distinct: int) -> tuple[SafeName, ...]:
@@ -204,7 +215,7 @@ class Library:
         """
         folders = (SafeName(SIDECARS), self._technique_folder(sidecar.technique))
         try:
-            with self.open() as root, self.index.open_below(root, folders) as (folder, there):
+            with self.at(folders) as (folder, there):
                 name = self._sidecar_name(folder, sidecar.run_id)
                 write_atomic(folder, name, sidecars.render(sidecar), mtime=mtime, flush=flush)
                 return "/".join((*there, name))

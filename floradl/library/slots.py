@@ -17,24 +17,24 @@ from floradl.disk.flushing import FLUSH_NOW, Flush, leave
 from floradl.disk.folders import FolderFd, open_regular
 from floradl.disk.names import SafeName, part_name
 from floradl.errors import ErrorCode, PassingError
-from floradl.library.index import FolderIndex
+from floradl.library.index import FolderAt, FolderIndex
 from floradl.models import Kind
 
 _NO_VALIDATOR = "00000000"
 
-_Opened: TypeAlias = tuple[FolderFd, tuple[SafeName, ...], SafeName]  # a folder, its path, the part's stem
+_Opened: TypeAlias = tuple[FolderFd, tuple[SafeName, ...], SafeName]  # as `FolderAt`, and the part's stem
 
 
 class Place(msgspec.Struct, frozen=True):
     """What a slot knows of its library.
 
-    `opened` opens the library's folder, and raises where it is not there. `translated` makes our errors of
-    the disk's. `render` gives the components of the path for an extension and a number from 1 on, which
+    `at` opens the folder of a path, and raises where the library is not there. `translated` makes our errors
+    of the disk's. `render` gives the components of the path for an extension and a number from 1 on, which
     tells candidates apart. `set_aside` is told a folder, the path of a file in it, and the SHA-256 of what is
     to stand there; it moves the file away if that is known to be the damaged one, and says whether it did.
     """
 
-    opened: Callable[[], AbstractContextManager[FolderFd]]
+    at: Callable[[tuple[SafeName, ...]], AbstractContextManager[FolderAt]]
     translated: Callable[[], AbstractContextManager[None]]
     index: FolderIndex
     render: Callable[[str, int], tuple[SafeName, ...]]
@@ -142,10 +142,7 @@ class Slot:
             yield self._held
             return
         *folders, stem = self._place.render("", 1)
-        with (
-            self._place.opened() as root,
-            self._place.index.open_below(root, tuple(folders)) as (folder, there),
-        ):
+        with self._place.at(tuple(folders)) as (folder, there):
             yield folder, there, stem
 
     def _part_name(self, stem: SafeName, validator: str) -> SafeName:
