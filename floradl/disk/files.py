@@ -30,6 +30,7 @@ from floradl.disk.renaming import rename_noreplace
 _OPENINGS = 50
 _WINDOW = 8 << 20  # bytes that are handed to the disk at a time
 _BEHIND = 4  # windows that the disk may take its time for
+_WORTH_FORGETTING = 512 << 10  # bytes: of smaller files the call costs more than the memory is worth
 _UMASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 
 
@@ -75,8 +76,16 @@ class AppendedFile(ABC):
         """
         for window in (windows - 1, windows - 1 - _BEHIND):
             if window >= 0:
-                with suppress(OSError):  # it is advice, and not every file system takes any
-                    os.posix_fadvise(self.fd, window * _WINDOW, _WINDOW, os.POSIX_FADV_DONTNEED)
+                self._forget(window * _WINDOW, _WINDOW)
+
+    def _forget(self, offset: int, size: int) -> None:
+        """Have the kernel's memory let go of so many bytes, all to the end for 0: its pages are used anew.
+
+        Fresh ones are dear on a virtual machine, whose host has to find them, and on a machine that has been
+        up for long, which has to take them from somebody.
+        """
+        with suppress(OSError):  # it is advice, and not every file system takes any
+            os.posix_fadvise(self.fd, offset, size, os.POSIX_FADV_DONTNEED)
 
     def read(self, size: int, offset: int) -> bytes:
         """Read up to `size` bytes at `offset`."""
@@ -143,6 +152,8 @@ class PartFile(AppendedFile):
         except OSError:
             self.discard()
             raise
+        if self.size >= _WORTH_FORGETTING:
+            self._forget(0, 0)
 
     def publish(self, name: SafeName, flush: Flush = FLUSH_NOW) -> bool:
         """Give the synced file its final name. False where that name is taken: nothing was changed then."""
