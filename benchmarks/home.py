@@ -20,11 +20,23 @@ from benchmarks.processes import Cost, measured, running, tail
 from benchmarks.script import TECHNIQUE
 
 _A_JOB = 10_000  # runs a job file: below the 1 MiB that the inbox takes
-_TAKEN_OUT = ("FLORA", "XDG_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT")
+_TAKEN_OUT = (
+    "FLORA",
+    "PYTHONDONTWRITE",
+    "XDG_",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "SSL_CERT",
+)
 
 
 def clean_environ() -> dict[str, str]:
-    """Return the environment without what would lead a program elsewhere: proxies, other settings."""
+    """Return the environment without what would lead a program elsewhere: proxies, other settings.
+
+    Nor with what has Python compile each module at each start: an installed program is compiled.
+    """
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(_TAKEN_OUT)}
 
 
