@@ -267,6 +267,15 @@ def test_what_is_damaged_is_fetched_again_and_what_is_gone_is_not(home: Home, si
     assert outcomes[CLIP] is None
 
 
+def test_a_repair_that_leaves_out_what_is_gone_says_how_to_have_it_back(home: Home) -> None:
+    damage(home.library / PICTURE)
+    assert "--missing" not in home.run("verify", "--repair").stdout
+    (home.library / CLIP).unlink()
+    told = home.run("verify", "--repair").stdout
+    assert "1 missing, 0 mended (--repair --missing fetches what is gone, too)" in told
+    assert "too" not in home.run("verify", "--repair", "--missing").stdout
+
+
 def test_the_damaged_file_is_kept_beside_the_fresh_one(home: Home) -> None:
     damage(home.library / PICTURE)
     broken = (home.library / PICTURE).read_bytes()

@@ -147,6 +147,8 @@ def _summary(report: Report, repair: Repair | None) -> str:
     text = f"{looked}: {', '.join(counted) if counted else 'all as their sidecars say'}"
     if repair is not None and report.problems:
         text += f", {len(report.problems) - report.left:,} mended"
+        if not repair.missing and any(each.verdict is Verdict.MISSING for each in report.problems):
+            text += " (--repair --missing fetches what is gone, too)"
     elif counted:
         text += " (--repair fetches again what is damaged, with --missing what is gone)"
     return text
