@@ -58,7 +58,7 @@ class Track(Struct, frozen=True):
             cost = home.once()
             home.check_files(len(self.batch.files), self.batch.size)
         finally:
-            self._take_away(home.path)
+            _take_away(self.plan, self.batch, home.path)
         return cost
 
     def aria2(self, at_once: int) -> Cost:
@@ -89,20 +89,8 @@ class Track(Struct, frozen=True):
             if (len(sizes), sum(sizes)) != (len(self.batch.files), self.batch.size):
                 raise BenchmarkError(f"{name} left {len(sizes)} files with {sum(sizes)} bytes")
         finally:
-            self._take_away(folder)
+            _take_away(self.plan, self.batch, folder)
         return cost
-
-    def _take_away(self, folder: Path) -> None:
-        """Remove a racer's files, or put many of them aside until all is measured.
-
-        For five minutes ext4 passes over the inode of a file that was removed, one by one, each time that it
-        makes a new one: whoever comes next would pay for it.
-        """
-        if len(self.batch.files) < _MANY:
-            shutil.rmtree(folder)
-        else:
-            folder.rename(tempfile.mkdtemp(prefix="done-", dir=self.plan.work))
-        os.sync()
 
     def _warm(self) -> None:
         read_files(self.files, self.batch.files)
@@ -125,7 +113,20 @@ def track(plan: Plan, what: Batch, *, delay: float = 0.0, alike: bool = False) -
         ):
             yield Track(plan, what, folder, url, identity, flora)
     finally:
+        _take_away(plan, what, folder)
+
+
+def _take_away(plan: Plan, what: Batch, folder: Path) -> None:
+    """Remove the files of `what`, or put many of them aside until all is measured.
+
+    For five minutes ext4 passes over the inode of a file that was removed, one by one, each time that it
+    makes a new one: whoever comes next would pay for it.
+    """
+    if len(what.files) < _MANY:
         shutil.rmtree(folder, ignore_errors=True)
+    else:
+        folder.rename(tempfile.mkdtemp(prefix="done-", dir=plan.work))
+    os.sync()
 
 
 def large_files(plan: Plan, _rows: str) -> list[Figure]:
