@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -97,7 +99,7 @@ def looking_up(
     """A daemon, or its worker, that waits for the answer of a name server, for a minute at least."""
     there = OutputSpec("o", request.param, url="https://media.example.com/o")
     simulator.add_run("run_0", technique="campaign", outputs=[there], duration=0)
-    silent = "127.53.0.53"
+    silent = str(ip_address("127.53.0.0") + os.getpid())  # beside others who do the same, and one test each
     resolv = home.path / "resolv.conf"
     resolv.write_text(f"nameserver {silent}\noptions timeout:30 attempts:2\n")
     script = 'mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
