@@ -18,7 +18,7 @@ from floradl.config.source import Source
 from floradl.errors import ConfigError
 from floradl.timing.ticks import next_tick
 
-_LOOK_EVERY = 2.0  # seconds
+_LOOK_EVERY = 4.0  # seconds
 _BASE_URL: Key = ("api", "base_url")
 # A key is for the API that it was given with, and so is the trust in its host: until the restart that
 # another API needs, the old one must get no other key, and must not become a stranger.
