@@ -22,6 +22,8 @@ from floradl.disk.folders import FolderFd, exists, open_folder, open_root, read_
 from floradl.disk.names import SafeName
 from floradl.disk.renaming import rename_noreplace
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left_open")
+
 PART = SafeName(".video.part")
 FINAL = SafeName("video.mp4")
 
@@ -30,13 +32,6 @@ FINAL = SafeName("video.mp4")
 def folder(tmp_path: Path) -> Iterator[FolderFd]:
     with open_root(tmp_path) as root:
         yield root
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_left_open() -> Iterator[None]:
-    before = set(os.listdir("/proc/self/fd"))
-    yield
-    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def names(*parts: str) -> tuple[SafeName, ...]:

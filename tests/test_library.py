@@ -29,6 +29,8 @@ from floradl.library.sidecar import Sidecar
 from floradl.library.template import Template
 from floradl.models import Kind, QueuedRun, Reference, RemoteOutput, Result, SavedOutput
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left_open")
+
 DEFAULT = "{folder}/{technique}/{run_id}-{output_id}{ext}"
 FOLDERS = {
     Kind.IMAGE: "images",
@@ -50,13 +52,6 @@ def library(tmp_path: Path) -> Library:
     library = library_at(tmp_path / "library")
     library.create()
     return library
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_left_open() -> Iterator[None]:
-    before = set(os.listdir("/proc/self/fd"))
-    yield
-    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def run(run_id: str = "run_a", technique: str | None = "tech", label: str | None = None) -> QueuedRun:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +15,8 @@ from floradl.errors import ErrorCode, PausedError, PauseReason, PermanentError
 from floradl.library.library import MARKER, Library
 from floradl.library.template import Template
 
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left_open")
+
 PARTS = (SafeName("images"), SafeName("tech"))
 NAME = SafeName("a.png")
 
@@ -25,13 +26,6 @@ def library(tmp_path: Path) -> Library:
     library = Library(tmp_path / "library", Template.parse("{run_id}{ext}"), {}, 255)
     library.create()
     return library
-
-
-@pytest.fixture(autouse=True)
-def no_descriptor_is_left_open() -> Iterator[None]:
-    before = set(os.listdir("/proc/self/fd"))
-    yield
-    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def folder_at(library: Library) -> Path:
