@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -136,11 +135,6 @@ class Home:
             raise BenchmarkError(
                 f"floradl left {len(sizes)} files with {sum(sizes)} bytes instead of {count} with {size}"
             )
-
-    def remove(self) -> None:
-        """Take everything away."""
-        shutil.rmtree(self.path)
-        os.sync()
 
 
 def _command(*arguments: str) -> list[str]:

@@ -26,6 +26,7 @@ from benchmarks.server import serving
 _CONNECTIONS = 16
 _MB = 1_000_000
 _MANY = 100  # files
+_ASIDE = "aside"
 _MEMORY = Scale(" MB", _MB)
 _SECONDS = Scale()
 
@@ -100,8 +101,11 @@ class Track(Struct, frozen=True):
 @contextmanager
 def track(plan: Plan, what: Batch, *, delay: float = 0.0, alike: bool = False) -> Iterator[Track]:
     """Set up server, files and FLORA for `what`; each answer of the server is `delay` seconds late."""
-    kept = 2 * plan.pairs if len(what.files) >= _MANY else 0
-    plan.need_space(what.size * (2 + kept))
+    if _are_many(what):
+        plan.need_space(what.size * (2 + 2 * plan.pairs))
+    else:  # to whom it does not matter what was removed
+        shutil.rmtree(plan.work / _ASIDE, ignore_errors=True)
+        plan.need_space(what.size * 2)
     folder = plan.work / "served"
     try:
         tell(f"making {len(what.files)} files with {what.size // _MB} MB")
@@ -117,16 +121,22 @@ def track(plan: Plan, what: Batch, *, delay: float = 0.0, alike: bool = False) -
 
 
 def _take_away(plan: Plan, what: Batch, folder: Path) -> None:
-    """Remove the files of `what`, or put many of them aside until all is measured.
+    """Remove the files of `what`, or put many of them aside until a row with few begins.
 
     For five minutes ext4 passes over the inode of a file that was removed, one by one, each time that it
     makes a new one: whoever comes next would pay for it.
     """
-    if len(what.files) < _MANY:
-        shutil.rmtree(folder, ignore_errors=True)
+    if _are_many(what):
+        aside = plan.work / _ASIDE
+        aside.mkdir(exist_ok=True)
+        folder.rename(tempfile.mkdtemp(dir=aside))
     else:
-        folder.rename(tempfile.mkdtemp(prefix="done-", dir=plan.work))
+        shutil.rmtree(folder)
     os.sync()
+
+
+def _are_many(what: Batch) -> bool:
+    return len(what.files) >= _MANY
 
 
 def large_files(plan: Plan, _rows: str) -> list[Figure]:
