@@ -40,8 +40,8 @@ class Pace(msgspec.Struct, frozen=True):
     there are no events.
     """
 
-    step: float = 0.065
-    tick: float = 0.7
+    step: float = 0.06
+    tick: float = 0.5
     rescan: float = 30.0
     poll: float = 2.0
     max_backoff: float = 60.0
