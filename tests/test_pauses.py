@@ -148,7 +148,7 @@ def test_a_disk_unmounted_under_way_is_waited_for_and_nothing_is_written_below(
     with mounted(home.library, "--bind", disk):
         with home.daemon():
             queue(home, simulator, "run_a")
-            home.finished("campaign/run_a")
+            wait_until(lambda: home.events("run_finished"))  # its sidecar's folder is flushed until then
             unmount(home.library)
             queue(home, simulator, "run_b", "run_c")
             queue(home, simulator, "run_words", outputs=WORDS)
