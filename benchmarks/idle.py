@@ -52,16 +52,22 @@ def _home(folder: Path, name: str, flora: Flora, run_ids: list[str]) -> Home:
 def _look(plan: Plan, home: Home, runs: int) -> list[Figure]:
     with home.daemon() as process:
         time.sleep(plan.seconds(15, 1))  # until its start is over, and the threads it needed are gone
-        begun, before = time.monotonic(), usage(process.pid)
-        time.sleep(plan.seconds(60, 3))
-        after, seconds = usage(process.pid), time.monotonic() - begun
-    share = 100 * _grown(before.nanoseconds, after.nanoseconds) / 1e9 / seconds
-    wakes = _grown(before.sleeps, after.sleeps) / seconds
-    tell(f"i: with {runs} finished runs {share:.3f} % of a core, {wakes:.1f} wake-ups a second")
+        spans = [_span(process.pid, plan.seconds(30, 2)) for _ in range(plan.pairs)]
+    tell(f"i: with {runs} finished runs: " + ", ".join(f"{share:.3f} %" for share, _ in spans))
+    shares, wakes = (tuple(values) for values in zip(*spans, strict=True))
     return [
-        Figure(row="i", what=f"CPU with {runs} finished runs", values=(share,), bar=0.2, unit=" %"),
-        Figure(row="i", what=f"wake-ups with {runs} finished runs", values=(wakes,), bar=25.0, unit=" /s"),
+        Figure(row="i", what=f"CPU with {runs} finished runs", values=shares, bar=0.2, unit=" %"),
+        Figure(row="i", what=f"wake-ups with {runs} finished runs", values=wakes, bar=25.0, unit=" /s"),
     ]
+
+
+def _span(pid: int, length: float) -> tuple[float, float]:
+    """Wait for `length` seconds; returns the share of a core (percent) and wake-ups a second."""
+    begun, before = time.monotonic(), usage(pid)
+    time.sleep(length)
+    after, seconds = usage(pid), time.monotonic() - begun
+    share = 100 * _grown(before.nanoseconds, after.nanoseconds) / 1e9 / seconds
+    return share, _grown(before.sleeps, after.sleeps) / seconds
 
 
 def usage(pid: int) -> Usage:
