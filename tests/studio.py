@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
 import jsonschema
 
 from floradl.library.sidecar import load_schema
@@ -47,6 +48,13 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {condition}")
         pause.wait(0.02)
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait for what has no event, in the same loop; raises `TimeoutError` where it does not come to hold."""
+    with anyio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - see above
+            await anyio.sleep(0.005)
 
 
 @contextmanager

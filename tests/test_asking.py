@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import anyio
 import pytest
+from studio import until
 
 from floradl.errors import ErrorCode, PassingError, PermanentError, StandstillError
 from floradl.flora.asking import Asking
@@ -332,8 +333,7 @@ async def test_who_falls_due_while_a_list_is_on_its_way_is_answered_by_it() -> N
     asking = asking_of(table)
     async with anyio.create_task_group() as group:
         group.start_soon(ask, asking, *list(table.runs)[:4])
-        await anyio.wait_all_tasks_blocked()
-        await anyio.sleep(0.05)  # beyond the moment in which those who are due together are gathered
+        await until(lambda: table.asked)
         group.start_soon(ask, asking, *list(table.runs)[4:])
         await anyio.wait_all_tasks_blocked()
         table.held.set()
@@ -349,12 +349,14 @@ async def test_one_who_stands_in_line_to_ask_alone_takes_the_answer_of_a_list() 
     asking = asking_of(table, clock)
     async with anyio.create_task_group() as group:
         group.start_soon(ask, asking, *lone)
-        await anyio.sleep(0.05)
+        await until(lambda: len([name for name in table.asked if name.startswith("run_old")]) >= 8)
+        await anyio.wait_all_tasks_blocked()
         assert len([name for name in table.asked if name.startswith("run_old")]) == 8
         table.size = 20
         clock.now += 10.0
         group.start_soon(ask, asking, "run_0", "run_1", "run_2")
-        await anyio.sleep(0.05)
+        await until(lambda: table.asked.count("technique_runs 0") == 2)
+        await anyio.wait_all_tasks_blocked()
         table.held_runs.set()
     assert len([name for name in table.asked if name.startswith("run_old")]) == 8
 

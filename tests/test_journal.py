@@ -12,12 +12,14 @@ from typing import Any
 
 import anyio
 import pytest
+import studio
 
 from floradl.models import Order, Reference
 from floradl.state.journal import Journal
 from floradl.state.store import FILE_NAME, Store
 
 pytestmark = pytest.mark.anyio
+until = partial(studio.until, seconds=10.0)
 
 
 class Commits:
@@ -146,12 +148,6 @@ def no_room(store: Store) -> None:
 
 def give_room(world: World) -> None:
     world.store._db.execute("PRAGMA max_page_count=1000000")
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await anyio.sleep(0.005)
 
 
 async def test_while_the_disk_is_full_all_that_wait_together_wait_on(tmp_path: Path) -> None:

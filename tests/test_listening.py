@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import anyio
 import pytest
 from anyio.abc import SocketStream
 from structlog.testing import capture_logs
+from studio import until
 
 from floradl.listening.http import Answer, Request, Site
 from floradl.listening.listener import Listener
@@ -66,12 +67,6 @@ async def connected(port: int, host: str = HOST) -> None:
             with suppress(OSError):
                 async with await anyio.connect_tcp(host, port):
                     return
-            await anyio.sleep(0.01)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(5):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await anyio.sleep(0.01)
 
 

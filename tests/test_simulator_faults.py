@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import anyio
 import google_crc32c
 import httpx
 import pytest
+from studio import until
 
 from floradl.simulator import Do, Fault, MediaStyle, OutputSpec, Simulator, serve
 from floradl.simulator.faults import Facts, FaultBook, Match, position
@@ -63,13 +64,6 @@ class World:
         run = self.simulator.run("run_a")
         assert run is not None
         return run.body(0).read()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait until something in the server, which has no event for it, holds."""
-    with anyio.fail_after(5):
-        while not holds():  # noqa: ASYNC110  # see above
-            await anyio.sleep(0.005)
 
 
 MEDIA = Match(host="media")

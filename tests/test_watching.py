@@ -6,20 +6,23 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import anyio
 import pytest
+import studio
 
 from floradl.incoming import watching
 from floradl.incoming.watching import Pace, Watch
 
 pytestmark = pytest.mark.anyio
 
+until = partial(studio.until, seconds=15.0)
 FAST = Pace(step=0.02, tick=0.1, rescan=600.0, poll=0.1, max_backoff=0.2)
 
 
@@ -31,14 +34,9 @@ class Wakes:
         self.reports: list[str] = []
         self.count_at_report = 0
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 15.0) -> None:
-        with anyio.fail_after(seconds):
-            while not condition():  # noqa: ASYNC110 the conditions are facts about files and counts
-                await anyio.sleep(0.005)
-
     async def one_more(self) -> float:
         count = len(self.times)
-        await self.until(lambda: len(self.times) > count)
+        await until(lambda: len(self.times) > count)
         return self.times[count]
 
     def report(self, message: str) -> None:
@@ -47,7 +45,7 @@ class Wakes:
 
     async def calm(self) -> None:
         """Wait until a new watcher stands: it wakes when it is made, and at its first tick."""
-        await self.until(lambda: len(self.times) >= self.count_at_report + 2)
+        await until(lambda: len(self.times) >= self.count_at_report + 2)
 
 
 @asynccontextmanager
@@ -66,6 +64,14 @@ async def watching_of(
         await wakes.calm()
         yield wakes
         tasks.cancel_scope.cancel()
+
+
+@pytest.fixture(autouse=True)
+def watchers_let_go() -> Iterator[None]:
+    """A test that is over when its watchers are: a thread of theirs closes what they had open, later on."""
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    studio.wait_until(lambda: set(os.listdir("/proc/self/fd")) <= before)
 
 
 @pytest.fixture
@@ -141,9 +147,9 @@ async def test_a_rescan_comes_without_any_event(folder: Path) -> None:
 async def test_a_folder_that_was_removed_and_made_again_is_watched(folder: Path) -> None:
     async with watching_of(folder) as wakes:
         shutil.rmtree(folder)
-        await wakes.until(lambda: any("is gone" in report for report in wakes.reports))
+        await until(lambda: any("is gone" in report for report in wakes.reports))
         make_folder(folder)
-        await wakes.until(lambda: any("is back" in report for report in wakes.reports))
+        await until(lambda: any("is back" in report for report in wakes.reports))
         await wakes.calm()
         (folder / "job").write_text("run_a")
         await wakes.one_more()
@@ -152,11 +158,11 @@ async def test_a_folder_that_was_removed_and_made_again_is_watched(folder: Path)
 async def test_a_folder_that_was_replaced_is_watched(folder: Path) -> None:
     async with watching_of(folder) as wakes:
         replace_folder(folder)
-        await wakes.until(lambda: bool(wakes.reports))
+        await until(lambda: bool(wakes.reports))
         await wakes.calm()
         count = len(wakes.times)
         (folder / "job").write_text("run_a")
-        await wakes.until(lambda: len(wakes.times) > count)
+        await until(lambda: len(wakes.times) > count)
 
 
 async def test_names_that_are_not_utf_8_do_not_end_the_watching(folder: Path) -> None:
@@ -176,13 +182,13 @@ async def test_ten_thousand_files_at_once_wake(folder: Path) -> None:
         for number in range(10_000):
             (folder / f"job{number}").touch()
         last = time.monotonic()
-        await wakes.until(lambda: wakes.times[-1] > last)
+        await until(lambda: wakes.times[-1] > last)
 
 
 async def test_a_watch_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     async with watching_of_missing(tmp_path / "inbox") as wakes:
         (tmp_path / "inbox").mkdir()
-        await wakes.until(lambda: len(wakes.times) >= 2)
+        await until(lambda: len(wakes.times) >= 2)
     assert [report.rpartition(" is ")[2] for report in wakes.reports] == ["gone: waiting for it", "back"]
 
 
@@ -196,7 +202,7 @@ async def watching_of_missing(folder: Path) -> AsyncGenerator[Wakes, None]:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(collect)
-        await wakes.until(lambda: bool(wakes.times))
+        await until(lambda: bool(wakes.times))
         yield wakes
         tasks.cancel_scope.cancel()
 
@@ -231,15 +237,15 @@ async def test_a_mount_that_comes_and_goes_is_noticed(folder: Path) -> None:
     async with watching_of(folder) as wakes:
         await anyio.run_process(["mount", "-t", "tmpfs", "floradl", str(folder)])
         try:
-            await wakes.until(lambda: len(wakes.reports) == 1)
+            await until(lambda: len(wakes.reports) == 1)
             await wakes.calm()
             (folder / "job").write_text("run_a")
             await wakes.one_more()
         finally:
             with suppress(subprocess.CalledProcessError):
                 await anyio.run_process(["umount", "-l", str(folder)])
-        await wakes.until(lambda: len(wakes.reports) >= 2)
+        await until(lambda: len(wakes.reports) >= 2)
         await wakes.calm()
         count = len(wakes.times)
         (folder / "job").write_text("run_a")
-        await wakes.until(lambda: len(wakes.times) > count)
+        await until(lambda: len(wakes.times) > count)
