@@ -38,6 +38,16 @@ class PartBusyError(Exception):
     """Another process is writing the same part file, or was while we looked away."""
 
 
+def drop_cached(fd: int, offset: int = 0, size: int = 0) -> None:
+    """Have the kernel's memory let go of `size` bytes from `offset` on, for 0 of all up to the end.
+
+    What is not on disk yet stays. Its pages are used anew: fresh ones are dear on a virtual machine, whose
+    host has to find them, and on a machine that has been up for long, which has to take them from somebody.
+    """
+    with suppress(OSError):  # it is advice, and not every file system takes any
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+
+
 class AppendedFile(ABC):
     """An open file that is only ever appended to, so that its size says how far it got.
 
@@ -76,16 +86,7 @@ class AppendedFile(ABC):
         """
         for window in (windows - 1, windows - 1 - _BEHIND):
             if window >= 0:
-                self._forget(window * _WINDOW, _WINDOW)
-
-    def _forget(self, offset: int, size: int) -> None:
-        """Have the kernel's memory let go of so many bytes, all to the end for 0: its pages are used anew.
-
-        Fresh ones are dear on a virtual machine, whose host has to find them, and on a machine that has been
-        up for long, which has to take them from somebody.
-        """
-        with suppress(OSError):  # it is advice, and not every file system takes any
-            os.posix_fadvise(self.fd, offset, size, os.POSIX_FADV_DONTNEED)
+                drop_cached(self.fd, window * _WINDOW, _WINDOW)
 
     def read(self, size: int, offset: int) -> bytes:
         """Read up to `size` bytes at `offset`."""
@@ -153,7 +154,7 @@ class PartFile(AppendedFile):
             self.discard()
             raise
         if self.size >= _WORTH_FORGETTING:
-            self._forget(0, 0)
+            drop_cached(self.fd)
 
     def publish(self, name: SafeName, flush: Flush = FLUSH_NOW) -> bool:
         """Give the synced file its final name. False where that name is taken: nothing was changed then."""
@@ -185,7 +186,7 @@ def _open_locked(folder: FolderFd, name: SafeName) -> int:
             held = os.fstat(fd)
             with suppress(FileNotFoundError):
                 named = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                if (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino):
+                if os.path.samestat(named, held):
                     return fd
         except BlockingIOError as error:
             os.close(fd)

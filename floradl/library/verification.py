@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from floradl.disk.files import drop_cached
 from floradl.disk.folders import open_folder
 from floradl.disk.names import stored_path
 from floradl.library.library import Library
@@ -130,9 +131,9 @@ class Examiner:
             done += size
             self._report(size)
             if done - dropped >= _DROP_EVERY:
-                os.posix_fadvise(fd, dropped, done - dropped, os.POSIX_FADV_DONTNEED)
+                drop_cached(fd, dropped, done - dropped)
                 dropped = done
-        os.posix_fadvise(fd, dropped, 0, os.POSIX_FADV_DONTNEED)
+        drop_cached(fd, dropped)
         return digest.hexdigest()
 
 
