@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
@@ -139,15 +140,12 @@ def _outcome_lines(report: Report) -> Iterator[str]:
 def _summary(report: Report, repair: Repair | None) -> str:
     files, runs = format_count(report.files, "file"), format_count(report.runs, "run")
     looked = f"{files} of {runs} verified, {format_size(report.bytes)}"
-    counted = [
-        f"{number:,} {verdict}"
-        for verdict in Verdict
-        if (number := sum(problem.verdict is verdict for problem in report.problems))
-    ]
+    counts = Counter(problem.verdict for problem in report.problems)
+    counted = [f"{counts[verdict]:,} {verdict}" for verdict in Verdict if counts[verdict]]
     text = f"{looked}: {', '.join(counted) if counted else 'all as their sidecars say'}"
     if repair is not None and report.problems:
         text += f", {len(report.problems) - report.left:,} mended"
-        if not repair.missing and any(each.verdict is Verdict.MISSING for each in report.problems):
+        if not repair.missing and counts[Verdict.MISSING]:
             text += " (--repair --missing fetches what is gone, too)"
     elif counted:
         text += " (--repair fetches again what is damaged, with --missing what is gone)"
