@@ -54,7 +54,7 @@ def _look(plan: Plan, home: Home, runs: int) -> list[Figure]:
         time.sleep(plan.seconds(15, 1))  # until its start is over, and the threads it needed are gone
         spans = [_span(process.pid, plan.seconds(30, 2)) for _ in range(plan.pairs)]
     tell(f"i: with {runs} finished runs: " + ", ".join(f"{share:.3f} %" for share, _ in spans))
-    shares, wakes = (tuple(values) for values in zip(*spans, strict=True))
+    shares, wakes = zip(*spans, strict=True)
     return [
         Figure(row="i", what=f"CPU with {runs} finished runs", values=shares, bar=0.2, unit=" %"),
         Figure(row="i", what=f"wake-ups with {runs} finished runs", values=wakes, bar=25.0, unit=" /s"),

@@ -90,8 +90,9 @@ class SharedFolders:
             way = tuple(itertools.accumulate(real, Path.joinpath, initial=self._root))[1:]
             used = _InUse(folder.dup(), real, way, 1)
         with self._lock:
-            if way:  # the library's own folder may be reached over links, and costs two calls
-                self._folders[parts] = used  # instead of one that is not what the way leads to any more
+            # The library's own folder costs little to open, and the way to it may lead over links.
+            if way:
+                self._folders[parts] = used  # the latest: the way does not lead to another any more
         return used
 
     def _leave(self, parts: tuple[SafeName, ...], used: _InUse) -> None:
