@@ -85,6 +85,12 @@ def test_an_empty_scenario_changes_nothing() -> None:
     ("text", "message"),
     [
         ("faults:\n- do: {cut_aftr: 5}\n", r"line 2: faults\[0\].do.cut_aftr: .*did you mean 'cut_after'"),
+        (
+            "runs:\n- outputs: [{id: a}]\n",
+            r"outputs\[0\].id: .*; known here are output_id, type,",
+        ),
+        ("runs:\n- outputs: [{rates: 5}]\n", r"outputs\[0\].rates: .*did you mean 'rate'"),
+        ("keys: x\n", r"line 1: keys: .*did you mean 'key'"),
         ("faults:\n- do:\n    html: perhaps\n", r"line 3: faults\[0\].do.html: Expected `bool`"),
         ("faults:\n- do:\n    cut_after: half\n", r"line 3: faults\[0\].do.cut_after: 'half' is no size"),
         ("faults:\n- match: {host: api}\n", r"line 2: faults\[0\]: .*missing required field `do`"),

@@ -206,8 +206,10 @@ def _explained(message: str, lines: Mapping[documents.Path, int]) -> str:
     path = tuple(_steps(place or "$"))
     unknown = _UNKNOWN.search(what)
     if unknown:
-        near = difflib.get_close_matches(unknown["name"], _known_names(), n=1)
-        what = "there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
+        known = _known_at(path)
+        near = difflib.get_close_matches(unknown["name"], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here are {', '.join(known)}"
+        what = f"there is no such key; {hint}"
         path = (*path, unknown["name"])
     while path not in lines and path:
         path = path[:-1]
@@ -220,6 +222,14 @@ def _steps(place: str) -> Iterator[str | int]:
         yield name or int(number)
 
 
-def _known_names() -> list[str]:
-    structs = (Scenario, ScenarioRun, ScenarioOutput, Failure, Fault, Match, Do)
-    return sorted({name for struct in structs for name in struct.__struct_fields__})
+def _known_at(path: documents.Path) -> tuple[str, ...]:
+    """Return the keys of the mapping at `path`."""
+    below: dict[str | int, type[Struct]] = {
+        "runs": ScenarioRun,
+        "outputs": ScenarioOutput,
+        "fail": Failure,
+        "faults": Fault,
+        "match": Match,
+        "do": Do,
+    }
+    return next((below[step] for step in reversed(path) if step in below), Scenario).__struct_fields__
