@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from mounting import mounted
-from studio import served, wait_until
+from studio import TEST_TIMEOUT, served, wait_until
 
 from floradl.simulator import Simulator
 
@@ -127,7 +127,7 @@ def _running(root: Path, binds: list[str]) -> Iterator[Machine]:
     finally:
         nspawn.terminate()  # a proper shutdown, as nspawn passes it on
         try:
-            nspawn.wait(20)
+            nspawn.wait(TEST_TIMEOUT)
         except subprocess.TimeoutExpired:
             nspawn.kill()
             nspawn.wait()

@@ -20,6 +20,9 @@ import jsonschema
 from floradl.library.sidecar import load_schema
 from floradl.simulator import OutputSpec, Simulator, serve
 
+TEST_TIMEOUT = 60.0
+"""Seconds until a test gives up on what must come: a guard against a hang, no limit of the product's."""
+
 PICTURE = (OutputSpec("a", "imageUrl", size=3000),)
 _VALIDATOR = jsonschema.Draft202012Validator(load_schema())
 
@@ -37,7 +40,7 @@ def queue(
     home.drop("".join(f"campaign/{name}\n" for name in names), f"{names[0]}.txt")
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = TEST_TIMEOUT) -> Any:
     """Return the first true value of `condition`; fail where there is none within `seconds`."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
@@ -50,7 +53,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
         pause.wait(0.02)
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = TEST_TIMEOUT) -> None:
     """Wait for what has no event, in the same loop; raises `TimeoutError` where it does not come to hold."""
     with anyio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 - see above
@@ -111,7 +114,7 @@ class Home:
             }
 
     def run(
-        self, *arguments: str, stdin: str = "", timeout: float = 60.0, **settings: str
+        self, *arguments: str, stdin: str = "", timeout: float = 2 * TEST_TIMEOUT, **settings: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
@@ -174,7 +177,7 @@ class Home:
         _VALIDATOR.validate(found)
         return found
 
-    def finished(self, reference: str, seconds: float = 20.0) -> dict[str, Any]:
+    def finished(self, reference: str, seconds: float = TEST_TIMEOUT) -> dict[str, Any]:
         """Wait for a run's sidecar."""
         found: dict[str, Any] = wait_until(lambda: self.sidecar(reference), seconds)
         return found

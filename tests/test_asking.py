@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import anyio
 import pytest
-from studio import until
+from studio import TEST_TIMEOUT, until
 
 from floradl.errors import ErrorCode, PassingError, PermanentError, StandstillError
 from floradl.flora.asking import Asking
@@ -420,7 +420,7 @@ async def test_a_cursor_that_is_refused_costs_nobody_the_answer_nor_the_list() -
 
 async def passing(condition: Callable[[], bool]) -> None:
     """Wait until it holds."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(TEST_TIMEOUT):
         while not condition():
             await anyio.lowlevel.checkpoint()
 
@@ -435,7 +435,7 @@ async def test_whoever_stands_in_line_is_looked_for_again_at_each_tick_and_so_ar
     table.size, table.held_runs = 3, anyio.Event()
     waiting_and_seen(schedule, lookout, "run_1", "run_2", "run_3")
     asking = Asking(table, lookout, clock, tick=0.05)
-    with anyio.fail_after(20):
+    with anyio.fail_after(TEST_TIMEOUT):
         async with anyio.create_task_group() as group:
             group.start_soon(ask, asking, *crowd)
             await passing(lambda: table.asked.count("technique_runs 0") >= 2)

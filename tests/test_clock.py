@@ -108,7 +108,7 @@ def test_a_daemon_is_well_after_a_jump(home: Home, clock: Clock, step: int) -> N
         wait_until(lambda: home.run("status", "--check").returncode == 0)
         clock.set(step)
         # What it last wrote is a day old now, or of tomorrow: it notices, and waits for no other news.
-        wait_until(lambda: home.run("status", "--check").returncode == 0, 4)
+        wait_until(lambda: home.run("status", "--check").returncode == 0)
 
 
 def test_a_pause_lifts_after_a_jump(home: Home, simulator: Simulator, clock: Clock) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from container import Container, Image, built_image
-from studio import wait_until
+from studio import TEST_TIMEOUT, wait_until
 
 from floradl.simulator import OutputSpec, Simulator
 
@@ -161,7 +161,7 @@ def test_a_stop_in_mid_download_is_clean_and_the_next_start_goes_on(make: Make, 
         container.drop("campaign/run_0")
         wait_until(lambda: arrived(container) > SIZE / 2)
         container.stop()
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
     part = arrived(container)
     assert part > SIZE / 2
     with container.daemon():
@@ -174,7 +174,7 @@ def test_a_stop_before_anything_has_begun_is_heard(make: Make) -> None:
     with container.run() as process:
         wait_until(container.children)
         container.stop()
-        assert process.wait(8) in {0, 128 + signal.SIGTERM}
+        assert process.wait(TEST_TIMEOUT) in {0, 128 + signal.SIGTERM}
 
 
 def test_orphans_are_collected(make: Make) -> None:

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from clients import client
 from hands import Hands
-from studio import Home, wait_until
+from studio import TEST_TIMEOUT, Home, wait_until
 from wire import MP4, PNG, RUN, TRUSTED, Bench, Fetched, MediaHost, Reply, Request, answer, ranged, serving
 
 from floradl.crew.crew import Crew, Machine
@@ -304,7 +304,7 @@ def test_a_cap_that_is_set_later_holds_for_a_workers_transfer_under_way(shift: C
     class Halves(MediaHost):
         def _send(self, connection: socket.socket, reply: Reply) -> None:
             connection.sendall(reply.data[: -len(rest)])
-            assert set_now.wait(20)
+            assert set_now.wait(TEST_TIMEOUT)
             for _ in range(60):  # so that the worker hears of the cap in the midst of it
                 connection.sendall(rest[:50_000])
                 self._ended.wait(0.01)

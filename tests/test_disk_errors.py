@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from crashing import Failing, calls, counts, interposed, leftovers
-from studio import Home, check_library, command, served, wait_until
+from studio import TEST_TIMEOUT, Home, check_library, command, served, wait_until
 
 from floradl.models import State
 from floradl.simulator import OutputSpec, Simulator
@@ -225,7 +225,7 @@ def test_a_daemon_that_starts_on_a_full_disk_waits_for_room(
     with home.daemon() as process:
         home.finished(RUN)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
     filler = fill(disk)
     simulator.add_run("run_later", technique="campaign", outputs=[PICTURE], duration=0)
     home.drop("campaign/run_later")
@@ -236,7 +236,7 @@ def test_a_daemon_that_starts_on_a_full_disk_waits_for_room(
         wait_until(lambda: home.events("paused"))
         assert home.run("status", "--check").returncode == 0
         process.send_signal(signal.SIGTERM)
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
     with starting(home) as process:
         wait_until(lambda: len(home.events("paused")) == 2)
         status = home.status()
@@ -245,7 +245,7 @@ def test_a_daemon_that_starts_on_a_full_disk_waits_for_room(
         filler.unlink()
         assert home.finished("campaign/run_later")["result"] == "complete"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
     check_library(home, simulator)
 
 
@@ -279,7 +279,7 @@ def test_a_stop_is_not_held_up_by_a_full_disk_and_loses_no_job(home: Home, simul
         home.drop("campaign/run_later", "later.txt")
         wait_until(lambda: home.events("paused"))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
     assert (home.inbox / "later.txt").exists()
     full.unlink()
     assert home.run("once").returncode == 0

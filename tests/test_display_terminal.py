@@ -251,7 +251,6 @@ with open_display(sys.stderr, quiet=True) as progress:
 
 
 def test_each_of_very_many_runs_has_its_line() -> None:
-    started_at = time.monotonic()
     end = shown("""
 with open_display(sys.stderr) as progress:
     for number in range(20_000):
@@ -259,5 +258,4 @@ with open_display(sys.stderr) as progress:
     for number in range(20_000):
         progress.finished(a_run(number, State.DONE), None)
 """)
-    assert time.monotonic() - started_at < DEADLINE
     assert sum(line.endswith("already there") for line in end.lines) == 20_000

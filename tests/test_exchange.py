@@ -11,6 +11,7 @@ import httpx
 import pytest
 from clients import client
 from loopback import OK, Certificate, Server, read_head
+from studio import TEST_TIMEOUT
 from wire import answer
 
 from floradl.net.guard import Guard
@@ -110,7 +111,7 @@ def test_bytes_that_came_are_handed_out_although_the_next_keep_us_waiting() -> N
     def talk(connection: socket.socket, _number: int) -> None:
         read_head(connection)
         connection.sendall(answer(LARGE)[:-1])
-        if go_on.wait(5):
+        if go_on.wait(TEST_TIMEOUT):
             connection.sendall(LARGE[-1:])
 
     with Talking(talk) as server, media(Limits(read=20)) as http:
@@ -129,7 +130,7 @@ def test_a_body_can_be_read_from_the_answers_own_stream() -> None:
     def talk(connection: socket.socket, _number: int) -> None:
         read_head(connection)
         connection.sendall(answer(b"", length=2))
-        head_is_here.wait(20)
+        head_is_here.wait(TEST_TIMEOUT)
         connection.sendall(b"ok")
 
     with Talking(talk) as server, media() as http, http.stream("GET", url(server)) as response:
@@ -221,14 +222,14 @@ def test_bytes_that_come_while_a_connection_is_idle_end_it() -> None:
     def talk(connection: socket.socket, _number: int) -> None:
         while read_head(connection):
             connection.sendall(answer(LARGE))
-            if late.wait(20):
+            if late.wait(TEST_TIMEOUT):
                 connection.sendall(OK)
                 sent.set()
 
     with Talking(talk) as server, media() as http:
         assert http.get(url(server)).content == LARGE
         late.set()
-        assert sent.wait(5)
+        assert sent.wait(TEST_TIMEOUT)
         assert http.get(url(server)).content == LARGE
         assert server.connections == 2
 
@@ -263,7 +264,7 @@ def test_a_connection_that_the_server_closed_while_idle_costs_nobody_anything() 
     with Talking(talk) as server, media() as http:
         for _ in range(3):
             assert http.get(url(server)).text == "ok"
-            assert server.left.wait(5)
+            assert server.left.wait(TEST_TIMEOUT)
             server.left.clear()
         assert server.connections == 3
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from mounting import in_memory, mounted, unmount
-from studio import Home, check_library, command, served, wait_until
+from studio import TEST_TIMEOUT, Home, check_library, command, served, wait_until
 
 from floradl.disk.abilities import Abilities, probe
 from floradl.disk.folders import open_root
@@ -146,7 +146,7 @@ def test_the_whole_job_works_on(kind: str, home: Home, simulator: Simulator) -> 
             sidecar = home.finished("campaign/run_a")
             told = home.events("library_weaker")
             process.terminate()
-            process.wait(8)
+            process.wait(TEST_TIMEOUT)
         assert sidecar["result"] == "complete"
         assert sidecar["outputs"][0]["path"] == "images/campaign/run_a-a-2.png"
         assert foreign.read_bytes() == b"somebody else's"

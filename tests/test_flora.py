@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from anyio.abc import SocketStream
 from hypothesis import example, given, strategies as st
+from studio import TEST_TIMEOUT
 
 from floradl.errors import (
     ErrorCode,
@@ -408,7 +409,7 @@ async def test_an_answer_that_drips_is_given_up(world: World, monkeypatch: pytes
             await anyio.sleep(0.01)
 
     async with speaking(talk) as base_url:
-        with anyio.fail_after(10):
+        with anyio.fail_after(TEST_TIMEOUT):
             error = await unanswered(world, base_url)
     assert isinstance(error, PassingError)
     assert "did not end its answer" in str(error)

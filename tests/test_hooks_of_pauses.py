@@ -11,7 +11,7 @@ import anyio
 import pytest
 from hooked import Hook, configure
 from mounting import in_memory
-from studio import Home, queue, wait_until
+from studio import TEST_TIMEOUT, Home, queue, wait_until
 
 from floradl.hooks.orders import Orders
 from floradl.hooks.pauses import PauseHook, Telling
@@ -182,7 +182,7 @@ def test_one_that_hangs_keeps_nothing_from_going_on(home: Home, simulator: Simul
         key.write_text(simulator.key)
         home.finished("campaign/run_a")
         process.terminate()
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
 
 
 def fill(path: Path) -> None:

@@ -31,7 +31,7 @@ class Running:
 
     def rejected(self, name: str) -> str:
         """Wait until a file was rejected, and return why."""
-        wait_until(lambda: not os.path.lexists(self.home.inbox / name), 10)
+        wait_until(lambda: not os.path.lexists(self.home.inbox / name))
         rejected = self.home.inbox / "rejected"
         found = {path.name: path for path in rejected.iterdir()}
         assert set(found) == {name, f"{name}.error.txt"}
@@ -238,7 +238,7 @@ def test_a_job_is_taken_or_rejected_by_its_content_whatever_it_is_called(running
         hidden = running.home.inbox / ".making"
         hidden.write_text(text)
         hidden.rename(running.home.inbox / name)
-        wait_until(lambda: not (running.home.inbox / name).exists(), 10)
+        wait_until(lambda: not (running.home.inbox / name).exists())
     running.home.finished(str(run), 10)
     rejected = running.home.inbox / "rejected"
     wait_until(lambda: len(list(rejected.iterdir())) == 2)
@@ -283,7 +283,7 @@ def test_ten_thousand_files_at_once_are_all_taken_when_the_system_loses_most_eve
             wait_until(lambda: home.events("jobs_accepted"))
         for path in outside.iterdir():
             path.rename(home.inbox / path.name)
-        wait_until(lambda: home.status()["counts"]["waiting"] == 10_001, 60)
+        wait_until(lambda: home.status()["counts"]["waiting"] == 10_001)
         wait_until(lambda: not [path for path in home.inbox.iterdir() if path.is_file()])
     assert len(list((home.inbox / "accepted").iterdir())) == 10_001
     assert list((home.inbox / "rejected").iterdir()) == []

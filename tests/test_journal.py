@@ -36,7 +36,7 @@ class Commits:
         if statement == "COMMIT":
             self.count += 1
             self.reached.set()
-            self.go_on.wait(10)
+            self.go_on.wait(studio.TEST_TIMEOUT)
 
 
 class World:
@@ -116,7 +116,7 @@ async def test_calls_that_wait_together_are_committed_together(tmp_path: Path) -
 
 async def test_one_call_alone_waits_for_no_other(tmp_path: Path) -> None:
     async with serving(tmp_path) as world:
-        with anyio.fail_after(5):
+        with anyio.fail_after(studio.TEST_TIMEOUT):
             await world.journal.call(add("run_a"))
         assert world.commits.count == 1
 

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from clients import client
 from loopback import OK, Server, trap
+from studio import TEST_TIMEOUT
 
 from floradl.errors import PermanentError
 from floradl.net.dialing import Dialer
@@ -68,7 +69,7 @@ def test_a_kept_connection_makes_room_for_one_to_another_site() -> None:
         http.get(f"http://127.0.0.1:{one.port}/")
         assert not one.left.is_set()
         http.get(f"http://127.0.0.1:{other.port}/")
-        assert one.left.wait(5)
+        assert one.left.wait(TEST_TIMEOUT)
         assert not other.left.is_set()
 
 
@@ -110,7 +111,7 @@ def test_a_client_that_is_closed_leaves_no_connection() -> None:
         with client(Guard(["127.0.0.1"])) as http:
             http.get(f"http://127.0.0.1:{server.port}/")
             assert not server.left.is_set()
-        assert server.left.wait(5)
+        assert server.left.wait(TEST_TIMEOUT)
 
 
 def test_a_client_that_is_closed_while_a_body_is_read_ends_that_too() -> None:
@@ -121,7 +122,7 @@ def test_a_client_that_is_closed_while_a_body_is_read_ends_that_too() -> None:
             http.close()
             with pytest.raises(httpx.TransportError):
                 response.read()
-        assert server.left.wait(5)
+        assert server.left.wait(TEST_TIMEOUT)
 
 
 def test_a_body_that_is_complete_after_its_client_was_closed_leaves_no_connection() -> None:
@@ -146,7 +147,7 @@ def test_a_good_connection_that_comes_back_after_the_end_is_not_kept() -> None:
         assert connection.is_free()
         leases.close()
         leases.give_back(lease)
-        assert server.left.wait(5)
+        assert server.left.wait(TEST_TIMEOUT)
 
 
 def test_connections_that_were_made_before_a_change_serve_nobody_after_it() -> None:

@@ -39,7 +39,7 @@ def test_an_outage_of_the_api_is_told_once_however_many_questions_it_takes(
         before = lines(home)
         simulator.faults.add(outage)
         asked = len(simulator.requests)
-        wait_until(lambda: home.status()["counts"]["done"] == len(RUNS), 60)
+        wait_until(lambda: home.status()["counts"]["done"] == len(RUNS))
         assert len(simulator.requests) - asked > 3 * len(RUNS)
         assert len(home.events("run_trouble")) == 5
         assert len(home.events("more_in_trouble")) == 1
@@ -56,7 +56,7 @@ def test_an_output_that_is_tried_again_and_again_is_told_once(home: Home, simula
     simulator.add_run("run_a", technique="campaign", outputs=(OutputSpec("a", "imageUrl"),), duration=0.1)
     with home.daemon():
         home.drop("campaign/run_a\n")
-        wait_until(lambda: len(simulator.asked("media")) >= 4, 60)
+        wait_until(lambda: len(simulator.asked("media")) >= 4)
         assert len(home.events("output_trouble")) == 1
 
 
@@ -65,7 +65,7 @@ def test_a_pause_is_one_line_and_its_end_another(home: Home, simulator: Simulato
     simulator.faults.add(refused)
     with home.daemon():
         queue(home, simulator, 0.1, OutputSpec("words", "text", text="x"))
-        wait_until(lambda: home.status()["counts"]["done"] == len(RUNS), 60)
+        wait_until(lambda: home.status()["counts"]["done"] == len(RUNS))
         assert len(home.events("paused")) == len(home.events("resumed")) == 1
         assert home.events("run_trouble") == []
 
@@ -75,5 +75,5 @@ def test_a_daemon_that_has_nothing_to_do_logs_nothing(home: Home, simulator: Sim
         FLORADL_SYNC__TECHNIQUE_RUNS="true", FLORADL_SYNC__GENERATIONS="true", FLORADL_SYNC__INTERVAL="5s"
     ):
         before = lines(home)
-        wait_until(lambda: len(simulator.asked("api")) >= 6, 40)
+        wait_until(lambda: len(simulator.asked("api")) >= 6)
         assert lines(home) == before

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from studio import Home, check_library, command, peak_memory, wait_until
+from studio import TEST_TIMEOUT, Home, check_library, command, peak_memory, wait_until
 
 from floradl.simulator import OutputSpec, Simulator
 
@@ -157,7 +157,7 @@ def test_the_daemon_stops_cleanly_and_goes_on_after_a_restart(home: Home, simula
         home.drop("campaign/run_slow")
         wait_until(lambda: home.status()["counts"]["running"])  # asked about, and the answer recorded
         process.send_signal(signal.SIGTERM)
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
     assert home.status()["counts"]["running"] == 1
     with home.daemon():
         assert home.finished("campaign/run_slow")["result"] == "complete"
@@ -191,7 +191,7 @@ def test_an_interrupted_get_ends_with_130(home: Home, simulator: Simulator) -> N
     )
     wait_until(lambda: simulator.asked("api", "run_long"))
     process.send_signal(signal.SIGINT)
-    assert process.wait(8) == 130
+    assert process.wait(TEST_TIMEOUT) == 130
 
 
 def test_get_beside_a_daemon_does_no_harm(home: Home, simulator: Simulator) -> None:

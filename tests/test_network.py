@@ -137,9 +137,9 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next() -> None:
             sock.connect_ex(("127.0.0.2", server.port))
         try:
             started = time.monotonic()
-            with client(resolve_to("127.0.0.2", "127.0.0.1"), limits=Limits(connect=1.0)) as http:
-                assert http.get(f"http://{SITE}:{server.port}/").text == "ok"
-            assert 0.4 < time.monotonic() - started < 1.0
+            with client(resolve_to("127.0.0.2", "127.0.0.1"), limits=Limits(connect=4.0)) as http:
+                assert http.get(f"http://{SITE}:{server.port}/").text == "ok"  # both within that limit
+            assert time.monotonic() - started > 1.6  # the first was given its share
         finally:
             for sock in waiting:
                 sock.close()

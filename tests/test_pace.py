@@ -12,6 +12,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import given, strategies as st
+from studio import TEST_TIMEOUT
 
 from floradl.flora.pace import Pace
 from floradl.timing.policy import backoff
@@ -113,7 +114,7 @@ async def test_a_429_that_comes_while_one_waits_is_waited_for_too() -> None:
         async with pace.turn():
             turns.append(time.monotonic() - started)
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(TEST_TIMEOUT):
         async with anyio.create_task_group() as group:
             group.start_soon(ask)
             await checkpoint()
@@ -222,7 +223,7 @@ async def test_whoever_is_not_patient_does_not_stand_behind_a_crowd_that_is() ->
         async with pace.turn(patient=patient):
             order.append(name)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(TEST_TIMEOUT):
         async with anyio.create_task_group() as group:
             for number in range(30):
                 group.start_soon(functools.partial(ask, f"single_{number}", patient=True))

@@ -23,7 +23,7 @@ def walled(home: Home, simulator: Simulator) -> Iterator[Home]:
         simulator.add_run(f"run_film{number}", technique="campaign", outputs=FILM, duration=0.1)
     home.drop("".join(f"campaign/run_film{number}\n" for number in range(WALL)), "films.txt")
     with home.daemon(FLORADL_DOWNLOAD__CONCURRENCY="4"):
-        wait_until(lambda: len(home.events("run_completed")) == WALL, 60.0)
+        wait_until(lambda: len(home.events("run_completed")) == WALL)
         yield home
 
 

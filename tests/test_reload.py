@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studio import Home, command, wait_until
+from studio import TEST_TIMEOUT, Home, command, wait_until
 
 from floradl.config.load import Options
 from floradl.config.settings import Config, Key
@@ -235,9 +235,9 @@ def test_sighup_applies_a_change_at_once_and_sigterm_ends_a_capped_daemon(
         process.send_signal(signal.SIGHUP)
         wait_until(lambda: home.events("config_reloaded"))
         home.drop("campaign/run_a")
-        wait_until(lambda: received(home.status()), 60)
+        wait_until(lambda: received(home.status()))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
     assert home.sidecar("campaign/run_a") is None
 
 
@@ -263,7 +263,7 @@ def test_a_terminal_that_is_closed_ends_the_daemon_in_it(home: Home) -> None:
         os.kill(process.pid, signal.SIGHUP)
         wait_until(lambda: home.events("config_reloaded"))
         os.close(leader)
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
     finally:
         process.kill()
         process.wait()

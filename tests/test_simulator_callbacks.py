@@ -9,6 +9,7 @@ import anyio
 import httpx
 import pytest
 from loopback import Server
+from studio import TEST_TIMEOUT
 
 from floradl.incoming.deliveries import parse_delivery
 from floradl.listening.signature import verify
@@ -40,7 +41,7 @@ def answers(*statuses: bytes) -> Server:
 
 
 async def attempts(simulator: Simulator, number: int) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(TEST_TIMEOUT):
         while len(simulator.attempts) < number:  # noqa: ASYNC110 - the simulator keeps a list, and no event
             await anyio.sleep(0.01)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from msgspec import Struct
-from studio import Home, check_library, served, wait_until
+from studio import TEST_TIMEOUT, Home, check_library, served, wait_until
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 from floradl.simulator.faults import FaultBook
@@ -157,11 +157,11 @@ def test_nothing_is_lost_and_nothing_grows_while_a_tenth_of_all_answers_go_wrong
                 time.sleep(0.25)  # the beat of the load, not a wait for anything
             fed = time.monotonic() - started
             wait_until(lambda: finished(home) == feeder.count, 180)
-            wait_until(lambda: home.status()["counts"]["done"] == feeder.count, 30)
+            wait_until(lambda: home.status()["counts"]["done"] == feeder.count)
             counts = home.status()["counts"]
             assert home.run("status", "--check").returncode == 0
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(TEST_TIMEOUT) == 0
     tell(simulator, samples, feeder.count, fed, time.monotonic() - started)
     assert {state: number for state, number in counts.items() if number} == {"done": feeder.count}
     check_library(home, simulator)

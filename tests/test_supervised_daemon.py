@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from managing import Ear, listening
-from studio import Home, command, wait_until
+from studio import TEST_TIMEOUT, Home, command, wait_until
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
@@ -40,7 +40,7 @@ def test_a_daemon_says_that_it_is_ready_works_and_stops(home: Home, simulator: S
         assert home.finished("campaign/run_a")["result"] == "complete"
         ear.wait_for("STATUS", "1 finished since the start")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
     assert order(ear) == ["READY", "STOPPING"]
 
 
@@ -129,7 +129,7 @@ def test_a_start_that_ends_by_itself_tells_why(home: Home, ear: Ear) -> None:
 def test_a_socket_that_is_not_there_is_not_in_the_way(home: Home) -> None:
     with home.daemon(NOTIFY_SOCKET="/nowhere/notify", WATCHDOG_USEC="1000000") as process:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
     assert home.events("stopped")
 
 

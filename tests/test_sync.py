@@ -90,7 +90,7 @@ def test_a_backlog_of_many_pages_comes_home_whole_and_is_read_twice(home: Home, 
     for number in range(45):
         start(simulator, f"run_{number}", age=100.0 + number)
     with home.daemon(**QUICK):
-        wait_until(lambda: home.status()["counts"]["done"] == 45, 40)
+        wait_until(lambda: home.status()["counts"]["done"] == 45)
         wait_until(lambda: marks(home.state))
     check_library(home, simulator)
     assert [event["runs"] for event in home.events("history_queued")] == [10, 10, 10, 10, 5]

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 from hands import Frozen, Hands
 from hypothesis import given, settings, strategies as st
-from studio import wait_until
+from studio import TEST_TIMEOUT, wait_until
 
 from floradl.net.throttle import SystemClock, Throttle
 from floradl.net.timetable import Span, Timetable
@@ -142,7 +142,7 @@ def test_a_change_reaches_those_that_wait() -> None:
     throttle = Throttle(Timetable.always(1000), frozen)
     got: list[int] = []
     threads = in_threads(5, lambda _: got.append(throttle.admit(65_536)))
-    assert frozen.waiting.wait(20)
+    assert frozen.waiting.wait(TEST_TIMEOUT)
     throttle.change(None)
     join(threads)
     assert got == [65_536] * 5
@@ -153,7 +153,7 @@ def test_a_stop_ends_every_wait_and_nothing_limits_afterwards() -> None:
     throttle = Throttle(Timetable.always(1000), frozen)
     got: list[int] = []
     threads = in_threads(5, lambda _: got.append(throttle.admit(65_536)))
-    assert frozen.waiting.wait(20)
+    assert frozen.waiting.wait(TEST_TIMEOUT)
     throttle.stop()
     join(threads)
     throttle.change(Timetable.always(1000))

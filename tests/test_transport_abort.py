@@ -8,6 +8,7 @@ import httpx
 import pytest
 from clients import SITE, client, resolve_to
 from loopback import Certificate, Server, read_head
+from studio import TEST_TIMEOUT
 
 from floradl.net.transport import Limits
 
@@ -21,7 +22,7 @@ def test_abort_wakes_a_thread_that_waits_for_data(
     waiting, ended = threading.Event(), threading.Event()
     received = bytearray()
     with Server(lambda _: head, tls=certificate.server if scheme == "https" else None) as server:
-        http = client(resolve_to("127.0.0.1"), tls, Limits(read=30))
+        http = client(resolve_to("127.0.0.1"), tls, Limits(read=10 * TEST_TIMEOUT))
 
         def work() -> None:
             with http.stream("GET", f"{scheme}://{SITE}:{server.port}/") as response:
@@ -38,11 +39,11 @@ def test_abort_wakes_a_thread_that_waits_for_data(
 
         thread = threading.Thread(target=work)
         thread.start()
-        assert waiting.wait(5)
+        assert waiting.wait(TEST_TIMEOUT)
         http.abort()
         http.abort()
-        assert ended.wait(2)
-        thread.join(5)
+        assert ended.wait(TEST_TIMEOUT)
+        thread.join(TEST_TIMEOUT)
         assert received == b""
         with pytest.raises(httpx.ConnectError, match="stopped"):
             http.get(f"{scheme}://{SITE}:{server.port}/")
@@ -58,7 +59,7 @@ def test_after_abort_no_ciphertext_is_taken_for_the_body(
         http.stream("GET", f"https://{SITE}:{server.port}/") as response,
     ):
         sock = response.extensions["network_stream"].get_extra_info("socket")
-        assert server.asked.wait(5)
+        assert server.asked.wait(TEST_TIMEOUT)
         http.abort()
         with suppress(OSError):
             assert sock.recv(9) in {b"", b"plaintext"}
@@ -79,7 +80,7 @@ class TwoRecords(Server):
 def test_abort_wakes_a_thread_that_shakes_hands(tls: dict[str, str]) -> None:
     failed = threading.Event()
     with Silent() as server:
-        http = client(resolve_to("127.0.0.1"), tls, Limits(connect=30))
+        http = client(resolve_to("127.0.0.1"), tls, Limits(connect=10 * TEST_TIMEOUT))
 
         def work() -> None:
             with pytest.raises(httpx.ConnectError):
@@ -88,10 +89,10 @@ def test_abort_wakes_a_thread_that_shakes_hands(tls: dict[str, str]) -> None:
 
         thread = threading.Thread(target=work)
         thread.start()
-        assert server.asked.wait(5)
+        assert server.asked.wait(TEST_TIMEOUT)
         http.abort()
-        assert failed.wait(2)
-        thread.join(5)
+        assert failed.wait(TEST_TIMEOUT)
+        thread.join(TEST_TIMEOUT)
         http.close()
 
 

@@ -8,14 +8,13 @@ import pty
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from studio import Home, check_library, command, served, wait_until
+from studio import TEST_TIMEOUT, Home, check_library, command, served, wait_until
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
@@ -417,9 +416,9 @@ def test_a_terminal_shows_how_far_it_is(home: Home) -> None:
     assert shown.endswith("\r\x1b[K")
 
 
-def test_an_interrupted_verification_ends_at_once_with_130(home: Home) -> None:
+def test_an_interrupted_verification_ends_with_130_in_the_midst_of_a_file(home: Home) -> None:
     big = home.library / PICTURE
-    size = 6 << 30  # a hole, so no disk is filled
+    size = 4 << 40  # hours of reading; a hole, so no disk is filled
     with big.open("r+b") as file:
         file.truncate(size)
     path = home.library / "runs/campaign/run_a.json"
@@ -432,7 +431,5 @@ def test_an_interrupted_verification_ends_at_once_with_130(home: Home) -> None:
         return str(big) in map(os.path.realpath, Path(f"/proc/{process.pid}/fd").iterdir())
 
     wait_until(reading)
-    started = time.monotonic()
     process.send_signal(2)
-    assert process.wait(8) == 130
-    assert time.monotonic() - started < 2
+    assert process.wait(TEST_TIMEOUT) == 130

@@ -3,12 +3,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import statistics
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +20,7 @@ from floradl.incoming.watching import Pace, Watch
 
 pytestmark = pytest.mark.anyio
 
-until = partial(studio.until, seconds=15.0)
+until = studio.until
 FAST = Pace(step=0.02, tick=0.1, rescan=600.0, poll=0.1, max_backoff=0.2)
 
 
@@ -92,15 +90,15 @@ def replace_folder(path: Path) -> None:
     path.with_name("new").rename(path)
 
 
-async def test_a_file_that_is_moved_in_wakes_soon(folder: Path, tmp_path: Path) -> None:
-    delays = []
-    async with watching_of(folder, pace=Pace()) as wakes:
+async def test_a_file_that_is_moved_in_wakes_by_its_event(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Watch, "_missed", lambda *_: False)  # no other way is left to hear of it
+    async with watching_of(folder, pace=FAST) as wakes:
         for number in range(10):
             (tmp_path / "job").write_text("run_a")
-            before = time.monotonic()
             (tmp_path / "job").rename(folder / f"job{number}")
-            delays.append(await wakes.one_more() - before)
-    assert statistics.median(delays) < 0.15  # 90 ms where nothing else runs
+            await wakes.one_more()
 
 
 async def test_nothing_happens_where_nothing_happens(folder: Path, tmp_path: Path) -> None:
@@ -215,10 +213,10 @@ async def test_a_shared_mount_is_polled(folder: Path, monkeypatch: pytest.Monkey
     assert wakes.reports == []
 
 
-async def test_a_cancellation_takes_effect_soon(folder: Path) -> None:
-    async with watching_of(folder, pace=Pace()):
-        before = time.monotonic()
-    assert time.monotonic() - before < 1.0
+async def test_a_cancellation_takes_effect(folder: Path) -> None:
+    with anyio.fail_after(studio.TEST_TIMEOUT):
+        async with watching_of(folder, pace=FAST):
+            pass
 
 
 async def test_the_event_loop_sleeps_where_nothing_happens(

@@ -18,7 +18,7 @@ import anyio
 import httpx
 import pytest
 from msgspec.structs import replace
-from studio import Home, served, wait_until
+from studio import TEST_TIMEOUT, Home, served, wait_until
 
 from floradl.errors import ErrorCode
 from floradl.listening.http import Request
@@ -234,7 +234,7 @@ def listener(tmp_path: Path, flora: Simulator, free_port: int) -> Home:
     return Home(
         tmp_path,
         flora,
-        FLORADL_POLL__INTERVAL="60s",
+        FLORADL_POLL__INTERVAL="1h",
         FLORADL_WEBHOOK__LISTEN=f"127.0.0.1:{free_port}",
         FLORADL_WEBHOOK__SECRET_FILE=str(secret),
     )
@@ -255,7 +255,7 @@ def url(home: Home) -> str:
 def send(home: Home, raw: bytes) -> httpx.Response:
     headers = {"Flora-Signature": sign(raw, [SECRET], time.time())}
     with httpx.Client(trust_env=False) as client:
-        return client.post(url(home), content=raw, headers=headers, timeout=5)
+        return client.post(url(home), content=raw, headers=headers, timeout=TEST_TIMEOUT)
 
 
 @contextmanager
@@ -280,13 +280,13 @@ def test_a_run_that_nobody_queued_comes_home_when_flora_says_that_it_is_over(
 def test_a_queued_run_is_fetched_at_once_and_not_when_it_would_be_asked_about(
     listener: Home, flora: Simulator
 ) -> None:
-    flora.add_run("run_a", technique="campaign", duration=2.0)
-    flora.call_back("run_a", url(listener))
     with listening(listener):
+        flora.add_run("run_a", technique="campaign", duration=5.0)
+        flora.call_back("run_a", url(listener))
         listener.drop("campaign/run_a")
         wait_until(lambda: listener.events("jobs_accepted"))
         wait_until(lambda: flora.asked("api", "run_a"))
-        assert listener.finished("campaign/run_a", 20)["result"] == "complete"  # the next question: in 60 s
+        assert listener.finished("campaign/run_a")["result"] == "complete"  # the next question: in an hour
     assert listener.events("webhook_accepted")
 
 
@@ -345,9 +345,7 @@ def test_a_journal_that_cannot_be_written_makes_flora_come_again(listener: Home,
     with listening(listener):
         with closing(sqlite3.connect(listener.state / "journal.sqlite3", isolation_level=None)) as db:
             db.execute("BEGIN IMMEDIATE")
-            began = time.monotonic()
-            assert send(listener, body()).status_code == 503
-            assert time.monotonic() - began < 3
+            assert send(listener, body()).status_code == 503  # while it is locked
             db.execute("ROLLBACK")
         wait_until(lambda: send(listener, body()).status_code == 200)
         assert listener.finished("run_a")["result"] == "complete"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -218,12 +217,11 @@ def test_what_is_no_answer_is_trouble_that_may_pass(bench: Bench, said: bytes) -
     ],
     ids=["head", "body", "chunk header", "stall", "silence"],
 )
-def test_what_drips_or_stalls_is_given_up_in_bounded_time(tmp_path: Path, slow: Reply) -> None:
-    started = time.monotonic()
+def test_what_drips_or_stalls_is_given_up_long_before_it_ends(tmp_path: Path, slow: Reply) -> None:
     with Bench(tmp_path, stall_timeout=0.7) as bench, MediaHost(lambda _: slow) as host:
         with pytest.raises(PassingError):
             bench.fetch(host.url())
-        assert time.monotonic() - started < 3
+        assert host.dripped < 10  # of 50 and more
         assert bench.files() == []
 
 

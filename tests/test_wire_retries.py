@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from anyio import CapacityLimiter
 from hypothesis import given, settings, strategies as st
+from studio import TEST_TIMEOUT
 from wire import (
     OTHER_PNG,
     PNG,
@@ -344,7 +345,7 @@ async def test_a_host_that_asks_for_silence_keeps_no_other_waiting(bench: Bench)
             for number in range(60):
                 group.start_soon(desk.save, silent.url(), "imageUrl", f"o{number}")
             await anyio.to_thread.run_sync(silent.asked.wait)
-            with anyio.fail_after(5):
+            with anyio.fail_after(TEST_TIMEOUT):
                 saved = await desk.save(ready.url().replace("127.0.0.1", "localhost"), output_id="other")
             group.cancel_scope.cancel()
         assert len(silent.requests) <= 2

@@ -79,6 +79,7 @@ class MediaHost(Server):
         self._reply = answer
         self._ended = threading.Event()
         self._scheme = "https" if certificate else "http"
+        self.dripped = 0
 
     def __exit__(
         self,
@@ -118,6 +119,7 @@ class MediaHost(Server):
             return
         for at in range(0, len(reply.data), reply.drip):
             connection.sendall(reply.data[at : at + reply.drip])
+            self.dripped += 1
             if self._ended.wait(0.5):
                 return
 
