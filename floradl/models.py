@@ -199,6 +199,20 @@ class SavedOutput(Struct, frozen=True, kw_only=True):
     downloaded_at: str | None = None
 
 
+class AttemptNotes(Struct, frozen=True, omit_defaults=True):
+    """What one attempt at an output leaves to the next, beside the part file.
+
+    `promised` are the checksums that the whole answer named, by algorithm, whose part file is `validator`'s.
+    `ranges_refused` counts ranged requests in a row that gained nothing. `disagreed` is the SHA-256 of a
+    whole file that did not match the server's checksum.
+    """
+
+    validator: str = ""
+    promised: dict[str, bytes] = {}
+    ranges_refused: int = 0
+    disagreed: str | None = None
+
+
 class Result(StrEnum):
     """How a run ended, as its sidecar says it."""
 

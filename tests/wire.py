@@ -44,7 +44,7 @@ FOLDERS = {kind: kind.value for kind in Kind}
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for. `start` is where its `Range` begins, None where it has none."""
+    """What was asked for. `start` and `last` are of its `Range`, None where it says none."""
 
     head: bytes
 
@@ -54,8 +54,15 @@ class Request:
 
     @property
     def start(self) -> int | None:
-        found = re.search(rb"(?im)^range: bytes=([0-9]+)-\r$", self.head)
-        return int(found[1]) if found else None
+        return self._number(1)
+
+    @property
+    def last(self) -> int | None:
+        return self._number(2)
+
+    def _number(self, group: int) -> int | None:
+        found = re.search(rb"(?im)^range: bytes=([0-9]+)-([0-9]*)\r$", self.head)
+        return int(found[group]) if found and found[group] else None
 
 
 @dataclass(frozen=True)
@@ -148,11 +155,29 @@ def chunked(body: bytes, *headers: str, size: int = 1000) -> bytes:
     return head + b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
-def ranged(body: bytes, start: int, *headers: str, total: int | None = None) -> bytes:
-    """Give the 206 for `body` from `start` on."""
+def ranged(
+    body: bytes, start: int, *headers: str, total: int | None = None, last: int | None = None
+) -> bytes:
+    """Give the 206 for `body` from `start` on, to its end or to `last`."""
+    last = len(body) - 1 if last is None else min(last, len(body) - 1)
     total = len(body) if total is None else total
-    span = f"Content-Range: bytes {start}-{len(body) - 1}/{total}"
-    return answer(body[start:], span, *headers, status="206 Partial Content")
+    span = f"Content-Range: bytes {start}-{last}/{total}"
+    return answer(body[start : last + 1], span, *headers, status="206 Partial Content")
+
+
+def served(body: bytes, request: Request, *headers: str) -> bytes:
+    """Answer as a host that honours ranges does."""
+    if request.start is None:
+        return answer(body, *headers)
+    if request.start >= len(body):
+        return answer(b"", f"Content-Range: bytes */{len(body)}", status="416 Range Not Satisfiable")
+    return ranged(body, request.start, *headers, last=request.last)
+
+
+def broken(whole: bytes, after: int) -> Reply:
+    """Send no more than `after` bytes of the body of `whole`, and break the connection if there are more."""
+    end = whole.index(b"\r\n\r\n") + 4 + after
+    return Reply(whole[:end]) if end < len(whole) else Reply(whole)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from floradl.crew.messages import (
     Errand,
     Failed,
     FromErrand,
+    Note,
     Open,
     Opened,
     Refused,
@@ -49,7 +50,7 @@ class FarTransfer:
         """
         with self._slot.held():
             validator, size = self._slot.leftover() or ("", 0)
-            line.send(Errand(url, self._slot.kind, validator, size))
+            line.send(Errand(url, self._slot.kind, validator, size, self._slot.notes))
             self.leaves_line = False
             try:
                 return self._listen(line)
@@ -78,6 +79,8 @@ class FarTransfer:
         match message:
             case Open(validator):
                 self._open(line, validator)
+            case Note(notes):
+                self._slot.note(notes)
             case Discard():
                 if self._part is not None:
                     self._part.discard()
@@ -91,6 +94,8 @@ class FarTransfer:
     def _open(self, line: Line, validator: str) -> None:
         """Open the part file and hand it over; what stands in the way is raised once the worker let go."""
         try:
+            if self._part is not None:  # the worker has let go of it, and wants another, or the same anew
+                self._part.__exit__()
             self._part = part = self._slot.open(validator)
         except Exception as error:  # noqa: BLE001 - raised when the worker has answered
             self._trouble = error

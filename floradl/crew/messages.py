@@ -10,7 +10,7 @@ from msgspec import Struct, msgpack
 from floradl.disk.files import PartBusyError
 from floradl.errors import ErrorCode, ExpiredUrlError, PassingError, PausedError, PauseReason, PermanentError
 from floradl.media.download import Finding, Limits, StoppedError
-from floradl.models import Kind
+from floradl.models import AttemptNotes, Kind
 
 
 class Terms(Struct, frozen=True, tag=True):
@@ -45,12 +45,19 @@ class NewLine(Struct, frozen=True, tag=True):
 
 
 class Errand(Struct, frozen=True, tag=True):
-    """To a worker: fetch `url`. `validator` and `size` are those of the leftover, see `Slot`."""
+    """To a worker: fetch `url`. `validator` and `size` are those of the leftover, `notes` the slot's."""
 
     url: str
     kind: Kind
     validator: str
     size: int
+    notes: AttemptNotes = AttemptNotes()
+
+
+class Note(Struct, frozen=True, tag=True):
+    """From a worker: what the next attempt is to know."""
+
+    notes: AttemptNotes
 
 
 class Open(Struct, frozen=True, tag=True):
@@ -114,7 +121,7 @@ class Failed(Struct, frozen=True, tag=True):
 
 
 ToErrand: TypeAlias = Errand | Opened | Refused | Turn
-FromErrand: TypeAlias = Open | Discard | Wanted | Unread | Arrived | Done | Failed
+FromErrand: TypeAlias = Note | Open | Discard | Wanted | Unread | Arrived | Done | Failed
 ToWorker: TypeAlias = Terms | Rules | NewLine
 
 TO_ERRAND: Final[msgpack.Decoder[ToErrand]] = msgpack.Decoder(ToErrand)

@@ -13,6 +13,7 @@ from floradl.crew.messages import (
     Arrived,
     Discard,
     Errand,
+    Note,
     Open,
     Opened,
     ToErrand,
@@ -22,6 +23,7 @@ from floradl.crew.messages import (
 )
 from floradl.disk.files import AppendedFile
 from floradl.media.download import StoppedError
+from floradl.models import AttemptNotes
 from floradl.net.throttle import OwnTime
 
 _TELL_EVERY = 0.2  # seconds between two words about one transfer
@@ -32,12 +34,18 @@ class SlotStandIn:
 
     def __init__(self, errand: Errand, line: Line) -> None:
         self.kind = errand.kind
+        self.notes = errand.notes
         self._errand = errand
         self._line = line
 
     def held(self) -> AbstractContextManager[None]:
         """Return nothing to do: the folder is held where it is known."""
         return nullcontext()
+
+    def note(self, notes: AttemptNotes) -> None:
+        """Let the next attempt, in whatever process, know this."""
+        self.notes = notes
+        self._line.send(Note(notes))
 
     def leftover(self) -> tuple[str, int] | None:
         """Return validator and size of what an earlier attempt left."""

@@ -32,7 +32,7 @@ _DEVICE = re.compile(
 )
 _MARKED = re.compile(r"~[0-9a-f]{8}(?:\.|$)")
 _EXTENSION = re.compile(r"(?<=.)\.[A-Za-z0-9]{1,8}\Z", re.DOTALL)
-_TAG = re.compile(r"[0-9a-f]{8}-[0-9a-f]{8}")
+_TAG = re.compile(r"[0-9a-f]{8}-[0-9a-fw][0-9a-f]{7}")
 
 
 def safe_name(text: str, max_bytes: int) -> SafeName:
@@ -116,11 +116,11 @@ def fold(name: str) -> str:
 def part_name(stem: SafeName, tag: str) -> SafeName:
     """Name the hidden file that becomes `stem` plus an extension.
 
-    `tag` (8 hex, `-`, 8 hex) tells runs and outputs apart that share a stem; `ValueError` otherwise. What
-    `Template.render` gives without an extension leaves room for this.
+    `tag` (8 hex, `-`, 8 hex of which the first may be a `w`) tells runs and outputs apart that share a stem;
+    `ValueError` otherwise. What `Template.render` gives without an extension leaves room for this.
     """
     if not _TAG.fullmatch(tag):
-        raise ValueError(f"a part file's tag is 8 hex digits, '-', 8 hex digits, not {tag!a}")
+        raise ValueError(f"a part file's tag is 8 hex digits, '-', 8 hex digits (or w and 7), not {tag!a}")
     return SafeName(f".{stem}.{tag}.part")
 
 

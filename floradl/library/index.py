@@ -18,7 +18,7 @@ from floradl.disk.folders import FolderFd, open_folder
 from floradl.disk.names import SafeName, fold
 
 _REMEMBERED = 64  # folders
-_PART = re.compile(r"\..*\.([0-9a-f]{8})-[0-9a-f]{8}\.part", re.DOTALL)
+_PART = re.compile(r"\..*\.([0-9a-f]{8})-[0-9a-fw][0-9a-f]{7}\.part", re.DOTALL)
 
 FolderAt: TypeAlias = tuple[FolderFd, tuple[SafeName, ...]]
 """An open folder, and its real path below the library."""

@@ -37,7 +37,7 @@ from floradl.library import sidecar as sidecars
 from floradl.library.index import FolderAt, FolderIndex
 from floradl.library.sharing import SharedFolders
 from floradl.library.sidecar import Sidecar
-from floradl.library.slots import Place, Slot
+from floradl.library.slots import AttemptMemory, Place, Slot
 from floradl.library.template import SIDECARS, UNKNOWN, NameFields, Template
 from floradl.models import Kind, QueuedRun, Reference, RemoteOutput
 
@@ -59,6 +59,7 @@ class Library:
         self._folders = folders
         self.max_name_bytes = max_name_bytes
         self.index = FolderIndex()
+        self._memory = AttemptMemory()
         self._shared = SharedFolders(root, MARKER, self.open, self.index)
         self.damaged: dict[str, str] = {}
         """Paths of files known to be damaged, and the SHA-256 of what is to take their place (`verify`)."""
@@ -127,7 +128,7 @@ class Library:
         )
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
         render = cache(partial(self._render, fields))  # each look at its folder needs it
-        place = Place(self.at, self.translating, self.index, render, self._set_aside)
+        place = Place(self.at, self.translating, self.index, render, self._set_aside, self._memory)
         return Slot(place, output.kind, identity.hexdigest()[:8], output.nth)
 
     def _render(self, fields: NameFields, ext: str, distinct: int) -> tuple[SafeName, ...]:

@@ -6,8 +6,9 @@ import hashlib
 import itertools
 import os
 import stat
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TypeAlias
 
 import msgspec
@@ -18,11 +19,35 @@ from floradl.disk.folders import FolderFd, open_regular
 from floradl.disk.names import SafeName, part_name
 from floradl.errors import ErrorCode, PassingError
 from floradl.library.index import FolderAt, FolderIndex
-from floradl.models import Kind
+from floradl.models import AttemptNotes, Kind
 
 _NO_VALIDATOR = "00000000"
+_MOST_NOTES = 4096  # outputs
 
 _Opened: TypeAlias = tuple[FolderFd, tuple[SafeName, ...], SafeName]  # as `FolderAt`, and the part's stem
+
+
+class AttemptMemory:
+    """What attempts at outputs leave to the next ones of this process. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._notes: OrderedDict[str, AttemptNotes] = OrderedDict()
+
+    def of(self, tag: str) -> AttemptNotes:
+        """Return the notes on the output of `tag`."""
+        return self._notes.get(tag, _NO_NOTES)
+
+    def keep(self, tag: str, notes: AttemptNotes) -> None:
+        """Replace the notes on the output of `tag`; the oldest of very many are forgotten."""
+        self._notes.pop(tag, None)
+        if notes != _NO_NOTES:
+            self._notes[tag] = notes
+        while len(self._notes) > _MOST_NOTES:
+            with suppress(KeyError):  # another thread was quicker
+                self._notes.popitem(last=False)
+
+
+_NO_NOTES = AttemptNotes()
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -32,6 +57,7 @@ class Place(msgspec.Struct, frozen=True):
     of the disk's. `render` gives the components of the path for an extension and a number from 1 on, which
     tells candidates apart. `set_aside` is told a folder, the path of a file in it, and the SHA-256 of what is
     to stand there; it moves the file away if that is known to be the damaged one, and says whether it did.
+    `memory` is what earlier attempts left.
     """
 
     at: Callable[[tuple[SafeName, ...]], AbstractContextManager[FolderAt]]
@@ -39,6 +65,7 @@ class Place(msgspec.Struct, frozen=True):
     index: FolderIndex
     render: Callable[[str, int], tuple[SafeName, ...]]
     set_aside: Callable[[FolderFd, tuple[SafeName, ...], str], bool]
+    memory: AttemptMemory
 
 
 class Slot:
@@ -51,6 +78,15 @@ class Slot:
         # Outputs of one run that share an id never meet under one name, whatever is saved first.
         self._first = nth
         self._held: _Opened | None = None
+
+    @property
+    def notes(self) -> AttemptNotes:
+        """What earlier attempts of this process left to know."""
+        return self._place.memory.of(self._tag)
+
+    def note(self, notes: AttemptNotes) -> None:
+        """Let the next attempt know this."""
+        self._place.memory.keep(self._tag, notes)
 
     def leftover(self) -> tuple[str, int] | None:
         """Return validator and size of what an earlier attempt left; the validator is empty for none."""
@@ -95,6 +131,7 @@ class Slot:
                 )
             part.sync(mtime)
             name = self._take_name(_Spot(folder, folders, flush), part, ext, sha256)
+            self.note(_NO_NOTES)
             with self._place.index.of(folder) as names:
                 names.drop_parts(self._tag)
             return "/".join((*folders, name))

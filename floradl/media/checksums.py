@@ -1,7 +1,9 @@
 """End-to-end checksums: what the server says about the bytes that it sent, held against what arrived.
 
 A checksum is only of use where it is one of the bytes sent: GCS gives that of the *stored* bytes, which
-are others when an object is stored gzipped; an S3 ETag is an MD5 only for single-part objects without KMS.
+are others when an object is stored gzipped; an S3 ETag is an MD5 only for single-part objects that are not
+encrypted, or by S3 itself, and in no directory bucket; S3's checksum of a multipart upload may be one of the
+parts' checksums.
 """
 
 from __future__ import annotations
@@ -10,11 +12,27 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
+from floradl.media.crc64 import Crc64Nvme
+from floradl.net.headers import content_codings
+
 _MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
-_REPR_DIGEST = re.compile(r"(sha-256|sha-512|md5)\s*=\s*:([A-Za-z0-9+/=]+):")
+_SHA1_HEX = re.compile(r"[0-9a-f]{40}", re.IGNORECASE)
+_DIGEST_FIELD = re.compile(r"([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]+):")
+_S3_SUMS = {
+    "crc32c": "crc32c",
+    "crc32": "crc32",
+    "sha256": "sha-256",
+    "sha1": "sha-1",
+    "crc64nvme": "crc64nvme",
+}
+# How the names in `Repr-Digest`, `Content-Digest` and, in any case, `Digest` read here.
+_FIELD_NAMES = {"sha-256": "sha-256", "sha-512": "sha-512", "sha": "sha-1", "md5": "md5"}
+_SLOW = frozenset({"crc64nvme"})
+_SLOW_UP_TO = 16 << 20  # bytes: a second or two
 
 
 class _Hash(Protocol):
@@ -38,47 +56,106 @@ class _Crc32c:
         return self._value.to_bytes(4, "big")
 
 
+class _Crc32:
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._value = zlib.crc32(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+# The cheapest first: sha-256 is computed anyway, and crc32c costs a tenth of an md5.
 _HASHES: Mapping[str, Callable[[], _Hash]] = {
-    "crc32c": _Crc32c,
-    "md5": lambda: hashlib.md5(usedforsecurity=False),
     "sha-256": hashlib.sha256,
+    "crc32c": _Crc32c,
+    "crc32": _Crc32,
+    "md5": lambda: hashlib.md5(usedforsecurity=False),
+    "sha-1": lambda: hashlib.sha1(usedforsecurity=False),
     "sha-512": hashlib.sha512,
+    "crc64nvme": Crc64Nvme,
+}
+_SIZES: Mapping[str, int] = {
+    "sha-256": 32,
+    "crc32c": 4,
+    "crc32": 4,
+    "md5": 16,
+    "sha-1": 20,
+    "sha-512": 64,
+    "crc64nvme": 8,
 }
 
 
-def promised(headers: Mapping[str, str]) -> dict[str, bytes]:
-    """Return the checksums that a response promises for the whole representation, by algorithm.
+def promised(headers: Mapping[str, str], host: str = "") -> dict[str, bytes]:
+    """Return the checksums that a response of `host` promises for the whole representation, by algorithm.
 
-    Understood are `x-goog-hash` (GCS), S3's MD5 ETag, `Content-MD5` (RFC 1864) and `Repr-Digest`
-    (RFC 9530). None are returned for a body with a content coding: which bytes are meant is then unsure.
+    Understood are `x-goog-hash` (GCS), S3's `x-amz-checksum-…` and MD5 ETag, `x-bz-content-sha1` (Backblaze),
+    `x-ms-blob-content-md5` (Azure), `Content-MD5` (RFC 1864), `Digest` (RFC 3230), `Repr-Digest` and
+    `Content-Digest` (RFC 9530). None are returned for a body with a content coding: which bytes are meant is
+    then unsure.
     """
-    if headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+    if content_codings(headers):
         return {}
     found: dict[str, bytes] = {}
-    for name, value in _REPR_DIGEST.findall(headers.get("repr-digest", "")):
-        _put(found, name, value)
-    partial = "content-range" in headers  # Content-MD5 of a 206 is of the part alone
-    if "content-md5" in headers and not partial:
-        _put(found, "md5", headers["content-md5"])
+    partial = "content-range" in headers
+    if (etag := _s3_md5(headers, host)) is not None:
+        found["md5"] = etag
+    if not partial:  # of a 206 these are of the part alone
+        _put(found, "md5", headers.get("content-md5", ""))
+        _put_fields(found, headers.get("content-digest", ""))
+    _put(found, "md5", headers.get("x-ms-blob-content-md5", ""))
+    _put_fields(found, headers.get("repr-digest", ""))
+    for name, value in _pairs(headers.get("digest", "")):
+        if (algorithm := _FIELD_NAMES.get(name.lower())) is not None:
+            _put(found, algorithm, value)
     if headers.get("x-goog-stored-content-encoding", "identity").strip().lower() == "identity":
-        for item in headers.get("x-goog-hash", "").split(","):
-            name, _, value = item.strip().partition("=")
+        for name, value in _pairs(headers.get("x-goog-hash", "")):
             if name in {"crc32c", "md5"}:
                 _put(found, name, value)
-    if (etag := _s3_md5(headers)) is not None:
-        found.setdefault("md5", etag)
+    _put_s3(found, headers, partial=partial)
     return found
 
 
-def _s3_md5(headers: Mapping[str, str]) -> bytes | None:
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    for item in text.split(","):
+        name, _, value = item.strip().partition("=")
+        yield name, value
+
+
+def _put_s3(found: dict[str, bytes], headers: Mapping[str, str], *, partial: bool) -> None:
+    """Take S3's own fields and those of what speaks its language."""
+    kind = headers.get("x-amz-checksum-type", "" if partial else "FULL_OBJECT").strip().upper()
+    if kind == "FULL_OBJECT":  # else of the parts' checksums, and with "-3" behind it: that is no base64
+        for name, algorithm in _S3_SUMS.items():
+            _put(found, algorithm, headers.get(f"x-amz-checksum-{name}", ""))
+    # Backblaze; "none" for what came in parts, "unverified:…" for what the uploader alone said.
+    sha1 = headers.get("x-bz-content-sha1", "").strip()
+    if _SHA1_HEX.fullmatch(sha1):
+        found["sha-1"] = bytes.fromhex(sha1)
+
+
+def _s3_md5(headers: Mapping[str, str], host: str) -> bytes | None:
     if "x-amz-request-id" not in headers:
         return None
-    if headers.get("x-amz-server-side-encryption", "AES256").startswith("aws:kms"):
+    if headers.get("x-amz-server-side-encryption", "AES256").strip() != "AES256":
         return None
     if "x-amz-server-side-encryption-customer-algorithm" in headers:
         return None
+    # Directory buckets and their access points: the ETag there is a random word.
+    if any(mark in host.lower() for mark in ("--x-s3", "--xa-s3", "s3express")):
+        return None
+    if headers.get("x-amz-storage-class", "").strip() in {"EXPRESS_ONEZONE", "FSX_ONTAP", "FSX_OPENZFS"}:
+        return None
     match = _MD5_ETAG.fullmatch(headers.get("etag", "").strip())
     return bytes.fromhex(match[1]) if match else None
+
+
+def _put_fields(found: dict[str, bytes], text: str) -> None:
+    for name, value in _DIGEST_FIELD.findall(text):
+        if name in _FIELD_NAMES:
+            _put(found, _FIELD_NAMES[name], value)
 
 
 def _put(found: dict[str, bytes], name: str, value: str) -> None:
@@ -86,18 +163,23 @@ def _put(found: dict[str, bytes], name: str, value: str) -> None:
         digest = base64.b64decode(value.strip(), validate=True)
     except (binascii.Error, ValueError):
         return
-    if len(digest) == len(_HASHES[name]().digest()):
+    if len(digest) == _SIZES[name]:
         found[name] = digest
 
 
 class Digests:
-    """SHA-256, and the cheapest of the promised checksums, over bytes as they pass."""
+    """SHA-256, and the cheapest of the promised checksums, over bytes as they pass.
 
-    def __init__(self, expected: Mapping[str, bytes]) -> None:
+    `size` is how many there will be, None where that is unknown: one that is slow here is not worth it for
+    large files.
+    """
+
+    def __init__(self, expected: Mapping[str, bytes], size: int | None = 0) -> None:
         self._sha256 = hashlib.sha256()
-        # One proof is enough; sha-256 is computed anyway, and crc32c costs a tenth of an md5.
-        cheapest_first = ("sha-256", "crc32c", "md5", "sha-512")
-        self.algorithm = next((name for name in cheapest_first if name in expected), None)
+        # One proof is enough.
+        worth = size is not None and size <= _SLOW_UP_TO
+        usable = (name for name in _HASHES if name in expected and (worth or name not in _SLOW))
+        self.algorithm = next(usable, None)
         self._expected = expected[self.algorithm] if self.algorithm else b""
         self._other = _HASHES[self.algorithm]() if self.algorithm and self.algorithm != "sha-256" else None
 

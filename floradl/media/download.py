@@ -1,8 +1,12 @@
 """One URL becomes one verified part file. Blocking: it runs in a worker thread, one a transfer.
 
-A leftover is continued only where its name says that it holds bytes of the very representation offered
-now (strong ETag and size). `Range` is sent without `If-Range`: the validator of the 206 is compared here,
-which is the same proof (RFC 9110, 13.1.5 and 15.3.7) and needs no memory of the ETag across a restart.
+A leftover is continued only where its name says that it holds bytes of the very version offered now, and
+where some of these are the same (`resume`). `Range` is sent without `If-Range`: the validator of the 206 is
+compared here, which is the same proof (RFC 9110, 13.1.5 and 15.3.7), and some servers answer a stale
+`If-Range` with a 206.
+
+A whole answer is compared with what is held from the first byte on, and only what differs, or is new, is
+written: so nothing is lost where a host refuses ranges and the line breaks once more.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Generic, Protocol, Self, TypeVar
 
 import httpx
@@ -21,8 +25,21 @@ from floradl.disk.files import AppendedFile, PartFile
 from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
 from floradl.media import containers, sniff
 from floradl.media.checksums import Digests
-from floradl.media.inflate import inflate
-from floradl.media.offers import Offer, offer_of, refusal_of
+from floradl.media.decompress import undo
+from floradl.media.offers import Offer, is_weak, offer_of, refusal_of, refuses_range
+from floradl.media.proof import Proof, disagreement, proof_of
+from floradl.media.resume import (
+    OVERLAP,
+    BytesDifferError,
+    Notebook,
+    RangeRefusedError,
+    StartOverError,
+    append,
+    compare_head,
+    in_hand,
+    rehash,
+    takes_ranges,
+)
 from floradl.media.signatures import HEAD
 from floradl.models import Integrity, Kind
 from floradl.net.transport import Guard, MediaClient, pieces, redirect_target
@@ -47,7 +64,7 @@ class Limits(msgspec.Struct, frozen=True):
     deadline: float
 
 
-class Slot(Protocol[P_co]):
+class Slot(Notebook, Protocol[P_co]):
     """Where the part file of one output lies. `validator` stands in its name; empty means none."""
 
     kind: Kind
@@ -132,30 +149,51 @@ class Downloader:
 
     def _fetch(self, url: str, slot: Slot[P], report: Report) -> Received[P]:
         validator, size = slot.leftover() or ("", 0)
-        # One byte less than there is: such a range can be satisfied even when the file is complete.
-        start = max(size - 1, 0) if validator else 0
-        with self._ask(url, start) as response:
-            offer = offer_of(response)
-            if offer.first == 0 or (offer.first == start and offer.validator == validator):
-                return self._receive(response, offer, slot, report)
-        with self._ask(url, 0) as response:
-            offer = offer_of(response)
-            if offer.first != 0:
-                raise PassingError("the media host answers with a part that was not asked for")
-            return self._receive(response, offer, slot, report)
+        if validator and size > OVERLAP and takes_ranges(slot):
+            with suppress(StartOverError):
+                return self._resume(url, validator, slot, report)
+        with self._ask(url) as response:
+            return self._receive_whole(response, slot, report)
+
+    def _resume(self, url: str, validator: str, slot: Slot[P], report: Report) -> Received[P]:
+        """Continue the part file of `validator`. Raises as `fetch`, and `StartOverError`."""
+        part = slot.open(validator)
+        with in_hand(part, slot):
+            start = part.size - OVERLAP
+            if start <= 0:  # somebody else had it in hand meanwhile
+                raise StartOverError
+            if is_weak(validator):
+                # First, and to its end: two connections at once would wait for one another.
+                with self._ask(url, 0, OVERLAP - 1) as response:
+                    if response.status_code == 200:
+                        part.__exit__()
+                        return self._receive_whole(response, slot, report)
+                    compare_head(response, validator, part)
+            with self._ask(url, start) as response:
+                if response.status_code == 200:
+                    part.__exit__()
+                    return self._receive_whole(response, slot, report)
+                offer = offer_of(response)
+                if not (offer.is_from(start) and offer.continues(validator)):
+                    raise StartOverError
+                offer = offer.with_promises_of(validator, slot.notes)
+                return self._receive(_Transfer(response, offer, part, pieces(response)), slot, report)
 
     @contextmanager
-    def _ask(self, url: str, start: int) -> Iterator[httpx.Response]:
-        headers = {"Range": f"bytes={start}-"} if start else {}
+    def _ask(self, url: str, first: int | None = None, last: int | None = None) -> Iterator[httpx.Response]:
+        """Ask for the bytes from `first` to `last`, for all that follow, or for the whole.
+
+        Raises `RangeRefusedError` where the host may refuse the range alone.
+        """
+        ranged = first is not None
+        headers = {"Range": f"bytes={first}-{'' if last is None else last}"} if ranged else {}
         with _wire_trouble():
             response = self._follow(url, headers)
             try:
-                if start and response.status_code == 416:
-                    response.close()
-                    del headers["Range"]
-                    response = self._follow(url, headers)
-                if response.status_code not in {200, 206}:
-                    raise refusal_of(response)
+                status = response.status_code
+                if status not in {200, 206}:
+                    refusal = refusal_of(response)
+                    raise RangeRefusedError(status, refusal) if ranged and refuses_range(status) else refusal
                 yield response
             finally:
                 response.close()
@@ -168,7 +206,7 @@ class Downloader:
             raise PermanentError("the output's URL is not a URL", ErrorCode.BAD_URL) from None
         for _ in range(_MAX_REDIRECTS + 1):
             self._guard.check(target)
-            request = self._client.build_request("GET", target, headers=headers)
+            request = self._client.build_request("GET", target, headers={**headers, **_signed_for(target)})
             response = self._client.send(request, stream=True)
             try:
                 further = redirect_target(response)
@@ -183,17 +221,36 @@ class Downloader:
             f"the media host {target.host} redirects more than {_MAX_REDIRECTS} times", ErrorCode.HTTP_ERROR
         )
 
-    def _receive(self, response: httpx.Response, offer: Offer, slot: Slot[P], report: Report) -> Received[P]:
+    def _receive_whole(self, response: httpx.Response, slot: Slot[P], report: Report) -> Received[P]:
+        offer = offer_of(response)
+        if not offer.is_from(0):
+            raise PassingError("the media host answers with a part that was not asked for")
         self._check_size(offer.total)
+        body = undo(pieces(response), offer.codings)
+        if body.codings:
+            offer = offer.decoded()
         part = slot.open(offer.validator)
+        if offer.validator and offer.expected and (offer.total or 0) > OVERLAP:
+            notes = msgspec.structs.replace(slot.notes, validator=offer.validator, promised=offer.expected)
+            slot.note(notes)
+        return self._receive(_Transfer(response, offer, part, body.pieces, body.codings), slot, report)
+
+    def _receive(self, transfer: _Transfer[P], slot: Slot[P], report: Report) -> Received[P]:
+        """Receive into the part file, which stays open, unless an error is raised.
+
+        Raises `BytesDifferError`, with the part file open, where a range differs from what is held.
+        """
+        part, offer = transfer.part, transfer.offer
         try:
-            part.truncate(offer.first)
-            digests = Digests(offer.expected)
-            _rehash(part, digests)
-            chunks = pieces(response)
-            body = inflate(chunks, offer.coding) if offer.coding else chunks
-            self._copy(body, part, offer, digests, report)
-            return Received(part, self._check(response, offer, part, digests, slot.kind))
+            self._check_size(offer.total)
+            if not offer.validator:
+                part.truncate(0)
+            digests = Digests(offer.expected, offer.total)
+            rehash(part, digests, offer.first)
+            self._copy(transfer, digests, report)
+            return Received(part, self._check(transfer, digests, slot))
+        except BytesDifferError:
+            raise
         except (PassingError, PermanentError) as error:
             if error.code in {ErrorCode.DAMAGED, ErrorCode.NOT_MEDIA, ErrorCode.TOO_LARGE}:
                 part.discard()
@@ -203,32 +260,31 @@ class Downloader:
             part.__exit__()
             raise
 
-    def _copy(
-        self,
-        chunks: Iterable[bytes | memoryview],
-        part: AppendedFile,
-        offer: Offer,
-        digests: Digests,
-        report: Report,
-    ) -> None:
+    def _copy(self, transfer: _Transfer[P], digests: Digests, report: Report) -> None:
+        """Compare what comes with what is held, and append what is new."""
+        part, total = transfer.part, transfer.offer.total
         ends = self._monotonic() + self._limits.deadline
         disk_checked = -_CHECK_DISK_EVERY
-        for chunk in chunks:
+        at = transfer.offer.first
+        for chunk in transfer.body:
             if self._stop.is_set():
                 raise StoppedError
             if part.size - disk_checked >= _CHECK_DISK_EVERY:
-                self._check_disk(part, offer.total)
+                self._check_disk(part, total)
                 disk_checked = part.size
-            part.write(chunk)
+            append(part, at, chunk, may_differ=transfer.offer.first == 0)
             digests.update(chunk)
-            self._check_size(part.size)
+            at += len(chunk)
+            self._check_size(at)
             if self._monotonic() > ends:
                 raise PermanentError(
                     f"its transfer was not done within {self._limits.deadline:.0f} s (poll.give_up_after); "
                     "`floradl retry` goes on where it stopped",
                     ErrorCode.GAVE_UP,
                 )
-            report(part.size, offer.total)
+            report(at, total)
+        if at < part.size:
+            part.truncate(at)
 
     def _check_size(self, size: int | None) -> None:
         cap = self._limits.max_file_size
@@ -248,27 +304,23 @@ class Downloader:
                 PauseReason.DISK_FULL,
             )
 
-    def _check(
-        self, response: httpx.Response, offer: Offer, part: AppendedFile, digests: Digests, kind: Kind
-    ) -> Finding:
+    def _check(self, transfer: _Transfer[P], digests: Digests, slot: Slot[P]) -> Finding:
         """Decide whether what arrived is whole, and say by what."""
+        response, offer, part = transfer.response, transfer.offer, transfer.part
         head = part.read(HEAD, 0)
         content_type = response.headers.get("content-type")
         try:
-            sniff.refuse_not_media(head, content_type, kind)
+            sniff.refuse_not_media(head, content_type, slot.kind)
         except PermanentError as error:  # a page of a proxy, or nothing at all, may stand there for a while
             raise PassingError(str(error), error.code) from None
         if offer.total is not None and part.size != offer.total:
             raise PassingError(f"{part.size} of {offer.total} bytes arrived", ErrorCode.DAMAGED)
-        if not digests.agree():
-            raise PassingError(
-                f"the bytes do not match the server's {digests.algorithm} checksum", ErrorCode.DAMAGED
-            )
-        ext = sniff.extension(head, content_type, response.url.path, kind)
+        proof = self._prove(transfer, digests, slot)
+        ext = sniff.extension(head, content_type, response.url.path, slot.kind)
         checked = ["length"] if offer.total is not None else []
-        integrity = Integrity.LENGTH_ONLY if checked else Integrity.UNVERIFIED
-        if digests.algorithm is not None:
-            checked.append(digests.algorithm)
+        checked += proof.names
+        integrity = Integrity.LENGTH_ONLY if offer.total is not None else Integrity.UNVERIFIED
+        if proof.holds:
             integrity = Integrity.VERIFIED
         if integrity is Integrity.UNVERIFIED:
             # Nothing says how long it should be: a proxy that lost its server ends the body in good form.
@@ -288,15 +340,40 @@ class Downloader:
             checked=tuple(checked),
         )
 
+    def _prove(self, transfer: _Transfer[P], digests: Digests, slot: Slot[P]) -> Proof:
+        """Hold what arrived against the server's checksum. Raises `PassingError` where it differs.
 
-def _rehash(part: AppendedFile, digests: Digests) -> None:
-    offset = 0
-    while offset < part.size:
-        chunk = part.read(1 << 20, offset)
-        if not chunk:
-            raise PassingError("the part file is shorter than it was", ErrorCode.DAMAGED)
-        digests.update(chunk)
-        offset += len(chunk)
+        Not where a whole file of the same bytes differed before: what a line does to bytes it does not do
+        twice alike. Then it is the checksum that is wrong: that of an Azure block list is whatever its writer
+        said. The finding's `checked` names it.
+        """
+        proof = proof_of(digests, transfer.response.headers, transfer.undone)
+        if proof.wrong is None:
+            return proof
+        if slot.notes.disagreed != digests.sha256:
+            slot.note(msgspec.structs.replace(slot.notes, disagreed=digests.sha256))
+            raise disagreement(proof.wrong)
+        return proof
+
+
+class _Transfer(msgspec.Struct, Generic[P], frozen=True):
+    """An answer on its way into an open part file. `undone` are the codings that `body` was freed of."""
+
+    response: httpx.Response
+    offer: Offer
+    part: P
+    body: Iterable[bytes | memoryview]
+    undone: tuple[str, ...] = ()
+
+
+def _signed_for(url: httpx.URL) -> dict[str, str]:
+    """Return the header that a presigned URL of S3 was signed with, and has to be asked with.
+
+    boto3 signs `x-amz-checksum-mode` where its caller wants checksums. S3 refuses any other `x-amz-…` header,
+    and this one where it was not signed.
+    """
+    signed = url.params.get("X-Amz-SignedHeaders", "").lower().split(";")
+    return {"x-amz-checksum-mode": "ENABLED"} if "x-amz-checksum-mode" in signed else {}
 
 
 @contextmanager

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from floradl.errors import ErrorCode, PassingError, PermanentError
 
-_STEP = 256 * 1024
-_BOMB_BYTES = 64 * 1024 * 1024
-_BOMB_RATIO = 100  # media hardly shrinks, text tenfold; deflate reaches 1,032
+STEP = 256 * 1024
+BOMB_BYTES = 64 * 1024 * 1024
+BOMB_RATIO = 100  # media hardly shrinks, text tenfold; deflate reaches 1,032
 _MEMBER = b"\x1f\x8b"
 _GZIP = 16 + zlib.MAX_WBITS
 
 
-def inflate(chunks: Iterable[bytes | memoryview], coding: str) -> Iterator[bytes]:
+def bomb() -> PermanentError:
+    """Return what is said of a body that grows beyond all reason."""
+    return PermanentError("the body inflates to over a hundred times its size: refused", ErrorCode.TOO_LARGE)
+
+
+def inflate(chunks: Iterable[bytes | memoryview], coding: str, *, raw: bool = False) -> Generator[bytes]:
     """Decode `gzip` or `deflate` (RFC 9110, 8.4.1) in pieces of at most 256 KiB.
 
-    Raises `PassingError` where the stream is cut or broken, `PermanentError` for an unknown coding and
-    for a body that grows beyond all reason.
+    A `raw` deflate has no head and no checksum (RFC 1951), as some servers send it. Raises `PassingError`
+    where the stream is cut or broken, `PermanentError` for an unknown coding and for a body that grows beyond
+    all reason.
     """
     if coding not in {"gzip", "x-gzip", "deflate"}:
         raise PermanentError(
             f"the server sends it in a content coding that nobody asked for: {coding[:40]!r}",
             ErrorCode.HTTP_ERROR,
         )
-    decoder = zlib.decompressobj(zlib.MAX_WBITS if coding == "deflate" else _GZIP)
+    bits = zlib.MAX_WBITS if coding == "deflate" else _GZIP
+    decoder = zlib.decompressobj(-bits if raw else bits)
     taken = given = 0
     rest = b""
     try:
@@ -42,13 +49,11 @@ def inflate(chunks: Iterable[bytes | memoryview], coding: str) -> Iterator[bytes
                         rest = data
                         break
                     decoder = zlib.decompressobj(_GZIP)
-                piece = decoder.decompress(data, _STEP)
+                piece = decoder.decompress(data, STEP)
                 data = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
                 given += len(piece)
-                if given > _BOMB_BYTES and given > taken * _BOMB_RATIO:
-                    raise PermanentError(
-                        "the body inflates to over a hundred times its size: refused", ErrorCode.TOO_LARGE
-                    )
+                if given > BOMB_BYTES and given > taken * BOMB_RATIO:
+                    raise bomb()
                 yield piece
     except zlib.error as error:
         raise PassingError(f"the {coding} body is broken ({error})", ErrorCode.DAMAGED) from error

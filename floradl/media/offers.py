@@ -10,38 +10,98 @@ import msgspec
 
 from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PassingError, PermanentError
 from floradl.media.checksums import promised
-from floradl.net.headers import content_length, content_range, retry_after, strong_etag
+from floradl.models import AttemptNotes
+from floradl.net.headers import (
+    content_codings,
+    content_length,
+    content_range,
+    last_modified,
+    opaque_tag,
+    retry_after,
+    strong_etag,
+)
 
 _PASSING_STATUS = {408, 409, 425, 429}
+_NOT_OF_THE_RANGE = {404, 408, 409, 410, 425, 429, 502, 503, 504}
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What a 200 or 206 offers. `first` is where its bytes begin, `total` how many there are in all."""
+    """What a 200 or 206 offers.
+
+    `first` and `last` are where its bytes begin and end, of `total` in all: -1 and None for a 206 whose range
+    is malformed, which fits nothing. `validator` is what a part file of these bytes is called by, empty where
+    they cannot be continued; one that `is_weak` needs more bytes compared. `codings` has to be undone.
+    """
 
     first: int
+    last: int | None
     total: int | None
     validator: str
+    weak_validator: str
     expected: dict[str, bytes]
-    coding: str | None
+    codings: tuple[str, ...]
+
+    def continues(self, validator: str) -> bool:
+        """Whether the bytes may be those of a part file that is called by `validator`."""
+        return bool(validator) and validator in {self.validator, self.weak_validator}
+
+    def is_from(self, first: int) -> bool:
+        """Whether these are the bytes from `first` to the end."""
+        return self.first == first and (self.total is None or self.last == self.total - 1)
+
+    def with_promises_of(self, validator: str, notes: AttemptNotes) -> Offer:
+        """Return it with the checksums that the whole answer promised for the part file of `validator`."""
+        promises = notes.promised if notes.validator == validator else {}
+        return msgspec.structs.replace(self, expected={**promises, **self.expected})
+
+    def decoded(self) -> Offer:
+        """Return what is offered once a coding was undone: of those bytes nothing is told."""
+        return Offer(self.first, None, None, "", "", {}, ())
+
+
+def is_weak(validator: str) -> bool:
+    """Whether `validator` names a version by its time and length alone."""
+    return validator.startswith("w")
 
 
 def offer_of(response: httpx.Response) -> Offer:
-    """Read what the answer offers; a 206 whose range makes no sense begins at -1, which fits nothing."""
-    coding = response.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in {"", "identity"}:
-        return Offer(0 if response.status_code == 200 else -1, None, "", {}, coding)
-    total = content_length(response.headers)
-    first = 0
+    """Read what the answer offers."""
+    headers = response.headers
+    codings = content_codings(headers)
     if response.status_code == 206:
-        span = content_range(response.headers)
-        first, total = (span.first, span.total) if span and span.total else (-1, None)
-        if span and span.total and span.last != span.total - 1:
-            first = -1  # less than was asked for: legal, but not worth a loop of small answers
-    etag = strong_etag(response.headers)
-    validator = ""
-    if etag is not None and total is not None:
-        validator = hashlib.sha256(f"{etag} {total}".encode()).hexdigest()[:8]
-    return Offer(first, total, validator, promised(response.headers), None)
+        span = content_range(headers)
+        several = headers.get("content-type", "").lower().startswith("multipart/byteranges")
+        # Some servers code the bytes of a range of what is not coded: which bytes these are is unsure.
+        if span is None or span.total is None or several or codings:
+            return Offer(-1, None, None, "", "", {}, codings)
+        first: int = span.first
+        last: int | None = span.last
+        total: int | None = span.total
+    else:
+        first, total = 0, content_length(headers)
+        last = None if total is None else total - 1
+    validators = ("", "") if total is None else _validators(headers, total)
+    return Offer(first, last, total, *validators, promised(headers, response.url.host), codings)
+
+
+def _validators(headers: httpx.Headers, total: int) -> tuple[str, str]:
+    """Return what a part file of this version is called by, and what it may have been called by.
+
+    A server that has just made a file may call it weak, and a second later strong, by the same letters
+    (Apache 2.4): hence the second does not depend on it.
+    """
+    strong = weak = ""
+    if (etag := strong_etag(headers)) is not None:
+        strong = hashlib.sha256(f"{etag} {total}".encode()).hexdigest()[:8]
+    if (changed := last_modified(headers)) is not None:
+        name = f"{opaque_tag(headers)} {changed} {total}"
+        weak = "w" + hashlib.sha256(name.encode()).hexdigest()[:7]
+    return strong or weak, weak
+
+
+def refuses_range(status: int) -> bool:
+    """Whether a status may be due to the request's `Range`, the host and the object being all right."""
+    return status not in _NOT_OF_THE_RANGE
 
 
 def refusal_of(response: httpx.Response) -> FloradlError:

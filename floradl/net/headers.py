@@ -12,6 +12,13 @@ import msgspec
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
 _ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+# https://www.iana.org/assignments/http-parameters, "HTTP Content Coding Registry", without identity.
+_CODINGS = frozenset(
+    {
+        *("aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip"),
+        *("x-compress", "x-gzip", "zstd"),
+    }
+)
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
@@ -45,6 +52,29 @@ def strong_etag(headers: Mapping[str, str]) -> str | None:
     """Read `ETag` where it is a strong validator (RFC 9110, 8.8.3); a weak one proves no bytes."""
     value = headers.get("etag", "").strip()
     return value if _ETAG.fullmatch(value) else None
+
+
+def opaque_tag(headers: Mapping[str, str]) -> str:
+    """Read the letters of `ETag`, weak or strong (RFC 9110, 8.8.3.2: weak comparison); empty for none."""
+    value = headers.get("etag", "").strip().removeprefix("W/")
+    return value if _ETAG.fullmatch(value) else ""
+
+
+def last_modified(headers: Mapping[str, str]) -> str | None:
+    """Read `Last-Modified` (RFC 9110, 8.8.2) as it stands, where it is a date."""
+    value = headers.get("last-modified", "").strip()
+    return value if _unix_seconds(value) is not None else None
+
+
+def content_codings(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Read the codings of `Content-Encoding` (RFC 9110, 8.4), in the order in which they were applied.
+
+    What changes no byte falls away: nothing at all, `identity`, S3's `aws-chunked` (a framing of uploads,
+    which some storages keep), and any word that is no registered coding, like `utf-8` or `none`: storages
+    give back whatever an uploader said.
+    """
+    tokens = (token.strip().lower() for token in headers.get("content-encoding", "").split(","))
+    return tuple(token for token in tokens if token in _CODINGS)
 
 
 def date(headers: Mapping[str, str]) -> float | None:

@@ -24,6 +24,7 @@ from floradl.disk.flushing import FLUSH_NOW, Flush
 from floradl.errors import ExpiredUrlError, FloradlError, PassingError, PermanentError
 from floradl.library.library import Library, Slot
 from floradl.media.download import Fetcher, Received, StoppedError
+from floradl.media.proof import names_wrong
 from floradl.media.quiet import Quiet, QuietError
 from floradl.models import Failure, Integrity, Kind, QueuedRun, RemoteOutput, RemoteRun, SavedOutput
 from floradl.net.addresses import HostPatterns
@@ -172,6 +173,14 @@ class OutputSaver:
             integrity=saved.integrity,
             duration=round(time.monotonic() - started, 3),
         )
+        if (wrong := names_wrong(saved.checked)) is not None:
+            _log.warning(
+                "checksum_wrong",
+                run=run.run_id,
+                output=output.output_id,
+                message=f"two whole downloads from {host} are alike, and not what its {wrong} checksum says: "
+                "that is taken to be wrong, and the file is kept",
+            )
         return saved
 
     async def _transfer(
