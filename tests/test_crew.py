@@ -30,12 +30,14 @@ from floradl.models import RemoteOutput
 from floradl.net.guard import Guard
 from floradl.net.throttle import Throttle
 from floradl.net.timetable import Timetable
-from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
+from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator, formats
 
 ROOT = Path(__file__).parent.parent
 LIMITS = Limits(None, 0, 60.0)
 RULES = Rules(TRUSTED, ("*",), LIMITS, 16, capped=False)
-HANG = Reply(answer(MP4[:2000], 'ETag: "clip"', length=len(MP4)), "hang")
+CLIP = formats.mp4("clip", "clip", 300_000).read()
+BEGUN = 100_000  # bytes of it, of which 64 KiB are asked for again
+HANG = Reply(answer(CLIP[:BEGUN], 'ETag: "clip"', length=len(CLIP)), "hang")
 
 
 class Clock:
@@ -165,15 +167,15 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_the_next_goes_on_where_it
     team = shift()
 
     def reply(request: Request) -> Reply:
-        return HANG if request.start is None else Reply(ranged(MP4, request.start, 'ETag: "clip"'))
+        return HANG if request.start is None else Reply(ranged(CLIP, request.start, 'ETag: "clip"'))
 
     with MediaHost(reply) as host:
         first = team.fetch(host.url("/o.mp4"))
-        wait_until(lambda: len(team.part() or b"") == 2000)
+        wait_until(lambda: len(team.part() or b"") == BEGUN)
         os.kill(team.crew.pids[0], signal.SIGKILL)
         assert isinstance(first.exception(20), PassingError)
-        assert team.fetch(host.url("/o.mp4")).result(20).data == MP4
-        assert [request.start for request in host.requests] == [None, 1999]
+        assert team.fetch(host.url("/o.mp4")).result(20).data == CLIP
+        assert [request.start for request in host.requests] == [None, BEGUN - 65_536]
 
 
 def test_where_no_worker_comes_up_all_is_fetched_here(shift: Callable[..., Shift]) -> None:
@@ -213,10 +215,10 @@ def test_a_halt_ends_a_workers_transfer_at_once_and_keeps_its_part(shift: Callab
     team = shift()
     with MediaHost(serving(HANG)) as host:
         transfer = team.fetch(host.url("/o.mp4"))
-        wait_until(lambda: len(team.part() or b"") == 2000)
+        wait_until(lambda: len(team.part() or b"") == BEGUN)
         team.crew.halt()
         assert isinstance(transfer.exception(5), StoppedError)
-        assert team.part() == MP4[:2000]
+        assert team.part() == CLIP[:BEGUN]
 
 
 def test_workers_are_gone_once_the_crew_is_closed(shift: Callable[..., Shift]) -> None:

@@ -16,7 +16,9 @@ import pytest
 from anyio import CapacityLimiter
 from hypothesis import given, settings, strategies as st
 from studio import TEST_TIMEOUT
+from structlog.testing import capture_logs
 from wire import (
+    LARGE_PNG,
     OTHER_PNG,
     PNG,
     RUN,
@@ -35,6 +37,7 @@ from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, Pe
 from floradl.models import Integrity, RemoteOutput, RemoteRun, SavedOutput
 from floradl.net.addresses import HostPatterns
 from floradl.runs.outputs import Manner, OutputSaver
+from floradl.simulator import formats
 from floradl.timing.policy import after_trouble
 
 EXPIRED = answer(b"<Error><Code>ExpiredToken</Code></Error>", status="400 Bad Request")
@@ -173,13 +176,52 @@ async def test_bytes_that_do_not_match_the_checksum_are_thrown_away_and_fetched_
 
 @pytest.mark.anyio
 async def test_bytes_that_never_match_are_given_up_and_nothing_is_left(desk: Desk, bench: Bench) -> None:
-    with MediaHost(lambda _: Reply(answer(OTHER_PNG, *promises(PNG)["md5"]))) as host:
+    left = [formats.png(f"damage {nth}", "damage", len(PNG)).read() for nth in range(9)]
+    with MediaHost(lambda _: Reply(answer(left.pop(), *promises(PNG)["md5"]))) as host:
         saved = await desk.save(host.url())
         assert len(host.requests) == 9
     assert code_of(saved) == ErrorCode.DAMAGED
     assert saved.error is not None
     assert "md5" in saved.error.message
     assert (bench.files(), bench.part()) == ([], None)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", list(promises(b"")))
+async def test_a_checksum_that_two_whole_downloads_do_not_match_is_taken_to_be_wrong(
+    desk: Desk, bench: Bench, kind: str
+) -> None:
+    """Azure gives the MD5 of a block list that its writer said, whatever that is."""
+    wrong = promises(OTHER_PNG)[kind]
+    with MediaHost(lambda _: Reply(answer(PNG, *wrong))) as host, capture_logs() as logs:
+        saved = await desk.save(host.url())
+        assert [request.start for request in host.requests] == [None, None]
+    assert (saved.sha256, saved.integrity) == (hashlib.sha256(PNG).hexdigest(), Integrity.LENGTH_ONLY)
+    length, twice, disagreed = saved.checked
+    assert (length, twice) == ("length", "twice")
+    assert disagreed.removesuffix("-disagreed") in {"crc32c", "md5", "sha-256"}
+    assert [log["log_level"] for log in logs if log["event"] == "checksum_wrong"] == ["warning"]
+    assert bench.part() is None
+
+
+@pytest.mark.anyio
+async def test_a_checksum_that_is_wrong_makes_nothing_of_a_cut(desk: Desk) -> None:
+    """Two that are cut at the same place are alike, too: it is the length that refuses them."""
+    cut = answer(PNG, *promises(OTHER_PNG)["md5"])[:-100]
+    with MediaHost(serving(*[Reply(cut)] * 3, Reply(answer(PNG)))) as host:
+        saved = await desk.save(host.url())
+        assert len(host.requests) == 4
+    assert saved.sha256 == hashlib.sha256(PNG).hexdigest()
+
+
+@pytest.mark.anyio
+async def test_bytes_that_differ_each_time_do_not_prove_a_checksum_wrong(desk: Desk) -> None:
+    damaged = [formats.png(f"damage {nth}", "damage", len(PNG)).read() for nth in range(3)]
+    headers = promises(PNG)["md5"]
+    replies = [Reply(answer(body, *headers)) for body in (*damaged, damaged[0], PNG)]
+    with MediaHost(serving(*replies)) as host:
+        saved = await desk.save(host.url())
+    assert (saved.sha256, saved.integrity) == (hashlib.sha256(PNG).hexdigest(), Integrity.VERIFIED)
 
 
 # --- too much -----------------------------------------------------------------------------------------------
@@ -206,16 +248,16 @@ async def test_what_is_just_the_largest_size_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_a_transfer_has_a_deadline_and_its_part_stays(tmp_path: Path) -> None:
-    whole = answer(PNG, 'ETag: "a"')
+    whole = answer(LARGE_PNG, 'ETag: "a"')
     with Bench(tmp_path, deadline=0.3) as bench:
-        with MediaHost(lambda _: Reply(whole, drip=1500)) as host:
+        with MediaHost(lambda _: Reply(whole, drip=300_000)) as host:
             saved = await Desk(bench).save(host.url())
         assert code_of(saved) == ErrorCode.GAVE_UP
         part = bench.part()
         assert part
-        with MediaHost(lambda request: Reply(ranged(PNG, request.start or 0, 'ETag: "a"'))) as host:
+        with MediaHost(lambda request: Reply(ranged(LARGE_PNG, request.start or 0, 'ETag: "a"'))) as host:
             assert (await Desk(bench).save(host.url())).path == "image/o.png"
-            assert [request.start for request in host.requests] == [len(part) - 1]
+            assert [request.start for request in host.requests] == [len(part) - 65_536]
 
 
 # --- expired ------------------------------------------------------------------------------------------------
@@ -234,21 +276,21 @@ async def test_an_expired_url_costs_one_question_to_flora_and_no_wait(desk: Desk
 @pytest.mark.anyio
 async def test_a_url_that_expires_in_the_middle_is_continued_under_a_fresh_one(desk: Desk) -> None:
     tag = 'ETag: "a"'
-    cut = answer(PNG, tag)[: -len(PNG) // 50]  # at 98 %
+    cut = answer(LARGE_PNG, tag)[: -len(LARGE_PNG) // 50]  # at 98 %
     replies = serving(Reply(cut), Reply(EXPIRED))
 
     def reply(request: Request) -> Reply:
         if request.path == "/new.png":
-            return Reply(ranged(PNG, request.start or 0, tag))
+            return Reply(ranged(LARGE_PNG, request.start or 0, tag))
         return replies(request)
 
     with MediaHost(reply) as host:
         desk.next_url = lambda: host.url("/new.png")
         saved = await desk.save(host.url())
         starts = [request.start for request in host.requests]
-    assert saved.sha256 == hashlib.sha256(PNG).hexdigest()
+    assert saved.sha256 == hashlib.sha256(LARGE_PNG).hexdigest()
     assert starts[0] is None
-    assert starts[1:] == [len(PNG) - len(PNG) // 50 - 1] * 2
+    assert starts[1:] == [len(LARGE_PNG) - len(LARGE_PNG) // 50 - 65_536] * 2
     assert desk.fresh == 1
 
 

@@ -32,7 +32,7 @@ _S3_SUMS = {
 # How the names in `Repr-Digest`, `Content-Digest` and, in any case, `Digest` read here.
 _FIELD_NAMES = {"sha-256": "sha-256", "sha-512": "sha-512", "sha": "sha-1", "md5": "md5"}
 _SLOW = frozenset({"crc64nvme"})
-_SLOW_UP_TO = 16 << 20  # bytes: a second or two
+_SLOW_UP_TO = 4 << 20  # bytes: a second
 
 
 class _Hash(Protocol):

@@ -84,6 +84,8 @@ def in_hand(part: AppendedFile, notebook: Notebook) -> Iterator[None]:
             part.truncate(0)
         gained = part.size > size
         part.__exit__()
+        if gained and notebook.notes.ranges_refused:
+            notebook.note(msgspec.structs.replace(notebook.notes, ranges_refused=0))
         if isinstance(error, RangeRefusedError):
             if error.status == 416:  # it is shorter now, or there are no ranges here
                 raise StartOverError from None
