@@ -60,13 +60,62 @@ def test_a_gzipped_body_that_is_broken_is_thrown_away(bench: Bench) -> None:
     assert (bench.files(), bench.part()) == ([], None)
 
 
-def test_a_coding_that_is_unknown_is_refused(bench: Bench) -> None:
+def test_a_coding_that_is_not_understood_is_refused(bench: Bench) -> None:
     with (
-        MediaHost(lambda _: Reply(answer(PNG, "Content-Encoding: br"))) as host,
+        MediaHost(lambda _: Reply(answer(b"\x1f\x9d\x90" + PNG, "Content-Encoding: compress"))) as host,
         pytest.raises(PermanentError, match="content coding") as caught,
     ):
         bench.fetch(host.url())
     assert caught.value.code is ErrorCode.HTTP_ERROR
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["", "identity", "aws-chunked", "utf-8", "binary", "base64", "none", "7bit", "gzip", "deflate", "br"],
+)
+def test_media_stay_as_they_are_whatever_coding_an_uploader_said(bench: Bench, said: str) -> None:
+    with MediaHost(lambda _: Reply(answer(PNG, f"Content-Encoding: {said}"))) as host:
+        fetched = bench.fetch(host.url())
+    assert (fetched.data, fetched.integrity, fetched.checked) == (PNG, Integrity.LENGTH_ONLY, ("length",))
+
+
+@pytest.mark.parametrize("said", ["aws-chunked, gzip", "identity,gzip", "gzip, utf-8", "gzip, gzip", ",gzip"])
+def test_a_coding_among_words_that_are_none_is_undone(bench: Bench, said: str) -> None:
+    with MediaHost(lambda _: Reply(answer(zipped(PNG), f"Content-Encoding: {said}"))) as host:
+        assert bench.fetch(host.url()).data == PNG
+
+
+def test_a_list_of_codings_is_undone_the_last_first(bench: Bench) -> None:
+    body = zipped(zlib.compress(PNG))
+    with MediaHost(lambda _: Reply(answer(body, "Content-Encoding: deflate, gzip"))) as host:
+        assert bench.fetch(host.url()).data == PNG
+
+
+def test_a_deflate_without_zlibs_head_is_inflated(bench: Bench) -> None:
+    body = zlib.compress(PNG, 9, -15)
+    with MediaHost(lambda _: Reply(answer(body, "Content-Encoding: deflate"))) as host:
+        assert bench.fetch(host.url()).data == PNG
+
+
+@pytest.mark.parametrize("frame", [answer, chunked])
+def test_a_gzip_members_own_checksum_verifies(bench: Bench, frame: Callable[..., bytes]) -> None:
+    with MediaHost(lambda _: Reply(frame(zipped(PNG), GZIP))) as host:
+        fetched = bench.fetch(host.url())
+    assert (fetched.integrity, fetched.checked) == (Integrity.VERIFIED, ("gzip-crc32",))
+
+
+def test_a_gzip_members_own_checksum_proves_no_end_that_nothing_tells(bench: Bench) -> None:
+    """After its end another member might have followed."""
+    with MediaHost(lambda _: Reply(unframed(zipped(PNG), GZIP))) as host:
+        fetched = bench.fetch(host.url())
+    assert (fetched.integrity, fetched.checked) == (Integrity.UNVERIFIED, ("gzip-crc32", "container"))
+
+
+def test_media_that_are_called_gzip_and_cut_are_not_accepted(bench: Bench) -> None:
+    cut = answer(PNG, GZIP)[:-100]
+    with MediaHost(lambda _: Reply(cut)) as host, pytest.raises(PassingError):
+        bench.fetch(host.url())
+    assert bench.files() == []
 
 
 def test_a_part_of_a_gzipped_body_is_never_continued(bench: Bench) -> None:
