@@ -295,6 +295,19 @@ async def test_a_url_that_expires_in_the_middle_is_continued_under_a_fresh_one(d
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("status", ["403 Forbidden", "412 Precondition Failed", "500 Oops"])
+async def test_a_host_that_refuses_ranges_costs_no_output(desk: Desk, status: str) -> None:
+    tag = 'ETag: "a"'
+    whole = serving(Reply(answer(LARGE_PNG, tag)[:-100_000]), Reply(answer(LARGE_PNG, tag)))
+    refused = Reply(answer(b"", status=status))
+    with MediaHost(lambda request: whole(request) if request.start is None else refused) as host:
+        saved = await desk.save(host.url())
+        starts = [request.start for request in host.requests]
+    assert saved.sha256 == hashlib.sha256(LARGE_PNG).hexdigest()
+    assert starts == [None, *[len(LARGE_PNG) - 100_000 - 65_536] * 2, None]
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("refusal", [EXPIRED, DENIED], ids=["400", "403"])
 async def test_a_url_that_is_never_valid_is_given_up_after_a_few_questions(
     desk: Desk, refusal: bytes

@@ -49,8 +49,9 @@ def undo(chunks: Iterable[_Piece], codings: tuple[str, ...]) -> Undone:
     """Undo `codings` (RFC 9110, 8.4: in the order in which they were applied), the last first.
 
     The pieces are of at most 256 KiB (of brotli twice that), or as they came where nothing is undone; each is
-    valid until the next is asked for. Raises, here or later, `PassingError` where a coded body is cut or broken, `PermanentError`
-    for a coding that is not understood, or needs an extra, and for a body that grows beyond all reason.
+    valid until the next is asked for. Raises, here or later, `PassingError` where a coded body is cut or
+    broken, `PermanentError` for a coding that is not understood, or needs an extra, and for a body that grows
+    beyond all reason.
     """
     if len(codings) > _MOST_CODINGS:
         raise PermanentError(
