@@ -42,6 +42,7 @@ from floradl.media.resume import (
 )
 from floradl.media.signatures import HEAD
 from floradl.models import Integrity, Kind
+from floradl.net import exact_url
 from floradl.net.transport import Guard, MediaClient, pieces, redirect_target
 
 _MAX_REDIRECTS = 5
@@ -201,7 +202,7 @@ class Downloader:
     def _follow(self, url: str, headers: dict[str, str]) -> httpx.Response:
         """Send the request, following redirects by hand: each hop is checked like the first."""
         try:
-            target: httpx.URL = httpx.URL(url)
+            target = exact_url.parse(url)
         except (httpx.InvalidURL, UnicodeError):  # the cause may quote the query
             raise PermanentError("the output's URL is not a URL", ErrorCode.BAD_URL) from None
         for _ in range(_MAX_REDIRECTS + 1):

@@ -10,6 +10,7 @@ from typing import Self
 import httpcore
 import httpx
 
+from floradl.net import exact_url
 from floradl.net.bodies import SyncBody
 from floradl.net.dialing import Dialer
 from floradl.net.exchange import Waits
@@ -109,7 +110,10 @@ class MediaClient:
     ) -> httpx.Request:
         """Return a request, to be sent once. Raises `httpx.InvalidURL`."""
         fields = self._fields if headers is None else {**self._fields, **headers}
-        return httpx.Request(method, url, headers=fields, extensions={"timeout": self._waits})
+        exact = exact_url.parse(url) if isinstance(url, str) else url
+        request = httpx.Request(method, exact, headers=fields, extensions={"timeout": self._waits})
+        request.url = exact  # httpx keeps a copy, which has lost the dot segments
+        return request
 
     def send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
         """Send `request`. With `stream` the body is not read yet: close the response, whatever happens.
