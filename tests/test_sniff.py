@@ -12,6 +12,7 @@ from floradl.media.signatures import HEAD, from_content
 from floradl.media.sniff import extension, refuse_not_media
 from floradl.models import Kind
 
+NOT_MEDIA = {"sample.html", "storage-error.xml"}
 SAMPLES = Path(__file__).parent / "samples"
 MEDIA = [Kind.IMAGE, Kind.VIDEO, Kind.AUDIO]
 CERTAIN = {
@@ -47,6 +48,78 @@ CERTAIN = {
     "sample.docx": ".docx",
     "sample.zip": ".zip",
     "sample.glb": ".glb",
+    "ape.mp3": ".mp3",
+    "sample.3mf": ".3mf",
+    "sample.ac3": ".ac3",
+    "sample.aiff": ".aiff",
+    "sample.amr": ".amr",
+    "sample.au": ".au",
+    "sample.caf": ".caf",
+    "sample.cur": ".cur",
+    "sample.dds": ".dds",
+    "sample.doc": ".doc",
+    "sample.dts": ".dts",
+    "sample.eac3": ".eac3",
+    "sample.eps": ".eps",
+    "sample.epub": ".epub",
+    "sample.flv": ".flv",
+    "sample.gltf": ".gltf",
+    "sample.h264": ".h264",
+    "sample.h265": ".h265",
+    "sample.ico": ".ico",
+    "sample.ivf": ".ivf",
+    "sample.j2k": ".j2k",
+    "sample.jls": ".jls",
+    "sample.jp2": ".jp2",
+    "sample.jxl": ".jxl",
+    "sample.lottie": ".lottie",
+    "sample.m2ts": ".m2ts",
+    "sample.m3u8": ".m3u8",
+    "sample.mid": ".mid",
+    "sample.mp2": ".mp2",
+    "sample.mpd": ".mpd",
+    "sample.mpg": ".mpg",
+    "sample.mxf": ".mxf",
+    "sample.nut": ".nut",
+    "sample.odg": ".odg",
+    "sample.oga": ".oga",
+    "sample.ogv": ".ogv",
+    "sample.ora": ".ora",
+    "sample.pcx": ".pcx",
+    "sample.pfm": ".pfm",
+    "sample.pgm": ".pgm",
+    "sample.ppm": ".ppm",
+    "sample.qoi": ".qoi",
+    "sample.sgi": ".sgi",
+    "sample.spx": ".spx",
+    "sample.srt": ".srt",
+    "sample.stl": ".stl",
+    "sample.svgz": ".svgz",
+    "sample.tga": ".tga",
+    "sample.ts": ".ts",
+    "sample.tta": ".tta",
+    "sample.usda": ".usda",
+    "sample.usdc": ".usdc",
+    "sample.voc": ".voc",
+    "sample.vtt": ".vtt",
+    "sample.w64": ".w64",
+    "sample.wma": ".wma",
+    "sample.woff": ".woff",
+    "sample.woff2": ".woff2",
+    "sample.wv": ".wv",
+    "sample.xbm": ".xbm",
+    "sample.xls": ".xls",
+    "sample.xpm": ".xpm",
+    "sample.xps": ".xps",
+    "sample.y4m": ".y4m",
+    "tagged.aac": ".aac",
+    "text.stl": ".stl",
+    "sample.asf": ".wmv",
+    "sample.docm": ".docx",
+    "sample.xlsm": ".xlsx",
+    "sample.mka": ".mkv",
+    "pictures.webm": ".webm",
+    "lottie.json": ".json",
     "sample.html": ".html",
     "storage-error.xml": ".xml",
 }
@@ -63,7 +136,18 @@ def test_the_content_tells_the_extension(name: str, expected: str) -> None:
 
 @pytest.mark.parametrize(("name", "expected"), CERTAIN.items())
 def test_the_content_wins_over_a_wrong_type_and_a_wrong_url(name: str, expected: str) -> None:
-    assert extension(head_of(name), "image/x-icon", "/a.ico", Kind.OTHER) == expected
+    assert extension(head_of(name), "image/x-photo-cd", "/a.pcd", Kind.OTHER) == expected
+    assert extension(head_of(name), "image/flif", "/a.bpg", Kind.OTHER) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), [row for row in CERTAIN.items() if row[0] not in NOT_MEDIA])
+@pytest.mark.parametrize("content_type", [None, "", "application/octet-stream", "text/plain; charset=utf-8"])
+def test_a_real_file_is_kept_under_its_own_name_whatever_vague_type_it_has(
+    name: str, expected: str, content_type: str | None
+) -> None:
+    for kind in (*MEDIA, Kind.DOCUMENT, Kind.OTHER):
+        for path in ("/x", "/x" + Path(name).suffix, "/x" + expected):
+            refuse_not_media(head_of(name), content_type, kind, path)
 
 
 @pytest.mark.parametrize("name", ["sample.txt", "sample.json"])
@@ -191,7 +275,7 @@ def test_what_says_that_it_is_text_is_not_taken_for_media(content_type: str, wha
         refuse_not_media(b"Not Found", content_type, Kind.IMAGE)
 
 
-@pytest.mark.parametrize("name", sorted(set(CERTAIN) - {"sample.html", "storage-error.xml"}))
+@pytest.mark.parametrize("name", sorted(set(CERTAIN) - NOT_MEDIA))
 @pytest.mark.parametrize("content_type", [None, "text/html", "application/json", "image/png"])
 def test_media_is_media_whatever_the_server_calls_it(name: str, content_type: str | None) -> None:
     for kind in MEDIA:
@@ -212,7 +296,6 @@ def test_a_document_may_be_an_html_page(content_type: str | None) -> None:
     [
         (b"<!doctype html>", "application/pdf"),
         (b"<Error><Code>AccessDenied</Code></Error>", "application/xml"),
-        (b'{"error": {"code": "not_found", "message": "x"}}', "application/json"),
         (b"", "application/pdf"),
     ],
 )

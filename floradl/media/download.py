@@ -40,7 +40,7 @@ from floradl.media.resume import (
     rehash,
     takes_ranges,
 )
-from floradl.media.signatures import HEAD
+from floradl.media.signatures import beginning
 from floradl.models import Integrity, Kind
 from floradl.net import exact_url
 from floradl.net.transport import Guard, MediaClient, pieces, redirect_target
@@ -308,16 +308,17 @@ class Downloader:
     def _check(self, transfer: _Transfer[P], digests: Digests, slot: Slot[P]) -> Finding:
         """Decide whether what arrived is whole, and say by what."""
         response, offer, part = transfer.response, transfer.offer, transfer.part
-        head = part.read(HEAD, 0)
-        content_type = response.headers.get("content-type")
+        head = beginning(part.read)
+        content_type, path = response.headers.get("content-type"), response.url.path
+        disposition = response.headers.get("content-disposition")
         try:
-            sniff.refuse_not_media(head, content_type, slot.kind)
+            sniff.refuse_not_media(head, content_type, slot.kind, path, disposition)
         except PermanentError as error:  # a page of a proxy, or nothing at all, may stand there for a while
             raise PassingError(str(error), error.code) from None
         if offer.total is not None and part.size != offer.total:
             raise PassingError(f"{part.size} of {offer.total} bytes arrived", ErrorCode.DAMAGED)
         proof = self._prove(transfer, digests, slot)
-        ext = sniff.extension(head, content_type, response.url.path, slot.kind)
+        ext = sniff.extension(head, content_type, path, slot.kind, disposition)
         checked = ["length"] if offer.total is not None else []
         checked += proof.names
         integrity = Integrity.LENGTH_ONLY if offer.total is not None else Integrity.UNVERIFIED

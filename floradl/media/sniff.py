@@ -1,208 +1,108 @@
-"""What a download is: its extension, and whether it is media at all.
+"""What a download is: its extension, and whether it is what was asked for at all.
 
-The content speaks first, where it is certain (`signatures`); then the content type; then the URL's path.
+The content speaks first, where it is certain (`signatures`); then the content type; then the URL's path, and
+the file name that the host suggests. An error page is told by what the host says and does: a type that is no
+media type, a page where a signature is due; never by the first words of a document.
 """
 
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
+
+import msgspec
 
 from floradl.errors import ErrorCode, PermanentError
-from floradl.media.signatures import from_content, is_html, text_of
+from floradl.media.frame_types import hides_behind_tags
+from floradl.media.inner_types import holds_pictures, unzipped
+from floradl.media.signatures import from_content
+from floradl.media.text_types import Markup, from_text, is_json, text_of
+from floradl.media.type_tables import (
+    BINARY,
+    DATA,
+    MARKUP,
+    MAY_BE_ZEROS,
+    NEVER_HTML,
+    NEVER_JSON,
+    REFINED,
+    RUNNABLE,
+    TYPES,
+)
 from floradl.models import Kind
 
-_TYPES = {
-    "image/png": ".png",
-    "image/apng": ".png",
-    "image/jpeg": ".jpg",
-    "image/jpg": ".jpg",
-    "image/pjpeg": ".jpg",
-    "image/gif": ".gif",
-    "image/webp": ".webp",
-    "image/avif": ".avif",
-    "image/heic": ".heic",
-    "image/heif": ".heif",
-    "image/jxl": ".jxl",
-    "image/jp2": ".jp2",
-    "image/bmp": ".bmp",
-    "image/tiff": ".tiff",
-    "image/svg+xml": ".svg",
-    "image/vnd.adobe.photoshop": ".psd",
-    "image/x-photoshop": ".psd",
-    "image/x-exr": ".exr",
-    "image/aces": ".exr",
-    "image/vnd.radiance": ".hdr",
-    "image/x-icon": ".ico",
-    "image/vnd.microsoft.icon": ".ico",
-    "image/x-adobe-dng": ".dng",
-    "video/mp4": ".mp4",
-    "video/quicktime": ".mov",
-    "video/webm": ".webm",
-    "video/x-matroska": ".mkv",
-    "video/matroska": ".mkv",
-    "video/ogg": ".ogv",
-    "video/mpeg": ".mpg",
-    "video/mp2t": ".ts",
-    "video/x-m4v": ".m4v",
-    "video/x-msvideo": ".avi",
-    "video/x-ms-wmv": ".wmv",
-    "video/x-flv": ".flv",
-    "video/3gpp": ".3gp",
-    "audio/mpeg": ".mp3",
-    "audio/mp3": ".mp3",
-    "audio/mp4": ".m4a",
-    "audio/x-m4a": ".m4a",
-    "audio/m4a": ".m4a",
-    "audio/aac": ".aac",
-    "audio/aacp": ".aac",
-    "audio/wav": ".wav",
-    "audio/wave": ".wav",
-    "audio/x-wav": ".wav",
-    "audio/vnd.wave": ".wav",
-    "audio/flac": ".flac",
-    "audio/x-flac": ".flac",
-    "audio/ogg": ".ogg",
-    "audio/opus": ".opus",
-    "audio/webm": ".webm",
-    "audio/aiff": ".aiff",
-    "audio/x-aiff": ".aiff",
-    "audio/midi": ".mid",
-    "audio/amr": ".amr",
-    "audio/x-ms-wma": ".wma",
-    "application/pdf": ".pdf",
-    "application/msword": ".doc",
-    "application/vnd.ms-excel": ".xls",
-    "application/vnd.ms-powerpoint": ".ppt",
-    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": ".docx",
-    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",
-    "application/vnd.openxmlformats-officedocument.presentationml.presentation": ".pptx",
-    "application/vnd.oasis.opendocument.text": ".odt",
-    "application/vnd.oasis.opendocument.spreadsheet": ".ods",
-    "application/vnd.oasis.opendocument.presentation": ".odp",
-    "application/epub+zip": ".epub",
-    "application/rtf": ".rtf",
-    "application/postscript": ".ps",
-    "application/json": ".json",
-    "application/ld+json": ".json",
-    "application/xml": ".xml",
-    "application/zip": ".zip",
-    "application/x-zip-compressed": ".zip",
-    "application/gzip": ".gz",
-    "application/x-tar": ".tar",
-    "application/x-7z-compressed": ".7z",
-    "application/vnd.apple.mpegurl": ".m3u8",
-    "application/x-subrip": ".srt",
-    "application/yaml": ".yaml",
-    "model/gltf-binary": ".glb",
-    "model/gltf+json": ".gltf",
-    "model/obj": ".obj",
-    "model/stl": ".stl",
-    "model/vnd.usdz+zip": ".usdz",
-    "font/otf": ".otf",
-    "font/ttf": ".ttf",
-    "font/woff": ".woff",
-    "font/woff2": ".woff2",
-    "text/plain": ".txt",
-    "text/markdown": ".md",
-    "text/csv": ".csv",
-    "text/html": ".html",
-    "application/xhtml+xml": ".html",
-    "text/xml": ".xml",
-    "text/vtt": ".vtt",
-    "text/rtf": ".rtf",
-}
-# The content tells the container; what was packed into it the content type or the URL may know better.
-_REFINED = {
-    ".zip": frozenset(
-        {".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".epub", ".usdz", ".cbz", ".3mf", ".kmz"}
-    ),
-    ".doc": frozenset({".xls", ".ppt"}),
-    ".xml": frozenset({".gpx", ".kml", ".dae", ".fcpxml", ".ttml", ".rss"}),
-    ".tiff": frozenset({".dng", ".nef", ".arw", ".cr2"}),
-    ".mp4": frozenset({".m4a", ".m4v"}),
-    ".mp3": frozenset({".aac", ".flac"}),
-    ".ogg": frozenset({".oga", ".ogv", ".spx"}),
-    ".mkv": frozenset({".mka"}),
-    ".wmv": frozenset({".wma", ".asf"}),
-    ".gz": frozenset({".tgz"}),
-}
-# A stranger's URL does not get to put something that a double click runs into the library.
-_RUNNABLE = frozenset(
-    {
-        *(".app", ".bat", ".cmd", ".com", ".cpl", ".desktop", ".dll", ".exe", ".hta", ".jar", ".js", ".jse"),
-        *(".lnk", ".msi", ".pif", ".ps1", ".reg", ".scr", ".sh", ".url", ".vbe", ".vbs", ".wsf"),
-    }
-)
-_SANE = re.compile(r"[^/]\.([a-z0-9]{1,8})\Z", re.IGNORECASE)
-_MARKUP = frozenset({".html", ".xml"})
+_NAME = re.compile(r"[^/\\]\.([a-z0-9]{1,8})\Z", re.IGNORECASE)
+_PARAMETER = re.compile(r";\s*([\w!#$%&'*+.^`|~-]+)\s*=\s*(\"(?:[^\"\\]|\\.)*\"|[^;]*)")
 _STORAGE_ERROR = re.compile(r"<(?:\w+:)?Error[\s>].{0,400}?<(?:\w+:)?Code>", re.DOTALL)
-_JSON = re.compile(r"\{\s*[\"}]|\[\s*[\[{\"\]]")
-_JSON_ERROR = re.compile(r'\{\s*"(?:error|errors|detail|message)"\s*:')
 _MEDIA = frozenset({Kind.IMAGE, Kind.VIDEO, Kind.AUDIO})
+_NOUNS = {kind: "output" if kind is Kind.OTHER else kind.value for kind in Kind}
+_SOUND = {
+    ".mp4": REFINED[".mp4"],
+    ".mkv": REFINED[".mkv"],
+    ".ogv": frozenset({".ogg", ".oga", ".ogx", ".ogm"}),
+}
+"""Containers of pictures and sound, and what else an audio output in one may be called."""
+_SUBTITLES = frozenset({".vtt", ".srt", ".ass", ".ttml"})
+_PACKED = REFINED[".gz"] | {".gz"}
+_LEGACY = frozenset({".doc", ".xls", ".ppt"})  # of which Windows says that CSV and HTML files are such
+_OFTEN_WRONG = _LEGACY | {".txt", ".html", ".xml", ".json"}
+"""What servers say of what they do not know better, and of their errors."""
 
 
-def extension(head: bytes, content_type: str | None, url_path: str, kind: Kind) -> str:
-    """Return the extension, dot included, of a file that begins with `head`.
+class _Claims(msgspec.Struct, frozen=True):
+    """What the host says of its answer: type and subtype, the extension that it means, that of the name."""
 
-    `content_type` is the header as it came, parameters and all; `url_path` a URL's path, without query.
+    media_type: str
+    declared: str | None
+    named: str | None
+
+    def among(self, extensions: frozenset[str]) -> bool:
+        """Whether it says to be one of these; the name does not count against a type of its own."""
+        if self.declared in extensions:
+            return True
+        settled = self.declared is not None and self.declared not in BINARY | _OFTEN_WRONG
+        return not settled and self.named in extensions
+
+
+def extension(
+    head: bytes, content_type: str | None, url_path: str, kind: Kind, disposition: str | None = None
+) -> str:
+    """Return the extension, dot included, of a file that begins with `head` (`signatures.HEAD` bytes of it).
+
+    `content_type` and `disposition` are the headers as they came; `url_path` a URL's path, without query.
     A `text` output is `.txt` always; what nothing tells is `.bin`.
     """
     if kind is Kind.TEXT:
         return ".txt"
-    declared = _TYPES.get(media_type(content_type))
-    named = _from_path(url_path)
+    claims = _claims(content_type, url_path, disposition)
     certain = from_content(head)
     if certain is None:
-        return declared or named or ".bin"
-    for better in (declared, named):
-        if better in _REFINED.get(certain, ()):
+        return _told(head, claims)
+    if kind is Kind.AUDIO and certain in _SOUND:
+        return _of_sound(head, certain, claims)
+    if certain == ".mp3" and not hides_behind_tags(head):
+        return certain
+    for better in (claims.declared, claims.named):
+        if better in REFINED.get(certain, ()) and not (better == ".txt" and _is_page(head)):
             return better or certain
-    return ".m4a" if certain == ".mp4" and kind is Kind.AUDIO else certain
+    return certain
 
 
-def refuse_not_media(head: bytes, content_type: str | None, kind: Kind) -> None:
-    """Raise `PermanentError` (`not_media`) where an error page came instead of an output of this kind.
+def refuse_not_media(
+    head: bytes,
+    content_type: str | None,
+    kind: Kind,
+    url_path: str = "",
+    disposition: str | None = None,
+) -> None:
+    """Raise `PermanentError` (`not_media`) where something else came instead of an output of this kind.
 
-    For an image, video or audio: nothing at all, HTML, XML that is no SVG, JSON, or a text that says it
-    is one. A document may be HTML or JSON itself, unless it says to be something else; an error message of
-    the storage or of the API is refused there too. A `text` output may hold anything but the storage's.
+    That is a page, a message or zeros where the kind, the type or the name asks for a format that has a
+    signature. A document or another output may be a page or a message itself, unless it says to be something
+    else; one of the storage is refused there too. A `text` output may hold anything but the storage's.
     """
-    wrong = _found_instead(head, media_type(content_type), kind)
+    wrong = _found_instead(head, _claims(content_type, url_path, disposition), kind)
     if wrong:
         raise PermanentError(f"the server sent {wrong} instead of the {_NOUNS[kind]}", ErrorCode.NOT_MEDIA)
-
-
-_NOUNS = {kind: "output" if kind is Kind.OTHER else kind.value for kind in Kind}
-
-
-def _found_instead(head: bytes, declared: str, kind: Kind) -> str | None:
-    text = text_of(head)
-    if _STORAGE_ERROR.match(text):
-        return "an error message of the storage"
-    if kind is Kind.TEXT:
-        return None
-    if not head:
-        return None if kind is Kind.OTHER else "an empty file"
-    if kind in _MEDIA:
-        return _not_media(head, text, declared)
-    if is_html(head) and _TYPES.get(declared, ".html") not in {".html", ".txt"}:
-        return "an HTML page"
-    if _JSON_ERROR.match(text) and len(head) < 4096 and declared == "application/json":
-        return "an error message (JSON)"
-    return None
-
-
-def _not_media(head: bytes, text: str, declared: str) -> str | None:
-    certain = from_content(head)
-    if certain is not None and certain not in _MARKUP:
-        return None
-    if certain == ".html" or declared in {"text/html", "application/xhtml+xml"}:
-        return "an HTML page"
-    if certain == ".xml" or declared in {"text/xml", "application/xml"}:
-        return "an XML document"
-    if _JSON.match(text) or declared == "application/json":
-        return "a JSON document"
-    return "a text" if declared.startswith("text/") else None
 
 
 def media_type(content_type: str | None) -> str:
@@ -210,7 +110,118 @@ def media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-def _from_path(url_path: str) -> str | None:
-    found = _SANE.search(url_path)
+def _claims(content_type: str | None, url_path: str, disposition: str | None) -> _Claims:
+    declared = media_type(content_type)
+    named = _from_name(url_path) or _from_name(_file_name(disposition or ""))
+    return _Claims(declared, TYPES.get(declared), named)
+
+
+def _from_name(name: str) -> str | None:
+    found = _NAME.search(name)
     named = f".{found[1].lower()}" if found else None
-    return None if named in _RUNNABLE else named
+    return None if named in RUNNABLE else named
+
+
+def _file_name(disposition: str) -> str:
+    """Return the file name of a Content-Disposition (RFC 6266, 4.3; RFC 8187, 3.2), empty for none."""
+    given = {found[1].lower(): found[2].strip() for found in _PARAMETER.finditer(f";{disposition}"[:4096])}
+    coding, mark, rest = given.get("filename*", "").partition("'")
+    value = rest.partition("'")[2]
+    if mark and value:
+        return unquote(value, encoding="latin-1" if coding.lower() == "iso-8859-1" else "utf-8").strip()
+    plain = given.get("filename", "")
+    return re.sub(r"\\(.)", r"\1", plain[1:-1]) if plain.startswith('"') else plain
+
+
+def _told(head: bytes, claims: _Claims) -> str:
+    """Return what type and name say of a content that tells nothing for certain."""
+    declared, named = claims.declared, claims.named
+    is_text = text_of(head) is not None
+    if declared in {".xls", ".doc", ".ppt"} and is_text and named:
+        return named  # Windows calls a CSV file by the program that opens it
+    if named and (declared in {None, ".txt"} or named in REFINED.get(declared or "", ())):
+        return named
+    return declared or (".txt" if claims.media_type.startswith("text/") and is_text else ".bin")
+
+
+def _of_sound(head: bytes, certain: str, claims: _Claims) -> str:
+    """Return what an audio output is in a container that may hold pictures, too: then type or name decide."""
+    alone = {".mp4": ".m4a", ".mkv": ".mka"}.get(certain, certain)
+    pictures = holds_pictures(head)
+    said = [claim for claim in (claims.declared, claims.named) if claim in _SOUND[certain] | {certain}]
+    if pictures is False:
+        return next((claim for claim in said if claim and claim != certain), alone)
+    return next((claim for claim in said if claim), certain if pictures else alone)
+
+
+def _is_page(head: bytes) -> bool:
+    return Markup(text_of(head) or "").is_page
+
+
+def _found_instead(head: bytes, claims: _Claims, kind: Kind) -> str | None:
+    text = text_of(head)
+    if text and _is_storage_error(text, claims, kind):
+        return "an error message of the storage"
+    if kind is Kind.TEXT:
+        return None
+    if not head:
+        return None if kind is Kind.OTHER else "an empty file"
+    if not any(head):
+        return "zeros" if _cannot_be_zeros(claims, kind) else None
+    certain = from_content(head)
+    if certain == ".gz" and not claims.among(_PACKED):  # a page that lost its Content-Encoding
+        text = text_of(unzipped(head))
+        certain = from_text(text) if text else certain
+    if text is None or certain not in {None, ".html", ".xml"}:
+        return None
+    return _not_media(text, claims) if kind in _MEDIA else _not_document(text, claims)
+
+
+def _is_storage_error(text: str, claims: _Claims, kind: Kind) -> bool:
+    markup = Markup(text)
+    if markup.root != "error" or not _STORAGE_ERROR.match(text, markup.start):
+        return False
+    return kind in _MEDIA or (claims.declared == ".xml" and claims.named not in MARKUP)
+
+
+def _cannot_be_zeros(claims: _Claims, kind: Kind) -> bool:
+    if claims.among(BINARY | NEVER_JSON | DATA):
+        return not claims.among(MAY_BE_ZEROS)
+    # Raw sound may begin with silence, but no picture is told by nothing but zeros.
+    return kind in {Kind.IMAGE, Kind.VIDEO} and claims.declared is None and claims.named is None
+
+
+def _not_media(text: str, claims: _Claims) -> str | None:
+    """Tell what a text is that should be a picture, a video or sound, and is none whose format is known."""
+    markup = Markup(text)
+    due = claims.among(BINARY)
+    if markup.is_html:
+        return "an HTML page"
+    if markup.is_xml:
+        known = claims.named in MARKUP or claims.declared in MARKUP - {".xml"}
+        return "an XML document" if due or not known else None
+    if is_json(text):
+        known = claims.named in DATA or claims.declared in DATA - {".json"}
+        return "a JSON document" if due or not known else None
+    if not due and claims.named not in {None, ".txt", ".html", ".xml", ".json"}:
+        return None
+    says = {".html": "an HTML page", ".xml": "an XML document", ".json": "a JSON document"}.get(
+        claims.declared or ""
+    )
+    if says and not due:
+        return says
+    is_said = claims.media_type.startswith("text/") and claims.declared not in _SUBTITLES
+    return "a text" if due or is_said else None
+
+
+def _not_document(text: str, claims: _Claims) -> str | None:
+    """Tell what a text is that says to be a document of another format."""
+    markup = Markup(text)
+    due = claims.among(BINARY)
+    if (markup.is_html and due) or (markup.is_page and claims.among(NEVER_HTML)):
+        return "an HTML page"
+    if is_json(text) and (due or (claims.declared == ".json" and claims.named in NEVER_JSON)):
+        return "a JSON document"
+    if due:
+        return "an XML document" if markup.is_xml else "a text"
+    return None
