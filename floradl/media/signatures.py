@@ -174,7 +174,11 @@ _PREFIXES: tuple[tuple[bytes, str], ...] = (
 )
 
 
-_WORDS = frozenset(prefix for prefix, _ in _PREFIXES if len(prefix) < 6 and prefix.strip().isalnum())
+_WORDS = frozenset(
+    prefix
+    for prefix, extension in _PREFIXES
+    if len(prefix) < 6 and all(32 <= byte < 127 for byte in prefix) and extension not in {".pdf", ".rtf"}
+)
 """Signatures that a text may begin with: it must be none."""
 
 

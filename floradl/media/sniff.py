@@ -55,6 +55,12 @@ class _Claims(msgspec.Struct, frozen=True):
     declared: str | None
     named: str | None
 
+    @property
+    def by_weight(self) -> tuple[str | None, ...]:
+        """Both extensions, first the one to be believed: many servers call every text plain."""
+        both = (self.declared, self.named)
+        return both[::-1] if self.declared == ".txt" else both
+
     def among(self, extensions: frozenset[str]) -> bool:
         """Whether it says to be one of these; the name does not count against a type of its own."""
         if self.declared in extensions:
@@ -81,7 +87,7 @@ def extension(
         return _of_sound(head, certain, claims)
     if certain == ".mp3" and not hides_behind_tags(head):
         return certain
-    for better in (claims.declared, claims.named):
+    for better in claims.by_weight:
         if better in REFINED.get(certain, ()) and not (better == ".txt" and _is_page(head)):
             return better or certain
     return certain

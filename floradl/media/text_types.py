@@ -6,10 +6,11 @@ Sources: WHATWG MIME Sniffing, 7.1 (HTML); XML 1.0, 2.8 (prolog); SVG 2, 5.1; We
 
 from __future__ import annotations
 
+import codecs
 import re
 from itertools import islice
 
-_CONTROL = re.compile(rb"[\x01-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
+_CONTROL = bytes({*range(32), 127} - set(b"\t\n\f\r\x1b"))
 _PROLOG = re.compile(r"\s+|<!--.*?-->|<\?.*?\?>", re.DOTALL)
 _MARK = re.compile(r"<!--|<\?|[\"'\[\]>]")
 _CLOSE = {"<!--": "-->", "<?": "?>", '"': '"', "'": "'"}
@@ -94,7 +95,7 @@ def text_of(head: bytes) -> str | None:
     """
     if head.startswith((b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")):
         text = _wide(head)
-    elif 0 in head or len(_CONTROL.findall(head)) * 100 > len(head):
+    elif 0 in head or _controls(head) * 100 > len(head):
         return None
     else:
         text = _narrow(head)
@@ -108,14 +109,18 @@ def _wide(head: bytes) -> str:
     return text if sum(character.isascii() for character in text[:4096]) * 10 >= len(text[:4096]) else "\0"
 
 
+def _controls(head: bytes) -> int:
+    return len(head) - len(head.translate(None, _CONTROL))
+
+
 def _narrow(head: bytes) -> str:
-    # The last character may be cut, hence no strictness about the end.
-    text = head.decode("utf-8", errors="ignore")
-    if len(text.encode()) >= len(head) - 3 and (text or not head):
-        return text
-    high = sum(byte > 127 for byte in head)
+    try:  # the last character may be cut
+        return codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        high = len(head) - len(head.translate(None, bytes(range(128, 256))))
     # In few bytes the absence of control characters says little; half of them from beyond ASCII says more.
-    return head.decode("latin-1") if len(head) >= 64 or high * 3 < len(head) else "\0"
+    text = head.removeprefix(codecs.BOM_UTF8).decode("latin-1")
+    return text if len(head) >= 64 or high * 3 < len(head) else "\0"
 
 
 class Markup:

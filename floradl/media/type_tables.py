@@ -273,7 +273,7 @@ REFINED = _families("""
 .xml    owl sbml cml aup mlt tmx tsx xliff xlf resx wsdl ismc ism prproj xmeml edl sif gml citygml
 .xml    ui vtu vtp vts gnumeric xbel
 .html   md markdown mdx txt rst vue svelte hbs ejs wiki xhtml
-.json   lottie gltf geojson jsonld ndjson jsonl ipynb topojson har map webmanifest excalidraw tldr
+.json   lottie gltf geojson jsonld ndjson jsonl ipynb topojson har map tldr
 .json   json5 tgs cast rawproj vl vg
 .gltf   vrm
 .tiff   dng nef nrw arw sr2 cr2 pef srw 3fr iiq dcr kdc erf mef mos ptif btf tf8 svs scn
