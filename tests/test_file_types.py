@@ -376,6 +376,7 @@ MACRO = "application/vnd.ms-word.document.macroEnabled.12"
         (b"ID3\4\0\0\0\0\0\x0a" + bytes(10) + b"fLaC" + UNKNOWN, "audio/mpeg", "/x.mp3", ".flac"),
         (head_of("tagged.mp3"), "audio/aac", "/x.aac", ".mp3"),
         (head_of("sample.xls"), "application/msword", "/x", ".xls"),
+        (LOTTIE, "application/json", "/x.lottie", ".lottie"),
         (PAGE.replace(b"html", b"HTML"), "application/xhtml+xml", "/x", ".html"),
         (b"<p>hello</p>", "text/plain", "/x", ".txt"),
     ],
@@ -492,6 +493,8 @@ def test_an_index_at_the_end_and_a_directory_far_in_are_looked_at() -> None:
         (b"\xff\xfb\x00\xc4" + bytes(300) + (b"\xff\xfb\x00\xc4" + bytes(300)) * 4, ".mp3"),
         (bytes(1000) + head_of("bare.mp3"), ".mp3"),
         (head_of("sample.ac3")[:256], ".ac3"),
+        (b"\0\0\x02" + bytes(9) + b"\x10\0\x10\0\x18\x20" + bytes(99), ".tga"),
+        (b"\0\x01\x01\0\0\0\x01\x18" + bytes(4) + b"\x10\0\x10\0\x08\0" + bytes(99), ".tga"),
     ],
 )
 def test_a_format_is_known_by_its_first_bytes(head: bytes, expected: str) -> None:

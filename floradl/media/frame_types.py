@@ -232,14 +232,26 @@ def netpbm(head: bytes) -> str | None:
 
 
 def old_picture(head: bytes) -> str | None:
-    """PCX, SGI and Targa with its footer, where this is all of it."""
+    """PCX, SGI and Targa, by fields that are few values, or zero."""
     if len(head) >= 128 and head[0] == 10 and head[1] in {0, 2, 3, 4, 5} and head[2] <= 1 and head[64] == 0:
         left, top, right, bottom = struct.unpack_from("<4H", head, 4)
         if head[3] in {1, 2, 4, 8} and left <= right and top <= bottom and 1 <= head[65] <= 4:
             return ".pcx"
     if head[:2] == b"\x01\xda" and len(head) >= 12 and head[2] <= 1 and head[3] in {1, 2}:
         return ".sgi" if struct.unpack_from(">H", head, 4)[0] in {1, 2, 3} else None
-    return ".tga" if head[-18:] == b"TRUEVISION-XFILE.\0" else None
+    return ".tga" if head[-18:] == b"TRUEVISION-XFILE.\0" or _is_targa(head) else None
+
+
+def _is_targa(head: bytes) -> bool:
+    if len(head) < 64 or head[0] or head[8:12] != b"\0\0\0\0":
+        return False
+    mapped, kind, depth = head[1], head[2], head[16]
+    if head[17] & 0xD0 or not all(struct.unpack_from("<HH", head, 12)):
+        return False
+    if kind in {1, 9}:
+        return mapped == 1 and depth == 8 and head[7] in {15, 16, 24, 32} and head[3:5] == b"\0\0"
+    known = depth == 8 if kind in {3, 11} else depth in {15, 16, 24, 32} and kind in {2, 10}
+    return known and head[1] == 0 and head[3:8] == bytes(5)
 
 
 def bare_jpeg_xl(head: bytes) -> str | None:

@@ -297,6 +297,7 @@ REFINED = _families("""
 .mid    kar
 .amr    awb
 .eac3   ec3
+.loas   latm
 .mpg    vob m1v m2v mpv m2p ps dat mod tod evo
 .ts     m2t m2ts mts tsv trp tp mpegts
 .m2ts   mts ts m2t
