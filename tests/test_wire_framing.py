@@ -113,7 +113,9 @@ def test_a_body_without_any_length_is_accepted_only_if_its_container_is_whole(
     with MediaHost(lambda _: Reply(unframed(body))) as host:
         fetched = bench.fetch(host.url(f"/o.{ext}"), output)
     assert fetched.data == body
-    assert (fetched.integrity, fetched.checked) == (Integrity.UNVERIFIED, ("container",))
+    # Behind a PDF's end mark an update may be missing.
+    checked = () if body is PDF else ("container",)
+    assert (fetched.integrity, fetched.checked) == (Integrity.UNVERIFIED, checked)
 
 
 def test_a_text_without_any_length_is_accepted_and_marked_unverified(bench: Bench) -> None:

@@ -23,7 +23,7 @@ import msgspec
 
 from floradl.disk.files import AppendedFile, PartFile
 from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
-from floradl.media import containers, sniff
+from floradl.media import sniff, truncation
 from floradl.media.checksums import Digests
 from floradl.media.decompress import undo
 from floradl.media.offers import Offer, is_weak, offer_of, refusal_of, refuses_range
@@ -326,7 +326,7 @@ class Downloader:
             integrity = Integrity.VERIFIED
         if integrity is Integrity.UNVERIFIED:
             # Nothing says how long it should be: a proxy that lost its server ends the body in good form.
-            whole = containers.is_whole(part.fd, part.size, ext)
+            whole = truncation.is_whole(part.fd, part.size, ext)
             if whole is False:
                 raise PassingError(
                     f"the server gives no length, and the {ext} file is cut short", ErrorCode.DAMAGED

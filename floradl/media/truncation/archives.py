@@ -1,0 +1,192 @@
+"""ZIP and what is made of it, gzip, bzip2, xz, Zstandard, LZ4, 7z, tar.
+
+Sources: PKWARE's APPNOTE (ZIP), 4.3.16; RFC 1952 (gzip), 2.2 and 2.3; RFC 8878 (Zstandard), 3.1.1; the .xz
+file format 1.2, 2.1.2; LZ4 frame format 1.6; 7zFormat.txt; POSIX pax (tar).
+"""
+
+from __future__ import annotations
+
+import bz2
+import zlib
+
+from floradl.media.truncation.window import MOST_STEPS, Window
+
+_MOST_INFLATED = 256 << 20
+"""How many bytes are unpacked at most; nothing of it is kept."""
+
+_PIECE = 1 << 20
+_MOST_MEMBERS = 10_000
+
+
+def zip_archive(file: Window) -> bool | None:
+    """Judge ZIP by its directory and the record at its end, wherever in the file that is."""
+    if not file.begins(b"PK\x03\x04", b"PK\x05\x06"):
+        return None
+    before = file.size
+    for _ in range(64):
+        at = file.last(b"PK\x05\x06", before)
+        if at is None:
+            return False
+        if at + 22 <= file.size:
+            end = at + 22 + file.little(at + 20, 2)
+            length, offset = file.little(at + 12, 4), file.little(at + 16, 4)
+            if 0xFFFFFFFF in {length, offset}:
+                fits = _zip64(file, at - 20)
+            else:
+                fits = offset + length == at and file.at(offset, 4) in {b"PK\x01\x02", b"PK\x05\x06"}
+            if fits or end == file.size:
+                return fits or None if end == file.size else None if end < file.size else False
+        before = at + 3
+    return None
+
+
+def _zip64(file: Window, locator: int) -> bool:
+    if locator < 0 or file.at(locator, 4) != b"PK\x06\x07":
+        return False
+    at = file.little(locator + 8, 8)
+    if file.at(at, 4) != b"PK\x06\x06" or at + 12 + file.little(at + 4, 8) != locator:
+        return False
+    return file.little(at + 40, 8) + file.little(at + 48, 8) == at
+
+
+def gzip(file: Window) -> bool | None:
+    """Judge gzip by unpacking it: each member has its checksum and length.
+
+    Never True: a further member may follow, and nothing announces it.
+    """
+    if not file.begins(b"\x1f\x8b\x08"):
+        return None
+    unpacker = zlib.decompressobj(wbits=31)
+    left, members, between = _MOST_INFLATED, 0, True
+    for block in file.blocks():
+        data = block
+        while data:
+            if between and data[:1] != b"\x1f":
+                return None  # zeros, or something else appended
+            try:
+                left -= len(unpacker.decompress(data, _PIECE))
+            except zlib.error:
+                return None
+            between = unpacker.eof
+            data = unpacker.unused_data if between else unpacker.unconsumed_tail
+            if between:
+                unpacker = zlib.decompressobj(wbits=31)
+                members += 1
+            if left < 0 or members > _MOST_MEMBERS:
+                return None
+    return None if between and file.size else False
+
+
+def bzip2(file: Window) -> bool | None:
+    """Judge bzip2 by unpacking it. Never True, as with gzip."""
+    if not file.begins(b"BZh"):
+        return None
+    unpacker = bz2.BZ2Decompressor()
+    left = _MOST_INFLATED // 8
+    for block in file.blocks():
+        data = block
+        while data or not unpacker.needs_input:
+            try:
+                left -= len(unpacker.decompress(data, _PIECE))
+            except (OSError, EOFError):
+                return None
+            if left < 0:
+                return None
+            data = b""
+            if unpacker.eof:
+                return None
+    return False
+
+
+def xz(file: Window) -> bool | None:
+    """Judge xz by its footer, behind which zeros may stand. Never True, as with gzip."""
+    if not file.begins(b"\xfd7zXZ\0"):
+        return None
+    if file.size >= 24 and file.at(file.size - 2, 2) == b"YZ":
+        return None
+    return (
+        None
+        if file.size >= 32 and file.last(b"YZ", file.size) is not None and file.padded(file.size - 4)
+        else False
+    )
+
+
+def zstandard(file: Window) -> bool | None:
+    """Judge Zstandard by its blocks. Never True, as with gzip."""
+    if not file.begins(b"\x28\xb5\x2f\xfd"):
+        return None
+    at, budget = 0, MOST_STEPS
+    while budget > 1:
+        budget -= 1
+        if at >= file.size:
+            return None if at == file.size and at else False
+        magic = file.at(at, 4)
+        if magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5:  # a frame to be skipped
+            at += 8 + file.little(at + 4, 4)
+            continue
+        if magic != b"\x28\xb5\x2f\xfd"[: len(magic)]:
+            return None
+        flags = file.big(at + 4, 1)
+        at += 5 + (0 if flags & 32 else 1) + (0, 1, 2, 4)[flags & 3]
+        at += (1 if flags & 32 else 0, 2, 4, 8)[flags >> 6]
+        while budget := budget - 1:
+            if at + 3 > file.size:
+                return False
+            block = file.little(at, 3)
+            kind, size = block >> 1 & 3, block >> 3
+            if kind == 3:
+                return None
+            at += 3 + (1 if kind == 1 else size)
+            if block & 1:
+                break
+        at += 4 if flags & 4 else 0
+    return None
+
+
+def lz4(file: Window) -> bool | None:
+    """Judge LZ4 frames by their blocks. Never True, as with gzip."""
+    if not file.begins(b"\x04\x22\x4d\x18"):
+        return None
+    flags = file.big(4, 1)
+    at = 7 + (8 if flags & 8 else 0) + (4 if flags & 1 else 0)
+    for _ in range(MOST_STEPS):
+        if at + 4 > file.size:
+            return False
+        size = file.little(at, 4) & 0x7FFFFFFF
+        if not size:
+            return file.reaches(at + 4 + (4 if flags & 4 else 0))
+        at += 4 + size + (4 if flags & 16 else 0)
+    return None
+
+
+def seven_zip(file: Window) -> bool | None:
+    """Judge 7z by where its first header says that the last one lies."""
+    if not file.begins(b"7z\xbc\xaf\x27\x1c"):
+        return None
+    return file.compare(32 + file.little(12, 8) + file.little(20, 8)) if file.size >= 32 else False
+
+
+def tar(file: Window) -> bool | None:
+    """Judge tar by its entries and the two empty records behind them."""
+    if file.at(257, 5) != b"ustar"[: max(file.size - 257, 0)]:
+        return None
+    at = 0
+    for _ in range(MOST_STEPS):
+        head = file.at(at, 512)
+        if len(head) < 512:
+            return False if head or at > file.size else None
+        if not head.strip(b"\0"):
+            return None if at + 1024 <= file.size else False
+        size = head[124:136]
+        if size[0] & 0x80:
+            length = int.from_bytes(size[1:], "big")
+        else:
+            digits = size.strip(b"\0 ")
+            if not digits.isdigit() or head[257:262] != b"ustar":
+                return None
+            try:
+                length = int(digits, 8)
+            except ValueError:
+                return None
+        at += 512 + length + -length % 512
+    return None
