@@ -36,6 +36,13 @@ def test_bytes_behind_a_document_or_picture_are_kept(name: str, length: int) -> 
     assert judge(data + b"\0" * length, extension) is None
 
 
+def test_bytes_behind_a_zip_whose_offsets_are_those_of_something_before_it_are_kept() -> None:
+    data = bytearray(sample("sample.zip")[0])
+    data[-6] += 9  # where its directory would be, had somebody put 9 bytes in front
+    assert judge(bytes(data), ".zip") is None
+    assert judge(bytes(data) + b"x" * 30, ".zip") is None
+
+
 def test_a_fragmented_mp4_cut_behind_its_first_fragment_is_called_cut() -> None:
     moov = box(b"moov", box(b"mvhd", bytes(100)) + box(b"mvex", box(b"trex", bytes(24))))
     start = box(b"ftyp", b"isom\0\0\0\0") + moov + box(b"mdat", b"x" * 50)
@@ -44,6 +51,12 @@ def test_a_fragmented_mp4_cut_behind_its_first_fragment_is_called_cut() -> None:
     assert judge(start + fragment, ".mp4") is None
     assert judge(start + fragment[:38], ".mp4") is False, "a fragment's head without its data"
     assert judge(start + fragment + box(b"mfra", b"w" * 8), ".mp4") is True
+
+
+def test_a_placeholder_in_a_swf_says_nothing() -> None:
+    """As ffmpeg 5.1 leaves it in a pipe."""
+    assert judge(b"FWS\6" + struct.pack("<I", 100 << 20) + bytes(500), ".swf") is None
+    assert judge(b"FWS\6" + struct.pack("<I", 509) + bytes(500), ".swf") is False
 
 
 def test_an_mvex_inside_of_the_data_announces_nothing() -> None:

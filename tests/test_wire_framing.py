@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cuts import SAMPLES
 from loopback import Certificate
 from wire import (
     LARGE_PNG,
@@ -116,6 +117,16 @@ def test_a_body_without_any_length_is_accepted_only_if_its_container_is_whole(
     # Behind a PDF's end mark an update may be missing.
     checked = () if body is PDF else ("container",)
     assert (fetched.integrity, fetched.checked) == (Integrity.UNVERIFIED, checked)
+
+
+@pytest.mark.parametrize("name", ["short-espeak-pipe.wav", "short-lame-pipe.wav", "short-sox-pipe.aiff"])
+def test_streamed_speech_without_any_length_is_accepted_at_once(bench: Bench, name: str) -> None:
+    body = (SAMPLES / "writers" / name).read_bytes()
+    with MediaHost(lambda _: Reply(unframed(body))) as host:
+        fetched = bench.fetch(host.url("/o" + Path(name).suffix), RemoteOutput("o", "audioUrl", ""))
+        assert len(host.requests) == 1
+    assert fetched.data == body
+    assert (fetched.integrity, fetched.checked) == (Integrity.UNVERIFIED, ())
 
 
 def test_a_text_without_any_length_is_accepted_and_marked_unverified(bench: Bench) -> None:

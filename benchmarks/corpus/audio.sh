@@ -78,7 +78,7 @@ twolame -q 4 "$WIDE" "$OUT/twolame.mp2" 2>/dev/null
 
 
 ## gstreamer-audio : gst-launch-1.0 --version | head -1
-g() { gst-launch-1.0 -q filesrc location="$TONE" ! wavparse ! audioconvert ! audioresample ! "$@"; }
+g() { timeout 20 gst-launch-1.0 -q filesrc location="$TONE" ! wavparse ! audioconvert ! audioresample ! "$@"; }
 g wavenc ! filesink location="$OUT/gst.wav"; g wavenc ! fdsink 2>/dev/null | cat > "$OUT/gst-pipe.wav"; g flacenc ! filesink location="$OUT/gst.flac"; g flacenc ! fdsink | cat > "$OUT/gst-pipe.flac"
 g lamemp3enc ! xingmux ! filesink location="$OUT/gst-xing.mp3"; g lamemp3enc ! filesink location="$OUT/gst.mp3"; g vorbisenc ! oggmux ! filesink location="$OUT/gst.ogg"; g vorbisenc ! oggmux ! fdsink | cat > "$OUT/gst-pipe.ogg"
 g opusenc ! oggmux ! filesink location="$OUT/gst.opus"; g opusenc ! matroskamux ! filesink location="$OUT/gst.mka"; g opusenc ! webmmux streamable=true ! fdsink | cat > "$OUT/gst-live.webm"; g avenc_aac ! mp4mux ! filesink location="$OUT/gst.m4a"; g avenc_aac ! mp4mux fragment-duration=200 ! filesink location="$OUT/gst-frag.m4a"

@@ -50,3 +50,7 @@ for e in png pdf ps eps svg; do rsvg-convert -f $e in.svg -o "$OUT/rsvg.$e"; don
 
 ## libtiff : tiffcp 2>&1 | head -2 | grep -i lib
 convert-im6.q16 "$PHOTO" -compress None in.tiff; for z in lzw zip packbits jpeg; do tiffcp -c $z in.tiff "$OUT/tiffcp-$z.tiff" 2>/dev/null; done; tiffcp -t -w 32 -l 32 in.tiff "$OUT/tiffcp-tiled.tiff"; tiffcp -8 in.tiff "$OUT/tiffcp-big.tiff"; tiffcp -B in.tiff "$OUT/tiffcp-msb.tiff"
+
+## imagemagick : convert-im6.q16 -version | head -1
+for e in png jpg gif bmp tiff webp avif heic jp2 psd ico tga dds dpx ppm pam pfm sgi sun hdr fits miff; do convert-im6.q16 "$PHOTO" "$e:-" 2>/dev/null | cat > "$OUT/im-pipe.$e"; done
+convert-im6.q16 "$PHOTO" -compress Zip "$OUT/im-zip.psb" 2>/dev/null; convert-im6.q16 "$PHOTO" "$PIC" "$OUT/im-layers.psd"; convert-im6.q16 "$PHOTO" -define dds:mipmaps=0 -define dds:compression=none "$OUT/im-plain.dds"; convert-im6.q16 "$PHOTO" -resize 256x256! "$OUT/im-mips.dds"; convert-im6.q16 "$PIC" "$PIC" "$OUT/im-multi.pgm"; convert-im6.q16 "$PHOTO" -depth 16 "$OUT/im-16.ppm"; convert-im6.q16 "$PHOTO" -define tiff:tile-geometry=32x32 "$OUT/im-tiled.tiff"; convert-im6.q16 "$PHOTO" -define jpeg:restart-interval=2 "$OUT/im-restart.jpg"; convert-im6.q16 "$PHOTO" -compress LosslessJPEG "$OUT/im-lossless.jpg" 2>/dev/null

@@ -16,28 +16,36 @@ _MOST_INFLATED = 256 << 20
 
 _PIECE = 1 << 20
 _MOST_MEMBERS = 10_000
+_MOST_RECORDS = 64
 
 
 def zip_archive(file: Window) -> bool | None:
     """Judge ZIP by its directory and the record at its end, wherever in the file that is."""
     if not file.begins(b"PK\x03\x04", b"PK\x05\x06"):
         return None
-    before = file.size
-    for _ in range(64):
+    before, followed = file.size, False
+    for _ in range(_MOST_RECORDS):
         at = file.last(b"PK\x05\x06", before)
         if at is None:
-            return False
-        if at + 22 <= file.size:
-            end = at + 22 + file.little(at + 20, 2)
-            length, offset = file.little(at + 12, 4), file.little(at + 16, 4)
-            if 0xFFFFFFFF in {length, offset}:
-                fits = _zip64(file, at - 20)
-            else:
-                fits = offset + length == at and file.at(offset, 4) in {b"PK\x01\x02", b"PK\x05\x06"}
-            if fits or end == file.size:
-                return fits or None if end == file.size else None if end < file.size else False
+            break
+        end = at + 22 + file.little(at + 20, 2)
+        fits = at + 22 <= file.size and _directory_fits(file, at)
+        if end == file.size:
+            return True if fits else None
+        # Behind a record something else was appended; or a ZIP within, which is not packed, has ended.
+        followed = followed or (end < file.size)
+        if fits:
+            return None if followed else False
         before = at + 3
-    return None
+    return None if followed else False
+
+
+def _directory_fits(file: Window, at: int) -> bool:
+    """Whether the directory stands where the record at `at` says."""
+    length, offset = file.little(at + 12, 4), file.little(at + 16, 4)
+    if 0xFFFFFFFF in {length, offset}:
+        return _zip64(file, at - 20)
+    return offset + length == at and file.at(offset, 4) in {b"PK\x01\x02", b"PK\x05\x06"}
 
 
 def _zip64(file: Window, locator: int) -> bool:

@@ -22,7 +22,7 @@ _FIRST = frozenset(
 _KNOWN = _FIRST | {
     *(b"uuid", b"mfra", b"meta", b"udta", b"ssix", b"prft", b"emsg", b"pdin", b"imda", b"meco", b"junk"),
     *(b"jxlc", b"jxlp", b"jxli", b"jxll", b"jbrd", b"brob", b"Exif", b"xml ", b"jumb", b"JXL ", b"jhgm"),
-    *(b"jp2h", b"jp2c", b"jp2i", b"uinf", b"PICT", b"bloc"),
+    *(b"mpvd", b"sefd", b"jp2h", b"jp2c", b"jp2i", b"uinf", b"PICT", b"bloc"),
 }
 
 _MOST_INDEXES = 200

@@ -34,8 +34,8 @@ _WIDTHS = {
 _PARTS = {273: 279, 324: 325, 288: 289, 513: 514}
 """Strips, tiles, free space, a thumbnail: the tag of the offsets, and that of the lengths."""
 
-_FURTHER = frozenset({330, 34665, 34853, 40965})
-"""Tags whose values are directories."""
+_FURTHER = frozenset({330})
+"""Tags whose values are directories of pictures; those of Exif are often left behind wrong by editors."""
 
 Number = Callable[[int, int], int]
 

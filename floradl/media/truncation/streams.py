@@ -17,6 +17,8 @@ _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _MXF = bytes.fromhex("060e2b34020501010d0102")
 _MXF_INDEX = bytes.fromhex("060e2b34020501010d01020101110100")
 _MOST_INFLATED = 64 << 20
+_SWF_PLACEHOLDER = 100 << 20
+"""The length that ffmpeg 5.1 writes where it cannot go back."""
 
 
 def transport(file: Window) -> bool | None:
@@ -174,7 +176,10 @@ def raw_frames(file: Window) -> bool | None:
 def shockwave(file: Window) -> bool | None:
     """Judge SWF by the length that it states, packed ones by unpacking them."""
     if file.begins(b"FWS"):
-        return file.compare(file.little(4, 4)) if file.size >= 8 else False
+        if file.size < 8:
+            return False
+        stated = file.little(4, 4)
+        return None if stated == _SWF_PLACEHOLDER else file.compare(stated)
     if not file.begins(b"CWS"):
         return None
     unpacker, left = zlib.decompressobj(), _MOST_INFLATED
