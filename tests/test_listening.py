@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import anyio
 import pytest
-from anyio.abc import SocketStream
+from callers import GET, HOST, Echo, ask, connected, listening, post, rest
 from structlog.testing import capture_logs
 from studio import until
 
@@ -17,80 +16,6 @@ from floradl.listening.listener import Listener
 from floradl.net.endpoint import Endpoint
 
 pytestmark = pytest.mark.anyio
-
-HOST = "127.0.0.1"
-GET = b"GET /here HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-class Echo:
-    """Answers with the body it was given; `seen` are the requests. It waits while `hold` says so."""
-
-    def __init__(self) -> None:
-        self.seen: list[Request] = []
-        self.at_once = self.most = 0
-        self.hold: anyio.Event | None = None
-
-    async def __call__(self, request: Request) -> Answer:
-        self.seen.append(request)
-        self.at_once += 1
-        self.most = max(self.most, self.at_once)
-        if self.hold is not None:
-            await self.hold.wait()
-        self.at_once -= 1
-        return Answer(200, request.body)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
-@asynccontextmanager
-async def listening(echo: Echo, within: float = 5.0, host: str = HOST) -> AsyncIterator[int]:
-    """Listen at a port with `echo` at GET and POST /here."""
-    port = free_port()
-    listener = Listener(
-        Endpoint(host, port), Site({("POST", "/here"): echo, ("GET", "/here"): echo}), within=within
-    )
-    async with anyio.create_task_group() as group:
-        group.start_soon(listener.serve)
-        await connected(port, host)
-        yield port
-        group.cancel_scope.cancel()
-
-
-async def connected(port: int, host: str = HOST) -> None:
-    with anyio.fail_after(5):
-        while True:
-            with suppress(OSError):
-                async with await anyio.connect_tcp(host, port):
-                    return
-            await anyio.sleep(0.01)
-
-
-async def rest(stream: SocketStream) -> bytes:
-    """Return what comes until the connection ends."""
-    answer = b""
-    with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
-        while True:
-            answer += await stream.receive()
-    return answer
-
-
-async def ask(port: int, *pieces: bytes, host: str = HOST) -> bytes:
-    with anyio.fail_after(10):
-        async with await anyio.connect_tcp(host, port) as stream:
-            with suppress(anyio.BrokenResourceError):
-                for piece in pieces:
-                    await stream.send(piece)
-            return await rest(stream)
-
-
-def post(body: bytes, *headers: bytes) -> bytes:
-    lines = [b"POST /here HTTP/1.1", b"Host: x", b"Content-Length: %d" % len(body), *headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 async def test_a_request_gets_its_answer_and_the_connection_ends() -> None:

@@ -14,6 +14,10 @@ from floradl.errors import PauseReason
 from floradl.listening.http import Answer, Request
 from floradl.state.live import STUCK_AFTER
 
+ALIVE = "/healthz"
+READY = "/readyz"
+PATHS = (ALIVE, READY)
+
 
 class Standing(Struct, frozen=True):
     """How the daemon stands, each asked anew.

@@ -1,25 +1,33 @@
 """One request, one answer, and the connection ends: as little HTTP as webhooks and scrapers need.
 
-A public address may be scanned, flooded and dripped at, so everything is bounded: the head, the body, the
-time for each. The protocol itself (RFC 9112) is h11's, which floradl's client has aboard anyway.
+A public address may be scanned, flooded and dripped at, so everything is bounded: the head, the body, what is
+sent around them, and the time for each; where others wait, the slow go before their time is over. The
+protocol itself (RFC 9112) is h11's, which floradl's client has aboard anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 
 import anyio
 import h11
 import structlog
+from anyio import CapacityLimiter
 from anyio.abc import ByteStream
 from msgspec import Struct
 
+from floradl.listening.visits import Stage, Visit
+
 _MOST_HEAD = 16 << 10  # bytes
 _MOST_BODY = 64 << 10
-_LINGER = 1.0  # seconds in which what is left of a refused request is taken in, so that the answer arrives
+_MOST_RAW = 256 << 10  # with what frames it: a chunk of one byte may have an extension of thousands
+_AT_ONCE = 64  # requests that are answered
+_APART = 8  # of each page that has places of its own
+_LINGER = 1.0  # seconds in which what comes after the answer is taken in, so that it arrives
 _MOST_LINGERING = 1 << 20
 _PIECE = 16 << 10
+_FAREWELL = 0.1  # seconds in which one that is sent away may take the word that says so
 WITHIN = 5.0
 """Seconds for a whole request, and again for its answer: who is slower is dropped."""
 
@@ -55,10 +63,19 @@ Page = Callable[[Request], Awaitable[Answer]]
 
 
 class Site:
-    """Pages by method and path; `HEAD` is as `GET`."""
+    """Pages by method and path; `HEAD` is as `GET`.
 
-    def __init__(self, pages: Mapping[tuple[str, str], Page]) -> None:
+    The paths `apart` have places of their own: they are answered however many wait for the other pages.
+    """
+
+    def __init__(self, pages: Mapping[tuple[str, str], Page], *, apart: Collection[str] = ()) -> None:
         self._pages = dict(pages)
+        self._places = CapacityLimiter(_AT_ONCE)
+        self._apart = {path: CapacityLimiter(_APART) for path in apart}
+
+    def places(self, request: Request) -> CapacityLimiter:
+        """Return what is to be entered before this request is answered."""
+        return self._apart.get(request.path, self._places)
 
     async def __call__(self, request: Request) -> Answer:
         """Answer with the page that is asked for, 404 or 405; what goes wrong in one is 500."""
@@ -84,38 +101,53 @@ class _RefusedError(Exception):
         self.answer = answer
 
 
-async def converse(stream: ByteStream, page: Page, within: float = WITHIN) -> None:
+async def converse(stream: ByteStream, site: Site, visit: Visit, within: float = WITHIN) -> None:
     """Read one request from `stream`, answer it, and close. Never raises for what the other side does.
 
-    It must come within so many seconds, all of it, and its answer must be taken within as many.
+    It must come within so many seconds, all of it, and its answer must be taken within as many. `visit` is
+    told of each stage, and may be sent away.
     """
     async with stream:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
-            await _converse(stream, page, within)
+            await _converse(stream, site, visit, within)
 
 
-async def _converse(stream: ByteStream, page: Page, within: float) -> None:
+async def _converse(stream: ByteStream, site: Site, visit: Visit, within: float) -> None:
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST_HEAD)
-    try:
-        with anyio.fail_after(within):
-            request = await _read(connection, stream)
-    except TimeoutError:
-        answer = Answer.said(408, f"the request did not come within {within:g} s")
-    except h11.RemoteProtocolError as error:
-        answer = Answer.said(error.error_status_hint, "this is no request that HTTP knows")
-    except _RefusedError as error:
-        answer = error.answer
-    else:
-        data = _written(connection, await page(request), head_only=request.method == "HEAD")
-        await _send(stream, data, within)
+    answer, head_only = Answer.said(503, "others wait: try again"), False
+    with visit.evictable():
+        try:
+            with anyio.fail_after(within):
+                request = await _read(connection, stream, visit)
+        except TimeoutError:
+            answer = Answer.said(408, f"the request did not come within {within:g} s")
+        except h11.RemoteProtocolError as error:
+            answer = Answer.said(error.error_status_hint, "this is no request that HTTP knows")
+        except _RefusedError as error:
+            answer = error.answer
+        else:
+            answer, head_only = await _answered(site, request, visit), request.method == "HEAD"
+    visit.enter(Stage.LEAVING)
+    if visit.sent_away:
+        await _send(stream, _written(connection, answer, head_only=head_only), _FAREWELL)
         return
-    await _send(stream, _written(connection, answer), within)
-    await _linger(stream)
+    with visit.evictable():
+        await _send(stream, _written(connection, answer, head_only=head_only), within)
+        await _linger(stream)
 
 
-async def _read(connection: h11.Connection, stream: ByteStream) -> Request:
+async def _answered(site: Site, request: Request, visit: Visit) -> Answer:
+    """Wait for a place, and let the page answer: from then on it cannot be sent away."""
+    visit.enter(Stage.QUEUED)
+    async with site.places(request):
+        visit.enter(Stage.ANSWERING)
+        return await site(request)
+
+
+async def _read(connection: h11.Connection, stream: ByteStream, visit: Visit) -> Request:
     head: h11.Request | None = None
     body = bytearray()
+    taken = 0
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
@@ -123,9 +155,14 @@ async def _read(connection: h11.Connection, stream: ByteStream) -> Request:
                 await stream.send(
                     connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
                 )
-            connection.receive_data(await stream.receive(_PIECE))  # `EndOfStream`: they went
+            data = await stream.receive(_PIECE)  # `EndOfStream`: they went
+            taken += len(data)
+            if taken > _MOST_RAW:
+                raise _RefusedError(_too_large())
+            connection.receive_data(data)
         elif isinstance(event, h11.Request):
             head = event
+            visit.enter(Stage.BODY)
             if _announced(event) > _MOST_BODY:
                 raise _RefusedError(_too_large())
         elif isinstance(event, h11.Data):
@@ -176,7 +213,10 @@ async def _send(stream: ByteStream, data: bytes, within: float) -> None:
 
 
 async def _linger(stream: ByteStream) -> None:
-    """Take in what they are still sending: a socket closed on unread bytes resets, and the answer is lost."""
+    """Take in what they still send until they close (RFC 9112 section 9.6).
+
+    A socket that is closed on unread bytes resets, and the answer is lost.
+    """
     left = _MOST_LINGERING
     with anyio.move_on_after(_LINGER):
         while left > 0:

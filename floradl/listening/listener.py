@@ -7,37 +7,57 @@ and tried again.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
-from itertools import count
+import time
 
 import anyio
 import structlog
-from anyio.abc import SocketListener, SocketStream, TaskGroup
+from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
-from floradl.listening.http import WITHIN, Page, converse
+from floradl.listening.http import WITHIN, Site, converse
+from floradl.listening.visits import MOST, Visit, Visits
 from floradl.net.endpoint import Endpoint
 
-_AT_ONCE = 64  # connections; more wait in the system's own queue, and none lasts longer than some seconds
 _AGAIN = 5.0  # seconds
+_ACCEPT_AGAIN = 0.1
+_TOLD_EVERY = 60.0
+_BUFFER = 64 << 10  # bytes that the system takes in for a connection: what we hold of it is as little
+_STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# What accept(2) says of the connection that it would have given, not of the socket that listens (accept(2) of
+# Linux man-pages 6.03, "Error handling").
+_THEIRS = frozenset(
+    {
+        errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
+        errno.ENONET, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EPERM, errno.EPROTO, errno.ETIMEDOUT,
+    }
+)  # fmt: skip
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Listener:
-    """Answers at `endpoint` with `page`.
+    """Answers at `endpoint` with the pages of `site`.
 
-    A port that cannot be had is tried again each `again` seconds; a request has `within` seconds to come.
+    A port that cannot be had is tried again each `again` seconds. A request has `within` seconds to come, and
+    less where half of the `most` connections are here.
     """
 
     def __init__(
-        self, endpoint: Endpoint, page: Page, *, again: float = _AGAIN, within: float = WITHIN
+        self,
+        endpoint: Endpoint,
+        site: Site,
+        *,
+        again: float = _AGAIN,
+        within: float = WITHIN,
+        most: int = MOST,
     ) -> None:
         self._endpoint = endpoint
-        self._page = page
+        self._site = site
         self._again = again
         self._within = within
-        self._slots = anyio.CapacityLimiter(_AT_ONCE)
-        self._tokens = count()
+        self._visits = Visits(time.monotonic, most)
+        self._starved_at = -math.inf
         self.trouble: str | None = None
         """Why nobody can be answered now."""
 
@@ -64,16 +84,35 @@ class Listener:
                     group.start_soon(self._accept, each, group)
 
     async def _accept(self, listener: SocketListener, group: TaskGroup) -> None:
+        raw = listener.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio's, not Django's
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         while True:
-            token = next(self._tokens)
-            await self._slots.acquire_on_behalf_of(token)  # before: who has no turn yet costs us nothing
-            group.start_soon(self._answer, await listener.accept(), token)
+            await anyio.wait_readable(raw)  # without descriptors Linux refuses even where nobody connects
+            await self._visits.room()  # before: what is accepted is read, whoever asks for it
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                if error.errno not in _STARVED | _THEIRS:
+                    raise
+                await self._missed(error)
+            else:
+                group.start_soon(self._answer, stream, self._visits.admit())
 
-    async def _answer(self, stream: SocketStream, token: int) -> None:
+    async def _missed(self, error: OSError) -> None:
+        """Wait a moment after a connection that could not be had; where descriptors are scarce, free one."""
+        if error.errno in _STARVED:
+            self._visits.evict()
+            if time.monotonic() - self._starved_at >= _TOLD_EVERY:
+                self._starved_at = time.monotonic()
+                message = explained(self._endpoint, error)
+                _log.error("accept_failed", address=str(self._endpoint), message=message)
+        await anyio.sleep(_ACCEPT_AGAIN)
+
+    async def _answer(self, stream: SocketStream, visit: Visit) -> None:
         try:
-            await converse(stream, self._page, self._within)
+            await converse(stream, self._site, visit, self._within)
         finally:
-            self._slots.release_on_behalf_of(token)
+            self._visits.leave(visit)
 
     def _note(self, message: str | None) -> None:
         if message is not None and message != self.trouble:
@@ -90,6 +129,10 @@ def explained(endpoint: Endpoint, error: OSError) -> str:
             remedy = "this machine has no such address: name one that it has, or 0.0.0.0 for all"
         case errno.EACCES | errno.EPERM:
             remedy = "ports below 1024 are not for every user: name a higher one"
+        case errno.EMFILE | errno.ENFILE:
+            remedy = (
+                "those who connect wait until some are free; LimitNOFILE of a unit, or ulimit -n, allows more"
+            )
         case _ if isinstance(error, socket.gaierror):
             remedy = "name an address of this machine"
         case _:

@@ -12,7 +12,7 @@ from floradl.assembly import Works
 from floradl.config.settings import Config
 from floradl.config.webhook_secret import find_webhook_secrets
 from floradl.errors import ConfigError
-from floradl.listening import metrics, webhooks
+from floradl.listening import health, metrics, webhooks
 from floradl.listening.figures import Meter, Sums
 from floradl.listening.health import Health, Standing
 from floradl.listening.http import Page, Site
@@ -42,7 +42,7 @@ async def answering(config: Config, environ: Mapping[str, str], works: Works, st
         if (endpoint := config.metrics.listen) is not None:
             sites.setdefault(endpoint, {}).update(_figures(config, works, standing, taken))
         for endpoint, pages in sites.items():
-            group.start_soon(Listener(endpoint, Site(pages)).serve)
+            group.start_soon(Listener(endpoint, Site(pages, apart=health.PATHS)).serve)
 
 
 def _webhooks(config: Config, environ: Mapping[str, str], works: Works) -> Webhooks:
@@ -56,12 +56,12 @@ def _webhooks(config: Config, environ: Mapping[str, str], works: Works) -> Webho
 def _figures(config: Config, works: Works, standing: Standing, taken: Mapping[str, int]) -> _Pages:
     if not metrics.installed():
         _log.warning("metrics_missing", message=metrics.MISSING)
-    health = Health(standing)
+    answers = Health(standing)
     sums = Sums(works.flora.answers, works.saver.tally, works.pipeline.delays, taken)
     meter = Meter(works.journal, {"library": config.output.dir, "state": config.state_dir})
     return {
-        ("GET", "/healthz"): health.alive,
-        ("GET", "/readyz"): health.ready,
+        ("GET", health.ALIVE): answers.alive,
+        ("GET", health.READY): answers.ready,
         ("GET", "/metrics"): Metrics(meter, sums, standing).page,
     }
 
