@@ -169,8 +169,9 @@ TABLE: list[tuple[int, str, type[FloradlError], ErrorCode | PauseReason]] = [
     (404, "not_found", PassingError, ErrorCode.NOT_FOUND),
     (405, "method_not_allowed", PermanentError, ErrorCode.BAD_REQUEST),
     (408, "timeout", PassingError, ErrorCode.NETWORK),
-    (409, "idempotency_duplicate", PassingError, ErrorCode.NETWORK),
-    (409, "conflict", PassingError, ErrorCode.NETWORK),
+    (409, "idempotency_duplicate", PassingError, ErrorCode.BAD_REQUEST),
+    (409, "conflict", PassingError, ErrorCode.BAD_REQUEST),
+    (422, "idempotency_conflict", PermanentError, ErrorCode.BAD_REQUEST),
     (425, "too_early", PassingError, ErrorCode.NETWORK),
     (429, "rate_limited", StandstillError, ErrorCode.NETWORK),
     (500, "internal_error", PassingError, ErrorCode.NETWORK),
@@ -218,7 +219,7 @@ async def test_a_long_refusal_is_cut(world: World) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("status", [400, 403, 404, 410, 451])
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 410, 422, 451])
 @pytest.mark.parametrize(
     "body",
     [

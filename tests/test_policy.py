@@ -54,6 +54,10 @@ def test_a_url_that_keeps_expiring_is_given_up() -> None:
     assert len(delays(ExpiredUrlError("x"))) == 5
 
 
+def test_a_conflict_is_asked_about_twice_more() -> None:
+    assert len(delays(PassingError("x", ErrorCode.BAD_REQUEST))) == 2
+
+
 def test_bytes_that_are_damaged_again_and_again_are_given_up() -> None:
     assert len(delays(PassingError("x", ErrorCode.DAMAGED))) == 8
 

@@ -49,13 +49,13 @@ def test_any_of_several_secrets_may_have_signed() -> None:
     verify(signed(NEW), BODY, [NEW, OLD], NOW)
 
 
-@pytest.mark.parametrize("off", [-300, 300])
-def test_five_minutes_off_is_accepted_either_way(off: int) -> None:
+@pytest.mark.parametrize("off", [-300, 0, 301, 370, 900])
+def test_a_signature_of_a_quarter_of_an_hour_ago_is_accepted_and_five_minutes_ahead(off: int) -> None:
     verify(signed(), BODY, [OLD], NOW + off)
 
 
-@pytest.mark.parametrize(("off", "said"), [(301, "301 s ago"), (-301, "301 s ahead")])
-def test_more_than_five_minutes_off_is_refused_and_the_clock_named(off: int, said: str) -> None:
+@pytest.mark.parametrize(("off", "said"), [(901, "901 s ago"), (-301, "301 s ahead")])
+def test_a_signature_further_off_is_refused_and_the_clock_named(off: int, said: str) -> None:
     message = refused(signed(), now=NOW + off)
     assert said in message
     assert "clock" in message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 
 import anyio
@@ -16,6 +17,7 @@ from floradl.listening.signature import verify
 from floradl.redaction import Secret
 from floradl.simulator import Simulator, serve
 from floradl.simulator.callbacks import event_json, sign
+from floradl.simulator.runs import WebhookSigning
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +71,19 @@ async def test_what_is_not_taken_comes_four_times_under_one_id(flora: Simulator)
     assert [(one.number, one.status) for one in flora.attempts] == [(1, 503), (2, 503), (3, 503), (4, 503)]
     assert len({one.webhook_id for one in flora.attempts}) == 1
     assert flora.attempts[-1].time - began >= 370 / SPEED
+
+
+@pytest.mark.parametrize(("signing", "times"), [("each", 4), ("once", 1)])
+async def test_each_attempt_is_signed_anew_or_all_at_once(signing: WebhookSigning, times: int) -> None:
+    clock = iter(range(1_800_000_000, 1_900_000_000))
+    simulator = Simulator(speed=SPEED, now=lambda: float(next(clock)), webhook_signing=signing)
+    async with serve(simulator):
+        with answers(b"503 No") as receiver:
+            simulator.add_run("run_a", duration=0)
+            simulator.call_back("run_a", f"http://127.0.0.1:{receiver.port}/")
+            await attempts(simulator, 4)
+    sent = [re.search(rb"Flora-Signature: t=([0-9]+),", head) for head in receiver.heads]
+    assert len({found[1] for found in sent if found}) == times
 
 
 async def test_it_ends_with_the_first_that_is_taken(flora: Simulator) -> None:

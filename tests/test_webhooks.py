@@ -141,6 +141,17 @@ def test_the_same_delivery_twice_is_taken_once_and_accepted_twice() -> None:
     assert desk.counts == {"accepted": 1, "repeated": 1}
 
 
+def test_a_late_attempt_is_taken_and_a_replay_of_it_only_answered() -> None:
+    desk = Desk()
+    late = delivery(body(), now=NOW - 370)
+    assert desk.take(late) == [200]
+    assert desk.hastened == ["run_a"]
+    put(desk, State.FAILED, Failure(ErrorCode.GAVE_UP, "too long"))
+    assert desk.take(late) == [200]
+    assert desk.state() is State.FAILED
+    assert desk.counts == {"accepted": 1, "repeated": 1}
+
+
 @pytest.mark.parametrize("state", [State.DONE, State.FORGOTTEN])
 def test_a_run_that_is_done_or_forgotten_stays_so(state: State) -> None:
     desk = Desk()
@@ -168,7 +179,7 @@ def test_a_run_that_is_known_to_have_failed_is_not_asked_about_once_more() -> No
 def test_what_is_not_floras_is_refused_and_leaves_nothing_behind() -> None:
     desk = Desk()
     forged = delivery(body(), "whsec_other")
-    old = delivery(body(), now=NOW - 301)
+    old = delivery(body(), now=NOW - 901)
     changed = Request("POST", "/webhook", delivery(body()).headers, body("run_b"))
     bare = Request("POST", "/webhook", {}, body())
     assert desk.take(forged, old, changed, bare) == [401] * 4
@@ -308,6 +319,18 @@ def test_what_comes_while_the_daemon_is_away_comes_again(listener: Home, flora: 
     with listening(listener):
         assert listener.finished("run_a")["result"] == "complete"
     assert (flora.attempts[0].status, flora.attempts[-1].status) == (0, 200)
+
+
+def test_the_fourth_attempt_is_taken_with_the_signature_of_the_first(
+    listener: Home, flora: Simulator
+) -> None:
+    flora.now = lambda: time.time() - 370
+    flora.webhook_signing = "once"
+    flora.add_run("run_a", technique="campaign", duration=0.1)
+    with listening(listener):
+        flora.call_back("run_a", url(listener))
+        assert listener.finished("run_a")["result"] == "complete"
+    assert [attempt.status for attempt in flora.attempts] == [200]
 
 
 def test_a_delivery_is_known_after_a_crash(listener: Home, flora: Simulator) -> None:

@@ -180,13 +180,15 @@ class Flora:
             return PausedError(f"{text}: the workspace is out of credits; top it up", PauseReason.CREDITS)
         if status == httpx.codes.TOO_MANY_REQUESTS:
             return StandstillError(text, retry_after=retry_after(headers, time.time()))
-        if status in {408, 409, 425} or status >= 500:
+        if status in {408, 425} or status >= 500:
             return PassingError(text, retry_after=retry_after(headers, time.time()))
         if said is None:
             # Not FLORA's voice: a proxy, a portal or a wrong base URL. Nothing is decided on its word.
             return PassingError(
                 f"{text}, and not in FLORA's form: is api.base_url right?", ErrorCode.BAD_ANSWER
             )
+        if status == httpx.codes.CONFLICT:  # FLORA lists it under "do not retry", its own library retries it
+            return PassingError(text, ErrorCode.BAD_REQUEST, retry_after=retry_after(headers, time.time()))
         if status == httpx.codes.FORBIDDEN:
             return PassingError(text, ErrorCode.FORBIDDEN)
         if status == httpx.codes.NOT_FOUND:

@@ -1,9 +1,10 @@
 """The webhooks of the simulated FLORA: signed, and tried again as FLORA does.
 
 One POST to a run's `callback_url` when it ends: given up on after 10 s, four attempts, the later ones after
-10 s, 1 min and 5 min (divided by the simulator's `speed`). Each attempt has the same id and a signature of
-its own time. FLORA wants a public https address; here any http(s) URL will do. Source: FLORA's reference of
-webhooks.
+10 s, 1 min and 5 min (divided by the simulator's `speed`). Each attempt has the same id. Its signature is of
+its own time, or with `webhook_signing: once` that of the first: FLORA's developer site can be read so, and
+which FLORA does is not known. FLORA wants a public https address; here any http(s) URL will do. Source:
+FLORA's reference of webhooks.
 """
 
 from __future__ import annotations
@@ -69,11 +70,14 @@ async def send_callbacks(simulator: Simulator) -> None:
 async def _deliver(simulator: Simulator, session: aiohttp.ClientSession, run: ScriptedRun) -> None:
     event = event_json(run, f"whd_{secrets.token_hex(8)}")
     body = msgspec.json.encode(event)
+    signature = sign(body, simulator.webhook_secrets, simulator.now())
     for number, delay in enumerate((0.0, *simulator.webhook_delays), 1):
         await asyncio.sleep(delay / simulator.speed)
+        if simulator.webhook_signing == "each":
+            signature = sign(body, simulator.webhook_secrets, simulator.now())
         headers = {
             "Content-Type": "application/json",
-            "Flora-Signature": sign(body, simulator.webhook_secrets, simulator.now()),
+            "Flora-Signature": signature,
             "Flora-Webhook-Id": event["id"],
             "Flora-Event": event["type"],
         }

@@ -12,6 +12,7 @@ from floradl.simulator import formats
 from floradl.simulator.bodies import Body, literal
 
 TimeUnit = Literal["s", "ms"]
+WebhookSigning = Literal["each", "once"]
 
 
 class OutputSpec(Struct, frozen=True):

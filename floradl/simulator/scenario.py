@@ -37,7 +37,7 @@ from floradl.documents import DocumentError, Value
 from floradl.errors import ConfigError
 from floradl.models import Reference
 from floradl.simulator.faults import Do, Fault, FaultBook, Match
-from floradl.simulator.runs import OutputSpec, RunKind, ScriptedRun, TimeUnit
+from floradl.simulator.runs import OutputSpec, RunKind, ScriptedRun, TimeUnit, WebhookSigning
 from floradl.simulator.signing import MediaStyle
 from floradl.simulator.state import Simulator
 
@@ -106,6 +106,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     page_limit: int | None = None
     listing: bool | None = None
     webhook_secrets: list[str] | None = None
+    webhook_signing: WebhookSigning | None = None
     seed: str = "floradl"
 
     def stage(self, simulator: Simulator) -> None:
@@ -118,6 +119,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
             "media_style",
             "time_unit",
             "webhook_secrets",
+            "webhook_signing",
         ):
             if getattr(self, name) is not None:
                 setattr(simulator, name, getattr(self, name))

@@ -20,7 +20,15 @@ from floradl.models import Reference
 from floradl.simulator import catalogue
 from floradl.simulator.bodies import Digests, digest
 from floradl.simulator.faults import FaultBook
-from floradl.simulator.runs import OutputSpec, RunKind, ScriptedRun, Technique, TimeUnit, media_of
+from floradl.simulator.runs import (
+    OutputSpec,
+    RunKind,
+    ScriptedRun,
+    Technique,
+    TimeUnit,
+    WebhookSigning,
+    media_of,
+)
 from floradl.simulator.signing import MediaStyle, Signer
 
 _LOG_LENGTH = 200_000
@@ -96,7 +104,8 @@ class Simulator:
     `now` gives unix seconds. `speed` divides durations and multiplies throttled rates. `rate_limit` is in
     requests a second for the workspace, with bursts of `rate_burst`. `url_lifetime` is in seconds.
     `webhook_secrets` sign webhooks, all of them each; one that fails is sent again after `webhook_delays`
-    (seconds, divided by `speed`), and given up on after `webhook_timeout`. `attempts` are those made.
+    (seconds, divided by `speed`), signed anew for each attempt or `once`, and given up on after
+    `webhook_timeout`. `attempts` are those made.
     """
 
     key: str = field(default_factory=lambda: f"sk_test_{secrets.token_hex(16)}")
@@ -111,6 +120,7 @@ class Simulator:
     listing: bool = True
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     webhook_secrets: list[str] = field(default_factory=lambda: [f"whsec_{secrets.token_hex(16)}"])
+    webhook_signing: WebhookSigning = "each"
     webhook_delays: tuple[float, ...] = (10.0, 60.0, 300.0)
     webhook_timeout: float = 10.0
     techniques: list[Technique] = field(default_factory=lambda: list(catalogue.BUILT_IN))

@@ -21,7 +21,9 @@ from floradl.state.rows import COLUMNS, queued, run_of, told
 
 FILE_NAME = "journal.sqlite3"
 DURATIONS_KEPT = 400
-DELIVERIES_KEPT = 7 * 86_400.0  # seconds; FLORA sends one for some minutes, and nobody may for more than five
+DELIVERIES_KEPT = (
+    7 * 86_400.0
+)  # seconds; FLORA sends one for some minutes, and nobody may for more than fifteen
 
 _OPEN = tuple(state.value for state in State if state.open)
 

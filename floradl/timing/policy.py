@@ -19,6 +19,7 @@ _SHORT_LIVED = {
     ErrorCode.NO_OUTPUTS,
 }
 _SHORT_TRIES = (2.0, 5.0, 10.0, 20.0, 25.0)
+_CONFLICT_TRIES = _SHORT_TRIES[:2]  # 409 to a question that changes nothing: it will hardly end
 _DAMAGED_TRIES = 8
 _USUAL_INTERVAL = 2.0
 
@@ -51,7 +52,7 @@ def detection_delay(answer: RemoteRun, queued_at: float, now: float) -> float | 
 
 def is_given_up(code: ErrorCode) -> bool:
     """Whether trouble of this kind is given up after a few tries; any other is a matter of patience."""
-    return code in _SHORT_LIVED or code is ErrorCode.DAMAGED
+    return code in _SHORT_LIVED or code in {ErrorCode.DAMAGED, ErrorCode.BAD_REQUEST}
 
 
 def after_trouble(error: PassingError, tries: int) -> float | None:
@@ -61,6 +62,8 @@ def after_trouble(error: PassingError, tries: int) -> float | None:
     """
     if error.code in _SHORT_LIVED:
         delay = _SHORT_TRIES[tries - 1] if tries <= len(_SHORT_TRIES) else None
+    elif error.code is ErrorCode.BAD_REQUEST:
+        delay = _CONFLICT_TRIES[tries - 1] if tries <= len(_CONFLICT_TRIES) else None
     elif error.code is ErrorCode.DAMAGED and tries > _DAMAGED_TRIES:
         delay = None
     else:
