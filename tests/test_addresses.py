@@ -197,13 +197,21 @@ def test_an_ipv4_address_in_any_but_its_usual_form_is_no_host(host: str) -> None
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "x.localhost", "nas", "nas.local", "db.internal", "pi.home.arpa"]
+    "host",
+    [
+        *("localhost", "x.localhost", "nas", "nas.local", "db.internal", "pi.home.arpa", "home.arpa"),
+        *("nas.lan", "x.corp", "x.home", "x.mail", "x.intranet", "x.private", "host.localdomain"),
+        *("x.localnet", "x.workgroup", "x.test", "x.invalid", "x.onion", "x.alt", "1.0.0.10.in-addr.arpa"),
+        "metadata.google.internal",
+    ],
 )
 def test_a_name_that_only_a_private_network_knows_is_local(host: str) -> None:
     assert is_local_name(host)
 
 
-@pytest.mark.parametrize("host", ["flora.ai", "local.flora.ai", "internal.example", "8.8.8.8", "::1"])
+@pytest.mark.parametrize(
+    "host", ["flora.ai", "local.flora.ai", "lan.example", "x.atlan", "corp.com", "home.com", "8.8.8.8", "::1"]
+)
 def test_other_names_and_addresses_are_not_local_names(host: str) -> None:
     assert not is_local_name(host)
 

@@ -66,6 +66,8 @@ def test_an_https_url_of_a_public_host_may_be_asked_for(url: str) -> None:
         ("https://LOCALHOST./", ErrorCode.HOST_REFUSED),
         ("https://metadata.google.internal/", ErrorCode.HOST_REFUSED),
         ("https://nas/", ErrorCode.HOST_REFUSED),
+        ("https://nas.lan/", ErrorCode.HOST_REFUSED),
+        ("https://X.CORP./", ErrorCode.HOST_REFUSED),
         ("https://[fe80::1%25eth0]/", ErrorCode.HOST_REFUSED),
         ("https://2130706433/", ErrorCode.BAD_URL),
         ("https://0177.0.0.1/", ErrorCode.BAD_URL),

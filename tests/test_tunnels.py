@@ -8,6 +8,7 @@ from clients import SITE, client
 from loopback import Certificate, ConnectProxy, Server
 from wire import answer
 
+from floradl.errors import PermanentError
 from floradl.net.guard import Guard
 
 LARGE = bytes(range(256)) * 4000
@@ -65,3 +66,17 @@ def test_a_proxy_that_forwards_gets_its_password_and_keeps_its_connection() -> N
     for head in proxy.heads:
         assert head.startswith(b"GET http://site.example:8080/x?sig=1 HTTP/1.1\r\n")
         assert b"\r\nProxy-Authorization: Basic bWU6czNjcmV0\r\n" in head
+
+
+@pytest.mark.parametrize("host", ["nas.lan", "x.corp", "x.home.arpa", "x.intranet", "x.localhost"])
+def test_a_name_of_a_private_network_is_not_asked_of_a_proxy_unless_it_is_trusted(
+    host: str, certificate: Certificate, tls: dict[str, str]
+) -> None:
+    with Server(tls=certificate.server) as server, ConnectProxy(server.port) as proxy:
+        environ = tls | {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}"}
+        with client(Guard(), environ) as http, pytest.raises(PermanentError, match="private network"):
+            http.get(f"https://{host}/")
+        assert proxy.heads == []
+        with client(Guard([host]), environ) as http, pytest.raises(httpx.ConnectError, match="certificate"):
+            http.get(f"https://{host}/")
+        assert proxy.heads[0].startswith(f"CONNECT {host}:443 ".encode())

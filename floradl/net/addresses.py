@@ -49,6 +49,20 @@ _NOT_PUBLIC_6 = tuple(
 )
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1: the translator connects to the IPv4 inside
 
+# Last labels that the open internet has no names under. A proxy looks names up where we cannot see the
+# answer, so what they mean there is never asked for unseen.
+_PRIVATE_SUFFIXES = (
+    ".localhost",  # RFC 6761 section 6.3
+    ".local",  # RFC 6762
+    ".intranet", ".internal", ".private", ".corp", ".home", ".lan",  # in use without right: RFC 6762 app. G
+    ".mail",  # as corp and home, for what leaks to them: ICANN's board, 2018-02-04
+    ".arpa",  # infrastructure, RFC 3172; home.arpa (RFC 8375) is one network's own
+    ".localdomain", ".localnet", ".workgroup",  # what routers and systems preset
+    ".test", ".invalid",  # RFC 6761 sections 6.2, 6.4
+    ".onion",  # RFC 7686: no name server may be asked
+    ".alt",  # RFC 9476: no names of the DNS
+)  # fmt: skip
+
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
@@ -101,11 +115,11 @@ def canonical_host(text: str) -> str:
 def is_local_name(host: str) -> bool:
     """Whether the canonical name `host` can only mean something inside a private network.
 
-    Such are names of one label, and the suffixes of RFC 6761 section 6.3 (localhost), RFC 6762
-    (local), RFC 8375 (home.arpa), and `internal`, which ICANN keeps for private use.
+    Such are names of one label, and those under a last label that no registry gives names out under:
+    of special use (RFC 6761 and its like), kept for private use (`internal`: ICANN's board, 2024-07-29), or
+    in use without right.
     """
-    suffixes = (".localhost", ".local", ".localdomain", ".internal", ".home.arpa")
-    return literal(host) is None and ("." not in host or host.endswith(suffixes))
+    return literal(host) is None and ("." not in host or host.endswith(_PRIVATE_SUFFIXES))
 
 
 def join_port(host: str, port: int) -> str:
