@@ -34,7 +34,8 @@ Path: TypeAlias = tuple[str | int, ...]
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _DIRECTIVE = re.compile("(?:^|[\n\r\x85\u2028\u2029])%")  # after anything that ends a line in YAML 1.1
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:]|[^\s,:{}\[\]"]+')
+# Possessive: what could be given back would cost a hundred bytes for each character of a long string.
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[{}\[\]:]|[^\s,:{}\[\]"]++')
 
 
 class DocumentError(FloradlError):

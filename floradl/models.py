@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from enum import StrEnum
@@ -9,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 from floradl.errors import ErrorCode
 
@@ -116,6 +118,20 @@ _KINDS: Mapping[str, Kind] = {
 }
 
 
+_LONGEST_ID = 1000  # characters
+
+
+def bounded(text: str) -> str:
+    """Return `text`, or of one with over 1,000 characters its beginning and its SHA-256: 1,000 together.
+
+    Two that differ stay different. Doing it twice changes nothing more.
+    """
+    if len(text) <= _LONGEST_ID:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{text[: _LONGEST_ID - 1 - len(digest)]}~{digest}"
+
+
 class RemoteOutput(Struct, frozen=True):
     """One output as FLORA lists it. `url` is a URL, or for `text` mostly the words: never trusted."""
 
@@ -123,6 +139,11 @@ class RemoteOutput(Struct, frozen=True):
     type: str
     url: str
     nth: int = 1  # counts outputs of one run that share an id
+
+    def __post_init__(self) -> None:
+        """Bound what stands in names, the journal and each message: an API may say anything."""
+        for name in ("output_id", "type"):
+            force_setattr(self, name, bounded(getattr(self, name)))
 
     @property
     def kind(self) -> Kind:

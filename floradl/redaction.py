@@ -7,6 +7,7 @@ Where a text can be read two ways it hides too much rather than too little. Ever
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Set as AbstractSet
@@ -187,8 +188,31 @@ def _text(value: object) -> str:
         return f"<unprintable {type(value).__name__}>"
 
 
+def cut(text: str, most: int = 2000) -> str:
+    """Return `text`, or of a longer one its first `most` characters and a mark that there was more."""
+    return text if len(text) <= most else text[:most] + _CUT
+
+
 def printable(text: str) -> str:
     """Return `text` with every character escaped that is none to look at: line ends, controls, bidi marks."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+# DEL and C1 controls, marks that turn the direction of writing, end lines or are seen by nobody. What joins
+# letters or emojis (U+200C, U+200D) is left: words are written with it.
+_STEERING = re.compile(
+    "[\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+
+
+def shown_json(text: bytes) -> bytes:
+    """Return JSON in which such characters are escaped: it reads as before, and shows as it is.
+
+    A JSON text has them in strings alone (RFC 8259), so that the values stay what they are.
+    """
+    found = text.decode()
+    if not _STEERING.search(found):
+        return text
+    return _STEERING.sub(lambda match: json.dumps(match[0])[1:-1], found).encode()

@@ -179,6 +179,14 @@ def test_what_is_no_key_is_refused_without_being_shown(places: Places, data: byt
     assert fault in told
 
 
+def test_a_variable_with_far_more_than_a_key_is_refused_and_not_looked_for_in_messages(
+    places: Places,
+) -> None:
+    told = places.refusal(FLORA_API_KEY="x" * 100_000)
+    assert "it has 100000 characters" in told
+    assert redaction._known == []
+
+
 @given(text=st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_a_key_that_is_taken_can_stand_in_a_header(
     tmp_path_factory: pytest.TempPathFactory, text: str

@@ -151,6 +151,41 @@ def test_under_a_cap_each_turn_is_handed_out_as_it_comes() -> None:
     assert max(sizes) <= 100_000  # the 0.05 s of one turn
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_chunks_of_one_byte_are_a_body() -> None:
+    body = LARGE[:100_000]
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    with Server(lambda _: CHUNKED + chunks) as server, media() as http:
+        assert http.get(url(server)).content == body
+
+
+def test_chunks_that_are_little_but_extension_are_given_up() -> None:
+    chunk = b"1;x=" + b"e" * 60_000 + b"\r\nx\r\n"
+    with (
+        Server(lambda _: CHUNKED + chunk * 50 + b"0\r\n\r\n") as server,
+        media() as http,
+        pytest.raises(httpx.RemoteProtocolError, match="bytes of chunks held"),
+    ):
+        http.get(url(server))
+
+
+def test_a_body_that_drips_between_long_extensions_is_given_up() -> None:
+    over = threading.Event()
+
+    def talk(connection: socket.socket, _number: int) -> None:
+        read_head(connection)
+        connection.sendall(CHUNKED)
+        while not over.wait(0.05):
+            connection.sendall(b"1;x=" + b"e" * 2000 + b"\r\nx\r\n")
+
+    with Talking(talk) as server, media(Limits(read=0.5)) as http:
+        with pytest.raises(httpx.ReadTimeout, match="bytes came"):
+            http.get(url(server))
+        over.set()
+
+
 # --- heads -------------------------------------------------------------------------------------------
 
 

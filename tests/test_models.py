@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.models import Kind, Reference, RemoteOutput, RemoteRun
+from floradl.models import Kind, Reference, RemoteOutput, RemoteRun, bounded
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,11 @@ def test_an_unknown_type_is_kept_under_other() -> None:
 @pytest.mark.parametrize("status", ["pending", "running", "paused_by_moderator", ""])
 def test_an_unknown_status_is_not_finished(status: str) -> None:
     assert not RemoteRun("run_a", status, 0.0, None).finished
+
+
+def test_a_text_of_a_thousand_characters_stays_and_a_longer_one_ends_in_its_hash() -> None:
+    assert bounded("x" * 1000) == "x" * 1000
+    long = bounded("x" * 1001)
+    assert len(long) == 1000
+    assert bounded(long) == long
+    assert long != bounded("x" * 1002)

@@ -142,3 +142,10 @@ def test_a_link_in_the_place_of_a_note_is_left_alone(tmp_path: Path, folder: Pat
     (tmp_path / "job").write_text("x")
     assert away(tmp_path / "job", folder, "why").name == "job-1"
     assert (tmp_path / "mine").read_text() == ""
+
+
+def test_a_note_has_no_character_that_steers(tmp_path: Path, folder: Path) -> None:
+    file = tmp_path / "job"
+    file.write_text("x")
+    moved = put_away(file, folder, Stamp.of(file.lstat()), now=1.0, note="line 1: \x9b31m \u202e é\nmore\n")
+    assert (folder / f"{moved.name}.error.txt").read_text() == "line 1: \\x9b31m \\u202e é\nmore\n"

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from floradl.errors import ErrorCode
 from floradl.library.sidecar import SCHEMA_ID, Sidecar, Times, load_schema, public_run, read, render
-from floradl.models import Failure, Integrity, Kind, Result, SavedOutput
+from floradl.models import Failure, Integrity, Kind, Result, SavedOutput, bounded
 
 RUN = {
     "run_id": "run_abc123",
@@ -186,6 +186,29 @@ def test_what_is_no_sidecar_is_refused(data: bytes) -> None:
 def test_a_sidecar_that_points_out_of_the_library_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="inside the library"):
         read(json.dumps(changed(COMPLETE, "outputs", 0, "path", value=path)).encode())
+
+
+STEERING = "\x7f \x9b31m \x85 \u200e \u202e \u2066 \u2028 \ufeff \U000e0041"
+
+
+def test_what_steers_a_terminal_or_turns_the_writing_is_escaped_and_stays_the_same() -> None:
+    error = Failure(ErrorCode.RUN_FAILED, STEERING)
+    text = SavedOutput(
+        output_id="words", type="text", kind=Kind.TEXT, text=STEERING + "é \U0001f469\u200d\U0001f4bb"
+    )
+    made = Sidecar(
+        reference="run_a", run_id="run_a", result=Result.FAILED, label=STEERING, outputs=(text,), error=error
+    )
+    data = render(made)
+    assert read(data) == made
+    assert not set(data.decode()) & (set(STEERING) - {" ", "3", "1", "m"})
+    assert "é \U0001f469\u200d\U0001f4bb".encode() in data
+
+
+def test_a_text_with_an_endless_id_whose_words_are_a_url_to_fetch_loses_its_query() -> None:
+    output_id = "x" * 2000
+    raw = {"outputs": [{"output_id": output_id, "type": "text", "url": "https://x.example/y?sig=s3cret"}]}
+    assert "s3cret" not in str(public_run(raw, [bounded(output_id)]))
 
 
 def test_half_a_surrogate_pair_does_not_keep_a_sidecar_from_being_written() -> None:

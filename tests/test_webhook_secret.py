@@ -37,6 +37,11 @@ def test_without_any_there_is_none(tmp_path: Path) -> None:
     assert find(tmp_path).secrets == ()
 
 
+def test_a_variable_with_far_more_than_a_secret_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="it has 100000 characters"):
+        find(tmp_path, FLORA_WEBHOOK_SECRET="x" * 100_000)
+
+
 def test_the_first_place_that_has_one_counts(tmp_path: Path) -> None:
     environ: dict[str, str] = {}
     put(tmp_path / "run-secrets" / "flora_webhook_secret", "whsec_container\n")

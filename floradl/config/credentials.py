@@ -145,6 +145,8 @@ def _key(text: str, place: str) -> Secret:
     text = text.strip()
     if not text:
         raise ConfigError(f"{place}: the file is empty, but the API key belongs in it")
+    if len(text) > _MOST_BYTES:  # of a variable; never sent, and nobody needs to look for it in each message
+        raise ConfigError(f"{place}: this is no API key: it has {len(text)} characters")
     secret = Secret(text)
     remember(secret)
     if text.startswith(("FLORA_API_KEY=", "FLORADL_API_KEY=")):

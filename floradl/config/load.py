@@ -5,7 +5,6 @@ Whatever is wrong is told at once, each fault with its place, and then nothing o
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from floradl.documents import DocumentError, Path as Where, Value, dotted, load
 from floradl.errors import ConfigError
 from floradl.net.addresses import HostPatterns, is_local_name, is_public, join_port, literal
 from floradl.redaction import printable, redact
+from floradl.spelling import nearest
 
 SYSTEM_FILE: Final = Path("/etc/floradl/config.yaml")
 _MOST_TOLD = 20
@@ -280,8 +280,8 @@ def _right_key(key: Key) -> str:
     siblings = list(fields(sections()[tuple(section)]))
     if section in ([], ["api"]) and wanted in {"key", "api_key", "token", "flora_api_key", "secret"}:
         return "the key does not belong in this file; let api.key_file name a file that holds it"
-    if near := difflib.get_close_matches(wanted, siblings, n=1):
-        return f"did you mean {'.'.join([*section, near[0]])}?"
+    if near := nearest(wanted, siblings):
+        return f"did you mean {'.'.join([*section, near])}?"
     if elsewhere := [".".join(other) for other in settings() if other[-1] == wanted]:
         return f"it belongs in another section: {' or '.join(elsewhere)}"
     return f"known here are {', '.join(siblings)}"
@@ -291,6 +291,6 @@ def _right_variable(name: str, known: Mapping[str, Key]) -> str:
     if name in {"FLORADL_API__KEY", "FLORADL_API__API_KEY"}:
         return "did you mean FLORA_API_KEY?"
     leaf = name.removeprefix(PREFIX).rpartition("__")[2]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    near = near or [other for other, key in known.items() if key[-1].upper() == leaf]
-    return f"did you mean {near[0]}?" if near else "see the README's table for their names"
+    near = nearest(name, known, cutoff=0.75)
+    near = near or next((other for other, key in known.items() if key[-1].upper() == leaf), None)
+    return f"did you mean {near}?" if near else "see the README's table for their names"

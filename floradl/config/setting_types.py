@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from floradl.library.template import Template
 from floradl.net.addresses import HostPatterns
 from floradl.net.endpoint import Endpoint
 from floradl.redaction import redact
+from floradl.spelling import nearest
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -123,8 +123,8 @@ class Choice(SettingType, frozen=True):
     def _parse(self, text: str) -> str:
         word = text.lower()
         if word not in self.words:
-            near = difflib.get_close_matches(word, self.words, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            near = nearest(word, self.words)
+            hint = f" (did you mean {near}?)" if near else ""
             raise ValueError(f"is none of {', '.join(self.words)}{hint}")
         return word
 

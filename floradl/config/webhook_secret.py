@@ -19,6 +19,7 @@ NAME: Final = "flora_webhook_secret"
 _VARIABLES = ("FLORADL_WEBHOOK_SECRET", "FLORA_WEBHOOK_SECRET")
 _OWN_FILE = ("FLORADL_WEBHOOK__SECRET_FILE", "FLORADL_WEBHOOK_SECRET_FILE")
 _WHAT = "webhook secret"
+_MOST = 4096  # characters, as of a file
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -58,6 +59,8 @@ def find_webhook_secrets(
 
 
 def _found(place: str, text: str) -> FoundSecrets:
+    if len(text) > _MOST:
+        raise ConfigError(f"{place}: this is no {_WHAT}: it has {len(text)} characters")
     secrets = tuple(Secret(line.strip()) for line in text.split("\n") if line.strip())
     for secret in secrets:
         remember(secret)

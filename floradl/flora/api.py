@@ -29,7 +29,7 @@ from floradl.flora.pace import Pace
 from floradl.flora.wire import Page, decode_page, decode_run, parse_json, refusal
 from floradl.models import Reference, RemoteRun
 from floradl.net.headers import date, retry_after
-from floradl.redaction import redact
+from floradl.redaction import cut, redact
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; text outputs stand in the answer itself
 _DEADLINE = 120.0  # seconds for a whole answer: one that drips never runs into a socket's timeout
@@ -250,4 +250,4 @@ def _envelope(body: bytes) -> str | None:
 
 def _request_id(headers: httpx.Headers) -> str:
     value = headers.get("request-id")
-    return f" (request-id {value})" if value else ""
+    return f" (request-id {cut(value, 100)})" if value else ""

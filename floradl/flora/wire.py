@@ -5,6 +5,7 @@ Source: FLORA's OpenAPI document 1.6.0; older guide pages write camelCase.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
@@ -19,6 +20,7 @@ from floradl.times import wire_time
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
 )
+_MOST_INTEGER = 2.0**63
 _CAMEL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
 
@@ -159,14 +161,32 @@ def _run(raw: Any) -> RemoteRun:
 
 
 def parse_json(body: bytes) -> Any:
-    """Decode JSON; half a surrogate pair, which JavaScript makes of an emoji cut in two, becomes U+FFFD."""
+    """Decode JSON; half a surrogate pair, which JavaScript makes of an emoji cut in two, becomes U+FFFD.
+
+    An integer of more than 64 bits (a seed, in a field that nobody here reads) becomes what it is to
+    JavaScript, the nearest float.
+    """
     try:
         return msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except msgspec.DecodeError as error:
         mended = _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], body)
+        if "out of range" in str(error):  # msgspec's words for a number
+            return _with_any_numbers(mended)
         if mended == body:
             raise
         return msgspec.json.decode(mended)
+
+
+def _with_any_numbers(body: bytes) -> Any:
+    try:
+        return json.loads(body, parse_int=_integer)
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
+
+
+def _integer(text: str) -> int | float:
+    value = float(text)
+    return int(text) if abs(value) < _MOST_INTEGER else value
 
 
 def _finite(value: float | None) -> float | None:

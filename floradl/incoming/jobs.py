@@ -9,7 +9,6 @@ Sources: the reference of FLORA's webhooks for their body (`data.run_id`; older 
 from __future__ import annotations
 
 import codecs
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from floradl.documents import Document, DocumentError, Path, Value, dotted, load
 from floradl.errors import JobError
 from floradl.models import Action, Order, Reference
 from floradl.redaction import printable
+from floradl.spelling import nearest
 
 _RUN_KEYS = ("technique", "run", "label", "action")
 _KNOWN_AS = {  # what FLORA and people call them -> our key
@@ -105,8 +105,8 @@ def described(error: JobError) -> str:
     if error.line is not None:
         places.append(f"line {error.line}")
     if error.key is not None:  # it was written by others, and may be of any length
-        key = printable(error.key)
-        places.append(f"key {key if len(key) <= _LONGEST_KEY else key[:_LONGEST_KEY] + '…'}")
+        key = error.key if len(error.key) <= _LONGEST_KEY else error.key[:_LONGEST_KEY] + "…"
+        places.append(f"key {printable(key)}")
     return f"{', '.join(places)}: {error}" if places else str(error)
 
 
@@ -251,10 +251,10 @@ def _run(document: Document, path: Path, value: Value) -> tuple[Order, _Place]:
 
 
 def _unknown_key(key: str) -> str:
-    near = difflib.get_close_matches(key.lower(), (*_RUN_KEYS, *_KNOWN_AS, "runs"), n=1, cutoff=0.75)
+    near = nearest(key.lower(), (*_RUN_KEYS, *_KNOWN_AS, "runs"), cutoff=0.75)
     message = f"{key[:60]!a} is no key of a run"
     if near:
-        return f"{message}: did you mean {_KNOWN_AS.get(near[0], near[0])!r}?"
+        return f"{message}: did you mean {_KNOWN_AS.get(near, near)!r}?"
     return f"{message}: it has {', '.join(_RUN_KEYS)}"
 
 

@@ -18,6 +18,7 @@ from floradl.disk.names import SafeName
 from floradl.disk.renaming import rename_noreplace
 from floradl.incoming.listing import open_place
 from floradl.incoming.settled import Stamp
+from floradl.redaction import printable
 
 ERROR_SUFFIX = ".error.txt"
 _NAME_MAX = 255 - len(ERROR_SUFFIX)  # bytes
@@ -65,7 +66,7 @@ def _move(here: FolderFd, name: str, there: FolderFd, now: float, note: str | No
         remark = None
         if note is not None:
             remark = variant + ERROR_SUFFIX
-            text = note.encode("utf-8", "backslashreplace")
+            text = "\n".join(map(printable, note.split("\n"))).encode()
             if exists(there, SafeName(variant)) or not _written(there, remark, text):
                 continue
         try:

@@ -17,8 +17,8 @@ from msgspec import Struct, field, structs
 from floradl import __version__
 from floradl.disk.names import stored_path
 from floradl.errors import ErrorCode
-from floradl.models import Failure, Integrity, Kind, RemoteOutput, Result, SavedOutput
-from floradl.redaction import hide_keys, redact
+from floradl.models import Failure, Integrity, Kind, RemoteOutput, Result, SavedOutput, bounded
+from floradl.redaction import hide_keys, redact, shown_json
 from floradl.urls import strip_queries, strip_query
 
 SCHEMA_VERSION = 1
@@ -82,7 +82,7 @@ def render(sidecar: Sidecar) -> bytes:
     """Return the file's bytes: UTF-8, indented by 2, keys in the order of the documentation.
 
     An output's `url` loses its query here, should it still have one, and errors lose what is secret: they
-    quote what others said.
+    quote what others said. What steers a terminal or turns the direction of writing is escaped.
     """
     outputs = tuple(
         structs.replace(output, url=_shown_url(output.url), error=_redacted(output.error))
@@ -93,7 +93,7 @@ def render(sidecar: Sidecar) -> bytes:
         packed = msgspec.json.encode(sidecar)
     except UnicodeEncodeError:  # half a surrogate pair, from a label or an answer
         packed = msgspec.json.encode(_encodable(msgspec.to_builtins(sidecar)))
-    return msgspec.json.format(packed, indent=2) + b"\n"
+    return shown_json(msgspec.json.format(packed, indent=2)) + b"\n"
 
 
 def _shown_url(url: str | None) -> str | None:
@@ -190,7 +190,9 @@ def _name(key: str) -> str:
 
 def _holds_words(output: dict[str, Any], text_urls: frozenset[str]) -> bool:
     output_id = output.get("output_id", output.get("outputId"))
-    return output.get("type") == "text" and not (isinstance(output_id, str) and output_id in text_urls)
+    return output.get("type") == "text" and not (
+        isinstance(output_id, str) and bounded(output_id) in text_urls
+    )
 
 
 def _encodable(value: Any) -> Any:

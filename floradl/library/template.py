@@ -7,7 +7,6 @@ A field's value never adds a path separator, whatever the API sent.
 from __future__ import annotations
 
 import datetime as dt
-import difflib
 import re
 import unicodedata
 from string import Formatter
@@ -15,6 +14,7 @@ from string import Formatter
 from msgspec import Struct
 
 from floradl.disk.names import PART_RESERVE, SafeName, clean, fold, join_names, safe_name
+from floradl.spelling import nearest
 
 UNKNOWN = "_unknown"
 """Stands for a technique, or a date, that is not known."""
@@ -143,9 +143,9 @@ def _pieces(text: str) -> list[Piece]:
 
 def _field(name: str, spec: str, conversion: str | None) -> Piece:
     if name not in _FIELDS:
-        near = difflib.get_close_matches(name, _FIELDS, 1, 0.5)
-        hint = f"did you mean {{{near[0]}}}?" if near else f"the fields are {' '.join(_FIELDS)}"
-        raise ValueError(f"{{{name}}} is no field: {hint}")
+        near = nearest(name, _FIELDS, cutoff=0.5)
+        hint = f"did you mean {{{near}}}?" if near else f"the fields are {' '.join(_FIELDS)}"
+        raise ValueError(f"{{{name[:60]}}} is no field: {hint}")
     width = _WIDTH.fullmatch(spec)
     if conversion or (spec and (name != "index" or not width)):
         raise ValueError(f"{{{name}}} takes no format; only the index does, as in {{index:03}}")

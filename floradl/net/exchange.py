@@ -25,6 +25,8 @@ _MOST_HEAD: Final = 100 << 10  # bytes of a head or a chunk's header
 _MOST_INTERIM: Final = 16  # answers of 1xx before the one that counts
 _HEAD_READ: Final = 16 << 10  # bytes: what comes with the head is handed through h11
 _FRAMED_READ: Final = 64 << 10
+_MOST_FRAMING: Final = 256 << 10  # bytes around a body's own
+_FRAMING_SHARE: Final = 16  # times the body's own, more: chunks of one byte have five
 
 
 class Waits(Struct, frozen=True):
@@ -104,8 +106,23 @@ class Exchange:
             self._h11.receive_data(self._buffer[:came])  # type: ignore[arg-type]  # it takes any buffer
 
     def _framed(self) -> Generator[Piece]:
-        while isinstance(event := self._next_event(_FRAMED_READ), h11.Data):
-            yield bytes(event.data)
+        """Yield a body in chunks, or one that ends with the connection.
+
+        A chunk of one byte may have an extension of thousands (RFC 9112, 7.1.1): framing is no payload.
+        """
+        taken = payload = told = 0
+        while (event := self._h11.next_event()) is h11.NEED_DATA or isinstance(event, h11.Data):
+            if isinstance(event, h11.Data):
+                payload += len(event.data)
+                yield bytes(event.data)
+                continue
+            self._stream.count_payload(payload - told, self._waits.read)
+            told = payload
+            if taken > _MOST_FRAMING + _FRAMING_SHARE * payload:
+                raise httpcore.RemoteProtocolError(f"{taken} bytes of chunks held {payload} bytes")
+            came = self._stream.read_framed(self._buffer[:_FRAMED_READ], self._waits.read)
+            taken += came
+            self._h11.receive_data(self._buffer[:came])  # type: ignore[arg-type]  # it takes any buffer
 
     def _take_length(self, length: int | None) -> None:
         self.length = length

@@ -81,14 +81,20 @@ class Stream(httpcore.NetworkStream):
         Raises `httpcore.ReadTimeout` where nothing comes for `timeout` seconds, or too little in that time,
         and `httpcore.ReadError`.
         """
-        self._raise_broken()
-        throttle = self._streams.throttle
-        allowed = throttle.admit(len(space))
-        started = time.monotonic()  # from here on, so that the wait for our own turn is not their silence
-        came = self._receive(space[:allowed], timeout)
-        throttle.give_back(allowed - came)
-        self._check_rate(came, time.monotonic() - started, timeout)
+        came, seconds = self._take(space, timeout)
+        if came:
+            self._judge(came, seconds, timeout)
         return came
+
+    def read_framed(self, space: memoryview, timeout: float | None) -> int:
+        """As `read_into`, but what comes is judged by `count_payload`, once it is known what of it counts."""
+        came, seconds = self._take(space, timeout)
+        self._waited += seconds
+        return came
+
+    def count_payload(self, payload: int, timeout: float | None) -> None:
+        """Tell how much of what `read_framed` gave was no framing. Raises `httpcore.ReadTimeout`."""
+        self._judge(payload, 0.0, timeout)
 
     def fill(self, space: memoryview, timeout: float | None) -> int:
         """Fill `space`, as far as bytes keep coming; return how many, 0 at the end. Raises as `read_into`.
@@ -117,8 +123,19 @@ class Stream(httpcore.NetworkStream):
             if not more:
                 break
             came += more
-        self._check_rate(came, now - started, timeout)
+        if came:
+            self._judge(came, now - started, timeout)
         return came
+
+    def _take(self, space: memoryview, timeout: float | None) -> tuple[int, float]:
+        """Return how many bytes came, and how many seconds they were waited for."""
+        self._raise_broken()
+        throttle = self._streams.throttle
+        allowed = throttle.admit(len(space))
+        started = time.monotonic()  # from here on, so that the wait for our own turn is not their silence
+        came = self._receive(space[:allowed], timeout)
+        throttle.give_back(allowed - came)
+        return came, time.monotonic() - started
 
     def _receive(self, space: memoryview, timeout: float | None) -> int:
         if self._tls_layers > 1:
@@ -145,13 +162,13 @@ class Stream(httpcore.NetworkStream):
         if self._broken is not None:
             raise self._broken
 
-    def _check_rate(self, came: int, seconds: float, window: float | None) -> None:
+    def _judge(self, came: int, seconds: float, window: float | None) -> None:
         """Give up an answer that crawls: one that drips never runs into the time limit of a single read.
 
-        Here, because a head or a chunk's size can drip as well as a body. Only waiting for the other side
-        counts, not what is done with the bytes.
+        Here, because a head can drip as well as a body. Only waiting for the other side counts, not what is
+        done with the bytes; and of a body in frames only what is in them.
         """
-        if window is None or not came:
+        if window is None:
             return
         self._waited += seconds
         self._arrived += came

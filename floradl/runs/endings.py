@@ -8,6 +8,7 @@ from floradl import __version__
 from floradl.errors import ErrorCode
 from floradl.library.sidecar import Sidecar, Times, by_key, public_run
 from floradl.models import Failure, Kind, QueuedRun, RemoteRun, Result, SavedOutput
+from floradl.redaction import cut
 from floradl.times import rfc3339
 
 _FAILED_AT_FLORA = {
@@ -21,13 +22,13 @@ _FAILED_AT_FLORA = {
 
 def reason_of(answer: RemoteRun) -> Failure:
     """Return why FLORA failed it, in our closed list of codes and its own words."""
-    said = answer.error_message or "FLORA gives no reason"
+    said = cut(answer.error_message or "FLORA gives no reason")
     try:
         code = ErrorCode(answer.error_code or "")
     except ValueError:
         code = ErrorCode.RUN_FAILED
     if code not in _FAILED_AT_FLORA:
-        return Failure(ErrorCode.RUN_FAILED, f"{answer.error_code or 'failed'}: {said}")
+        return Failure(ErrorCode.RUN_FAILED, f"{cut(answer.error_code or 'failed', 100)}: {said}")
     return Failure(code, said)
 
 

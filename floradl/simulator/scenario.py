@@ -22,7 +22,6 @@ of `match` and `do` are the fields of `faults.Match` and `faults.Do`.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,6 +39,7 @@ from floradl.simulator.faults import Do, Fault, FaultBook, Match
 from floradl.simulator.runs import OutputSpec, RunKind, ScriptedRun, TimeUnit, WebhookSigning
 from floradl.simulator.signing import MediaStyle
 from floradl.simulator.state import Simulator
+from floradl.spelling import nearest
 
 _DURATIONS = {"duration", "age", "url_lifetime", "delay", "stall_for", "seconds"}
 _SIZES = {"size", "rate", "drip", "gzip_bomb", "cut_after", "reset_after", "stall_after", "cut_json"}
@@ -209,8 +209,8 @@ def _explained(message: str, lines: Mapping[documents.Path, int]) -> str:
     unknown = _UNKNOWN.search(what)
     if unknown:
         known = _known_at(path)
-        near = difflib.get_close_matches(unknown["name"], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here are {', '.join(known)}"
+        near = nearest(unknown["name"], known)
+        hint = f"did you mean {near!r}?" if near else f"known here are {', '.join(known)}"
         what = f"there is no such key; {hint}"
         path = (*path, unknown["name"])
     while path not in lines and path:
