@@ -119,6 +119,7 @@ _KINDS: Mapping[str, Kind] = {
 
 
 _LONGEST_ID = 1000  # characters
+_LONGEST_FIELD = 1000
 
 
 def bounded(text: str) -> str:
@@ -218,6 +219,12 @@ class SavedOutput(Struct, frozen=True, kw_only=True):
     text: str | None = None
     error: Failure | None = None
     downloaded_at: str | None = None
+
+    def __post_init__(self) -> None:
+        """Bound what a host's fields say: a head may have 100 kB."""
+        for name in ("content_type", "etag"):
+            if (said := getattr(self, name)) is not None and len(said) > _LONGEST_FIELD:
+                force_setattr(self, name, said[:_LONGEST_FIELD])
 
 
 class AttemptNotes(Struct, frozen=True, omit_defaults=True):

@@ -68,6 +68,8 @@ def test_a_content_length_is_read_or_counts_as_absent(value: str, expected: int 
         ('""', '""'),
         (' "a" ', '"a"'),
         ('W/"abc"', None),
+        ('"' + "a" * 1000 + '"', '"' + "a" * 1000 + '"'),
+        ('"' + "a" * 1001 + '"', None),
         ("abc", None),
         ('"a"b"', None),
         ('"a b"', None),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.models import Kind, Reference, RemoteOutput, RemoteRun, bounded
+from floradl.models import Kind, Reference, RemoteOutput, RemoteRun, SavedOutput, bounded
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,10 @@ def test_a_text_of_a_thousand_characters_stays_and_a_longer_one_ends_in_its_hash
     assert len(long) == 1000
     assert bounded(long) == long
     assert long != bounded("x" * 1002)
+
+
+def test_a_field_of_a_host_s_is_bounded_in_what_is_kept() -> None:
+    saved = SavedOutput(
+        output_id="o", type="t", kind=Kind.IMAGE, content_type="x" * 60_000, etag="y" * 60_000
+    )
+    assert (len(saved.content_type or ""), len(saved.etag or "")) == (1000, 1000)

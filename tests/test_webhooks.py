@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -381,6 +381,24 @@ def test_a_delivery_is_taken_while_downloads_fill_every_place(listener: Home, fl
         listener.drop("campaign/run_slow")
         wait_until(lambda: flora.counters.open_media >= 12)
         assert send(listener, body("run_other")).status_code == 200
+
+
+def test_deliveries_and_health_are_answered_while_hundreds_of_heads_never_end(
+    listener: Home, flora: Simulator
+) -> None:
+    flora.add_run("run_a", technique="campaign", duration=0.1)
+    place = listener.environ["FLORADL_WEBHOOK__LISTEN"]
+    listener.environ["FLORADL_METRICS__LISTEN"] = place
+    host, _, port = place.rpartition(":")
+    with listening(listener), ExitStack() as held:
+        for _ in range(300):
+            one = held.enter_context(socket.create_connection((host, int(port)), 10))
+            one.sendall(b"POST /webhook HTTP/1.1\r\nHost: x\r\nX: ")
+        with httpx.Client(trust_env=False, base_url=f"http://{place}", timeout=5) as client:
+            assert client.get("/healthz").status_code == 200
+            assert send(listener, body()).status_code == 200
+            assert client.get("/readyz").status_code == 200
+        assert listener.finished("run_a")["result"] == "complete"
 
 
 def test_a_port_that_is_taken_is_said_and_stops_no_download(listener: Home, flora: Simulator) -> None:

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 import msgspec
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE)
-_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]{0,1000}"')  # a longer one is sent back with no request
 # https://www.iana.org/assignments/http-parameters, "HTTP Content Coding Registry", without identity.
 _CODINGS = frozenset(
     {
