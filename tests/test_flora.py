@@ -239,6 +239,14 @@ async def test_a_refusal_that_repeats_a_secret_is_not_repeated(world: World) -> 
 
 
 @pytest.mark.anyio
+async def test_a_refusal_steers_no_terminal(world: World) -> None:
+    world.answers.say = lambda _: envelope("c\x9b31m", "m\u202e\x7f")(401, {"request-id": "r\x9b"})
+    message = str(await world.refusal())
+    assert message.isprintable()
+    assert "m\\u202e\\x7f" in message
+
+
+@pytest.mark.anyio
 async def test_a_long_refusal_is_cut(world: World) -> None:
     fields = [{"field": "f" * 10_000}] * 1000
     world.answers.say = lambda _: envelope("c" * 10_000, "m" * 10_000, fields=fields)(400, {})

@@ -29,7 +29,7 @@ from floradl.flora.pace import Pace
 from floradl.flora.wire import Page, decode_page, decode_run, parse_json, refusal
 from floradl.models import Reference, RemoteRun
 from floradl.net.headers import date, retry_after
-from floradl.redaction import cut, redact
+from floradl.redaction import cut, printable, redact
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; text outputs stand in the answer itself
 _DEADLINE = 120.0  # seconds for a whole answer: one that drips never runs into a socket's timeout
@@ -245,9 +245,10 @@ def _envelope(body: bytes) -> str | None:
         return None
     fields = [field[:60] for field in said.fields[:10]]
     # It may repeat the key, or a URL, that it refuses.
-    return redact(f"{said.code[:60]} ({said.message[:300]}{f'; fields: {fields}' if fields else ''})")
+    said_so = redact(f"{said.code[:60]} ({said.message[:300]}{f'; fields: {fields}' if fields else ''})")
+    return printable(said_so)
 
 
 def _request_id(headers: httpx.Headers) -> str:
     value = headers.get("request-id")
-    return f" (request-id {cut(value, 100)})" if value else ""
+    return f" (request-id {printable(cut(value, 100))})" if value else ""
