@@ -6,6 +6,7 @@
     ├── JobError              a job file cannot be taken: it is refused whole
     ├── PassingError          trouble that may pass: try again, not before `retry_after`
     │   ├── ExpiredUrlError   the output's URL ran out: ask FLORA for the run again
+    │   ├── ForeignAnswerError  somebody else answered in FLORA's place: a proxy, a portal
     │   └── StandstillError   FLORA cannot be reached, or wants fewer questions: all fare the same
     ├── PermanentError        this run or output cannot be had; trying again changes nothing
     └── PausedError           nothing can go on until something outside is mended
@@ -94,10 +95,20 @@ class PassingError(FloradlError):
 
 
 class ExpiredUrlError(PassingError):
-    """A signed URL ran out (GCS answers 400, S3 403): FLORA gives a fresh one for the asking."""
+    """The URL is of no use (any more): FLORA gives a fresh one for the asking.
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, ErrorCode.EXPIRED)
+    A signed one ran out (GCS answers 400, S3 403, nginx 410), or there was none.
+    """
+
+    def __init__(self, message: str, code: ErrorCode = ErrorCode.EXPIRED) -> None:
+        super().__init__(message, code)
+
+
+class ForeignAnswerError(PassingError):
+    """Somebody else answered in FLORA's place (a proxy, a portal, a gateway): nothing is decided by it."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message, ErrorCode.BAD_ANSWER, retry_after=retry_after)
 
 
 class StandstillError(PassingError):

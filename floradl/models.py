@@ -134,12 +134,16 @@ def bounded(text: str) -> str:
 
 
 class RemoteOutput(Struct, frozen=True):
-    """One output as FLORA lists it. `url` is a URL, or for `text` mostly the words: never trusted."""
+    """One output as FLORA lists it. `url` is a URL, or for `text` mostly the words: never trusted.
+
+    `flaw` says for a person why it cannot be downloaded as it is listed; empty where nothing is wrong.
+    """
 
     output_id: str
     type: str
     url: str
     nth: int = 1  # counts outputs of one run that share an id
+    flaw: str = ""
 
     def __post_init__(self) -> None:
         """Bound what stands in names, the journal and each message: an API may say anything."""

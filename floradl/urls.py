@@ -10,6 +10,7 @@ import re
 from urllib.parse import urlsplit
 
 _USER = re.compile(r"^([a-z][a-z0-9+.-]*:[/\\]+)[^/\\]*@", re.IGNORECASE)
+_DATA = re.compile(r"\s*data:[^,?#]*,", re.IGNORECASE)
 _ONLY_URL = re.compile(r"https?://[^\s<>\"\x00-\x1f\x7f]+", re.IGNORECASE)
 # From the colon on: the scheme does not matter, and looking for it would not be linear. Quotes may be part of
 # a URL: rather a closing one lost than half a signature kept.
@@ -17,7 +18,12 @@ _URL_IN_TEXT = re.compile(r":[/\\]{2}[^\s\"<>]+")
 
 
 def strip_query(url: str) -> str:
-    """Return `url` without user, query and fragment; the rest stands as it came."""
+    """Return `url` without user, query and fragment, and a `data:` URL without its data.
+
+    The rest stands as it came.
+    """
+    if data := _DATA.match(url):
+        return data[0]
     end = min((at for at in (url.find("?"), url.find("#")) if at >= 0), default=len(url))
     return _USER.sub(r"\1", url[:end])
 
@@ -30,6 +36,11 @@ def strip_queries(text: str) -> str:
 def is_only_url(text: str) -> bool:
     """Whether `text` is one http(s) URL with a host and nothing else but white space around it."""
     return bool(_ONLY_URL.fullmatch(text.strip())) and host_of(text) is not None
+
+
+def is_data_url(text: str) -> bool:
+    """Whether `text` is a `data:` URL (RFC 2397): it holds its bytes itself."""
+    return text.lstrip()[:5].lower() == "data:"
 
 
 def host_of(url: str) -> str | None:

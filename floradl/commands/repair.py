@@ -140,9 +140,9 @@ class _Mender:
         )
 
     async def _ask(self, reference: Reference) -> RemoteRun:
-        """Ask FLORA for the run, patiently. Raises as `Flora.run`, and where it is not completed there."""
+        """Ask FLORA for the run, patiently. Raises as `Flora.run`, and where it has no outputs there."""
         answer = await self._answer(reference)
-        if answer.status != "completed":
+        if answer.status != "completed" and not answer.outputs:
             raise PermanentError(
                 f"FLORA says that the run is {answer.status[:40]!a} now", ErrorCode.RUN_FAILED
             )

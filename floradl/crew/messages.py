@@ -134,7 +134,7 @@ def failed_by(error: BaseException) -> Failed:
     """Write `error` down, as far as it means something on the other side; any other is a bug of ours."""
     match error:
         case ExpiredUrlError():
-            return Failed("expired", str(error))
+            return Failed("expired", str(error), error.code)
         case PassingError():
             return Failed("passing", str(error), error.code, retry_after=error.retry_after)
         case PermanentError():
@@ -154,7 +154,7 @@ def error_of(failed: Failed) -> Exception:
     """Return the error that `failed` was written down from."""
     match failed.sort:
         case "expired":
-            return ExpiredUrlError(failed.message)
+            return ExpiredUrlError(failed.message, ErrorCode(failed.code))
         case "passing":
             return PassingError(failed.message, ErrorCode(failed.code), retry_after=failed.retry_after)
         case "permanent":

@@ -14,34 +14,32 @@ import msgspec
 
 from floradl.errors import ErrorCode, PassingError
 from floradl.models import RemoteOutput, RemoteRun
-from floradl.times import wire_time
+from floradl.times import unix_seconds, wire_time
+from floradl.urls import is_only_url
 
 # Escapes of JSON: a pair of surrogates, half of one, or any other.
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
 )
 _MOST_INTEGER = 2.0**63
+_MOST_NUMBER = 10**18  # of a number that serves as an id
 _CAMEL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 
 
-class _WireOutput(msgspec.Struct, frozen=True):
-    output_id: str
-    type: str
-    url: str
-
-
 class _WireRun(msgspec.Struct, frozen=True):
+    """What an answer must have to be one about a run; without the rest it is still worth something."""
+
     run_id: str
     status: str
-    progress: float | None = None
-    created_at: float | None = None
-    started_at: float | None = None
-    completed_at: float | None = None
-    charged_cost: float | None = None
-    error_code: str | None = None
-    error_message: str | None = None
-    outputs: list[_WireOutput] | None = None
-    poll_url: str | None = None
+    progress: Any = None
+    created_at: Any = None
+    started_at: Any = None
+    completed_at: Any = None
+    charged_cost: Any = None
+    error_code: Any = None
+    error_message: Any = None
+    outputs: Any = None
+    poll_url: Any = None
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -52,7 +50,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 def decode_run(body: bytes, run_id: str) -> RemoteRun:
-    """Read a run from the answer's body.
+    """Read a run from the answer's body. A malformed output has a `flaw`, and costs no other one.
 
     Raises `PassingError` (`bad_answer`) that says what is wrong: the next answer may be whole.
     """
@@ -70,6 +68,8 @@ def decode_run(body: bytes, run_id: str) -> RemoteRun:
 def decode_page(body: bytes, key: str) -> Page:
     """Read a page of runs that stand under `key`; a run that makes no sense is left out.
 
+    One with a malformed output has none here: whoever waits for it asks for it alone.
+
     Raises `PassingError` (`bad_answer`) where it is no page at all.
     """
     try:
@@ -82,7 +82,7 @@ def decode_page(body: bytes, key: str) -> Page:
     runs = []
     for item in items:
         try:
-            runs.append(_run(item))
+            runs.append(_for_a_list(_run(item)))
         except (msgspec.ValidationError, RecursionError):
             continue  # whoever waits for it asks for it alone, and hears what is wrong
     return Page(tuple(runs), _next_cursor(raw))
@@ -143,21 +143,26 @@ def _run(raw: Any) -> RemoteRun:
     if not isinstance(raw, dict):
         raise msgspec.ValidationError("expected an object")
     named = raw if "run_id" in raw else _snake(raw)  # only older guide pages write camelCase
-    wire = msgspec.convert(named, _WireRun, strict=False)
+    wire = msgspec.convert(named, _WireRun)
     return RemoteRun(
         run_id=wire.run_id,
         status=wire.status,
-        progress=min(max(_finite(wire.progress) or 0.0, 0.0), 100.0),
-        created_at=wire_time(wire.created_at),
-        started_at=wire_time(wire.started_at),
-        completed_at=wire_time(wire.completed_at),
-        charged_cost=_finite(wire.charged_cost),
-        error_code=wire.error_code,
-        error_message=wire.error_message,
-        outputs=_outputs(wire.outputs),
-        poll_url=wire.poll_url,
+        progress=min(max(_number(wire.progress) or 0.0, 0.0), 100.0),
+        created_at=_moment(wire.created_at),
+        started_at=_moment(wire.started_at),
+        completed_at=_moment(wire.completed_at),
+        charged_cost=_number(wire.charged_cost),
+        error_code=_text(wire.error_code),
+        error_message=_text(wire.error_message),
+        outputs=_outputs(wire.outputs, needed=wire.status == "completed"),
+        poll_url=_text(wire.poll_url),
         raw=raw,
     )
+
+
+def _for_a_list(run: RemoteRun) -> RemoteRun:
+    flawed = any(output.flaw for output in run.outputs)
+    return msgspec.structs.replace(run, outputs=()) if flawed else run
 
 
 def parse_json(body: bytes) -> Any:
@@ -189,17 +194,77 @@ def _integer(text: str) -> int | float:
     return int(text) if abs(value) < _MOST_INTEGER else value
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
-def _outputs(wire: list[_WireOutput] | None) -> tuple[RemoteOutput, ...]:
+def _number(value: Any) -> float | None:
+    """Return a number, also one that is written as a string; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _moment(value: Any) -> float | None:
+    """Return unix seconds for a time as a number, or as RFC 3339 has it; one without a zone is UTC."""
+    number = _number(value)
+    if number is not None or not isinstance(value, str):
+        return wire_time(number)
+    found = unix_seconds(value)
+    return wire_time(unix_seconds(f"{value}Z") if found is None else found)
+
+
+def _outputs(wire: Any, *, needed: bool) -> tuple[RemoteOutput, ...]:
+    """Read what a run lists. Raises `ValidationError` where that is no list, although one is `needed`."""
+    if not isinstance(wire, list):
+        if needed and wire is not None:
+            raise msgspec.ValidationError("expected a list of outputs")
+        return ()
     seen: dict[str, int] = {}
     found = []
-    for output in dict.fromkeys(wire) if wire else ():  # the same one listed twice is one
-        seen[output.output_id] = seen.get(output.output_id, 0) + 1
-        found.append(RemoteOutput(output.output_id, output.type, output.url, seen[output.output_id]))
+    # The same one listed twice is one.
+    for output in dict.fromkeys(_output(item, place) for place, item in enumerate(wire, 1)):
+        nth = seen[output.output_id] = seen.get(output.output_id, 0) + 1
+        found.append(msgspec.structs.replace(output, nth=nth))
     return tuple(found)
+
+
+def _output(item: Any, place: int) -> RemoteOutput:
+    """Read one output, as far as there is one to read; `place` counts from 1 and names one without an id."""
+    unnamed = f"unnamed_{place}"
+    if isinstance(item, str) and is_only_url(item):
+        return RemoteOutput(unnamed, "", item)
+    if not isinstance(item, dict):
+        return RemoteOutput(unnamed, "", "", flaw=f"FLORA lists {_sort(item)} in the place of an output")
+    type_, url = _text(item.get("type")) or "", item.get("url")
+    flaw = ""
+    if not isinstance(url, str) or (not url.strip() and type_ != "text"):
+        flaw = f"FLORA lists this output with {_sort(url)} in the place of a URL"
+    output_id = item.get("output_id", item.get("outputId"))
+    return RemoteOutput(_identity(output_id) or unnamed, type_, _text(url) or "", flaw=flaw)
+
+
+def _identity(value: Any) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if abs(value) < _MOST_NUMBER else None
+    return _text(value) or None
+
+
+def _sort(value: Any) -> str:
+    """Return what sort of JSON `value` is, for a person."""
+    names = (
+        (bool, "a truth value"),
+        (int | float, "a number"),
+        (str, "a text" if value else "nothing"),
+        (list, "a list"),
+    )
+    return next(
+        (name for sort, name in names if isinstance(value, sort)), "an object" if value else "nothing"
+    )
 
 
 def _snake(value: Any) -> Any:

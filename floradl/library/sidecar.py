@@ -29,7 +29,9 @@ SCHEMA_ID = "urn:floradl:schema:sidecar:1"
 _DEEPEST = 64
 _URL_KEYS = ("url", "urls", "uri", "href")
 # With a scheme, relative to one, or relative to a host: but not words (an output of a type yet to come).
-_URL_LIKE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]{0,30}:)?[/\\]{2}|\s*\S*/\S*\s*\Z", re.IGNORECASE)
+_URL_LIKE = re.compile(
+    r"\s*data:[^\s,]*,|\s*(?:[a-z][a-z0-9+.-]{0,30}:)?[/\\]{2}|\s*\S*/\S*\s*\Z", re.IGNORECASE
+)
 
 
 class Times(Struct, frozen=True, kw_only=True):
@@ -159,7 +161,8 @@ def public_run(raw: Mapping[str, Any], text_urls: Collection[str] = ()) -> dict[
     """Return the API's answer as it came, but for what is secret: keys; user, query and fragment of URLs.
 
     The words of a `text` output stay untouched, URLs in them too: they are content. `text_urls` are the
-    ids of those text outputs whose words are a URL that was to be fetched: these lose their query.
+    ids, or the words, of those text outputs whose words are a URL that was to be fetched: these lose their
+    query.
     """
     ids = frozenset(text_urls)
     return {_name(key): _public(key, value, ids, 0) for key, value in raw.items()}
@@ -189,10 +192,9 @@ def _name(key: str) -> str:
 
 
 def _holds_words(output: dict[str, Any], text_urls: frozenset[str]) -> bool:
-    output_id = output.get("output_id", output.get("outputId"))
-    return output.get("type") == "text" and not (
-        isinstance(output_id, str) and bounded(output_id) in text_urls
-    )
+    output_id, url = output.get("output_id", output.get("outputId")), output.get("url")
+    known = isinstance(output_id, str) and bounded(output_id) in text_urls
+    return output.get("type") == "text" and not (known or (isinstance(url, str) and url in text_urls))
 
 
 def _encodable(value: Any) -> Any:

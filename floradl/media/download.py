@@ -11,6 +11,7 @@ written: so nothing is lost where a host refuses ranges and the line breaks once
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -23,7 +24,7 @@ import msgspec
 
 from floradl.disk.files import AppendedFile, PartFile
 from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
-from floradl.media import sniff, truncation
+from floradl.media import data_urls, sniff, truncation
 from floradl.media.checksums import Digests
 from floradl.media.decompress import undo
 from floradl.media.offers import Offer, is_weak, offer_of, refusal_of, refuses_range
@@ -44,6 +45,7 @@ from floradl.media.signatures import beginning
 from floradl.models import Integrity, Kind
 from floradl.net import exact_url
 from floradl.net.transport import Guard, MediaClient, pieces, redirect_target
+from floradl.urls import is_data_url
 
 _MAX_REDIRECTS = 5
 _CHECK_DISK_EVERY = 32 << 20  # bytes
@@ -142,11 +144,39 @@ class Downloader:
     def fetch(self, url: str, slot: Slot[P], report: Report) -> Received[P]:
         """Fetch `url` into the slot's part file, continuing what is there; `report` hears bytes and total.
 
-        Raises `PassingError` (`ExpiredUrlError` where FLORA should be asked for a fresh URL),
-        `PermanentError`, `PausedError` (disk), `StoppedError`, and `OSError` of the library.
+        A `data:` URL is decoded. Raises `PassingError` (`ExpiredUrlError` where FLORA should be asked for a
+        fresh URL), `PermanentError`, `PausedError` (disk), `StoppedError`, and `OSError` of the library.
         """
         with slot.held():
+            if is_data_url(url):
+                return self._decode(url, slot, report)
             return self._fetch(url, slot, report)
+
+    def _decode(self, url: str, slot: Slot[P], report: Report) -> Received[P]:
+        inline = data_urls.decode(url)
+        self._check_size(len(inline.data))
+        head = beginning(lambda size, offset: inline.data[offset : offset + size])
+        sniff.refuse_not_media(head, inline.content_type, slot.kind)  # for good: it will say the same again
+        part = slot.open("")
+        try:
+            part.truncate(0)
+            self._check_disk(part, len(inline.data))
+            part.write(inline.data)
+            report(part.size, part.size)
+            ext = sniff.extension(head, inline.content_type, "", slot.kind)
+            _refuse_cut(part, ext)
+        except BaseException:
+            part.__exit__()
+            raise
+        finding = Finding(
+            ext=ext,
+            sha256=hashlib.sha256(inline.data).hexdigest(),
+            content_type=inline.content_type,
+            etag=None,
+            integrity=Integrity.VERIFIED,
+            checked=("inline",),
+        )
+        return Received(part, finding)
 
     def _fetch(self, url: str, slot: Slot[P], report: Report) -> Received[P]:
         validator, size = slot.leftover() or ("", 0)
@@ -376,6 +406,12 @@ def _signed_for(url: httpx.URL) -> dict[str, str]:
     """
     signed = url.params.get("X-Amz-SignedHeaders", "").lower().split(";")
     return {"x-amz-checksum-mode": "ENABLED"} if "x-amz-checksum-mode" in signed else {}
+
+
+def _refuse_cut(part: AppendedFile, ext: str) -> None:
+    if truncation.is_whole(part.fd, part.size, ext) is False:
+        part.discard()
+        raise PermanentError(f"the {ext} file in its data: URL is cut short", ErrorCode.DAMAGED)
 
 
 @contextmanager

@@ -108,10 +108,12 @@ def refusal_of(response: httpx.Response) -> FloradlError:
     """Return what a media host's status other than 200 and 206 means."""
     status = response.status_code
     text = f"the media host {response.url.host} answered {status}"
-    if status in _PASSING_STATUS or status >= 500:
+    if status in _PASSING_STATUS or status >= 500 or 200 <= status < 300:  # 202: it is not ready yet
         return PassingError(text, retry_after=retry_after(response.headers, time.time()))
-    if status in {404, 410}:
+    if status == 404:
         return PassingError(text, ErrorCode.NOT_FOUND)
+    if status == 410:  # so nginx says that a link ran out, others that the thing is gone for good
+        return ExpiredUrlError(text, ErrorCode.NOT_FOUND)
     if status in {400, 401, 403}:
         return ExpiredUrlError(f"{text}: the URL is not valid (any more)")
     return PermanentError(text, ErrorCode.HTTP_ERROR)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from floradl.errors import ErrorCode, PassingError
+from floradl.errors import ErrorCode, ExpiredUrlError, PassingError
 from floradl.timing.policy import is_given_up
 
+_MISSED = 2  # times that a media host knows nothing of it, before FLORA is asked where it is now
 _TRIES = 5  # of trouble without end, before the run steps back and FLORA is asked anew
 
 
@@ -22,7 +23,8 @@ class SteppedBackError(PassingError):
 class Attempts:
     """The attempts at one output: how often each kind of trouble was met, and what all of it took.
 
-    `delay` gives the seconds until the next attempt as `after_trouble` does.
+    `stale` says that FLORA should be asked for a fresh URL before the next one. `delay` gives the seconds
+    until the next attempt as `after_trouble` does.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Attempts:
         self._met: Counter[ErrorCode] = Counter()
         self._began: float | None = None
         self._spent = 0.0
+        self.stale = False
 
     def begin(self) -> None:
         """Hear that a transfer begins: until then it only stood in line."""
@@ -51,8 +54,12 @@ class Attempts:
         delay = self._delay(error, met)
         if error.code is not ErrorCode.EXPIRED:
             del self._met[ErrorCode.EXPIRED]  # the URL was good meanwhile
-        elif met == 1:
-            delay = 0.0  # a fresh one is there for the asking
+        if isinstance(error, ExpiredUrlError):
+            self.stale = True
+            if met == 1 and error.code is not ErrorCode.BAD_URL:
+                delay = 0.0  # a fresh one is there for the asking
+        elif error.code is ErrorCode.NOT_FOUND and met == _MISSED:
+            self.stale = True
         if delay is None:
             return None
         self._spent += delay

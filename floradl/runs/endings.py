@@ -33,16 +33,22 @@ def reason_of(answer: RemoteRun) -> Failure:
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How a run ends: `error` stands at the top of the sidecar, `reason` in `status`."""
+    """How a run ends: `error` stands at the top of the sidecar, `reason` in `status`.
+
+    `failed` is why FLORA failed it; None where it did not.
+    """
 
     result: Result
     error: Failure | None
     reason: Failure | None
     outputs: tuple[SavedOutput, ...] = ()
+    failed: Failure | None = None
 
 
-def ending_of(outputs: list[SavedOutput]) -> Ending:
-    """Return how a run ends whose outputs came to this."""
+def ending_of(outputs: list[SavedOutput], failed: Failure | None = None) -> Ending:
+    """Return how a run ends whose outputs came to this, and that FLORA `failed` or not."""
+    if failed is not None:  # what it brought all the same was paid for, and is kept
+        return Ending(Result.FAILED, failed, failed, tuple(outputs), failed)
     bad = [(output.output_id[:60], output.error) for output in outputs if output.error is not None]
     if not bad:
         return Ending(Result.COMPLETE, None, None, tuple(outputs))
@@ -56,13 +62,25 @@ def ending_of(outputs: list[SavedOutput]) -> Ending:
 def with_earlier(before: dict[str, SavedOutput], ending: Ending) -> Ending:
     """Return the ending with outputs from before in the place of those that could not be had."""
     outputs = by_key(ending.outputs)
-    return ending_of([before.get(key, output) if output.error else output for key, output in outputs.items()])
+    kept = [before.get(key, output) if output.error else output for key, output in outputs.items()]
+    once: dict[str, SavedOutput] = {}
+    for place, output in enumerate(kept):
+        once.setdefault(output.path or f"\0{place}", output)
+    return ending_of(list(once.values()), ending.failed)
+
+
+def _fetched_texts(answer: RemoteRun | None, ending: Ending) -> set[str]:
+    """Return the words of the texts that were fetched, since they are nothing but a URL."""
+    fetched = {
+        key for key, output in by_key(ending.outputs).items() if output.kind is Kind.TEXT and output.url
+    }
+    return {output.url for output in (answer.outputs if answer else ()) if output.key in fetched}
 
 
 def sidecar_of(run: QueuedRun, answer: RemoteRun | None, ending: Ending, now: float) -> Sidecar:
     """Return the sidecar of a run that ended; `answer` is FLORA's last, `now` unix seconds."""
     technique = run.technique
-    fetched_texts = [output.output_id for output in ending.outputs if output.kind is Kind.TEXT and output.url]
+    fetched_texts = _fetched_texts(answer, ending)
     return Sidecar(
         floradl_version=__version__,
         reference=str(run.reference),

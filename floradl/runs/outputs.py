@@ -21,7 +21,7 @@ from anyio import CapacityLimiter, to_thread
 
 from floradl.disk.files import PartFile
 from floradl.disk.flushing import FLUSH_NOW, Flush
-from floradl.errors import ExpiredUrlError, FloradlError, PassingError, PermanentError
+from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PassingError, PermanentError
 from floradl.library.library import Library, Slot
 from floradl.media.download import Fetcher, Received, StoppedError
 from floradl.media.proof import names_wrong
@@ -111,12 +111,11 @@ class OutputSaver:
         self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh
     ) -> SavedOutput:
         attempts = Attempts(self._manner.delay, self._manner.monotonic)
-        expired = False
         while True:
             try:
-                if expired:
+                if attempts.stale:
                     answer, output = await _renewed(answer, output, refresh)
-                expired = False
+                    attempts.stale = False
                 return await self._attempt(run, answer, output, attempts)
             except PermanentError as error:
                 return not_had(output, Failure(error.code, str(error)))
@@ -124,7 +123,6 @@ class OutputSaver:
                 delay = attempts.failed(error)
                 if delay is None:
                     return not_had(output, Failure(error.code, str(error)))
-                expired = expired or isinstance(error, ExpiredUrlError)
                 told = self._troubles.met(f"{run.run_id}\0{output.key}", error.code)
                 tell = _log.debug if told is Told.NOTHING else _log.warning  # one line a change, none a try
                 tell(
@@ -139,6 +137,8 @@ class OutputSaver:
     async def _attempt(
         self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, attempts: Attempts
     ) -> SavedOutput:
+        if output.flaw:
+            raise ExpiredUrlError(output.flaw, ErrorCode.BAD_URL)
         index = 1 + next(i for i, other in enumerate(answer.outputs) if other.key == output.key)
         slot = self._library.slot(run, output, index, answer.completed_at)
         mtime = answer.completed_at if self._manner.keep_times else None
@@ -280,7 +280,7 @@ async def _renewed(
     found = next((other for other in newer.outputs if other.key == output.key), None)
     if found is None:
         raise PassingError(f"FLORA does not list output {output.output_id[:60]!a} any more")
-    return newer, msgspec.structs.replace(output, url=found.url)
+    return newer, found
 
 
 def not_had(output: RemoteOutput, failure: Failure) -> SavedOutput:

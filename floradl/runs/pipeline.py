@@ -17,7 +17,7 @@ import structlog
 from anyio import to_thread
 
 from floradl.disk.flushing import Flush
-from floradl.errors import ErrorCode, PassingError, PausedError, PermanentError
+from floradl.errors import ErrorCode, ForeignAnswerError, PassingError, PausedError, PermanentError
 from floradl.flora.asking import Asking
 from floradl.library.library import Library
 from floradl.library.sidecar import by_key
@@ -73,7 +73,14 @@ class Pipeline:
         try:
             return await self._advance(run)
         except PassingError as error:
-            return self._wait(run, error) or await self._fail(run, Failure(error.code, str(error)), None)
+            wait = self._wait(run, error)
+            if wait is not None and _is_bad_answer(error):
+                waited = run.waited + wait.seconds
+                wait = msgspec.structs.replace(wait, run=msgspec.structs.replace(wait.run, waited=waited))
+                if waited > self._patience.give_up_after:
+                    said = f"{error}, for {self._patience.give_up_after:.0f} s (poll.give_up_after)"
+                    return await self._fail(run, Failure(error.code, said), None)
+            return wait or await self._fail(run, Failure(error.code, str(error)), None)
         except PermanentError as error:
             return await self._fail(run, Failure(error.code, str(error)), None)
 
@@ -86,7 +93,7 @@ class Pipeline:
         if not answer.finished:
             return await self._unfinished(run, answer)
         self._patience.lookout.ended(answer)
-        if answer.status == "failed":
+        if answer.status == "failed" and not answer.outputs:
             return await self._fail(run, reason_of(answer), answer)
         if not answer.outputs:
             raise PassingError("FLORA says that it completed, but lists no outputs", ErrorCode.NO_OUTPUTS)
@@ -121,7 +128,7 @@ class Pipeline:
         return Wait(run, seconds, shared=answer.company > 1)
 
     async def _detected(self, run: QueuedRun, answer: RemoteRun, state: State) -> QueuedRun:
-        """Record that a run which completed at FLORA stands in `state`; the first time, learn from it."""
+        """Record that a run which ended at FLORA stands in `state`; the first time, learn from it."""
         first = run.detected_at is None
         if run.state is State.DOWNLOADING or (run.state is state and not first):
             return run
@@ -139,7 +146,7 @@ class Pipeline:
             self.delays.add(delay)
         seconds = (
             self._patience.history.add(run.technique, answer.created_at, answer.completed_at)
-            if first
+            if first and answer.status == "completed"
             else None
         )
 
@@ -149,13 +156,14 @@ class Pipeline:
                 store.add_duration(run.technique or "", seconds)
 
         await self._journal.call(record)
-        if first:
+        if first and answer.status == "completed":
             _log.info("run_completed", run=run.run_id, technique=run.technique, outputs=len(answer.outputs))
         return run
 
     async def _download(self, run: QueuedRun, answer: RemoteRun) -> Step:
         self._progress.run(run, None)
-        saved, trouble = await self._save_all(run, answer)
+        had = await self._remembered(run)
+        answer, trouble = await self._save_all(run, answer, had.saved)
         if trouble is not None:
             wait = self._wait(run, trouble)
             if wait is not None:
@@ -164,30 +172,31 @@ class Pipeline:
                     return msgspec.structs.replace(wait, run=msgspec.structs.replace(wait.run, waited=waited))
             failure = Failure(trouble.code, str(trouble))
             for output in answer.outputs:
-                saved.setdefault(output.key, not_had(output, failure))
+                had.saved.setdefault(output.key, not_had(output, failure))
+        failed = reason_of(answer) if answer.status == "failed" else None
         try:
-            return await self._conclude(
-                run, answer, ending_of([saved[output.key] for output in answer.outputs])
-            )
+            return await self._conclude(run, answer, ending_of(had.all_of(answer), failed))
         except PassingError as error:  # all is on disk but the sidecar: it is never given up
             return self._wait(run, error) or Wait(run, MAX_BACKOFF, str(error))
 
     async def _save_all(
-        self, run: QueuedRun, answer: RemoteRun
-    ) -> tuple[dict[str, SavedOutput], SteppedBackError | None]:
-        """Save what is not saved yet, all at once; returns what is settled, by key, and one trouble.
+        self, run: QueuedRun, answer: RemoteRun, saved: dict[str, SavedOutput]
+    ) -> tuple[RemoteRun, SteppedBackError | None]:
+        """Save what is not among `saved` yet, all at once, and add it there, by key, as it is settled.
 
-        Each is remembered as soon as it is on disk. Where one meets trouble the others go on.
+        Each is remembered as soon as it is on disk. Where one meets trouble the others go on. What FLORA
+        lists beyond that, when it is asked for a fresh URL, is saved too. Returns its newest answer, and one
+        trouble.
         Raises `PausedError`, and `sqlite3.Error` where the journal cannot remember.
         """
-        saved = await self._remembered(run)
         renewal = _Renewal(self._asking, run, answer)
         troubles: list[SteppedBackError] = []
         pauses: list[PausedError | sqlite3.Error] = []
+        begun: set[str] = set()
 
         async def save(output: RemoteOutput) -> None:
             try:
-                done = await self._saver.save(run, answer, output, renewal.newer_than)
+                done = await self._saver.save(run, renewal.listed, output, renewal.newer_than)
                 saved[output.key] = done
                 if done.error is None:
                     await self._journal.call(lambda store: store.save_output(run.run_id, output.key, done))
@@ -196,20 +205,26 @@ class Pipeline:
             except (PausedError, sqlite3.Error) as error:  # kept out of the group, which would wrap it
                 pauses.append(error)
 
-        async with anyio.create_task_group() as group:
-            for output in answer.outputs:
-                if output.key not in saved:
+        while left := [
+            output for output in renewal.listed.outputs if output.key not in saved and output.key not in begun
+        ]:
+            async with anyio.create_task_group() as group:
+                for output in left:
+                    begun.add(output.key)
                     group.start_soon(save, output)
-        if pauses:
-            raise pauses[0]
-        return saved, troubles[0] if troubles else None
+            if pauses:
+                raise pauses[0]
+        return renewal.listed, troubles[0] if troubles else None
 
-    async def _remembered(self, run: QueuedRun) -> dict[str, SavedOutput]:
-        """Return the outputs that are on disk already: by the journal, or by an earlier, partial sidecar."""
+    async def _remembered(self, run: QueuedRun) -> _Had:
+        """Return the outputs that are on disk already: by the journal, or by an earlier sidecar."""
         known = await self._journal.call(lambda store: store.saved(run.run_id))
 
-        def look(_: Flush) -> dict[str, SavedOutput]:
-            return self._standing(({} if run.fresh else self._vouched_for(run)) | known)
+        def look(_: Flush) -> _Had:
+            earlier = self._vouched_for(run)
+            if run.fresh:
+                return _Had(self._standing(known), self._standing(earlier))
+            return _Had(self._standing(earlier | known), {})
 
         return await self._looks.do(look)
 
@@ -279,17 +294,47 @@ class Patience(msgspec.Struct, frozen=True):
     wall: Callable[[], float] = time.time
 
 
+class _Had(msgspec.Struct):
+    """What is on disk of a run, by key: what stays as it is, and what was there and is fetched anew."""
+
+    saved: dict[str, SavedOutput]
+    before: dict[str, SavedOutput]
+
+    def all_of(self, answer: RemoteRun) -> list[SavedOutput]:
+        """Return the outputs of `answer`, and with them what was had that it lists no more, or otherwise.
+
+        A file that was saved for a run once is named by its sidecar for good.
+        """
+        outputs = [self.saved[output.key] for output in answer.outputs]
+        paths = {output.path for output in outputs}
+        for output in (*self.saved.values(), *self.before.values()):
+            if output.path is not None and output.path not in paths:
+                paths.add(output.path)
+                outputs.append(output)
+        return outputs
+
+
 class _Renewal:
-    """Fresh URLs for all outputs of a run at one question: many expire together."""
+    """Fresh URLs for all outputs of a run at one question: many expire together.
+
+    `listed` is FLORA's newest answer that lists any.
+    """
 
     def __init__(self, asking: Asking, run: QueuedRun, answer: RemoteRun) -> None:
         self._asking = asking
         self._run = run
-        self._answer = answer
+        self._answer = self.listed = answer
         self._turn = anyio.Lock()
 
     async def newer_than(self, answer: RemoteRun) -> RemoteRun:
         async with self._turn:
             if self._answer is answer:
                 self._answer = await self._asking.fresh(self._run.reference)
+                if self._answer.outputs:
+                    self.listed = self._answer
             return self._answer
+
+
+def _is_bad_answer(error: PassingError) -> bool:
+    """Whether FLORA itself says of this run what makes no sense: that is borne for a while only."""
+    return error.code is ErrorCode.BAD_ANSWER and not isinstance(error, ForeignAnswerError)

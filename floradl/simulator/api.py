@@ -78,7 +78,7 @@ class Api:
         answer = begun or await self._answer(request, handler)
         if exchange.do is not None and begun is None:
             answer = small(
-                answer.status,
+                202 if exchange.do.accepted and answer.status == 200 else answer.status,
                 answer.headers["Content-Type"],
                 bend(answer.body.read(), exchange.do),
                 answer.headers,

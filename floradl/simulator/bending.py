@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -37,31 +38,44 @@ def _bend_run(run: dict[str, Any], do: Do) -> None:
     if do.unknown_status:
         run["status"] = do.unknown_status
     if do.missing_field:
-        _change(run, do.missing_field, lambda holder, name: holder.pop(name, None))
+        _change(run, do.missing_field, _remove)
     if do.wrong_type:
-        _change(run, do.wrong_type, lambda holder, name: holder.update({name: {"unexpected": [None]}}))
+        _change(run, do.wrong_type, partial(_put, value={"unexpected": [None]}))
     for path, text in do.set.items():
-        value = _value(text)
-        _change(run, path, lambda holder, name, value=value: holder.update({name: value}))  # type: ignore[misc]
+        _change(run, path, partial(_put, value=_value(text)))
     if do.camel_case:
         renamed = {_camel(name): value for name, value in run.items()}
         run.clear()
         run.update(renamed)
 
 
-def _change(holder: Any, path: str, change: Callable[[dict[str, Any], str], object]) -> None:
-    """Apply `change` at `path`; lists on the way are gone through."""
-    if isinstance(holder, list):
-        for item in holder:
-            _change(item, path, change)
-        return
-    if not isinstance(holder, dict):
-        return
+def _change(holder: Any, path: str, change: Callable[[Any, Any], object]) -> None:
+    """Apply `change` at `path`; lists on the way are gone through, unless a number (from 0) names an item."""
     name, dot, rest = path.partition(".")
+    key: str | int = name
+    if isinstance(holder, list):
+        if not name.isdecimal():
+            for item in holder:
+                _change(item, path, change)
+            return
+        key = int(name)
+        if key >= len(holder):
+            return
+    elif not isinstance(holder, dict):
+        return
     if dot:
-        _change(holder.get(name), rest, change)
+        _change(holder[key] if isinstance(holder, list) else holder.get(name), rest, change)
     else:
-        change(holder, name)
+        change(holder, key)
+
+
+def _remove(holder: Any, key: Any) -> None:
+    if isinstance(holder, list) or key in holder:
+        del holder[key]
+
+
+def _put(holder: Any, key: Any, value: Any) -> None:
+    holder[key] = value
 
 
 def _value(text: str) -> Any:

@@ -69,7 +69,8 @@ class Do(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     change_content: bool = False  # other bytes of the same size, and so other checksums
     keep_etag: bool = False  # ... but under the old ETag and checksums
     corrupt: bool = False  # one bit is wrong
-    # what the API says of a run; a name may be a path, `outputs.url`
+    # what the API says of a run; a name may be a path, `outputs.url`, and of one item `outputs.0.url`
+    accepted: bool = False  # the status is 202 instead of 200
     unknown_status: str | None = None
     missing_field: str | None = None
     wrong_type: str | None = None

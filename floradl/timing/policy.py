@@ -11,15 +11,18 @@ from floradl.timing.hazard import COST, LogNormal, gap
 MAX_BACKOFF = 30.0
 # A run just created may not be visible yet, a media host may lag behind, an error page may stand where
 # an image will be: worth a few tries over about a minute, but not a day.
-_SHORT_LIVED = {
-    ErrorCode.NOT_FOUND,
-    ErrorCode.FORBIDDEN,
-    ErrorCode.NOT_MEDIA,
-    ErrorCode.EXPIRED,
-    ErrorCode.NO_OUTPUTS,
-}
 _SHORT_TRIES = (2.0, 5.0, 10.0, 20.0, 25.0)
-_CONFLICT_TRIES = _SHORT_TRIES[:2]  # 409 to a question that changes nothing: it will hardly end
+_SHORT_LIVED = {
+    **dict.fromkeys(
+        (
+            *(ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.NOT_MEDIA),
+            *(ErrorCode.EXPIRED, ErrorCode.NO_OUTPUTS),
+        ),
+        _SHORT_TRIES,
+    ),
+    ErrorCode.BAD_REQUEST: _SHORT_TRIES[:2],  # 409 to a question that changes nothing: it will hardly end
+    ErrorCode.BAD_URL: _SHORT_TRIES[:3],  # FLORA itself lists it malformed, and will hardly mend it
+}
 _DAMAGED_TRIES = 8
 _USUAL_INTERVAL = 2.0
 
@@ -52,7 +55,7 @@ def detection_delay(answer: RemoteRun, queued_at: float, now: float) -> float | 
 
 def is_given_up(code: ErrorCode) -> bool:
     """Whether trouble of this kind is given up after a few tries; any other is a matter of patience."""
-    return code in _SHORT_LIVED or code in {ErrorCode.DAMAGED, ErrorCode.BAD_REQUEST}
+    return code in _SHORT_LIVED or code is ErrorCode.DAMAGED
 
 
 def after_trouble(error: PassingError, tries: int) -> float | None:
@@ -61,9 +64,8 @@ def after_trouble(error: PassingError, tries: int) -> float | None:
     What the other side asked for (`retry_after`) is honoured.
     """
     if error.code in _SHORT_LIVED:
-        delay = _SHORT_TRIES[tries - 1] if tries <= len(_SHORT_TRIES) else None
-    elif error.code is ErrorCode.BAD_REQUEST:
-        delay = _CONFLICT_TRIES[tries - 1] if tries <= len(_CONFLICT_TRIES) else None
+        delays = _SHORT_LIVED[error.code]
+        delay = delays[tries - 1] if tries <= len(delays) else None
     elif error.code is ErrorCode.DAMAGED and tries > _DAMAGED_TRIES:
         delay = None
     else:
