@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -19,6 +22,7 @@ from studio import TEST_TIMEOUT
 from floradl.errors import (
     ErrorCode,
     FloradlError,
+    ForeignAnswerError,
     PassingError,
     PausedError,
     PauseReason,
@@ -43,11 +47,13 @@ class Answers:
     def __init__(self) -> None:
         self.paths: list[str] = []
         self.keys: list[str] = []
+        self.accepted: list[str] = []
         self.say: Callable[[str], web.Response] = lambda _: web.json_response(answer())
 
     async def handle(self, request: web.Request) -> web.Response:
         self.paths.append(request.raw_path)
         self.keys.append(request.headers.get("authorization", ""))
+        self.accepted.append(request.headers.get("accept-encoding", ""))
         return self.say(request.raw_path)
 
 
@@ -307,6 +313,146 @@ async def test_what_retry_after_asks_for_is_passed_on(
     assert isinstance(error, PassingError)
     assert error.retry_after == seconds
     assert world.pace.told == [("throttled", seconds) if status == 429 else "answered"]
+
+
+# Somebody else in FLORA's place
+
+PAGE = "<!DOCTYPE html><html><title>Please sign in</title></html>"
+STRANGE_STATUS = [200, 202, 400, 401, 402, 403, 404, 407, 410, 451, 511]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("content_type", ["text/html; charset=utf-8", "text/plain"])
+@pytest.mark.parametrize("status", STRANGE_STATUS)
+async def test_a_web_page_is_no_answer_of_floras(world: World, status: int, content_type: str) -> None:
+    """A portal, a proxy or a filter wrote it: neither the key nor the run is judged by it."""
+    for headers in ({}, {"request-id": "req_1"}):
+        world.answers.say = lambda _, headers=headers: web.Response(  # type: ignore[misc]
+            status=status, text=PAGE, headers={"content-type": content_type, **headers}
+        )
+        error = await world.refusal()
+        assert isinstance(error, ForeignAnswerError)
+        assert f"answered {status} with a web page" in str(error)
+    with pytest.raises(ForeignAnswerError):
+        await world.flora.page("technique_runs")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", [401, 402])
+async def test_a_refused_key_is_floras_word_alone(world: World, status: int) -> None:
+    world.answers.say = lambda _: web.json_response({"message": "Unauthorized"}, status=status)
+    assert isinstance(await world.refusal(), ForeignAnswerError)
+    world.answers.say = lambda _: web.Response(status=status, headers={"request-id": "req_1"})
+    assert isinstance(await world.refusal(), PausedError)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("status", "headers", "words"),
+    [
+        (407, {}, "NAME:PASSWORD@HOST:PORT in HTTPS_PROXY"),
+        (511, {}, "want a login"),
+        (200, {}, "want a login"),
+        (302, {"location": "https://login.corp.example/in?token=s3cret"}, "redirect to login.corp.example"),
+        (403, {}, "have it let through"),
+        (404, {}, "is api.base_url right"),
+    ],
+)
+async def test_who_is_in_the_way_is_told_with_what_to_do(
+    world: World, status: int, headers: dict[str, str], words: str
+) -> None:
+    world.answers.say = lambda _: web.Response(
+        status=status, text=PAGE, headers={"content-type": "text/html", **headers}
+    )
+    message = str(await world.refusal())
+    assert words in message
+    assert "s3cret" not in message
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", [429, 502, 503, 520, 522])
+async def test_a_gateways_page_says_when_to_come_back(world: World, status: int) -> None:
+    world.answers.say = lambda _: web.Response(
+        status=status, text=PAGE, headers={"content-type": "text/html", "retry-after": "120"}
+    )
+    error = await world.refusal()
+    assert isinstance(error, PassingError)
+    assert (error.code, error.retry_after) == (ErrorCode.NETWORK, 120.0)
+
+
+@pytest.mark.anyio
+async def test_a_portal_is_asked_by_one_at_a_time(world: World) -> None:
+    world.answers.say = lambda _: web.Response(status=200, text=PAGE, content_type="text/html")
+    await world.refusal()
+    assert world.pace.told == ["unreachable"]
+
+
+@pytest.mark.anyio
+async def test_a_list_that_a_filter_refuses_says_nothing_of_the_key(world: World) -> None:
+    def say(path: str) -> web.Response:
+        if "technique-runs" in path:
+            return web.Response(status=403, text=PAGE, content_type="text/html")
+        return envelope("forbidden")(403, {})
+
+    world.answers.say = say
+    for number in range(5):
+        assert isinstance(await world.refusal(Reference(f"run_{number}")), PassingError)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", [200, 201, 202, 203])
+async def test_an_answer_with_a_run_in_it_is_one(world: World, status: int) -> None:
+    world.answers.say = lambda _: web.json_response(answer(), status=status)
+    assert (await world.flora.run(RUN)).status == "running"
+
+
+# Codings that nobody asked for
+
+
+def coded(body: bytes, coding: str) -> web.Response:
+    return web.Response(body=body, headers={"content-encoding": coding, "content-type": "application/json"})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("identity", bytes),
+        ("", bytes),
+        ("gzip, identity", gzip.compress),
+        ("deflate, gzip", lambda body: gzip.compress(zlib.compress(body))),
+    ],
+)
+async def test_a_coding_that_nobody_asked_for_is_undone(
+    world: World, coding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    world.answers.say = lambda _: coded(pack(json.dumps(answer()).encode()), coding)
+    assert (await world.flora.run(RUN)).run_id == "run_a"
+    assert world.answers.accepted == ["identity"]
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_inflates_without_end_is_not_inflated(world: World) -> None:
+    bomb = gzip.compress(bytes(200 << 20))
+    world.answers.say = lambda _: coded(bomb, "gzip")
+    tracemalloc.start()
+    error = await world.refusal()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(error, PassingError)
+    assert error.code is ErrorCode.BAD_ANSWER
+    assert "16 MiB" in str(error)
+    assert peak < 48 << 20
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("coding", ["br", "zstd", "utf-8", "gzip, gzip, gzip"])
+async def test_a_coding_that_is_not_known_is_no_answer_of_floras(world: World, coding: str) -> None:
+    world.answers.say = lambda _: coded(b"whatever", coding)
+    assert isinstance(await world.refusal(), ForeignAnswerError)
 
 
 # 403: one run's, or the key's

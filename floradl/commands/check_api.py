@@ -19,17 +19,19 @@ from floradl.commands.findings import Finding, fail, ok, warn
 from floradl.commands.standing import coarse
 from floradl.config.credentials import FoundKey
 from floradl.config.settings import Config
-from floradl.errors import ConfigError, PermanentError
+from floradl.errors import ConfigError, PassingError, PermanentError
 from floradl.fetching import USER_AGENT
 from floradl.flora.wire import refusal
 from floradl.net.addresses import join_port
+from floradl.net.answers import IDENTITY, read_bounded
 from floradl.net.guard import port_of
 from floradl.net.headers import date
 from floradl.net.pools import Limits
 from floradl.net.proxies import Proxies
 from floradl.net.transport import open_async_client
+from floradl.net.wording import CertificateError, ProxyRefusedError
 
-_NAME = "API"
+_NAME, _PROXY = "API", "proxy"
 _TIMEOUT = 20.0  # seconds for everything
 _MOST_BYTES = 4 * 1024 * 1024
 _SKEW = 60.0
@@ -53,15 +55,18 @@ async def ask_api(
     try:
         proxy = Proxies(environ).of(httpx.URL(config.api.base_url))
     except ConfigError as error:
-        return [fail("proxy", str(error))]
+        return [fail(_PROXY, str(error))]
     found = []
     if proxy is not None:
-        found.append(ok("proxy", f"the API is asked through {join_port(proxy.url.host, port_of(proxy.url))}"))
+        found.append(ok(_PROXY, f"the API is asked through {join_port(proxy.url.host, port_of(proxy.url))}"))
     try:
         with anyio.fail_after(_TIMEOUT):
             answer = await _ask(config, environ, key, wall)
-    except (ConfigError, PermanentError) as error:
+    except (ConfigError, PermanentError, PassingError) as error:
         return [*found, fail(_NAME, str(error))]
+    except ProxyRefusedError as error:
+        what, _, remedy = str(error).partition("; ")
+        return [fail(_PROXY, what, remedy), fail(_NAME, "cannot be reached: the proxy is in the way")]
     except httpx.RequestError as error:
         return [*found, fail(_NAME, f"cannot be reached: {error}", _remedy(error, through_proxy=bool(proxy)))]
     except TimeoutError:
@@ -74,7 +79,7 @@ async def ask_api(
 async def _ask(
     config: Config, environ: Mapping[str, str], key: FoundKey | None, wall: Callable[[], float]
 ) -> _Answer:
-    headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": USER_AGENT, "Accept": "application/json"} | IDENTITY
     if key is not None:
         headers["Authorization"] = f"Bearer {key.key.reveal()}"
     base_url, limits = config.api.base_url, Limits(read=_TIMEOUT, connections=1)
@@ -84,12 +89,8 @@ async def _ask(
         started = time.monotonic()
         async with client.stream("GET", "technique-runs", params={"limit": "1"}) as response:
             at, seconds = wall(), time.monotonic() - started
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > _MOST_BYTES:
-                    break
-    return _Answer(response.status_code, response.headers, _object(bytes(body)), seconds, at)
+            body = await read_bounded(response, _MOST_BYTES)
+    return _Answer(response.status_code, response.headers, _object(body), seconds, at)
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
@@ -141,6 +142,11 @@ def _judge_stranger(answer: _Answer, url: str) -> Finding:
         where = f"{target.scheme}://{target.host}"
         return fail(_NAME, f"{url} sends its readers to {where} (HTTP {answer.status})", _BASE_URL)
     what = "with a web page" if _is_html(answer) else "in a form that is not FLORA's"
+    if answer.status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+        remedy = "a proxy on the way wants a name and a password: NAME:PASSWORD@HOST:PORT in HTTPS_PROXY"
+        return fail(_NAME, f"{url} answers 407 {what}", remedy)
+    if answer.status == httpx.codes.NETWORK_AUTHENTICATION_REQUIRED:
+        return fail(_NAME, f"{url} answers 511 {what}: this network wants a login first", "log in")
     if answer.status >= httpx.codes.INTERNAL_SERVER_ERROR:
         return fail(_NAME, f"{url} has trouble (HTTP {answer.status}, {what})", "try again later")
     remedy = f"{_BASE_URL}; a proxy or a portal may answer in its place"
@@ -174,9 +180,9 @@ def _clock(answer: _Answer) -> list[Finding]:
     ]
 
 
-def _remedy(error: httpx.RequestError, *, through_proxy: bool) -> str:
-    if "certificate" in str(error).lower():
-        return "is the clock right? where a proxy of yours opens TLS, SSL_CERT_FILE names its certificates"
+def _remedy(error: httpx.RequestError, *, through_proxy: bool) -> str | None:
+    if isinstance(error, CertificateError):  # its message says what to set
+        return None
     if through_proxy:
         return "is the proxy right (HTTPS_PROXY, NO_PROXY), and up?"
     return "is this machine online, api.base_url right, and does it need a proxy (HTTPS_PROXY)?"

@@ -18,6 +18,7 @@ import structlog
 from floradl.errors import (
     ErrorCode,
     FloradlError,
+    ForeignAnswerError,
     PassingError,
     PausedError,
     PauseReason,
@@ -28,13 +29,17 @@ from floradl.flora.doubt import Doubt
 from floradl.flora.pace import Pace
 from floradl.flora.wire import Page, decode_page, decode_run, parse_json, refusal
 from floradl.models import Reference, RemoteRun
+from floradl.net.answers import IDENTITY, read_bounded
 from floradl.net.headers import date, retry_after
 from floradl.redaction import cut, printable, redact
+from floradl.urls import host_of
 
 _MAX_ANSWER = 16 * 1024 * 1024  # bytes; text outputs stand in the answer itself
 _DEADLINE = 120.0  # seconds for a whole answer: one that drips never runs into a socket's timeout
 _PAGE = 100  # runs; the maximum is not published, and a smaller page that comes back is as good
 _FORBIDDEN_RUNS = 3  # so many different runs refused in a row: it may be the key, not the runs
+_PASSING = {408, 425}
+_ANSWERED = {200, 201, 202, 203}  # with a run in it, an answer counts as one
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -61,14 +66,15 @@ class Flora:
 
         Raises `PassingError` (network, 404, 408, 409, 429, 5xx, an answer that makes no sense),
         `PermanentError` (400 and other refusals of this run) and `PausedError` (401, 402, and 403 for
-        every run).
+        every run). Where somebody else answers in FLORA's place it is `ForeignAnswerError`, whatever the
+        status.
         """
         run_id = quote(reference.run_id, safe="")
         path = f"runs/{run_id}"
         if reference.technique:
             path = f"techniques/{quote(reference.technique, safe='')}/{path}"
         status, headers, body = await self._get(path, reference)
-        if status == httpx.codes.OK:
+        if status in _ANSWERED and not _is_page(headers, body):
             self._forbidden.clear()
             run = decode_run(body, reference.run_id)
             if run.finished:
@@ -98,7 +104,7 @@ class Flora:
             f"&cursor={quote(cursor, safe='')}" if cursor else ""
         )
         status, headers, body = await self._get(path, None)
-        if status == httpx.codes.OK:
+        if status in _ANSWERED and not _is_page(headers, body):
             page = decode_page(body, kind)
             now = date(headers)
             return msgspec.structs.replace(page, runs=tuple(_aged(run, now) for run in page.runs))
@@ -133,7 +139,9 @@ class Flora:
             started = time.monotonic()
             key = self._key()
             self._doubt.asked_with(key)
-            request = self._client.build_request("GET", path, headers={"Authorization": f"Bearer {key}"})
+            request = self._client.build_request(
+                "GET", path, headers=IDENTITY | {"Authorization": f"Bearer {key}"}
+            )
             try:
                 with anyio.fail_after(_DEADLINE):
                     status, headers, body = await _exchange(self._client, request)
@@ -150,7 +158,9 @@ class Flora:
                     f"FLORA's API at {host} did not end its answer in {_DEADLINE:.0f} s"
                 ) from error
         self.answers[str(status)] += 1
-        if status == httpx.codes.TOO_MANY_REQUESTS:
+        if _is_foreign(status, headers, body):
+            self._pace.unreachable()
+        elif status == httpx.codes.TOO_MANY_REQUESTS:
             self._pace.throttled(retry_after(headers, time.time()))
         else:
             self._pace.answered()
@@ -171,6 +181,8 @@ class Flora:
     ) -> FloradlError:
         """Return what a status other than 200 means, after FLORA's table of error codes."""
         said = _envelope(body)
+        if _is_foreign(status, headers, body):
+            return _foreign_error(status, headers, body, what)
         text = f"FLORA answered {status}{f' {said}' if said else ''} for {what}" + _request_id(headers)
         if status == httpx.codes.UNAUTHORIZED:
             return PausedError(
@@ -180,15 +192,10 @@ class Flora:
             return PausedError(f"{text}: the workspace is out of credits; top it up", PauseReason.CREDITS)
         if status == httpx.codes.TOO_MANY_REQUESTS:
             return StandstillError(text, retry_after=retry_after(headers, time.time()))
-        if status in {408, 425} or status >= 500:
-            return PassingError(text, retry_after=retry_after(headers, time.time()))
-        if said is None:
-            # Not FLORA's voice: a proxy, a portal or a wrong base URL. Nothing is decided on its word.
-            return PassingError(
-                f"{text}, and not in FLORA's form: is api.base_url right?", ErrorCode.BAD_ANSWER
-            )
         if status == httpx.codes.CONFLICT:  # FLORA lists it under "do not retry", its own library retries it
             return PassingError(text, ErrorCode.BAD_REQUEST, retry_after=retry_after(headers, time.time()))
+        if status in _PASSING or status >= 500:
+            return PassingError(text, retry_after=retry_after(headers, time.time()))
         if status == httpx.codes.FORBIDDEN:
             return PassingError(text, ErrorCode.FORBIDDEN)
         if status == httpx.codes.NOT_FOUND:
@@ -203,8 +210,8 @@ class Flora:
         self._forbidden.add(reference.run_id)
         if len(self._forbidden) < _FORBIDDEN_RUNS:
             return error
-        status, _, _ = await self._get("technique-runs?limit=1", reference)
-        if status != httpx.codes.FORBIDDEN:
+        status, headers, body = await self._get("technique-runs?limit=1", reference)
+        if status != httpx.codes.FORBIDDEN or _is_foreign(status, headers, body):
             self._forbidden.clear()
             return error
         return PausedError(
@@ -223,16 +230,50 @@ def _aged(run: RemoteRun, now: float | None) -> RemoteRun:
 async def _exchange(client: httpx.AsyncClient, request: httpx.Request) -> tuple[int, httpx.Headers, bytes]:
     response = await client.send(request, stream=True)
     try:
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > _MAX_ANSWER:
-                raise PassingError(
-                    f"FLORA's answer is over {_MAX_ANSWER >> 20} MiB and was not read", ErrorCode.BAD_ANSWER
-                )
-        return response.status_code, response.headers, bytes(body)
+        return response.status_code, response.headers, await read_bounded(response, _MAX_ANSWER)
     finally:
         await response.aclose()
+
+
+def _is_page(headers: httpx.Headers, body: bytes) -> bool:
+    """Whether this is a web page: FLORA's API never answers with one."""
+    return "html" in headers.get("content-type", "").lower() or body.lstrip()[:1] == b"<"
+
+
+def _is_foreign(status: int, headers: httpx.Headers, body: bytes) -> bool:
+    """Whether somebody else answered in FLORA's place: a proxy, a portal, a gateway, or another service.
+
+    FLORA's refusals have its envelope, or at least its `request-id`. What says that there is trouble which
+    passes is believed of anybody.
+    """
+    if _is_page(headers, body):
+        return status not in _PASSING and (status < 500 or status == 511)
+    if status in _ANSWERED or status in _PASSING or (status >= 500 and status != 511):
+        return False
+    if status in {401, 402} and "request-id" in headers:
+        return False
+    return _envelope(body) is None
+
+
+def _foreign_error(
+    status: int, headers: httpx.Headers, body: bytes, what: Reference | str
+) -> ForeignAnswerError:
+    form = "a web page" if _is_page(headers, body) else "something that is not in FLORA's form"
+    remedy = "is api.base_url right?"
+    if status == 511 or status in _ANSWERED:
+        remedy = f"does this network want a login first, or a proxy? {remedy}"
+    elif status == 407:
+        remedy = "a proxy on the way wants a name and a password: NAME:PASSWORD@HOST:PORT in HTTPS_PROXY"
+    elif httpx.codes.is_redirect(status):
+        form = f"a redirect to {host_of(headers.get('location', '')) or 'elsewhere'}"
+        remedy = f"does this network want a login first? {remedy}"
+    elif status in {401, 403}:
+        remedy = f"a proxy or a filter on the way refuses it: have it let through; {remedy}"
+    return ForeignAnswerError(
+        f"not FLORA but somebody on the way answered {status} with {form} for {what}: {remedy}"
+        + _request_id(headers),
+        retry_after=retry_after(headers, time.time()),
+    )
 
 
 def _envelope(body: bytes) -> str | None:

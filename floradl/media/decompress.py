@@ -13,8 +13,8 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 
 from floradl.errors import ErrorCode, PassingError, PermanentError
-from floradl.media.inflate import BOMB_BYTES, BOMB_RATIO, STEP, bomb, inflate
 from floradl.media.signatures import HEAD, from_content
+from floradl.net.inflate import BOMB_BYTES, BOMB_RATIO, STEP, bomb, inflate
 
 _MOST_CODINGS = 4
 _GZIP = b"\x1f\x8b\x08"

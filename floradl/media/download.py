@@ -45,6 +45,7 @@ from floradl.media.signatures import beginning
 from floradl.models import Integrity, Kind
 from floradl.net import exact_url
 from floradl.net.transport import Guard, MediaClient, pieces, redirect_target
+from floradl.net.wording import CertificateError
 from floradl.urls import is_data_url
 
 _MAX_REDIRECTS = 5
@@ -416,9 +417,11 @@ def _refuse_cut(part: AppendedFile, ext: str) -> None:
 
 @contextmanager
 def _wire_trouble() -> Iterator[None]:
-    """Translate httpx's errors; their texts can hold whole URLs, so only their kind is told."""
+    """Translate httpx's errors: only their kind is told, but for what a person has to set."""
     try:
         yield
+    except (httpx.ProxyError, CertificateError) as error:
+        raise PassingError(f"the media host cannot be reached: {error}") from error
     except httpx.TimeoutException as error:
         raise PassingError(f"the media host does not answer in time ({type(error).__name__})") from error
     except httpx.RequestError as error:

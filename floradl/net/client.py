@@ -20,7 +20,7 @@ from floradl.net.pools import Limits
 from floradl.net.routes import Routes
 from floradl.net.streams import OpenStreams
 from floradl.net.throttle import Cap
-from floradl.net.wording import Translated, translated
+from floradl.net.wording import Translated, refuse_proxy_answer, translated
 
 
 class SyncTransport(httpx.BaseTransport):
@@ -31,7 +31,8 @@ class SyncTransport(httpx.BaseTransport):
     ) -> None:
         self._guard = guard
         self._streams = OpenStreams(throttle)
-        dialer = Dialer(Routes(environ, guard), self._streams)
+        self._routes = Routes(environ, guard)
+        dialer = Dialer(self._routes, self._streams)
         self._leases = Leases(dialer, limits.connections, limits.idle)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -40,12 +41,16 @@ class SyncTransport(httpx.BaseTransport):
         Raises `PermanentError`, `httpx.TransportError`.
         """
         self._guard.check(request.url)
-        said = partial(translated, request.url.host)
+        proxy = self._routes.proxy_of(request.url)
+        said = partial(translated, request.url.host, proxy)
         waits = Waits.of(request)
         with said():
             lease = self._leases.take(request.url, waits.pool)
             try:
-                return self._ask(lease, request, waits, said)
+                answer = self._ask(lease, request, waits, said)
+                if request.url.scheme == "http":
+                    refuse_proxy_answer(answer, proxy)
+                return answer
             except BaseException:
                 self._leases.give_back(lease)
                 raise

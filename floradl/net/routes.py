@@ -10,7 +10,8 @@ import httpx
 from msgspec import Struct
 
 from floradl.errors import ConfigError
-from floradl.net.guard import Guard, addresses
+from floradl.net.addresses import join_port
+from floradl.net.guard import Guard, addresses, port_of
 from floradl.net.network import Resolve
 from floradl.net.proxies import Proxies
 
@@ -36,6 +37,11 @@ class Routes:
     def key(self, url: httpx.URL) -> tuple[str, bool]:
         """Return a key that is the same for all URLs that go the same way."""
         return url.scheme, self._proxies.of(url) is not None
+
+    def proxy_of(self, url: httpx.URL) -> str | None:
+        """Return HOST:PORT of the proxy that `url` is asked through; None where it is asked directly."""
+        proxy = self._proxies.of(url)
+        return None if proxy is None else join_port(proxy.url.host, port_of(proxy.url))
 
     def of(self, url: httpx.URL) -> Route:
         """Return the way to `url`, which was checked. The first loads the certificates, in about 20 ms."""

@@ -22,7 +22,7 @@ from floradl.net.pools import Limits, new_pool
 from floradl.net.redirects import redirect_target
 from floradl.net.routes import Routes
 from floradl.net.throttle import Cap
-from floradl.net.wording import translated
+from floradl.net.wording import refuse_proxy_answer, translated
 
 __all__ = ["Guard", "Limits", "MediaClient", "open_async_client", "open_client", "pieces", "redirect_target"]
 
@@ -86,15 +86,24 @@ class AsyncTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`. Raises `PermanentError`, `httpx.TransportError`."""
         self._guard.check(request.url)
-        said = partial(translated, request.url.host)
+        proxy = self._routes.proxy_of(request.url)
+        said = partial(translated, request.url.host, proxy)
         with said():
             response = await self._pool(request.url).handle_async_request(_core_request(request))
-        return httpx.Response(
+        answer = httpx.Response(
             response.status,
             headers=response.headers,
             stream=AsyncBody(response, said),
             extensions=response.extensions,
         )
+        if request.url.scheme == "http":
+            try:
+                with said():
+                    refuse_proxy_answer(answer, proxy)
+            except httpx.ProxyError:
+                await answer.aclose()
+                raise
+        return answer
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -13,6 +13,15 @@ import httpx
 
 Translated: TypeAlias = Callable[[], AbstractContextManager[None]]
 
+
+class CertificateError(httpx.ConnectError):
+    """The other side's certificate is not trusted; the message says what to set."""
+
+
+class ProxyRefusedError(httpx.ProxyError):
+    """The proxy itself says no (403, 407); the message says what to set."""
+
+
 # From the names of httpcore and h11 to httpx's, the special before the general, and what to say where they
 # are silent.
 _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError], str], ...] = (
@@ -33,11 +42,18 @@ _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError], str], ...] = (
 )
 
 
+_PROXY_REMEDIES = {
+    407: "it wants a name and a password, or other ones: NAME:PASSWORD@{proxy} in HTTPS_PROXY",
+    403: "it does not let this host and port through: have them allowed, or name the host in NO_PROXY",
+}
+
+
 @contextmanager
-def translated(host: str) -> Iterator[None]:
+def translated(host: str, proxy: str | None = None) -> Iterator[None]:
     """Raise in httpx's words what httpcore and h11 raise.
 
-    `host` begins the message, and no URL's query stands in it.
+    `host` begins the message, and no URL's query stands in it. `proxy` is HOST:PORT of the proxy that it is
+    asked through, if it is: what goes wrong names it.
     """
     try:
         yield
@@ -48,4 +64,25 @@ def translated(host: str) -> Iterator[None]:
         kind, words = next((kind, words) for known, kind, words in _ERRORS if isinstance(error, known))
         # What a server sent may be quoted, and with it a signed URL.
         text = re.sub(r"\?[^\s'\"]+", "?...", str(error))
-        raise kind(f"{host}: {words}" + (f" ({text})" if text else "")) from error
+        said = f"{host}: {words}" + (f" ({text})" if text else "")
+        if isinstance(error, httpcore.ProxyError):
+            remedy = _PROXY_REMEDIES.get(int(text[:3]) if text[:3].isdecimal() else 0)
+            if proxy is None:
+                raise httpx.ProxyError(said) from error
+            said = f"{said}: the proxy is {proxy}"
+            if remedy is None:
+                raise httpx.ProxyError(f"{said}; is it the right one (HTTPS_PROXY, NO_PROXY)?") from error
+            raise ProxyRefusedError(f"{said}; {remedy.format(proxy=proxy)}") from error
+        through = f" through the proxy {proxy}" if proxy else ""
+        if isinstance(error, httpcore.ConnectError) and "CERTIFICATE_VERIFY_FAILED" in text:
+            raise CertificateError(
+                f"{said}{through}: where a proxy or a filter of yours opens TLS, SSL_CERT_FILE names its "
+                "certificates; otherwise, is the clock right?"
+            ) from error
+        raise kind(f"{said}{through}") from error
+
+
+def refuse_proxy_answer(response: httpx.Response, proxy: str | None) -> None:
+    """Raise `httpcore.ProxyError` where a forwarding proxy answered that it wants a login (407)."""
+    if proxy is not None and response.status_code == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+        raise httpcore.ProxyError(f"407 {response.reason_phrase or 'Proxy Authentication Required'}")

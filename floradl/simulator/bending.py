@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -52,30 +53,30 @@ def _bend_run(run: dict[str, Any], do: Do) -> None:
 def _change(holder: Any, path: str, change: Callable[[Any, Any], object]) -> None:
     """Apply `change` at `path`; lists on the way are gone through, unless a number (from 0) names an item."""
     name, dot, rest = path.partition(".")
-    key: str | int = name
+    key: Any = name
     if isinstance(holder, list):
         if not name.isdecimal():
             for item in holder:
                 _change(item, path, change)
             return
         key = int(name)
-        if key >= len(holder):
-            return
     elif not isinstance(holder, dict):
         return
-    if dot:
-        _change(holder[key] if isinstance(holder, list) else holder.get(name), rest, change)
-    else:
+    if not dot:
         change(holder, key)
+        return
+    with suppress(LookupError):
+        _change(holder[key], rest, change)
 
 
 def _remove(holder: Any, key: Any) -> None:
-    if isinstance(holder, list) or key in holder:
+    with suppress(LookupError):
         del holder[key]
 
 
 def _put(holder: Any, key: Any, value: Any) -> None:
-    holder[key] = value
+    with suppress(LookupError):  # a list does not grow
+        holder[key] = value
 
 
 def _value(text: str) -> Any:
