@@ -433,3 +433,71 @@ def test_an_interrupted_verification_ends_with_130_in_the_midst_of_a_file(home: 
     wait_until(reading)
     process.send_signal(2)
     assert process.wait(TEST_TIMEOUT) == 130
+
+
+# --- what no sidecar names --------------------------------------------------------------------------------
+
+
+def test_files_that_no_sidecar_names_are_listed_and_no_fault(home: Home) -> None:
+    for name in ("images/campaign/orphan.png", "notes.md", "images/a \x1b[31mb.png"):
+        (home.library / name).write_bytes(b"x")
+    (home.library / "images/link.png").symlink_to("campaign/run_a-a.png")
+    done = home.run("verify")
+    assert done.returncode == 0
+    unknown = [line for line in done.stdout.splitlines() if line.startswith("unknown")]
+    assert [line.split(":")[0].split()[-1] for line in unknown] == [
+        "notes.md",
+        r"\x1b[31mb.png",
+        "images/link.png",
+        "images/campaign/orphan.png",
+    ]
+    assert "\x1b" not in done.stdout
+    assert "all as their sidecars say; 4 files that no sidecar names" in done.stdout
+    answer = json.loads(home.run("verify", "--quick", "--json").stdout)
+    assert "images/campaign/orphan.png" in answer["unknown"]
+    assert answer["problems"] == []
+
+
+def test_what_systems_strew_is_no_unknown_file(home: Home) -> None:
+    damage(home.library / PICTURE)
+    strewn = (
+        ".DS_Store",
+        "images/.hidden.png",
+        "images/._run_a-a.png",
+        "images/campaign/Thumbs.db",
+        "images/campaign/.run_a-x~0-0.part",
+        "images/campaign/@eaDir/run_a-a.png/SYNOPHOTO_THUMB_M.jpg",
+        "#recycle/old.png",
+        "lost+found/1",
+        "System Volume Information/x",
+        f"{PICTURE}.damaged-2",
+        f"{PICTURE}.xmp",
+        "runs/campaign/run_x.json.unreadable",
+    )
+    for name in strewn:
+        (home.library / name).parent.mkdir(parents=True, exist_ok=True)
+        (home.library / name).write_bytes(b"x")
+    assert home.run("verify", "--repair").returncode == 0
+    assert json.loads(home.run("verify", "--json").stdout)["unknown"] == []
+
+
+def test_files_of_a_forgotten_run_are_known(home: Home) -> None:
+    assert home.run("forget", "campaign/run_a").returncode == 0
+    assert home.run("once").returncode == 0
+    assert json.loads(home.run("verify", "--json").stdout)["unknown"] == []
+
+
+def test_part_of_the_library_tells_of_no_unknown_files(home: Home) -> None:
+    for arguments in (("campaign/run_a",), ("--since", "100d")):
+        (home.library / "notes.md").write_bytes(b"x")
+        assert json.loads(home.run("verify", "--json", *arguments).stdout)["unknown"] == []
+
+
+def test_a_file_whose_run_still_goes_on_is_known(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_c", technique="campaign", outputs=OUTPUTS, duration=0.1)
+    simulator.faults.add(Fault(match=Match(output="b"), do=Do(stall_after="50%")))
+    home.drop("campaign/run_c")
+    with home.daemon():
+        wait_until((home.library / "images/campaign/run_c-a.png").exists)
+        wait_until((home.library / "text/campaign/run_c-words.txt").exists)
+        assert json.loads(home.run("verify", "--json").stdout)["unknown"] == []

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from msgspec import Struct
 
 from floradl.commands.meter import Meter
+from floradl.commands.unknown import Known
 from floradl.errors import FloradlError
 from floradl.library.inventory import Standing, standing
 from floradl.library.library import Library
@@ -30,6 +31,11 @@ class Wanted(Struct, frozen=True, kw_only=True):
     references: tuple[Reference, ...] = ()
     since: float | None = None
     quick: bool = False
+
+    @property
+    def everything(self) -> bool:
+        """Whether no run is left out."""
+        return not self.references and self.since is None
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -69,6 +75,8 @@ class Examination:
         self._examiner = Examiner(library, meter.add, self._stop, quick=wanted.quick)
         self.runs = self.files = self.passed_over = 0
         """How many runs and files were looked at, and how many forgotten runs were not."""
+        self.known = Known()
+        """The files that the sidecars which were read name."""
 
     def problems(self) -> Iterator[Problem]:
         """Look at everything, and tell what is wrong, in the order of the sidecars.
@@ -107,6 +115,7 @@ class Examination:
                 verdict=Verdict.DAMAGED, path=found.path, message="this is no sidecar that can be read"
             )
             return
+        self.known.add(output.path for output in sidecar.outputs if output.path is not None)
         if sidecar.run_id in self._forgotten:
             self.passed_over += 1
             return

@@ -100,6 +100,12 @@ def read_forgotten(state_dir: Path) -> frozenset[str]:
         return frozenset(run.run_id for run in rows)
 
 
+def read_under_way(state_dir: Path) -> list[str]:
+    """Read which files are on disk although their runs go on. Raises as `read_standing` does."""
+    with _journal(state_dir) as store:
+        return store.saved_paths() if store is not None else []
+
+
 def all_runs(state_dir: Path) -> Iterator[QueuedRun]:
     """Read every run, page by page, so that a slow reader is in nobody's way. Raises as `read_standing`."""
     after = ""

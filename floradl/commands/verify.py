@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, TextIO
 
 import click
@@ -17,7 +18,8 @@ from floradl.commands.meter import Meter
 from floradl.commands.moments import moment
 from floradl.commands.printing import say
 from floradl.commands.queueing import parse_all
-from floradl.commands.standing import read_forgotten
+from floradl.commands.standing import read_forgotten, read_under_way
+from floradl.commands.unknown import unknown_files
 from floradl.config.settings import Config
 from floradl.config.units import format_count, format_size
 from floradl.errors import PausedError
@@ -38,9 +40,10 @@ class Repair(Struct, frozen=True):
 
 
 class Report(Struct):
-    """All that there is to tell; filled by its owner."""
+    """All that there is to tell; filled by its owner. `unknown` are files that no sidecar names."""
 
     problems: list[Problem] = []
+    unknown: list[str] = []
     outcomes: dict[int, Outcome] = {}
     runs: int = 0
     files: int = 0
@@ -65,8 +68,9 @@ def verify(
 ) -> Exit:
     """Look at what is `asked` for, mend what `repair` covers, and tell.
 
-    Results go to the first of `streams`, progress to the second. Returns `FOUND` where something is wrong
-    that was not mended, `GAVE_UP` where the library is not there. Raises `ConfigError`.
+    Files that no sidecar names are told of, and nothing more: they may be anybody's. Results go to the first
+    of `streams`, progress to the second. Returns `FOUND` where something is wrong that was not mended,
+    `GAVE_UP` where the library is not there. Raises `ConfigError`.
     """
     out, err = streams
     report = Report()
@@ -89,6 +93,8 @@ def verify(
     if as_json:
         out.write(json.dumps(_document(report), indent=2) + "\n")
     else:
+        for path in report.unknown:
+            say(out, f"{'unknown':<10}  {path}: no sidecar names it")
         for line in _outcome_lines(report):
             say(out, line)
         say(out, _summary(report, repair))
@@ -108,11 +114,16 @@ def wanted(references: Iterable[str], since: str | None, now: float, *, quick: b
 
 
 def _examine(config: Config, asked: Wanted, meter: Meter, report: Report) -> Iterator[Problem]:
-    examination = Examination(build_library(config), asked, read_forgotten(config.state_dir), meter)
+    library = build_library(config)
+    examination = Examination(library, asked, read_forgotten(config.state_dir), meter)
     try:
         for problem in examination.problems():
             meter.clear()
             yield problem
+        if asked.everything:
+            report.unknown = unknown_files(
+                library, examination.known, partial(read_under_way, config.state_dir)
+            )
     finally:
         meter.clear()
         report.runs, report.files = examination.runs, examination.files
@@ -149,6 +160,8 @@ def _summary(report: Report, repair: Repair | None) -> str:
             text += " (--repair --missing fetches what is gone, too)"
     elif counted:
         text += " (--repair fetches again what is damaged, with --missing what is gone)"
+    if report.unknown:
+        text += f"; {format_count(len(report.unknown), 'file')} that no sidecar names"
     return text
 
 
@@ -159,6 +172,7 @@ def _document(report: Report) -> dict[str, Any]:
         "files": report.files,
         "bytes": report.bytes,
         "forgotten": report.passed_over,
+        "unknown": report.unknown,
         "problems": [
             _problem(problem, report.outcomes.get(number)) for number, problem in enumerate(report.problems)
         ],

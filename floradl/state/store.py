@@ -239,6 +239,12 @@ class Store:
                 found[key] = msgspec.json.decode(output, type=SavedOutput)
         return found
 
+    def saved_paths(self) -> list[str]:
+        """Read the paths of all outputs that `save_output` remembers."""
+        rows = self._db.execute("SELECT DISTINCT run_id FROM saved").fetchall()
+        found = (output.path for (run_id,) in rows for output in self.saved(run_id).values())
+        return [path for path in found if path is not None]
+
     def add_duration(self, technique: str, seconds: float) -> None:
         """Remember how long a run of `technique` took at FLORA; the oldest beyond a few hundred go."""
         self._db.execute("INSERT INTO durations (technique, seconds) VALUES (?, ?)", (technique, seconds))
