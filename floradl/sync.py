@@ -19,6 +19,7 @@ from floradl.state.journal import Journal
 from floradl.state.store import Store
 from floradl.timing.ticks import until_tick
 
+_MOST_SEEN = 20_000  # runs whose outputs are remembered, as the lists last told of them
 _FORBIDDEN_FOR = 600.0  # seconds after which lists that the key may not read are tried again
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -57,6 +58,7 @@ class Sync:
         self._wall = wall
         self._wanted: Wanted | None = None
         self._unsure: set[str] = set()
+        self._seen: dict[str, frozenset[str]] = {}  # the outputs that were held against the sidecar
         self._hurried = anyio.Event()
         self._met: object = None
         self.trouble: str | None = None
@@ -123,7 +125,29 @@ class Sync:
             self._asking.tell(run for run, _ in found if run.run_id in touched)
             self._engine.enqueue(run.run_id for run, _ in found if run.run_id in touched)
             _log.info("history_queued", kind=kind, runs=len(touched))
+        await self._reopen([(run, reference) for run, reference in found if run.run_id not in touched])
         return bool(touched)
+
+    async def _reopen(self, found: list[tuple[RemoteRun, Reference]]) -> None:
+        """Take up again what ended here, and has outputs by now that its sidecar does not know."""
+        lacking: dict[str, RemoteRun] = {}
+        for run, reference in found:
+            outputs = frozenset(output.key for output in run.outputs)
+            if not run.finished or not outputs or self._seen.get(run.run_id) == outputs:
+                continue
+            if await self._engine.lacks(reference, outputs):
+                lacking[run.run_id] = run
+            self._seen.pop(run.run_id, None)
+            self._seen[run.run_id] = outputs
+            if len(self._seen) > _MOST_SEEN:
+                del self._seen[next(iter(self._seen))]
+        if not lacking:
+            return
+        again = await self._journal.call(lambda store: store.reopen(lacking, self._wall()))
+        self._asking.tell(lacking[run_id] for run_id in again)
+        self._engine.enqueue(again)
+        for run_id in again:
+            _log.info("outputs_added", run=run_id, outputs=len(lacking[run_id].outputs))
 
     def _note(self, error: FloradlError | None) -> None:
         """Say once that the lists cannot be read, and once that they can again."""

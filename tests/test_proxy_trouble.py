@@ -177,7 +177,7 @@ def listens(port: int) -> bool:
 def test_squid_wants_a_login(tmp_path: Path) -> None:
     rules = ("acl known proxy_auth REQUIRED", "http_access allow known", "http_access deny all")
     with squid(tmp_path / "squid", *rules) as port:
-        home = Home(tmp_path / "home", None, FLORA_API_KEY="sk_test_0123456789abcdef")
+        home = Home(tmp_path, None, FLORA_API_KEY="sk_test_0123456789abcdef")
         home.environ["HTTPS_PROXY"] = f"http://me:wr0ng@127.0.0.1:{port}"
         done = home.run("check")
         assert (

@@ -569,3 +569,15 @@ def test_another_user_who_may_not_read_is_told_so(closed: str) -> None:
         finally:
             os.seteuid(0)
             folder.chmod(0o755)
+
+
+def test_a_run_that_ended_is_taken_up_again_where_flora_lists_more(store: Store) -> None:
+    states = {"run_done": State.DONE, "run_failed": State.FAILED, "run_gone": State.FORGOTTEN}
+    for run_id, state in {**states, "run_open": State.DOWNLOADING}.items():
+        store.put(QueuedRun(run_id=run_id, queued_at=1.0, state=state, fresh=True), 1.0)
+    assert store.reopen([*states, "run_open", "run_nobody"], 2.0) == ["run_done", "run_failed"]
+    found = store.load("run_done")
+    assert found is not None
+    assert (found.state, found.fresh) == (State.RUNNING, False)
+    assert store.load("run_open").state is State.DOWNLOADING  # type: ignore[union-attr]
+    assert store.load("run_gone").state is State.FORGOTTEN  # type: ignore[union-attr]

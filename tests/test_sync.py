@@ -258,3 +258,18 @@ def test_sync_with_a_moment_that_is_none_is_a_usage_error(home: Home) -> None:
 
 def test_json_says_what_a_person_should_look_into(home: Home) -> None:
     assert json.loads(home.run("status", "--json").stdout)["hints"] == []
+
+
+def test_what_the_history_lists_later_of_a_done_run_is_saved_too(home: Home, simulator: Simulator) -> None:
+    pictures = tuple(OutputSpec(name, "imageUrl", size=3000) for name in ("a", "b"))
+    created = simulator.now() - 60
+    simulator.add_run("run_a", technique="campaign", outputs=pictures, duration=1, created=created)
+    first = Fault(match=Match(host="api"), do=Do(missing_field="outputs.1"), times=1)
+    simulator.faults.add(first)
+    with home.daemon(**QUICK):
+        assert len(home.finished("campaign/run_a")["outputs"]) == 1
+        wait_until(lambda: len(home.finished("campaign/run_a")["outputs"]) == 2)
+        looked(simulator)
+        assert home.events("outputs_added") != []
+    check_library(home, simulator)
+    assert [record.output_id for record in simulator.asked("media")] == ["a", "b"]

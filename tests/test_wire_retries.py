@@ -34,7 +34,7 @@ from wire import (
 )
 
 from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
-from floradl.models import Integrity, RemoteOutput, RemoteRun, SavedOutput
+from floradl.models import Failure, Integrity, RemoteOutput, RemoteRun, SavedOutput
 from floradl.net.addresses import HostPatterns
 from floradl.runs.outputs import Manner, OutputSaver
 from floradl.simulator import formats
@@ -69,8 +69,10 @@ class Desk:
         self.waits.append(0.0 if delay is None else delay)
         return None if delay is None else 0.0
 
-    async def save(self, url: str, type_: str = "imageUrl", output_id: str = "o") -> SavedOutput:
-        output = RemoteOutput(output_id, type_, url)
+    async def save(
+        self, url: str, type_: str = "imageUrl", output_id: str = "o", flaw: str = ""
+    ) -> SavedOutput:
+        output = RemoteOutput(output_id, type_, url, flaw=flaw)
         return await self._saver.save(RUN, run_of(output), output, self._refresh)
 
     async def _refresh(self, before: RemoteRun) -> RemoteRun:
@@ -111,6 +113,46 @@ async def test_what_is_not_there_is_asked_for_a_few_times_over_a_minute(desk: De
         assert len(host.requests) == 6
     assert code_of(saved) == ErrorCode.NOT_FOUND
     assert 55 < sum(desk.waits) < 75
+
+
+@pytest.mark.anyio
+async def test_what_is_gone_is_asked_for_at_once_under_a_fresh_url(desk: Desk) -> None:
+    gone = Reply(answer(b"", status="410 Gone"))
+    with MediaHost(lambda request: Reply(IMAGE) if "fresh" in request.path else gone) as host:
+        desk.next_url = lambda: host.url("/fresh.png")
+        assert (await desk.save(host.url())).path == "image/o.png"
+        assert len(host.requests) == 2
+    assert desk.fresh == 1
+
+
+@pytest.mark.anyio
+async def test_what_was_moved_is_found_under_a_fresh_url(desk: Desk) -> None:
+    with MediaHost(lambda request: Reply(IMAGE) if "fresh" in request.path else Reply(MISSING)) as host:
+        desk.next_url = lambda: host.url("/fresh.png")
+        assert (await desk.save(host.url())).path == "image/o.png"
+        assert len(host.requests) == 3  # it may only have been late
+    assert desk.fresh == 1
+
+
+@pytest.mark.anyio
+async def test_what_is_not_there_costs_one_question_before_it_is_final(desk: Desk) -> None:
+    with MediaHost(lambda _: Reply(MISSING)) as host:
+        assert code_of(await desk.save(host.url())) == ErrorCode.NOT_FOUND
+    assert desk.fresh == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", ["202 Accepted", "204 No Content", "205 Reset Content"])
+async def test_what_is_not_ready_yet_is_asked_for_again(desk: Desk, status: str) -> None:
+    with MediaHost(serving(Reply(answer(b"", status=status)), Reply(IMAGE))) as host:
+        assert (await desk.save(host.url())).path == "image/o.png"
+
+
+@pytest.mark.anyio
+async def test_an_output_that_flora_lists_without_a_url_is_asked_for_a_few_times(desk: Desk) -> None:
+    saved = await desk.save("", flaw="FLORA lists nothing")
+    assert saved.error == Failure(ErrorCode.BAD_URL, "FLORA lists nothing")
+    assert (desk.fresh, sum(desk.waits)) == (3, 17.0)
 
 
 @pytest.mark.anyio

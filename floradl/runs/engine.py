@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set as AbstractSet
 
 import anyio
 import msgspec
 import structlog
 
 from floradl.errors import ErrorCode, PausedError, PauseReason
-from floradl.models import QueuedRun
+from floradl.models import QueuedRun, Reference
 from floradl.runs.pausing import Pause, Pausing
 from floradl.runs.pipeline import Pipeline
 from floradl.runs.places import ALL_PLACES
@@ -67,6 +67,10 @@ class Engine:
         """Take runs on that just came; those under way stay as they are."""
         self._schedule.bring(self._unknown(run_ids))
         self._wake()
+
+    async def lacks(self, reference: Reference, outputs: AbstractSet[str]) -> bool:
+        """Whether some of `outputs`, by key, are not in the sidecar of a run. False where it has none."""
+        return await self._pipeline.lacks(reference, outputs)
 
     def change(self, interval: float) -> None:
         """Ask about runs at this interval (seconds) from now on, those that wait already too."""

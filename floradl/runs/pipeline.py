@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set as AbstractSet
 from functools import partial
 
 import anyio
@@ -21,7 +21,17 @@ from floradl.errors import ErrorCode, ForeignAnswerError, PassingError, PausedEr
 from floradl.flora.asking import Asking
 from floradl.library.library import Library
 from floradl.library.sidecar import by_key
-from floradl.models import STATE_OF, Failure, QueuedRun, RemoteOutput, RemoteRun, Result, SavedOutput, State
+from floradl.models import (
+    STATE_OF,
+    Failure,
+    QueuedRun,
+    Reference,
+    RemoteOutput,
+    RemoteRun,
+    Result,
+    SavedOutput,
+    State,
+)
 from floradl.redaction import redact
 from floradl.runs.attempts import SteppedBackError
 from floradl.runs.endings import Ending, ending_of, reason_of, sidecar_of, with_earlier
@@ -67,6 +77,11 @@ class Pipeline:
     def change(self, give_up_after: float) -> None:
         """Wait for so many seconds from now on."""
         self._patience = msgspec.structs.replace(self._patience, give_up_after=give_up_after)
+
+    async def lacks(self, reference: Reference, outputs: AbstractSet[str]) -> bool:
+        """Whether some of `outputs`, by key, are not in the sidecar of a run. False where it has none."""
+        found = await self._looks.do(lambda _: self._library.find_sidecar(reference))
+        return found is not None and not outputs <= by_key(found.outputs).keys()
 
     async def advance(self, run: QueuedRun) -> Step:
         """Take `run` one step on. Raises `PausedError` where nothing can go on for any run."""

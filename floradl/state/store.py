@@ -145,6 +145,22 @@ class Store:
             (now, fresh, now, run_id),
         )
 
+    def reopen(self, run_ids: Iterable[str], now: float) -> list[str]:
+        """Take runs up again that ended, since FLORA lists more of them by now; returns which.
+
+        What they brought stays as it is. One that is open, forgotten or not known is left alone.
+        """
+        ended = (State.DONE, State.PARTIAL, State.FAILED)
+        return [
+            run_id
+            for run_id in run_ids
+            if self._db.execute(
+                "UPDATE runs SET state = 'running', waited = 0, tries = 0, error = NULL, fresh = 0,"
+                " changed_at = ? WHERE run_id = ? AND state IN (?, ?, ?)",
+                (now, run_id, *(state.value for state in ended)),
+            ).rowcount
+        ]
+
     def _forget(self, order: Order, now: float) -> None:
         self.put(msgspec.structs.replace(queued(order, now), state=State.FORGOTTEN), now)
         self.drop_saved(order.reference.run_id)
