@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studio import Home, check_library
+from studio import Home, check_library, wait_until
 from wire import PNG
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
@@ -154,3 +154,14 @@ def test_a_run_that_is_answered_malformed_for_ever_is_given_up(home: Home, simul
     assert sidecar is not None
     assert sidecar["error"]["code"] == "bad_answer"
     assert "poll.give_up_after" in sidecar["error"]["message"]
+
+
+def test_a_portal_in_floras_place_costs_nothing_and_blames_no_key(home: Home, simulator: Simulator) -> None:
+    says(simulator, status=401, html=True, times=3)
+    with home.daemon():
+        home.drop(RUN)
+        (trouble, *_) = wait_until(lambda: home.events("run_trouble"))
+        home.finished(RUN)
+    assert "answered 401 with a web page" in trouble["message"]
+    assert home.events("paused") == []
+    check_library(home, simulator)

@@ -273,3 +273,20 @@ def test_what_the_history_lists_later_of_a_done_run_is_saved_too(home: Home, sim
         assert home.events("outputs_added") != []
     check_library(home, simulator)
     assert [record.output_id for record in simulator.asked("media")] == ["a", "b"]
+
+
+def test_by_hand_what_has_more_outputs_than_before_is_fetched_anew(home: Home, simulator: Simulator) -> None:
+    pictures = tuple(OutputSpec(name, "imageUrl", size=3000) for name in ("a", "b"))
+    created = simulator.now() - 60
+    simulator.add_run("run_a", technique="campaign", outputs=pictures, duration=1, created=created)
+    simulator.faults.add(Fault(match=Match(host="api"), do=Do(missing_field="outputs.1"), times=1))
+    home.drop("campaign/run_a")
+    assert home.run("once").returncode == 0
+    done = home.run("sync")
+    assert "1 of these with more outputs than before" in done.stderr
+    assert home.run("once").returncode == 0
+    assert len(home.finished("campaign/run_a")["outputs"]) == 2
+    check_library(home, simulator)
+    assert handed_in(home) == []
+    home.run("sync")
+    assert handed_in(home) == []

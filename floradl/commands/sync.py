@@ -8,17 +8,18 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 import click
 from anyio import to_thread
 
-from floradl.assembly import flora_alone
+from floradl.assembly import build_library, flora_alone
 from floradl.commands.exits import Exit
 from floradl.commands.moments import moment
 from floradl.commands.queueing import queue
 from floradl.commands.standing import all_runs
 from floradl.config.settings import Config
 from floradl.config.units import format_count
-from floradl.errors import ConfigError
+from floradl.errors import ConfigError, FloradlError
 from floradl.flora.account import KINDS, Reach, Wanted, pages, wanted
 from floradl.flora.api import Flora
-from floradl.models import Order, Reference
+from floradl.library.sidecar import by_key
+from floradl.models import Action, Order, Reference, RemoteRun
 
 
 async def sync(
@@ -29,39 +30,57 @@ async def sync(
 ) -> Exit:
     """Hand in the runs of the account that are newer than `since` and that the journal does not know.
 
-    Which lists, projects and techniques is as the configuration has it under `sync`; where that names no
-    list, both are read. `wall` gives unix seconds. Raises `ConfigError`, `PassingError`, `PermanentError`
-    and `PausedError`; nothing was handed in then.
+    So are those that ended here and have more outputs by now, to be fetched anew. Which lists, projects and
+    techniques is as the configuration has it under `sync`; where that names no list, both are read. `wall`
+    gives unix seconds. Raises `ConfigError`, `PassingError`, `PermanentError` and `PausedError`; nothing was
+    handed in then.
     """
     now = wall()
     back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
     known = await to_thread.run_sync(_known, config)
     orders: dict[str, Order] = {}
+    more: dict[str, Order] = {}
     async with flora_alone(config, environ) as flora:
         wants = await wanted(flora, config.sync.projects, config.sync.techniques)
         for kind in config.sync.kinds or KINDS:
-            async for reference in _listed(flora, kind, wants, back, now):
+            async for run, reference in _listed(flora, kind, wants, back, now):
                 orders[reference.run_id] = Order(reference)
+                if reference.run_id in known and await to_thread.run_sync(_lacks, config, run, reference):
+                    more[reference.run_id] = Order(reference, action=Action.RETRY)
     new = [order for run_id, order in orders.items() if run_id not in known]
     told = f"the account lists {format_count(len(orders), 'run')}"
     if len(new) < len(orders):
         told += f", {len(orders) - len(new):,} of them known already"
+    if more:
+        told += f", {len(more):,} of these with more outputs than before"
     click.echo(told, err=True)
+    new += more.values()
     return await to_thread.run_sync(queue, config, new) if new else Exit.OK
 
 
 async def _listed(
     flora: Flora, kind: str, wants: Wanted, back: float, now: float
-) -> AsyncGenerator[Reference, None]:
+) -> AsyncGenerator[tuple[RemoteRun, Reference], None]:
     """Give the runs that one list has of the last `back` seconds."""
     reach: Reach | None = None
     async for page in pages(flora, kind):
         reach = reach or Reach.of(page, None, back, now)
-        found = [reference for _, reference in wants.references(kind, reach.take(page))]
-        for reference in found:
-            yield reference
+        found = list(wants.references(kind, reach.take(page)))
+        for listed in found:
+            yield listed
         if not reach.goes_on(page, news=bool(found)):
             return
+
+
+def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
+    """Whether a run ended here, and FLORA lists more of its outputs by now than its sidecar names."""
+    if not run.finished or not run.outputs:
+        return False
+    try:
+        found = build_library(config).find_sidecar(reference)
+    except FloradlError:  # the library is not there: what is done cannot be told
+        return False
+    return found is not None and not {output.key for output in run.outputs} <= by_key(found.outputs).keys()
 
 
 def _known(config: Config) -> frozenset[str]:
