@@ -157,6 +157,11 @@ def test_the_scenario_of_the_guide_can_be_staged() -> None:
     assert simulator.key == "sk_test_rehearsal"
 
 
+def test_the_malformed_answers_of_the_guide_can_be_staged() -> None:
+    text = GUIDE.read_text(encoding="utf-8").split("```yaml\n")[2].split("```")[0]
+    assert staged(text).faults.pick(Facts(host="api", method="GET", path="/", run_id="run_film"), 0.0)
+
+
 @pytest.mark.parametrize("struct", [Scenario, ScenarioRun, ScenarioOutput, Fault, Match, Do])
 def test_the_guide_names_every_key(struct: type[Struct]) -> None:
     named = set(re.findall(r"\w+", GUIDE.read_text(encoding="utf-8")))
@@ -195,6 +200,7 @@ DEEDS = {
     "wrong_type": ("outputs.url", "outputs.url"),
     "set": ('{progress: 101, outputs.type: holoUrl, "output_id": "../x"}', None),
     "camel_case": ("true", True),
+    "accepted": ("true", True),
     "cut_json": ("50%", "50%"),
 }
 MATCHES = {
