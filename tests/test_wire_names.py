@@ -83,6 +83,28 @@ def test_a_file_is_kept_and_named_by_content_type_path_and_disposition(
     assert (found.path, found.data) == (expected, body)
 
 
+def test_a_page_that_a_redirect_leads_to_is_refused_where_a_pdf_was_asked_for(bench: Bench) -> None:
+    page = answer(b"<!DOCTYPE html><title>Sign in</title>", "Content-Type: text/html")
+
+    def reply(request: Request) -> Reply:
+        moved = answer(b"", "Location: /login.html?next=o.pdf", status="302 Found")
+        return Reply(page if request.path.startswith("/login") else moved)
+
+    with MediaHost(reply) as host, pytest.raises(PassingError, match="HTML page instead of the document"):
+        bench.fetch(host.url("/o.pdf"), RemoteOutput("o", "documentUrl", ""))
+    assert (bench.files(), bench.part()) == ([], None)
+
+
+def test_a_file_that_a_redirect_leads_to_is_named_by_what_was_asked_for(bench: Bench) -> None:
+    def reply(request: Request) -> Reply:
+        if request.path == "/hash":
+            return Reply(answer(b"# Title", "Content-Type: text/plain"))
+        return Reply(answer(b"", "Location: /hash", status="302 Found"))
+
+    with MediaHost(reply) as host:
+        assert bench.fetch(host.url("/o.md"), RemoteOutput("o", "documentUrl", "")).path == "document/o.md"
+
+
 WRONG = [
     ("imageUrl", "/o.png", b"upstream connect error", ["Content-Type: text/plain"]),
     ("imageUrl", "/o", b"upstream connect error", ["Content-Type: image/png"]),

@@ -49,6 +49,7 @@ from floradl.net.wording import CertificateError
 from floradl.urls import is_data_url
 
 _MAX_REDIRECTS = 5
+_ASKED = "floradl_asked_path"  # of a response: the path that redirects led here from
 _CHECK_DISK_EVERY = 32 << 20  # bytes
 
 P = TypeVar("P", bound=AppendedFile)
@@ -233,7 +234,7 @@ class Downloader:
     def _follow(self, url: str, headers: dict[str, str]) -> httpx.Response:
         """Send the request, following redirects by hand: each hop is checked like the first."""
         try:
-            target = exact_url.parse(url)
+            target = asked = exact_url.parse(url)
         except (httpx.InvalidURL, UnicodeError):  # the cause may quote the query
             raise PermanentError("the output's URL is not a URL", ErrorCode.BAD_URL) from None
         for _ in range(_MAX_REDIRECTS + 1):
@@ -246,6 +247,7 @@ class Downloader:
                 response.close()
                 raise
             if further is None:
+                response.extensions[_ASKED] = asked.path
                 return response
             response.close()
             target = further
@@ -342,14 +344,15 @@ class Downloader:
         head = beginning(part.read)
         content_type, path = response.headers.get("content-type"), response.url.path
         disposition = response.headers.get("content-disposition")
+        asked = response.extensions.get(_ASKED, "")
         try:
-            sniff.refuse_not_media(head, content_type, slot.kind, path, disposition)
+            sniff.refuse_not_media(head, content_type, slot.kind, path, disposition, asked)
         except PermanentError as error:  # a page of a proxy, or nothing at all, may stand there for a while
             raise PassingError(str(error), error.code) from None
         if offer.total is not None and part.size != offer.total:
             raise PassingError(f"{part.size} of {offer.total} bytes arrived", ErrorCode.DAMAGED)
         proof = self._prove(transfer, digests, slot)
-        ext = sniff.extension(head, content_type, path, slot.kind, disposition)
+        ext = sniff.extension(head, content_type, path, slot.kind, disposition, asked)
         checked = ["length"] if offer.total is not None else []
         checked += proof.names
         integrity = Integrity.LENGTH_ONLY if offer.total is not None else Integrity.UNVERIFIED

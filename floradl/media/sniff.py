@@ -49,11 +49,12 @@ _OFTEN_WRONG = _LEGACY | {".txt", ".html", ".xml", ".json"}
 
 
 class _Claims(msgspec.Struct, frozen=True):
-    """What the host says of its answer: type and subtype, the extension that it means, that of the name."""
+    """What is said of an answer: type and subtype, and extensions: by type, by name, by the URL asked for."""
 
     media_type: str
     declared: str | None
     named: str | None
+    asked: str | None
 
     @property
     def by_weight(self) -> tuple[str | None, ...]:
@@ -66,20 +67,26 @@ class _Claims(msgspec.Struct, frozen=True):
         if self.declared in extensions:
             return True
         settled = self.declared is not None and self.declared not in BINARY | _OFTEN_WRONG
-        return not settled and self.named in extensions
+        return not settled and (self.named in extensions or self.asked in extensions)
 
 
 def extension(
-    head: bytes, content_type: str | None, url_path: str, kind: Kind, disposition: str | None = None
+    head: bytes,
+    content_type: str | None,
+    url_path: str,
+    kind: Kind,
+    disposition: str | None = None,
+    asked_path: str = "",
 ) -> str:
     """Return the extension, dot included, of a file that begins with `head` (`signatures.HEAD` bytes of it).
 
-    `content_type` and `disposition` are the headers as they came; `url_path` a URL's path, without query.
+    `content_type` and `disposition` are the headers as they came; `url_path` is the path of the URL that
+    answered, without query, `asked_path` that of the one whose redirects led there.
     A `text` output is `.txt` always; what nothing tells is `.bin`.
     """
     if kind is Kind.TEXT:
         return ".txt"
-    claims = _claims(content_type, url_path, disposition)
+    claims = _claims(content_type, url_path, disposition, asked_path)
     certain = from_content(head)
     if certain is None:
         return _told(head, claims)
@@ -99,14 +106,16 @@ def refuse_not_media(
     kind: Kind,
     url_path: str = "",
     disposition: str | None = None,
+    asked_path: str = "",
 ) -> None:
     """Raise `PermanentError` (`not_media`) where something else came instead of an output of this kind.
 
     That is a page, a message or zeros where the kind, the type or the name asks for a format that has a
     signature. A document or another output may be a page or a message itself, unless it says to be something
-    else; one of the storage is refused there too. A `text` output may hold anything but the storage's.
+    else; one of the storage is refused there too. A `text` output may hold anything but the storage's. The
+    rest is as `extension` has it.
     """
-    wrong = _found_instead(head, _claims(content_type, url_path, disposition), kind)
+    wrong = _found_instead(head, _claims(content_type, url_path, disposition, asked_path), kind)
     if wrong:
         raise PermanentError(f"the server sent {wrong} instead of the {_NOUNS[kind]}", ErrorCode.NOT_MEDIA)
 
@@ -116,10 +125,11 @@ def media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-def _claims(content_type: str | None, url_path: str, disposition: str | None) -> _Claims:
+def _claims(content_type: str | None, url_path: str, disposition: str | None, asked_path: str) -> _Claims:
     declared = media_type(content_type)
-    named = _from_name(url_path) or _from_name(_file_name(disposition or ""))
-    return _Claims(declared, TYPES.get(declared), named)
+    asked = _from_name(asked_path)
+    named = _from_name(url_path) or asked or _from_name(_file_name(disposition or ""))
+    return _Claims(declared, TYPES.get(declared), named, asked)
 
 
 def _from_name(name: str) -> str | None:
