@@ -18,7 +18,7 @@ from anyio import CapacityLimiter, to_thread
 from floradl.config.credentials import find_api_key, read_api_key
 from floradl.config.exposure import exposure
 from floradl.config.settings import Config, Key
-from floradl.errors import ConfigError, PausedError, PauseReason
+from floradl.errors import ConfigError, JournalDamagedError, PausedError, PauseReason
 from floradl.fetching import USER_AGENT, Fetching, fetching
 from floradl.flora.api import Flora
 from floradl.flora.asking import Asking
@@ -109,7 +109,8 @@ async def working(
 ) -> AsyncIterator[Works]:
     """Build everything and serve the journal; at the end what is under way is stopped and recorded.
 
-    Raises `ConfigError` where the configuration cannot be put to work.
+    Raises `ConfigError` where the configuration cannot be put to work, and, in a group, `JournalDamagedError`
+    as soon as the journal cannot be worked with any more.
     """
     _look_at_key(config, environ)
     journal = Journal(store)
@@ -121,7 +122,8 @@ async def working(
         anyio.create_task_group() as group,
     ):
         group.start_soon(journal.serve)
-        while_working = anyio.CancelScope()
+        while_working, while_open = anyio.CancelScope(), anyio.CancelScope()
+        group.start_soon(_watch_all, while_open, partial(_end_with, journal, media.halt))
         try:
             interval = config.poll.interval
             schedule = Schedule(time.monotonic, interval)
@@ -163,6 +165,7 @@ async def working(
         finally:
             media.halt()
             while_working.cancel()
+            while_open.cancel()
             journal.close()
 
 
@@ -231,6 +234,13 @@ async def _watch_all(
         async with anyio.create_task_group() as group:
             for watch in watches:
                 group.start_soon(watch)
+
+
+async def _end_with(journal: Journal, halt: Callable[[], None]) -> None:
+    """End all work where the journal turns out to be damaged, as `JournalDamagedError`."""
+    await journal.damaged.wait()
+    halt()
+    raise JournalDamagedError(f"the journal is damaged: {journal.damage}")
 
 
 async def _watch_key(key: Callable[[], str], engine: Engine, sync: Sync | None) -> None:

@@ -3,6 +3,7 @@
     FloradlError
     ├── ConfigError           the configuration, the command line or the machine's set-up is wrong (exit 2)
     ├── LockedError           another process holds the state folder (exit 5)
+    ├── JournalDamagedError   the journal was damaged or taken away meanwhile: to be opened anew (exit 5)
     ├── JobError              a job file cannot be taken: it is refused whole
     ├── PassingError          trouble that may pass: try again, not before `retry_after`
     │   ├── ExpiredUrlError   the output's URL ran out: ask FLORA for the run again
@@ -69,6 +70,10 @@ class ConfigError(FloradlError):
 
 class LockedError(FloradlError):
     """Another process works with this state folder; the message says which."""
+
+
+class JournalDamagedError(FloradlError):
+    """The journal that this process works with was damaged, removed or replaced: it is to be opened anew."""
 
 
 class JobError(FloradlError):

@@ -22,7 +22,9 @@ class Parts:
 
     def __init__(self) -> None:
         now = time.monotonic()
-        self.engine = SimpleNamespace(turned_at=now, idle=True, paused=None)
+        self.engine = SimpleNamespace(turned_at=now, idle=True, paused=None, rests_until=now - _HOUR)
+        self.flora = SimpleNamespace(silent_until=now - 2 * _HOUR)
+        self.saver = SimpleNamespace(quiet_hosts={"media.example": now - 2 * _HOUR})
         self.journal = SimpleNamespace(trouble=None)
         self.progress = SimpleNamespace(bytes_at=now)
         self.intake = SimpleNamespace(turned_at=now, served=anyio.Event())
@@ -31,7 +33,10 @@ class Parts:
 
     def quiet(self) -> float:
         parts: Any = self
-        works = cast("Any", SimpleNamespace(engine=parts.engine, journal=parts.journal))
+        works = cast(
+            "Any",
+            SimpleNamespace(engine=parts.engine, journal=parts.journal, flora=parts.flora, saver=parts.saver),
+        )
         return _quiet(works, parts.progress, parts.intake, parts.start)
 
 
@@ -56,6 +61,35 @@ def test_runs_that_nobody_looks_at_are_a_fault(parts: Parts) -> None:
     parts.progress.bytes_at -= _HOUR
     parts.engine.idle = False
     assert is_stuck(parts)
+
+
+def works_and_nothing_moves(parts: Parts) -> None:
+    parts.engine.turned_at -= 2 * _HOUR
+    parts.engine.rests_until -= _HOUR
+    parts.progress.bytes_at -= 2 * _HOUR
+    parts.engine.idle = False
+    assert is_stuck(parts)
+
+
+@pytest.mark.parametrize("ahead", [-60.0, 60.0, _HOUR])
+def test_a_long_poll_interval_is_no_fault(parts: Parts, ahead: float) -> None:
+    works_and_nothing_moves(parts)
+    parts.engine.rests_until = time.monotonic() + ahead  # when the next look is due, or was
+    assert not is_stuck(parts)
+
+
+@pytest.mark.parametrize("ahead", [-60.0, 60.0, _HOUR])
+def test_an_hour_of_silence_that_flora_asked_for_is_no_fault(parts: Parts, ahead: float) -> None:
+    works_and_nothing_moves(parts)
+    parts.flora.silent_until = time.monotonic() + ahead
+    assert not is_stuck(parts)
+
+
+@pytest.mark.parametrize("ahead", [-60.0, 60.0, _HOUR])
+def test_an_hour_of_silence_that_a_media_host_asked_for_is_no_fault(parts: Parts, ahead: float) -> None:
+    works_and_nothing_moves(parts)
+    parts.saver.quiet_hosts["busy.example"] = time.monotonic() + ahead
+    assert not is_stuck(parts)
 
 
 def test_a_transfer_that_goes_on_for_an_hour_is_none(parts: Parts) -> None:

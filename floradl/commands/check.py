@@ -14,7 +14,7 @@ from floradl.commands.check_machine import check_machine
 from floradl.commands.exits import Exit
 from floradl.commands.findings import Finding, Level, fail, ok, warn
 from floradl.commands.printing import say
-from floradl.commands.standing import coarse, read_counts, read_daemon
+from floradl.commands.standing import coarse, look_at_journal, read_counts, read_daemon
 from floradl.config.credentials import FoundKey, find_api_key
 from floradl.config.exposure import exposure
 from floradl.config.settings import Config
@@ -139,6 +139,7 @@ def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def _journal(config: Config) -> Iterator[Finding]:
     try:
+        look_at_journal(config.state_dir)
         counts = read_counts(config.state_dir)
     except ConfigError as error:
         yield fail("journal", str(error))

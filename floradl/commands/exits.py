@@ -6,7 +6,14 @@ from enum import IntEnum
 
 import click
 
-from floradl.errors import FloradlError, LockedError, PassingError, PausedError, PauseReason
+from floradl.errors import (
+    FloradlError,
+    JournalDamagedError,
+    LockedError,
+    PassingError,
+    PausedError,
+    PauseReason,
+)
 
 
 class Exit(IntEnum):
@@ -41,7 +48,7 @@ def outcome(error: BaseException) -> tuple[Exit, str | None]:
             return Exit.GAVE_UP, str(error)
         case PausedError(reason=PauseReason.KEY_REFUSED):
             return Exit.KEY_REFUSED, str(error)
-        case PassingError():
+        case PassingError() | JournalDamagedError():
             return Exit.GAVE_UP, str(error)
         case FloradlError():
             return Exit.USAGE, str(error)

@@ -16,10 +16,12 @@ from msgspec import Struct
 from floradl.config.units import format_duration
 from floradl.errors import ConfigError
 from floradl.models import QueuedRun, State
+from floradl.service.starting import is_to_be_filled
 from floradl.state import live, lock
-from floradl.state.live import Snapshot
+from floradl.state.damage import LOST, is_damage, look_inside
+from floradl.state.live import LiveRun, Snapshot
 from floradl.state.lock import Holder
-from floradl.state.store import FILE_NAME, Store
+from floradl.state.store import FILE_NAME, Store, opened_to_read
 
 _MOST = 1000
 _FAILED_AT_LEAST = 100  # however many wait, so many of the failed are told
@@ -37,6 +39,11 @@ class Daemon(Struct, frozen=True):
     def alive(self) -> bool:
         """Whether that is a daemon: `once` holds the lock too, and ends by itself."""
         return self.holder is not None and self.holder.command == "run"
+
+    @property
+    def silent_until(self) -> float | None:
+        """Until when FLORA asked to be left alone (unix seconds), None where it did not."""
+        return self.snapshot.silent_until if self.snapshot is not None and self.alive else None
 
     def trouble(self, now: float) -> str | None:
         """Say why it does not count as healthy, None where it does. `now` is unix seconds."""
@@ -93,6 +100,14 @@ def read_counts(state_dir: Path) -> Mapping[State, int] | None:
         return None if store is None else store.counts()
 
 
+def look_at_journal(state_dir: Path) -> None:
+    """Read all of the journal. Raises as `read_standing` does, above all where it is damaged."""
+    path = state_dir / FILE_NAME
+    with _in_words(state_dir), opened_to_read(state_dir) as db:
+        if db is not None and (why := look_inside(db, path, thorough=True)) is not None:
+            raise ConfigError(_damaged(path, why))
+
+
 def read_forgotten(state_dir: Path) -> frozenset[str]:
     """Read which runs are not wanted any more. Raises as `read_standing` does."""
     with _journal(state_dir) as store:
@@ -118,6 +133,17 @@ def all_runs(state_dir: Path) -> Iterator[QueuedRun]:
         after = page[-1].run_id
 
 
+def next_look(run: QueuedRun, live: LiveRun | None, silent_until: float | None) -> float | None:
+    """Return when an open run is looked at next (unix seconds); None where it is at work, or nobody knows.
+
+    `silent_until` is until when FLORA is not asked.
+    """
+    due = live.next_at if live is not None else None
+    if not run.state.open or silent_until is None or run.state is State.DOWNLOADING:
+        return due if run.state.open else None
+    return max(silent_until, due or 0.0)
+
+
 def coarse(seconds: float) -> str:
     """Write a duration for a person, in at most two units: `12s`, `3h12m`, `2d4h`."""
     seconds = abs(seconds)
@@ -139,6 +165,8 @@ def _journal(state_dir: Path) -> Iterator[Store | None]:
             yield None
             return
         with Store.reading(state_dir) as store:
+            if store is None and not is_to_be_filled(state_dir):
+                raise ConfigError(_damaged(state_dir / FILE_NAME, "it holds nothing"))
             yield store
 
 
@@ -155,7 +183,7 @@ def _in_words(state_dir: Path) -> Iterator[None]:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
             raise ConfigError(_may_not(path)) from error
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        if is_damage(error):
             raise ConfigError(_damaged(path, str(error))) from error
         raise ConfigError(f"{path}: the journal cannot be read just now ({error}): try again") from error
     except (ValueError, msgspec.MsgspecError) as error:
@@ -171,6 +199,6 @@ def _may_not(path: object) -> str:
 
 def _damaged(path: Path, what: str) -> str:
     return (
-        f"{path}: the journal is damaged ({what}): stop floradl, move this file and those named like it "
-        "away, and start it again; what is done is known from the library, what was not is to be queued anew"
+        f"{path}: the journal is damaged ({what}): stop floradl if it runs, and start it again; it sets "
+        f"this file aside under another name, and {LOST}"
     )

@@ -11,7 +11,15 @@ import msgspec
 
 from floradl.commands.exits import Exit
 from floradl.commands.printing import say
-from floradl.commands.standing import Daemon, Standing, all_runs, coarse, read_daemon, read_standing
+from floradl.commands.standing import (
+    Daemon,
+    Standing,
+    all_runs,
+    coarse,
+    next_look,
+    read_daemon,
+    read_standing,
+)
 from floradl.config.settings import Config
 from floradl.models import QueuedRun, State
 from floradl.redaction import redact
@@ -41,7 +49,7 @@ def status(
     if everything:
         daemon = read_daemon(state_dir)
         known = _live(daemon)
-        described = (_run(run, known.get(run.run_id)) for run in all_runs(state_dir))
+        described = (_run(run, known.get(run.run_id), daemon.silent_until) for run in all_runs(state_dir))
         stream.writelines(json.dumps(run) + "\n" for run in described)
     elif as_json:
         standing = read_standing(state_dir)
@@ -80,7 +88,10 @@ def document(standing: Standing, config: Config) -> dict[str, Any]:
         "hints": [redact(hint) for hint in (snapshot.hints if snapshot else ())],
         "rate_limit": snapshot.rate_limit if snapshot else None,
         "counts": {state.value: counts.get(state, 0) for state in State},
-        "runs": [_run(run, known.get(run.run_id)) for run in (*standing.unfinished, *standing.failed)],
+        "runs": [
+            _run(run, known.get(run.run_id), daemon.silent_until)
+            for run in (*standing.unfinished, *standing.failed)
+        ],
     }
 
 
@@ -100,7 +111,7 @@ def _live(daemon: Daemon) -> dict[str, LiveRun]:
     return {run.run_id: run for run in daemon.snapshot.runs} if daemon.snapshot else {}
 
 
-def _run(run: QueuedRun, now: LiveRun | None) -> dict[str, Any]:
+def _run(run: QueuedRun, now: LiveRun | None, silent_until: float | None) -> dict[str, Any]:
     if not run.state.open:
         now = None  # it finished since the snapshot was written
     progress = now.progress if now else run.progress
@@ -109,7 +120,7 @@ def _run(run: QueuedRun, now: LiveRun | None) -> dict[str, Any]:
         "run_id": run.run_id,
         "state": run.state.value,
         "progress": int(progress) if progress.is_integer() else progress,
-        "next_at": rfc3339(now.next_at) if now else None,
+        "next_at": rfc3339(next_look(run, now, silent_until)),
         "error": {"code": run.error.code.value, "message": redact(run.error.message)} if run.error else None,
         "outputs": [
             {"output_id": output.output_id, "bytes": output.bytes, "total": output.total}

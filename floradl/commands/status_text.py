@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from floradl.commands.standing import Daemon, Standing, coarse
+from floradl.commands.standing import Daemon, Standing, coarse, next_look
 from floradl.config.settings import Config
 from floradl.config.units import format_count, format_size
 from floradl.incoming.listing import entries
@@ -90,18 +90,19 @@ def _under_way(standing: Standing, now: float) -> Iterator[str]:
         yield "Not finished"
     for run in telling[:_MOST_OPEN]:
         live = known.get(run.run_id)
-        yield f"  {run.reference}  {_progress(run, live, now)}"
+        due = next_look(run, live, standing.daemon.silent_until)
+        yield f"  {run.reference}  {_progress(run, live, due, now)}"
         yield from (f"    {_transfer(transfer)}" for transfer in (live.outputs if live else ()))
     if len(telling) > _MOST_OPEN:
         yield f"  and {len(telling) - _MOST_OPEN:,} more: floradl status --json"
 
 
-def _progress(run: QueuedRun, live: LiveRun | None, now: float) -> str:
+def _progress(run: QueuedRun, live: LiveRun | None, due: float | None, now: float) -> str:
     text: str = run.state.value
     if run.state is State.RUNNING:
         text += f" {live.progress if live else run.progress:.0f} %"
-    if live is not None and live.next_at is not None:
-        left = live.next_at - now
+    if due is not None:
+        left = due - now
         text += f", next look {f'in {coarse(left)}' if left >= 1 else 'now'}"
     if run.error is not None:
         text += f"; {run.error.code}: {run.error.message}"

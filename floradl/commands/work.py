@@ -136,7 +136,8 @@ async def _work_off(
             if now >= deadline:
                 click.echo("floradl: --max-wait is over, and some runs are not finished", err=True)
                 await end(Exit.GAVE_UP)
-            if now - max(works.engine.moved_at, progress.bytes_at) > _NO_PROGRESS:
+            rest = min(works.engine.rests_until, now)  # a long `poll.interval` is no standstill
+            if now - max(works.engine.moved_at, progress.bytes_at, rest) > _NO_PROGRESS:
                 click.echo("floradl: nothing went forward for ten minutes", err=True)
                 await end(Exit.GAVE_UP)
             await anyio.sleep(0.1)

@@ -61,6 +61,11 @@ class Flora:
         self.answers: Counter[str] = Counter()
         """How often each status came; `none` stands for no answer."""
 
+    @property
+    def silent_until(self) -> float:
+        """Until when it is left alone (monotonic seconds), see `Pace`."""
+        return self._pace.silent_until
+
     async def run(self, reference: Reference) -> RemoteRun:
         """Ask for one run.
 

@@ -49,6 +49,11 @@ class Pace:
             await self._silence()  # a 429 may have come while this one waited for its place
             yield
 
+    @property
+    def silent_until(self) -> float:
+        """Until when nobody asks: FLORA wants it so, or cannot be reached (monotonic seconds)."""
+        return self._not_before
+
     def _reserve(self) -> float:
         now = self._monotonic()
         seconds = self._budget.reserve(self._allowance.wait(now))

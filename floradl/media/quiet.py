@@ -26,6 +26,10 @@ class Quiet:
         until = max(self._until.get(host, 0.0), now + seconds)
         self._until = {name: end for name, end in self._until.items() if end > now} | {host: until}
 
+    def hosts(self) -> dict[str, float]:
+        """Return until when each host asked to be left alone (monotonic seconds), past moments too."""
+        return dict(self._until)
+
     def check(self, host: str) -> None:
         """Raise `QuietError` where `host` is to be left alone. May be called from any thread."""
         if self._left(host) > 0:

@@ -62,6 +62,8 @@ class Engine:
         self._pausing = Pausing(schedule, monotonic)
         self.moved_at = self.turned_at = monotonic()
         """When a run last went forward, and when one was last looked at (monotonic seconds)."""
+        self.rests_until = monotonic()
+        """Until when runs that are well need no look (monotonic seconds): the interval may be long."""
 
     def enqueue(self, run_ids: Iterable[str]) -> None:
         """Take runs on that just came; those under way stay as they are."""
@@ -76,6 +78,7 @@ class Engine:
         """Ask about runs at this interval (seconds) from now on, those that wait already too."""
         self._lookout.change(interval)
         self._schedule.change(interval)
+        self.rests_until = min(self.rests_until, self._monotonic() + interval)
         self._wake()
 
     def hasten(self, run_id: str) -> None:
@@ -261,9 +264,11 @@ class Engine:
         if self._pausing.postpone(run.run_id, step.seconds):
             return
         if step.trouble is None and (soon := self._soon(run.run_id)) is not None:
-            self._schedule.put(run.run_id, min(soon, step.seconds))
+            due = self._schedule.put(run.run_id, min(soon, step.seconds))
         else:
-            self._schedule.put(run.run_id, step.seconds, aligned=step.shared)
+            due = self._schedule.put(run.run_id, step.seconds, aligned=step.shared)
+        if step.trouble is None:
+            self.rests_until = max(self.rests_until, due)
 
     def _soon(self, run_id: str) -> float | None:
         """Return the seconds until the next question where FLORA said that it is over; None elsewhere."""

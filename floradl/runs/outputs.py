@@ -87,6 +87,11 @@ class OutputSaver:
         self._in_hand, self._large = CapacityLimiter(1), CapacityLimiter(1)
         self.change(int(transfers.total_tokens), manner.text_url_hosts)
 
+    @property
+    def quiet_hosts(self) -> dict[str, float]:
+        """Return until when each media host asked to be left alone (monotonic seconds), past moments too."""
+        return self._quiet.hosts()
+
     def change(self, transfers: int, text_url_hosts: HostPatterns) -> None:
         """Have so many transfers at once, and fetch texts from these hosts; those under way go on."""
         self._transfers.total_tokens = transfers
@@ -132,7 +137,9 @@ class OutputSaver:
                     message=str(error),
                     next_in=delay,
                 )
+                self._progress.run(run, delay)
                 await anyio.sleep(delay)
+                self._progress.run(run, None)
 
     async def _attempt(
         self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, attempts: Attempts

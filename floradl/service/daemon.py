@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -17,7 +18,7 @@ from floradl import __version__
 from floradl.assembly import Works, working
 from floradl.config.settings import Config
 from floradl.config.source import Source
-from floradl.errors import FloradlError, PauseReason
+from floradl.errors import ConfigError, FloradlError, JournalDamagedError, PauseReason
 from floradl.hooks.runs import Heard
 from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
@@ -33,6 +34,7 @@ from floradl.service.reload import reloading
 from floradl.service.starting import Start
 from floradl.service.supervision import Supervision, View, describe
 from floradl.state import live
+from floradl.state.damage import Presence
 from floradl.state.live import Live, LivePause, Snapshot, Transfer
 from floradl.state.store import Store
 from floradl.timing.ticks import next_tick
@@ -42,6 +44,9 @@ _BEAT = 1.0
 _SLOW_BEAT = 10.0
 _STUCK_AFTER = 600.0
 _SWEEP_EVERY = 3600.0
+_LOOK_AT_STATE_EVERY = 5.0
+_SILENCE = 30.0  # seconds of silence that are worth to be told
+_JOURNALS = 3  # that may turn out to be damaged in a daemon's life
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -66,11 +71,28 @@ async def run(config: Config, environ: Mapping[str, str], source: Source) -> Non
     supervision = Supervision(Manager.of(environ))
     try:
         with suppress(StoppedError):
-            await _run(config, environ, source, supervision)
+            await _run_on(config, environ, source, supervision)
     except FloradlError as error:
         supervision.failed(str(error))
         raise
     _log.info("stopped")
+
+
+async def _run_on(
+    config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision
+) -> None:
+    """Run; where the journal was damaged meanwhile begin anew with another, a few times at most."""
+    for _ in range(_JOURNALS):
+        try:
+            await _run(config, environ, source, supervision)
+        except JournalDamagedError as error:
+            _log.error("journal_damaged", message=str(error))
+        else:
+            return
+    raise ConfigError(
+        f"the journal in {config.state_dir} was damaged {_JOURNALS} times since the start: see to its disk, "
+        "to this machine's memory and to who else writes there, then start floradl again"
+    )
 
 
 async def _run(config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision) -> None:
@@ -85,6 +107,7 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
     ):
         intake = Intake(inbox, queue_file, works.journal, works.engine)
         start = build_start(config, works)
+        presence = Presence(config.state_dir)
         standing = Standing(
             progress_at=lambda: _progress_at(_quiet(works, progress, intake, start)),
             paused=lambda: _reason(works, start),
@@ -93,6 +116,7 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
         async with anyio.create_task_group() as group:
             # From the first moment on: a journal that is filled anew may take minutes.
             group.start_soon(_beat, config, works, intake, start, progress, supervision)
+            group.start_soon(_watch_state, presence, works)
             group.start_soon(answering, config, environ, works, standing)
             group.start_soon(_work, config, works, intake, start, hooks)
             group.start_soon(_sweep, inbox)
@@ -137,6 +161,15 @@ async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
     halt()
 
 
+async def _watch_state(presence: Presence, works: Works) -> None:
+    """See whether the journal's files are still there: SQLite would go on with what nobody else can see."""
+    while True:
+        await next_tick(_LOOK_AT_STATE_EVERY)
+        why = await to_thread.run_sync(presence.lost)
+        if why is not None:
+            works.journal.give_up(why)
+
+
 async def _beat(
     config: Config, works: Works, intake: Intake, start: Start, progress: Live, supervision: Supervision
 ) -> None:
@@ -164,6 +197,7 @@ async def _beat(
                 hints=hints,
                 rate_limit=rate_limit,
                 runs=progress.runs(),
+                silent_until=_wall(works.flora.silent_until),
             )
             await to_thread.run_sync(live.write, config.state_dir, snapshot)
             transfers = tuple(transfer for run in snapshot.runs for transfer in run.outputs)
@@ -186,7 +220,25 @@ async def _beat(
 def _hints(works: Works) -> tuple[str, ...]:
     """Return what a person should look into, though work goes on."""
     trouble = works.sync.trouble if works.sync is not None and works.engine.paused is None else None
-    return tuple(hint for hint in (trouble, works.doubt.hint) if hint)
+    silences = {"FLORA": works.flora.silent_until} | works.saver.quiet_hosts
+    asked = [
+        f"{who} asked to be left alone until {_clock(until)}: it is asked again then"
+        for who, until in silences.items()
+        if _wall(until) is not None
+    ]
+    return tuple(hint for hint in (trouble, works.doubt.hint, *asked) if hint)
+
+
+def _wall(until: float) -> float | None:
+    """Return a moment to come (monotonic seconds) in unix seconds, None for one that is here or soon is."""
+    left = until - time.monotonic()
+    return time.time() + left if left > _SILENCE else None
+
+
+def _clock(until: float) -> str:
+    """Write such a moment for a person, to the next minute: what is written stays the same until then."""
+    minutes = math.ceil((_wall(until) or time.time()) / 60 + 0.01)
+    return time.strftime("%d %b %H:%M", time.localtime(minutes * 60))
 
 
 def _pause(works: Works, start: Start) -> LivePause | None:
@@ -216,9 +268,12 @@ def _quiet(works: Works, progress: Live, intake: Intake, start: Start) -> float:
         return 0.0
     engine = works.engine
     since = intake.turned_at if intake.served.is_set() else max(intake.turned_at, start.turned_at)
+    now = time.monotonic()
     if not engine.idle:
-        since = min(since, max(engine.turned_at, progress.bytes_at))
-    return time.monotonic() - since
+        # What was asked for is no fault: a long interval, or the `Retry-After` of whoever is to be asked.
+        rest = min(max(engine.rests_until, works.flora.silent_until, *works.saver.quiet_hosts.values()), now)
+        since = min(since, max(engine.turned_at, progress.bytes_at, rest))
+    return now - since
 
 
 def _report(message: str) -> None:

@@ -44,12 +44,22 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 def note_new_journal(state_dir: Path) -> None:
     """Note that the journal is to be filled, where there is none yet. Before it is made, and safe to repeat.
 
-    The note outlives a crash in the middle of the filling. Raises `OSError`.
+    Raises `OSError`.
     """
     if not (state_dir / FILE_NAME).exists():
-        (state_dir / _RECALL).touch()
-        with open_root(state_dir) as folder:
-            sync_folder(folder)
+        note_recall(state_dir)
+
+
+def note_recall(state_dir: Path) -> None:
+    """Note that the journal is to be filled; that outlives a crash in the middle of it. Raises `OSError`."""
+    (state_dir / _RECALL).touch()
+    with open_root(state_dir) as folder:
+        sync_folder(folder)
+
+
+def is_to_be_filled(state_dir: Path) -> bool:
+    """Whether that was noted. Raises `OSError`."""
+    return (state_dir / _RECALL).exists()
 
 
 def first_start(state_dir: Path, library: Library) -> bool:
@@ -116,10 +126,9 @@ class Start:
         """
         try:
             made = await to_thread.run_sync(first_start, self._state_dir, self._library)
-            note = self._state_dir / _RECALL
-            if await to_thread.run_sync(note.exists):
+            if await to_thread.run_sync(is_to_be_filled, self._state_dir):
                 await self._recall(made=made)
-                await to_thread.run_sync(note.unlink)
+                await to_thread.run_sync((self._state_dir / _RECALL).unlink)
         except (FloradlError, OSError, sqlite3.Error) as error:
             if isinstance(error, PausedError):
                 since = self.pause.since if self.pause else time.time()

@@ -4,7 +4,8 @@ A commit costs an fsync. While one is under way the next calls gather, so a hund
 once cost a handful of fsyncs, and one alone waits for no timer.
 
 Where the disk does not take a commit the calls wait until it does: nobody has to do anything twice, and
-whoever waits goes on where he was.
+whoever waits goes on where he was. Where the file is damaged they wait for good: `damaged` is set, and
+whoever opened the journal ends the work and opens another.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import structlog
 from anyio import to_thread
 
 from floradl.errors import PauseReason
+from floradl.state.damage import is_damage
 from floradl.state.store import Store
 
 _T = TypeVar("_T")
@@ -60,6 +62,9 @@ class Journal:
         self._again = again
         self._closing = anyio.Event()
         self.trouble: Trouble | None = None
+        self.damage: str | None = None
+        """What is wrong with the file, once `damaged` is set: from then on no call returns."""
+        self.damaged = anyio.Event()
         self._send, self._receive = anyio.create_memory_object_stream[_Call](math.inf)
 
     async def call(self, work: Callable[[Store], _T]) -> _T:
@@ -93,7 +98,13 @@ class Journal:
         """Commit a batch; return what the disk did not take, after the time until the next try."""
         # Shielded: those who wait must hear how their commit went, even while all is stopping.
         with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(self._commit, batch)
+            if self.damage is None:
+                await to_thread.run_sync(self._commit, batch)
+        damage = next((call.error for call in batch if is_damage(call.error)), None)
+        if damage is not None:
+            self.give_up(str(damage))
+        if self.damage is not None:
+            return []
         refused = [] if self._closing.is_set() else [call for call in batch if _may_pass(call.error)]
         for call in batch:
             if call not in refused:
@@ -119,6 +130,12 @@ class Journal:
             message = f"the journal cannot be written ({error}): {remedy}"
             _log.error("paused", reason=PauseReason.DISK_FULL, message=message)
             self.trouble = Trouble(message, time.time())
+
+    def give_up(self, why: str) -> None:
+        """Record nothing any more: the file is damaged, or is not where it was."""
+        self.damage = self.damage or why
+        self.trouble = Trouble(f"the journal cannot be used: {self.damage}", time.time())
+        self.damaged.set()
 
     def close(self) -> None:
         """Take no more calls; `serve` ends once those that wait are committed, or were refused once more."""

@@ -52,7 +52,8 @@ class LivePause(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True):
     """What the file holds. Times are unix seconds, `rate_limit` is in bytes a second.
 
-    `hints` say what a person should look into, though work goes on.
+    `hints` say what a person should look into, though work goes on. `silent_until` is where FLORA asked to be
+    left alone.
     """
 
     pid: int
@@ -64,6 +65,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     rate_limit: int | None = None
     hints: tuple[str, ...] = ()
     runs: tuple[LiveRun, ...] = ()
+    silent_until: float | None = None
 
 
 class Live:

@@ -13,6 +13,7 @@ import msgspec
 
 from floradl.errors import LockedError
 
+FILE_NAME = "lock"
 _LOOKS = 2000  # of others that a start waits for, a millisecond each
 
 
@@ -30,7 +31,7 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 def _path(state_dir: Path) -> Path:
-    return state_dir / "lock"
+    return state_dir / FILE_NAME
 
 
 @contextmanager

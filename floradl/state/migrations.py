@@ -88,7 +88,7 @@ def migrate(db: sqlite3.Connection, path: Path | None) -> None:
     if version == len(MIGRATIONS):
         return
     if version > 0 and path is not None:
-        _keep_copy(db, path.with_name(f"{path.name}.schema-{version}"))
+        keep_copy(db, path.with_name(f"{path.name}.schema-{version}"))
     db.execute("BEGIN IMMEDIATE")
     try:
         for step in MIGRATIONS[version:]:
@@ -112,7 +112,7 @@ def _version(db: sqlite3.Connection, path: Path | None) -> int:
     return version
 
 
-def _keep_copy(db: sqlite3.Connection, copy: Path) -> None:
+def keep_copy(db: sqlite3.Connection, copy: Path) -> None:
     """Copy the journal with all that is in its log; a copy under `copy` is always whole."""
     half = copy.with_name(f".{copy.name}.part")
     half.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +18,14 @@ COLUMNS: Final = (
 
 
 def run_of(row: tuple[Any, ...]) -> QueuedRun:
-    """Read a run."""
+    """Read a run. Raises `sqlite3.DatabaseError` for a row that no floradl wrote: the file is damaged."""
+    try:
+        return _run_of(row)
+    except (ValueError, TypeError, KeyError) as error:
+        raise sqlite3.DatabaseError(f"the row of run {row[0]!a} is malformed") from error
+
+
+def _run_of(row: tuple[Any, ...]) -> QueuedRun:
     return QueuedRun(
         run_id=row[0],
         technique=row[1],

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
 from floradl.models import Action, Order, QueuedRun, SavedOutput, State
 from floradl.state.announcements import Announcements
-from floradl.state.migrations import check_readable, migrate
+from floradl.state.migrations import check_readable, keep_copy, migrate
 from floradl.state.rows import COLUMNS, queued, run_of, told
 
 FILE_NAME = "journal.sqlite3"
@@ -67,19 +67,12 @@ class Store:
 
         Raises `ConfigError` as `open` does and for an older schema, `PermissionError`, and `sqlite3.Error`.
         """
-        path = state_dir / FILE_NAME
-        if not path.exists():
-            yield None
-            return
-        with path.open("rb"):  # SQLite's own word for "may not read" is "unable to open database file"
-            pass
-        # Without a log there is nothing to merge, and `immutable` leaves no -shm behind: it needs no room.
-        mode = "mode=ro" if _has_words(path.with_name(FILE_NAME + "-wal")) else "immutable=1"
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)
-        try:
-            yield cls(db) if check_readable(db, path) else None
-        finally:
-            db.close()
+        with opened_to_read(state_dir) as db:
+            yield cls(db) if db is not None and check_readable(db, state_dir / FILE_NAME) else None
+
+    def copy_to(self, path: Path) -> None:
+        """Write all that is recorded into a new file. Raises `OSError` and `sqlite3.Error`."""
+        keep_copy(self._db, path)
 
     def close(self) -> None:
         """Close it; the log is merged into the file."""
@@ -303,6 +296,21 @@ class Store:
     def _select(self, where: str, values: tuple[object, ...]) -> Iterator[QueuedRun]:
         for row in self._db.execute(f"SELECT {COLUMNS} FROM runs {where}", values):  # noqa: S608 - ours
             yield run_of(row)
+
+
+@contextmanager
+def opened_to_read(state_dir: Path) -> Iterator[sqlite3.Connection | None]:
+    """Open the file to look, see `Store.reading`; None where there is none."""
+    path = state_dir / FILE_NAME
+    if not path.exists():
+        yield None
+        return
+    with path.open("rb"):  # SQLite's own word for "may not read" is "unable to open database file"
+        pass
+    # Without a log there is nothing to merge, and `immutable` leaves no -shm behind: it needs no room.
+    mode = "mode=ro" if _has_words(path.with_name(FILE_NAME + "-wal")) else "immutable=1"
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)) as db:
+        yield db
 
 
 def _has_words(path: Path) -> bool:

@@ -34,14 +34,18 @@ class Schedule:
     def __contains__(self, name: str) -> bool:
         return name in self._valid
 
-    def put(self, name: str, seconds: float, *, aligned: bool = False) -> None:
-        """Make `name` due in `seconds`, whatever was before; `aligned` draws it to a tick nearby."""
+    def put(self, name: str, seconds: float, *, aligned: bool = False) -> float:
+        """Make `name` due in `seconds`, whatever was before; `aligned` draws it to a tick nearby.
+
+        Returns the moment (monotonic seconds).
+        """
         due = self._monotonic() + seconds
         if aligned:
             early = math.floor(due / self._tick) * self._tick
             near = due - early <= self._tick / 2 and early >= due - seconds + self._tick * _LEAST
             due = early if near else early + self._tick
         self._push(self._heap, due, name)
+        return due
 
     def put_first(self, name: str) -> None:
         """Make `name` due before all that is due by itself: there is news of it, and they grow old."""
