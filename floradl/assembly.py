@@ -115,6 +115,7 @@ async def working(
     _look_at_key(config, environ)
     journal = Journal(store)
     library = build_library(config)
+    library.keep_free = config.download.min_free_space
     guard = api_guard(config)
     async with (
         fetching(config, environ) as media,
@@ -156,6 +157,7 @@ async def working(
                 guard.change(config.network.trusted_private_hosts, _host_of_api(config))
                 media.change(config)
                 download = config.download
+                library.keep_free = download.min_free_space
                 saver.change(download.concurrency, HostPatterns.parse(download.text_url_hosts))
                 pipeline.change(config.poll.give_up_after)
                 engine.change(config.poll.interval)

@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 import click
 
 from floradl import __version__
-from floradl.commands.exits import Exit, outcome, tell_bug
+from floradl.commands.exits import Exit, outcome, told_of_bug
 from floradl.commands.options import common_options, configured, configured_from
+from floradl.commands.streams import finish, is_of_stdout, occupy, tell
 from floradl.errors import ConfigError
 
 
@@ -105,7 +106,7 @@ def retry(said: dict[str, Any], references: tuple[str, ...], *, failed: bool) ->
     if references:
         orders += queueing.read_orders(references, Action.RETRY)
     if not orders:
-        click.echo("no run failed", err=True)
+        tell("no run failed")
         return Exit.OK
     return queueing.queue(config, orders)
 
@@ -225,6 +226,7 @@ def _seconds(text: str | None) -> float:
 
 def main() -> NoReturn:
     """Run the command line, and exit."""
+    occupy()
     try:
         code = floradl.main(prog_name="floradl", standalone_mode=False) or Exit.OK
     except BaseException as error:  # noqa: BLE001 - the one place that catches everything
@@ -232,13 +234,14 @@ def main() -> NoReturn:
             error = BrokenPipeError()
         code, message = outcome(error)
         if isinstance(error, click.UsageError) and error.ctx is not None:
-            click.echo(error.ctx.get_usage(), err=True)
+            tell(error.ctx.get_usage())
         if message is not None:
             from floradl.redaction import redact
 
-            click.echo(f"floradl: {redact(message)}", err=True)
-        if code is Exit.BUG:
-            tell_bug(error)
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+            tell(f"floradl: {redact(message)}")
+        if code is Exit.BUG and is_of_stdout(error):
+            code = Exit.GAVE_UP
+            tell(f"floradl: standard output cannot be written: {error.strerror}")
+        elif code is Exit.BUG:
+            tell(told_of_bug(error))
+    sys.exit(finish(Exit(code)))

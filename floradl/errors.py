@@ -8,6 +8,7 @@
     ├── PassingError          trouble that may pass: try again, not before `retry_after`
     │   ├── ExpiredUrlError   the output's URL ran out: ask FLORA for the run again
     │   ├── ForeignAnswerError  somebody else answered in FLORA's place: a proxy, a portal
+    │   ├── FolderError       one folder of the library cannot be used: its runs wait, others go on
     │   └── StandstillError   FLORA cannot be reached, or wants fewer questions: all fare the same
     ├── PermanentError        this run or output cannot be had; trying again changes nothing
     └── PausedError           nothing can go on until something outside is mended
@@ -116,6 +117,13 @@ class ForeignAnswerError(PassingError):
         super().__init__(message, ErrorCode.BAD_ANSWER, retry_after=retry_after)
 
 
+class FolderError(PassingError):
+    """One folder of the library cannot be written or made: only what goes there waits."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ErrorCode.STORAGE)
+
+
 class StandstillError(PassingError):
     """FLORA cannot be reached, or asks for fewer questions: any other question would fare the same."""
 
@@ -132,8 +140,13 @@ class PermanentError(FloradlError):
 
 
 class PausedError(FloradlError):
-    """Nothing can go on: the reason concerns every run, and lifts once it is mended outside."""
+    """Nothing can go on: the reason concerns every run, and lifts once it is mended outside.
 
-    def __init__(self, message: str, reason: PauseReason) -> None:
+    `needed` is what the work wants of a full disk, in bytes, beyond what is always to stay free; 0 where
+    that is not known.
+    """
+
+    def __init__(self, message: str, reason: PauseReason, *, needed: int = 0) -> None:
         super().__init__(message)
         self.reason = reason
+        self.needed = needed

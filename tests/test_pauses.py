@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,6 @@ def paused(home: Home, reason: str) -> dict[str, Any]:
     return pause
 
 
-def probed(home: Home, simulator: Simulator) -> None:
-    """Wait until it was tried out whether the pause can be lifted."""
-    begun = len(simulator.requests)
-    wait_until(lambda: len(simulator.requests) > begun)
-    assert home.status()["paused"]
-
-
 def below(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in folder.rglob("*")]
 
@@ -51,8 +45,8 @@ def test_below_min_free_space_downloads_wait_until_there_is_room(home: Home, sim
         with home.daemon(FLORADL_DOWNLOAD__MIN_FREE_SPACE="4MiB"):
             queue(home, simulator, "run_a", "run_b", "run_c")
             pause = paused(home, "disk_full")
-            assert "download.min_free_space" in pause["message"]
-            probed(home, simulator)
+            assert "this output needs 1 MiB more and download.min_free_space keeps 4 MiB" in pause["message"]
+            begun = len(simulator.asked("media"))
             assert home.run("status", "--check").returncode == 0
             assert "paused" in home.run("status").stdout
             check = home.run("check", FLORADL_DOWNLOAD__MIN_FREE_SPACE="4MiB")
@@ -60,6 +54,8 @@ def test_below_min_free_space_downloads_wait_until_there_is_room(home: Home, sim
             assert "FAIL  paused: the daemon waits" in check.stdout
             assert "FAIL  disk: " in check.stdout
             assert len(home.events("paused")) == 1
+            # Meanwhile it was looked at some times whether there is room: for that nothing is fetched.
+            assert len(simulator.asked("media")) == begun
             ballast.unlink()
             for name in ("run_a", "run_b", "run_c"):
                 home.finished(f"campaign/{name}")
@@ -246,3 +242,68 @@ def test_a_run_that_ends_well_does_not_lift_a_pause_that_another_met(
         assert home.run("forget", "run_huge").returncode == 0
         wait_until(lambda: home.status()["paused"] is None)
     assert home.status()["counts"]["forgotten"] == 1
+
+
+def stands_in_the_way(folder: Path) -> Callable[[], object]:
+    """Put a file where a folder should be; returns what takes it away."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("in the way")
+    return folder.unlink
+
+
+def is_mounted_read_only(folder: Path) -> Callable[[], object]:
+    """Mount something below the library that cannot be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mount("-t", "tmpfs", "-o", "ro", "floradl", folder)
+    return partial(unmount, folder)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("block", [stands_in_the_way, is_mounted_read_only])
+@pytest.mark.parametrize("place", ["images/campaign", "runs/campaign"])
+def test_a_folder_that_cannot_be_written_holds_up_its_own_runs_alone(
+    home: Home, simulator: Simulator, block: Callable[[Path], Callable[[], object]], place: str
+) -> None:
+    folder = home.library / place
+    unblock = block(folder)
+    try:
+        with home.daemon():
+            queue(home, simulator, *(f"run_{number}" for number in range(8)))
+            simulator.add_run("run_other", technique="portraits", outputs=PICTURE, duration=0.1)
+            home.drop("portraits/run_other\n", "other.txt")
+            assert home.finished("portraits/run_other")["result"] == "complete"
+            wait_until(lambda: home.status()["counts"]["downloading"] == 8)
+            said = wait_until(
+                lambda: [run for run in home.status()["runs"] if run["error"] and run["next_at"]]
+            )
+            assert str(folder) in said[0]["error"]["message"]
+            assert home.status()["paused"] is None
+            told = home.events("run_trouble") + home.events("output_trouble")
+            assert str(folder) in told[0]["message"]
+            if place.startswith("images/"):
+                assert len(simulator.asked("media")) == 1  # the other's
+            unblock()
+            for number in range(8):
+                assert home.finished(f"campaign/run_{number}", 60)["result"] == "complete"
+    finally:
+        if folder.is_mount():
+            unmount(folder, "-l")
+    check_library(home, simulator)
+
+
+@pytest.mark.root
+def test_a_disk_that_fills_up_in_the_middle_of_a_body_asks_for_nothing_while_it_is_full(
+    home: Home, simulator: Simulator
+) -> None:
+    simulator.faults.add(Fault(match=Match(host="media"), do=Do(framing="chunked")))
+    with in_memory(home.library, "2m"):
+        with home.daemon():
+            queue(home, simulator, "run_big", outputs=(OutputSpec("a", "videoUrl", size=3_000_000),))
+            paused(home, "disk_full")
+            begun = len(simulator.requests)
+            for _ in range(3):  # each takes a while, in which it is looked at the disk
+                assert home.run("status", "--check").returncode == 0
+            assert len(simulator.requests) == begun
+            mount("-o", "remount,size=8m", home.library)
+            assert home.finished("campaign/run_big")["result"] == "complete"
+        check_library(home, simulator)

@@ -94,7 +94,7 @@ def test_a_missing_aiohttp_is_said_in_words(tmp_path: Path) -> None:
         check=False,
     )
     assert "ConfigError: the simulator needs aiohttp" in done.stderr
-    assert "pip install 'floradl[simulator]'" in done.stderr
+    assert "the extra `simulator`, see docs/simulator.md" in done.stderr
 
 
 def test_importing_the_command_pulls_in_nothing_heavy() -> None:

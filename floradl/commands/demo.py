@@ -12,6 +12,7 @@ import click
 
 from floradl.commands.exits import Exit
 from floradl.commands.extras import needing_simulator
+from floradl.commands.streams import tell
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
@@ -47,9 +48,7 @@ async def _demo(folder: Path) -> Exit:
     async with serve(simulator) as base_url:
         wanted = demo_runs(simulator)
         config = _config(folder, base_url)
-        click.echo(
-            f"A simulated FLORA serves {len(wanted)} runs; they come home to {_shown(folder)}", err=True
-        )
+        tell(f"A simulated FLORA serves {len(wanted)} runs; they come home to {_shown(folder)}")
         drop_job(config.queue.watch_dir, render_orders(Order(reference) for reference in wanted))
         code = await once(config, {"FLORA_API_KEY": simulator.key})
     # One run fails on purpose: a demo that shows it went well.

@@ -59,11 +59,11 @@ def outcome(error: BaseException) -> tuple[Exit, str | None]:
     return Exit.BUG, None
 
 
-def tell_bug(error: BaseException) -> None:
-    """Show the traceback of what is a bug of ours, on stderr."""
+def told_of_bug(error: BaseException) -> str:
+    """Return what is shown of a bug of ours: its traceback."""
     import traceback  # noqa: PLC0415 - hardly ever needed
 
     from floradl.redaction import redact  # noqa: PLC0415 - as above
 
-    click.echo(redact("".join(traceback.format_exception(error))), err=True)
-    click.echo("floradl: this is a bug; please report it with the lines above", err=True)
+    trace = redact("".join(traceback.format_exception(error)))
+    return f"{trace}\nfloradl: this is a bug; please report it with the lines above"

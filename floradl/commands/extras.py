@@ -17,5 +17,5 @@ def needing_simulator(what: str) -> Iterator[None]:
         if error.name != "aiohttp":
             raise
         raise ConfigError(
-            f"{what} needs aiohttp, which is not installed: pip install 'floradl[simulator]'"
+            f"{what} needs aiohttp, which is not installed: add the extra `simulator`, see docs/simulator.md"
         ) from error

@@ -8,14 +8,15 @@ from collections.abc import Iterable
 import click
 
 from floradl.commands.exits import Exit
+from floradl.commands.standing import read_failed
+from floradl.commands.streams import tell
 from floradl.config.settings import Config
 from floradl.config.units import format_count
 from floradl.errors import ConfigError
 from floradl.incoming.handin import drop_job
 from floradl.incoming.jobs import parse_job, render_orders
-from floradl.models import Action, Order, Reference, State
+from floradl.models import Action, Order, Reference
 from floradl.state import lock
-from floradl.state.store import Store
 
 _AT_ONCE = 10_000  # runs a job file: far below the size that the inbox takes
 
@@ -25,17 +26,13 @@ def queue(config: Config, orders: Iterable[Order]) -> Exit:
     wanted = list(orders)
     for start in range(0, len(wanted), _AT_ONCE):
         drop_job(config.queue.watch_dir, render_orders(wanted[start : start + _AT_ONCE]))
-    click.echo(f"handed in {format_count(len(wanted), 'run')}{_who_takes_it(config)}", err=True)
+    tell(f"handed in {format_count(len(wanted), 'run')}{_who_takes_it(config)}")
     return Exit.OK
 
 
 def failed_runs(config: Config) -> list[Order]:
     """Return orders to retry all runs that failed, in whole or in part."""
-    with Store.reading(config.state_dir) as store:
-        if store is None:
-            return []
-        states = (State.FAILED, State.PARTIAL)
-        return [Order(run.reference, run.label, Action.RETRY) for run in store.finished(states, -1)]
+    return [Order(run.reference, run.label, Action.RETRY) for run in read_failed(config.state_dir)]
 
 
 def parse_all(texts: Iterable[str]) -> list[Reference]:
@@ -58,7 +55,10 @@ def read_orders(references: tuple[str, ...], action: Action) -> list[Order]:
         return [Order(reference, None, action) for reference in parse_all(references)]
     if sys.stdin.isatty() and not references:
         raise click.UsageError("name at least one run, or pipe references to standard input")
-    data = sys.stdin.buffer.read()
+    try:
+        data = sys.stdin.buffer.read()
+    except OSError as error:
+        raise ConfigError(f"standard input cannot be read: {error.strerror}") from error
     if not data.strip():
         raise click.UsageError("standard input names no run")
     orders = parse_job(data, "standard input")
@@ -68,6 +68,6 @@ def read_orders(references: tuple[str, ...], action: Action) -> list[Order]:
 def _who_takes_it(config: Config) -> str:
     try:
         alive = lock.holder(config.state_dir) is not None
-    except PermissionError:
+    except OSError:
         return ""
     return "" if alive else "; no daemon is running: start one with 'floradl run', or once: 'floradl once'"

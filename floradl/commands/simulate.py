@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from floradl.commands.extras import needing_simulator
+from floradl.commands.streams import tell
 from floradl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ async def _until_stopped(simulator: Simulator, serving: AbstractAsyncContextMana
     async with serving as base_url:
         click.echo(f"FLORA_BASE_URL={base_url} FLORA_API_KEY={simulator.key}")
         with contextlib.suppress(BrokenPipeError):
-            click.echo(_introduction(simulator, base_url), err=True)
+            tell(_introduction(simulator, base_url))
         await stop.wait()
 
 

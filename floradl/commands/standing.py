@@ -16,9 +16,8 @@ from msgspec import Struct
 from floradl.config.units import format_duration
 from floradl.errors import ConfigError
 from floradl.models import QueuedRun, State
-from floradl.service.starting import is_to_be_filled
 from floradl.state import live, lock
-from floradl.state.damage import LOST, is_damage, look_inside
+from floradl.state.damage import LOST, is_damage, is_to_be_filled, look_inside
 from floradl.state.live import LiveRun, Snapshot
 from floradl.state.lock import Holder
 from floradl.state.store import FILE_NAME, Store, opened_to_read
@@ -106,6 +105,12 @@ def look_at_journal(state_dir: Path) -> None:
     with _in_words(state_dir), opened_to_read(state_dir) as db:
         if db is not None and (why := look_inside(db, path, thorough=True)) is not None:
             raise ConfigError(_damaged(path, why))
+
+
+def read_failed(state_dir: Path) -> list[QueuedRun]:
+    """Read all runs that failed, in whole or in part, newest first. Raises as `read_standing` does."""
+    with _journal(state_dir) as store:
+        return store.finished((State.FAILED, State.PARTIAL), -1) if store is not None else []
 
 
 def read_forgotten(state_dir: Path) -> frozenset[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 
-import click
 from anyio import to_thread
 
 from floradl.assembly import build_library, flora_alone
@@ -13,6 +12,7 @@ from floradl.commands.exits import Exit
 from floradl.commands.moments import moment
 from floradl.commands.queueing import queue
 from floradl.commands.standing import all_runs
+from floradl.commands.streams import tell
 from floradl.config.settings import Config
 from floradl.config.units import format_count
 from floradl.errors import ConfigError, FloradlError
@@ -53,7 +53,7 @@ async def sync(
         told += f", {len(orders) - len(new):,} of them known already"
     if more:
         told += f", {len(more):,} of these with more outputs than before"
-    click.echo(told, err=True)
+    tell(told)
     new += more.values()
     return await to_thread.run_sync(queue, config, new) if new else Exit.OK
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TextIO
 
-import click
 from msgspec import Struct
 
 from floradl.assembly import build_library
@@ -19,6 +18,7 @@ from floradl.commands.moments import moment
 from floradl.commands.printing import say
 from floradl.commands.queueing import parse_all
 from floradl.commands.standing import read_forgotten, read_under_way
+from floradl.commands.streams import tell
 from floradl.commands.unknown import unknown_files
 from floradl.config.settings import Config
 from floradl.config.units import format_count, format_size
@@ -81,7 +81,7 @@ def verify(
                 say(out, _line(problem))
                 out.flush()
     except PausedError as error:
-        click.echo(f"floradl: {error}", err=True)
+        tell(f"floradl: {error}")
         return Exit.GAVE_UP
     code = Exit.OK
     if repair is not None:

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import anyio
-import click
 from anyio import to_thread
 
 from floradl.assembly import Works, working
 from floradl.commands.exits import Exit, worst
+from floradl.commands.streams import tell
 from floradl.config.settings import Config
 from floradl.display import open_display
-from floradl.errors import PassingError, PausedError, PauseReason
+from floradl.errors import ConfigError, PassingError, PausedError, PauseReason
 from floradl.hooks.runs import Heard, RunHooks
 from floradl.intake import Intake
 from floradl.models import Order, QueuedRun, Reference, State
@@ -96,9 +96,13 @@ async def _announcing(hooks: RunHooks, works: Works) -> AsyncIterator[None]:
 
 def _make_library(config: Config, works: Works) -> None:
     """Make the library if it is new; one that is missing is a pause, as for the daemon."""
-    config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with suppress(PausedError):
-        first_start(config.state_dir, works.library)
+    try:
+        config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with suppress(PausedError):
+            first_start(config.state_dir, works.library)
+    except OSError as error:
+        message = f"the state folder {config.state_dir} cannot be made or used: {error.strerror}"
+        raise ConfigError(f"{message}; mend that, or let --home or state_dir name another") from error
 
 
 def _quiet(config: Config) -> bool:
@@ -131,14 +135,14 @@ async def _work_off(
             now = time.monotonic()
             paused = works.engine.paused
             if paused is not None and paused.reason is PauseReason.KEY_REFUSED:
-                click.echo(f"floradl: {paused.message}", err=True)
+                tell(f"floradl: {paused.message}")
                 await end(Exit.KEY_REFUSED)
             if now >= deadline:
-                click.echo("floradl: --max-wait is over, and some runs are not finished", err=True)
+                tell("floradl: --max-wait is over, and some runs are not finished")
                 await end(Exit.GAVE_UP)
             rest = min(works.engine.rests_until, now)  # a long `poll.interval` is no standstill
             if now - max(works.engine.moved_at, progress.bytes_at, rest) > _NO_PROGRESS:
-                click.echo("floradl: nothing went forward for ten minutes", err=True)
+                tell("floradl: nothing went forward for ten minutes")
                 await end(Exit.GAVE_UP)
             await anyio.sleep(0.1)
 
@@ -160,7 +164,7 @@ async def _look_once(works: Works) -> Exit:
     met = await works.sync.look() if works.sync is not None else None
     if works.sync is None or met is None:
         return Exit.OK
-    click.echo(f"floradl: {works.sync.trouble}", err=True)
+    tell(f"floradl: {works.sync.trouble}")
     if isinstance(met, PausedError) and met.reason is PauseReason.KEY_REFUSED:
         return Exit.KEY_REFUSED
     return Exit.GAVE_UP if isinstance(met, PassingError | PausedError) else Exit.FAILED

@@ -182,7 +182,8 @@ def _values(given: Mapping[Key, _Given], user_home: str, faults: _Faults) -> dic
         except ValueError as error:
             shown = f"{_shown(value)} " if isinstance(value, str) else ""
             faults.add(source.place(key), f"{shown}{error}{_advice(setting)}")
-        home = values.get(("home",), home)
+        found = values.get(("home",))
+        home = found if isinstance(found, Path) else home  # a text is one that could not be resolved
     return values
 
 

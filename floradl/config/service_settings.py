@@ -95,7 +95,7 @@ class Metrics(Struct, frozen=True, kw_only=True):
         Setting(
             ListenAddress(),
             None,
-            "answer /healthz, /readyz and (with floradl[metrics]) /metrics here, like 127.0.0.1:9187; may be "
-            "the address of webhook.listen; null for not at all",
+            "answer /healthz, /readyz and (with the extra `metrics`) /metrics here, like 127.0.0.1:9187; may "
+            "be the address of webhook.listen; null for not at all",
         ),
     ]

@@ -118,6 +118,7 @@ class Failed(Struct, frozen=True, tag=True):
     code: str = ""
     retry_after: float | None = None
     errno: int | None = None
+    needed: int = 0
 
 
 ToErrand: TypeAlias = Errand | Opened | Refused | Turn
@@ -140,7 +141,7 @@ def failed_by(error: BaseException) -> Failed:
         case PermanentError():
             return Failed("permanent", str(error), error.code)
         case PausedError():
-            return Failed("paused", str(error), error.reason)
+            return Failed("paused", str(error), error.reason, needed=error.needed)
         case StoppedError():
             return Failed("stopped", "")
         case PartBusyError():
@@ -160,7 +161,7 @@ def error_of(failed: Failed) -> Exception:
         case "permanent":
             return PermanentError(failed.message, ErrorCode(failed.code))
         case "paused":
-            return PausedError(failed.message, PauseReason(failed.code))
+            return PausedError(failed.message, PauseReason(failed.code), needed=failed.needed)
         case "stopped":
             return StoppedError()
         case "busy":

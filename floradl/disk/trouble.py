@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from floradl.disk.files import PartBusyError
-from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
+from floradl.errors import ErrorCode, FolderError, PassingError, PausedError, PauseReason, PermanentError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -31,8 +32,12 @@ def is_full(error: Exception, folder: Path) -> bool:
 
 
 @contextmanager
-def translated(root: Path) -> Iterator[None]:
-    """Turn each `OSError` of work in the library at `root`, and `PartBusyError`, into one of our errors."""
+def translated(root: Path, folder: Path | None = None, vital: Sequence[Path] = ()) -> Iterator[None]:
+    """Turn each `OSError` of work in the library at `root`, and `PartBusyError`, into one of our errors.
+
+    Where `folder` is known, in which or on the way to which it came up, that folder's own trouble is told
+    from the library's: that is what hits those that are `vital`, which every run needs.
+    """
     try:
         yield
     except PartBusyError as error:
@@ -40,7 +45,32 @@ def translated(root: Path) -> Iterator[None]:
             "another floradl writes the same file at this moment", ErrorCode.STORAGE, retry_after=2.0
         ) from error
     except OSError as error:
-        raise trouble(error, root) from error
+        own = _of_folder(error, root, folder, vital) if folder is not None else None
+        raise own or trouble(error, root) from error
+
+
+def _of_folder(error: OSError, root: Path, folder: Path, vital: Sequence[Path]) -> FolderError | None:
+    """Return what `error` means where `folder` alone, below `root`, is the cause; None where all are hit."""
+    if error.errno in _READ_ONLY and all(_is_writable(path) for path in vital):
+        return FolderError(
+            f"{folder}: {error.strerror}: this folder cannot be written, and what goes there waits; mend its "
+            "permissions or mount options"
+        )
+    if error.errno == errno.ENOTDIR:
+        below = folder.relative_to(root).parts
+        for path in itertools.accumulate(below, Path.joinpath, initial=root):
+            if path.is_symlink():
+                return None
+            if path.exists() and not path.is_dir():
+                return FolderError(
+                    f"{path}: a file stands where a folder of the library should be, and what goes there "
+                    "waits; move it away"
+                )
+    return None
+
+
+def _is_writable(folder: Path) -> bool:
+    return not folder.exists() or os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def trouble(error: OSError, root: Path) -> PausedError | PassingError | PermanentError:

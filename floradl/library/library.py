@@ -14,7 +14,7 @@ import itertools
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -45,6 +45,8 @@ __all__ = ["MARKER", "MAX_SIDECAR", "Library", "Slot"]
 
 MARKER = SafeName(".floradl-library")
 MAX_SIDECAR = 64 * 1024 * 1024
+_LEAST_ROOM = 1 << 20  # bytes
+_TRIAL = SafeName(".floradl-trial.part")
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
@@ -60,7 +62,9 @@ class Library:
         self.max_name_bytes = max_name_bytes
         self.index = FolderIndex()
         self._memory = AttemptMemory()
-        self._shared = SharedFolders(root, MARKER, self.open, self.index)
+        self._shared = SharedFolders(root, MARKER, self._opened, self.index)
+        self.keep_free = 0
+        """How many bytes are to stay free on its disk."""
         self.damaged: dict[str, str] = {}
         """Paths of files known to be damaged, and the SHA-256 of what is to take their place (`verify`)."""
         self.kept_as: dict[str, str] = {}
@@ -89,6 +93,12 @@ class Library:
     @contextmanager
     def open(self) -> Iterator[FolderFd]:
         """Open the library's folder. Raises `PausedError` where it, or its marker, is missing."""
+        with self._opened() as root, self.translating():
+            yield root
+
+    @contextmanager
+    def _opened(self) -> Iterator[FolderFd]:
+        """As `open`; the disk's errors meanwhile stay what they are."""
         with ExitStack() as stack:
             try:
                 root = stack.enter_context(open_root(self.root))
@@ -101,8 +111,7 @@ class Library:
                     f"Mount it; if it is meant to start anew: touch '{self.root / MARKER}'",
                     PauseReason.LIBRARY_MISSING,
                 )
-            with self.translating():
-                yield root
+            yield root
 
     @contextmanager
     def at(self, parts: tuple[SafeName, ...]) -> Iterator[FolderAt]:
@@ -110,8 +119,24 @@ class Library:
 
         Raises as `open`; the disk's errors meanwhile become ours.
         """
-        with self.translating(), self._shared.at(parts) as found:
+        vital = (self.root, self.root / SIDECARS)
+        with translated(self.root, self.root.joinpath(*parts), vital), self._shared.at(parts) as found:
             yield found
+
+    def check_room(self, needed: int = 0) -> None:
+        """Try out whether the disk takes `needed` bytes beside what is to stay free, and a small file.
+
+        Only that meets a quota. Raises `PausedError` where it is full or the library is missing, and as `at`
+        does.
+        """
+        needed = max(needed, _LEAST_ROOM)
+        with self.open() as root:
+            found = os.fstatvfs(root)
+            free = found.f_bavail * found.f_frsize
+            if free < needed + self.keep_free or (found.f_files and not found.f_favail):
+                raise PausedError(f"{self.root}: {free >> 20} MiB free", PauseReason.DISK_FULL, needed=needed)
+            with self.translating():
+                _try_out(root)
 
     def slot(self, run: QueuedRun, output: RemoteOutput, index: int, completed_at: float | None) -> Slot:
         """Plan where an output goes. `index` counts from 1; `completed_at` is unix seconds."""
@@ -262,6 +287,20 @@ class Library:
     def translating(self) -> AbstractContextManager[None]:
         """Say of the disk's errors what they mean for the work; `OSError` becomes one of our errors."""
         return translated(self.root)
+
+
+def _try_out(root: FolderFd) -> None:
+    """Write a small file, and put it on disk: that meets a quota, and the want of inodes."""
+    fd = os.open(
+        _TRIAL, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=root
+    )
+    try:
+        os.write(fd, bytes(1 << 16))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+        with suppress(OSError):
+            os.unlink(_TRIAL, dir_fd=root)
 
 
 def _make_folders(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import os
@@ -167,6 +168,7 @@ class Slot:
         Raises as `open`.
         """
         with self._folder() as opened:
+            _check_writable(opened[0])  # before anything is asked of the network for it
             self._held = opened
             try:
                 yield
@@ -192,6 +194,13 @@ class _Spot(msgspec.Struct, frozen=True):
     folder: FolderFd
     parts: tuple[SafeName, ...]
     flush: Flush
+
+
+def _check_writable(folder: FolderFd) -> None:
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+        read_only = os.fstatvfs(folder).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise OSError(number, os.strerror(number))
 
 
 def _regular_size(folder: FolderFd, name: SafeName) -> int | None:

@@ -10,7 +10,9 @@ from floradl.listening.figures import Meter, Sums
 from floradl.listening.health import Standing
 from floradl.listening.http import Answer, Request
 
-MISSING = "/metrics needs prometheus-client, which is not installed: pip install 'floradl[metrics]'"
+MISSING = (
+    "/metrics needs prometheus-client, which is not installed: add the extra `metrics`, see docs/webhooks.md"
+)
 
 
 def installed() -> bool:

@@ -333,9 +333,11 @@ class Downloader:
         free = stat.f_bavail * stat.f_frsize
         if free - missing < self._limits.min_free_space:
             raise PausedError(
-                f"the library's disk has {free >> 20} MiB free and download.min_free_space keeps "
-                f"{self._limits.min_free_space >> 20} MiB: make room, or lower the setting",
+                f"the library's disk has {free >> 20} MiB free, this output needs {-(-missing >> 20)} MiB "
+                f"more and download.min_free_space keeps {self._limits.min_free_space >> 20} MiB: make room, "
+                "or lower the setting",
                 PauseReason.DISK_FULL,
+                needed=missing,
             )
 
     def _check(self, transfer: _Transfer[P], digests: Digests, slot: Slot[P]) -> Finding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from floradl.errors import ErrorCode, ExpiredUrlError, PassingError
+from floradl.errors import ErrorCode, ExpiredUrlError, FolderError, PassingError
 from floradl.timing.policy import is_given_up
 
 _MISSED = 2  # times that a media host knows nothing of it, before FLORA is asked where it is now
@@ -62,6 +62,8 @@ class Attempts:
             self.stale = True
         if delay is None:
             return None
+        if isinstance(error, FolderError):  # others must not wait behind it
+            raise SteppedBackError(error, self._spent) from error
         self._spent += delay
         if met > _TRIES and not is_given_up(error.code):
             raise SteppedBackError(error, self._spent) from error

@@ -15,7 +15,7 @@ import anyio
 import msgspec
 import structlog
 
-from floradl.errors import ErrorCode, PausedError, PauseReason
+from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason
 from floradl.models import QueuedRun, Reference
 from floradl.runs.pausing import Pause, Pausing
 from floradl.runs.pipeline import Pipeline
@@ -191,6 +191,8 @@ class Engine:
             if self.paused is not None and run_id != self._pausing.probing:
                 self._schedule.put(run_id, 0.0)  # it was on its way here when the pause began
                 return
+            if not await self._has_room(run_id):
+                return
             await self._follow(run, await self._step(run))
         except (PausedError, sqlite3.Error) as error:
             pause = self._pausing.met(run_id, *_cause(error))
@@ -203,6 +205,22 @@ class Engine:
                 self._schedule.put_first(held)
             self._slots.release_on_behalf_of(run_id)
             self._wake()
+
+    async def _has_room(self, run_id: str) -> bool:
+        """Whether the probe of a full disk may go on: the disk is looked at first, without the network."""
+        pause = self.paused
+        if pause is None or pause.reason is not PauseReason.DISK_FULL or run_id != self._pausing.probing:
+            return True
+        try:
+            await self._pipeline.check_room(pause.needed)
+        except PausedError as error:
+            if error.reason is not PauseReason.DISK_FULL:
+                raise
+            self._pausing.postpone(run_id, self._pausing.next_look(pause.reason))
+            return False
+        except PassingError:  # the step will tell
+            pass
+        return True
 
     async def _step(self, run: QueuedRun) -> Step:
         try:
@@ -300,8 +318,8 @@ class Engine:
         self._changed.set()
 
 
-def _cause(error: PausedError | sqlite3.Error) -> tuple[PauseReason, str]:
+def _cause(error: PausedError | sqlite3.Error) -> tuple[PauseReason, str, int]:
     """Return why nothing goes on, and what to say of it."""
     if isinstance(error, PausedError):
-        return error.reason, str(error)
-    return PauseReason.DISK_FULL, f"the journal cannot be written: {error}"
+        return error.reason, str(error), error.needed
+    return PauseReason.DISK_FULL, f"the journal cannot be written: {error}", 0

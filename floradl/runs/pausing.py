@@ -17,6 +17,8 @@ from floradl.errors import PauseReason
 from floradl.timing.schedule import Schedule
 
 _FIRST_PROBE = 2.0
+_RAREST = 300.0  # seconds
+_DOUBLINGS = 8
 _PROBE_EVERY = {  # the most seconds between looks at whether a pause can be lifted
     PauseReason.KEY_REFUSED: 60.0,
     PauseReason.CREDITS: 60.0,
@@ -28,11 +30,12 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """Why nothing goes on. `since` is unix seconds."""
+    """Why nothing goes on. `since` is unix seconds, `needed` bytes, see `PausedError`."""
 
     reason: PauseReason
     message: str
     since: float
+    needed: int = 0
 
 
 class Pausing:
@@ -43,6 +46,7 @@ class Pausing:
         self._monotonic = monotonic
         self._began_at = 0.0
         self._probe: tuple[float, str] | None = None
+        self._in_vain = 0  # how often the probe met the cause again though the disk looked well
         self.now: Pause | None = None
         self.probing: str | None = None
         """The probe, while it is at work."""
@@ -52,18 +56,21 @@ class Pausing:
         """Whether somebody else met the cause, and any run will tell when it is over."""
         return self._probe is None and self.probing is None
 
-    def begin(self, reason: PauseReason, message: str) -> Pause:
+    def begin(self, reason: PauseReason, message: str, needed: int = 0) -> Pause:
         """Pause, whatever was before."""
         _log.error("paused", reason=reason, message=message)
-        self.now = Pause(reason, message, time.time())
+        self.now = Pause(reason, message, time.time(), needed)
         self._began_at = self._monotonic()
+        self._in_vain = 0
         return self.now
 
-    def met(self, run_id: str, reason: PauseReason, message: str) -> Pause:
+    def met(self, run_id: str, reason: PauseReason, message: str, needed: int = 0) -> Pause:
         """Take notice that a run met a cause: it is the probe, unless another one is."""
         pause = self.now
         if pause is None or pause.reason is not reason:
-            pause = self.begin(reason, message)
+            pause = self.begin(reason, message, needed)
+        elif run_id == self.probing:
+            self._in_vain += 1
         if self._probe is None:
             self._probe = (self._monotonic() + self.next_look(reason), run_id)
         else:
@@ -113,5 +120,11 @@ class Pausing:
         return True
 
     def next_look(self, reason: PauseReason) -> float:
-        """Return the seconds until the next look: soon at first, and more rarely the longer a pause lasts."""
-        return min(max(self._monotonic() - self._began_at, _FIRST_PROBE), _PROBE_EVERY[reason])
+        """Return the seconds until the next look: soon at first, and more rarely the longer a pause lasts.
+
+        Whether a disk has room is seen without the network; where that deceives (a quota), looks become rare.
+        """
+        seconds = min(max(self._monotonic() - self._began_at, _FIRST_PROBE), _PROBE_EVERY[reason])
+        if reason is PauseReason.DISK_FULL:
+            return min(seconds * 2**self._in_vain, _RAREST) if self._in_vain < _DOUBLINGS else _RAREST
+        return seconds

@@ -74,6 +74,10 @@ class Pipeline:
         """How long runs were over before it was noticed, in seconds."""
         self.places = Places()
 
+    async def check_room(self, needed: int) -> None:
+        """Look whether the library's disk is full, see `Library.check_room`; nothing is asked or fetched."""
+        await to_thread.run_sync(self._library.check_room, needed)
+
     def change(self, give_up_after: float) -> None:
         """Wait for so many seconds from now on."""
         self._patience = msgspec.structs.replace(self._patience, give_up_after=give_up_after)
@@ -182,7 +186,9 @@ class Pipeline:
         if trouble is not None:
             wait = self._wait(run, trouble)
             if wait is not None:
-                waited = run.waited + trouble.spent + wait.seconds
+                # The library's own trouble is no fault of the outputs.
+                lasted = 0.0 if trouble.code is ErrorCode.STORAGE else trouble.spent + wait.seconds
+                waited = run.waited + lasted
                 if waited <= self._patience.give_up_after:  # the deadline of its outputs
                     return msgspec.structs.replace(wait, run=msgspec.structs.replace(wait.run, waited=waited))
             failure = Failure(trouble.code, str(trouble))

@@ -34,8 +34,8 @@ from floradl.service.reload import reloading
 from floradl.service.starting import Start
 from floradl.service.supervision import Supervision, View, describe
 from floradl.state import live
-from floradl.state.damage import Presence
 from floradl.state.live import Live, LivePause, Snapshot, Transfer
+from floradl.state.mending import Presence
 from floradl.state.store import Store
 from floradl.timing.ticks import next_tick
 

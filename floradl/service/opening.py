@@ -22,11 +22,12 @@ from floradl.disk.rights import refusal
 from floradl.disk.trouble import is_full
 from floradl.errors import ConfigError, ErrorCode, JournalDamagedError, PassingError, PauseReason
 from floradl.library.library import MARKER
-from floradl.service.starting import is_to_be_filled, note_new_journal, note_recall
+from floradl.service.starting import note_new_journal, note_recall
 from floradl.service.supervision import Supervision, View, describe
 from floradl.state import live, lock
-from floradl.state.damage import LOST, Presence, marked_open, mend, set_aside
+from floradl.state.damage import LOST, is_to_be_filled
 from floradl.state.live import LivePause, Snapshot
+from floradl.state.mending import Presence, marked_open, mend, set_aside
 from floradl.state.store import FILE_NAME, Store
 
 _ROOM_AGAIN = 5.0

@@ -30,12 +30,12 @@ from floradl.library.sidecar import Sidecar
 from floradl.models import STATE_OF, Action, Failure, QueuedRun
 from floradl.runs.engine import Engine
 from floradl.runs.pausing import Pause
+from floradl.state.damage import RECALL, is_to_be_filled
 from floradl.state.journal import Journal
 from floradl.state.store import FILE_NAME, Store
 from floradl.times import unix_seconds
 
 _SEEN = "library-seen"
-_RECALL = "recall"
 _BATCH = 500
 _AGAIN = 5.0  # seconds between looks for a library that is not there
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -52,14 +52,9 @@ def note_new_journal(state_dir: Path) -> None:
 
 def note_recall(state_dir: Path) -> None:
     """Note that the journal is to be filled; that outlives a crash in the middle of it. Raises `OSError`."""
-    (state_dir / _RECALL).touch()
+    (state_dir / RECALL).touch()
     with open_root(state_dir) as folder:
         sync_folder(folder)
-
-
-def is_to_be_filled(state_dir: Path) -> bool:
-    """Whether that was noted. Raises `OSError`."""
-    return (state_dir / _RECALL).exists()
 
 
 def first_start(state_dir: Path, library: Library) -> bool:
@@ -128,7 +123,7 @@ class Start:
             made = await to_thread.run_sync(first_start, self._state_dir, self._library)
             if await to_thread.run_sync(is_to_be_filled, self._state_dir):
                 await self._recall(made=made)
-                await to_thread.run_sync((self._state_dir / _RECALL).unlink)
+                await to_thread.run_sync((self._state_dir / RECALL).unlink)
         except (FloradlError, OSError, sqlite3.Error) as error:
             if isinstance(error, PausedError):
                 since = self.pause.since if self.pause else time.time()

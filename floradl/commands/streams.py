@@ -1,0 +1,83 @@
+"""The standard streams: closed, full, or read by nobody any more. None of that may harm the work.
+
+A descriptor below 3 that is free would be given to the next file that is opened, the journal say, and
+whatever writes to "stderr" would write there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import TypeGuard
+
+import click
+
+from floradl.commands.exits import Exit
+
+_STANDARD = (0, 1, 2)
+
+
+def occupy() -> None:
+    """Let the standard streams that are closed lead to nowhere. To be called before anything is opened."""
+    for fd in _STANDARD:
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free, which is this one
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+
+
+def tell(message: str) -> None:
+    """Write a line to stderr; where that is full or nobody reads it, the work goes on in silence."""
+    with suppress(OSError, ValueError):
+        click.echo(message, err=True)
+
+
+def finish(code: Exit) -> Exit:
+    """Flush both streams, and return the exit code: what stdout did not take is told, and is exit 5.
+
+    A reader who went away had enough: that is no error. Python would end with 120 where a stream fails.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _lead_nowhere(1)
+    except (OSError, ValueError) as error:
+        _lead_nowhere(1)
+        tell(f"floradl: standard output cannot be written: {getattr(error, 'strerror', None) or error}")
+        code = code or Exit.GAVE_UP
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        _lead_nowhere(2)
+    return code
+
+
+def is_of_stdout(error: BaseException) -> TypeGuard[OSError]:
+    """Whether `error` came of writing to a stdout that takes nothing; what is still to be written is dropped.
+
+    Such an error names no file, and the next line meets the same.
+    """
+    if not isinstance(error, OSError) or error.filename is not None or isinstance(error, BrokenPipeError):
+        return False
+    try:
+        sys.stdout.flush()
+        os.write(1, b"\n")
+    except OSError as again:
+        if again.errno == error.errno:
+            _lead_nowhere(1)
+            return True
+    return False
+
+
+def _lead_nowhere(fd: int) -> None:
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, fd)
+        os.close(nowhere)
