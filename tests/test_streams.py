@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or unread, and users without a home: the work is done all the same."""
+"""Standard streams that are closed, full or unread, and users without a home: work is done all the same."""
 
 from __future__ import annotations
 
