@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from anyio import CapacityLimiter
 from hypothesis import given, settings, strategies as st
-from studio import TEST_TIMEOUT
 from structlog.testing import capture_logs
+from studio import TEST_TIMEOUT
 from wire import (
     LARGE_PNG,
     OTHER_PNG,
