@@ -221,10 +221,10 @@ class _Key:
 
 
 def _sync(config: Config, flora: Flora, asking: Asking, journal: Journal, engine: Engine) -> Sync | None:
-    sync = config.sync
+    sync, max_open = config.sync, config.queue.max_open
     if not sync.kinds:
         return None
-    manner = SyncManner(sync.kinds, sync.projects, sync.techniques, sync.since, sync.interval)
+    manner = SyncManner(sync.kinds, sync.projects, sync.techniques, sync.since, sync.interval, max_open)
     return Sync(manner, flora, asking, journal, engine)
 
 

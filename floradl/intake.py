@@ -5,84 +5,220 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import anyio
+import msgspec
 import structlog
 from anyio import to_thread
 
-from floradl.incoming.inbox import Inbox
+from floradl.incoming.admission import (
+    MAX_OPEN,
+    STATE_DISK_FULL,
+    Admission,
+    Held,
+    admit,
+    full,
+    short_of_room,
+    too_many,
+)
+from floradl.incoming.inbox import Inbox, Job, Scan
 from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
-from floradl.models import Order
+from floradl.models import Action, Order
 from floradl.runs.engine import Engine
 from floradl.state.journal import Journal
+from floradl.state.store import Store
 
+_HELD_AGAIN = 5.0  # seconds until it is looked again whether there is room for what waits
+_REMEMBERED = 7 * 86_400.0  # seconds that a file which could not be moved is known after it is gone
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """How much is taken in: so many open runs, and nothing while the disk of this folder is short of room."""
+
+    max_open: int
+    state_dir: Path
 
 
 class Intake:
     """The way from inbox and queue file into the journal; every step can be run twice."""
 
-    def __init__(self, inbox: Inbox, queue_file: QueueFile | None, journal: Journal, engine: Engine) -> None:
+    def __init__(
+        self, inbox: Inbox, queue_file: QueueFile | None, journal: Journal, engine: Engine, bounds: Bounds
+    ) -> None:
         self._inbox = inbox
         self._queue_file = queue_file
         self._journal = journal
         self._engine = engine
+        self._bounds = bounds
+        self._recalled = False
+        self._lines: tuple[Order, ...] = ()  # of the queue file, which wait for room
         self.rejected = 0
         self.queue_file_error: str | None = None
+        self.held: Held | None = None
+        """Why job files wait though they are whole; None where none does."""
         self.served = anyio.Event()
         """Set once all that was there at the start has been looked at."""
         self.turned_at = time.monotonic()
         """When the inbox was last looked at (monotonic seconds); while all is well, each 30 s at least."""
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What is wrong in the watch folder now, for a person: a message each."""
+        return self._inbox.troubles
 
     async def take(self) -> float:
         """Take what is ready; returns in how many seconds to look again at what is not.
 
         A job file is moved away only when its runs are durably recorded.
         """
-        again_in = await self._take_queue_file()
-        more = True
-        while more:
-            scan = await to_thread.run_sync(self._inbox.scan)
-            self.turned_at = time.monotonic()
-            for rejection in scan.rejected:
-                self.rejected += 1
-                _log.warning("job_rejected", file=rejection.name, message=rejection.message)
-            troubles = list(scan.troubles)
-            if scan.jobs:
-                orders = [order for job in scan.jobs for order in job.orders]
-                await self._record(orders, again=True)
-                troubles += await to_thread.run_sync(self._inbox.accept, scan.jobs)
-                _log.info(
-                    "jobs_accepted",
-                    files=len(scan.jobs),
-                    runs=sum(len(job.orders) for job in scan.jobs),
-                    first=scan.jobs[0].name,
-                )
-            for trouble in troubles:
-                _log.warning("inbox_trouble", message=trouble)
-            again_in = min(again_in, math.inf if scan.again_in is None else scan.again_in)
-            more = scan.more
+        await self._recall()
+        short = await to_thread.run_sync(short_of_room, self._bounds.state_dir)
+        if short is not None:
+            self._hold(STATE_DISK_FULL, short)
+            again_in = math.inf
+        else:
+            again_in = await self._take_all()
         self.turned_at = time.monotonic()
         self.served.set()
+        return again_in if self.held is None else min(again_in, _HELD_AGAIN)
+
+    async def _take_all(self) -> float:
+        again_in = await self._take_queue_file()
+        more, held = True, 0
+        while more:
+            scan = await to_thread.run_sync(self._inbox.scan, 1000, self._room)
+            self.turned_at = time.monotonic()
+            await self._reject(scan)
+            troubles = list(scan.troubles)
+            waiting = await self._take_jobs(scan.jobs, troubles) if scan.jobs else 0
+            for trouble in troubles:
+                _log.warning("inbox_trouble", message=trouble)
+            await self._forget_gone()
+            again_in = min(again_in, math.inf if scan.again_in is None else scan.again_in)
+            more, held = scan.more, scan.held + waiting
+        if held or self._lines:
+            self._hold(MAX_OPEN, full(self._engine.open_runs, self._bounds.max_open))
+        else:
+            self._release()
         return again_in
+
+    @property
+    def _room(self) -> int:
+        return self._bounds.max_open - self._engine.open_runs
+
+    async def _take_jobs(self, jobs: Sequence[Job], troubles: list[str]) -> int:
+        """Record what there is room for, and put it away; returns how many jobs wait."""
+        open_runs, bounds = self._engine.open_runs, self._bounds
+        plenty = sum(map(_most, jobs)) <= self._room and not any(job.behind for job in jobs)
+
+        def record(store: Store) -> tuple[Admission, list[str]]:
+            needs = _most if plenty else partial(_needs, store)
+            admission = admit(jobs, needs, open_runs, bounds.max_open)
+            now = time.time()
+            touched = store.add([order for job in admission.taken for order in job.orders], now, again=True)
+            for job in admission.taken:
+                store.leave_file(job.mark, now)
+            return admission, touched
+
+        admission, touched = await self._journal.call(record)
+        self._engine.enqueue(touched)
+        taken = admission.taken
+        troubles += await to_thread.run_sync(self._inbox.accept, taken)
+        for job, wanted in admission.waiting:
+            self._inbox.hold(job, wanted)
+        for job, wanted in admission.too_large:
+            refused = await to_thread.run_sync(self._inbox.refuse, job, too_many(wanted, bounds.max_open))
+            await self._reject(refused)
+            troubles += refused.troubles
+        if taken:
+            _log.info(
+                "jobs_accepted",
+                files=len(taken),
+                runs=sum(len(job.orders) for job in taken),
+                first=taken[0].name,
+            )
+        return len(admission.waiting)
+
+    async def _reject(self, scan: Scan) -> None:
+        """Tell of what was rejected, and remember what of it still lies there."""
+        for rejection in scan.rejected:
+            self.rejected += 1
+            _log.warning("job_rejected", file=rejection.name, message=rejection.message)
+        if scan.left:
+
+            def record(store: Store) -> None:
+                for mark in scan.left:
+                    store.leave_file(mark, time.time())
+
+            await self._journal.call(record)
+
+    async def _recall(self) -> None:
+        """Learn once what was done with before the start, and could not be moved away."""
+        if self._recalled:
+            return
+        files = await self._journal.call(Store.left_files)
+        self._inbox.recall(files)
+        gone = await to_thread.run_sync(self._inbox.missing, files)
+        if gone:  # a watch folder that is not mounted just now has them again later
+            before = time.time() - _REMEMBERED
+            await self._journal.call(lambda store: store.drop_left_files(gone, before))
+        self._recalled = True
+
+    async def _forget_gone(self) -> None:
+        gone = self._inbox.forgettable()
+        if gone:
+            await self._journal.call(lambda store: store.drop_left_files(gone))
+
+    def _hold(self, reason: str, message: str) -> None:
+        """Say once why job files wait."""
+        before = self.held
+        if before is None or before.reason != reason:
+            _log.warning("jobs_held", reason=reason, message=message)
+        since = before.since if before is not None and before.reason == reason else time.time()
+        self.held = Held(reason, message, since)
+
+    def _release(self) -> None:
+        if self.held is not None:
+            _log.info("jobs_taken_again", reason=self.held.reason)
+        self.held = None
 
     async def _take_queue_file(self) -> float:
         if self._queue_file is None:
             return math.inf
         reading = await to_thread.run_sync(self._queue_file.read)
-        if reading.error != self.queue_file_error:
-            self.queue_file_error = reading.error
-            if reading.error is not None:
-                _log.warning("queue_file_broken", message=reading.error)
-        if reading.orders:
-            # It is read at each change: what failed is not tried again just because its line still stands.
-            await self._record(reading.orders, again=False)
+        lines = self._lines if reading.orders is None else reading.orders
+        error = reading.error
+        if lines:
+            error = await self._take_lines(lines) or error
+        else:
+            self._lines = ()
+        if error != self.queue_file_error:
+            self.queue_file_error = error
+            if error is not None:
+                _log.warning("queue_file_broken", message=error)
         return math.inf if reading.again_in is None else reading.again_in
 
-    async def _record(self, orders: Sequence[Order], *, again: bool) -> None:
-        touched = await self._journal.call(lambda store: store.add(orders, time.time(), again=again))
+    async def _take_lines(self, lines: tuple[Order, ...]) -> str | None:
+        """Record what the queue file says, all of it once there is room; says why that can never be.
+
+        It is read at each change: what failed is not tried again just because its line still stands.
+        """
+        room, max_open = self._room, self._bounds.max_open
+
+        def record(store: Store) -> tuple[int, list[str]]:
+            wanted = store.opens(lines, again=False)
+            if wanted > room:
+                return wanted, []
+            return 0, store.add(lines, time.time(), again=False)
+
+        wanted, touched = await self._journal.call(record)
         self._engine.enqueue(touched)
+        self._lines = lines if wanted else ()
+        return f"the queue file waits: {too_many(wanted, max_open)}" if wanted > max_open else None
 
     async def serve(self, watch: Watch) -> None:
         """Take in for ever: at each wake-up, and when a file has had its time to settle."""
@@ -103,3 +239,13 @@ class Intake:
                         await wake.wait()
                     if not wake.is_set():
                         again_in = await self.take()
+
+
+def _most(job: Job) -> int:
+    """Count the runs that a job opens where none of them is known."""
+    return sum(order.action is not Action.FORGET for order in job.orders)
+
+
+def _needs(store: Store, job: Job) -> int:
+    """Count the runs that a job does open."""
+    return store.opens(job.orders, again=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -16,6 +17,52 @@ from floradl.errors import ErrorCode
 
 _RUN_ID = re.compile(r"run_[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,250}")
 _TECHNIQUE = re.compile(r"[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,250}")
+
+# What is not seen, besides all of category Cf: joiners, fillers and variation selectors.
+# What is not seen, besides all of category Cf: a joiner, fillers, variation selectors.
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(
+    map(chr, range(0xFE00, 0xFE10))
+)
+_QUOTES = frozenset(
+    "\"'`<>"
+    "\u00b4\u00ab\u00bb\u2039\u203a\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u275b\u275c\u275d\u275e\u301d\u301e\u301f\uff02\uff07\uff40"
+)
+
+
+def visible(text: str) -> str:
+    """Return `text` without zero-width characters, soft hyphens, direction and byte order marks."""
+    return text if text.isascii() else "".join(char for char in text if not _is_invisible(char))
+
+
+def bare(text: str) -> str:
+    """Return a reference without what text programs put into one unseen, and without quotes around it.
+
+    Spaces of any kind fall away at both ends, too, as do the `<` and `>` around a link in a mail.
+    """
+    text, quotes = visible(text), "".join(_QUOTES)
+    while (inner := text.strip().strip(quotes)) != text:
+        text = inner
+    return text
+
+
+def _is_invisible(char: str) -> bool:
+    return char in _INVISIBLE or unicodedata.category(char) == "Cf"
+
+
+def _odd(text: str) -> str:
+    """Name what in `text` a person does not see, or takes for something else; empty where nothing is.
+
+    (A quote or space of ASCII's is seen in the message itself.)
+    """
+    if text.isascii():
+        return ""
+    odd = dict.fromkeys(
+        char
+        for char in text
+        if not char.isascii() and (char.isspace() or char in _QUOTES or _is_invisible(char))
+    )
+    names = [f"{unicodedata.name(char, 'a character')} (U+{ord(char):04X})" for char in odd]
+    return f"; in it is {', '.join(names[:3])}" if names else ""
 
 
 class Reference(Struct, frozen=True):
@@ -33,7 +80,7 @@ class Reference(Struct, frozen=True):
 
         Raises `ValueError` with a message that says what a reference looks like.
         """
-        text = text.strip()
+        text = bare(text)
         if text.lower().startswith(("http://", "https://")):
             return cls._from_url(text)
         technique, slash, run_id = text.rpartition("/")
@@ -42,14 +89,15 @@ class Reference(Struct, frozen=True):
     @classmethod
     def of(cls, run_id: str, technique: str | None = None) -> Reference:
         """Check the two parts of a reference. Raises `ValueError` as `parse` does."""
-        if not _RUN_ID.fullmatch(run_id):
+        if not _RUN_ID.fullmatch(run_id) or _odd(run_id):
             raise ValueError(
                 f"{_shown(run_id)} is no run id: it starts with 'run_' and has no spaces or slashes "
-                "(write RUN_ID, TECHNIQUE/RUN_ID, or the run's API URL)"
+                f"(write RUN_ID, TECHNIQUE/RUN_ID, or the run's API URL){_odd(run_id)}"
             )
         if technique is not None and (not _TECHNIQUE.fullmatch(technique) or technique in {".", ".."}):
             raise ValueError(
                 f"{_shown(technique)} is no technique: write its slug (art-directors-critique) or tech_… id"
+                f"{_odd(technique)}"
             )
         return cls(run_id, technique)
 
@@ -301,3 +349,17 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
     def reference(self) -> Reference:
         """The run's name."""
         return Reference(self.run_id, self.technique)
+
+
+class LeftFile(Struct, frozen=True):
+    """A job file that is done with and could perhaps not be moved away, so that it is not acted on twice.
+
+    It is this content under this name, as far as it could be read (`sha256` is empty where it could not), and
+    last written then. `refused` says that nothing in it was queued.
+    """
+
+    name: str
+    mtime_ns: int
+    size: int
+    sha256: str
+    refused: bool

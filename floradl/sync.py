@@ -13,6 +13,7 @@ import structlog
 from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError
 from floradl.flora.account import Reach, Techniques, Wanted, pages, server_now, wanted, workspace_of
 from floradl.flora.asking import Asking
+from floradl.incoming.admission import full
 from floradl.models import Order, Reference, RemoteRun
 from floradl.runs.engine import Engine
 from floradl.state.journal import Journal
@@ -20,6 +21,7 @@ from floradl.state.store import Store
 from floradl.timing.ticks import until_tick
 
 _MOST_SEEN = 20_000  # runs whose outputs are remembered, as the lists last told of them
+_ROOM_AGAIN = 0.9  # of the runs that may be open: below it lists that were left for want of room are read on
 _FORBIDDEN_FOR = 600.0  # seconds after which lists that the key may not read are tried again
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -27,7 +29,8 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class Manner(msgspec.Struct, frozen=True):
     """What is synced: lists by FLORA's names, projects and techniques (empty for all). In seconds.
 
-    `since` is how far back the first look goes, `interval` how often the lists are looked at.
+    `since` is how far back the first look goes, `interval` how often the lists are looked at. Where
+    `max_open` runs are open no more are queued.
     """
 
     kinds: tuple[str, ...]
@@ -35,6 +38,11 @@ class Manner(msgspec.Struct, frozen=True):
     techniques: tuple[str, ...]
     since: float
     interval: float
+    max_open: int
+
+
+class _FullError(PassingError):
+    """As many runs are open as may be."""
 
 
 class Sync:
@@ -59,6 +67,7 @@ class Sync:
         self._wanted: Wanted | None = None
         self._unsure: set[str] = set()
         self._seen: dict[str, frozenset[str]] = {}  # the outputs that were held against the sidecar
+        self._full = False
         self._hurried = anyio.Event()
         self._met: object = None
         self.trouble: str | None = None
@@ -83,6 +92,9 @@ class Sync:
         A refused key pauses the engine, as it would for any run.
         """
         try:
+            if self._full and self._engine.open_runs > self._manner.max_open * _ROOM_AGAIN:
+                raise self._no_room()  # not each run that ends is worth reading the lists anew
+            self._full = False
             if self._wanted is None:
                 self._wanted = await wanted(self._techniques, self._manner.projects, self._manner.techniques)
             for kind in self._manner.kinds:
@@ -120,7 +132,17 @@ class Sync:
     async def _queue(self, kind: str, found: list[tuple[RemoteRun, Reference]]) -> bool:
         """Record what is new; whether anything was. What the list said of it stands for an answer."""
         orders = [Order(reference) for _, reference in found]
-        touched = set(await self._journal.call(lambda store: store.add(orders, self._wall(), again=False)))
+        room = self._engine.open_runs < self._manner.max_open
+
+        def record(store: Store) -> set[str] | None:
+            if not room and store.opens(orders, again=False):
+                return None
+            return set(store.add(orders, self._wall(), again=False))
+
+        touched = await self._journal.call(record)
+        if touched is None:  # how far the list was read is not remembered, so that nothing is passed over
+            self._full = True
+            raise self._no_room()
         if touched:
             self._asking.tell(run for run, _ in found if run.run_id in touched)
             self._engine.enqueue(run.run_id for run, _ in found if run.run_id in touched)
@@ -149,6 +171,9 @@ class Sync:
         for run_id in again:
             _log.info("outputs_added", run=run_id, outputs=len(lacking[run_id].outputs))
 
+    def _no_room(self) -> _FullError:
+        return _FullError(full(self._engine.open_runs, self._manner.max_open), ErrorCode.STORAGE)
+
     def _note(self, error: FloradlError | None) -> None:
         """Say once that the lists cannot be read, and once that they can again."""
         met = (type(error), getattr(error, "code", None)) if error is not None else None
@@ -161,7 +186,8 @@ class Sync:
             if self._met is not None:
                 _log.info("sync_again")
         self._met = met
-        self.trouble = None if error is None else f"the account's history cannot be read: {error}"
+        reading = "is not read on" if isinstance(error, _FullError) else "cannot be read"
+        self.trouble = None if error is None else f"the account's history {reading}: {error}"
 
 
 def _mark(kind: str, workspace: str, store: Store) -> float | None:

@@ -14,6 +14,7 @@ from studio import Home, check_library, wait_until
 
 from floradl.disk.names import fold
 from floradl.incoming.inbox import Inbox
+from floradl.models import bare
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 TRAVERSALS = (
@@ -164,11 +165,9 @@ def hostile_runs(simulator: Simulator) -> tuple[dict[str, str], ...]:
     for number, name in enumerate(HOSTILE):
         part = "".join(char for char in name if not char.isspace() and char not in "/\\?#\0\x1b\x07")[:200]
         technique = part if part not in {"", ".", ".."} else f"{part}x"
-        run_id = (
-            f"run_{part}"
-            if number % 2 and part and f"run_{part}" not in {run["run"] for run in runs}
-            else f"run_{number}"
-        )
+        wanted = bare(f"run_{part}")  # what is not seen falls away where a run is named
+        taken = {run["run"] for run in runs}
+        run_id = wanted if number % 2 and wanted != "run_" and wanted not in taken else f"run_{number}"
         simulator.add_run(
             run_id,
             technique=technique,

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from mounting import over
+from studio import wait_until
 
 from floradl.errors import ConfigError
 from floradl.incoming import inbox as inbox_module, settled
@@ -17,6 +19,7 @@ from floradl.incoming.inbox import Inbox, Scan
 from floradl.incoming.listing import is_ignored, shown
 
 DAY = 86400.0
+SFTP_SERVERS = (Path("/usr/lib/openssh/sftp-server"), Path("/usr/libexec/openssh/sftp-server"))
 
 
 class Clock:
@@ -133,7 +136,7 @@ def test_an_empty_file_is_a_job_by_its_name_after_two_seconds(
 def test_on_a_shared_mount_a_file_is_taken_after_two_seconds_of_quiet(
     inbox: Inbox, folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inbox_module, "is_shared", lambda _: True)  # no network mount can be had here
+    monkeypatch.setattr(inbox_module, "tells_writers", lambda _: False)  # no network mount can be had here
     (folder / "job").write_text("- run_abc")
     assert inbox.scan().again_in == 2.0
     clock.now += 1.9
@@ -143,11 +146,44 @@ def test_on_a_shared_mount_a_file_is_taken_after_two_seconds_of_quiet(
     assert runs(inbox.scan()) == ["run_abc123"]
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("program", ["bindfs", "mergerfs", "sshfs"])
+def test_over_fuse_a_file_is_taken_after_two_seconds_of_quiet(
+    folder: Path, clock: Clock, tmp_path: Path, program: str
+) -> None:
+    below, options = tmp_path / "below", ["-o", f"ssh_command={sys.executable} {tmp_path / 'ssh.py'}"]
+    below.mkdir()
+    server = next((path for path in SFTP_SERVERS if path.exists()), None)
+    if program == "sshfs" and server is None:
+        pytest.skip("there is no sftp-server")
+    (tmp_path / "ssh.py").write_text(f"import os; os.execv({str(server)!r}, ['sftp-server'])")
+    shown = [*options, f"host:{below}"] if program == "sshfs" else [below]
+    with over(program, folder, *shown):
+        inbox = Inbox(folder, keep=DAY, monotonic=clock)
+        inbox.prepare()
+        with (below / "job.yaml").open("w") as writer:
+            writer.write("- run_abc")
+            writer.flush()
+            # A lease would be granted here, though somebody writes.
+            scan = inbox.scan()
+            assert (scan.jobs, scan.rejected, scan.again_in) == ((), (), 2.0)
+            writer.write("123\n")
+        clock.now += 2
+        wait_until(lambda: (folder / "job.yaml").stat().st_size == 13)  # FUSE remembers for a second
+        assert inbox.scan().again_in == 2.0
+        clock.now += 2
+        assert runs(inbox.scan()) == ["run_abc123"]
+
+
 @pytest.mark.parametrize(
     "name",
     [
         *(".hidden", "a.tmp", "a.PART", "a.filepart", "a.crdownload", ".a.swp", "a.swp", "a.txt~"),
         *("Thumbs.db", "desktop.ini", ".DS_Store", "#a#", "~$a.docx", "Icon\r"),
+        *("job.txt:Zone.Identifier", "job.txt\uf03aZone.Identifier", "Thumbs.db:encryptable"),
+        *("job.txt:AFP_AfpInfo", "job.txt@SynoEAStream", "._job.txt", ".directory", "~syncthing~job.txt.tmp"),
+        *("job.txt.1a2b3c4d.partial", "job.txt.!ut", "job.txt.!qB", "job.txt.!sync", "job.txt.aria2"),
+        *("job.txt.download", "job.txt.temp", "job.txt.lftp-pget-status", "job.txt.sb-1a2b3c4d-AbCdEf"),
     ],
 )
 def test_hidden_files_partial_ones_and_litter_are_ignored(inbox: Inbox, folder: Path, name: str) -> None:
@@ -156,7 +192,20 @@ def test_hidden_files_partial_ones_and_litter_are_ignored(inbox: Inbox, folder: 
     assert (folder / name).exists()
 
 
-@pytest.mark.parametrize("name", ["a", "a.tmp.txt", "part", "run_a.parts", "a#", "x.DS_Store.txt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Zone.Identifier",
+        "job.partial.txt",
+        "a.lnk",
+        "a",
+        "a.tmp.txt",
+        "part",
+        "run_a.parts",
+        "a#",
+        "x.DS_Store.txt",
+    ],
+)
 def test_other_names_are_jobs(name: str) -> None:
     assert not is_ignored(name)
 

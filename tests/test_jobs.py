@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from floradl.errors import JobError
 from floradl.incoming.jobs import described, parse_job, parse_queue, render_orders
-from floradl.models import Action, Order, Reference
+from floradl.models import Action, Order, Reference, bare
 
 
 def parse(text: str, name: str = "job.txt") -> list[str]:
@@ -192,12 +192,19 @@ def test_a_hundred_thousand_lines_are_read() -> None:
     assert parse("\n".join(lines)) == lines
 
 
+def is_bare(text: str) -> bool:
+    with suppress(ValueError):
+        return bare(text) == text and Reference.of(f"run_{text}") is not None
+    return False
+
+
 REFERENCES = st.builds(
     Reference,
-    st.from_regex(r"run_[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,20}", fullmatch=True),
+    # What a person does not see, and quotes at the end, falls away.
+    st.from_regex(r"run_[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,20}", fullmatch=True).filter(is_bare),
     st.none()
     | st.from_regex(r"[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,20}", fullmatch=True).filter(
-        lambda text: text not in {".", ".."}
+        lambda text: text not in {".", ".."} and is_bare(text)
     ),
 )
 LABELS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30)
@@ -247,3 +254,66 @@ def test_any_arrangement_of_known_pieces_gives_orders_or_a_refusal(pieces: list[
 @given(REFERENCES)
 def test_a_reference_reads_back_from_its_spelling(reference: Reference) -> None:
     assert Reference.parse(str(reference)) == reference
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "\u200brun_a",
+        "run_a\u200b",
+        "art\u2060/\u200brun_a",
+        "ru\u00adn_a",
+        "\u202arun_a\u202c",
+        "\u200erun_a\u200f",
+        "\ufeffrun_a",
+        "\u00a0run_a\u202f",
+        "\u201crun_a\u201d",
+        "\u201erun_a\u201c",
+        "\u2018run_a\u2019",
+        "\u00abrun_a\u00bb",
+        "\u00ab\u00a0run_a\u00a0\u00bb",
+        "\u2039run_a\u203a",
+        "`run_a`",
+        "``` run_a ```",
+        "\uff02run_a\uff02",
+        "<https://app.flora.ai/api/v1/runs/run_a>",
+        "\u201chttps://app.flora.ai/api/v1/runs/run_a?x=1\u201d",
+        "\ufeff# a note\nrun_a",
+        "\u200b\u201crun_a\u201d\ufe0f  # said so",
+    ],
+)
+def test_what_text_programs_put_around_a_reference_falls_away(line: str) -> None:
+    assert [reference.rpartition("/")[2] for reference in parse(f"run_first\n{line}\n")] == [
+        "run_first",
+        "run_a",
+    ]
+    assert [reference.rpartition("/")[2] for reference in parse(f"{line}\n")] == ["run_a"]
+
+
+@pytest.mark.parametrize("text", ["\u201crun_a\u201d", "\u200brun_a", "\u00a0`run_a`"])
+def test_it_falls_away_in_json_and_in_names_too(text: str) -> None:
+    assert parse(json.dumps([text, {"run": text}])) == ["run_a"]
+    assert parse("", f"{text}.txt") == ["run_a"]
+    assert parse("", f"{text}") == ["run_a"]
+
+
+def test_lines_in_plain_quotes_are_references() -> None:
+    assert parse("\"art/run_a\"\n'run_b'\n") == ["art/run_a", "run_b"]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("run\u00a0_a", "NO-BREAK SPACE (U+00A0)"),
+        ("run_a\u202frun_b", "NARROW NO-BREAK SPACE (U+202F)"),
+        ("run_\u201ca", "LEFT DOUBLE QUOTATION MARK (U+201C)"),
+        ("run_a\u2019s", "RIGHT SINGLE QUOTATION MARK (U+2019)"),
+        ("art\u00a0x/run_a", "NO-BREAK SPACE (U+00A0)"),
+    ],
+)
+def test_what_is_taken_for_something_else_inside_a_reference_is_named(line: str, name: str) -> None:
+    assert name in str(refusal(f"{line}\n"))
+
+
+def test_a_file_of_marks_alone_is_a_job_by_its_name() -> None:
+    assert parse("\ufeff\u200b\n", "run_a.txt") == ["run_a"]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from floradl.disk.mounts import filesystem, find_filesystem, find_unmounted, is_shared
+from floradl.disk import mounts
+from floradl.disk.mounts import filesystem, find_filesystem, find_unmounted, is_shared, tells_writers
 
 TABLE = r"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 23 22 0:21 / /proc rw - proc proc rw
@@ -74,3 +75,21 @@ half""".splitlines()
 def test_a_disk_that_is_to_be_mounted_and_is_not_is_named(path: str, point: str | None) -> None:
     found = find_unmounted(FSTAB, TABLE, Path(path))
     assert (None if found is None else str(found)) == point
+
+
+@pytest.mark.parametrize(
+    ("kind", "tells"),
+    [("ext4", True), ("tmpfs", True), ("overlay", True), ("xfs", True), ("fuse", False), ("fuseblk", False)]
+    + [(f"fuse.{name}", False) for name in ("mergerfs", "bindfs", "shfs", "sshfs", "rclone")]
+    + [("nfs4", False), ("cifs", False), ("aufs", False), ("of tomorrow", False)],
+)
+def test_a_lease_tells_of_writers_only_where_all_of_them_are_this_kernels(
+    *, monkeypatch: pytest.MonkeyPatch, kind: str, tells: bool
+) -> None:
+    monkeypatch.setattr(mounts, "filesystem", lambda _: kind)
+    assert tells_writers(Path("/x")) is tells
+
+
+def test_where_no_file_system_is_told_a_lease_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts, "filesystem", lambda _: None)
+    assert not tells_writers(Path("/x"))

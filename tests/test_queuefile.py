@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from floradl.incoming.queuefile import QueueFile, QueueReading
+from floradl.incoming.settled import Stamp
 
 
 class Clock:
@@ -115,3 +116,46 @@ def test_the_queue_file_is_never_written(queue: QueueFile, path: Path) -> None:
     after = path.stat()  # but for the time of the last access: to read it is no writing
     assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
     assert (after.st_mtime_ns, after.st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
+
+
+def rewrite_unseen(path: Path, text: str) -> None:
+    """Change the file in place as a file system with coarse times shows it: all that stat tells stays."""
+    before = path.stat()
+    path.write_text(text)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_queue_file_that_is_changed_in_place_within_a_second_is_read_again(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The change time would tell here, and tells nothing where it is as coarse.
+    monkeypatch.setattr(
+        Stamp, "of", classmethod(lambda cls, found: cls(1, 2, found.st_mtime_ns, found.st_size))
+    )
+    path.write_text("- run_a\n")
+    queue = QueueFile(path, monotonic=clock, wall=lambda: path.stat().st_mtime + 1)
+    assert runs(queue.read()) == ["run_a"]
+    rewrite_unseen(path, "- run_b\n")
+    assert runs(queue.read()) == ["run_b"]
+    assert queue.read() == QueueReading()  # it is read, and its content is the same
+
+
+def test_a_queue_file_with_the_same_size_and_time_is_told_by_its_change_time(
+    path: Path, clock: Clock
+) -> None:
+    path.write_text("- run_a\n")
+    queue = QueueFile(path, monotonic=clock, wall=lambda: path.stat().st_mtime + 60)
+    assert runs(queue.read()) == ["run_a"]
+    rewrite_unseen(path, "- run_b\n")
+    assert runs(queue.read()) == ["run_b"]
+
+
+def test_a_queue_file_that_could_not_be_read_for_a_while_is_well_again(queue: QueueFile, path: Path) -> None:
+    path.write_text("- run_a\n")
+    queue.read()
+    path.rename(path.with_suffix(".bak"))
+    path.mkdir()
+    assert queue.read().error
+    path.rmdir()
+    path.with_suffix(".bak").rename(path)
+    assert queue.read().error is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 
 import click
 
@@ -24,8 +25,9 @@ _AT_ONCE = 10_000  # runs a job file: far below the size that the inbox takes
 def queue(config: Config, orders: Iterable[Order]) -> Exit:
     """Write job files for `orders`, and say on stderr what happens with them."""
     wanted = list(orders)
+    reader = _reader(config)
     for start in range(0, len(wanted), _AT_ONCE):
-        drop_job(config.queue.watch_dir, render_orders(wanted[start : start + _AT_ONCE]))
+        drop_job(config.queue.watch_dir, render_orders(wanted[start : start + _AT_ONCE]), reader)
     tell(f"handed in {format_count(len(wanted), 'run')}{_who_takes_it(config)}")
     return Exit.OK
 
@@ -63,6 +65,14 @@ def read_orders(references: tuple[str, ...], action: Action) -> list[Order]:
         raise click.UsageError("standard input names no run")
     orders = parse_job(data, "standard input")
     return [Order(order.reference, order.label, action) for order in orders]
+
+
+def _reader(config: Config) -> int | None:
+    """Return the user id of the daemon: its state is its own. None where nothing tells."""
+    for folder in (config.state_dir, config.queue.watch_dir):
+        with suppress(OSError):
+            return folder.stat().st_uid
+    return None
 
 
 def _who_takes_it(config: Config) -> str:

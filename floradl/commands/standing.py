@@ -9,13 +9,14 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 from msgspec import Struct
 
 from floradl.config.units import format_duration
 from floradl.errors import ConfigError
-from floradl.models import QueuedRun, State
+from floradl.models import LeftFile, QueuedRun, State
 from floradl.state import live, lock
 from floradl.state.damage import LOST, is_damage, is_to_be_filled, look_inside
 from floradl.state.live import LiveRun, Snapshot
@@ -61,12 +62,16 @@ class Daemon(Struct, frozen=True):
 
 
 class Standing(Struct, frozen=True):
-    """The whole picture. `counts` is None where there is no journal yet; the lists hold the most telling."""
+    """The whole picture. `counts` is None where there is no journal yet; the lists hold the most telling.
+
+    `left` are job files that are done with though they may still lie in the watch folder, by name.
+    """
 
     daemon: Daemon
     counts: Mapping[State, int] | None = None
     unfinished: tuple[QueuedRun, ...] = ()
     failed: tuple[QueuedRun, ...] = ()
+    left: Mapping[str, LeftFile] = MappingProxyType({})
 
 
 def read_standing(state_dir: Path) -> Standing:
@@ -80,7 +85,8 @@ def read_standing(state_dir: Path) -> Standing:
             return Standing(daemon)
         failed = store.finished((State.FAILED, State.PARTIAL), _MOST)
         unfinished = store.unfinished(_MOST - min(len(failed), _FAILED_AT_LEAST))
-        return Standing(daemon, store.counts(), tuple(unfinished), tuple(failed[: _MOST - len(unfinished)]))
+        failed = failed[: _MOST - len(unfinished)]
+        return Standing(daemon, store.counts(), tuple(unfinished), tuple(failed), store.left_files())
 
 
 def read_daemon(state_dir: Path) -> Daemon:

@@ -23,7 +23,7 @@ from floradl.commands.standing import (
 from floradl.config.settings import Config
 from floradl.models import QueuedRun, State
 from floradl.redaction import redact
-from floradl.state.live import LiveRun
+from floradl.state.live import LivePause, LiveRun
 from floradl.times import rfc3339
 
 SCHEMA_VERSION = 1
@@ -81,11 +81,13 @@ def document(standing: Standing, config: Config) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "home": str(config.home),
         "daemon": _daemon(daemon),
-        "paused": None
-        if paused is None
-        else {"reason": paused.reason, "message": redact(paused.message), "since": rfc3339(paused.since)},
+        "paused": _pause(paused),
         "queue_file_error": None if broken is None else redact(broken),
         "hints": [redact(hint) for hint in (snapshot.hints if snapshot else ())],
+        "inbox": {
+            "held": _pause(snapshot.held if snapshot else None),
+            "troubles": [redact(trouble) for trouble in (snapshot.inbox_troubles if snapshot else ())],
+        },
         "rate_limit": snapshot.rate_limit if snapshot else None,
         "counts": {state.value: counts.get(state, 0) for state in State},
         "runs": [
@@ -93,6 +95,12 @@ def document(standing: Standing, config: Config) -> dict[str, Any]:
             for run in (*standing.unfinished, *standing.failed)
         ],
     }
+
+
+def _pause(pause: LivePause | None) -> dict[str, Any] | None:
+    if pause is None:
+        return None
+    return {"reason": pause.reason, "message": redact(pause.message), "since": rfc3339(pause.since)}
 
 
 def _daemon(daemon: Daemon) -> dict[str, Any]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 from floradl.commands.standing import Daemon, Standing, coarse, next_look
 from floradl.config.settings import Config
 from floradl.config.units import format_count, format_size
-from floradl.incoming.listing import entries
+from floradl.incoming.listing import Entry, entries, shown
 from floradl.models import QueuedRun, State
 from floradl.state.live import LiveRun, Transfer
 
@@ -22,7 +21,7 @@ def lines(standing: Standing, config: Config, now: float) -> Iterator[str]:
     daemon = standing.daemon
     yield f"home     {config.home}"
     yield from _daemon(daemon, now)
-    inbox = list(_inbox(config.queue.watch_dir))
+    inbox = list(_inbox(standing, config))
     yield from inbox
     counts = {state: n for state, n in (standing.counts or {}).items() if n}
     if not counts:
@@ -63,21 +62,44 @@ def _daemon(daemon: Daemon, now: float) -> Iterator[str]:
         yield f"limit    {format_size(daemon.snapshot.rate_limit)} a second, all transfers together"
 
 
-def _inbox(watch_dir: Path) -> Iterator[str]:
-    """Tell of job files that nobody took yet, and of those that were refused."""
-    waiting = refused = 0
+def _inbox(standing: Standing, config: Config) -> Iterator[str]:
+    """Tell of job files that nobody took yet, of those that were refused, and of what is wrong there."""
+    watch_dir, queue_file = config.queue.watch_dir, config.queue.file
+    refused = 0
+    waiting: list[Entry] = []
+    lying: list[str] = []
     try:
         with suppress(FileNotFoundError):  # a folder that nobody needed yet
-            waiting = len(entries(watch_dir))
-            refused = sum(file.name.endswith(".error.txt") for file in (watch_dir / "rejected").iterdir())
+            here = [entry for entry in entries(watch_dir) if watch_dir / entry.name != queue_file]
+            lying = [entry.name for entry in here if _is_left(entry, standing)]
+            waiting = [entry for entry in here if entry.unseen is None and entry.name not in lying]
     except OSError as error:
         yield f"inbox    {watch_dir} cannot be read: {error.strerror}"
         return
+    with suppress(OSError):  # it is told of where a file is to go there
+        refused = sum(file.name.endswith(".error.txt") for file in (watch_dir / "rejected").iterdir())
+    snapshot = standing.daemon.snapshot
     if waiting:
-        yield f"inbox    {format_count(waiting, 'job file')} in {watch_dir} not taken yet"
+        yield f"inbox    {format_count(len(waiting), 'job file')} in {watch_dir} not taken yet"
+    if snapshot is not None and snapshot.held is not None:
+        yield (
+            f"         they wait, for {snapshot.held.message}"
+            if waiting
+            else f"inbox    {snapshot.held.message}"
+        )
     if refused:
         files = format_count(refused, "job file")
         yield f"inbox    {files} refused: {watch_dir / 'rejected'} says why beside each"
+    troubles = snapshot.inbox_troubles if snapshot is not None else ()
+    yield from (f"inbox    {trouble}" for trouble in troubles)
+    if lying and not troubles:
+        files = format_count(len(lying), "job file")
+        yield f"inbox    {files} done with, but could not be moved away: {', '.join(map(shown, lying[:3]))}"
+
+
+def _is_left(entry: Entry, standing: Standing) -> bool:
+    left = standing.left.get(entry.name)
+    return left is not None and (left.mtime_ns, left.size) == (entry.stamp.mtime_ns, entry.stamp.size)
 
 
 def _under_way(standing: Standing, now: float) -> Iterator[str]:

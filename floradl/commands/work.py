@@ -21,7 +21,7 @@ from floradl.hooks.runs import Heard, RunHooks
 from floradl.intake import Intake
 from floradl.models import Order, QueuedRun, Reference, State
 from floradl.runs.progress import Brought, Progress
-from floradl.service.daemon import build_inbox, build_start, wait_for_stop
+from floradl.service.daemon import build_bounds, build_inbox, build_start, wait_for_stop
 from floradl.service.hooking import hook_orders
 from floradl.service.opening import opened
 from floradl.service.starting import Start, first_start
@@ -75,7 +75,7 @@ async def once(config: Config, environ: Mapping[str, str], max_wait: float = mat
         ):
             start = build_start(config, works)
             ready = await start.attempt()
-            intake = Intake(inbox, queue_file, works.journal, works.engine)
+            intake = Intake(inbox, queue_file, works.journal, works.engine, build_bounds(config))
             works.engine.take_up(await works.journal.call(Store.open_ids))
             code = await _work_off(works, progress, max_wait, intake, None if ready else start)
             await to_thread.run_sync(inbox.sweep)
@@ -152,11 +152,25 @@ async def _work_off(
         if start is not None:
             group.start_soon(start.serve)
         if intake is not None:
-            await _take_all(intake)
-            code = await _look_once(works)
+            code = await _take_and_work(works, intake)
         await works.engine.serve(until_idle=True)
         group.cancel_scope.cancel()
     return worst(code, Exit.FAILED if progress.failed else Exit.OK)
+
+
+async def _take_and_work(works: Works, intake: Intake) -> Exit:
+    """Take in what there is; where there is no room for all of it, work off the one and take in the other.
+
+    Says how the look at the account's history went.
+    """
+    again_in = await _take_all(intake)
+    code = await _look_once(works)
+    while again_in < math.inf:
+        await works.engine.serve(until_idle=True)
+        again_in = await intake.take()
+        if works.engine.idle and again_in < math.inf:
+            await anyio.sleep(again_in)
+    return code
 
 
 async def _look_once(works: Works) -> Exit:
@@ -170,9 +184,13 @@ async def _look_once(works: Works) -> Exit:
     return Exit.GAVE_UP if isinstance(met, PassingError | PausedError) else Exit.FAILED
 
 
-async def _take_all(intake: Intake) -> None:
-    """Take in all that the inbox and the queue file hold."""
+async def _take_all(intake: Intake) -> float:
+    """Take in all that the inbox and the queue file hold, or as much of it as there is room for.
+
+    Returns in how many seconds to look again at what waits for room; infinity where nothing does.
+    """
     again_in = await intake.take()
-    while again_in < math.inf:  # some must be quiet for a moment before they are taken
-        await anyio.sleep(again_in)
+    while again_in < math.inf and intake.held is None:
+        await anyio.sleep(again_in)  # some must be quiet for a moment before they are taken
         again_in = await intake.take()
+    return again_in

@@ -76,6 +76,14 @@ class Queue(Struct, frozen=True, kw_only=True):
     keep: Annotated[
         float, Setting(Duration(0, LONGEST), "30d", "how long accepted and rejected job files stay")
     ]
+    max_open: Annotated[
+        int,
+        Setting(
+            Whole(1, 10**9),
+            "2000000",
+            "how many runs may be open at a time: above it job files wait in the watch folder",
+        ),
+    ]
 
 
 class Folders(Struct, frozen=True, kw_only=True):

@@ -37,6 +37,7 @@ class FolderFd(int):
 CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 """How a file system says that it cannot do something at all."""
 
+_NOT_PLAIN = {errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV}  # a link, a socket, a folder, a device
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -109,15 +110,44 @@ def read_regular(folder: FolderFd, name: SafeName, limit: int) -> bytes | None:
 def open_regular(folder: FolderFd, name: SafeName) -> io.BufferedReader | None:
     """Open a regular file for reading; None where there is none, or something else: a link, a folder."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+        fd = open_plain(name, os.O_RDONLY, folder=folder)
+    except NotPlainError:
+        return None
     except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}:  # ENXIO: a socket
+        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
             return None
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        return None
     return os.fdopen(fd, "rb")
+
+
+class NotPlainError(Exception):
+    """What stands there is no regular file, or has more names than it may: perhaps a trick of somebody's."""
+
+
+def open_plain(
+    path: Path | str, flags: int, *, folder: FolderFd | None = None, follow: bool = False, alone: bool = False
+) -> int:
+    """Open what stands at `path`, below `folder` where one is given, and return its descriptor.
+
+    It is looked at once it is open, so that nobody can change it in between. Nothing is waited for: not for
+    a FIFO's other end, nor for somebody's lease. `follow` goes through a link at the end; with `alone` a
+    file that has a second name (a hard link, whose bytes may lie where others may not read or write) is
+    refused, too. `flags` are those of open(2) besides; they neither make nor cut a file.
+
+    Raises `NotPlainError`, `BlockingIOError` (a lease), `OSError`.
+    """
+    wanted = flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        fd = os.open(path, wanted, dir_fd=folder)
+    except OSError as error:
+        if error.errno in _NOT_PLAIN:
+            raise NotPlainError(path) from error
+        raise
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode) and not (alone and found.st_nlink > 1):
+        return fd
+    os.close(fd)
+    raise NotPlainError(path)
 
 
 def exists(folder: FolderFd, name: SafeName) -> bool:

@@ -23,6 +23,22 @@ _SHARED_FUSE = (
     *("ceph", "cephfs", "davfs2", "glusterfs", "goofys", "grpcfuse", "juicefs", "moosefs"),
     *("osxfs", "rclone", "s3fs", "seaweedfs", "sshfs", "virtiofs", "vmhgfs-fuse"),
 )
+# Whoever writes to a file there does so through this kernel, and on these very inodes: not so on any FUSE (of
+# mergerfs, bindfs or shfs the file below may be written to), nor on what lies over other folders.
+_TELLING = frozenset(
+    {
+        *("bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "jfs", "msdos", "nilfs2"),
+        *("ntfs", "ntfs3", "overlay", "ramfs", "reiserfs", "tmpfs", "udf", "ufs", "vfat", "xfs", "zfs"),
+    }
+)
+
+
+def tells_writers(path: Path) -> bool:
+    """Whether a lease on a file at `path` says that nobody writes to it; False where that is not known.
+
+    Over FUSE a lease is granted though the file below is being written (Linux 6.12, bindfs 1.14).
+    """
+    return filesystem(path) in _TELLING
 
 
 def is_shared(path: Path) -> bool:

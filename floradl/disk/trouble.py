@@ -16,6 +16,9 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _GONE = {errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.EHOSTDOWN, errno.ESHUTDOWN}
 _IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
+OF_ONE_ENTRY = frozenset({errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTCONN, errno.ESTALE})
+"""What may be wrong with a single name though its disk is well: its rights, its block, a mount upon it."""
+
 _LITTLE = 1 << 20  # bytes
 _SHORT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # this process or machine is, not the disk
 

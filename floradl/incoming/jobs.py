@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from floradl.documents import Document, DocumentError, Path, Value, dotted, load
 from floradl.errors import JobError
-from floradl.models import Action, Order, Reference
+from floradl.models import Action, Order, Reference, bare, visible
 from floradl.redaction import printable
 from floradl.spelling import nearest
 
@@ -40,6 +40,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _COMMENT = re.compile(r"(^|\s)#.*")
 # What a first line of YAML or JSON looks like; no reference starts so, for it has no space after a colon.
 _DOCUMENT = re.compile(r"""(-(\s|$)|---|[{\["'!&*?|>%]|[^\s:]+\s*:(\s|$))""")
+_QUOTED = re.compile(r"""(["'])[^"']*\1""")  # a reference alone, which is YAML too: more may follow
 _JOINED = re.compile(r"[,;](run_|$)")
 _PLAIN = re.compile(r"([^\W_][\w.-]*/)?run_[\w.-]+")
 _NOTHING = (
@@ -54,7 +55,7 @@ def parse_job(data: bytes, name: str) -> tuple[Order, ...]:
     and key of the first fault.
     """
     text = _decode(data)
-    if not text.strip():
+    if not visible(text).strip():
         return (_order_by_name(name),)
     orders = _merge(order for order, _ in _read(text))
     if not orders:
@@ -118,7 +119,7 @@ def _decode(data: bytes) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
     try:
-        text = data.decode(encoding).removeprefix("\ufeff")
+        text = data.decode(encoding).lstrip("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise JobError("this is not text in UTF-8: save the file as UTF-8", line=line) from error
@@ -131,9 +132,10 @@ def _decode(data: bytes) -> str:
 
 
 def _read(text: str) -> Iterator[tuple[Order, _Place]]:
-    lines = [_COMMENT.sub("", line).strip() for line in _LINE_END.split(text)]
+    # Files that were put together have the mark of each in their midst.
+    lines = [_COMMENT.sub("", visible(line)).strip() for line in _LINE_END.split(text)]
     first = next((line for line in lines if line), "")
-    if not _DOCUMENT.match(first):
+    if not _DOCUMENT.match(first) or _QUOTED.fullmatch(first):
         return _read_lines(lines)
     try:
         document = load(text)
@@ -156,6 +158,7 @@ def _read_lines(lines: list[str]) -> Iterator[tuple[Order, _Place]]:
 
 
 def _reference(text: str) -> Reference:
+    text = bare(text)
     if "?" in text and not text.startswith(("http://", "https://")):
         # What follows a '?' may be a signature: it is not repeated.
         raise ValueError("no reference has a '?' in it: write RUN_ID, TECHNIQUE/RUN_ID, or the run's API URL")
@@ -165,7 +168,7 @@ def _reference(text: str) -> Reference:
 def _order_by_name(name: str) -> Order:
     stem = _NAME_SUFFIX.sub("", name)
     try:
-        return Order(Reference.of(_encodable(stem)))
+        return Order(Reference.of(bare(_encodable(stem))))
     except (ValueError, JobError) as error:
         raise JobError(
             "this file is empty, and its name is no run id: write references into it, "

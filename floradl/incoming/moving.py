@@ -13,7 +13,7 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
-from floradl.disk.folders import FolderFd, exists, open_root
+from floradl.disk.folders import FolderFd, NotPlainError, exists, open_plain, open_root
 from floradl.disk.names import SafeName
 from floradl.disk.renaming import rename_noreplace
 from floradl.incoming.listing import open_place
@@ -44,7 +44,7 @@ def put_away(path: Path, folder: Path, stamp: Stamp, *, now: float, note: str | 
             # A rename takes whatever stands under the name at that instant, in one step: nothing is lost if
             # somebody replaces the file now. Whether it was ours is seen afterwards.
             target, remark = _move(here, path.name, there, now, note)
-            if _stamp(there, target) != stamp:
+            if _stamp(there, target).moved() != stamp.moved():
                 _drop(there, remark)
                 _move(there, target, here, now, None)
                 raise ChangedError
@@ -67,7 +67,7 @@ def _move(here: FolderFd, name: str, there: FolderFd, now: float, note: str | No
         if note is not None:
             remark = variant + ERROR_SUFFIX
             text = "\n".join(map(printable, note.split("\n"))).encode()
-            if exists(there, SafeName(variant)) or not _written(there, remark, text):
+            if _taken(there, variant) or not _written(there, remark, text):
                 continue
         try:
             if rename_noreplace(here, SafeName(name), SafeName(variant), there):
@@ -77,6 +77,13 @@ def _move(here: FolderFd, name: str, there: FolderFd, now: float, note: str | No
             raise
         _drop(there, remark)
     raise FileExistsError(errno.EEXIST, "no free name", name)
+
+
+def _taken(folder: FolderFd, name: str) -> bool:
+    try:
+        return exists(folder, SafeName(name))
+    except OSError:  # something that may not be looked at, such as another user's mount
+        return True
 
 
 def _variants(name: str, now: float) -> Iterator[str]:
@@ -100,14 +107,15 @@ def _cut(text: str, limit: int) -> str:
 def _written(folder: FolderFd, name: str, text: bytes) -> bool:
     """Write a note; False where the name is taken, unless by the same note: one that was cut off is ended."""
     try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(name, flags, 0o666, dir_fd=folder)
-    except OSError as error:
-        if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd, stood = os.open(name, flags, 0o666, dir_fd=folder), False
+    except FileExistsError:
+        try:  # whatever else it is, it is not ours
+            fd, stood = open_plain(name, os.O_RDWR, folder=folder, alone=True), True
+        except (OSError, NotPlainError):
             return False
-        raise
     with os.fdopen(fd, "r+b", buffering=0) as file:
-        if not text.startswith(file.read(len(text) + 1)):
+        if stood and not text.startswith(file.read(len(text) + 1)):
             return False
         try:
             file.seek(0)

@@ -1,19 +1,27 @@
-"""The queue file: a file of runs that is the user's own. It is read when it changed, and never written."""
+"""The queue file: a file of runs that is the user's own. It is read when it changed, and never written.
+
+What tells a change is its inode, size and times. Times are coarse (FAT counts in 2 s, others in a clock's
+ticks), so a file that was written a moment before it was read is read again at the next look.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from floradl.disk.mounts import is_shared
+from floradl.disk.folders import NotPlainError
+from floradl.disk.mounts import tells_writers
 from floradl.errors import JobError
 from floradl.incoming import settled
 from floradl.incoming.jobs import described, parse_queue
-from floradl.incoming.settled import NotAFileError, Patience, Stamp
+from floradl.incoming.settled import Patience, Stamp
 from floradl.models import Order
+
+_COARSEST = 2.0  # seconds between two times that a file system tells apart
 
 
 class QueueReading(msgspec.Struct, frozen=True):
@@ -29,26 +37,36 @@ class QueueReading(msgspec.Struct, frozen=True):
 
 
 class QueueFile:
-    """Reads one queue file. A missing one is an empty one."""
+    """Reads one queue file. A missing one is an empty one. `wall` gives unix seconds."""
 
-    def __init__(self, path: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._path = path
         self._monotonic = monotonic
+        self._wall = wall
         self._patience = Patience()
         self._seen: Stamp | None = None
+        self._sure = False  # whether whatever is written after that look gives the file another stamp
+        self._sha256: bytes | None = None
         self._error: str | None = None
 
     def read(self) -> QueueReading:
         """Read the file if it changed since the last time. Never raises; blocks for a file's read only."""
+        looked_at = self._wall()
         try:
             stamp = Stamp.of(self._path.stat())
-            if stamp == self._seen:
+            if stamp == self._seen and self._sure:
                 return QueueReading(error=self._error)
-            reading = settled.read(self._path, follow=True, leases=not is_shared(self._path))
+            reading = settled.read(self._path, follow=True, leases=tells_writers(self._path))
         except FileNotFoundError:
-            self._seen, self._error = None, None
+            self._seen, self._sha256, self._error = None, None, None
             return QueueReading()
-        except NotAFileError:
+        except NotPlainError:
             return self._broken("this is no regular file")
         except BlockingIOError:  # somebody else's lease: it is called back now
             return QueueReading(error=self._error, again_in=0.1)
@@ -58,15 +76,24 @@ class QueueFile:
         if wait > 0:
             return QueueReading(error=self._error, again_in=wait)
         self._seen = reading.stamp
+        self._sure = reading.stamp.mtime_ns / 1e9 <= looked_at - _COARSEST
         if reading.data is None:
+            self._sha256 = None
             return self._broken(f"it is larger than 1 MiB ({reading.stamp.size:,} bytes)")
+        return self._parse(reading.data)
+
+    def _parse(self, data: bytes) -> QueueReading:
+        known, self._sha256 = self._sha256, hashlib.sha256(data).digest()
+        if self._sha256 == known:
+            return QueueReading(error=self._error)
         try:
-            orders = parse_queue(reading.data)
+            orders = parse_queue(data)
         except JobError as error:
             return self._broken(described(error))
         self._error = None
         return QueueReading(orders)
 
     def _broken(self, message: str) -> QueueReading:
+        self._sha256 = None
         self._error = f"the queue file {self._path} is broken, its last good content counts: {message}"
         return QueueReading(error=self._error)

@@ -13,11 +13,12 @@ import errno
 import fcntl
 import os
 import signal
-import stat
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
+
+from floradl.disk.folders import open_plain
 
 QUIET_SECONDS = 2.0
 MAX_BYTES = 1 << 20
@@ -31,11 +32,16 @@ class Stamp(NamedTuple):
     ino: int
     mtime_ns: int
     size: int
+    ctime_ns: int = 0
 
     @classmethod
     def of(cls, status: os.stat_result) -> Stamp:
         """Take the stamp out of a stat result."""
-        return cls(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+        return cls(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size, status.st_ctime_ns)
+
+    def moved(self) -> Stamp:
+        """Return what is left of it once the file was renamed, which changes its change time."""
+        return self._replace(ctime_ns=0)
 
 
 class Standing(Enum):
@@ -54,25 +60,17 @@ class Reading(NamedTuple):
     data: bytes | None
 
 
-class NotAFileError(Exception):
-    """The path is no regular file."""
-
-
 def read(path: Path, *, follow: bool, leases: bool) -> Reading:
     """Read a regular file, and say whether anybody may still be writing it.
 
     `follow` goes through a symbolic link at the end of `path`. `leases` is False on file systems where a
     lease tells nothing. Never waits: not for a FIFO's writer, nor for a lease.
 
-    Raises `NotAFileError`, `BlockingIOError` where somebody else holds a lease that is called back first,
-    and `OSError` where the file cannot be opened or read.
+    Raises `NotPlainError` (without `follow`, also for a file that has a second name), `BlockingIOError` where
+    somebody else holds a lease that is called back first, and `OSError` where it cannot be opened or read.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
-    fd = os.open(path, flags)
+    fd = open_plain(path, os.O_RDONLY, follow=follow, alone=not follow)
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise NotAFileError
         standing = _lease(fd) if leases else Standing.UNTOLD
         stamp = Stamp.of(os.fstat(fd))
         if standing is Standing.WRITING or stamp.size > MAX_BYTES:

@@ -222,7 +222,9 @@ def _identity(path: Path) -> Identity:
     except OSError:
         return None
     which = (status.st_dev, status.st_ino)
-    return which if stat.S_ISDIR(status.st_mode) else (*which, status.st_mtime_ns, status.st_size)
+    if stat.S_ISDIR(status.st_mode):
+        return which
+    return (*which, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
 
 
 def _changed_at(folder: Path) -> int | None:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from floradl.disk.folders import open_folder, read_regular
 from floradl.disk.names import SafeName
+from floradl.disk.trouble import OF_ONE_ENTRY
 from floradl.library.library import MAX_SIDECAR, Library
 from floradl.library.sidecar import Sidecar, read
 from floradl.library.template import SIDECARS
@@ -30,10 +31,16 @@ class Standing(Struct, frozen=True):
 def standing(library: Library) -> Iterator[Standing]:
     """Read all sidecars, by technique. Links are not followed; one that goes meanwhile is left out.
 
+    What ails one file or folder of them (rights, a bad block, another user's mount) costs that one alone: it
+    counts as unreadable.
+
     Raises `PausedError` where the library is not there (any more), and our other errors of its disk.
     """
-    for technique in _names(library, ()):
-        for name in _names(library, (technique,)):
+    for technique in _names(library, ()) or ():
+        names = _names(library, (technique,))
+        if names is None:
+            yield Standing(f"{SIDECARS}/{technique}", None)
+        for name in names or ():
             if not name.endswith(".json"):
                 continue
             with library.open() as root:
@@ -41,19 +48,22 @@ def standing(library: Library) -> Iterator[Standing]:
                     with open_folder(root, (SafeName(SIDECARS), technique), create=False) as folder:
                         data = read_regular(folder, name, MAX_SIDECAR)
                 except OSError as error:
-                    if error.errno not in _NOT_THERE:
+                    if error.errno not in _NOT_THERE | OF_ONE_ENTRY:
                         raise
-                    continue
+                    data = b"" if error.errno in OF_ONE_ENTRY else None
             if data is not None:
                 yield Standing(f"{SIDECARS}/{technique}/{name}", _parse(data))
 
 
-def _names(library: Library, below: tuple[SafeName, ...]) -> list[SafeName]:
+def _names(library: Library, below: tuple[SafeName, ...]) -> list[SafeName] | None:
+    """List what is in a folder; None where it alone cannot be looked into."""
     with library.open() as root:
         try:
             with open_folder(root, (SafeName(SIDECARS), *below), create=False) as folder:
                 return [SafeName(name) for name in sorted(os.listdir(folder)) if not name.startswith(".")]
         except OSError as error:
+            if below and error.errno in OF_ONE_ENTRY:
+                return None
             if error.errno not in _NOT_THERE:
                 raise
             return []

@@ -31,8 +31,8 @@ from floradl.disk.folders import (
 )
 from floradl.disk.names import PART_RESERVE, SafeName, safe_name, stored_path
 from floradl.disk.renaming import rename_noreplace
-from floradl.disk.trouble import translated, unopened
-from floradl.errors import FloradlError, PassingError, PausedError, PauseReason, PermanentError
+from floradl.disk.trouble import OF_ONE_ENTRY, translated, unopened
+from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, PauseReason, PermanentError
 from floradl.library import sidecar as sidecars
 from floradl.library.index import FolderAt, FolderIndex
 from floradl.library.sharing import SharedFolders
@@ -183,6 +183,9 @@ class Library:
             except OSError as error:
                 if error.errno in _NOT_THERE:
                     return False
+                if error.errno in OF_ONE_ENTRY:
+                    message = f"{self.root / path}: {error.strerror}: whether it is there cannot be told"
+                    raise PassingError(message, ErrorCode.STORAGE) from error
                 raise
             return stat.S_ISREG(found.st_mode) and found.st_size == size
 
@@ -280,6 +283,13 @@ class Library:
                     if found is not None and found.run_id == run_id:
                         return f"{SIDECARS}/{technique}/{name}", found
         except OSError as error:
+            if error.errno in OF_ONE_ENTRY:  # whether this run is done is not known; all others are well
+                place = self.root / SIDECARS / technique
+                raise PassingError(
+                    f"{place}: {error.strerror}: the sidecar of {run_id} cannot be read; mend its rights, "
+                    "or unmount what lies upon it",
+                    ErrorCode.STORAGE,
+                ) from error
             if error.errno not in _NOT_THERE:
                 raise
         return None

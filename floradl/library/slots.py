@@ -18,6 +18,7 @@ from floradl.disk.files import PartFile
 from floradl.disk.flushing import FLUSH_NOW, Flush, leave
 from floradl.disk.folders import FolderFd, open_regular
 from floradl.disk.names import SafeName, part_name
+from floradl.disk.trouble import OF_ONE_ENTRY
 from floradl.errors import ErrorCode, PassingError
 from floradl.library.index import FolderAt, FolderIndex
 from floradl.models import AttemptNotes, Kind
@@ -207,6 +208,10 @@ def _regular_size(folder: FolderFd, name: SafeName) -> int | None:
     try:
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno not in OF_ONE_ENTRY:
+            raise
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 import threading
 from collections.abc import Callable
 from enum import StrEnum
@@ -16,7 +15,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from floradl.disk.files import drop_cached
-from floradl.disk.folders import open_folder
+from floradl.disk.folders import NotPlainError, open_folder, open_plain
 from floradl.disk.names import stored_path
 from floradl.library.library import Library
 from floradl.models import SavedOutput
@@ -25,7 +24,6 @@ from floradl.times import unix_seconds
 _CHUNK = 1 << 20
 _DROP_EVERY = 64 << 20  # bytes, after which the page cache is told that they are not needed again
 _COARSE, _FINE = 2.0, 0.01  # seconds: FAT cuts times down to 2 s, and sidecars to 1 ms
-_READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR}
 
 
@@ -75,6 +73,8 @@ class Examiner:
             fd = self._open(output.path or "")
         except FileNotFoundError:
             return Examined(Verdict.MISSING, "it is not there")
+        except NotPlainError:
+            return Examined(Verdict.DAMAGED, "a link, or something else that is no file, stands there")
         except PermissionError as error:
             return Examined(Verdict.UNREADABLE, f"this user may not read it ({error.strerror})")
         except OSError as error:
@@ -94,19 +94,18 @@ class Examiner:
 
     def _open(self, path: str) -> int:
         *folders, name = stored_path(path)
-        failed: OSError | None = None
+        failed: OSError | NotPlainError | None = None
         with self._library.open() as root:
             try:
                 with open_folder(root, tuple(folders), create=False) as folder:
-                    return os.open(name, _READING, dir_fd=folder)
-            except OSError as error:  # the file's own: outside it would be taken for the whole disk's
+                    return open_plain(name, os.O_RDONLY, folder=folder)
+            except (OSError, NotPlainError) as error:
+                # The file's own: outside it would be taken for the whole disk's.
                 failed = error
         raise failed
 
     def _look(self, fd: int, output: SavedOutput, completed_at: str | None) -> Examined:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            return Examined(Verdict.DAMAGED, "what stands there is no file")
         if found.st_size != output.bytes:
             self._report(output.bytes or 0)
             return Examined(

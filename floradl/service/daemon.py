@@ -23,7 +23,7 @@ from floradl.hooks.runs import Heard
 from floradl.incoming.inbox import Inbox
 from floradl.incoming.queuefile import QueueFile
 from floradl.incoming.watching import Watch
-from floradl.intake import Intake
+from floradl.intake import Bounds, Intake
 from floradl.listening.health import Standing
 from floradl.service.answering import answering
 from floradl.service.changing import Changing
@@ -56,6 +56,11 @@ def build_inbox(config: Config) -> tuple[Inbox, QueueFile | None]:
     inbox = Inbox(queue.watch_dir, keep=queue.keep, queue_file=queue.file)
     inbox.prepare()
     return inbox, QueueFile(queue.file) if queue.file else None
+
+
+def build_bounds(config: Config) -> Bounds:
+    """Return how much work is taken in at a time."""
+    return Bounds(config.queue.max_open, config.state_dir)
 
 
 def build_start(config: Config, works: Works) -> Start:
@@ -105,7 +110,7 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
         working(config, environ, store, Heard(progress, hooks.runs.wake)) as works,
         reloading(config, source, Changing(works, hooks, environ), supervision),
     ):
-        intake = Intake(inbox, queue_file, works.journal, works.engine)
+        intake = Intake(inbox, queue_file, works.journal, works.engine, build_bounds(config))
         start = build_start(config, works)
         presence = Presence(config.state_dir)
         standing = Standing(
@@ -176,14 +181,17 @@ async def _beat(
     """Write what is going on, each second while it changes, else each ten seconds; tell the manager too."""
     written = -_SLOW_BEAT
     state: tuple[LivePause | None, int | None, tuple[str, ...]] | None = None
+    inbox: tuple[LivePause | None, tuple[str, ...]] = (None, ())
     transfers: tuple[Transfer, ...] = ()
     ahead = 0.0  # of the wall clock; where that jumps, what stands written looks old
     while True:
         now = time.monotonic()
         jumped = abs(time.time() - now - ahead) > _BEAT
         before, state = state, (_pause(works, start), works.media.throttle.rate(), _hints(works))
+        inbox_before, inbox = inbox, (_held(intake), intake.troubles)
         quiet = _quiet(works, progress, intake, start)
-        if progress.changed or jumped or state != before or now - written >= _SLOW_BEAT:
+        told_anew = (state, inbox) != (before, inbox_before)
+        if progress.changed or jumped or told_anew or now - written >= _SLOW_BEAT:
             progress.changed, ahead = False, time.time() - now
             written = now
             paused, rate_limit, hints = state
@@ -195,6 +203,8 @@ async def _beat(
                 paused=paused,
                 queue_file_error=intake.queue_file_error,
                 hints=hints,
+                held=inbox[0],
+                inbox_troubles=inbox[1],
                 rate_limit=rate_limit,
                 runs=progress.runs(),
                 silent_until=_wall(works.flora.silent_until),
@@ -239,6 +249,11 @@ def _clock(until: float) -> str:
     """Write such a moment for a person, to the next minute: what is written stays the same until then."""
     minutes = math.ceil((_wall(until) or time.time()) / 60 + 0.01)
     return time.strftime("%d %b %H:%M", time.localtime(minutes * 60))
+
+
+def _held(intake: Intake) -> LivePause | None:
+    held = intake.held
+    return LivePause(held.reason, held.message, held.since) if held is not None else None
 
 
 def _pause(works: Works, start: Start) -> LivePause | None:

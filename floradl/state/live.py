@@ -52,8 +52,9 @@ class LivePause(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True):
     """What the file holds. Times are unix seconds, `rate_limit` is in bytes a second.
 
-    `hints` say what a person should look into, though work goes on. `silent_until` is where FLORA asked to be
-    left alone.
+    `hints` say what a person should look into, though work goes on. `held` says why job files wait in the
+    watch folder, and `inbox_troubles` what is wrong with single files there. `silent_until` is where FLORA
+    asked to be left alone.
     """
 
     pid: int
@@ -64,6 +65,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     queue_file_error: str | None = None
     rate_limit: int | None = None
     hints: tuple[str, ...] = ()
+    held: LivePause | None = None
+    inbox_troubles: tuple[str, ...] = ()
     runs: tuple[LiveRun, ...] = ()
     silent_until: float | None = None
 
@@ -148,6 +151,7 @@ def _redacted(snapshot: Snapshot) -> Snapshot:
         paused=msgspec.structs.replace(paused, message=redact(paused.message)) if paused else None,
         queue_file_error=redact(broken) if broken else broken,
         hints=tuple(redact(hint) for hint in snapshot.hints),
+        inbox_troubles=tuple(redact(trouble) for trouble in snapshot.inbox_troubles),
     )
 
 

@@ -67,7 +67,17 @@ CREATE TABLE synced (
     PRIMARY KEY (kind, workspace)
 ) WITHOUT ROWID
 """
-MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS, _DELIVERIES, _SYNCED)
+_LEFT_FILES = """
+CREATE TABLE left_files (
+    name     BLOB PRIMARY KEY,
+    mtime_ns INTEGER NOT NULL,
+    size     INTEGER NOT NULL,
+    sha256   TEXT NOT NULL,
+    refused  INTEGER NOT NULL,
+    since    REAL NOT NULL
+) WITHOUT ROWID
+"""
+MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS, _DELIVERIES, _SYNCED, _LEFT_FILES)
 """What leads from each version of the schema to the next, as SQL; from nothing to 1 first."""
 
 

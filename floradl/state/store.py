@@ -7,6 +7,8 @@ to the event loop and groups the commits.
 
 from __future__ import annotations
 
+import math
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from floradl.models import Action, Order, QueuedRun, SavedOutput, State
+from floradl.models import Action, LeftFile, Order, QueuedRun, SavedOutput, State
 from floradl.state.announcements import Announcements
 from floradl.state.migrations import check_readable, keep_copy, migrate
 from floradl.state.rows import COLUMNS, queued, run_of, told
@@ -117,8 +119,7 @@ class Store:
         touched: list[str] = []
         for order in orders:
             run_id = order.reference.run_id
-            row = self._db.execute("SELECT state FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-            state = State(row[0]) if row else None
+            state = self._state(run_id)
             if order.action is Action.FORGET:
                 self._forget(order, now)
             elif state is None:
@@ -129,6 +130,19 @@ class Store:
                 self._requeue(run_id, now, fresh=state in {State.DONE, State.FORGOTTEN})
                 touched.append(run_id)
         return touched
+
+    def opens(self, orders: Iterable[Order], *, again: bool) -> int:
+        """Count the runs that `add` would find something to do for."""
+        runs = {order.reference.run_id: order.action for order in orders}
+        return sum(
+            (state := self._state(run_id)) is None or _again(action, state, again=again)
+            for run_id, action in runs.items()
+            if action is not Action.FORGET
+        )
+
+    def _state(self, run_id: str) -> State | None:
+        row = self._db.execute("SELECT state FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        return State(row[0]) if row else None
 
     def _requeue(self, run_id: str, now: float, *, fresh: bool) -> None:
         self.drop_saved(run_id)
@@ -288,6 +302,28 @@ class Store:
     def put_mark(self, kind: str, workspace: str, mark: float) -> None:
         """Remember how far a list of the account's history was read."""
         self._db.execute("INSERT OR REPLACE INTO synced VALUES (?, ?, ?)", (kind, workspace, mark))
+
+    def leave_file(self, file: LeftFile, now: float) -> None:
+        """Remember that a job file is done with, for as long as it may lie where it was."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO left_files VALUES (?,?,?,?,?,?)",
+            (os.fsencode(file.name), file.mtime_ns, file.size, file.sha256, file.refused, now),
+        )
+
+    def left_files(self) -> dict[str, LeftFile]:
+        """Return the job files that are done with and may still lie where they were, by name."""
+        rows = self._db.execute("SELECT name, mtime_ns, size, sha256, refused FROM left_files")
+        return {
+            (name := os.fsdecode(row[0])): LeftFile(name, row[1], row[2], row[3], bool(row[4]))
+            for row in rows
+        }
+
+    def drop_left_files(self, names: Iterable[str], before: float = math.inf) -> None:
+        """Forget job files that lie there no more; with `before`, those noted before then (unix seconds)."""
+        self._db.executemany(
+            "DELETE FROM left_files WHERE name = ? AND since < ?",
+            [(os.fsencode(name), before) for name in names],
+        )
 
     def drop_saved(self, run_id: str) -> None:
         """Forget what `save_output` remembered: the sidecar stands, or the run starts anew."""
