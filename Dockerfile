@@ -39,14 +39,17 @@ COPY --from=build /opt/floradl /opt/floradl
 COPY deploy/docker/entrypoint /usr/local/bin/entrypoint
 ENV PATH=/opt/floradl/bin:$PATH \
     FLORADL_HOME=/data \
+    FLORADL_CONFIG=/etc/floradl/config.yaml \
     FLORADL_STATE_DIR=/state \
     PYTHONUNBUFFERED=1
 # Slim images of Python come without its compiled modules, and nobody may write them later: what a start and a
 # health check import is compiled here. The folders are open to all, since a new volume takes their mode, and
-# with --user it is not known whose it will be.
+# with --user it is not known whose it will be; sticky, so that what one user keeps there no other replaces. The
+# settings are named, so that none are taken from a folder where others may write; a folder of yours goes there.
 RUN python3 -c 'import floradl.service.daemon, floradl.commands.status, floradl.commands.check, floradl.commands.work' \
- && mkdir /data /state \
- && chmod 0777 /data /state
+ && mkdir /data /state /etc/floradl \
+ && echo '# Mount a folder with a config.yaml in place of this one.' > /etc/floradl/config.yaml \
+ && chmod 1777 /data /state
 # A number, so that whoever reads a mounted folder outside can name its owner; --user changes it.
 USER 1000:1000
 WORKDIR /data

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from floradl.flora.asking import Asking
 from floradl.flora.doubt import Doubt
 from floradl.flora.pace import Pace
 from floradl.library.library import Library
+from floradl.library.ownership import Owners
 from floradl.library.template import Template
 from floradl.net.addresses import HostPatterns
 from floradl.net.pools import Limits as ClientLimits
@@ -84,10 +86,19 @@ CHANGEABLE: Final[frozenset[Key]] = frozenset(
 
 
 def build_library(config: Config) -> Library:
-    """Return the library that the configuration describes; nothing is touched yet."""
+    """Return the library that the configuration describes; nothing of it is touched yet."""
     output = config.output
     template = Template.parse(output.template)
-    return Library(output.dir, template, output.folders.by_kind(), output.max_name_bytes)
+    folders = output.folders.by_kind()
+    return Library(output.dir, template, folders, output.max_name_bytes, Owners(_daemon_s(config.state_dir)))
+
+
+def _daemon_s(state_dir: Path) -> tuple[int, ...]:
+    """Return whose daemon keeps its state there: to who else reads or writes the library, it is its own."""
+    try:
+        return (state_dir.stat().st_uid,)
+    except OSError:
+        return ()
 
 
 def api_guard(config: Config) -> Guard:

@@ -2,6 +2,7 @@
 
     FloradlError
     ├── ConfigError           the configuration, the command line or the machine's set-up is wrong (exit 2)
+    │   └── ExposedError      others may write what decides what this process does
     ├── LockedError           another process holds the state folder (exit 5)
     ├── JournalDamagedError   the journal was damaged or taken away meanwhile: to be opened anew (exit 5)
     ├── JobError              a job file cannot be taken: it is refused whole
@@ -67,6 +68,10 @@ class FloradlError(Exception):
 
 class ConfigError(FloradlError):
     """The configuration or the command line is wrong; nothing was started."""
+
+
+class ExposedError(ConfigError):
+    """Others may write or replace what decides what this process does; the message says who, and the mend."""
 
 
 class LockedError(FloradlError):

@@ -98,6 +98,10 @@ class Home:
         self.inbox = path / "inbox"
         self.library = path / "library"
         self.state = path / "state"
+        self.command = command
+        """Gives the command line of `floradl`."""
+        self.identity: dict[str, Any] = {}
+        """As whom it runs, in the words of `subprocess`; as whoever runs the test where it is empty."""
         self.environ: dict[str, str] = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("FLORA", "XDG"))},
             "HOME": str(path / "no-home"),
@@ -118,7 +122,8 @@ class Home:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
-            command(*arguments),
+            self.command(*arguments),
+            **self.identity,
             env=self.environ | settings,
             input=stdin,
             capture_output=True,
@@ -134,7 +139,11 @@ class Home:
         start = len(self.events("started"))
         with log.open("a") as stream:
             process = subprocess.Popen(
-                command("run", *arguments), env=self.environ | settings, stderr=stream, text=True
+                self.command("run", *arguments),
+                **self.identity,
+                env=self.environ | settings,
+                stderr=stream,
+                text=True,
             )
         try:
             wait_until(lambda: process.poll() is not None or len(self.events("started")) > start)

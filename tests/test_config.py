@@ -14,7 +14,7 @@ from hypothesis import given, strategies as st
 
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config, sections, settings, variable
-from floradl.errors import ConfigError
+from floradl.errors import ConfigError, ExposedError
 from floradl.models import Kind
 from floradl.net.endpoint import Endpoint
 from floradl.net.timetable import Span, Timetable
@@ -173,6 +173,39 @@ def test_a_named_file_that_does_not_exist_is_an_error(machine: Machine, environ:
     options = Options() if environ else Options(config=machine.root / "gone.yaml")
     with pytest.raises(ConfigError, match=r"gone\.yaml: there is no such configuration file"):
         machine.load(options, environ)
+
+
+def test_settings_that_others_may_write_or_replace_are_refused_with_the_mend(machine: Machine) -> None:
+    file = machine.write("log: {level: error}")
+    file.chmod(0o646)
+    with pytest.raises(ExposedError, match=rf"{file} can be written by every user: chmod o-w {file}"):
+        machine.load(Options(config=file))
+    file.chmod(0o644)
+    file.parent.chmod(0o757)
+    with pytest.raises(ExposedError, match=rf"{file.parent} can be written by every user: chmod o-w"):
+        machine.load(Options(config=file))
+    file.parent.chmod(0o1757)  # sticky: what is this user's there nobody else can rename
+    assert machine.load(Options(config=file)).log.level == "error"
+
+
+def test_a_link_to_settings_that_others_may_write_is_refused(machine: Machine) -> None:
+    elsewhere = machine.write("log: {level: error}", machine.root / "shared" / "config.yaml")
+    elsewhere.parent.chmod(0o777)
+    machine.file.parent.mkdir()
+    machine.file.symlink_to(elsewhere)
+    with pytest.raises(ExposedError, match=f"{elsewhere.parent} can be written by every user"):
+        machine.load(Options(config=machine.file))
+
+
+def test_settings_may_be_nothing_or_come_through_a_pipe(machine: Machine) -> None:
+    assert machine.load(Options(config=Path("/dev/null"))).log.level == "info"
+    reading, writing = os.pipe()
+    os.write(writing, b"log: {level: error}")
+    os.close(writing)
+    try:
+        assert machine.load(Options(config=Path(f"/dev/fd/{reading}"))).log.level == "error"
+    finally:
+        os.close(reading)
 
 
 def test_a_folder_in_the_file_s_place_is_an_error_that_says_so(machine: Machine) -> None:

@@ -133,6 +133,39 @@ def test_a_secret_that_its_user_may_not_read_is_told(make: Make, tmp_path: Path)
     assert "planted" not in said
 
 
+def test_one_who_may_write_where_the_library_is_decides_nothing_that_the_container_does(make: Make) -> None:
+    container = make()
+    container.data.chmod(0o777)
+    settings = container.data / "config.yaml"
+    settings.write_text("hooks: {run_finished: [touch, /data/hooked]}\n")
+    os.chown(settings, 4323, 4323)
+    with container.daemon():
+        container.drop("campaign/run_0")
+        assert wait_until(lambda: sidecar(container))["result"] == "complete"
+        assert "/data/config.yaml is not read: /etc/floradl/config.yaml" in container.said()
+    assert not (container.data / "hooked").exists()
+
+
+def test_settings_are_taken_from_a_mounted_folder(make: Make, tmp_path: Path) -> None:
+    container = make()
+    container.mounts["/etc/floradl"] = tmp_path / "etc"
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/config.yaml").write_text("log: {level: nonsense}\n")
+    assert container.finish() == 2
+    assert "/etc/floradl/config.yaml, line 1: log.level" in container.said()
+
+
+def test_a_state_folder_that_others_may_write_is_refused_unless_it_is_sticky(make: Make) -> None:
+    container = make()
+    container.state.chmod(0o777)
+    assert container.finish() == 2
+    assert "/state can be written by every user: chmod o-w /state" in container.said()
+    os.chown(container.state, 0, 0)
+    container.state.chmod(0o1777)  # as a new volume is, which takes the mode of the image's folder
+    with container.daemon():
+        pass
+
+
 @pytest.mark.parametrize("folder", ["data", "state"])
 def test_a_volume_that_is_somebody_elses_is_told_in_words(make: Make, folder: str) -> None:
     container = make()

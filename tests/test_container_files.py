@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -81,6 +82,47 @@ def test_only_octal_digits_are_a_umask() -> None:
     done = subprocess.run([entrypoint, "run"], env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == Exit.USAGE
     assert done.stderr == "floradl: UMASK is 'rwx', but it has to be octal digits like 002\n"
+
+
+def entrypoint(home: Path, named: str = "/etc/floradl/config.yaml") -> subprocess.CompletedProcess[str]:
+    """Run it with a floradl that says what it was told."""
+    program = home / "bin" / "floradl"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    environ = {"PATH": f"{program.parent}:/usr/bin:/bin", "FLORADL_HOME": str(home), "FLORADL_CONFIG": named}
+    return subprocess.run(
+        [LOCKED / "entrypoint", "run"], env=environ, capture_output=True, text=True, check=False
+    )
+
+
+def test_settings_that_the_image_once_read_from_the_home_are_not_passed_over_in_silence(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.yaml").touch()
+    done = entrypoint(tmp_path)
+    assert done.returncode == Exit.USAGE
+    assert f"floradl: {tmp_path}/config.yaml is not read any more" in done.stderr
+    assert f"FLORADL_CONFIG={tmp_path}/config.yaml" in done.stderr
+
+
+def test_settings_in_the_home_that_are_named_are_read(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    assert entrypoint(tmp_path, str(tmp_path / "config.yaml")).stdout == "run\n"
+
+
+@pytest.mark.root
+def test_settings_that_a_guest_planted_in_the_home_hold_up_no_start(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    os.chown(tmp_path / "config.yaml", 4323, 4322)
+    assert entrypoint(tmp_path).stdout == "run\n"
+
+
+def test_the_image_names_its_settings_and_has_some_and_keeps_what_one_user_has_from_the_others() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert "FLORADL_CONFIG=/etc/floradl/config.yaml" in dockerfile
+    assert "> /etc/floradl/config.yaml" in dockerfile
+    assert "chmod 1777 /data /state" in dockerfile
 
 
 def test_compose_gives_the_container_no_more_rights_than_it_needs() -> None:

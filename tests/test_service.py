@@ -143,6 +143,36 @@ def test_one_of_the_group_asks_for_the_status_but_may_not_touch_the_state(servic
     assert "Permission denied" in touched
 
 
+def test_one_of_the_group_decides_nothing_that_the_service_does(service: Service) -> None:
+    service.start()
+    as_alice = ("runuser", "-u", "alice", "--", "sh", "-c")
+    for script in (f"touch {HOME}/config.yaml", f"mv {HOME}/state {HOME}/mine", f"echo > {HOME}/state/lock"):
+        assert "Permission denied" in service.machine.run(*as_alice, script, check=False)
+    mode = service.machine.run("stat", "-c", "%a %U %G", HOME).strip()
+    assert mode == "2750 floradl floradl"
+
+
+def test_a_service_of_old_is_refused_and_moves_as_the_documentation_says(service: Service) -> None:
+    machine = service.machine
+    service.drop_in("old", "[Service]\nStateDirectoryMode=2770\nEnvironment=FLORADL_CONFIG=\n")
+    machine.run("install", "-d", "-o", "floradl", "-g", "floradl", "-m", "2770", HOME)
+    settings = "hooks: {run_finished: [/tmp/mine]}"
+    machine.run("runuser", "-u", "alice", "--", "sh", "-c", f"echo '{settings}' > {HOME}/config.yaml")
+    assert "failed" in machine.run("systemctl", "start", SERVICE, check=False)
+    wait_until(lambda: service.says("ActiveState") == "failed")
+    assert f"{HOME}/config.yaml: the configuration is not taken from there" in service.journal()
+    machine.run("rm", f"{HOME}/config.yaml")
+    machine.run("systemctl", "start", SERVICE, check=False)
+    wait_until(lambda: service.says("ActiveState") == "failed")
+    assert f"the state folder {HOME}/state is not safe" in service.journal()
+    assert "StateDirectoryMode=2750" in service.journal()
+    (machine.root / f"etc/systemd/system/{SERVICE}.d/old.conf").unlink()
+    machine.run("systemctl", "daemon-reload")
+    service.start()
+    assert machine.run("stat", "-c", "%a", HOME).strip() == "2750"
+    assert service.says("ActiveState") == "active"
+
+
 def test_a_daemon_that_hangs_is_ended_by_the_watchdog_and_goes_on(service: Service) -> None:
     service.simulator.add_run("run_a", technique="campaign", outputs=[CLIP], duration=0)
     service.start()

@@ -93,6 +93,20 @@ def test_the_template_is_the_unit_but_for_its_places() -> None:
     assert differing == {"Description", "StateDirectory", "Environment", "LoadCredential"}
 
 
+@pytest.mark.parametrize("unit", OF_THE_MACHINE)
+def test_a_unit_makes_a_home_that_its_group_may_not_write(unit: str) -> None:
+    (mode,) = settings(unit)["StateDirectoryMode"]
+    assert int(mode, 8) & 0o027 == 0
+    assert int(mode, 8) & 0o050 == 0o050  # people get through to inbox and library
+    assert settings(unit)["UMask"] == ["0002"]  # which floradl makes open to them
+
+
+@pytest.mark.parametrize("unit", OF_THE_MACHINE)
+def test_a_unit_names_its_settings_so_that_none_are_looked_for_where_others_may_write(unit: str) -> None:
+    (named,) = re.findall(r"FLORADL_CONFIG=(\S+)", settings(unit)["Environment"][0])
+    assert named in {"/etc/floradl/config.yaml", "/etc/floradl/%i/config.yaml"}
+
+
 def test_nothing_of_an_instance_is_another_s() -> None:
     for name in ("StateDirectory", "Environment", "LoadCredential"):
         for value in settings("floradl@.service")[name]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from floradl.commands.check_api import ask_api
+from floradl.commands.check_guests import check_guests
 from floradl.commands.check_listening import check_listening
 from floradl.commands.check_machine import check_machine
 from floradl.commands.exits import Exit
@@ -75,6 +76,7 @@ async def _findings(
         yield fail("API key", str(error))
     for finding in (
         *check_machine(config, daemon=works),
+        *check_guests(config),
         *_queue_file(config),
         *_hooks(config, environ),
         *_journal(config),
@@ -129,9 +131,11 @@ def _queue_file(config: Config) -> Iterator[Finding]:
 
 def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
     orders = hook_orders(config, environ)
-    missing = orders.missing()
+    missing, exposed = orders.missing(), orders.exposed()
     for event, words in orders.commands.items():
-        if event in missing:
+        if event in exposed:
+            yield fail("hooks", f"hooks.{event}: {exposed[event]}")
+        elif event in missing:
             yield warn("hooks", f"hooks.{event}: {missing[event]}")
         elif words:
             yield ok("hooks", f"{event} runs {words[0]}")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from floradl.commands.findings import Finding, ok, warn
 from floradl.config.settings import Config
+from floradl.disk.rights import FIRST_PERSON
 
-_FIRST_PERSON = 1000  # login.defs(5), SYS_UID_MAX: below it are those whom nobody logs in as
 _USE = stat.S_IRGRP | stat.S_IXGRP
 _DROP = stat.S_IWGRP | stat.S_IXGRP
 _UMASK = "set UMask=0002 in its unit (or umask 002 before it starts)"
@@ -23,7 +23,7 @@ def check_group(config: Config) -> Iterator[Finding]:
     inbox, library = config.queue.watch_dir, config.output.dir
     with suppress(OSError, KeyError):
         status = inbox.stat()
-        if not 0 < status.st_uid < _FIRST_PERSON:
+        if not 0 < status.st_uid < FIRST_PERSON:
             return
         group = grp.getgrgid(status.st_gid).gr_name
         faults = list(_faults(inbox, library, status.st_gid, group))
@@ -48,7 +48,7 @@ def _faults(inbox: Path, library: Path, gid: int, group: str) -> Iterator[tuple[
         yield message, f"{_UMASK}, and as root: chmod -R g+rwX '{inbox}'"
     if library.exists() and not _may(library, gid, _USE):
         message = f"people of {group} cannot open the library {library}"
-        yield message, f"{_UMASK}, and as root: chgrp -R {group} '{library}' && chmod -R g+rwX '{library}'"
+        yield message, f"{_UMASK}, and as root: chgrp -R {group} '{library}' && chmod -R g+rX '{library}'"
 
 
 def _may_enter(folder: Path, gid: int) -> bool:

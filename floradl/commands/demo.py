@@ -15,6 +15,7 @@ from floradl.commands.extras import needing_simulator
 from floradl.commands.streams import tell
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config
+from floradl.disk.rights import exposure
 from floradl.errors import ConfigError
 from floradl.incoming.handin import drop_job
 from floradl.incoming.jobs import render_orders
@@ -33,13 +34,16 @@ def demo(home: Path | None) -> Exit:
         import floradl.simulator  # noqa: F401, PLC0415 - before a folder is made in vain
     folder = _new_folder(home)
     configure("critical", "auto")
-    code = anyio.run(_demo, folder)
+    with tempfile.TemporaryDirectory(prefix=_FIRST_NAME) as private:
+        # A daemon would not keep its state where others could replace it; a demo must not fail for that.
+        state_dir = folder / "state" if exposure(folder) is None else Path(private)
+        code = anyio.run(_demo, folder, state_dir)
     if code is Exit.OK:
         _say_where(folder)
     return code
 
 
-async def _demo(folder: Path) -> Exit:
+async def _demo(folder: Path, state_dir: Path) -> Exit:
     from floradl.commands.work import once  # noqa: PLC0415 - heavy, and only needed from here on
     from floradl.simulator import Simulator, serve  # noqa: PLC0415 - needs the extra
     from floradl.simulator.demo_runs import demo_runs  # noqa: PLC0415 - needs the extra
@@ -47,7 +51,7 @@ async def _demo(folder: Path) -> Exit:
     simulator = Simulator()
     async with serve(simulator) as base_url:
         wanted = demo_runs(simulator)
-        config = _config(folder, base_url)
+        config = _config(folder, state_dir, base_url)
         tell(f"A simulated FLORA serves {len(wanted)} runs; they come home to {_shown(folder)}")
         drop_job(config.queue.watch_dir, render_orders(Order(reference) for reference in wanted))
         code = await once(config, {"FLORA_API_KEY": simulator.key})
@@ -55,13 +59,14 @@ async def _demo(folder: Path) -> Exit:
     return Exit.OK if code is Exit.FAILED else code
 
 
-def _config(folder: Path, base_url: str) -> Config:
+def _config(folder: Path, state_dir: Path, base_url: str) -> Config:
     """Return a configuration of the demo's own: nothing of the user's is read."""
     host = urlsplit(base_url).hostname or ""
     return load_config(
         Options(home=folder),
         {
             "HOME": str(folder),
+            "FLORADL_STATE_DIR": str(state_dir),
             "FLORADL_API__BASE_URL": base_url,
             "FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS": host,
             "FLORADL_DOWNLOAD__MIN_FREE_SPACE": "0",

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from floradl.commands.meter import Meter
 from floradl.commands.unknown import Known
+from floradl.disk.rights import user_name
 from floradl.errors import FloradlError
 from floradl.library.inventory import Standing, standing
 from floradl.library.library import Library
@@ -63,6 +64,14 @@ class Outcome(Struct, frozen=True):
     kept_as: str | None = None
 
 
+def foreign(uid: int) -> str:
+    """Say of a sidecar of that user's why it counts for nothing, and how that is mended."""
+    return (
+        f"it belongs to {user_name(uid)}, and others than floradl may write there, so it counts for nothing: "
+        "give it to the user that floradl runs as (chown) where it is right, or remove it"
+    )
+
+
 class Examination:
     """One walk through the library. `forgotten` are the ids of runs that are not wanted any more."""
 
@@ -110,6 +119,9 @@ class Examination:
             yield found
             return
         sidecar = found.sidecar
+        if found.foreign is not None:
+            yield Problem(verdict=Verdict.FOREIGN, path=found.path, message=foreign(found.foreign))
+            return
         if sidecar is None:
             yield Problem(
                 verdict=Verdict.DAMAGED, path=found.path, message="this is no sidecar that can be read"

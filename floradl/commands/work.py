@@ -15,6 +15,7 @@ from floradl.assembly import Works, working
 from floradl.commands.exits import Exit, worst
 from floradl.commands.streams import tell
 from floradl.config.settings import Config
+from floradl.disk.rights import make_above
 from floradl.display import open_display
 from floradl.errors import ConfigError, PassingError, PausedError, PauseReason
 from floradl.hooks.runs import Heard, RunHooks
@@ -22,7 +23,7 @@ from floradl.intake import Intake
 from floradl.models import Order, QueuedRun, Reference, State
 from floradl.runs.progress import Brought, Progress
 from floradl.service.daemon import build_bounds, build_inbox, build_start, wait_for_stop
-from floradl.service.hooking import hook_orders
+from floradl.service.hooking import safe_orders
 from floradl.service.opening import opened
 from floradl.service.starting import Start, first_start
 from floradl.state.store import Store
@@ -65,7 +66,7 @@ async def get(config: Config, environ: Mapping[str, str], references: Iterable[R
 async def once(config: Config, environ: Mapping[str, str], max_wait: float = math.inf) -> Exit:
     """Take what the inbox holds, work off everything queued, and end. `max_wait` is in seconds."""
     inbox, queue_file = build_inbox(config)
-    hooks = RunHooks(hook_orders(config, environ))
+    hooks = RunHooks(safe_orders(config, environ))
     with open_display(sys.stderr, quiet=_quiet(config)) as display:
         progress = _Watched(display)
         async with (
@@ -97,7 +98,8 @@ async def _announcing(hooks: RunHooks, works: Works) -> AsyncIterator[None]:
 def _make_library(config: Config, works: Works) -> None:
     """Make the library if it is new; one that is missing is a pause, as for the daemon."""
     try:
-        config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_above(config.state_dir)
+        config.state_dir.mkdir(mode=0o755, exist_ok=True)
         with suppress(PausedError):
             first_start(config.state_dir, works.library)
     except OSError as error:

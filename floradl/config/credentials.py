@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from floradl.config.settings import Config
+from floradl.disk.rights import open_unexposed
 from floradl.errors import ConfigError
 from floradl.redaction import Secret, remember
 
@@ -116,9 +118,12 @@ def _handed_over(file: Path, run_secrets: Path) -> str:
 
 
 def read_text(file: Path, what: str) -> str:
-    """Read a small file that holds `what` ("API key"). Raises `FileNotFoundError`, and `ConfigError`."""
+    """Read a small file that holds `what` ("API key"). Raises `FileNotFoundError`, and `ConfigError`.
+
+    One that others could write or replace is not read: theirs would be another account, or another's secret.
+    """
     try:
-        with file.open("rb") as stream:
+        with os.fdopen(open_unexposed(file, what), "rb") as stream:
             data = stream.read(_MOST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError from None

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from floradl.config.setting_types import Location, Place
+from floradl.disk.rights import open_unexposed
 from floradl.documents import MAX_BYTES, Document, DocumentError, load
 from floradl.errors import ConfigError
 from floradl.redaction import printable, redact
 
-_NAME: Final = "config.yaml"
+NAME: Final = "config.yaml"
+"""What the file is called wherever it is looked for."""
+
 _MISREAD = re.compile(r"\s*(-|[\w-]+:)\s+([\[{][^'#]*?)\s*(?:#.*)?")
 
 
@@ -47,12 +50,12 @@ def _candidates(
     home: Path | None, environ: Mapping[str, str], place: Place, system_file: Path
 ) -> Iterator[Path]:
     if home is not None:
-        yield _absolute(str(home), "the option --home", place) / _NAME
+        yield _absolute(str(home), "the option --home", place) / NAME
     elif named := environ.get("FLORADL_HOME", "").strip():
-        yield _absolute(named, "the variable FLORADL_HOME", place) / _NAME
+        yield _absolute(named, "the variable FLORADL_HOME", place) / NAME
     # XDG Base Directory Specification: a relative path here is to be ignored.
     xdg = environ.get("XDG_CONFIG_HOME", "")
-    yield (Path(xdg) if os.path.isabs(xdg) else Path(place.user_home, ".config")) / "floradl" / _NAME  # noqa: PTH117
+    yield (Path(xdg) if os.path.isabs(xdg) else Path(place.user_home, ".config")) / "floradl" / NAME  # noqa: PTH117
     yield system_file
 
 
@@ -68,7 +71,10 @@ def _absolute(text: str, name: str, place: Place) -> Path:
 
 
 def read_document(file: Path) -> Document:
-    """Read the file. Raises `ConfigError` with the place of what is wrong."""
+    """Read the file. Raises `ConfigError` with the place of what is wrong.
+
+    One that others could write or replace is not read: it says what is run with this user's rights.
+    """
     text = _decode(_read(file), file)
     try:
         return load(text)
@@ -90,12 +96,12 @@ def _quoting(text: str, error: DocumentError) -> str:
 
 def _read(file: Path) -> bytes:
     try:
-        with file.open("rb") as stream:
+        with os.fdopen(open_unexposed(file, "configuration"), "rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError(f"{file}: there is no such configuration file") from None
     except IsADirectoryError:
-        raise ConfigError(f"{file}: this is a folder; name the file in it, {file / _NAME}") from None
+        raise ConfigError(f"{file}: this is a folder; name the file in it, {file / NAME}") from None
     except OSError as error:
         raise ConfigError(f"{file}: the configuration file cannot be read: {error.strerror}") from error
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+from floradl.config.file import NAME
 from floradl.config.load import SYSTEM_FILE, Options, config_file, load_config
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
@@ -48,3 +50,11 @@ class Source:
         except (ConfigError, OSError) as error:
             return (str(error),)
         return (file, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def passed_over(config: Config) -> str | None:
+    """Say so where a file in the home is not read because another is named; None where there is none."""
+    here = config.home / NAME
+    if config.file != here and os.path.lexists(here):
+        return f"{here} is not read: {config.file or 'another'} was found first, or is named"
+    return None

@@ -137,15 +137,15 @@ class PartFile(AppendedFile):
         with suppress(FileNotFoundError):
             os.unlink(self.name, dir_fd=self._folder)
 
-    def sync(self, mtime: float | None) -> None:
-        """Put the bytes on disk, with the mode that the umask gives and the time wanted (unix seconds).
+    def sync(self, mtime: float | None, mode: int = 0o666) -> None:
+        """Put the bytes on disk, with what the umask leaves of `mode` and the time wanted (unix seconds).
 
         Mode and time are left as they are where the file system cannot have them. Raises `OSError`, after
         removing the file: what the kernel could not write once is lost.
         """
         try:
             with _as_far_as_possible():
-                os.fchmod(self.fd, 0o666 & ~_umask())
+                os.fchmod(self.fd, mode & ~_umask())
             if mtime is not None:
                 with _as_far_as_possible():
                     os.utime(self.fd, (mtime, mtime))
@@ -199,12 +199,17 @@ def _open_locked(folder: FolderFd, name: SafeName) -> int:
 
 
 def _open_regular(folder: FolderFd, name: SafeName) -> int:
-    """Open `name` for writing; a link, a device or a file with a second name is not ours and goes."""
+    """Open `name` for writing; a link, a device or a file with a second name is not ours and goes.
+
+    So does a file that we may not open, where we may remove it: it would hold up what is to have its name.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     for _ in range(3):
         try:
             fd = os.open(name, flags, 0o600, dir_fd=folder)
         except OSError as error:
+            if error.errno == errno.EACCES and _removed(folder, name):
+                continue
             if error.errno not in {errno.ELOOP, errno.ENXIO}:
                 raise
         else:
@@ -217,22 +222,41 @@ def _open_regular(folder: FolderFd, name: SafeName) -> int:
     raise OSError(errno.EEXIST, "something keeps planting a link under this name", name)
 
 
+def _removed(folder: FolderFd, name: SafeName) -> bool:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError:
+        return False
+    return True
+
+
 def write_atomic(
-    folder: FolderFd, name: SafeName, data: bytes, *, mtime: float | None = None, flush: Flush = FLUSH_NOW
+    folder: FolderFd,
+    name: SafeName,
+    data: bytes,
+    *,
+    mtime: float | None = None,
+    flush: Flush = FLUSH_NOW,
+    mode: int = 0o666,
 ) -> None:
     """Write a small file durably: readers see the old one or the new one, never half. Safe to repeat.
 
-    `name` leaves room for the 6 bytes of a temporary name. Raises `PartBusyError` where another process
-    writes the same file at this moment, and `OSError`.
+    `name` leaves room for the 6 bytes of a temporary name; the file gets what the umask leaves of `mode`.
+    Raises `PartBusyError` where another process writes the same file at this moment, and `OSError`.
     """
-    with PartFile(folder, SafeName(f".{name}.part")) as part:
+    temporary = SafeName(f".{name}.part")
+    with suppress(OSError):
+        # What is written into another user's file stays his to change, under its new name too.
+        if os.stat(temporary, dir_fd=folder, follow_symlinks=False).st_uid != os.geteuid():
+            os.unlink(temporary, dir_fd=folder)
+    with PartFile(folder, temporary) as part:
         part.truncate(0)
         try:
             part.write(data)
         except OSError:
             part.discard()  # a full disk is not filled with halves
             raise
-        part.sync(mtime)
+        part.sync(mtime, mode)
         os.rename(part.name, name, src_dir_fd=folder, dst_dir_fd=folder)
     flush(folder, leave)
 

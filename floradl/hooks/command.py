@@ -7,7 +7,6 @@ number cannot be anybody else's by then.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -18,6 +17,8 @@ from functools import partial
 import anyio
 from anyio import CapacityLimiter, to_thread
 from msgspec import Struct
+
+from floradl.hooks.programs import exposed, program_of
 
 _GRACE = 1.0  # seconds between SIGTERM and SIGKILL
 _LAST = 4.0  # seconds to end by itself once there is hurry
@@ -66,7 +67,7 @@ class Command(Struct, frozen=True):
 def missing(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
     """Say why a command cannot be started, None where it can as far as one sees."""
     program = words[0]
-    if shutil.which(program, path=environ.get("PATH", os.defpath)) is not None:
+    if program_of(words, environ) is not None:
         return None
     if "/" not in program:
         return f"no program {program!a} is in PATH: write its whole path, or install it"
@@ -110,9 +111,13 @@ async def run(command: Command, stdin: int, hurry: anyio.Event) -> Ended:
 
 
 def _start(command: Command, stdin: int) -> subprocess.Popen[bytes]:
+    # Looked at each time: it may have come, or changed hands, since the configuration was read.
+    if (why := exposed(command.words, command.environ, command.cwd)) is not None:
+        raise NotStartedError(why)
     try:
         process = subprocess.Popen(  # noqa: S603 - the user's own command, and no shell
             command.words,
+            executable=program_of(command.words, command.environ),
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from floradl.hooks.command import Command, missing
 from floradl.hooks.environment import environment_of
+from floradl.hooks.programs import exposed
 
 RUN_FINISHED = "run_finished"
 PAUSED = "paused"
@@ -35,6 +36,15 @@ class Orders(Struct, frozen=True):
         found = {}
         for event, words in self.commands.items():
             why = missing(words, environment_of(event, self.environ)) if words else None
+            if why is not None:
+                found[event] = why
+        return found
+
+    def exposed(self) -> dict[str, str]:
+        """Say of each event whose program or script others could write or replace how that is mended."""
+        found = {}
+        for event, words in self.commands.items():
+            why = exposed(words, environment_of(event, self.environ), "/") if words else None
             if why is not None:
                 found[event] = why
         return found

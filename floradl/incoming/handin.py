@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from floradl.disk.rights import make_above
 from floradl.errors import ConfigError
 
 
@@ -24,7 +25,8 @@ def drop_job(watch_dir: Path, text: str, reader: int | None = None) -> Path:
     name = f"add-{day}-{os.getpid()}-{secrets.token_hex(4)}.txt"
     hidden, path = watch_dir / f".{name}.tmp", watch_dir / name
     try:
-        watch_dir.mkdir(parents=True, exist_ok=True)
+        make_above(watch_dir)
+        watch_dir.mkdir(exist_ok=True)
         _write(hidden, text.encode(), reader)
         hidden.rename(path)
         _sync(watch_dir)

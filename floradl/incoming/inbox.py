@@ -19,7 +19,7 @@ import msgspec
 
 from floradl.disk.folders import NotPlainError
 from floradl.disk.mounts import tells_writers
-from floradl.disk.rights import refusal
+from floradl.disk.rights import make_above, refusal
 from floradl.errors import ConfigError, JobError
 from floradl.incoming import handin, moving, settled
 from floradl.incoming.jobs import described, parse_job
@@ -140,7 +140,8 @@ class Inbox:
             try:
                 if folder != self._dir and folder.is_symlink():
                     raise ConfigError(f"{folder} is a link, and links are not followed here: remove it")
-                folder.mkdir(parents=True, exist_ok=True)
+                make_above(folder)
+                folder.mkdir(exist_ok=True)
             except OSError as error:
                 why = refusal(folder) if isinstance(error, PermissionError) else error.strerror
                 raise ConfigError(

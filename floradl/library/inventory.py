@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from floradl.disk.folders import open_folder, read_regular
+from floradl.disk.folders import open_folder
 from floradl.disk.names import SafeName
 from floradl.disk.trouble import OF_ONE_ENTRY
-from floradl.library.library import MAX_SIDECAR, Library
+from floradl.library.library import Library
+from floradl.library.ownership import Found
 from floradl.library.sidecar import Sidecar, read
 from floradl.library.template import SIDECARS
 
@@ -22,10 +23,14 @@ _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 class Standing(Struct, frozen=True):
-    """A file among the sidecars: its path in the library, and what it says; None where it is unreadable."""
+    """A file among the sidecars: its path in the library, and what it says; None where it is unreadable.
+
+    `foreign` is the user whose it is where that makes it count for nothing, see `ownership`.
+    """
 
     path: str
     sidecar: Sidecar | None
+    foreign: int | None = None
 
 
 def standing(library: Library) -> Iterator[Standing]:
@@ -37,22 +42,31 @@ def standing(library: Library) -> Iterator[Standing]:
     Raises `PausedError` where the library is not there (any more), and our other errors of its disk.
     """
     for technique in _names(library, ()) or ():
-        names = _names(library, (technique,))
+        with library.open() as root:
+            keeper = library.owners.closed_by(root, technique)
+        names = _names(library, (technique,)) if keeper is None else None
         if names is None:
-            yield Standing(f"{SIDECARS}/{technique}", None)
+            yield Standing(f"{SIDECARS}/{technique}", None, keeper)
         for name in names or ():
             if not name.endswith(".json"):
                 continue
             with library.open() as root:
                 try:
                     with open_folder(root, (SafeName(SIDECARS), technique), create=False) as folder:
-                        data = read_regular(folder, name, MAX_SIDECAR)
+                        found = library.owners.read(library.open, folder, name)
                 except OSError as error:
                     if error.errno not in _NOT_THERE | OF_ONE_ENTRY:
                         raise
-                    data = b"" if error.errno in OF_ONE_ENTRY else None
-            if data is not None:
-                yield Standing(f"{SIDECARS}/{technique}/{name}", _parse(data))
+                    broken = error.errno in OF_ONE_ENTRY
+                    found = Found(b"", os.geteuid(), counts=True) if broken else None
+            if found is not None:
+                path = f"{SIDECARS}/{technique}/{name}"
+                yield Standing(path, _parse(found.data)) if found.counts else Standing(path, None, found.uid)
+
+
+def foreign_sidecars(library: Library) -> Iterator[str]:
+    """Give the paths of those that count for nothing, for they are somebody else's. Raises as `standing`."""
+    return (found.path for found in standing(library) if found.foreign is not None)
 
 
 def _names(library: Library, below: tuple[SafeName, ...]) -> list[SafeName] | None:

@@ -26,25 +26,25 @@ from floradl.disk.folders import (
     open_folder,
     open_regular,
     open_root,
-    read_regular,
     sync_folder,
 )
 from floradl.disk.names import PART_RESERVE, SafeName, safe_name, stored_path
 from floradl.disk.renaming import rename_noreplace
+from floradl.disk.rights import make_above
 from floradl.disk.trouble import OF_ONE_ENTRY, translated, unopened
 from floradl.errors import ErrorCode, FloradlError, PassingError, PausedError, PauseReason, PermanentError
 from floradl.library import sidecar as sidecars
 from floradl.library.index import FolderAt, FolderIndex
+from floradl.library.ownership import Found, Owners
 from floradl.library.sharing import SharedFolders
 from floradl.library.sidecar import Sidecar
 from floradl.library.slots import AttemptMemory, Place, Slot
 from floradl.library.template import SIDECARS, UNKNOWN, NameFields, Template
 from floradl.models import Kind, QueuedRun, Reference, RemoteOutput
 
-__all__ = ["MARKER", "MAX_SIDECAR", "Library", "Slot"]
+__all__ = ["MARKER", "Library", "Slot"]
 
 MARKER = SafeName(".floradl-library")
-MAX_SIDECAR = 64 * 1024 * 1024
 _LEAST_ROOM = 1 << 20  # bytes
 _TRIAL = SafeName(".floradl-trial.part")
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -54,9 +54,16 @@ class Library:
     """The library at `root`. Safe to use from several threads, and beside another process."""
 
     def __init__(
-        self, root: Path, template: Template, folders: Mapping[Kind, str], max_name_bytes: int
+        self,
+        root: Path,
+        template: Template,
+        folders: Mapping[Kind, str],
+        max_name_bytes: int,
+        owners: Owners | None = None,
     ) -> None:
         self.root = root
+        self.owners = owners or Owners()
+        """Whose sidecars count."""
         self.template = template
         self._folders = folders
         self.max_name_bytes = max_name_bytes
@@ -192,7 +199,8 @@ class Library:
     def find_sidecar(self, reference: Reference) -> Sidecar | None:
         """Return the sidecar of a run, under whichever technique it was first named by.
 
-        A file that is no readable sidecar counts as none, and is replaced when the run is done.
+        A file that is no readable sidecar counts as none, and is replaced when the run is done. So does that
+        of somebody else where others may write the library, see `ownership`.
         """
         found = self.locate_sidecar(reference)
         return found[1] if found else None
@@ -246,24 +254,31 @@ class Library:
         try:
             with self.at(folders) as (folder, there):
                 name = self._sidecar_name(folder, sidecar.run_id)
-                write_atomic(folder, name, sidecars.render(sidecar), mtime=mtime, flush=flush)
+                data = sidecars.render(sidecar)
+                # Whatever the umask gives others on the files: what says that a run is done is ours to write.
+                write_atomic(folder, name, data, mtime=mtime, flush=flush, mode=0o644)
                 return "/".join((*there, name))
         except PermanentError as error:
             raise PassingError(str(error), error.code) from error
 
     def _sidecar_name(self, folder: FolderFd, run_id: str) -> SafeName:
-        """Return under which name to write; what has it and is no sidecar is kept under another."""
+        """Return under which name to write; what has it and is no sidecar, or a foreign one, gets another."""
         plain, twin = self._sidecar_names(run_id)
         with self.index.of(folder) as names:
             claimed = names.claim(plain, run_id)
-        data = read_regular(folder, plain, MAX_SIDECAR)
-        found = _parse(data)
+        there = self.owners.read(self.open, folder, plain)
+        found = _parse(there)
         if found is not None and found.run_id == run_id:
             return plain
         if found is not None or not claimed:
             return twin
-        if data:
-            rename_noreplace(folder, plain, SafeName(f"{plain}.unreadable"))
+        if there is None or (there.counts and not there.data):
+            return plain
+        why = "unreadable" if there.counts else "foreign"
+        try:
+            rename_noreplace(folder, plain, SafeName(f"{plain}.{why}"))
+        except PermissionError:  # a sticky folder keeps it where it is
+            return twin
         return plain
 
     def _technique_folder(self, technique: str | None) -> SafeName:
@@ -279,10 +294,12 @@ class Library:
         try:
             with open_folder(root, (SafeName(SIDECARS), technique), create=False) as folder:
                 for name in self._sidecar_names(run_id):
-                    found = _parse(read_regular(folder, name, MAX_SIDECAR))
+                    found = _parse(self.owners.read(self.open, folder, name))
                     if found is not None and found.run_id == run_id:
                         return f"{SIDECARS}/{technique}/{name}", found
         except OSError as error:
+            if error.errno == errno.EACCES and self.owners.closed_by(root, technique) is not None:
+                return None  # a guest's, which counts for nothing
             if error.errno in OF_ONE_ENTRY:  # whether this run is done is not known; all others are well
                 place = self.root / SIDECARS / technique
                 raise PassingError(
@@ -316,17 +333,18 @@ def _try_out(root: FolderFd) -> None:
 def _make_folders(path: Path) -> None:
     """Make a folder and those above it, and put their names on disk."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
+    make_above(path)
+    path.mkdir(exist_ok=True)
     for folder in missing:
         with open_root(folder.parent) as above:
             sync_folder(above)
 
 
-def _parse(data: bytes | None) -> Sidecar | None:
-    if data is None:
+def _parse(found: Found | None) -> Sidecar | None:
+    if found is None or not found.counts:
         return None
     try:
-        return sidecars.read(data)
+        return sidecars.read(found.data)
     except ValueError:
         return None
 

@@ -70,6 +70,10 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     times: Times = Times()
 
 
+# Made before any thread reads one, so that no two of them look the type up at the same moment.
+_DECODER = msgspec.json.Decoder(Sidecar)
+
+
 def by_key(outputs: Iterable[SavedOutput]) -> dict[str, SavedOutput]:
     """Return outputs in their order by `RemoteOutput.key`, which tells apart those that share an id."""
     seen: dict[str, int] = {}
@@ -125,7 +129,7 @@ def read(data: bytes) -> Sidecar:
 
 def _decode(data: bytes) -> Sidecar:
     try:
-        return msgspec.json.decode(data, type=Sidecar)
+        return _DECODER.decode(data)
     except msgspec.ValidationError:
         raw = msgspec.json.decode(data)
         if not isinstance(raw, dict) or not isinstance(raw.get("outputs", []), list):

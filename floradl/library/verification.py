@@ -33,6 +33,7 @@ class Verdict(StrEnum):
     SOUND = "sound"
     MISSING = "missing"
     DAMAGED = "damaged"
+    FOREIGN = "foreign"  # a sidecar of somebody else's, where others may write: it does not count
     UNREADABLE = "unreadable"  # this user may not read it: nothing is known about its bytes
 
 

@@ -8,8 +8,9 @@ from typing import Final
 from floradl.assembly import CHANGEABLE, Works
 from floradl.config.credentials import read_api_key
 from floradl.config.settings import Config, Key
+from floradl.errors import ConfigError, ExposedError
 from floradl.log import change_level
-from floradl.service.hooking import Hooks, hook_orders
+from floradl.service.hooking import Hooks, hook_orders, safe_orders
 
 _KEY_FILE: Final[Key] = ("api", "key_file")
 _LEVEL: Final[Key] = ("log", "level")
@@ -30,8 +31,13 @@ class Changing:
 
     def check(self, config: Config, changed: Collection[Key]) -> None:
         """Find what would not work, before anything of it holds. Raises `ConfigError`. Blocking."""
-        if _KEY_FILE in changed:
+        safe_orders(config, self._environ)
+        try:
             read_api_key(config, self._environ)
+        except ConfigError as error:
+            # Another trouble of a key that is where it was is told by the pause that comes of it.
+            if _KEY_FILE in changed or isinstance(error, ExposedError):
+                raise
 
     async def apply(self, config: Config, changed: Collection[Key]) -> None:
         """Let `config` hold; what did not change is left in peace."""

@@ -17,7 +17,7 @@ from anyio import to_thread
 from floradl import __version__
 from floradl.assembly import Works, working
 from floradl.config.settings import Config
-from floradl.config.source import Source
+from floradl.config.source import Source, passed_over
 from floradl.errors import ConfigError, FloradlError, JournalDamagedError, PauseReason
 from floradl.hooks.runs import Heard
 from floradl.incoming.inbox import Inbox
@@ -102,6 +102,8 @@ async def _run_on(
 
 async def _run(config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision) -> None:
     supervision.beat(describe(View(starting=True)), well=True)
+    if (why := passed_over(config)) is not None:
+        _log.warning("config_passed_over", message=why)
     inbox, queue_file = build_inbox(config)
     progress = Live()
     hooks = build_hooks(config, environ)

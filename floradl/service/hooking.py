@@ -13,6 +13,7 @@ from anyio import to_thread
 
 from floradl.assembly import Works
 from floradl.config.settings import Config
+from floradl.errors import ExposedError
 from floradl.hooks.orders import PAUSED, RUN_FINISHED, Orders
 from floradl.hooks.pauses import PauseHook
 from floradl.hooks.runs import RunHooks
@@ -29,6 +30,14 @@ def hook_orders(config: Config, environ: Mapping[str, str]) -> Orders:
     return Orders({RUN_FINISHED: hooks.run_finished, PAUSED: hooks.paused}, hooks.timeout, environ)
 
 
+def safe_orders(config: Config, environ: Mapping[str, str]) -> Orders:
+    """As `hook_orders`; raises `ExposedError` where others could replace what is to be run. Blocking."""
+    orders = hook_orders(config, environ)
+    if faults := [f"hooks.{event}: {why}" for event, why in orders.exposed().items()]:
+        raise ExposedError("\n".join(faults))
+    return orders
+
+
 class Hooks(msgspec.Struct, frozen=True):
     """All hooks of a daemon."""
 
@@ -43,8 +52,8 @@ class Hooks(msgspec.Struct, frozen=True):
 
 
 def build_hooks(config: Config, environ: Mapping[str, str]) -> Hooks:
-    """Return the hooks that the configuration describes."""
-    orders = hook_orders(config, environ)
+    """Return the hooks that the configuration describes. Raises as `safe_orders`."""
+    orders = safe_orders(config, environ)
     return Hooks(RunHooks(orders), PauseHook(orders, str(config.home)))
 
 

@@ -24,7 +24,7 @@ from floradl.errors import ConfigError, ErrorCode, JournalDamagedError, PassingE
 from floradl.library.library import MARKER
 from floradl.service.starting import note_new_journal, note_recall
 from floradl.service.supervision import Supervision, View, describe
-from floradl.state import live, lock
+from floradl.state import folder as state_folder, live, lock
 from floradl.state.damage import LOST, is_to_be_filled
 from floradl.state.live import LivePause, Snapshot
 from floradl.state.mending import Presence, marked_open, mend, set_aside
@@ -46,17 +46,16 @@ async def opened(
 
     Where the disk is full those with a `supervision` wait for room, and others give up. A journal that cannot
     be worked with is set aside, and a new one is to be filled; where that shows later, `JournalDamagedError`
-    comes through here, and the next who opens it finds it mended. Raises that, `LockedError`, `ConfigError`,
-    `PassingError` (no room), `StoppedError`.
+    comes through here, and the next who opens it finds it mended. Raises that, `LockedError`, `ConfigError`
+    (also where others could have put there what stands there), `PassingError` (no room), `StoppedError`.
     """
     try:
-        # Others may be let read it, whatever the umask gives; but this process alone writes there.
-        config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         if is_shared(config.state_dir):
             raise ConfigError(
                 f"state_dir: {config.state_dir} is on a network file system, where no journal "
                 "is safe: put it on a local disk"
             )
+        state_folder.make(config.state_dir)
         since = time.time()
         with lock.hold(config.state_dir, command, __version__, since):
             store = await _store(config.state_dir, since, supervision)

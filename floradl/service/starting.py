@@ -31,11 +31,11 @@ from floradl.models import STATE_OF, Action, Failure, QueuedRun
 from floradl.runs.engine import Engine
 from floradl.runs.pausing import Pause
 from floradl.state.damage import RECALL, is_to_be_filled
+from floradl.state.folder import SEEN
 from floradl.state.journal import Journal
 from floradl.state.store import FILE_NAME, Store
 from floradl.times import unix_seconds
 
-_SEEN = "library-seen"
 _BATCH = 500
 _AGAIN = 5.0  # seconds between looks for a library that is not there
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -52,7 +52,7 @@ def note_new_journal(state_dir: Path) -> None:
 
 def note_recall(state_dir: Path) -> None:
     """Note that the journal is to be filled; that outlives a crash in the middle of it. Raises `OSError`."""
-    (state_dir / RECALL).touch()
+    (state_dir / RECALL).touch(0o644)
     with open_root(state_dir) as folder:
         sync_folder(folder)
 
@@ -62,7 +62,7 @@ def first_start(state_dir: Path, library: Library) -> bool:
 
     Says whether it was made. Raises `PausedError` where it should be made and cannot, `OSError` of the state.
     """
-    seen = state_dir / _SEEN
+    seen = state_dir / SEEN
     place = os.fsencode(library.root)
     if was_seen(state_dir, library.root):
         return False
@@ -74,6 +74,7 @@ def first_start(state_dir: Path, library: Library) -> bool:
             PauseReason.LIBRARY_MISSING,
         )
     made = library.create()
+    seen.touch(0o644)  # for this user alone to write, whatever the umask gives
     with seen.open("ab") as file, open_root(state_dir) as folder:
         file.write(place + b"\n")
         file.flush()
@@ -85,7 +86,7 @@ def first_start(state_dir: Path, library: Library) -> bool:
 def was_seen(state_dir: Path, root: Path) -> bool:
     """Whether a start with this state folder has seen the library at `root`."""
     try:
-        return os.fsencode(root) in (state_dir / _SEEN).read_bytes().split(b"\n")
+        return os.fsencode(root) in (state_dir / SEEN).read_bytes().split(b"\n")
     except FileNotFoundError:
         return False
 

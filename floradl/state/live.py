@@ -134,7 +134,9 @@ def write(state_dir: Path, snapshot: Snapshot) -> None:
     temporary = path.with_name(f".{FILE_NAME}.part")
     snapshot = _redacted(snapshot)
     try:
-        temporary.write_bytes(msgspec.json.encode(snapshot))
+        # This process alone writes it, whatever the umask gives others: `status` is believed.
+        with open(temporary, "wb", opener=_for_this_user) as file:
+            file.write(msgspec.json.encode(snapshot))
         os.replace(temporary, path)  # noqa: PTH105 - the same in fewer words
     except OSError:
         with suppress(OSError):
@@ -142,6 +144,10 @@ def write(state_dir: Path, snapshot: Snapshot) -> None:
         with suppress(OSError), path.open("r+b") as file:
             file.write(msgspec.json.encode(msgspec.structs.replace(snapshot, runs=())))
             file.truncate()
+
+
+def _for_this_user(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
 def _redacted(snapshot: Snapshot) -> Snapshot:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from floradl.errors import LockedError
+from floradl.disk.rights import trusted_users, user_name
+from floradl.errors import ExposedError, LockedError
 
 FILE_NAME = "lock"
 _LOOKS = 2000  # of others that a start waits for, a millisecond each
@@ -36,12 +37,14 @@ def _path(state_dir: Path) -> Path:
 
 @contextmanager
 def hold(state_dir: Path, command: str, version: str, now: float) -> Iterator[None]:
-    """Hold the state folder's lock. Raises `LockedError`, which names the holder.
+    """Hold the state folder's lock. Raises `LockedError`, which names the holder, and `ExposedError`.
 
     The kernel drops the lock with the process, however it ends; the file stays.
     """
     fd = os.open(_path(state_dir), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
+        if (owner := os.fstat(fd).st_uid) not in trusted_users():  # who could keep us out for ever
+            raise ExposedError(f"{_path(state_dir)} belongs to {user_name(owner)}: move it away")
         if not _take(fd):
             raise LockedError(
                 f"{_read(fd) or 'another process'} already works with {state_dir}: stop it first, "

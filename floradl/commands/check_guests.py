@@ -1,0 +1,67 @@
+"""What `floradl check` looks at where others than floradl's user may write: people of its group, mostly."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from floradl.assembly import build_library
+from floradl.commands.findings import Finding, fail, ok, warn
+from floradl.config.settings import Config
+from floradl.config.source import passed_over
+from floradl.disk.rights import exposure, trusted_users
+from floradl.errors import FloradlError
+from floradl.library.inventory import foreign_sidecars
+from floradl.state import folder as state_folder
+
+_SHOWN = 3
+
+
+def check_guests(config: Config) -> Iterator[Finding]:
+    """Look at all of it: what decides what floradl does, and what its library says."""
+    trusted = _users(config)
+    yield from _configuration(config)
+    with suppress(OSError):  # a folder that cannot be reached is told elsewhere
+        if (why := state_folder.fault(config.state_dir, trusted)) is not None:
+            yield fail("state folder", why)
+    with suppress(OSError):
+        if (found := exposure(config.home, trusted)) is not None:
+            message = (
+                f"{found.place} {found.whom}, so what is in it can be renamed: inbox and library alone need "
+                "to be open to others"
+            )
+            yield warn("home", message, found.mend)
+    yield from _library(config)
+
+
+def _users(config: Config) -> Collection[int]:
+    """Return who may write: whoever asks, root, and the owner of the home, as whom floradl mostly runs."""
+    with suppress(OSError):
+        return trusted_users() | {config.home.stat().st_uid}
+    return trusted_users()
+
+
+def _configuration(config: Config) -> Iterator[Finding]:
+    if (why := passed_over(config)) is not None:
+        yield warn("configuration", why, "move what is right in it there, and remove it")
+
+
+def _library(config: Config) -> Iterator[Finding]:
+    library = build_library(config)
+    try:
+        with library.open() as root:
+            if not library.owners.others_may_write(root):
+                return
+        found = [str(Path(config.output.dir, path)) for path in islice(foreign_sidecars(library), _SHOWN + 1)]
+    except FloradlError:  # told elsewhere
+        return
+    if found:
+        more = ", …" if len(found) > _SHOWN else ""
+        message = (
+            f"others may write the library, and these are not floradl's: {', '.join(found[:_SHOWN])}{more}"
+        )
+        yield warn("sidecars", message, "'floradl verify' tells of each: it counts for nothing")
+    else:
+        yield ok("sidecars", "others may write the library too: what they put there says nothing of a run")
