@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -287,10 +288,14 @@ def test_a_journal_that_is_damaged_again_and_again_ends_the_daemon_as_a_wrong_se
     worked: Home,
 ) -> None:
     """So that the service manager leaves it down, and a disk that fails does not fill up."""
+
+    def started(times: int) -> bool:
+        return len(worked.events("started")) == times
+
     log = (worked.path / "daemon.log").open("a")
     with log, subprocess.Popen(command("run"), env=worked.environ, stderr=log) as process:
         for number in range(1, 4):
-            wait_until(lambda number=number: len(worked.events("started")) == number, 30)
+            wait_until(partial(started, number))
             empty_it(worked)
         assert process.wait(30) == 2
     assert "3 times since the start" in (worked.path / "daemon.log").read_text()

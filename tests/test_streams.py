@@ -124,7 +124,8 @@ def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(
     home: Home, name: str, arguments: tuple[str, ...]
 ) -> None:
     (home.path / "dangling").symlink_to("/nonexistent/place")
-    refused(home.run(*arguments, **{name: str(home.path / "dangling")}), "dangling")
+    home.environ[name] = str(home.path / "dangling")
+    refused(home.run(*arguments), "dangling")
 
 
 def test_get_says_in_a_sentence_that_its_state_folder_cannot_be_made(home: Home) -> None:

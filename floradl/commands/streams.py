@@ -14,6 +14,7 @@ from typing import TypeGuard
 import click
 
 from floradl.commands.exits import Exit
+from floradl.redaction import printable
 
 _STANDARD = (0, 1, 2)
 
@@ -34,9 +35,12 @@ def occupy() -> None:
 
 
 def tell(message: str) -> None:
-    """Write a line to stderr; where that is full or nobody reads it, the work goes on in silence."""
+    """Write a message to stderr, as a terminal can bear it.
+
+    Where stderr is full or nobody reads it, the work goes on in silence.
+    """
     with suppress(OSError, ValueError):
-        click.echo(message, err=True)
+        click.echo("\n".join(map(printable, message.split("\n"))), err=True)
 
 
 def finish(code: Exit) -> Exit:
