@@ -18,15 +18,16 @@ from floradl.errors import ErrorCode
 _RUN_ID = re.compile(r"run_[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,250}")
 _TECHNIQUE = re.compile(r"[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,250}")
 
-# What is not seen, besides all of category Cf: joiners, fillers and variation selectors.
 # What is not seen, besides all of category Cf: a joiner, fillers, variation selectors.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(
     map(chr, range(0xFE00, 0xFE10))
 )
-_QUOTES = frozenset(
-    "\"'`<>"
-    "\u00b4\u00ab\u00bb\u2039\u203a\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u275b\u275c\u275d\u275e\u301d\u301e\u301f\uff02\uff07\uff40"
+_ASCII_QUOTES = "\"'`<>"
+_QUOTES = (
+    f"{_ASCII_QUOTES}\u00b4\u00ab\u00bb\u2039\u203a\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f"
+    "\u275b\u275c\u275d\u275e\u301d\u301e\u301f\uff02\uff07\uff40"
 )
+_AROUND = _ASCII_QUOTES + " \t\n\v\f\r\x1c\x1d\x1e\x1f"
 
 
 def visible(text: str) -> str:
@@ -39,8 +40,10 @@ def bare(text: str) -> str:
 
     Spaces of any kind fall away at both ends, too, as do the `<` and `>` around a link in a mail.
     """
-    text, quotes = visible(text), "".join(_QUOTES)
-    while (inner := text.strip().strip(quotes)) != text:
+    if text.isascii():
+        return text.strip(_AROUND)
+    text = visible(text)
+    while (inner := text.strip().strip(_QUOTES)) != text:
         text = inner
     return text
 
@@ -54,8 +57,6 @@ def _odd(text: str) -> str:
 
     (A quote or space of ASCII's is seen in the message itself.)
     """
-    if text.isascii():
-        return ""
     odd = dict.fromkeys(
         char
         for char in text
@@ -89,7 +90,7 @@ class Reference(Struct, frozen=True):
     @classmethod
     def of(cls, run_id: str, technique: str | None = None) -> Reference:
         """Check the two parts of a reference. Raises `ValueError` as `parse` does."""
-        if not _RUN_ID.fullmatch(run_id) or _odd(run_id):
+        if not _RUN_ID.fullmatch(run_id) or (not run_id.isascii() and _odd(run_id)):
             raise ValueError(
                 f"{_shown(run_id)} is no run id: it starts with 'run_' and has no spaces or slashes "
                 f"(write RUN_ID, TECHNIQUE/RUN_ID, or the run's API URL){_odd(run_id)}"

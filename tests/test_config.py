@@ -292,6 +292,7 @@ _OTHER_VALUES = {
     "queue.watch_dir": ("/w", Path("/w")),
     "queue.file": ("/q.yaml", Path("/q.yaml")),
     "queue.keep": ("0", 0),
+    "queue.max_open": ("7", 7),
     "sync.technique_runs": ("True", True),
     "sync.generations": ("true", True),
     "sync.since": ("30d", 30 * 86_400),

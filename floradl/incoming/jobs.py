@@ -132,8 +132,10 @@ def _decode(data: bytes) -> str:
 
 
 def _read(text: str) -> Iterator[tuple[Order, _Place]]:
-    # Files that were put together have the mark of each in their midst.
-    lines = [_COMMENT.sub("", visible(line)).strip() for line in _LINE_END.split(text)]
+    written = _LINE_END.split(text)
+    if not text.isascii():  # files that were put together have the mark of each in their midst
+        written = [visible(line) for line in written]
+    lines = [_COMMENT.sub("", line).strip() for line in written]
     first = next((line for line in lines if line), "")
     if not _DOCUMENT.match(first) or _QUOTED.fullmatch(first):
         return _read_lines(lines)
