@@ -310,7 +310,7 @@ _PLACES: tuple[tuple[int, bytes, str], ...] = (
     (40, b" EMF\0\0\x01\0", ".emf"),
     (60, b"BOOKMOBI", ".mobi"),
     (8, b"\0\0\xe1\xe2", ".gxf"),
-    (32, b"(c)CRI", ".adx"),
+    (30, b"(c)CRI", ".adx"),
     (4, b"RED1", ".r3d"),
     (4, b"RED2", ".r3d"),
 )
