@@ -452,6 +452,29 @@ def test_folders_of_somebody_else_s_are_found(public_home: Path) -> None:
 
 
 @_root
+async def test_root_is_told_that_the_home_is_somebody_else_s(public_home: Path, place: Place) -> None:
+    for folder in ("", "state"):
+        (public_home / folder).mkdir(exist_ok=True)
+    os.chown(public_home, 1, 1)
+    there = with_variables(place, FLORADL_HOME=str(public_home))
+    told = await there.finding("state folder")
+    assert told.startswith(f"FAIL: the state folder {public_home}/state is not safe")
+    assert f"{public_home} belongs to user " in told
+    (public_home / "state").rmdir()
+    assert (await there.finding("user")).startswith("warn: the home belongs to user ")
+
+
+@_root
+def test_a_state_folder_that_others_could_replace_is_told_once(public_home: Path) -> None:
+    (public_home / "state").mkdir()
+    os.chown(public_home / "state", 65534, 65534)
+    (public_home / "state").chmod(0o777)
+    told = as_nobody(public_home)
+    assert told.count("  state folder: ") == 1
+    assert f"FAIL  state folder: the state folder {public_home}/state is not safe" in told
+
+
+@_root
 def test_a_state_folder_that_the_daemon_alone_may_write_is_no_fault(public_home: Path) -> None:
     state_dir = public_home / "state"
     state_dir.mkdir()

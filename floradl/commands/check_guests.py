@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from floradl.assembly import build_library
-from floradl.commands.findings import Finding, fail, ok, warn
+from floradl.commands.check_machine import state_writers
+from floradl.commands.findings import Finding, ok, warn
 from floradl.config.settings import Config
 from floradl.config.source import passed_over
-from floradl.disk.rights import exposure, trusted_users
+from floradl.disk.rights import exposure
 from floradl.errors import FloradlError
 from floradl.library.inventory import foreign_sidecars
-from floradl.state import folder as state_folder
 
 _SHOWN = 3
 
 
 def check_guests(config: Config) -> Iterator[Finding]:
     """Look at all of it: what decides what floradl does, and what its library says."""
-    trusted = _users(config)
     yield from _configuration(config)
     with suppress(OSError):  # a folder that cannot be reached is told elsewhere
-        if (why := state_folder.fault(config.state_dir, trusted)) is not None:
-            yield fail("state folder", why)
-    with suppress(OSError):
-        if (found := exposure(config.home, trusted)) is not None:
+        if (found := exposure(config.home, state_writers(config))) is not None:
             message = (
                 f"{found.place} {found.whom}, so what is in it can be renamed: inbox and library alone need "
                 "to be open to others"
             )
             yield warn("home", message, found.mend)
     yield from _library(config)
-
-
-def _users(config: Config) -> Collection[int]:
-    """Return who may write: whoever asks, root, and the owner of the home, as whom floradl mostly runs."""
-    with suppress(OSError):
-        return trusted_users() | {config.home.stat().st_uid}
-    return trusted_users()
 
 
 def _configuration(config: Config) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import os
 import pwd
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,8 +22,10 @@ from floradl.disk.files import PartFile
 from floradl.disk.folders import FolderFd, open_root
 from floradl.disk.mounts import filesystem, is_shared, unmounted
 from floradl.disk.names import SafeName
+from floradl.disk.rights import trusted_users
 from floradl.errors import FloradlError, PausedError, PauseReason
 from floradl.service.starting import was_seen
+from floradl.state import folder as state_folder
 
 _STATE_FLOOR = 64 * 1024 * 1024  # bytes; the journal of 100,000 runs takes half of that
 _FEWEST_INODES = 100
@@ -44,8 +46,8 @@ def check_machine(config: Config, *, daemon: bool) -> Iterator[Finding]:
     yield _watch_folder(config.queue.watch_dir)
     yield _inotify(config.queue.watch_dir)
     yield _library(config)
-    yield _state_folder(config.state_dir, daemon=daemon)
-    yield from _user(config.state_dir)
+    yield _state_folder(config, daemon=daemon)
+    yield from _user(config)
     yield from check_group(config)
     yield from _space(config)
 
@@ -127,7 +129,8 @@ def _seen(config: Config) -> bool:
         return False
 
 
-def _state_folder(folder: Path, *, daemon: bool) -> Finding:
+def _state_folder(config: Config, *, daemon: bool) -> Finding:
+    folder = config.state_dir
     if is_shared(folder):
         return fail(
             "state folder",
@@ -141,6 +144,9 @@ def _state_folder(folder: Path, *, daemon: bool) -> Finding:
         )
     if trouble is not None:
         return trouble
+    with suppress(OSError):  # where that cannot be told, the others tell why
+        if (why := state_folder.fault(folder, state_writers(config))) is not None:
+            return fail("state folder", why)
     if filesystem(folder) in _IN_MEMORY | {"overlay"}:
         message = (
             f"{folder} is in memory or inside a container, and goes with it: what is queued would be lost"
@@ -149,14 +155,26 @@ def _state_folder(folder: Path, *, daemon: bool) -> Finding:
     return ok("state folder", _standing(folder))
 
 
-def _user(folder: Path) -> Iterator[Finding]:
-    """Say so where another user than the daemon's asks: what the one may, the other may not."""
+def state_writers(config: Config) -> Collection[int]:
+    """Return who may write the state: who asks, root, and the home's owner, as whom floradl mostly runs.
+
+    Where the state folder is this user's, floradl runs as this user, and the home's owner is another.
+    """
     with suppress(OSError):
+        if not config.state_dir.exists() or config.state_dir.stat().st_uid != os.geteuid():
+            return trusted_users() | {config.home.stat().st_uid}
+    return trusted_users()
+
+
+def _user(config: Config) -> Iterator[Finding]:
+    """Say so where another user than the daemon's asks: what the one may, the other may not."""
+    folder, what = config.state_dir, "state folder"
+    with suppress(OSError):
+        if not folder.exists() and config.home in folder.parents:
+            folder, what = config.home, "home"
         owner = folder.stat().st_uid
         if owner != os.geteuid():
-            message = (
-                f"the state folder belongs to {_user_name(owner)}, and this is {_user_name(os.geteuid())}"
-            )
+            message = f"the {what} belongs to {_user_name(owner)}, and this is {_user_name(os.geteuid())}"
             yield warn("user", message, "check as the user that floradl runs as: its rights are what counts")
 
 
