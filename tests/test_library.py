@@ -527,6 +527,12 @@ def test_a_sidecar_replaces_the_runs_own(library: Library) -> None:
     assert list(files(library.root)) == ["runs/tech/run_a.json"]
 
 
+def test_a_folder_in_the_place_of_a_sidecar_is_named(library: Library) -> None:
+    (library.root / "runs/tech/run_a.json").mkdir(parents=True)
+    with pytest.raises(PassingError, match=r"Is a directory \('run_a\.json'\)"):
+        library.write_sidecar(sidecar(), None)
+
+
 def test_sidecars_of_runs_that_differ_in_case_only_are_kept_apart(library: Library) -> None:
     runs = ("run_a", "run_A")
     paths = {run_id: library.write_sidecar(sidecar(run_id), None) for run_id in runs}

@@ -78,7 +78,9 @@ def _is_writable(folder: Path) -> bool:
 
 def trouble(error: OSError, root: Path) -> PausedError | PassingError | PermanentError:
     """Return what an error of something inside the library at `root` means."""
-    name = f" ({error.filename!a})" if isinstance(error.filename, str) else ""
+    # Of a renaming that failed it is the new name that is taken: the old one is ours, and hidden.
+    place = error.filename if error.filename2 is None else error.filename2
+    name = f" ({place!a})" if isinstance(place, str) else ""
     what = f"{root}: {error.strerror or error}{name}"
     if error.errno in _FULL:
         return PausedError(f"{what}: make room on the library's disk", PauseReason.DISK_FULL)
