@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -178,6 +177,8 @@ def bounded(text: str) -> str:
     """
     if len(text) <= _LONGEST_ID:
         return text
+    import hashlib  # noqa: PLC0415 - `status` starts without it
+
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{text[: _LONGEST_ID - 1 - len(digest)]}~{digest}"
 

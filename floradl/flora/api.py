@@ -38,7 +38,7 @@ _MAX_ANSWER = 16 * 1024 * 1024  # bytes; text outputs stand in the answer itself
 _DEADLINE = 120.0  # seconds for a whole answer: one that drips never runs into a socket's timeout
 _PAGE = 100  # runs; the maximum is not published, and a smaller page that comes back is as good
 _FORBIDDEN_RUNS = 3  # so many different runs refused in a row: it may be the key, not the runs
-_PASSING = {408, 409, 425, 429}
+_PASSING = {408, 425, 429}
 _ANSWERED = {200, 201, 202, 203}  # with a run in it, an answer counts as one
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

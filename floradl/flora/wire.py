@@ -245,13 +245,14 @@ def _output(item: Any, place: int) -> RemoteOutput:
     if not isinstance(url, str) or (not url.strip() and type_ != "text"):
         flaw = f"FLORA lists this output with {_sort(url)} in the place of a URL"
     output_id = item.get("output_id", item.get("outputId"))
-    return RemoteOutput(_identity(output_id) or unnamed, type_, _text(url) or "", flaw=flaw)
+    identity = _identity(output_id)
+    return RemoteOutput(unnamed if identity is None else identity, type_, _text(url) or "", flaw=flaw)
 
 
 def _identity(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value) if abs(value) < _MOST_NUMBER else None
-    return _text(value) or None
+    return _text(value)
 
 
 def _sort(value: Any) -> str:

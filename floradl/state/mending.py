@@ -111,7 +111,7 @@ def marked_open(state_dir: Path) -> Iterator[None]:
     """
     mark = state_dir / _MARK
     with suppress(OSError):
-        mark.touch()
+        mark.touch(0o644)  # for this user alone to write, whatever the umask gives
     try:
         yield
     finally:
