@@ -290,3 +290,18 @@ def test_by_hand_what_has_more_outputs_than_before_is_fetched_anew(home: Home, s
     assert handed_in(home) == []
     home.run("sync")
     assert handed_in(home) == []
+
+
+def test_by_hand_what_is_forgotten_stays_so_though_it_has_more_outputs(
+    home: Home, simulator: Simulator
+) -> None:
+    pictures = tuple(OutputSpec(name, "imageUrl", size=3000) for name in ("a", "b"))
+    created = simulator.now() - 60
+    simulator.add_run("run_a", technique="campaign", outputs=pictures, duration=1, created=created)
+    simulator.faults.add(Fault(match=Match(host="api"), do=Do(missing_field="outputs.1"), times=1))
+    home.drop("campaign/run_a")
+    assert home.run("once").returncode == 0
+    home.run("forget", "campaign/run_a")
+    assert home.run("once").returncode == 0
+    assert "more outputs" not in home.run("sync").stderr
+    assert handed_in(home) == []

@@ -19,7 +19,7 @@ from floradl.errors import ConfigError, FloradlError
 from floradl.flora.account import KINDS, Reach, Wanted, pages, wanted
 from floradl.flora.api import Flora
 from floradl.library.sidecar import by_key
-from floradl.models import Action, Order, Reference, RemoteRun
+from floradl.models import Action, Order, Reference, RemoteRun, State
 
 
 async def sync(
@@ -30,10 +30,10 @@ async def sync(
 ) -> Exit:
     """Hand in the runs of the account that are newer than `since` and that the journal does not know.
 
-    So are those that ended here and have more outputs by now, to be fetched anew. Which lists, projects and
-    techniques is as the configuration has it under `sync`; where that names no list, both are read. `wall`
-    gives unix seconds. Raises `ConfigError`, `PassingError`, `PermanentError` and `PausedError`; nothing was
-    handed in then.
+    So are those that ended here and have more outputs by now, to be fetched anew, unless they were forgotten.
+    Which lists, projects and techniques is as the configuration has it under `sync`; where that names no
+    list, both are read. `wall` gives unix seconds. Raises `ConfigError`, `PassingError`, `PermanentError` and
+    `PausedError`; nothing was handed in then.
     """
     now = wall()
     back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
@@ -45,7 +45,8 @@ async def sync(
         for kind in config.sync.kinds or KINDS:
             async for run, reference in _listed(flora, kind, wants, back, now):
                 orders[reference.run_id] = Order(reference)
-                if reference.run_id in known and await to_thread.run_sync(_lacks, config, run, reference):
+                wants_more = known.get(reference.run_id, State.FORGOTTEN) is not State.FORGOTTEN
+                if wants_more and await to_thread.run_sync(_lacks, config, run, reference):
                     more[reference.run_id] = Order(reference, action=Action.RETRY)
     new = [order for run_id, order in orders.items() if run_id not in known]
     told = f"the account lists {format_count(len(orders), 'run')}"
@@ -83,12 +84,12 @@ def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
     return found is not None and not {output.key for output in run.outputs} <= by_key(found.outputs).keys()
 
 
-def _known(config: Config) -> frozenset[str]:
-    """Return the runs that the journal knows, forgotten ones too; none where this user may not read it.
+def _known(config: Config) -> dict[str, State]:
+    """Return how the runs stand that the journal knows, forgotten ones too; none where it may not be read.
 
     The daemon knows them anyway; but one that failed would be tried again.
     """
     try:
-        return frozenset(run.run_id for run in all_runs(config.state_dir))
+        return {run.run_id: run.state for run in all_runs(config.state_dir)}
     except ConfigError:
-        return frozenset()
+        return {}
