@@ -433,9 +433,13 @@ def test_an_interrupted_verification_ends_with_130_in_the_midst_of_a_file(home: 
             return str(big) in map(os.path.realpath, Path(f"/proc/{process.pid}/fd").iterdir())
         return False
 
-    wait_until(reading)
-    process.send_signal(2)
-    assert process.wait(TEST_TIMEOUT) == 130
+    try:
+        wait_until(reading)
+        process.send_signal(2)
+        assert process.wait(TEST_TIMEOUT) == 130
+    finally:
+        process.kill()
+        process.wait()
 
 
 # --- what no sidecar names --------------------------------------------------------------------------------
