@@ -799,7 +799,7 @@ def test_an_answer_that_makes_no_sense_is_passing_trouble(body: bytes) -> None:
         ),
         ({"type": "imageUrl", "url": "https://a"}, RemoteOutput("unnamed_2", "imageUrl", "https://a")),
         ({**OUTPUT, "output_id": None}, RemoteOutput("unnamed_2", "imageUrl", "https://a")),
-        ({**OUTPUT, "output_id": ""}, RemoteOutput("unnamed_2", "imageUrl", "https://a")),
+        ({**OUTPUT, "output_id": ""}, RemoteOutput("", "imageUrl", "https://a")),
         ({**OUTPUT, "output_id": ["x"]}, RemoteOutput("unnamed_2", "imageUrl", "https://a")),
         (
             {"outputId": "x", "type": "imageUrl", "url": "https://a"},
