@@ -6,43 +6,23 @@ threads together (`strace -e inject=…:when=N` counts for each thread apart).
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
-import pytest
+import preload
 from msgspec import Struct
 from studio import Home
 
 from floradl.models import State
 from floradl.state.store import Store
 
-_SOURCE = Path(__file__).parent / "interpose.c"
 _MAIN = "import crashing; crashing.forking()"
-
-
-@cache
-def interposer() -> Path:
-    """Build the library, once; a test that needs it is skipped where there is no C compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
-    folder = tempfile.mkdtemp(prefix="floradl-crashes-")
-    atexit.register(shutil.rmtree, folder)
-    path = Path(folder, "interpose.so")
-    built = subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", path, _SOURCE, "-ldl"], check=False)
-    if built.returncode:
-        pytest.skip("needs the C library's headers")
-    return path
 
 
 class Failing(Struct, frozen=True):
@@ -67,7 +47,7 @@ def interposed(
     `log` gets a line for each call that changes a file of the home, "CALL PATH", before it is done; in place
     of call number `kill_at` the process is killed.
     """
-    steering = {"INTERPOSE_ROOT": str(home.path), "LD_PRELOAD": str(interposer())}
+    steering = {"INTERPOSE_ROOT": str(home.path), "LD_PRELOAD": str(preload.library("interpose"))}
     if log is not None:
         steering["INTERPOSE_LOG"] = str(log)
     if kill_at:
@@ -108,7 +88,11 @@ class Starter:
 @contextmanager
 def starter() -> Iterator[Starter]:
     """Make a starter; it runs one command at a time."""
-    environ = {**os.environ, "LD_PRELOAD": str(interposer()), "PYTHONPATH": str(_SOURCE.parent)}
+    environ = {
+        **os.environ,
+        "LD_PRELOAD": str(preload.library("interpose")),
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
     environ.pop("COVERAGE_PROCESS_CONFIG", None)
     with subprocess.Popen(
         [sys.executable, "-c", _MAIN],

@@ -1,6 +1,6 @@
 """A wall clock that jumps a day forth or back: no storm of requests, no standstill, no false alarm.
 
-The clock is faked for the processes of floradl alone, by libfaketime; the simulator's goes on as it was.
+The clock is faked for the processes of floradl alone, by a preloaded library; the simulator's goes on.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
+import preload
 import pytest
 from studio import Home, check_library, wait_until
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
-LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 PICTURE = (OutputSpec("picture", "imageUrl"),)
 DAY = 86_400
 
-pytestmark = pytest.mark.skipif(
-    not LIBRARIES or sys.platform != "linux", reason="needs libfaketime (Debian's package faketime)"
-)
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="preloads a library as Linux does")
 
 
 class Clock:
@@ -39,13 +37,7 @@ class Clock:
         beside.replace(self.path)
 
     def environ(self) -> dict[str, str]:
-        return {
-            "LD_PRELOAD": str(LIBRARIES[0]),
-            "FAKETIME_TIMESTAMP_FILE": str(self.path),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "NO_FAKE_STAT": "1",
-        }
+        return {"LD_PRELOAD": str(preload.library("clock")), "WALL_CLOCK": str(self.path)}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -129,9 +130,13 @@ def test_a_proxy_without_trouble_of_its_own_is_not_blamed() -> None:
 
 
 @contextmanager
-def squid(folder: Path, *rules: str) -> Iterator[int]:
+def squid(*rules: str) -> Iterator[int]:
     """Run Squid, with a login `me` and `s3cret` where `rules` ask for one; gives its port."""
-    folder.mkdir()
+    with tempfile.TemporaryDirectory(prefix="floradl-squid-") as folder:
+        yield from _squid(Path(folder), *rules)
+
+
+def _squid(folder: Path, *rules: str) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     helper = folder / "helper"
@@ -151,8 +156,7 @@ def squid(folder: Path, *rules: str) -> Iterator[int]:
         *rules,
     ]
     if os.geteuid() == 0:
-        for path in (folder, *folder.parents[:2]):
-            path.chmod(0o777)
+        folder.chmod(0o777)  # Squid becomes a user of its own, and has its files here
     config = folder / "squid.conf"
     config.write_text("\n".join(lines) + "\n")
     with (folder / "out").open("wb") as out:
@@ -176,7 +180,7 @@ def listens(port: int) -> bool:
 @needs_squid
 def test_squid_wants_a_login(tmp_path: Path) -> None:
     rules = ("acl known proxy_auth REQUIRED", "http_access allow known", "http_access deny all")
-    with squid(tmp_path / "squid", *rules) as port:
+    with squid(*rules) as port:
         home = Home(tmp_path, None, FLORA_API_KEY="sk_test_0123456789abcdef")
         home.environ["HTTPS_PROXY"] = f"http://me:wr0ng@127.0.0.1:{port}"
         done = home.run("check")
@@ -196,13 +200,13 @@ def test_squid_wants_a_login(tmp_path: Path) -> None:
 
 
 @needs_squid
-def test_squid_refuses_a_port(tmp_path: Path) -> None:
+def test_squid_refuses_a_port() -> None:
     rules = ("acl usual port 443", "http_access deny CONNECT !usual", "http_access allow all")
     with (
-        squid(tmp_path / "squid", *rules) as port,
+        squid(*rules) as port,
         client(Guard(), {"HTTPS_PROXY": f"http://127.0.0.1:{port}"}) as http,
     ):
         with pytest.raises(ProxyRefusedError, match=r"403 Forbidden\): the proxy is .* NO_PROXY"):
             http.get("https://media.flora.ai:8443/o.png")
         with pytest.raises(httpx.ProxyError, match=r"50[0-9] .*is it the right one"):
-            http.get("https://nobody.invalid/o.png")
+            http.get("https://nobody.example/o.png")
