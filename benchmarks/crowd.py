@@ -14,8 +14,8 @@ from benchmarks.home import Home
 from benchmarks.plan import Plan, tell
 from benchmarks.processes import peak_memory
 from benchmarks.script import TECHNIQUE, Script, words
-from floradl.models import Order, Reference, State
-from floradl.state.store import Store
+from floradl.models import Reference, RunRequest, RunState
+from floradl.queue.sqlite import SqliteQueue
 
 _DAY = 86_400.0
 _LATEST = "run_latest"
@@ -88,7 +88,7 @@ def _costs(few: Path, many: Path) -> list[Figure]:
     The bar of 1.2 is "the same" with room for the noise of a disk.
     """
     few.mkdir()
-    stores = Store.open(few), Store.open(many)
+    stores = SqliteQueue.open(few), SqliteQueue.open(many)
     try:
         with stores[0].transaction():
             stores[0].add([_order(f"run_few_{nth}") for nth in range(_FEW)], time.time(), again=False)
@@ -104,20 +104,20 @@ def _costs(few: Path, many: Path) -> list[Figure]:
     return [_compared("add one run", adding), _compared("finish one run", finishing)]
 
 
-def _timed_add(store: Store, run_id: str) -> float:
+def _timed_add(store: SqliteQueue, run_id: str) -> float:
     begun = time.perf_counter()
     with store.transaction():
         store.add([_order(run_id)], time.time(), again=True)
     return time.perf_counter() - begun
 
 
-def _timed_finish(store: Store, run_id: str) -> float:
+def _timed_finish(store: SqliteQueue, run_id: str) -> float:
     run = store.load(run_id)
     if run is None:
         raise LookupError(run_id)
     begun = time.perf_counter()
     with store.transaction():
-        store.put(msgspec.structs.replace(run, state=State.DONE), time.time())
+        store.put(msgspec.structs.replace(run, state=RunState.DONE), time.time())
         store.drop_saved(run_id)
     return time.perf_counter() - begun
 
@@ -138,8 +138,8 @@ def _one(what: str, value: float, bar: float | None, unit: str) -> Figure:
     return Figure(row="g", what=what, values=(value,), bar=bar, unit=unit)
 
 
-def _order(run_id: str) -> Order:
-    return Order(Reference(run_id, TECHNIQUE))
+def _order(run_id: str) -> RunRequest:
+    return RunRequest(Reference(run_id, TECHNIQUE))
 
 
 def _taken(home: Home) -> int:

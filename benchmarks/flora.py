@@ -20,7 +20,7 @@ import msgspec
 from benchmarks.plan import BenchmarkError
 from benchmarks.script import TECHNIQUE, Report, Request, Script
 from floradl.simulator import OutputSpec, RequestRecord, ScriptedRun, Simulator, serve
-from floradl.simulator.state import Page
+from floradl.simulator.state import StatePage
 
 _OVER = {"completed", "failed"}
 
@@ -79,7 +79,7 @@ class _Watched(Simulator):
         if record.host == "api" and record.status == 200 and record.run_id is not None:
             self._tell(self.run(record.run_id), record.time)
 
-    def page(self, wanted: Callable[[ScriptedRun], bool], limit: int, cursor: str | None) -> Page:
+    def page(self, wanted: Callable[[ScriptedRun], bool], limit: int, cursor: str | None) -> StatePage:
         page = super().page(wanted, limit, cursor)
         now = self.now()
         for run in page.runs:

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from floradl.media.truncation import is_whole
+from floradl.download.truncation import is_whole
 
 Judge = Callable[[int, int, str], bool | None]
 

@@ -39,9 +39,9 @@ def run(said: dict[str, Any]) -> Exit:
     import anyio
 
     config, source = configured_from(said, "info")
-    from floradl.service import daemon
+    from floradl.daemon import run
 
-    anyio.run(daemon.run, config, os.environ, source)
+    anyio.run(run.run, config, os.environ, source)
     return Exit.OK
 
 
@@ -55,9 +55,9 @@ def once(said: dict[str, Any], max_wait: str | None) -> Exit:
 
     seconds = _seconds(max_wait)
     config = configured(said, "error")
-    from floradl.commands import work
+    from floradl.commands import get
 
-    return anyio.run(work.once, config, os.environ, seconds)
+    return anyio.run(get.once, config, os.environ, seconds)
 
 
 @floradl.command()
@@ -68,13 +68,13 @@ def get(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
     """Fetch runs now, with progress bars; needs no daemon, and does no harm beside one."""
     import anyio
 
-    from floradl.commands.queueing import parse_all
+    from floradl.commands.submit import parse_all
 
     wanted = parse_all(references)
     config = configured(said, "error")
-    from floradl.commands import work
+    from floradl.commands import get
 
-    return anyio.run(work.get, config, os.environ, wanted)
+    return anyio.run(get.get, config, os.environ, wanted)
 
 
 @floradl.command()
@@ -83,10 +83,10 @@ def get(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
 @click.pass_obj
 def add(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
     """Queue runs for the daemon; references are also read from standard input."""
-    from floradl.commands import queueing
+    from floradl.commands import submit
     from floradl.models import Action
 
-    return queueing.queue(configured(said), queueing.read_orders(references, Action.FETCH))
+    return submit.queue(configured(said), submit.read_orders(references, Action.FETCH))
 
 
 @floradl.command()
@@ -96,19 +96,19 @@ def add(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
 @click.pass_obj
 def retry(said: dict[str, Any], references: tuple[str, ...], *, failed: bool) -> Exit:
     """Queue runs again; one that is done is fetched anew."""
-    from floradl.commands import queueing
+    from floradl.commands import submit
     from floradl.models import Action
 
     config = configured(said)
     if not failed:
-        return queueing.queue(config, queueing.read_orders(references, Action.RETRY))
-    orders = queueing.failed_runs(config)
+        return submit.queue(config, submit.read_orders(references, Action.RETRY))
+    orders = submit.failed_runs(config)
     if references:
-        orders += queueing.read_orders(references, Action.RETRY)
+        orders += submit.read_orders(references, Action.RETRY)
     if not orders:
         tell("no run failed")
         return Exit.OK
-    return queueing.queue(config, orders)
+    return submit.queue(config, orders)
 
 
 @floradl.command()
@@ -117,10 +117,10 @@ def retry(said: dict[str, Any], references: tuple[str, ...], *, failed: bool) ->
 @click.pass_obj
 def forget(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
     """Drop runs from the queue; nothing brings the files of a forgotten run back."""
-    from floradl.commands import queueing
+    from floradl.commands import submit
     from floradl.models import Action
 
-    return queueing.queue(configured(said), queueing.read_orders(references, Action.FORGET))
+    return submit.queue(configured(said), submit.read_orders(references, Action.FORGET))
 
 
 @floradl.command()
@@ -169,7 +169,7 @@ def verify(
     if how["missing"] and not how["repair"]:
         raise click.UsageError("--missing says what --repair fetches: give both")
     config = configured(said, "error")
-    from floradl.commands import verify as command
+    from floradl.commands.verify import command
 
     wanted = command.wanted(references, since, time.time(), quick=how["quick"])
     repair = command.Repair(missing=how["missing"]) if how["repair"] else None
@@ -185,7 +185,7 @@ def check(said: dict[str, Any]) -> Exit:
     import anyio
 
     config = configured(said, "critical")
-    from floradl.commands import check as command
+    from floradl.commands.check import command
 
     return Exit(anyio.run(command.check, config, os.environ, sys.stdout))
 
@@ -214,7 +214,7 @@ def demo(said: dict[str, Any]) -> Exit:
 
 
 def _seconds(text: str | None) -> float:
-    from floradl.config.units import parse_duration
+    from floradl.units import parse_duration
 
     if text is None:
         return float("inf")

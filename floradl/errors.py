@@ -78,7 +78,7 @@ class LockedError(FloradlError):
     """Another process works with this state folder; the message says which."""
 
 
-class JournalDamagedError(FloradlError):
+class QueueDamagedError(FloradlError):
     """The journal that this process works with was damaged, removed or replaced: it is to be opened anew."""
 
 
@@ -94,7 +94,7 @@ class JobError(FloradlError):
         self.key = key
 
 
-class PassingError(FloradlError):
+class TransientError(FloradlError):
     """Trouble that may pass by itself. `retry_after` is in seconds, where the other side named a time."""
 
     def __init__(
@@ -105,7 +105,7 @@ class PassingError(FloradlError):
         self.retry_after = retry_after
 
 
-class ExpiredUrlError(PassingError):
+class ExpiredUrlError(TransientError):
     """The URL is of no use (any more): FLORA gives a fresh one for the asking.
 
     A signed one ran out (GCS answers 400, S3 403, nginx 410), or there was none.
@@ -115,21 +115,21 @@ class ExpiredUrlError(PassingError):
         super().__init__(message, code)
 
 
-class ForeignAnswerError(PassingError):
+class ForeignAnswerError(TransientError):
     """Somebody else answered in FLORA's place (a proxy, a portal, a gateway): nothing is decided by it."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message, ErrorCode.BAD_ANSWER, retry_after=retry_after)
 
 
-class FolderError(PassingError):
+class FolderError(TransientError):
     """One folder of the library cannot be written or made: only what goes there waits."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ErrorCode.STORAGE)
 
 
-class StandstillError(PassingError):
+class ApiUnavailableError(TransientError):
     """FLORA cannot be reached, or asks for fewer questions: any other question would fare the same."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
@@ -144,7 +144,7 @@ class PermanentError(FloradlError):
         self.code = code
 
 
-class PausedError(FloradlError):
+class ServicePausedError(FloradlError):
     """Nothing can go on: the reason concerns every run, and lifts once it is mended outside.
 
     `needed` is what the work wants of a full disk, in bytes, beyond what is always to stay free; 0 where

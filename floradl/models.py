@@ -133,7 +133,7 @@ class Action(StrEnum):
     FORGET = "forget"
 
 
-class Order(Struct, frozen=True):
+class RunRequest(Struct, frozen=True):
     """One run of a job file or queue file."""
 
     reference: Reference
@@ -141,7 +141,7 @@ class Order(Struct, frozen=True):
     action: Action = Action.FETCH
 
 
-class Kind(StrEnum):
+class OutputKind(StrEnum):
     """What an output is to a person; the library has a folder for each."""
 
     IMAGE = "image"
@@ -154,15 +154,15 @@ class Kind(StrEnum):
     @property
     def is_large(self) -> bool:
         """Whether an output of this kind may be large: it may take minutes, or hours."""
-        return self in {Kind.VIDEO, Kind.AUDIO, Kind.OTHER}
+        return self in {OutputKind.VIDEO, OutputKind.AUDIO, OutputKind.OTHER}
 
 
-_KINDS: Mapping[str, Kind] = {
-    "imageUrl": Kind.IMAGE,
-    "videoUrl": Kind.VIDEO,
-    "audioUrl": Kind.AUDIO,
-    "documentUrl": Kind.DOCUMENT,
-    "text": Kind.TEXT,
+_KINDS: Mapping[str, OutputKind] = {
+    "imageUrl": OutputKind.IMAGE,
+    "videoUrl": OutputKind.VIDEO,
+    "audioUrl": OutputKind.AUDIO,
+    "documentUrl": OutputKind.DOCUMENT,
+    "text": OutputKind.TEXT,
 }
 
 
@@ -201,9 +201,9 @@ class RemoteOutput(Struct, frozen=True):
             force_setattr(self, name, bounded(getattr(self, name)))
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> OutputKind:
         """The kind; a type that this version does not know is `other`."""
-        return _KINDS.get(self.type, Kind.OTHER)
+        return _KINDS.get(self.type, OutputKind.OTHER)
 
     @property
     def key(self) -> str:
@@ -229,7 +229,7 @@ class RemoteRun(Struct, frozen=True):
     outputs: tuple[RemoteOutput, ...] = ()
     poll_url: str | None = None
     age: float | None = None  # seconds since it was created, by the server's own clock
-    company: int = 1  # how many runs of ours that go on the same request answered for
+    batch_size: int = 1  # how many runs of ours that go on the same request answered for
     raw: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -246,7 +246,7 @@ class Integrity(StrEnum):
     UNVERIFIED = "unverified"
 
 
-class Failure(Struct, frozen=True):
+class RunFailure(Struct, frozen=True):
     """Why a run or an output could not be had."""
 
     code: ErrorCode
@@ -261,7 +261,7 @@ class SavedOutput(Struct, frozen=True, kw_only=True):
 
     output_id: str
     type: str
-    kind: Kind
+    kind: OutputKind
     path: str | None = None
     bytes: int | None = None
     sha256: str | None = None
@@ -271,7 +271,7 @@ class SavedOutput(Struct, frozen=True, kw_only=True):
     integrity: Integrity | None = None
     checked: tuple[str, ...] = ()
     text: str | None = None
-    error: Failure | None = None
+    error: RunFailure | None = None
     downloaded_at: str | None = None
 
     def __post_init__(self) -> None:
@@ -303,7 +303,7 @@ class Result(StrEnum):
     FAILED = "failed"
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """Where a run stands in the journal; the names are those of `status --json`."""
 
     WAITING = "waiting"  # not asked about yet
@@ -317,13 +317,13 @@ class State(StrEnum):
     @property
     def open(self) -> bool:
         """Whether there is still work to do."""
-        return self in {State.WAITING, State.RUNNING, State.DOWNLOADING}
+        return self in {RunState.WAITING, RunState.RUNNING, RunState.DOWNLOADING}
 
 
-STATE_OF: Mapping[Result, State] = {
-    Result.COMPLETE: State.DONE,
-    Result.PARTIAL: State.PARTIAL,
-    Result.FAILED: State.FAILED,
+STATE_OF: Mapping[Result, RunState] = {
+    Result.COMPLETE: RunState.DONE,
+    Result.PARTIAL: RunState.PARTIAL,
+    Result.FAILED: RunState.FAILED,
 }
 """Where a run stands that ended so."""
 
@@ -338,13 +338,13 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
     run_id: str
     technique: str | None = None
     label: str | None = None
-    state: State = State.WAITING
+    state: RunState = RunState.WAITING
     queued_at: float
     detected_at: float | None = None
     waited: float = 0.0
     tries: int = 0
     progress: float = 0.0
-    error: Failure | None = None
+    error: RunFailure | None = None
     fresh: bool = False  # `retry`: what stands in the library does not count as done
 
     @property

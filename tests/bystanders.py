@@ -13,7 +13,7 @@ from pathlib import Path
 _HOLD = """
 import sys
 from pathlib import Path
-from floradl.state import lock
+from floradl.queue import lock
 state_dir, command, since = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 with lock.hold(state_dir, command, "1.2.3", since):
     print("held", flush=True)

@@ -9,10 +9,9 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 from anyio.abc import SocketStream
 
-from floradl.listening.http import Answer, Page, Request, Site
-from floradl.listening.listener import Listener
-from floradl.listening.visits import MOST
-from floradl.net.endpoint import Endpoint
+from floradl.net.listen_address import Endpoint
+from floradl.web.http import HttpRequest, HttpResponse, Page, Site
+from floradl.web.server import MOST, WebServer
 
 HOST = "127.0.0.1"
 GET = b"GET /here HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -22,22 +21,22 @@ class Echo:
     """Answers with the body it was given; `seen` are the requests. It waits while `hold` says so."""
 
     def __init__(self) -> None:
-        self.seen: list[Request] = []
+        self.seen: list[HttpRequest] = []
         self.at_once = self.most = 0
         self.hold: anyio.Event | None = None
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: HttpRequest) -> HttpResponse:
         self.seen.append(request)
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         if self.hold is not None:
             await self.hold.wait()
         self.at_once -= 1
-        return Answer(200, request.body)
+        return HttpResponse(200, request.body)
 
 
-async def _well(_request: Request) -> Answer:
-    return Answer(200, b"well")
+async def _well(_request: HttpRequest) -> HttpResponse:
+    return HttpResponse(200, b"well")
 
 
 def free_port() -> int:
@@ -58,7 +57,7 @@ async def listening(
         ("GET", "/here"): echo,
         ("GET", "/health"): _well,
     }
-    listener = Listener(Endpoint(host, port), Site(pages, apart=("/health",)), within=within, most=most)
+    listener = WebServer(Endpoint(host, port), Site(pages, apart=("/health",)), within=within, most=most)
     async with anyio.create_task_group() as group:
         group.start_soon(listener.serve)
         await connected(port, host)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from floradl.net.guard import Guard
-from floradl.net.throttle import Throttle
-from floradl.net.transport import Limits, MediaClient, open_client
+from floradl.net.bandwidth import BandwidthLimiter
+from floradl.net.transport import MediaClient, PoolLimits, open_client
+from floradl.net.url_policy import UrlPolicy
 
 SITE = "site.example"
-QUICK = Limits(connect=2.0, read=2.0)
+QUICK = PoolLimits(connect=2.0, read=2.0)
 
 
-def resolve_to(*addresses: str) -> Guard:
+def resolve_to(*addresses: str) -> UrlPolicy:
     """Trust `SITE`, which is at these addresses."""
-    return Guard([SITE], resolver=lambda _host, _port: addresses)
+    return UrlPolicy([SITE], resolver=lambda _host, _port: addresses)
 
 
 def client(
-    guard: Guard,
+    url_policy: UrlPolicy,
     environ: dict[str, str] | None = None,
-    limits: Limits = QUICK,
-    throttle: Throttle | None = None,
+    limits: PoolLimits = QUICK,
+    bandwidth: BandwidthLimiter | None = None,
 ) -> MediaClient:
     """Open a client that knows nothing of this machine's environment."""
     return open_client(
-        guard, user_agent="floradl/test", limits=limits, environ=environ or {}, throttle=throttle
+        url_policy, user_agent="floradl/test", limits=limits, environ=environ or {}, bandwidth=bandwidth
     )

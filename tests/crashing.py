@@ -19,8 +19,8 @@ import preload
 from msgspec import Struct
 from studio import Home
 
-from floradl.models import State
-from floradl.state.store import Store
+from floradl.models import RunState
+from floradl.queue.sqlite import SqliteQueue
 
 _MAIN = "import crashing; crashing.forking()"
 
@@ -108,7 +108,7 @@ def starter() -> Iterator[Starter]:
 
 def forking() -> None:
     """Be what `Starter` talks to: a command comes in as a line, its exit code goes out as one."""
-    import floradl.commands.work  # noqa: F401, PLC0415 - all that a command needs is loaded before the fork
+    import floradl.commands.get  # noqa: F401, PLC0415 - all that a command needs is loaded before the fork
 
     for line in sys.stdin:
         order = json.loads(line)
@@ -137,9 +137,9 @@ def _become(arguments: list[str], environ: Mapping[str, str], log: str) -> None:
         os._exit(end.code if isinstance(end.code, int) else 70)
 
 
-def counts(home: Home) -> dict[State, int]:
+def counts(home: Home) -> dict[RunState, int]:
     """Return how many runs stand in each state, those alone that there are."""
-    with Store.reading(home.state) as store:
+    with SqliteQueue.reading(home.state) as store:
         assert store is not None
         return {state: number for state, number in store.counts().items() if number}
 

@@ -6,7 +6,7 @@ import os
 import struct
 from pathlib import Path
 
-from floradl.media.truncation import is_whole
+from floradl.download.truncation import is_whole
 
 SAMPLES = Path(__file__).parent / "samples"
 WRITERS = sorted((SAMPLES / "writers").iterdir())

@@ -166,8 +166,8 @@ class BreakingLine(Server):
 
     def talk(self, connection: socket.socket) -> None:
         with socket.create_connection(("127.0.0.1", self._target)) as onward:
-            asking = threading.Thread(target=_pour, args=(connection, onward), daemon=True)
-            asking.start()
+            poller = threading.Thread(target=_pour, args=(connection, onward), daemon=True)
+            poller.start()
             left = self.most
             while left is None or left > 0:
                 data = onward.recv(65536 if left is None else min(left, 65536))
@@ -177,7 +177,7 @@ class BreakingLine(Server):
                 self.carried += len(data)
                 left = None if left is None else left - len(data)
             connection.shutdown(socket.SHUT_RDWR)
-            asking.join(5)
+            poller.join(5)
 
 
 def _pour(source: socket.socket, target: socket.socket) -> None:

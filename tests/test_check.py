@@ -18,19 +18,19 @@ from bystanders import holding, open_to_all
 from loopback import OK, Certificate, Server
 
 from floradl import redaction
-from floradl.assembly import build_library
-from floradl.commands import check_machine
-from floradl.commands.check import check
+from floradl.app import build_library
+from floradl.commands.check import machine
+from floradl.commands.check.command import check
 from floradl.commands.exits import Exit
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config
-from floradl.disk import mounts
+from floradl.daemon.startup import first_start
 from floradl.errors import PauseReason
-from floradl.service.starting import first_start
+from floradl.fs import mounts
+from floradl.queue.heartbeat import LivePause, Snapshot, write
+from floradl.queue.sqlite import FILE_NAME, SqliteQueue
 from floradl.simulator import Simulator, serve
 from floradl.simulator.faults import Do, Fault
-from floradl.state.live import LivePause, Snapshot, write
-from floradl.state.store import FILE_NAME, Store
 
 pytestmark = pytest.mark.anyio
 
@@ -297,7 +297,7 @@ async def test_a_file_in_a_folder_s_place_is_found(place: Place, name: str, vari
 
 
 def test_a_file_system_that_takes_no_long_names_is_found(tmp_path: Path) -> None:
-    found = check_machine._trouble("library", tmp_path, "output.dir", 256)  # this one takes 255
+    found = machine._trouble("library", tmp_path, "output.dir", 256)  # this one takes 255
     assert str(found) == (
         f"FAIL  library: {tmp_path} takes no names of 256 bytes -> "
         "set output.max_name_bytes to 143, or to what the file system takes"
@@ -418,7 +418,7 @@ import ctypes, os, sys
 from functools import partial
 from pathlib import Path
 import anyio, anyio._backends._asyncio, encodings.idna
-from floradl.commands.check import check
+from floradl.commands.check.command import check
 from floradl.config.load import Options, load_config
 environ = {"HOME": "/", "FLORADL_BASE_URL": "http://127.0.0.1:1/", "FLORA_API_KEY": "sk_test_planted0",
            "FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS": "127.0.0.1"}
@@ -496,7 +496,7 @@ def test_spent_inotify_limits_are_remarked(public_home: Path) -> None:
 async def test_a_running_daemon_is_named_and_its_pause_found(place: Place) -> None:
     state_dir = place.config.state_dir
     state_dir.mkdir()
-    Store.open(state_dir).close()
+    SqliteQueue.open(state_dir).close()
     assert await place.finding("daemon") == "ok: not running"
     now = time.time()
     with holding(state_dir, now) as pid:
@@ -512,7 +512,7 @@ async def test_a_running_daemon_is_named_and_its_pause_found(place: Place) -> No
 
 async def test_no_key_in_sight_is_no_fault_beside_a_daemon_that_may_have_one(place: Place) -> None:
     place.config.state_dir.mkdir()
-    Store.open(place.config.state_dir).close()
+    SqliteQueue.open(place.config.state_dir).close()
     keyless = with_variables(place, FLORA_API_KEY="")
     assert (await keyless.finding("API key")).startswith("FAIL: there is none")
     with holding(place.config.state_dir, time.time()):

@@ -12,8 +12,7 @@ import httpx
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.media.checksums import Digests, promised
-from floradl.media.crc64 import Crc64Nvme
+from floradl.download.checksums import ChecksumSet, Crc64Nvme, promised
 
 DATA = b"the bytes of an image"
 MD5 = hashlib.md5(DATA).digest()
@@ -139,7 +138,7 @@ EVERY = {
 @pytest.mark.parametrize("algorithm", EVERY)
 @given(cuts=st.lists(st.integers(0, len(DATA))))
 def test_the_right_bytes_agree_however_they_come(algorithm: str, cuts: list[int]) -> None:
-    digests = Digests({algorithm: EVERY[algorithm]})
+    digests = ChecksumSet({algorithm: EVERY[algorithm]})
     for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(DATA)], strict=True):
         digests.update(memoryview(DATA)[start:end])
     assert digests.algorithm == algorithm
@@ -152,13 +151,13 @@ def test_the_right_bytes_agree_however_they_come(algorithm: str, cuts: list[int]
 def test_one_wrong_bit_does_not_agree(algorithm: str, bit: int) -> None:
     data = bytearray(DATA)
     data[bit // 8] ^= 1 << bit % 8
-    digests = Digests({algorithm: EVERY[algorithm]})
+    digests = ChecksumSet({algorithm: EVERY[algorithm]})
     digests.update(bytes(data))
     assert not digests.agree()
 
 
 def test_where_nothing_is_promised_anything_agrees_and_nothing_is_claimed() -> None:
-    digests = Digests({})
+    digests = ChecksumSet({})
     digests.update(DATA)
     assert digests.agree()
     assert digests.algorithm is None
@@ -166,9 +165,9 @@ def test_where_nothing_is_promised_anything_agrees_and_nothing_is_claimed() -> N
 
 
 def test_the_cheapest_of_several_is_taken() -> None:
-    assert Digests(EVERY).algorithm == "sha-256"
-    assert Digests({"md5": MD5, "crc32c": CRC32C}).algorithm == "crc32c"
-    assert Digests({"md5": MD5, "sha-512": SHA512}).algorithm == "md5"
+    assert ChecksumSet(EVERY).algorithm == "sha-256"
+    assert ChecksumSet({"md5": MD5, "crc32c": CRC32C}).algorithm == "crc32c"
+    assert ChecksumSet({"md5": MD5, "sha-512": SHA512}).algorithm == "md5"
 
 
 @given(
@@ -190,10 +189,10 @@ def test_no_header_at_all_is_an_error(headers: dict[str, str]) -> None:
 
 def test_one_that_is_slow_here_is_taken_for_small_files_alone_and_where_there_is_no_other() -> None:
     crc64 = {"crc64nvme": CRC64}
-    assert Digests(crc64, 4 << 20).algorithm == "crc64nvme"
-    assert Digests(crc64, (4 << 20) + 1).algorithm is None
-    assert Digests(crc64, None).algorithm is None
-    assert Digests({**crc64, "sha-512": SHA512}, 1000).algorithm == "sha-512"
+    assert ChecksumSet(crc64, 4 << 20).algorithm == "crc64nvme"
+    assert ChecksumSet(crc64, (4 << 20) + 1).algorithm is None
+    assert ChecksumSet(crc64, None).algorithm is None
+    assert ChecksumSet({**crc64, "sha-512": SHA512}, 1000).algorithm == "sha-512"
 
 
 def test_crc64nvme_is_that_of_the_catalogue() -> None:
@@ -217,7 +216,7 @@ def test_crc64nvme_is_the_same_however_the_bytes_come(data: bytes, cuts: list[in
 
 @pytest.mark.parametrize("algorithm", ["crc32c", "crc32", "md5", "sha-1", "sha-512", "crc64nvme"])
 def test_bytes_are_taken_in_before_their_buffer_is_used_again(algorithm: str) -> None:
-    digests = Digests({algorithm: EVERY[algorithm]})
+    digests = ChecksumSet({algorithm: EVERY[algorithm]})
     buffer = bytearray(4)
     for at in range(0, len(DATA), 4):
         part = DATA[at : at + 4]

@@ -15,9 +15,9 @@ from hypothesis import given, strategies as st
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config, sections, settings, variable
 from floradl.errors import ConfigError, ExposedError
-from floradl.models import Kind
-from floradl.net.endpoint import Endpoint
-from floradl.net.timetable import Span, Timetable
+from floradl.models import OutputKind
+from floradl.net.bandwidth import RateSchedule, RateWindow
+from floradl.net.listen_address import Endpoint
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -90,12 +90,12 @@ def test_without_any_configuration_the_contract_s_defaults_hold(machine: Machine
     assert config.output.dir == home / "library"
     assert config.output.template == "{folder}/{technique}/{run_id}-{output_id}{ext}"
     assert config.output.folders.by_kind() == {
-        Kind.IMAGE: "images",
-        Kind.VIDEO: "videos",
-        Kind.AUDIO: "audio",
-        Kind.DOCUMENT: "documents",
-        Kind.TEXT: "text",
-        Kind.OTHER: "other",
+        OutputKind.IMAGE: "images",
+        OutputKind.VIDEO: "videos",
+        OutputKind.AUDIO: "audio",
+        OutputKind.DOCUMENT: "documents",
+        OutputKind.TEXT: "text",
+        OutputKind.OTHER: "other",
     }
     assert config.output.mtime == "completed"
     assert config.output.max_name_bytes == 255
@@ -314,7 +314,7 @@ _OTHER_VALUES = {
     "poll.give_up_after": ("7d", 604_800),
     "download.concurrency": ("256", 256),
     "download.stall_timeout": ("1m", 60),
-    "download.rate_limit": ("10MB", Timetable.always(10_000_000)),
+    "download.rate_limit": ("10MB", RateSchedule.always(10_000_000)),
     "download.max_file_size": ("5GB", 5_000_000_000),
     "download.min_free_space": ("0", 0),
     "download.media_hosts": ('["*.flora.ai", nas.local]', ("*.flora.ai", "nas.local")),
@@ -375,15 +375,15 @@ def test_names_in_a_variable_have_commas_or_are_yaml(machine: Machine, text: str
     assert machine.load(Options(), environ).sync.projects == ("prj_a", "prj_b")
 
 
-_OFFICE = Timetable((Span(9 * 3600, 18 * 3600, 2_000_000), Span(22 * 3600, 0, 1024)))
+_OFFICE = RateSchedule((RateWindow(9 * 3600, 18 * 3600, 2_000_000), RateWindow(22 * 3600, 0, 1024)))
 
 
 @pytest.mark.parametrize(
     ("text", "table"),
     [
-        ("10MB", Timetable.always(10_000_000)),
-        ("10MB/s", Timetable.always(10_000_000)),
-        ("1000", Timetable.always(1000)),
+        ("10MB", RateSchedule.always(10_000_000)),
+        ("10MB/s", RateSchedule.always(10_000_000)),
+        ("1000", RateSchedule.always(1000)),
         ("null", None),
         ("[]", None),
         ('[{from: "09:00", to: "18:00", rate: 2MB}, {from: 22:00, to: "24:00", rate: 1KiB/s}]', _OFFICE),
@@ -394,7 +394,7 @@ _OFFICE = Timetable((Span(9 * 3600, 18 * 3600, 2_000_000), Span(22 * 3600, 0, 10
     ],
 )
 def test_the_rate_limit_is_one_rate_or_a_table_in_file_and_variable_alike(
-    machine: Machine, text: str, table: Timetable | None
+    machine: Machine, text: str, table: RateSchedule | None
 ) -> None:
     assert machine.read(f"download:\n  rate_limit: {text}\n").download.rate_limit == table
     environ = {"FLORADL_DOWNLOAD__RATE_LIMIT": text}
@@ -403,7 +403,9 @@ def test_the_rate_limit_is_one_rate_or_a_table_in_file_and_variable_alike(
 
 def test_a_table_of_rates_may_stand_on_lines_of_its_own(machine: Machine) -> None:
     text = "download:\n  rate_limit:\n    - from: 22:00\n      to: 06:00\n      rate: 5MB\n"
-    assert machine.read(text).download.rate_limit == Timetable((Span(22 * 3600, 6 * 3600, 5_000_000),))
+    assert machine.read(text).download.rate_limit == RateSchedule(
+        (RateWindow(22 * 3600, 6 * 3600, 5_000_000),)
+    )
 
 
 def test_null_in_a_variable_means_no_limit(machine: Machine) -> None:

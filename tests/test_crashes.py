@@ -18,7 +18,7 @@ import pytest
 from crashing import calls, counts, interposed, leftovers, starter
 from studio import Home, check_library, command, wait_until
 
-from floradl.models import State
+from floradl.models import RunState
 from floradl.simulator import OutputSpec, Simulator
 
 MOMENTS = int(os.environ.get("FLORADL_TEST_KILLS", "30"))
@@ -28,7 +28,7 @@ WORDS = OutputSpec("words", "text", text="A little more light.")
 
 def check_all_done(home: Home, simulator: Simulator, runs: int) -> None:
     check_library(home, simulator)
-    assert counts(home) == {State.DONE: runs}
+    assert counts(home) == {RunState.DONE: runs}
     sidecars = [json.loads(path.read_bytes()) for path in (home.library / "runs").rglob("*.json")]
     assert [sidecar["result"] for sidecar in sidecars] == ["complete"] * runs
     assert leftovers(home) == []
@@ -151,5 +151,5 @@ def test_an_add_that_is_killed_queues_all_or_nothing_and_its_litter_goes(
             assert leftovers(home) == []
             ends.append(counts(home))
     assert number > 5
-    assert ends[-1] == {State.DONE: 1}
-    assert all(end in ({}, {State.DONE: 1}) for end in ends)
+    assert ends[-1] == {RunState.DONE: 1}
+    assert all(end in ({}, {RunState.DONE: 1}) for end in ends)

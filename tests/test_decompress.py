@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, strategies as st
 from wire import MP4, PDF, PNG, WAV
 
-from floradl.errors import ErrorCode, PassingError, PermanentError
-from floradl.media.decompress import undo
+from floradl.download.decompress import undo
+from floradl.errors import ErrorCode, PermanentError, TransientError
 from floradl.net.headers import content_codings
 
 TEXT = b"".join(b"line %d of a document\n" % number for number in range(2000))
@@ -147,14 +147,14 @@ def test_a_coded_body_that_is_cut_short_is_damaged(packer: str) -> None:
     coding, pack = PACKERS[packer]
     body = pack(random.Random(7).randbytes(3000))
     for end in (1, 2, len(body) // 2, len(body) - 1):
-        with pytest.raises(PassingError) as caught:
+        with pytest.raises(TransientError) as caught:
             undone(body[:end], coding)
         assert caught.value.code is ErrorCode.DAMAGED
 
 
 @every_packer
 def test_an_empty_coded_body_is_damaged(packer: str) -> None:
-    with pytest.raises(PassingError) as caught:
+    with pytest.raises(TransientError) as caught:
         undone(b"", PACKERS[packer][0])
     assert caught.value.code is ErrorCode.DAMAGED
 
@@ -196,7 +196,7 @@ def test_a_bomb_within_a_bomb_is_held_against_what_came_from_the_network() -> No
 def test_any_bytes_are_decoded_or_refused_and_never_a_bug(data: bytes, packer: str, size: int) -> None:
     try:
         undone(data, PACKERS[packer][0], size=size)
-    except (PassingError, PermanentError):
+    except (TransientError, PermanentError):
         return
 
 

@@ -16,7 +16,7 @@ import pytest
 from crashing import Failing, calls, counts, interposed, leftovers
 from studio import TEST_TIMEOUT, Home, check_library, command, served, wait_until
 
-from floradl.models import State
+from floradl.models import RunState
 from floradl.simulator import OutputSpec, Simulator
 
 PICTURE = OutputSpec("picture", "imageUrl", size=3000)
@@ -45,7 +45,7 @@ def once_with(home: Home, log: Path, failing: Failing) -> list[tuple[str, str]]:
     home.environ |= interposed(home, log=log, failing=failing)
     done = home.run("once")
     assert done.returncode == 0, done.stderr
-    assert counts(home) == {State.DONE: 1}
+    assert counts(home) == {RunState.DONE: 1}
     assert leftovers(home) == []
     return calls(log, home)
 
@@ -283,7 +283,7 @@ def test_a_stop_is_not_held_up_by_a_full_disk_and_loses_no_job(home: Home, simul
     assert (home.inbox / "later.txt").exists()
     full.unlink()
     assert home.run("once").returncode == 0
-    assert counts(home) == {State.DONE: 2}
+    assert counts(home) == {RunState.DONE: 2}
     check_library(home, simulator)
 
 

@@ -11,10 +11,10 @@ import pytest
 from floradl.display import open_display
 from floradl.display.plain import PlainDisplay
 from floradl.errors import ErrorCode
-from floradl.models import Failure, Kind, QueuedRun, SavedOutput, State
-from floradl.runs.progress import Brought
+from floradl.models import OutputKind, QueuedRun, RunFailure, RunState, SavedOutput
+from floradl.runs.events import RunSummary
 
-RUN = QueuedRun(run_id="run_1", technique="campaign", state=State.RUNNING, queued_at=0.0)
+RUN = QueuedRun(run_id="run_1", technique="campaign", state=RunState.RUNNING, queued_at=0.0)
 
 
 class Clock:
@@ -29,28 +29,28 @@ def at(progress: float, run: QueuedRun = RUN) -> QueuedRun:
     return msgspec.structs.replace(run, progress=progress)
 
 
-def ended(state: State, message: str | None = None, run: QueuedRun = RUN) -> QueuedRun:
-    error = None if message is None else Failure(ErrorCode.SAFETY_BLOCKED, message)
+def ended(state: RunState, message: str | None = None, run: QueuedRun = RUN) -> QueuedRun:
+    error = None if message is None else RunFailure(ErrorCode.SAFETY_BLOCKED, message)
     return msgspec.structs.replace(run, state=state, error=error)
 
 
 def downloading(number: int = 1) -> QueuedRun:
-    return QueuedRun(run_id=f"run_{number}", technique="campaign", state=State.DOWNLOADING, queued_at=0.0)
+    return QueuedRun(run_id=f"run_{number}", technique="campaign", state=RunState.DOWNLOADING, queued_at=0.0)
 
 
-def brought(*sizes: int | None) -> Brought:
+def brought(*sizes: int | None) -> RunSummary:
     outputs = [
         SavedOutput(
             output_id=f"output_{index}",
             type="imageUrl",
-            kind=Kind.IMAGE,
+            kind=OutputKind.IMAGE,
             path=None if size is None else f"images/campaign/run_1-output_{index}.png",
             bytes=size,
-            error=Failure(ErrorCode.HTTP_ERROR, "answers 404") if size is None else None,
+            error=RunFailure(ErrorCode.HTTP_ERROR, "answers 404") if size is None else None,
         )
         for index, size in enumerate(sizes)
     ]
-    return Brought.of("runs/run_1.json", outputs)
+    return RunSummary.of("runs/run_1.json", outputs)
 
 
 def test_polls_that_change_little_are_not_repeated() -> None:
@@ -73,7 +73,7 @@ def test_a_finished_run_tells_its_files_and_its_sidecar() -> None:
     plain = PlainDisplay(stream, monotonic=clock)
     plain.run(downloading(), None)
     clock.now += 4.2
-    plain.finished(ended(State.DONE), brought(12_000_000, 400_000))
+    plain.finished(ended(RunState.DONE), brought(12_000_000, 400_000))
     plain.close()
     assert stream.getvalue().splitlines()[1:] == [
         "campaign/run_1: done, 2 files, 12.4 MB, 4.2 s, runs/run_1.json"
@@ -82,20 +82,20 @@ def test_a_finished_run_tells_its_files_and_its_sidecar() -> None:
 
 def test_a_failed_run_tells_its_code_and_message() -> None:
     stream = io.StringIO()
-    PlainDisplay(stream).finished(ended(State.FAILED, "the prompt was refused"), None)
+    PlainDisplay(stream).finished(ended(RunState.FAILED, "the prompt was refused"), None)
     assert stream.getvalue() == "campaign/run_1: failed: safety_blocked: the prompt was refused\n"
 
 
 def test_a_partial_run_tells_what_is_missing() -> None:
     stream = io.StringIO()
-    run = ended(State.PARTIAL, "output_1: answers 404")
+    run = ended(RunState.PARTIAL, "output_1: answers 404")
     PlainDisplay(stream).finished(run, brought(1000, None))
     assert "partial, 1 of 2 files, 1 kB, runs/run_1.json: safety_blocked: output_1" in stream.getvalue()
 
 
 def test_a_run_that_stood_in_the_library_is_said_to_be_there() -> None:
     stream = io.StringIO()
-    PlainDisplay(stream).finished(ended(State.DONE), None)
+    PlainDisplay(stream).finished(ended(RunState.DONE), None)
     assert stream.getvalue() == "campaign/run_1: done, already there\n"
 
 
@@ -124,8 +124,8 @@ def test_the_last_line_sums_up_several_runs() -> None:
     stream = io.StringIO()
     with open_display(stream) as progress:
         progress.run(at(0, downloading(7)), 2.0)
-        progress.finished(ended(State.DONE), brought(1_500_000))
-        progress.finished(ended(State.FAILED, "refused"), None)
+        progress.finished(ended(RunState.DONE), brought(1_500_000))
+        progress.finished(ended(RunState.FAILED, "refused"), None)
     assert stream.getvalue().splitlines()[-1] == "1 done, 1 failed, 1 not finished: 1 file, 1.5 MB in 0 s"
 
 
@@ -134,9 +134,9 @@ def test_quiet_leaves_failures_only() -> None:
     with open_display(stream, quiet=True) as progress:
         progress.run(RUN, 2.0)
         progress.trouble(RUN, "cannot reach app.flora.ai", 5.0)
-        progress.finished(ended(State.DONE), brought(5))
-        progress.finished(ended(State.FAILED, "refused"), None)
-        progress.finished(ended(State.PARTIAL, "output_2: gone"), None)
+        progress.finished(ended(RunState.DONE), brought(5))
+        progress.finished(ended(RunState.FAILED, "refused"), None)
+        progress.finished(ended(RunState.PARTIAL, "output_2: gone"), None)
     lines = stream.getvalue().splitlines()
     assert [line.split(":")[1] for line in lines] == [" failed", " partial"]
 
@@ -156,7 +156,7 @@ def test_plain_lines_hold_no_secret_and_no_character_that_steers() -> None:
 def test_what_the_stream_cannot_encode_is_escaped() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    PlainDisplay(stream).finished(ended(State.FAILED, "prompt « é » refused 画"), None)
+    PlainDisplay(stream).finished(ended(RunState.FAILED, "prompt « é » refused 画"), None)
     assert b"prompt \\xab \\xe9 \\xbb refused \\u753b" in raw.getvalue()
 
 
@@ -166,7 +166,7 @@ def test_a_stream_that_breaks_does_not_stop_the_work() -> None:
     stream = os.fdopen(write, "w", buffering=1)
     with open_display(stream) as progress:
         progress.run(RUN, 2.0)
-        progress.finished(ended(State.DONE), None)
+        progress.finished(ended(RunState.DONE), None)
     with pytest.raises(BrokenPipeError):
         stream.close()  # what Python kept back goes nowhere either
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.display.board import Board, RunRow, TransferRow
-from floradl.models import QueuedRun, State
+from floradl.models import QueuedRun, RunState
 
-RUN = QueuedRun(run_id="run_1", technique="campaign", state=State.RUNNING, queued_at=0.0)
+RUN = QueuedRun(run_id="run_1", technique="campaign", state=RunState.RUNNING, queued_at=0.0)
 
 
 class Clock:
@@ -28,11 +28,11 @@ def at(progress: float, run: QueuedRun = RUN) -> QueuedRun:
 
 
 def ended(run: QueuedRun) -> QueuedRun:
-    return msgspec.structs.replace(run, state=State.DONE)
+    return msgspec.structs.replace(run, state=RunState.DONE)
 
 
 def downloading(number: int = 1) -> QueuedRun:
-    return QueuedRun(run_id=f"run_{number}", technique="campaign", state=State.DOWNLOADING, queued_at=0.0)
+    return QueuedRun(run_id=f"run_{number}", technique="campaign", state=RunState.DOWNLOADING, queued_at=0.0)
 
 
 def test_a_rate_follows_what_arrives() -> None:
@@ -129,7 +129,9 @@ def test_no_more_is_seen_than_there_is_room_for_and_nothing_is_miscounted(
         run = downloading(number)
         match event:
             case "run" | "downloading":
-                board.run(msgspec.structs.replace(run, state=State.RUNNING) if event == "run" else run, None)
+                board.run(
+                    msgspec.structs.replace(run, state=RunState.RUNNING) if event == "run" else run, None
+                )
                 still_open.add(number)
             case "trouble":
                 board.trouble(run, "trouble", 1.0)

@@ -4,13 +4,13 @@ import msgspec
 from hypothesis import given, strategies as st
 
 from floradl.display.board import Board
-from floradl.display.endings import Ending
 from floradl.display.frames import Pen, draw_ending, draw_view
+from floradl.display.results import RunLine
 from floradl.errors import ErrorCode
-from floradl.models import Failure, QueuedRun, State
-from floradl.runs.progress import Brought
+from floradl.models import QueuedRun, RunFailure, RunState
+from floradl.runs.events import RunSummary
 
-RUN = QueuedRun(run_id="run_1", technique="campaign", state=State.RUNNING, queued_at=0.0)
+RUN = QueuedRun(run_id="run_1", technique="campaign", state=RunState.RUNNING, queued_at=0.0)
 WIDE = Pen(200, "utf-8", colour=True)
 
 
@@ -26,13 +26,13 @@ def at(progress: float, run: QueuedRun = RUN) -> QueuedRun:
     return msgspec.structs.replace(run, progress=progress)
 
 
-def ended(state: State, message: str | None = None, run: QueuedRun = RUN) -> QueuedRun:
-    error = None if message is None else Failure(ErrorCode.SAFETY_BLOCKED, message)
+def ended(state: RunState, message: str | None = None, run: QueuedRun = RUN) -> QueuedRun:
+    error = None if message is None else RunFailure(ErrorCode.SAFETY_BLOCKED, message)
     return msgspec.structs.replace(run, state=state, error=error)
 
 
 def downloading(number: int = 1) -> QueuedRun:
-    return QueuedRun(run_id=f"run_{number}", technique="campaign", state=State.DOWNLOADING, queued_at=0.0)
+    return QueuedRun(run_id=f"run_{number}", technique="campaign", state=RunState.DOWNLOADING, queued_at=0.0)
 
 
 def drawn(board: Board, pen: Pen = WIDE, total: int | None = None) -> list[str]:
@@ -55,8 +55,8 @@ def test_a_transfer_shows_bytes_total_rate_and_time_left() -> None:
 def test_the_sum_at_the_bottom_counts_runs_not_heard_of_yet() -> None:
     board = Board(Clock())
     board.run(at(48), 2.0)
-    board.finished(ended(State.DONE, run=downloading(2)), None)
-    board.finished(ended(State.FAILED, "refused", run=downloading(3)), None)
+    board.finished(ended(RunState.DONE, run=downloading(2)), None)
+    board.finished(ended(RunState.FAILED, "refused", run=downloading(3)), None)
     assert drawn(board, total=10)[-1].split(" · ") == [
         "  1 of 10 done",
         "1 failed",
@@ -101,17 +101,17 @@ def test_runs_without_room_are_counted() -> None:
 
 def test_a_finished_run_keeps_its_numbers_where_the_window_is_narrow() -> None:
     run = ended(
-        State.DONE, run=msgspec.structs.replace(RUN, technique="art-directors-critique", label="x" * 50)
+        RunState.DONE, run=msgspec.structs.replace(RUN, technique="art-directors-critique", label="x" * 50)
     )
     (line,) = draw_ending(
-        Pen(44, "utf-8", colour=True), Ending(run, Brought("a.json", 3, 3, 12_400_000), 4.2)
+        Pen(44, "utf-8", colour=True), RunLine(run, RunSummary("a.json", 3, 3, 12_400_000), 4.2)
     )
     assert line.plain == "✓ art-direct…/run_1  3 files, 12.4 MB, 4.2 s"
 
 
 def test_the_whole_reason_of_a_failure_is_told_in_a_narrow_window() -> None:
     reason = "the prompt was refused by the provider's filter: " + "画" * 30 + " is not allowed"
-    lines = draw_ending(Pen(40, "utf-8", colour=True), Ending(ended(State.FAILED, reason), None, 1.0))
+    lines = draw_ending(Pen(40, "utf-8", colour=True), RunLine(ended(RunState.FAILED, reason), None, 1.0))
     told = "".join(line.plain.strip() for line in lines[1:]).replace(" ", "")
     assert told == f"safety_blocked:{reason}".replace(" ", "")
 
@@ -131,8 +131,8 @@ def test_a_terminal_without_utf_8_gets_ascii() -> None:
         board.run(at(30, msgspec.structs.replace(RUN, run_id=f"run_{number}")), 2.0)
     endings = [
         line.plain
-        for state in (State.DONE, State.PARTIAL, State.FAILED)
-        for line in draw_ending(pen, Ending(ended(state, "x" * 300), Brought("a", 2, 1, 5), 1.0))
+        for state in (RunState.DONE, RunState.PARTIAL, RunState.FAILED)
+        for line in draw_ending(pen, RunLine(ended(state, "x" * 300), RunSummary("a", 2, 1, 5), 1.0))
     ]
     for line in [*drawn(board, pen), *endings]:
         assert line.replace("é", "").isascii()
@@ -154,8 +154,8 @@ def test_no_line_is_wider_than_the_terminal_and_none_steers_it(
     board.transfer(run, message, 5, 10)
     board.run(at(50, msgspec.structs.replace(run, run_id=run_id + "2")), 2.0)
     lines = draw_view(pen, board.look(20), 12)
-    for state in (State.DONE, State.PARTIAL, State.FAILED):
-        lines += draw_ending(pen, Ending(ended(state, message, run), Brought("a.json", 2, 1, 5), 1.0))
+    for state in (RunState.DONE, RunState.PARTIAL, RunState.FAILED):
+        lines += draw_ending(pen, RunLine(ended(state, message, run), RunSummary("a.json", 2, 1, 5), 1.0))
     for line in lines:
         assert line.cell_len <= width
         assert line.plain.isprintable()
@@ -167,6 +167,6 @@ def test_the_picture_holds_no_secret() -> None:
     board = Board()
     board.trouble(RUN, message, 5.0)
     lines = drawn(board)
-    lines += [line.plain for line in draw_ending(WIDE, Ending(ended(State.FAILED, message), None, 1.0))]
+    lines += [line.plain for line in draw_ending(WIDE, RunLine(ended(RunState.FAILED, message), None, 1.0))]
     assert len([line for line in lines if "https://media.flora.ai/a.png?…" in line]) == 2
     assert not any("topsecret" in line for line in lines)

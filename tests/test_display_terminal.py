@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from floradl.display import open_display
 from floradl.errors import ErrorCode
 from floradl.models import Failure, QueuedRun, State
-from floradl.runs.progress import Brought
+from floradl.runs.events import RunSummary
 
 def a_run(number, state=State.RUNNING, **more):
     return QueuedRun(run_id=f"run_{number}", technique="campaign", state=state, queued_at=0.0, **more)

@@ -13,8 +13,8 @@ import pytest
 from mounting import in_memory, mounted, unmount
 from studio import TEST_TIMEOUT, Home, check_library, command, served, wait_until
 
-from floradl.disk.abilities import Abilities, probe
-from floradl.disk.folders import open_root
+from floradl.fs.capabilities import Capabilities, probe
+from floradl.fs.folders import open_root
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 OUTPUTS = (
@@ -121,11 +121,11 @@ def memory(home: Home) -> Iterator[None]:
 
 
 KINDS = {
-    "exfat": (exfat, Abilities(safe_rename=False, links=False, folder_sync=True)),
-    "ntfs": (ntfs, Abilities(safe_rename=False, links=True, folder_sync=True)),
-    "bindfs": (bindfs, Abilities(safe_rename=False, links=True, folder_sync=True)),
-    "mergerfs": (mergerfs, Abilities(safe_rename=False, links=True, folder_sync=True)),
-    "tmpfs": (memory, Abilities(safe_rename=True, links=True, folder_sync=True)),
+    "exfat": (exfat, Capabilities(safe_rename=False, links=False, folder_sync=True)),
+    "ntfs": (ntfs, Capabilities(safe_rename=False, links=True, folder_sync=True)),
+    "bindfs": (bindfs, Capabilities(safe_rename=False, links=True, folder_sync=True)),
+    "mergerfs": (mergerfs, Capabilities(safe_rename=False, links=True, folder_sync=True)),
+    "tmpfs": (memory, Capabilities(safe_rename=True, links=True, folder_sync=True)),
 }
 
 
@@ -229,7 +229,7 @@ def test_where_a_folder_cannot_be_flushed_it_is_said_and_work_goes_on(
 def test_nothing_is_said_of_a_file_system_that_can_do_it_all(home: Home, tmp_path: Path) -> None:
     with open_root(tmp_path) as root:
         abilities = probe(root)
-    if abilities != Abilities(safe_rename=True, links=True, folder_sync=True):
+    if abilities != Capabilities(safe_rename=True, links=True, folder_sync=True):
         pytest.skip(f"this one cannot: {abilities}")
     with home.daemon():
         assert home.events("library_weaker") == []

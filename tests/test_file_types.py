@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, strategies as st
 
+from floradl.download.file_type.signatures import HEAD, beginning, from_content
+from floradl.download.file_type.sniff import extension, refuse_not_media
 from floradl.errors import PermanentError
-from floradl.media.signatures import HEAD, beginning, from_content
-from floradl.media.sniff import extension, refuse_not_media
-from floradl.models import Kind
+from floradl.models import OutputKind
 
 SAMPLES = Path(__file__).parent / "samples"
 FILES = sorted(path for path in SAMPLES.iterdir() if path.is_file())
-MEDIA = [Kind.IMAGE, Kind.VIDEO, Kind.AUDIO]
+MEDIA = [OutputKind.IMAGE, OutputKind.VIDEO, OutputKind.AUDIO]
 VAGUE = [None, "application/octet-stream", "binary/octet-stream", "text/plain; charset=utf-8"]
 UNKNOWN = b"\x8f\x01nobody's format\0\1\2\3" * 9
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><path d=""/></svg>'
@@ -51,7 +51,7 @@ def reading(data: bytes) -> Callable[[int, int], bytes]:
 
 
 def named(
-    head: bytes, content_type: str | None, path: str, kind: Kind, disposition: str | None = None
+    head: bytes, content_type: str | None, path: str, kind: OutputKind, disposition: str | None = None
 ) -> str | None:
     """Give the extension, None where it is refused."""
     try:
@@ -64,12 +64,12 @@ def named(
 # --- what looks like an error and is none --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Kind.DOCUMENT, Kind.OTHER])
+@pytest.mark.parametrize("kind", [OutputKind.DOCUMENT, OutputKind.OTHER])
 @pytest.mark.parametrize("content_type", ["application/json", *VAGUE])
 @pytest.mark.parametrize("path", ["/x.json", "/x"])
 @pytest.mark.parametrize("key", ["message", "detail", "error", "errors", "code", "status"])
 def test_a_json_document_may_begin_with_any_key(
-    kind: Kind, content_type: str | None, path: str, key: str
+    kind: OutputKind, content_type: str | None, path: str, key: str
 ) -> None:
     expected = {"/x.json": ".json", "/x": {"application/json": ".json"}.get(content_type or "", "")}[path]
     found = named(b'{"%s": {"a": 1}}' % key.encode(), content_type, path, kind)
@@ -102,7 +102,7 @@ def test_a_json_document_may_begin_with_any_key(
     ],
 )
 def test_markdown_may_begin_with_html(text: bytes, content_type: str | None, path: str) -> None:
-    assert named(text, content_type, path, Kind.DOCUMENT) == ".md"
+    assert named(text, content_type, path, OutputKind.DOCUMENT) == ".md"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_markdown_may_begin_with_html(text: bytes, content_type: str | None, pat
 def test_a_document_is_what_its_type_or_name_says(
     head: bytes, content_type: str | None, path: str, expected: str | None
 ) -> None:
-    assert named(head, content_type, path, Kind.DOCUMENT) == expected
+    assert named(head, content_type, path, OutputKind.DOCUMENT) == expected
 
 
 @pytest.mark.parametrize("content_type", ["image/svg+xml", "text/xml", "text/html", "image/png", *VAGUE])
@@ -157,7 +157,7 @@ def test_a_document_is_what_its_type_or_name_says(
     ],
 )
 def test_a_drawing_is_one_whatever_stands_before_it(text: bytes, content_type: str | None) -> None:
-    assert named(text[:HEAD], content_type, "/x", Kind.IMAGE) == ".svg"
+    assert named(text[:HEAD], content_type, "/x", OutputKind.IMAGE) == ".svg"
 
 
 @pytest.mark.parametrize(
@@ -177,44 +177,44 @@ def test_what_only_holds_a_drawing_or_its_name_is_none(text: bytes) -> None:
 @pytest.mark.parametrize(
     ("head", "kind", "own", "expected"),
     [
-        (LOTTIE, Kind.IMAGE, "application/json", ".json"),
-        (LOTTIE, Kind.VIDEO, "video/lottie+json", ".json"),
-        (GLTF, Kind.IMAGE, "model/gltf+json", ".gltf"),
-        (head_of("sample.gltf"), Kind.IMAGE, "application/json", ".gltf"),
-        (MPD, Kind.VIDEO, "application/dash+xml", ".mpd"),
-        (MPD, Kind.AUDIO, "application/xml", ".mpd"),
-        (HLS, Kind.VIDEO, "application/vnd.apple.mpegurl", ".m3u8"),
-        (b"\xef\xbb\xbf" + HLS, Kind.AUDIO, "audio/mpegurl", ".m3u8"),
-        (b"WEBVTT", Kind.VIDEO, "text/vtt", ".vtt"),
-        (b"\xef\xbb\xbfWEBVTT - words\r\n\r\n", Kind.VIDEO, "text/vtt", ".vtt"),
-        (b"WEBVTT\tmore\n", Kind.VIDEO, "text/vtt", ".vtt"),
-        (b"1\r\n00:00:01,000 --> 00:00:02,000\r\nHi", Kind.VIDEO, "application/x-subrip", ".srt"),
-        (b"[Script Info]\r\n", Kind.VIDEO, "text/x-ssa", ".ass"),
-        (b"<tt xmlns='http://www.w3.org/ns/ttml'>", Kind.VIDEO, "application/ttml+xml", ".ttml"),
-        (b"# made\n\nmtllib a.mtl\no b\nv 1.0 -2 3e-4\nf 1 2 3\n", Kind.IMAGE, "model/obj", ".obj"),
-        (b"solid a\n facet normal 0 0 1\n", Kind.IMAGE, "model/stl", ".stl"),
-        (b"# made\n\nnewmtl a\nKd 0 0 0\n", Kind.IMAGE, "model/mtl", ".mtl"),
-        (b"OFF\n# made\n\n8 6 0\n0 0 0\n", Kind.IMAGE, "text/plain", ".off"),
-        (b"xof 0303txt 0032\n", Kind.IMAGE, "text/plain", ".x"),
-        (b"#usda 1.0\n(", Kind.IMAGE, "model/vnd.usda", ".usda"),
-        (b"P3\n# text\n2 2\n255\n0 0 0", Kind.IMAGE, "image/x-portable-pixmap", ".ppm"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\r%%", Kind.IMAGE, "application/postscript", ".eps"),
-        (b"/* XPM */\nstatic", Kind.IMAGE, "image/x-xpixmap", ".xpm"),
+        (LOTTIE, OutputKind.IMAGE, "application/json", ".json"),
+        (LOTTIE, OutputKind.VIDEO, "video/lottie+json", ".json"),
+        (GLTF, OutputKind.IMAGE, "model/gltf+json", ".gltf"),
+        (head_of("sample.gltf"), OutputKind.IMAGE, "application/json", ".gltf"),
+        (MPD, OutputKind.VIDEO, "application/dash+xml", ".mpd"),
+        (MPD, OutputKind.AUDIO, "application/xml", ".mpd"),
+        (HLS, OutputKind.VIDEO, "application/vnd.apple.mpegurl", ".m3u8"),
+        (b"\xef\xbb\xbf" + HLS, OutputKind.AUDIO, "audio/mpegurl", ".m3u8"),
+        (b"WEBVTT", OutputKind.VIDEO, "text/vtt", ".vtt"),
+        (b"\xef\xbb\xbfWEBVTT - words\r\n\r\n", OutputKind.VIDEO, "text/vtt", ".vtt"),
+        (b"WEBVTT\tmore\n", OutputKind.VIDEO, "text/vtt", ".vtt"),
+        (b"1\r\n00:00:01,000 --> 00:00:02,000\r\nHi", OutputKind.VIDEO, "application/x-subrip", ".srt"),
+        (b"[Script Info]\r\n", OutputKind.VIDEO, "text/x-ssa", ".ass"),
+        (b"<tt xmlns='http://www.w3.org/ns/ttml'>", OutputKind.VIDEO, "application/ttml+xml", ".ttml"),
+        (b"# made\n\nmtllib a.mtl\no b\nv 1.0 -2 3e-4\nf 1 2 3\n", OutputKind.IMAGE, "model/obj", ".obj"),
+        (b"solid a\n facet normal 0 0 1\n", OutputKind.IMAGE, "model/stl", ".stl"),
+        (b"# made\n\nnewmtl a\nKd 0 0 0\n", OutputKind.IMAGE, "model/mtl", ".mtl"),
+        (b"OFF\n# made\n\n8 6 0\n0 0 0\n", OutputKind.IMAGE, "text/plain", ".off"),
+        (b"xof 0303txt 0032\n", OutputKind.IMAGE, "text/plain", ".x"),
+        (b"#usda 1.0\n(", OutputKind.IMAGE, "model/vnd.usda", ".usda"),
+        (b"P3\n# text\n2 2\n255\n0 0 0", OutputKind.IMAGE, "image/x-portable-pixmap", ".ppm"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\r%%", OutputKind.IMAGE, "application/postscript", ".eps"),
+        (b"/* XPM */\nstatic", OutputKind.IMAGE, "image/x-xpixmap", ".xpm"),
     ],
 )
 def test_an_image_video_or_sound_may_be_a_text_of_a_known_format(
-    head: bytes, kind: Kind, own: str, expected: str
+    head: bytes, kind: OutputKind, own: str, expected: str
 ) -> None:
     for content_type in (own, *VAGUE, "text/html"):
         for path in ("/x", "/x" + expected):
             assert named(head, content_type, path, kind) == expected
 
 
-@pytest.mark.parametrize("kind", [*MEDIA, Kind.DOCUMENT, Kind.OTHER])
+@pytest.mark.parametrize("kind", [*MEDIA, OutputKind.DOCUMENT, OutputKind.OTHER])
 @pytest.mark.parametrize(
     "content_type", [*VAGUE, "text/html", "application/json", "application/xml", "image/png"]
 )
-def test_an_unknown_format_passes_under_any_type(kind: Kind, content_type: str | None) -> None:
+def test_an_unknown_format_passes_under_any_type(kind: OutputKind, content_type: str | None) -> None:
     refuse_not_media(UNKNOWN, content_type, kind, "/x.unknown")
     refuse_not_media(UNKNOWN, content_type, kind)
 
@@ -235,7 +235,7 @@ def test_an_unknown_format_passes_under_any_type(kind: Kind, content_type: str |
 def test_an_image_of_a_format_of_texts_passes_by_its_name(
     head: bytes, content_type: str | None, path: str
 ) -> None:
-    refuse_not_media(head, content_type, Kind.IMAGE, path)
+    refuse_not_media(head, content_type, OutputKind.IMAGE, path)
 
 
 # --- what is wrong ------------------------------------------------------------------------------------
@@ -262,28 +262,28 @@ WRONG = {
 @pytest.mark.parametrize(
     ("kind", "content_type", "path"),
     [
-        (Kind.IMAGE, "image/png", "/x"),
-        (Kind.IMAGE, "image/jpeg", "/x"),
-        (Kind.IMAGE, "application/octet-stream", "/x.webp"),
-        (Kind.IMAGE, "text/plain", "/x.png"),
-        (Kind.IMAGE, "text/html", "/x.png"),
-        (Kind.IMAGE, "application/json", "/x.jpg"),
-        (Kind.IMAGE, None, "/x.JPEG"),
-        (Kind.VIDEO, "video/mp4", "/x"),
-        (Kind.VIDEO, None, "/x.mp4"),
-        (Kind.AUDIO, "audio/mpeg", "/x"),
-        (Kind.AUDIO, "text/plain", "/x.wav"),
-        (Kind.DOCUMENT, "application/pdf", "/x"),
-        (Kind.DOCUMENT, "text/html", "/x.pdf"),
-        (Kind.DOCUMENT, "application/octet-stream", "/x.docx"),
-        (Kind.DOCUMENT, "application/json", "/x.pdf"),
-        (Kind.OTHER, "model/gltf-binary", "/x"),
-        (Kind.OTHER, "video/webm", "/x"),
-        (Kind.OTHER, None, "/x.png"),
+        (OutputKind.IMAGE, "image/png", "/x"),
+        (OutputKind.IMAGE, "image/jpeg", "/x"),
+        (OutputKind.IMAGE, "application/octet-stream", "/x.webp"),
+        (OutputKind.IMAGE, "text/plain", "/x.png"),
+        (OutputKind.IMAGE, "text/html", "/x.png"),
+        (OutputKind.IMAGE, "application/json", "/x.jpg"),
+        (OutputKind.IMAGE, None, "/x.JPEG"),
+        (OutputKind.VIDEO, "video/mp4", "/x"),
+        (OutputKind.VIDEO, None, "/x.mp4"),
+        (OutputKind.AUDIO, "audio/mpeg", "/x"),
+        (OutputKind.AUDIO, "text/plain", "/x.wav"),
+        (OutputKind.DOCUMENT, "application/pdf", "/x"),
+        (OutputKind.DOCUMENT, "text/html", "/x.pdf"),
+        (OutputKind.DOCUMENT, "application/octet-stream", "/x.docx"),
+        (OutputKind.DOCUMENT, "application/json", "/x.pdf"),
+        (OutputKind.OTHER, "model/gltf-binary", "/x"),
+        (OutputKind.OTHER, "video/webm", "/x"),
+        (OutputKind.OTHER, None, "/x.png"),
     ],
 )
 def test_wrong_content_is_refused_where_a_signature_is_due(
-    wrong: bytes, kind: Kind, content_type: str | None, path: str
+    wrong: bytes, kind: OutputKind, content_type: str | None, path: str
 ) -> None:
     assert named(wrong, content_type, path, kind) is None
 
@@ -291,32 +291,32 @@ def test_wrong_content_is_refused_where_a_signature_is_due(
 @pytest.mark.parametrize(
     ("head", "content_type", "path", "kind"),
     [
-        (PAGE, "application/json", "/x", Kind.DOCUMENT),
-        (PAGE, "text/html", "/x.csv", Kind.DOCUMENT),
-        (PAGE, "text/csv", "/x", Kind.DOCUMENT),
-        (PAGE, "text/html", "/x.json", Kind.DOCUMENT),
-        (b'{"error": "expired"}', "application/json", "/x.svg", Kind.DOCUMENT),
-        (b'{"error": "expired"}', "application/json", "/x.srt", Kind.OTHER),
-        (b'{"error": "expired"}', "application/json", "/x", Kind.IMAGE),
-        (b'{"error": "expired"}', None, "/x", Kind.IMAGE),
-        (b"Not found", "text/plain", "/x", Kind.IMAGE),
-        (PAGE, "text/html", "/x.html", Kind.VIDEO),
-        (gzip.compress(PAGE, mtime=0), "image/png", "/x.png", Kind.IMAGE),
-        (gzip.compress(b'{"error": 1}', mtime=0), "application/pdf", "/x", Kind.DOCUMENT),
-        (bytes(99), None, "/x", Kind.IMAGE),
-        (bytes(99), "application/json", "/x", Kind.DOCUMENT),
+        (PAGE, "application/json", "/x", OutputKind.DOCUMENT),
+        (PAGE, "text/html", "/x.csv", OutputKind.DOCUMENT),
+        (PAGE, "text/csv", "/x", OutputKind.DOCUMENT),
+        (PAGE, "text/html", "/x.json", OutputKind.DOCUMENT),
+        (b'{"error": "expired"}', "application/json", "/x.svg", OutputKind.DOCUMENT),
+        (b'{"error": "expired"}', "application/json", "/x.srt", OutputKind.OTHER),
+        (b'{"error": "expired"}', "application/json", "/x", OutputKind.IMAGE),
+        (b'{"error": "expired"}', None, "/x", OutputKind.IMAGE),
+        (b"Not found", "text/plain", "/x", OutputKind.IMAGE),
+        (PAGE, "text/html", "/x.html", OutputKind.VIDEO),
+        (gzip.compress(PAGE, mtime=0), "image/png", "/x.png", OutputKind.IMAGE),
+        (gzip.compress(b'{"error": 1}', mtime=0), "application/pdf", "/x", OutputKind.DOCUMENT),
+        (bytes(99), None, "/x", OutputKind.IMAGE),
+        (bytes(99), "application/json", "/x", OutputKind.DOCUMENT),
     ],
 )
 def test_a_page_or_message_is_refused_where_another_text_is_due(
-    head: bytes, content_type: str | None, path: str, kind: Kind
+    head: bytes, content_type: str | None, path: str, kind: OutputKind
 ) -> None:
     assert named(head, content_type, path, kind) is None
 
 
 def test_a_file_name_that_the_host_suggests_asks_for_a_signature_too() -> None:
     suggested = 'attachment; filename="report.pdf"'
-    assert named(PAGE, "text/html", "/x", Kind.DOCUMENT, suggested) is None
-    assert named(b"%PDF-1.7", "application/octet-stream", "/x", Kind.DOCUMENT, suggested) == ".pdf"
+    assert named(PAGE, "text/html", "/x", OutputKind.DOCUMENT, suggested) is None
+    assert named(b"%PDF-1.7", "application/octet-stream", "/x", OutputKind.DOCUMENT, suggested) == ".pdf"
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_a_file_name_that_the_host_suggests_asks_for_a_signature_too() -> None:
 def test_another_real_format_than_was_said_passes_and_is_named_by_its_content(
     head: bytes, content_type: str, path: str, expected: str
 ) -> None:
-    for kind in (*MEDIA, Kind.DOCUMENT, Kind.OTHER):
+    for kind in (*MEDIA, OutputKind.DOCUMENT, OutputKind.OTHER):
         assert named(head, content_type, path, kind) == expected
 
 
@@ -388,7 +388,7 @@ MACRO = "application/vnd.ms-word.document.macroEnabled.12"
 def test_a_file_has_a_name_of_its_own(
     head: bytes, content_type: str | None, path: str, expected: str
 ) -> None:
-    assert named(head, content_type, path, Kind.OTHER) == expected
+    assert named(head, content_type, path, OutputKind.OTHER) == expected
 
 
 @pytest.mark.parametrize(
@@ -414,10 +414,10 @@ def test_a_file_has_a_name_of_its_own(
     ],
 )
 def test_the_file_name_of_a_content_disposition_comes_last(disposition: str | None, expected: str) -> None:
-    assert named(UNKNOWN, "application/octet-stream", "/x", Kind.OTHER, disposition) == expected
-    assert named(UNKNOWN, "application/octet-stream", "/x.splat", Kind.OTHER, disposition) == ".splat"
-    assert named(UNKNOWN, "image/x-photo-cd", "/x", Kind.OTHER, disposition) == expected
-    assert named(UNKNOWN, "image/vnd.radiance", "/x", Kind.OTHER, disposition) == ".hdr"
+    assert named(UNKNOWN, "application/octet-stream", "/x", OutputKind.OTHER, disposition) == expected
+    assert named(UNKNOWN, "application/octet-stream", "/x.splat", OutputKind.OTHER, disposition) == ".splat"
+    assert named(UNKNOWN, "image/x-photo-cd", "/x", OutputKind.OTHER, disposition) == expected
+    assert named(UNKNOWN, "image/vnd.radiance", "/x", OutputKind.OTHER, disposition) == ".hdr"
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_a_sound_with_pictures_is_called_what_type_or_name_say(
 ) -> None:
     data = (SAMPLES / name).read_bytes()
     head = beginning(reading(data))
-    assert named(head, content_type, path, Kind.AUDIO) == expected
+    assert named(head, content_type, path, OutputKind.AUDIO) == expected
 
 
 def test_an_index_at_the_end_and_a_directory_far_in_are_looked_at() -> None:
@@ -455,7 +455,7 @@ def test_an_index_at_the_end_and_a_directory_far_in_are_looked_at() -> None:
     old = old.ljust(1000 << 9, b"\0") + "PowerPoint Document".encode("utf-16-le") + bytes(9)
     for data, expected in ((film, ".m4a"), (old, ".ppt")):
         head = beginning(reading(data))
-        assert extension(head, None, "/x", Kind.AUDIO) == expected
+        assert extension(head, None, "/x", OutputKind.AUDIO) == expected
 
 
 @pytest.mark.parametrize(
@@ -548,12 +548,12 @@ def test_words_that_are_signatures_make_no_file_of_a_text(text: str) -> None:
 @given(
     st.binary(max_size=1500) | st.sampled_from(FILES).map(lambda path: path.read_bytes()[:999]),
     st.none() | st.text(max_size=40) | st.sampled_from(["image/png", "text/plain", "application/json"]),
-    st.sampled_from(Kind),
+    st.sampled_from(OutputKind),
     st.text(max_size=40) | st.from_regex(r"/a\.[a-zA-Z0-9]{1,9}"),
     st.none() | st.text(max_size=60).map(lambda text: f"attachment; filename{text}"),
 )
 def test_any_bytes_are_named_or_refused(
-    head: bytes, content_type: str | None, kind: Kind, path: str, disposition: str | None
+    head: bytes, content_type: str | None, kind: OutputKind, path: str, disposition: str | None
 ) -> None:
     found = named(head, content_type, path, kind, disposition)
     assert found is None or (found[0] == "." and found[1:].isalnum() and found.isascii() and len(found) <= 12)

@@ -12,8 +12,7 @@ import anyio
 import pytest
 from studio import wait_until
 
-from floradl.hooks.command import Command, Ended, NotStartedError, missing, run
-from floradl.hooks.environment import environment_of
+from floradl.hooks.command import Command, Ended, NotStartedError, environment_of, missing, run
 
 pytestmark = pytest.mark.anyio
 PATH = {"PATH": os.environ["PATH"]}

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from studio import Home, check_library, wait_until
 
-from floradl.disk.names import fold
-from floradl.incoming.inbox import Inbox
+from floradl.fs.names import fold
 from floradl.models import bare
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
+from floradl.sources.inbox import Inbox
 
 TRAVERSALS = (
     "..",

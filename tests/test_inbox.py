@@ -14,9 +14,9 @@ from mounting import over
 from studio import wait_until
 
 from floradl.errors import ConfigError
-from floradl.incoming import inbox as inbox_module, settled
-from floradl.incoming.inbox import Inbox, Scan
-from floradl.incoming.listing import is_ignored, shown
+from floradl.sources import file_ready, inbox as inbox_module
+from floradl.sources.inbox import Inbox, Scan
+from floradl.sources.scan import is_ignored, shown
 
 DAY = 86400.0
 SFTP_SERVERS = (Path("/usr/lib/openssh/sftp-server"), Path("/usr/libexec/openssh/sftp-server"))
@@ -246,7 +246,7 @@ def test_fifos_and_sockets_are_refused(inbox: Inbox, folder: Path, monkeypatch: 
 
 
 def test_a_file_over_a_mebibyte_is_refused(inbox: Inbox, folder: Path) -> None:
-    (folder / "large").write_bytes(b"#" * (settled.MAX_BYTES + 1))
+    (folder / "large").write_bytes(b"#" * (file_ready.MAX_BYTES + 1))
     [rejection] = inbox.scan().rejected
     assert "larger than 1 MiB" in rejection.message
     assert names(folder / "rejected") == ["large", "large.error.txt"]
@@ -288,7 +288,7 @@ def test_ten_thousand_files_are_worked_off_in_batches(inbox: Inbox, folder: Path
 
 def test_large_files_make_smaller_batches(inbox: Inbox, folder: Path) -> None:
     for number in range(12):
-        (folder / f"job{number}").write_bytes(b"run_a #" + b"x" * (settled.MAX_BYTES - 7))
+        (folder / f"job{number}").write_bytes(b"run_a #" + b"x" * (file_ready.MAX_BYTES - 7))
     scan = inbox.scan()
     assert scan.more
     assert len(scan.jobs) == 8

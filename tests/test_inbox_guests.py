@@ -16,9 +16,9 @@ import pytest
 from mounting import mount, mounted, unanswered, unmount
 from studio import Home, wait_until
 
-from floradl.incoming.accepted import accepted_orders
-from floradl.incoming.inbox import Inbox
 from floradl.simulator import OutputSpec, Simulator
+from floradl.sources.archive import accepted_orders
+from floradl.sources.inbox import Inbox
 
 WORDS = (OutputSpec("words", "text", text="Yes."),)
 NOBODY = 65534
@@ -222,7 +222,7 @@ def test_a_name_that_cannot_be_looked_at_is_told_once_and_the_others_are_taken(
 
     scan_folder = os.scandir
     # A disk that fails so cannot be had.
-    monkeypatch.setattr("floradl.incoming.listing.os", SimpleNamespace(**vars(os) | {"scandir": scandir}))
+    monkeypatch.setattr("floradl.sources.scan.os", SimpleNamespace(**vars(os) | {"scandir": scandir}))
     (tmp_path / "inbox/good").write_text("run_a")
     scan = inbox.scan()
     assert [job.name for job in scan.jobs] == ["good"]

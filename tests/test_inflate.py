@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.errors import ErrorCode, PassingError, PermanentError
-from floradl.net.inflate import inflate
+from floradl.errors import ErrorCode, PermanentError, TransientError
+from floradl.net.bodies import inflate
 
 TEXT = b"".join(b"line %d of a document\n" % number for number in range(2000))
 CODINGS: dict[str, Callable[[bytes], bytes]] = {
@@ -53,14 +53,14 @@ def test_padding_behind_a_gzip_body_is_passed_over(size: int, tail: bytes) -> No
 def test_a_body_that_is_cut_short_anywhere_is_damaged(coding: str) -> None:
     body = CODINGS[coding](TEXT[:500])
     for end in range(len(body)):
-        with pytest.raises(PassingError) as caught:
+        with pytest.raises(TransientError) as caught:
             list(inflate([body[:end]], coding))
         assert caught.value.code is ErrorCode.DAMAGED
 
 
 def test_a_second_member_that_is_cut_short_is_damaged() -> None:
     body = gzip.compress(TEXT) + gzip.compress(b"and more")[:-1]
-    with pytest.raises(PassingError):
+    with pytest.raises(TransientError):
         list(inflate(chunks(body, 100), "gzip"))
 
 
@@ -69,13 +69,13 @@ def test_a_body_with_a_wrong_bit_is_damaged(coding: str) -> None:
     data = random.Random(7).randbytes(2000)
     body = bytearray(CODINGS[coding](data))
     body[len(body) // 2] ^= 1
-    with pytest.raises(PassingError) as caught:
+    with pytest.raises(TransientError) as caught:
         list(inflate(chunks(bytes(body), 100), coding))
     assert caught.value.code is ErrorCode.DAMAGED
 
 
 def test_what_is_not_coded_at_all_is_damaged() -> None:
-    with pytest.raises(PassingError):
+    with pytest.raises(TransientError):
         list(inflate([b"\x89PNG\r\n"], "gzip"))
 
 

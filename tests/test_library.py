@@ -15,30 +15,30 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from floradl.disk.trouble import trouble, unopened
 from floradl.errors import (
     ErrorCode,
     FloradlError,
-    PassingError,
-    PausedError,
     PauseReason,
     PermanentError,
+    ServicePausedError,
+    TransientError,
 )
-from floradl.library.library import MARKER, Library, Slot
+from floradl.fs.os_errors import trouble, unopened
+from floradl.library.folder import MARKER, Destination, Library
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import Template
-from floradl.models import Kind, QueuedRun, Reference, RemoteOutput, Result, SavedOutput
+from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, Result, SavedOutput
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_left_open")
 
 DEFAULT = "{folder}/{technique}/{run_id}-{output_id}{ext}"
 FOLDERS = {
-    Kind.IMAGE: "images",
-    Kind.VIDEO: "videos",
-    Kind.AUDIO: "audio",
-    Kind.DOCUMENT: "documents",
-    Kind.TEXT: "text",
-    Kind.OTHER: "other",
+    OutputKind.IMAGE: "images",
+    OutputKind.VIDEO: "videos",
+    OutputKind.AUDIO: "audio",
+    OutputKind.DOCUMENT: "documents",
+    OutputKind.TEXT: "text",
+    OutputKind.OTHER: "other",
 }
 V1, V2 = "11111111", "22222222"
 
@@ -62,16 +62,16 @@ def output(output_id: str = "o", nth: int = 1) -> RemoteOutput:
     return RemoteOutput(output_id, "imageUrl", "https://media.flora.ai/o.png", nth)
 
 
-def slot(library: Library, of: QueuedRun | None = None, which: RemoteOutput | None = None) -> Slot:
+def slot(library: Library, of: QueuedRun | None = None, which: RemoteOutput | None = None) -> Destination:
     return library.slot(of or run(), which or output(), 1, None)
 
 
-def save(where: Slot, data: bytes) -> str:
+def save(where: Destination, data: bytes) -> str:
     return where.write(data, ".png", None)[0]
 
 
 def sidecar(run_id: str = "run_a", technique: str | None = "tech", path: str | None = None) -> Sidecar:
-    outputs = (SavedOutput(output_id="o", type="imageUrl", kind=Kind.IMAGE, path=path, bytes=1),)
+    outputs = (SavedOutput(output_id="o", type="imageUrl", kind=OutputKind.IMAGE, path=path, bytes=1),)
     return Sidecar(
         reference=str(Reference(run_id, technique)),
         technique=technique,
@@ -121,7 +121,7 @@ USES: dict[str, Use] = {
 @pytest.mark.parametrize("use", USES)
 def test_without_its_marker_a_library_is_missing_and_nothing_is_written(library: Library, use: str) -> None:
     (library.root / MARKER).unlink()
-    with pytest.raises(PausedError) as caught:
+    with pytest.raises(ServicePausedError) as caught:
         USES[use](library)
     assert caught.value.reason is PauseReason.LIBRARY_MISSING
     assert f"touch '{library.root / MARKER}'" in str(caught.value)
@@ -131,7 +131,7 @@ def test_without_its_marker_a_library_is_missing_and_nothing_is_written(library:
 @pytest.mark.parametrize("use", USES)
 def test_a_library_whose_folder_is_gone_is_missing(library: Library, use: str) -> None:
     library.root.rename(library.root.with_name("moved"))
-    with pytest.raises(PausedError) as caught:
+    with pytest.raises(ServicePausedError) as caught:
         USES[use](library)
     assert caught.value.reason is PauseReason.LIBRARY_MISSING
     assert not library.root.exists()
@@ -142,7 +142,7 @@ def test_a_file_in_place_of_the_library_concerns_all_runs(tmp_path: Path, use: s
     """Were it one run's trouble, each run would fail for good."""
     library = library_at(tmp_path / "library")
     library.root.touch()
-    with pytest.raises(PausedError) as caught:
+    with pytest.raises(ServicePausedError) as caught:
         USES[use](library)
     assert caught.value.reason is PauseReason.LIBRARY_MISSING
 
@@ -150,7 +150,7 @@ def test_a_file_in_place_of_the_library_concerns_all_runs(tmp_path: Path, use: s
 def test_a_library_that_cannot_be_made_is_missing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", tmp_path / "file/library"):
-        with pytest.raises(PausedError) as caught:
+        with pytest.raises(ServicePausedError) as caught:
             library_at(root).create()
         assert caught.value.reason is PauseReason.LIBRARY_MISSING
 
@@ -160,7 +160,7 @@ def test_a_disk_that_is_gone_while_a_file_arrives_gets_nothing_more(library: Lib
         part.write(b"x")
         library.root.rename(library.root.with_name("unmounted"))
         library.root.mkdir()
-        with pytest.raises(PausedError):
+        with pytest.raises(ServicePausedError):
             slot(library).publish(part, ".png", hashlib.sha256(b"x").hexdigest(), None)
     assert os.listdir(library.root) == []
 
@@ -420,7 +420,7 @@ def test_a_folder_under_a_parts_name_is_told_and_not_tried_for_ever(library: Lib
 
 
 def test_a_part_file_that_another_floradl_writes_is_passing_trouble(library: Library) -> None:
-    with slot(library).open(""), pytest.raises(PassingError) as caught:
+    with slot(library).open(""), pytest.raises(TransientError) as caught:
         save(slot(library_at(library.root)), b"x")
     assert caught.value.code is ErrorCode.STORAGE
     assert caught.value.retry_after is not None
@@ -429,7 +429,7 @@ def test_a_part_file_that_another_floradl_writes_is_passing_trouble(library: Lib
 def test_a_leftover_that_another_floradl_writes_is_not_thrown_away(library: Library) -> None:
     with slot(library).open(V1) as part:
         part.write(b"half")
-        with pytest.raises(PassingError), library.translating():
+        with pytest.raises(TransientError), library.translating():
             slot(library).open(V2)
         assert part.read(10, 0) == b"half"
         assert list(files(library.root).values()) == [b"half"]
@@ -440,7 +440,7 @@ def test_a_folder_that_was_moved_while_a_file_arrived_is_passing_trouble(library
     with slot(library).open(V1) as part:
         part.write(b"x")
         (library.root / "images/tech").rename(library.root / "archive")
-        with pytest.raises(PassingError) as caught:
+        with pytest.raises(TransientError) as caught:
             slot(library).publish(part, ".png", hashlib.sha256(b"x").hexdigest(), None)
     assert caught.value.code is ErrorCode.STORAGE
     assert save(slot(library), b"x") == "images/tech/run_a-o.png"
@@ -450,7 +450,7 @@ def test_a_part_file_that_somebody_removed_is_passing_trouble(library: Library) 
     with slot(library).open(V1) as part:
         part.write(b"x")
         part.discard()
-        with pytest.raises(PassingError) as caught:
+        with pytest.raises(TransientError) as caught:
             slot(library).publish(part, ".png", hashlib.sha256(b"x").hexdigest(), None)
     assert caught.value.code is ErrorCode.STORAGE
 
@@ -529,7 +529,7 @@ def test_a_sidecar_replaces_the_runs_own(library: Library) -> None:
 
 def test_a_folder_in_the_place_of_a_sidecar_is_named(library: Library) -> None:
     (library.root / "runs/tech/run_a.json").mkdir(parents=True)
-    with pytest.raises(PassingError, match=r"Is a directory \('run_a\.json'\)"):
+    with pytest.raises(TransientError, match=r"Is a directory \('run_a\.json'\)"):
         library.write_sidecar(sidecar(), None)
 
 
@@ -595,7 +595,7 @@ def test_whatever_stands_in_a_sidecars_way_its_run_is_not_failed_for_it(
     else:
         (tmp_path / "outside").mkdir()
         way.symlink_to(tmp_path / "outside")
-    with pytest.raises(PassingError) as caught:
+    with pytest.raises(TransientError) as caught:
         library.write_sidecar(sidecar(), None)
     assert caught.value.code is ErrorCode.STORAGE
     way.rmdir() if planted.endswith(".json") else way.unlink()
@@ -655,7 +655,7 @@ def test_a_full_disk_pauses_and_what_arrived_stays(tmp_path: Path) -> None:
         with library.translating(), slot(library).open(V1) as part:
             part.write(bytes(100_000))
         with (
-            pytest.raises(PausedError) as caught,
+            pytest.raises(ServicePausedError) as caught,
             library.translating(),
             slot(library).open(V1) as part,
         ):
@@ -664,7 +664,7 @@ def test_a_full_disk_pauses_and_what_arrived_stays(tmp_path: Path) -> None:
         left = slot(library).leftover()
         assert left is not None
         assert left[1] > 100_000
-        with pytest.raises(PausedError) as caught:
+        with pytest.raises(ServicePausedError) as caught:
             library.write_sidecar(sidecar(), None)
         assert caught.value.reason is PauseReason.DISK_FULL
         (tmp_path / "disk/images/tech" / part.name).unlink()  # room is made
@@ -688,7 +688,7 @@ def test_a_read_only_disk_pauses_and_what_is_on_it_is_read(tmp_path: Path) -> No
             lambda library: library.write_sidecar(sidecar(), None),
         ]
         for write in writes:
-            with pytest.raises(PausedError) as caught:
+            with pytest.raises(ServicePausedError) as caught:
                 write(library)
             assert caught.value.reason is PauseReason.LIBRARY_READ_ONLY
 
@@ -699,7 +699,7 @@ def test_a_disk_that_is_unmounted_pauses_and_the_folder_below_stays_empty(tmp_pa
         library = library_at(tmp_path / "disk")
         library.create()
         save(slot(library), b"x")
-    with pytest.raises(PausedError) as caught:
+    with pytest.raises(ServicePausedError) as caught:
         save(slot(library), b"y")
     assert caught.value.reason is PauseReason.LIBRARY_MISSING
     assert os.listdir(tmp_path / "disk") == []
@@ -711,7 +711,7 @@ def test_a_library_that_is_somebody_elses_pauses(library: Library, tmp_path: Pat
         path.chmod(0o755)
     os.seteuid(65534)
     try:
-        with pytest.raises(PausedError) as caught:
+        with pytest.raises(ServicePausedError) as caught:
             save(slot(library), b"x")
     finally:
         os.seteuid(0)
@@ -740,7 +740,7 @@ def test_too_many_open_files_is_trouble_that_passes(library: Library) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
     try:
-        with pytest.raises(PassingError):
+        with pytest.raises(TransientError):
             library.write_sidecar(sidecar(), None)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
@@ -772,11 +772,11 @@ def test_each_error_of_the_disk_has_its_meaning(
     meaning: type[FloradlError]
     match expected:
         case PauseReason():
-            meaning = PausedError
+            meaning = ServicePausedError
         case ErrorCode():
             meaning = PermanentError
         case None:
-            meaning = PassingError
+            meaning = TransientError
     assert type(error) is meaning
     assert expected in {None, getattr(error, "reason", None), getattr(error, "code", None)}
     assert os.strerror(number) in str(error)
@@ -785,5 +785,5 @@ def test_each_error_of_the_disk_has_its_meaning(
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENODEV])
 def test_a_library_that_does_not_open_pauses_all(number: int) -> None:
     error = unopened(OSError(number, os.strerror(number)), Path("/library"))
-    assert isinstance(error, PausedError)
+    assert isinstance(error, ServicePausedError)
     assert error.reason is PauseReason.LIBRARY_MISSING

@@ -14,8 +14,8 @@ import pytest
 from bystanders import holding, open_to_all
 
 from floradl.errors import LockedError
-from floradl.state import lock
-from floradl.state.lock import Holder
+from floradl.queue import lock
+from floradl.queue.lock import Holder
 
 
 def test_a_lock_that_another_process_holds_is_refused_by_its_name(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_looking_does_not_keep_a_daemon_from_starting(tmp_path: Path) -> None:
     """A health check looks every few seconds, also while the daemon starts anew."""
     (tmp_path / "lock").touch()
     code = (
-        "import sys\nfrom pathlib import Path\nfrom floradl.state import lock\nprint('looking', flush=True)\n"
+        "import sys\nfrom pathlib import Path\nfrom floradl.queue import lock\nprint('looking', flush=True)\n"
         "while True: lock.holder(Path(sys.argv[1]))"
     )
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as process:

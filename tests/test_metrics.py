@@ -13,17 +13,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from studio import Home, wait_until
 
 from floradl.errors import PauseReason
-from floradl.listening.exposition import render
-from floradl.listening.figures import Figures, Sums
-from floradl.listening.health import Health, Standing
-from floradl.listening.http import Request
-from floradl.models import Kind, RemoteRun, State
-from floradl.runs.tallies import Histogram, OutputTally
+from floradl.models import OutputKind, RemoteRun, RunState
+from floradl.polling.durations import detection_delay
+from floradl.runs.counters import Histogram, OutputCounters
 from floradl.simulator import OutputSpec, Simulator
-from floradl.timing.policy import detection_delay
+from floradl.web.health import Health, HealthState
+from floradl.web.http import HttpRequest
+from floradl.web.metrics import MetricsSnapshot, Totals
+from floradl.web.prometheus import render
 
 Samples = dict[tuple[str, str], float]
-GET = Request("GET", "/")
+GET = HttpRequest("GET", "/")
 
 
 def samples(text: str) -> Samples:
@@ -35,8 +35,8 @@ def samples(text: str) -> Samples:
     }
 
 
-def sums() -> Sums:
-    return Sums(api={}, outputs=OutputTally(), delays=Histogram(1, 2), webhooks={})
+def sums() -> Totals:
+    return Totals(api={}, outputs=OutputCounters(), delays=Histogram(1, 2), webhooks={})
 
 
 # Figures
@@ -52,12 +52,14 @@ def test_a_histogram_counts_up_to_and_with_each_bound() -> None:
 
 def test_prometheus_reads_what_was_counted() -> None:
     counted = sums()
-    counted.outputs.saved(Kind.IMAGE, 500, 0.2)
-    counted.outputs.saved(Kind.TEXT, 20, None)
+    counted.outputs.saved(OutputKind.IMAGE, 500, 0.2)
+    counted.outputs.saved(OutputKind.TEXT, 20, None)
     counted.delays.add(1.5)
-    told = Sums({"200": 7, "429": 2, "none": 1}, counted.outputs, counted.delays, {"accepted": 3})
+    told = Totals({"200": 7, "429": 2, "none": 1}, counted.outputs, counted.delays, {"accepted": 3})
     found = samples(
-        render(Figures(PauseReason.CREDITS, {State.DONE: 4}, 12.5, {"library": 10**12}), told).decode()
+        render(
+            MetricsSnapshot(PauseReason.CREDITS, {RunState.DONE: 4}, 12.5, {"library": 10**12}), told
+        ).decode()
     )
     assert found["floradl_runs", "done"] == 4
     assert found["floradl_queue_age_seconds", ""] == 12.5
@@ -75,7 +77,7 @@ def test_prometheus_reads_what_was_counted() -> None:
 
 
 def test_what_could_not_be_told_in_time_is_missing() -> None:
-    found = samples(render(Figures(None), sums()).decode())
+    found = samples(render(MetricsSnapshot(None), sums()).decode())
     assert not [name for name, _ in found if name in {"floradl_runs", "floradl_disk_free_bytes"}]
 
 
@@ -102,7 +104,7 @@ def test_the_delay_counts_from_the_end_of_a_run_or_from_when_it_was_queued(
 @pytest.mark.anyio
 async def test_alive_is_who_made_progress_in_the_last_two_minutes() -> None:
     for quiet, status in ((0.0, 200), (119.0, 200), (121.0, 503)):
-        standing = Standing(progress_at=lambda: 1000.0, paused=lambda: None, started=lambda: True)
+        standing = HealthState(progress_at=lambda: 1000.0, paused=lambda: None, started=lambda: True)
         health = Health(standing, wall=lambda quiet=quiet: 1000.0 + quiet)  # type: ignore[misc]
         assert (await health.alive(GET)).status == status
 
@@ -122,7 +124,7 @@ async def test_ready_is_who_has_started_and_is_not_paused(
     status: int,
     said: bytes,
 ) -> None:
-    standing = Standing(progress_at=lambda: 0.0, paused=lambda: reason, started=lambda: started)
+    standing = HealthState(progress_at=lambda: 0.0, paused=lambda: reason, started=lambda: started)
     answer = await Health(standing).ready(GET)
     assert (answer.status, answer.body) == (status, said)
 

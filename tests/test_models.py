@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.models import Kind, Reference, RemoteOutput, RemoteRun, SavedOutput, bounded
+from floradl.models import OutputKind, Reference, RemoteOutput, RemoteRun, SavedOutput, bounded
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_any_text_is_a_reference_or_a_value_error(text: str) -> None:
 
 
 def test_an_unknown_type_is_kept_under_other() -> None:
-    assert RemoteOutput("a", "modelUrl", "https://x/").kind is Kind.OTHER
+    assert RemoteOutput("a", "modelUrl", "https://x/").kind is OutputKind.OTHER
 
 
 @pytest.mark.parametrize("status", ["pending", "running", "paused_by_moderator", ""])
@@ -90,6 +90,6 @@ def test_a_text_of_a_thousand_characters_stays_and_a_longer_one_ends_in_its_hash
 
 def test_a_field_of_a_host_s_is_bounded_in_what_is_kept() -> None:
     saved = SavedOutput(
-        output_id="o", type="t", kind=Kind.IMAGE, content_type="x" * 60_000, etag="y" * 60_000
+        output_id="o", type="t", kind=OutputKind.IMAGE, content_type="x" * 60_000, etag="y" * 60_000
     )
     assert (len(saved.content_type or ""), len(saved.etag or "")) == (1000, 1000)

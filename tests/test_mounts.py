@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from floradl.disk import mounts
-from floradl.disk.mounts import filesystem, find_filesystem, find_unmounted, is_shared, tells_writers
+from floradl.fs import mounts
+from floradl.fs.mounts import filesystem, find_filesystem, find_unmounted, is_shared, tells_writers
 
 TABLE = r"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 23 22 0:21 / /proc rw - proc proc rw

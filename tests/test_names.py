@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from floradl.disk.names import (
+from floradl.fs.names import (
     MIN_BYTES,
     PART_RESERVE,
     SafeName,

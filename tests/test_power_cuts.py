@@ -26,9 +26,9 @@ import pytest
 from crashing import counts, leftovers
 from studio import Home, check_library, command, wait_until
 
-from floradl.models import QueuedRun, State
+from floradl.models import QueuedRun, RunState
+from floradl.queue.sqlite import SqliteQueue
 from floradl.simulator import OutputSpec, Simulator
-from floradl.state.store import Store
 
 CUTS = int(os.environ.get("FLORADL_TEST_CUTS", "3"))
 _SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
@@ -99,8 +99,8 @@ def done_runs(home: Home) -> list[QueuedRun]:
     """Return the runs that the journal says are done."""
     if not (home.state / "journal.sqlite3").exists():
         return []
-    with Store.reading(home.state) as store:
-        return [run for run in store.page("", 10_000) if run.state is State.DONE] if store else []
+    with SqliteQueue.reading(home.state) as store:
+        return [run for run in store.page("", 10_000) if run.state is RunState.DONE] if store else []
 
 
 def check_what_is_done(home: Home) -> int:
@@ -181,7 +181,7 @@ def test_what_was_marked_done_outlives_power_cuts_and_the_rest_is_finished(
     assert seen > 0
     assert home.run("once", timeout=120).returncode == 0
     assert check_what_is_done(home) == runs
-    assert counts(home) == {State.DONE: runs}
+    assert counts(home) == {RunState.DONE: runs}
     check_library(home, simulator)
     (home.state / "live.json").unlink(missing_ok=True)
     assert leftovers(home) == []

@@ -8,7 +8,7 @@ import pytest
 from studio import Home, wait_until
 
 from floradl.models import RemoteOutput
-from floradl.runs.places import Load, Places, load_of
+from floradl.runs.slots import DownloadSlots, Load, load_of
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 FILM = (OutputSpec("film", "videoUrl", size=3_000_000),)
@@ -93,35 +93,35 @@ def test_a_run_s_load_is_told_by_the_kinds_of_its_outputs(types: tuple[str, ...]
 
 
 def test_a_place_that_is_free_goes_to_the_one_who_waits_longest_and_to_no_newcomer() -> None:
-    places = Places({Load.LARGE: 1})
-    assert places.take("run_1", Load.LARGE)
-    assert not places.take("run_2", Load.LARGE)
-    assert not places.take("run_3", Load.LARGE)
-    assert places.next("run_2") == []
-    places.leave(Load.LARGE)
-    assert places.next("run_1") == ["run_2"]
-    assert not places.take("run_4", Load.LARGE)
-    assert places.take("run_2", Load.LARGE)
-    places.leave(Load.LARGE)
-    assert places.next("run_2") == ["run_3"]
+    slots = DownloadSlots({Load.LARGE: 1})
+    assert slots.take("run_1", Load.LARGE)
+    assert not slots.take("run_2", Load.LARGE)
+    assert not slots.take("run_3", Load.LARGE)
+    assert slots.next("run_2") == []
+    slots.leave(Load.LARGE)
+    assert slots.next("run_1") == ["run_2"]
+    assert not slots.take("run_4", Load.LARGE)
+    assert slots.take("run_2", Load.LARGE)
+    slots.leave(Load.LARGE)
+    assert slots.next("run_2") == ["run_3"]
 
 
 def test_one_who_gets_a_place_by_itself_is_not_called_for_another() -> None:
     """A pause may have put it back: taken on twice, it would be saved by two at once."""
-    places = Places({Load.LARGE: 1})
-    assert places.take("run_1", Load.LARGE)
-    assert not places.take("run_2", Load.LARGE)
-    places.leave(Load.LARGE)
-    assert places.take("run_2", Load.LARGE)
-    places.leave(Load.LARGE)
-    assert places.next("run_2") == []
+    slots = DownloadSlots({Load.LARGE: 1})
+    assert slots.take("run_1", Load.LARGE)
+    assert not slots.take("run_2", Load.LARGE)
+    slots.leave(Load.LARGE)
+    assert slots.take("run_2", Load.LARGE)
+    slots.leave(Load.LARGE)
+    assert slots.next("run_2") == []
 
 
 def test_a_place_that_its_owner_does_not_come_for_goes_to_the_next() -> None:
-    places = Places({Load.LARGE: 1})
-    assert places.take("run_1", Load.LARGE)
+    slots = DownloadSlots({Load.LARGE: 1})
+    assert slots.take("run_1", Load.LARGE)
     for name in ("run_2", "run_3"):
-        assert not places.take(name, Load.LARGE)
-    places.leave(Load.LARGE)
-    assert places.next("run_1") == ["run_2"]
-    assert places.next("run_2") == ["run_3"]
+        assert not slots.take(name, Load.LARGE)
+    slots.leave(Load.LARGE)
+    assert slots.next("run_1") == ["run_2"]
+    assert slots.next("run_2") == ["run_3"]

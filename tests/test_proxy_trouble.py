@@ -22,13 +22,13 @@ from loopback import Certificate, ConnectProxy, Server
 from studio import Home, wait_until
 from wire import Bench
 
-from floradl.errors import ErrorCode, PassingError, StandstillError
-from floradl.flora.api import Flora
-from floradl.flora.pace import Pace
+from floradl.errors import ApiUnavailableError, ErrorCode, TransientError
+from floradl.flora.client import FloraClient
+from floradl.flora.rate_limit import RateLimiter
 from floradl.models import Reference
-from floradl.net.guard import Guard
+from floradl.net.errors import CertificateError, ProxyRefusedError
 from floradl.net.transport import open_async_client
-from floradl.net.wording import CertificateError, ProxyRefusedError
+from floradl.net.url_policy import UrlPolicy
 
 REFUSALS = [
     (b"407 Proxy Authentication Required", "NAME:PASSWORD@127.0.0.1:{port} in HTTPS_PROXY"),
@@ -49,7 +49,7 @@ def test_a_proxy_that_refuses_a_media_host_is_named_with_what_to_set(
 ) -> None:
     with ConnectProxy(status=status) as proxy:
         environ = {"HTTPS_PROXY": f"http://me:s3cret@127.0.0.1:{proxy.port}"}
-        with Bench(tmp_path, environ=environ) as bench, pytest.raises(PassingError) as caught:
+        with Bench(tmp_path, environ=environ) as bench, pytest.raises(TransientError) as caught:
             bench.fetch("https://media.flora.ai/o.png?s=1")
         message = str(caught.value)
         assert message.startswith("the media host cannot be reached: media.flora.ai: the proxy refused")
@@ -78,12 +78,14 @@ async def test_a_proxy_that_is_not_there_is_named() -> None:
     assert f"through the proxy 127.0.0.1:{port}" in str(error)
 
 
-async def asked_through(proxy: str, base_url: str) -> StandstillError:
-    guard = Guard([SITE])
+async def asked_through(proxy: str, base_url: str) -> ApiUnavailableError:
+    url_policy = UrlPolicy([SITE])
     environ = {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy}
-    async with open_async_client(guard, base_url=base_url, headers={}, environ=environ) as api:
-        with pytest.raises(StandstillError) as caught, anyio.fail_after(20):
-            await Flora(api, lambda: "sk_test_0123456789abcdef", Pace(lambda: 0.0)).run(Reference("run_a"))
+    async with open_async_client(url_policy, base_url=base_url, headers={}, environ=environ) as api:
+        with pytest.raises(ApiUnavailableError) as caught, anyio.fail_after(20):
+            await FloraClient(api, lambda: "sk_test_0123456789abcdef", RateLimiter(lambda: 0.0)).run(
+                Reference("run_a")
+            )
     return caught.value
 
 
@@ -94,7 +96,7 @@ async def test_a_forwarding_proxy_that_wants_a_login_is_no_answer_of_floras() ->
         error = await asked_through(f"http://127.0.0.1:{proxy.port}", f"http://{SITE}/api/v1")
         assert f"NAME:PASSWORD@127.0.0.1:{proxy.port}" in str(error)
         with (
-            client(Guard([SITE]), {"HTTP_PROXY": f"http://127.0.0.1:{proxy.port}"}) as http,
+            client(UrlPolicy([SITE]), {"HTTP_PROXY": f"http://127.0.0.1:{proxy.port}"}) as http,
             pytest.raises(ProxyRefusedError, match="407 Proxy Authentication Required"),
         ):
             http.get(f"http://{SITE}/o.png")
@@ -109,11 +111,11 @@ async def test_a_proxy_that_opens_tls_is_told_with_what_to_set(
         error = await asked_through(url, "https://app.flora.ai/api/v1")
         assert "SSL_CERT_FILE" in str(error)
         assert f"through the proxy 127.0.0.1:{proxy.port}" in str(error)
-        with client(Guard(), {"HTTPS_PROXY": url}) as http, pytest.raises(CertificateError):
+        with client(UrlPolicy(), {"HTTPS_PROXY": url}) as http, pytest.raises(CertificateError):
             http.get("https://media.flora.ai/")
         with (
             Bench(tmp_path, environ={"HTTPS_PROXY": url}) as bench,
-            pytest.raises(PassingError, match="SSL_CERT_FILE"),
+            pytest.raises(TransientError, match="SSL_CERT_FILE"),
         ):
             bench.fetch("https://media.flora.ai/o.png")
 
@@ -121,7 +123,7 @@ async def test_a_proxy_that_opens_tls_is_told_with_what_to_set(
 def test_a_proxy_without_trouble_of_its_own_is_not_blamed() -> None:
     with (
         Server(lambda _: b"HTTP/1.1 407 X\r\nContent-Length: 0\r\n\r\n") as server,
-        client(Guard(["127.0.0.1"])) as http,
+        client(UrlPolicy(["127.0.0.1"])) as http,
     ):
         assert http.get(f"http://127.0.0.1:{server.port}/").status_code == 407
 
@@ -204,7 +206,7 @@ def test_squid_refuses_a_port() -> None:
     rules = ("acl usual port 443", "http_access deny CONNECT !usual", "http_access allow all")
     with (
         squid(*rules) as port,
-        client(Guard(), {"HTTPS_PROXY": f"http://127.0.0.1:{port}"}) as http,
+        client(UrlPolicy(), {"HTTPS_PROXY": f"http://127.0.0.1:{port}"}) as http,
     ):
         with pytest.raises(ProxyRefusedError, match=r"403 Forbidden\): the proxy is .* NO_PROXY"):
             http.get("https://media.flora.ai:8443/o.png")

@@ -11,11 +11,11 @@ import pytest
 from mounting import in_memory
 from studio import Home, wait_until
 
-from floradl.incoming.admission import admit, short_of_room
-from floradl.incoming.inbox import Job
-from floradl.incoming.settled import Stamp
 from floradl.models import LeftFile
 from floradl.simulator import OutputSpec, Simulator
+from floradl.sources.file_ready import Stamp
+from floradl.sources.inbox import Job
+from floradl.sources.intake import admit, short_of_room
 
 WORDS = (OutputSpec("words", "text", text="Yes."),)
 FOR_EVER = 3600.0

@@ -14,10 +14,9 @@ from loopback import Certificate
 from studio import wait_until
 from wire import PNG, Bench, MediaHost, Reply, answer, serving
 
-from floradl.net.guard import Guard
-from floradl.net.throttle import Throttle
-from floradl.net.timetable import Timetable
+from floradl.net.bandwidth import BandwidthLimiter, RateSchedule
 from floradl.net.transport import MediaClient
+from floradl.net.url_policy import UrlPolicy
 
 BODY = bytes(400_000)
 BURST = 0.1  # seconds' worth of bytes that may be saved up, or be asked for and not come
@@ -52,7 +51,9 @@ def take_all(media: MediaClient, url: str, count: int) -> int:
 def test_real_transfers_take_the_time_that_the_rate_gives(host: MediaHost, rate: int, transfers: int) -> None:
     hands = Hands()
     began = hands.now
-    with client(Guard(["127.0.0.1"]), throttle=Throttle(Timetable.always(rate), hands)) as media:
+    with client(
+        UrlPolicy(["127.0.0.1"]), bandwidth=BandwidthLimiter(RateSchedule.always(rate), hands)
+    ) as media:
         total = take_all(media, host.url(), transfers)
     assert total == transfers * len(BODY)
     assert hands.now - began == pytest.approx(total / rate, rel=0.05, abs=BURST)
@@ -61,11 +62,11 @@ def test_real_transfers_take_the_time_that_the_rate_gives(host: MediaHost, rate:
 def test_the_rate_holds_over_tls(certificate: Certificate) -> None:
     hands = Hands()
     began = hands.now
-    throttle = Throttle(Timetable.always(50_000), hands)
+    bandwidth = BandwidthLimiter(RateSchedule.always(50_000), hands)
     tls = {"SSL_CERT_FILE": str(certificate.file)}
     with (
         MediaHost(serving(Reply(answer(BODY))), certificate) as host,
-        client(Guard(["127.0.0.1"]), tls, throttle=throttle) as media,
+        client(UrlPolicy(["127.0.0.1"]), tls, bandwidth=bandwidth) as media,
     ):
         assert media.get(host.url()).content == BODY
     assert hands.now - began == pytest.approx(len(BODY) / 50_000, rel=0.05, abs=BURST)
@@ -75,7 +76,9 @@ def test_a_limited_transfer_is_neither_a_stall_nor_late(tmp_path: Path) -> None:
     """Held below what a server may crawl at, for longer than it may, and than a transfer may take."""
     with (
         MediaHost(serving(Reply(answer(PNG)))) as host,
-        Bench(tmp_path, stall_timeout=0.5, deadline=0.5, throttle=Throttle(Timetable.always(800))) as bench,
+        Bench(
+            tmp_path, stall_timeout=0.5, deadline=0.5, bandwidth=BandwidthLimiter(RateSchedule.always(800))
+        ) as bench,
     ):
         assert bench.fetch(host.url()).data == PNG
     assert len(host.requests) == 1
@@ -85,7 +88,7 @@ def test_a_server_that_crawls_is_given_up_under_a_cap_too(tmp_path: Path) -> Non
     crawl = Reply(answer(PNG), drip=10)
     with (
         MediaHost(serving(crawl)) as host,
-        Bench(tmp_path, stall_timeout=1.0, throttle=Throttle(Timetable.always(100_000))) as bench,
+        Bench(tmp_path, stall_timeout=1.0, bandwidth=BandwidthLimiter(RateSchedule.always(100_000))) as bench,
         pytest.raises(Exception, match="does not answer in time"),
     ):
         bench.fetch(host.url())
@@ -101,7 +104,9 @@ def test_shutting_the_connections_ends_the_wait_for_a_turn(host: MediaHost) -> N
         except httpx.TransportError as error:
             ended.append(error)
 
-    with client(Guard(["127.0.0.1"]), throttle=Throttle(Timetable.always(1000), frozen)) as media:
+    with client(
+        UrlPolicy(["127.0.0.1"]), bandwidth=BandwidthLimiter(RateSchedule.always(1000), frozen)
+    ) as media:
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
             thread.start()

@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 from studio import TEST_TIMEOUT, Home, command, wait_until
 
-from floradl.config.load import Options
+from floradl.config.load import Options, Source
 from floradl.config.settings import Config, Key
-from floradl.config.source import Source
+from floradl.daemon.reload import Reload, applicable, differing
 from floradl.errors import ConfigError
-from floradl.net.timetable import Timetable
-from floradl.service.reload import Reload, applicable, differing
+from floradl.net.bandwidth import RateSchedule
 from floradl.simulator import OutputSpec, Simulator
 
 BIG = OutputSpec("big", "videoUrl", size=1_000_000)
@@ -131,7 +130,7 @@ async def test_what_can_change_does_and_all_else_is_as_it_was(tmp_path: Path) ->
     await reload.again()
     ((config, changed),) = owner.told
     assert changed == {RATE}
-    assert config.download.rate_limit == Timetable.always(3_000_000)
+    assert config.download.rate_limit == RateSchedule.always(3_000_000)
     assert (config.download.concurrency, config.poll.interval) == (16, 2.0)
     assert set(differing(config, source.load())) == {AT_ONCE, ("poll", "interval")}
 

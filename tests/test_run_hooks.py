@@ -10,25 +10,25 @@ import anyio
 import pytest
 from wire import FOLDERS
 
-from floradl.hooks.orders import RUN_FINISHED, Orders
 from floradl.hooks.runs import RunHooks
-from floradl.library.library import Library
+from floradl.hooks.settings import RUN_FINISHED, HookSettings
+from floradl.library.folder import Library
 from floradl.library.template import Template
-from floradl.models import Order, Reference
-from floradl.state.journal import Journal
-from floradl.state.store import Store
+from floradl.models import Reference, RunRequest
+from floradl.queue.group_commit import GroupCommit
+from floradl.queue.sqlite import SqliteQueue
 
 
 class LateJournal:
     """A journal that answers what comes after `prepare` once `answer` is set; `asked` tells that it came."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: SqliteQueue) -> None:
         self._store = store
         self._prepared = False
         self.asked = anyio.Event()
         self.answer = anyio.Event()
 
-    async def call(self, work: Callable[[Store], Any]) -> Any:
+    async def call(self, work: Callable[[SqliteQueue], Any]) -> Any:
         """Do `work`."""
         if self._prepared:
             self.asked.set()
@@ -38,9 +38,9 @@ class LateJournal:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store.open(tmp_path)
-    store.add([Order(Reference("run_a"))], 1.0, again=True)
+def store(tmp_path: Path) -> SqliteQueue:
+    store = SqliteQueue.open(tmp_path)
+    store.add([RunRequest(Reference("run_a"))], 1.0, again=True)
     store.announcements.expect(finished=True)
     store.announcements.add("run_a", "a.json")
     return store
@@ -56,13 +56,13 @@ def library(tmp_path: Path) -> Library:
 
 @pytest.mark.anyio
 async def test_a_drain_waits_for_what_is_just_being_looked_up(
-    store: Store, library: Library, tmp_path: Path
+    store: SqliteQueue, library: Library, tmp_path: Path
 ) -> None:
     told = tmp_path / "told"
     command = ("sh", "-c", f"cat > {told}", "hook")
-    hooks = RunHooks(Orders({RUN_FINISHED: command}, 20.0, {"PATH": "/usr/bin:/bin"}))
+    hooks = RunHooks(HookSettings({RUN_FINISHED: command}, 20.0, {"PATH": "/usr/bin:/bin"}))
     late = LateJournal(store)
-    journal = cast("Journal", late)
+    journal = cast("GroupCommit", late)
 
     async def answer() -> None:
         await anyio.wait_all_tasks_blocked()  # both who serves and who drains wait for the journal

@@ -8,7 +8,7 @@ import pytest
 from studio import Home, check_library
 
 from floradl.library.sidecar import by_key
-from floradl.models import Integrity, Kind, SavedOutput
+from floradl.models import Integrity, OutputKind, SavedOutput
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 PICTURES = (OutputSpec("a", "imageUrl", size=40_000), OutputSpec("b", "imageUrl", size=50_000))
@@ -82,7 +82,7 @@ def test_a_partial_run_completes_when_the_rest_can_be_had(home: Home, simulator:
 def test_outputs_that_share_an_id_have_keys_of_their_own() -> None:
     outputs = [
         SavedOutput(
-            output_id=name, type="imageUrl", kind=Kind.IMAGE, path=f"{n}", integrity=Integrity.VERIFIED
+            output_id=name, type="imageUrl", kind=OutputKind.IMAGE, path=f"{n}", integrity=Integrity.VERIFIED
         )
         for n, name in enumerate(("x", "y", "x", "x"))
     ]

@@ -193,14 +193,14 @@ def in_trouble(home: Home) -> set[str]:
 # Plants a bug where the key and a signed URL are at hand; what it says is made from both.
 BUGS = {
     "in a run's work": """
-import floradl.media.download
+import floradl.download.downloader
 def offer(response):
     url = response.request.url
     raise RuntimeError(f"{url} with {os.environ['FLORA_API_KEY']}") from ValueError(url)
-floradl.media.download.offer_of = offer
+floradl.download.downloader.offer_of = offer
 """,
     "in a thread of its own": """
-import floradl.net.guard, threading
+import floradl.net.url_policy, threading
 def look_up(host, port, timeout, resolver=None):
     def fail():
         raise RuntimeError(f"{host} with {os.environ['FLORA_API_KEY']}")
@@ -208,13 +208,13 @@ def look_up(host, port, timeout, resolver=None):
     thread.start()
     thread.join()
     return (host,)
-floradl.net.guard.addresses = look_up
+floradl.net.url_policy.addresses = look_up
 """,
     "in the daemon itself": """
-import floradl.intake
+import floradl.sources.intake
 async def take(self):
     raise RuntimeError(os.environ['FLORA_API_KEY'])
-floradl.intake.Intake.take = take
+floradl.sources.intake.Intake.take = take
 """,
 }
 

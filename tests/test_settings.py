@@ -6,7 +6,7 @@ from pathlib import Path
 from floradl.config.docs import example_config, settings_table
 from floradl.config.load import Options, load_config
 from floradl.config.settings import settings, variable
-from floradl.documents import load
+from floradl.yaml_reader import load
 
 _EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"
 

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from floradl.errors import ErrorCode
 from floradl.library.sidecar import SCHEMA_ID, Sidecar, Times, load_schema, public_run, read, render
-from floradl.models import Failure, Integrity, Kind, Result, SavedOutput, bounded
+from floradl.models import Integrity, OutputKind, Result, RunFailure, SavedOutput, bounded
 
 RUN = {
     "run_id": "run_abc123",
@@ -27,7 +27,7 @@ RUN = {
 IMAGE = SavedOutput(
     output_id="output_1",
     type="imageUrl",
-    kind=Kind.IMAGE,
+    kind=OutputKind.IMAGE,
     path="images/art-directors-critique/run_abc123-output_1.png",
     bytes=183204,
     sha256="ab" * 32,
@@ -38,7 +38,10 @@ IMAGE = SavedOutput(
     downloaded_at="2026-11-23T19:03:11.120Z",
 )
 LOST = SavedOutput(
-    output_id="output_2", type="videoUrl", kind=Kind.VIDEO, error=Failure(ErrorCode.NOT_MEDIA, "a page")
+    output_id="output_2",
+    type="videoUrl",
+    kind=OutputKind.VIDEO,
+    error=RunFailure(ErrorCode.NOT_MEDIA, "a page"),
 )
 COMPLETE = Sidecar(
     reference="art-directors-critique/run_abc123",
@@ -54,7 +57,7 @@ FAILED = Sidecar(
     reference="run_abc123",
     run_id="run_abc123",
     result=Result.FAILED,
-    error=Failure(ErrorCode.NOT_FOUND, "FLORA does not know this run"),
+    error=RunFailure(ErrorCode.NOT_FOUND, "FLORA does not know this run"),
 )
 VALIDATOR = jsonschema.Draft202012Validator(load_schema())
 
@@ -87,7 +90,7 @@ def test_the_schema_knows_every_name_of_the_closed_lists() -> None:
     definitions = load_schema()["$defs"]
     output = definitions["output"]["properties"]
     assert definitions["failure"]["properties"]["code"]["enum"] == list(ErrorCode)
-    assert output["kind"]["enum"] == list(Kind)
+    assert output["kind"]["enum"] == list(OutputKind)
     assert output["integrity"]["enum"] == [*Integrity, None]
     assert load_schema()["properties"]["result"]["enum"] == list(Result)
 
@@ -192,9 +195,9 @@ STEERING = "\x7f \x9b31m \x85 \u200e \u202e \u2066 \u2028 \ufeff \U000e0041"
 
 
 def test_what_steers_a_terminal_or_turns_the_writing_is_escaped_and_stays_the_same() -> None:
-    error = Failure(ErrorCode.RUN_FAILED, STEERING)
+    error = RunFailure(ErrorCode.RUN_FAILED, STEERING)
     text = SavedOutput(
-        output_id="words", type="text", kind=Kind.TEXT, text=STEERING + "é \U0001f469\u200d\U0001f4bb"
+        output_id="words", type="text", kind=OutputKind.TEXT, text=STEERING + "é \U0001f469\u200d\U0001f4bb"
     )
     made = Sidecar(
         reference="run_a", run_id="run_a", result=Result.FAILED, label=STEERING, outputs=(text,), error=error

@@ -7,8 +7,8 @@ import hmac
 
 import pytest
 
-from floradl.listening.signature import ForgedError, verify
 from floradl.redaction import Secret
+from floradl.web.webhooks import SignatureError, verify
 
 NOW = 1_800_000_000
 BODY = b'{"id": "whd_1"}'
@@ -21,7 +21,7 @@ def signed(secret: Secret = OLD, body: bytes = BODY, time: int = NOW) -> str:
 
 
 def refused(header: str | None, *secrets: Secret, body: bytes = BODY, now: float = NOW) -> str:
-    with pytest.raises(ForgedError) as caught:
+    with pytest.raises(SignatureError) as caught:
         verify(header, body, secrets or (OLD,), now)
     return str(caught.value)
 
@@ -90,7 +90,7 @@ def test_letters_that_no_signature_has_are_refused_and_nothing_else() -> None:
 
 
 def test_without_a_secret_nothing_is_accepted() -> None:
-    with pytest.raises(ForgedError):
+    with pytest.raises(SignatureError):
         verify(signed(), BODY, [], NOW)
 
 

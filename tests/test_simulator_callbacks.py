@@ -12,12 +12,11 @@ import pytest
 from loopback import Server
 from studio import TEST_TIMEOUT
 
-from floradl.incoming.deliveries import parse_delivery
-from floradl.listening.signature import verify
 from floradl.redaction import Secret
 from floradl.simulator import Simulator, serve
 from floradl.simulator.callbacks import event_json, sign
 from floradl.simulator.runs import WebhookSigning
+from floradl.web.webhooks import parse_delivery, verify
 
 pytestmark = pytest.mark.anyio
 

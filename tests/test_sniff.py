@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
+from floradl.download.file_type.signatures import HEAD, from_content
+from floradl.download.file_type.sniff import extension, refuse_not_media
 from floradl.errors import ErrorCode, PermanentError
-from floradl.media.signatures import HEAD, from_content
-from floradl.media.sniff import extension, refuse_not_media
-from floradl.models import Kind
+from floradl.models import OutputKind
 
 NOT_MEDIA = {"sample.html", "storage-error.xml"}
 SAMPLES = Path(__file__).parent / "samples"
-MEDIA = [Kind.IMAGE, Kind.VIDEO, Kind.AUDIO]
+MEDIA = [OutputKind.IMAGE, OutputKind.VIDEO, OutputKind.AUDIO]
 CERTAIN = {
     "sample.png": ".png",
     "sample.jpg": ".jpg",
@@ -135,8 +135,8 @@ def test_the_content_tells_the_extension(name: str, expected: str) -> None:
 
 @pytest.mark.parametrize(("name", "expected"), CERTAIN.items())
 def test_the_content_wins_over_a_wrong_type_and_a_wrong_url(name: str, expected: str) -> None:
-    assert extension(head_of(name), "image/x-photo-cd", "/a.pcd", Kind.OTHER) == expected
-    assert extension(head_of(name), "image/flif", "/a.bpg", Kind.OTHER) == expected
+    assert extension(head_of(name), "image/x-photo-cd", "/a.pcd", OutputKind.OTHER) == expected
+    assert extension(head_of(name), "image/flif", "/a.bpg", OutputKind.OTHER) == expected
 
 
 @pytest.mark.parametrize(("name", "expected"), [row for row in CERTAIN.items() if row[0] not in NOT_MEDIA])
@@ -144,7 +144,7 @@ def test_the_content_wins_over_a_wrong_type_and_a_wrong_url(name: str, expected:
 def test_a_real_file_is_kept_under_its_own_name_whatever_vague_type_it_has(
     name: str, expected: str, content_type: str | None
 ) -> None:
-    for kind in (*MEDIA, Kind.DOCUMENT, Kind.OTHER):
+    for kind in (*MEDIA, OutputKind.DOCUMENT, OutputKind.OTHER):
         for path in ("/x", "/x" + Path(name).suffix, "/x" + expected):
             refuse_not_media(head_of(name), content_type, kind, path)
 
@@ -177,8 +177,8 @@ def test_brands_tell_the_members_of_the_mp4_family_apart(brands: bytes, expected
 
 
 def test_sound_in_an_mp4_without_a_brand_of_its_own_is_m4a() -> None:
-    assert extension(b"\0\0\0\x10ftypisom\0\0\0\0", None, "", Kind.AUDIO) == ".m4a"
-    assert extension(b"\0\0\0\x10ftypisom\0\0\0\0", "audio/mp4", "", Kind.OTHER) == ".m4a"
+    assert extension(b"\0\0\0\x10ftypisom\0\0\0\0", None, "", OutputKind.AUDIO) == ".m4a"
+    assert extension(b"\0\0\0\x10ftypisom\0\0\0\0", "audio/mp4", "", OutputKind.OTHER) == ".m4a"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_sound_in_an_mp4_without_a_brand_of_its_own_is_m4a() -> None:
     ],
 )
 def test_then_the_type_tells_and_then_the_url(content_type: str | None, url_path: str, expected: str) -> None:
-    assert extension(b"\x00\x01\x02\x03", content_type, url_path, Kind.IMAGE) == expected
+    assert extension(b"\x00\x01\x02\x03", content_type, url_path, OutputKind.IMAGE) == expected
 
 
 @pytest.mark.parametrize(
@@ -214,22 +214,22 @@ def test_then_the_type_tells_and_then_the_url(content_type: str | None, url_path
 def test_a_container_is_named_by_what_was_packed_into_it(
     name: str, content_type: str | None, url_path: str, expected: str
 ) -> None:
-    assert extension(head_of(name), content_type, url_path, Kind.OTHER) == expected
+    assert extension(head_of(name), content_type, url_path, OutputKind.OTHER) == expected
 
 
 @pytest.mark.parametrize("name", ["sample.txt", "sample.html", "sample.png"])
 def test_a_text_output_is_txt_always(name: str) -> None:
-    assert extension(head_of(name), "image/png", "/a.png", Kind.TEXT) == ".txt"
+    assert extension(head_of(name), "image/png", "/a.png", OutputKind.TEXT) == ".txt"
 
 
 @given(
     st.binary(max_size=600),
     st.none() | st.text(max_size=40),
     st.text(max_size=40) | st.from_regex(r"/a\.[a-zA-Z0-9]{1,9}"),
-    st.sampled_from(Kind),
+    st.sampled_from(OutputKind),
 )
 def test_an_extension_is_always_a_plain_one(
-    head: bytes, content_type: str | None, url_path: str, kind: Kind
+    head: bytes, content_type: str | None, url_path: str, kind: OutputKind
 ) -> None:
     found = extension(head, content_type, url_path, kind)
     assert found[0] == "."
@@ -258,7 +258,7 @@ def test_an_extension_is_always_a_plain_one(
         (b' [{"a": 1}]', "JSON"),
     ],
 )
-def test_a_page_or_message_is_not_taken_for_media(kind: Kind, head: bytes, what: str) -> None:
+def test_a_page_or_message_is_not_taken_for_media(kind: OutputKind, head: bytes, what: str) -> None:
     with pytest.raises(PermanentError, match=what) as caught:
         refuse_not_media(head, "image/png", kind)
     assert caught.value.code is ErrorCode.NOT_MEDIA
@@ -271,7 +271,7 @@ def test_a_page_or_message_is_not_taken_for_media(kind: Kind, head: bytes, what:
 )
 def test_what_says_that_it_is_text_is_not_taken_for_media(content_type: str, what: str) -> None:
     with pytest.raises(PermanentError, match=what):
-        refuse_not_media(b"Not Found", content_type, Kind.IMAGE)
+        refuse_not_media(b"Not Found", content_type, OutputKind.IMAGE)
 
 
 @pytest.mark.parametrize("name", sorted(set(CERTAIN) - NOT_MEDIA))
@@ -282,12 +282,12 @@ def test_media_is_media_whatever_the_server_calls_it(name: str, content_type: st
 
 
 def test_bytes_that_nothing_tells_are_let_through() -> None:
-    refuse_not_media(os.urandom(64), "application/octet-stream", Kind.IMAGE)
+    refuse_not_media(os.urandom(64), "application/octet-stream", OutputKind.IMAGE)
 
 
 @pytest.mark.parametrize("content_type", [None, "text/html; charset=utf-8", "application/octet-stream"])
 def test_a_document_may_be_an_html_page(content_type: str | None) -> None:
-    refuse_not_media(head_of("sample.html"), content_type, Kind.DOCUMENT)
+    refuse_not_media(head_of("sample.html"), content_type, OutputKind.DOCUMENT)
 
 
 @pytest.mark.parametrize(
@@ -300,20 +300,20 @@ def test_a_document_may_be_an_html_page(content_type: str | None) -> None:
 )
 def test_an_error_is_no_document(head: bytes, content_type: str) -> None:
     with pytest.raises(PermanentError):
-        refuse_not_media(head, content_type, Kind.DOCUMENT)
+        refuse_not_media(head, content_type, OutputKind.DOCUMENT)
 
 
 def test_a_document_may_be_json() -> None:
-    refuse_not_media(head_of("sample.json"), "application/json", Kind.DOCUMENT)
+    refuse_not_media(head_of("sample.json"), "application/json", OutputKind.DOCUMENT)
 
 
 @pytest.mark.parametrize("head", [b"", b"<html>", b'{"error": "said the model"}', b"words"])
 def test_a_text_may_be_any_words(head: bytes) -> None:
-    refuse_not_media(head, "text/plain", Kind.TEXT)
+    refuse_not_media(head, "text/plain", OutputKind.TEXT)
 
 
 def test_no_output_is_an_error_message_of_the_storage() -> None:
-    for kind in Kind:
+    for kind in OutputKind:
         with pytest.raises(PermanentError, match="storage"):
             refuse_not_media(head_of("storage-error.xml"), "application/xml", kind)
 
@@ -324,5 +324,5 @@ def test_no_output_is_an_error_message_of_the_storage() -> None:
 def test_a_hostile_beginning_is_gone_through_once(piece: bytes) -> None:
     head = b"<!doctype a" + piece * HEAD
     from_content(head[: HEAD * 4])
-    refuse_not_media(head[: HEAD * 4], None, Kind.OTHER)
+    refuse_not_media(head[: HEAD * 4], None, OutputKind.OTHER)
     # Were it gone through again for each piece, this would not end.

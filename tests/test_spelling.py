@@ -7,12 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from floradl.config.setting_types import Choice
-from floradl.documents import load
+from floradl.config.types import Choice
 from floradl.errors import JobError
-from floradl.incoming.jobs import described, parse_job
 from floradl.library.template import Template
-from floradl.spelling import nearest
+from floradl.sources.job_file import described, parse_job
+from floradl.yaml_reader import load, nearest
 
 LONG = "k" * 1_000_000
 

@@ -19,11 +19,11 @@ from floradl.commands.status import status
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config
 from floradl.errors import ConfigError, ErrorCode, PauseReason
-from floradl.incoming.handin import drop_job
-from floradl.models import Failure, QueuedRun, State
-from floradl.state import live
-from floradl.state.live import LivePause, LiveRun, Snapshot, Transfer
-from floradl.state.store import FILE_NAME, Store
+from floradl.models import QueuedRun, RunFailure, RunState
+from floradl.queue import heartbeat
+from floradl.queue.heartbeat import LivePause, LiveRun, Snapshot, Transfer
+from floradl.queue.sqlite import FILE_NAME, SqliteQueue
+from floradl.sources.submit import drop_job
 
 _NOW = 1_800_000_000.0
 _AS_NOBODY = """
@@ -54,13 +54,13 @@ def configured(home: Path) -> Config:
     return config
 
 
-def queued(run_id: str, state: State = State.WAITING, **values: Any) -> QueuedRun:
+def queued(run_id: str, state: RunState = RunState.WAITING, **values: Any) -> QueuedRun:
     return QueuedRun(run_id=run_id, technique="campaign", state=state, queued_at=_NOW, **values)
 
 
 def journal(config: Config, *runs: QueuedRun) -> None:
     """Write a journal that holds `runs`, the first one the oldest; it is closed as a daemon leaves it."""
-    store = Store.open(config.state_dir)
+    store = SqliteQueue.open(config.state_dir)
     with store.transaction():
         for number, run in enumerate(runs):
             store.put(run, _NOW + number)
@@ -73,7 +73,7 @@ def working(config: Config, command: str = "run", *, since: float = _NOW) -> Abs
 
 def snapshot(config: Config, pid: int, **values: Any) -> None:
     known = {"version": "1.2.3", "since": _NOW, "progress_at": _NOW}
-    live.write(config.state_dir, msgspec.convert({"pid": pid, **known, **values}, Snapshot))
+    heartbeat.write(config.state_dir, msgspec.convert({"pid": pid, **known, **values}, Snapshot))
 
 
 def told(config: Config, **options: Any) -> tuple[Exit, str]:
@@ -122,7 +122,7 @@ def test_without_any_state_there_is_nothing_and_that_is_fine(config: Config) -> 
 
 
 def test_json_tells_the_journal_and_what_the_daemon_is_at(config: Config) -> None:
-    journal(config, queued("run_a", State.RUNNING, progress=30.0), queued("run_b", State.DOWNLOADING))
+    journal(config, queued("run_a", RunState.RUNNING, progress=30.0), queued("run_b", RunState.DOWNLOADING))
     with working(config) as pid:
         transfer = Transfer("output_1", 1_048_576, 20_971_520)
         runs = (LiveRun("run_a", 40.0, _NOW + 2), LiveRun("run_b", 100.0, None, (transfer,)))
@@ -159,14 +159,14 @@ def test_json_tells_the_journal_and_what_the_daemon_is_at(config: Config) -> Non
 
 
 def test_runs_are_those_not_finished_and_then_those_that_failed_last(config: Config) -> None:
-    failure = Failure(ErrorCode.SAFETY_BLOCKED, "refused")
+    failure = RunFailure(ErrorCode.SAFETY_BLOCKED, "refused")
     journal(
         config,
-        queued("run_old", State.FAILED, error=failure),
-        queued("run_done", State.DONE),
-        queued("run_gone", State.FORGOTTEN),
-        queued("run_part", State.PARTIAL),
-        queued("run_new", State.FAILED),
+        queued("run_old", RunState.FAILED, error=failure),
+        queued("run_done", RunState.DONE),
+        queued("run_gone", RunState.FORGOTTEN),
+        queued("run_part", RunState.PARTIAL),
+        queued("run_new", RunState.FAILED),
         queued("run_1"),
         queued("run_2"),
     )
@@ -177,7 +177,7 @@ def test_runs_are_those_not_finished_and_then_those_that_failed_last(config: Con
 
 def test_a_thousand_runs_are_told_and_failures_are_not_crowded_out(config: Config) -> None:
     waiting = [queued(f"run_w{number}") for number in range(1100)]
-    journal(config, *[queued(f"run_f{number}", State.FAILED) for number in range(150)], *waiting)
+    journal(config, *[queued(f"run_f{number}", RunState.FAILED) for number in range(150)], *waiting)
     document = as_json(config)
     assert document["counts"]["waiting"] == 1100
     states = [run["state"] for run in document["runs"]]
@@ -188,7 +188,7 @@ def test_a_thousand_runs_are_told_and_failures_are_not_crowded_out(config: Confi
 
 def test_all_tells_each_run_on_a_line_of_its_own(config: Config) -> None:
     ids = [f"run_{number:04}" for number in range(2001)]
-    journal(config, *[queued(run_id, State.DONE) for run_id in ids])
+    journal(config, *[queued(run_id, RunState.DONE) for run_id in ids])
     code, text = told(config, everything=True)
     assert code is Exit.OK
     assert [json.loads(line)["run_id"] for line in text.splitlines()] == ids
@@ -221,7 +221,7 @@ def test_a_snapshot_of_an_earlier_daemon_with_the_same_process_id_is_not_told(co
 
 
 def test_a_run_that_finished_since_the_snapshot_is_no_longer_under_way(config: Config) -> None:
-    journal(config, queued("run_a", State.FAILED, progress=100.0))
+    journal(config, queued("run_a", RunState.FAILED, progress=100.0))
     with working(config) as pid:
         transfer = Transfer("output_1", 1, 2)
         snapshot(config, pid, runs=(LiveRun("run_a", 40.0, _NOW, (transfer,)),))
@@ -230,10 +230,10 @@ def test_a_run_that_finished_since_the_snapshot_is_no_longer_under_way(config: C
 
 
 def test_no_secret_and_no_query_of_a_url_is_told(config: Config) -> None:
-    failure = Failure(
+    failure = RunFailure(
         ErrorCode.HTTP_ERROR, "https://media.example/a.png?sig=planted failed for sk_live_planted1"
     )
-    journal(config, queued("run_a", State.FAILED, error=failure))
+    journal(config, queued("run_a", RunState.FAILED, error=failure))
     for options in ({}, {"as_json": True}, {"everything": True}):
         assert "planted" not in told(config, **options)[1]
 
@@ -244,10 +244,10 @@ def test_no_secret_and_no_query_of_a_url_is_told(config: Config) -> None:
 def test_a_person_reads_counts_progress_and_the_command_to_retry(config: Config) -> None:
     journal(
         config,
-        queued("run_d", State.DONE),
-        queued("run_f", State.FAILED, error=Failure(ErrorCode.SAFETY_BLOCKED, "refused")),
-        queued("run_r", State.RUNNING, progress=20.0),
-        queued("run_w", error=Failure(ErrorCode.NETWORK, "no connection")),
+        queued("run_d", RunState.DONE),
+        queued("run_f", RunState.FAILED, error=RunFailure(ErrorCode.SAFETY_BLOCKED, "refused")),
+        queued("run_r", RunState.RUNNING, progress=20.0),
+        queued("run_w", error=RunFailure(ErrorCode.NETWORK, "no connection")),
         queued("run_x"),
     )
     with working(config) as pid:
@@ -307,13 +307,13 @@ def test_job_files_that_wait_or_were_refused_are_told(config: Config) -> None:
 
 
 def test_names_cannot_write_to_the_terminal(config: Config) -> None:
-    journal(config, queued("run_\x9b2J\u202e", State.RUNNING))
+    journal(config, queued("run_\x9b2J\u202e", RunState.RUNNING))
     assert "\x9b" not in told(config)[1]
     assert r"run_\x9b2J\u202e" in told(config)[1]
 
 
 def test_a_terminal_that_knows_few_letters_gets_what_it_can_show(config: Config) -> None:
-    journal(config, queued("run_ü", State.RUNNING))
+    journal(config, queued("run_ü", RunState.RUNNING))
     raw = io.BytesIO()
     with io.TextIOWrapper(raw, encoding="ascii", write_through=True) as stream:
         status(config, as_json=False, everything=False, check=False, stream=stream)
@@ -389,7 +389,7 @@ def test_a_damaged_journal_is_told_in_words(config: Config) -> None:
 
 
 def test_a_journal_with_its_middle_overwritten_is_told_in_words(config: Config) -> None:
-    journal(config, *[queued(f"run_{number}", State.DONE) for number in range(1000)])
+    journal(config, *[queued(f"run_{number}", RunState.DONE) for number in range(1000)])
     path = config.state_dir / FILE_NAME
     data = bytearray(path.read_bytes())
     data[4096:-4096] = b"\xaa" * (len(data) - 8192)
@@ -408,7 +408,7 @@ def test_a_journal_of_a_newer_floradl_is_told_in_words(config: Config) -> None:
 
 
 def test_a_damaged_snapshot_costs_no_answer(config: Config) -> None:
-    (config.state_dir / live.FILE_NAME).write_bytes(b'{"pid": "\xff')
+    (config.state_dir / heartbeat.FILE_NAME).write_bytes(b'{"pid": "\xff')
     with working(config) as pid:
         document = as_json(config)
     assert document["daemon"]["pid"] == pid
@@ -420,9 +420,9 @@ def test_a_daemon_that_was_killed_leaves_a_journal_that_can_be_read(config: Conf
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from floradl.state.store import Store
+from floradl.queue.sqlite import SqliteQueue
 from test_status import queued
-store = Store.open(Path({str(config.state_dir)!r}))
+store = SqliteQueue.open(Path({str(config.state_dir)!r}))
 store.put(queued("run_a"), 1.0)
 os._exit(9)
 """
@@ -447,7 +447,7 @@ def test_another_user_who_may_read_is_answered_beside_a_daemon_and_without(publi
     config = configured(public_home)
     journal(config, queued("run_a"))
     assert json.loads(as_nobody(public_home).stdout)["counts"]["waiting"] == 1
-    store = Store.open(config.state_dir)
+    store = SqliteQueue.open(config.state_dir)
     store.put(queued("run_b"), 1.0)
     with working(config) as pid:
         snapshot(config, pid)
@@ -458,7 +458,7 @@ def test_another_user_who_may_read_is_answered_beside_a_daemon_and_without(publi
 
 
 @_root
-@pytest.mark.parametrize("private", ["", "lock", FILE_NAME, live.FILE_NAME])
+@pytest.mark.parametrize("private", ["", "lock", FILE_NAME, heartbeat.FILE_NAME])
 def test_another_user_who_may_not_read_is_told_plainly(public_home: Path, private: str) -> None:
     config = configured(public_home)
     journal(config, queued("run_a"))
@@ -503,7 +503,7 @@ def test_what_programs_ask_loads_even_less(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", script, str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, env={"HOME": str(tmp_path)})
     assert json.loads(done.stdout)["runs"] == []
-    heavy = {"yaml", "hashlib", "socket", "ssl", "floradl.commands.status_text", "floradl.incoming"}
+    heavy = {"yaml", "hashlib", "socket", "ssl", "floradl.commands.status", "floradl.sources"}
     assert heavy.isdisjoint(done.stderr.split())
 
 
@@ -516,7 +516,7 @@ def test_of_many_runs_only_those_told_are_read(config: Config) -> None:
         steps += 1
         return 0
 
-    with Store.reading(config.state_dir) as store:
+    with SqliteQueue.reading(config.state_dir) as store:
         assert store is not None
         store._db.set_progress_handler(count, 100)  # is called after each hundred steps of SQLite's machine
         assert len(store.unfinished(10)) == 10

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from floradl.commands.exits import Exit
-from floradl.service.daemon import _STOP_DEADLINE
+from floradl.daemon.run import _STOP_DEADLINE
 
 UNITS = Path(__file__).parent.parent / "deploy" / "systemd"
 OF_THE_MACHINE = ("floradl.service", "floradl@.service")

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.disk.names import part_name
+from floradl.fs.names import part_name
 from floradl.library.template import NameFields, Template
 
 DEFAULT = "{folder}/{technique}/{run_id}-{output_id}{ext}"

@@ -9,8 +9,8 @@ from clients import QUICK, SITE, client, resolve_to
 from loopback import Certificate, ConnectProxy, Server, trap
 
 from floradl.errors import ErrorCode, PermanentError
-from floradl.net.guard import Guard
-from floradl.net.transport import Limits, open_async_client, redirect_target
+from floradl.net.transport import PoolLimits, open_async_client, redirect_target
+from floradl.net.url_policy import UrlPolicy
 
 # --- proxies -----------------------------------------------------------------------------------------
 
@@ -23,7 +23,7 @@ def test_https_goes_through_the_proxy_which_looks_the_name_up(
 
     with Server(tls=certificate.server) as server, ConnectProxy(server.port) as proxy:
         environ = tls | {"HTTPS_PROXY": f"http://me:s3cret@127.0.0.1:{proxy.port}"}
-        with client(Guard(resolver=resolver), environ) as http:
+        with client(UrlPolicy(resolver=resolver), environ) as http:
             assert http.get("https://public.example/x?sig=1").text == "ok"
         assert proxy.heads[0].startswith(b"CONNECT public.example:443 HTTP/1.1\r\n")
         assert b"Proxy-Authorization: Basic bWU6czNjcmV0\r\n" in proxy.heads[0]
@@ -33,14 +33,14 @@ def test_https_goes_through_the_proxy_which_looks_the_name_up(
 def test_through_a_proxy_tls_still_checks_the_name(certificate: Certificate, tls: dict[str, str]) -> None:
     with Server(tls=certificate.server) as server, ConnectProxy(server.port) as proxy:
         environ = tls | {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}"}
-        with client(Guard(), environ) as http, pytest.raises(httpx.ConnectError, match="certificate"):
+        with client(UrlPolicy(), environ) as http, pytest.raises(httpx.ConnectError, match="certificate"):
             http.get("https://other.example/")
 
 
 def test_plain_http_of_a_trusted_host_goes_through_its_proxy() -> None:
     with (
         ConnectProxy() as proxy,
-        client(Guard([SITE]), {"HTTP_PROXY": f"http://127.0.0.1:{proxy.port}"}) as http,
+        client(UrlPolicy([SITE]), {"HTTP_PROXY": f"http://127.0.0.1:{proxy.port}"}) as http,
     ):
         assert http.get(f"http://{SITE}/x").text == "ok"
         assert proxy.heads[0].startswith(b"GET http://site.example/x HTTP/1.1\r\n")
@@ -51,7 +51,7 @@ def test_a_host_of_no_proxy_is_asked_directly_under_the_full_guard() -> None:
         environ = {"ALL_PROXY": f"http://127.0.0.1:{proxy.getsockname()[1]}", "NO_PROXY": ".example"}
         with client(resolve_to("127.0.0.1"), environ) as http:
             assert http.get(f"http://{SITE}:{server.port}/").text == "ok"
-        refused = Guard(resolver=lambda _host, _port: ["127.0.0.1"])
+        refused = UrlPolicy(resolver=lambda _host, _port: ["127.0.0.1"])
         with client(refused, environ) as http, pytest.raises(PermanentError, match="private address"):
             http.get(f"https://public.example:{server.port}/")
 
@@ -59,7 +59,7 @@ def test_a_host_of_no_proxy_is_asked_directly_under_the_full_guard() -> None:
 def test_a_proxy_that_refuses_is_an_error_that_may_pass() -> None:
     with (
         ConnectProxy(status=b"407 Proxy Authentication Required") as proxy,
-        client(Guard(), {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}"}) as http,
+        client(UrlPolicy(), {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}"}) as http,
         pytest.raises(httpx.ProxyError, match=r"^public\.example: the proxy refused \(407 Proxy"),
     ):
         http.get("https://public.example/x?PLANTED")
@@ -68,7 +68,7 @@ def test_a_proxy_that_refuses_is_an_error_that_may_pass() -> None:
 def test_a_proxy_may_speak_tls_itself(certificate: Certificate, tls: dict[str, str]) -> None:
     with Server(tls=certificate.server) as server, ConnectProxy(server.port, tls=certificate.server) as proxy:
         environ = tls | {"HTTPS_PROXY": f"https://127.0.0.1:{proxy.port}"}
-        with client(Guard(), environ) as http, http.stream("GET", "https://public.example/") as response:
+        with client(UrlPolicy(), environ) as http, http.stream("GET", "https://public.example/") as response:
             # Nobody may read the outer socket: it carries the inner connection's ciphertext.
             assert response.extensions["network_stream"].get_extra_info("socket") is None
             assert response.read() == b"ok"
@@ -79,7 +79,7 @@ def test_a_proxy_may_speak_tls_itself(certificate: Certificate, tls: dict[str, s
 
 def test_a_media_client_sends_no_credentials_and_keeps_no_cookies() -> None:
     answer = b"HTTP/1.1 200 OK\r\nSet-Cookie: tracked=1; Path=/\r\nContent-Length: 2\r\n\r\nok"
-    with Server(lambda _: answer) as server, client(Guard(["127.0.0.1"])) as http:
+    with Server(lambda _: answer) as server, client(UrlPolicy(["127.0.0.1"])) as http:
         for _ in range(2):
             http.get(f"http://127.0.0.1:{server.port}/x?sig=1")
         head = server.heads[1].lower()
@@ -95,7 +95,7 @@ def test_a_redirect_is_not_followed_and_its_sink_sees_no_key() -> None:
         answer = (
             f"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{sink.port}/y\r\nContent-Length: 0\r\n\r\n"
         )
-        with Server(lambda _: answer.encode()) as server, client(Guard(["127.0.0.1"])) as http:
+        with Server(lambda _: answer.encode()) as server, client(UrlPolicy(["127.0.0.1"])) as http:
             first = http.get(f"http://127.0.0.1:{server.port}/")
             target = redirect_target(first)
             assert sink.connections == 0
@@ -107,7 +107,7 @@ def test_a_redirect_is_not_followed_and_its_sink_sees_no_key() -> None:
 def test_a_key_that_no_header_can_carry_is_not_in_the_error() -> None:
     with (
         Server() as server,
-        client(Guard(["127.0.0.1"])) as http,
+        client(UrlPolicy(["127.0.0.1"])) as http,
         pytest.raises(httpx.LocalProtocolError) as caught,
     ):
         http.get(f"http://127.0.0.1:{server.port}/", headers={"Authorization": "Bearer PLANTED\n"})
@@ -118,7 +118,7 @@ def test_a_key_that_no_header_can_carry_is_not_in_the_error() -> None:
 def test_what_a_server_sends_instead_of_http_is_not_repeated_with_its_query() -> None:
     with (
         Server(lambda _: b"HTTP/1.1 200 OK\r\nLocation https://x/y?PLANTED\r\n\r\n") as server,
-        client(Guard(["127.0.0.1"])) as http,
+        client(UrlPolicy(["127.0.0.1"])) as http,
         pytest.raises(httpx.RemoteProtocolError) as caught,
     ):
         http.get(f"http://127.0.0.1:{server.port}/")
@@ -129,7 +129,7 @@ def test_what_a_server_sends_instead_of_http_is_not_repeated_with_its_query() ->
 def test_silence_in_the_middle_of_a_body_is_a_read_timeout() -> None:
     with (
         Server(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nok") as server,
-        client(Guard(["127.0.0.1"]), limits=Limits(read=0.2)) as http,
+        client(UrlPolicy(["127.0.0.1"]), limits=PoolLimits(read=0.2)) as http,
         pytest.raises(httpx.ReadTimeout, match=r"^127\.0\.0\.1: no answer within"),
     ):
         http.get(f"http://127.0.0.1:{server.port}/")
@@ -138,7 +138,7 @@ def test_silence_in_the_middle_of_a_body_is_a_read_timeout() -> None:
 def test_a_reset_is_a_read_error() -> None:
     with (
         Resetting() as server,
-        client(Guard(["127.0.0.1"])) as http,
+        client(UrlPolicy(["127.0.0.1"])) as http,
         pytest.raises(httpx.ReadError, match=r"^127\.0\.0\.1: the connection broke"),
     ):
         http.get(f"http://127.0.0.1:{server.port}/")
@@ -152,7 +152,7 @@ class Resetting(Server):
 def test_the_responses_own_socket_is_in_reach() -> None:
     with (
         Server() as server,
-        client(Guard(["127.0.0.1"])) as http,
+        client(UrlPolicy(["127.0.0.1"])) as http,
         http.stream("GET", f"http://127.0.0.1:{server.port}/") as response,
     ):
         stream = response.extensions["network_stream"]
@@ -167,11 +167,11 @@ def test_the_responses_own_socket_is_in_reach() -> None:
 async def test_the_api_client_sends_its_headers_to_its_host_alone() -> None:
     with Server() as server, Server() as other:
         base = f"http://127.0.0.1:{server.port}/api/v1"
-        guard = Guard(
+        url_policy = UrlPolicy(
             [f"127.0.0.1:{server.port}"], [f"127.0.0.1:{server.port}"], remedy="only api.base_url is"
         )
         async with open_async_client(
-            guard, base_url=base, headers={"Authorization": "Bearer k"}, limits=QUICK, environ={}
+            url_policy, base_url=base, headers={"Authorization": "Bearer k"}, limits=QUICK, environ={}
         ) as http:
             assert (await http.get("runs/run_1")).text == "ok"
             with pytest.raises(PermanentError, match=r"not allowed: only api\.base_url is"):
@@ -184,18 +184,18 @@ async def test_the_api_client_sends_its_headers_to_its_host_alone() -> None:
 @pytest.mark.anyio
 async def test_an_api_at_a_private_address_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(PermanentError) as caught:
-        open_async_client(Guard(), base_url="http://127.0.0.1:1/api/v1", headers={}, environ={})
+        open_async_client(UrlPolicy(), base_url="http://127.0.0.1:1/api/v1", headers={}, environ={})
     assert caught.value.code is ErrorCode.HOST_REFUSED
 
 
 @pytest.mark.anyio
 async def test_the_api_client_connects_only_where_the_guard_lets_it(closed_port: int) -> None:
     with trap() as listener, Server(address="127.0.0.2") as server:
-        guard = Guard(
+        url_policy = UrlPolicy(
             [SITE], resolver=lambda host, _: ["127.0.0.1" if host == "evil.example" else "127.0.0.2"]
         )
         async with open_async_client(
-            guard, base_url=f"http://{SITE}:{server.port}", headers={}, limits=QUICK, environ={}
+            url_policy, base_url=f"http://{SITE}:{server.port}", headers={}, limits=QUICK, environ={}
         ) as http:
             assert (await http.get("/x")).text == "ok"
             with pytest.raises(PermanentError, match="private address"):
@@ -210,7 +210,7 @@ async def test_the_api_client_knows_proxies_and_tls(certificate: Certificate, tl
         environ = tls | {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}"}
         async with (
             open_async_client(
-                Guard(), base_url="https://public.example", headers={}, limits=QUICK, environ=environ
+                UrlPolicy(), base_url="https://public.example", headers={}, limits=QUICK, environ=environ
             ) as http,
             http.stream("GET", "/x") as response,
         ):
@@ -221,12 +221,12 @@ async def test_the_api_client_knows_proxies_and_tls(certificate: Certificate, tl
 @pytest.mark.anyio
 async def test_the_api_client_names_what_failed() -> None:
     with Server(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok") as server:
-        guard = Guard(["127.0.0.1"])
+        url_policy = UrlPolicy(["127.0.0.1"])
         async with open_async_client(
-            guard,
+            url_policy,
             base_url=f"http://127.0.0.1:{server.port}",
             headers={},
-            limits=Limits(read=0.1),
+            limits=PoolLimits(read=0.1),
             environ={},
         ) as http:
             with pytest.raises(httpx.ReadTimeout, match=r"^127\.0\.0\.1: no answer within the time limit"):
@@ -287,4 +287,4 @@ def test_a_redirect_down_or_inside_is_refused_by_the_check_of_its_target(locatio
     target = redirect_target(response(302, location))
     assert target is not None
     with pytest.raises(PermanentError):
-        Guard().check(target)
+        UrlPolicy().check(target)

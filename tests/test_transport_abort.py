@@ -10,7 +10,7 @@ from clients import SITE, client, resolve_to
 from loopback import Certificate, Server, read_head
 from studio import TEST_TIMEOUT
 
-from floradl.net.transport import Limits
+from floradl.net.transport import PoolLimits
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -22,7 +22,7 @@ def test_abort_wakes_a_thread_that_waits_for_data(
     waiting, ended = threading.Event(), threading.Event()
     received = bytearray()
     with Server(lambda _: head, tls=certificate.server if scheme == "https" else None) as server:
-        http = client(resolve_to("127.0.0.1"), tls, Limits(read=10 * TEST_TIMEOUT))
+        http = client(resolve_to("127.0.0.1"), tls, PoolLimits(read=10 * TEST_TIMEOUT))
 
         def work() -> None:
             with http.stream("GET", f"{scheme}://{SITE}:{server.port}/") as response:
@@ -80,7 +80,7 @@ class TwoRecords(Server):
 def test_abort_wakes_a_thread_that_shakes_hands(tls: dict[str, str]) -> None:
     failed = threading.Event()
     with Silent() as server:
-        http = client(resolve_to("127.0.0.1"), tls, Limits(connect=10 * TEST_TIMEOUT))
+        http = client(resolve_to("127.0.0.1"), tls, PoolLimits(connect=10 * TEST_TIMEOUT))
 
         def work() -> None:
             with pytest.raises(httpx.ConnectError):

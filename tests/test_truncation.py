@@ -10,7 +10,7 @@ import pytest
 from cuts import SAMPLES, box, judge, sample
 from hypothesis import given, settings, strategies as st
 
-from floradl.media.truncation import is_whole
+from floradl.download.truncation import is_whole
 
 TELL = [
     *("sample.png", "sample.jpg", "thumbnail.jpg", "sample.gif", "sample.webp", "sample.wav", "sample.bmp"),

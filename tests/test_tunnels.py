@@ -9,7 +9,7 @@ from loopback import Certificate, ConnectProxy, Server
 from wire import answer
 
 from floradl.errors import PermanentError
-from floradl.net.guard import Guard
+from floradl.net.url_policy import UrlPolicy
 
 LARGE = bytes(range(256)) * 4000
 
@@ -22,7 +22,7 @@ def test_a_tunnel_serves_one_request_after_the_other(
     with (
         Server(lambda _: answer(LARGE), tls=certificate.server) as server,
         ConnectProxy(server.port, tls=proxy_tls) as proxy,
-        client(Guard(), tls | {"HTTPS_PROXY": f"{scheme}://127.0.0.1:{proxy.port}"}) as http,
+        client(UrlPolicy(), tls | {"HTTPS_PROXY": f"{scheme}://127.0.0.1:{proxy.port}"}) as http,
     ):
         for _ in range(3):
             assert http.get("https://public.example/").content == LARGE
@@ -37,7 +37,7 @@ def test_bytes_beyond_a_body_end_their_tunnel(
     with (
         Server(lambda _: answer(LARGE) + answer(b"another output"), tls=certificate.server) as server,
         ConnectProxy(server.port, tls=proxy_tls) as proxy,
-        client(Guard(), tls | {"HTTPS_PROXY": f"{scheme}://127.0.0.1:{proxy.port}"}) as http,
+        client(UrlPolicy(), tls | {"HTTPS_PROXY": f"{scheme}://127.0.0.1:{proxy.port}"}) as http,
     ):
         for _ in range(2):
             assert http.get("https://public.example/").content == LARGE
@@ -47,7 +47,7 @@ def test_bytes_beyond_a_body_end_their_tunnel(
 def test_a_tunnel_to_an_address_names_it_in_brackets(certificate: Certificate, tls: dict[str, str]) -> None:
     with (
         ConnectProxy(status=b"502 Bad Gateway", tls=certificate.server) as proxy,
-        client(Guard(), tls | {"HTTPS_PROXY": f"https://127.0.0.1:{proxy.port}"}) as http,
+        client(UrlPolicy(), tls | {"HTTPS_PROXY": f"https://127.0.0.1:{proxy.port}"}) as http,
         pytest.raises(httpx.ProxyError, match="502 Bad Gateway"),
     ):
         http.get("https://[2606:2800:220:1::34]/")
@@ -58,7 +58,7 @@ def test_a_tunnel_to_an_address_names_it_in_brackets(certificate: Certificate, t
 def test_a_proxy_that_forwards_gets_its_password_and_keeps_its_connection() -> None:
     with (
         ConnectProxy() as proxy,
-        client(Guard([SITE]), {"HTTP_PROXY": f"http://me:s3cret@127.0.0.1:{proxy.port}"}) as http,
+        client(UrlPolicy([SITE]), {"HTTP_PROXY": f"http://me:s3cret@127.0.0.1:{proxy.port}"}) as http,
     ):
         for _ in range(2):
             assert http.get(f"http://{SITE}.:8080/x?sig=1").text == "ok"
@@ -74,9 +74,12 @@ def test_a_name_of_a_private_network_is_not_asked_of_a_proxy_unless_it_is_truste
 ) -> None:
     with Server(tls=certificate.server) as server, ConnectProxy(server.port) as proxy:
         environ = tls | {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}"}
-        with client(Guard(), environ) as http, pytest.raises(PermanentError, match="private network"):
+        with client(UrlPolicy(), environ) as http, pytest.raises(PermanentError, match="private network"):
             http.get(f"https://{host}/")
         assert proxy.heads == []
-        with client(Guard([host]), environ) as http, pytest.raises(httpx.ConnectError, match="certificate"):
+        with (
+            client(UrlPolicy([host]), environ) as http,
+            pytest.raises(httpx.ConnectError, match="certificate"),
+        ):
             http.get(f"https://{host}/")
         assert proxy.heads[0].startswith(f"CONNECT {host}:443 ".encode())

@@ -5,7 +5,7 @@ import re
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.config.units import (
+from floradl.units import (
     LARGEST,
     LONGEST,
     format_count,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from floradl import redaction
+from floradl.config.credentials import FoundSecrets, find_webhook_secrets
 from floradl.config.load import Options, load_config
-from floradl.config.webhook_secret import FoundSecrets, find_webhook_secrets
 from floradl.errors import ConfigError
 from floradl.redaction import Secret, redact
 

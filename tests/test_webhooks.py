@@ -20,16 +20,16 @@ import pytest
 from msgspec.structs import replace
 from studio import TEST_TIMEOUT, Home, served, wait_until
 
+from floradl.clock import unix_seconds
 from floradl.errors import ErrorCode
-from floradl.listening.http import Request
-from floradl.listening.webhooks import Webhooks
-from floradl.models import Action, Failure, Order, Reference, State
+from floradl.models import Action, Reference, RunFailure, RunRequest, RunState
+from floradl.queue.group_commit import GroupCommit
+from floradl.queue.sqlite import SqliteQueue
 from floradl.redaction import Secret
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 from floradl.simulator.callbacks import sign
-from floradl.state.journal import Journal
-from floradl.state.store import Store
-from floradl.times import unix_seconds
+from floradl.web.http import HttpRequest
+from floradl.web.webhooks import Webhooks
 
 SECRET = "whsec_planted_in_tests"
 NOW = 1_800_000_000.0
@@ -47,9 +47,9 @@ def body(run_id: str = "run_a", webhook_id: str = "whd_1", status: str = "comple
     return json.dumps(said).encode()
 
 
-def delivery(raw: bytes, *secrets: str, now: float = NOW) -> Request:
+def delivery(raw: bytes, *secrets: str, now: float = NOW) -> HttpRequest:
     headers = {"flora-signature": sign(raw, secrets or (SECRET,), now)}
-    return Request("POST", "/webhook", headers, raw)
+    return HttpRequest("POST", "/webhook", headers, raw)
 
 
 # By itself: a journal in memory, and somebody who would take the runs on
@@ -59,28 +59,28 @@ class Desk:
     """Webhooks at work; `hastened` are the runs that were passed on."""
 
     def __init__(self, **changes: Any) -> None:
-        self.store = Store.in_memory()
+        self.store = SqliteQueue.in_memory()
         self.hastened: list[str] = []
         self.counts: Counter[str] = Counter()
         self._secrets: Callable[[], tuple[Secret, ...]] = changes.get("secrets", lambda: (Secret(SECRET),))
         self._everything: bool = changes.get("everything", True)
 
-    def hasten(self, run_id: str) -> None:
+    def poll_now(self, run_id: str) -> None:
         self.hastened.append(run_id)
 
-    def state(self, run_id: str = "run_a") -> State | None:
+    def state(self, run_id: str = "run_a") -> RunState | None:
         run = self.store.load(run_id)
         return run.state if run else None
 
-    def take(self, *requests: Request, recording: bool = True) -> list[int]:
+    def take(self, *requests: HttpRequest, recording: bool = True) -> list[int]:
         """Start, give it all requests at once, and end; returns the statuses."""
         statuses: dict[int, int] = {}
 
         async def main() -> None:
-            journal = Journal(self.store, again=60.0)
+            journal = GroupCommit(self.store, again=60.0)
             webhooks = Webhooks(self._secrets, journal, self, everything=self._everything, wall=lambda: NOW)
 
-            async def one(number: int, request: Request) -> None:
+            async def one(number: int, request: HttpRequest) -> None:
                 statuses[number] = (await webhooks.take(request)).status
 
             async with anyio.create_task_group() as serving:
@@ -99,12 +99,12 @@ class Desk:
         return [statuses[number] for number in range(len(requests))]
 
 
-def put(desk: Desk, state: State, failure: Failure | None = None) -> None:
-    desk.store.add([Order(Reference("run_a", "campaign"))], 1.0, again=True)
+def put(desk: Desk, state: RunState, failure: RunFailure | None = None) -> None:
+    desk.store.add([RunRequest(Reference("run_a", "campaign"))], 1.0, again=True)
     run = desk.store.load("run_a")
     assert run is not None
-    if state is State.FORGOTTEN:
-        desk.store.add([Order(Reference("run_a"), action=Action.FORGET)], 2.0, again=True)
+    if state is RunState.FORGOTTEN:
+        desk.store.add([RunRequest(Reference("run_a"), action=Action.FORGET)], 2.0, again=True)
     else:
         desk.store.put(replace(run, state=state, error=failure), 2.0)
 
@@ -112,7 +112,7 @@ def put(desk: Desk, state: State, failure: Failure | None = None) -> None:
 def test_a_run_that_nobody_queued_is_queued_and_hastened() -> None:
     desk = Desk()
     assert desk.take(delivery(body())) == [200]
-    assert desk.state() is State.WAITING
+    assert desk.state() is RunState.WAITING
     assert desk.hastened == ["run_a"]
 
 
@@ -125,7 +125,7 @@ def test_a_run_that_nobody_queued_is_let_be_where_only_queued_ones_are_wanted() 
 
 def test_a_run_that_was_queued_is_hastened_and_keeps_its_technique() -> None:
     desk = Desk(everything=False)
-    put(desk, State.RUNNING)
+    put(desk, RunState.RUNNING)
     assert desk.take(delivery(body())) == [200]
     assert desk.hastened == ["run_a"]
     run = desk.store.load("run_a")
@@ -146,14 +146,14 @@ def test_a_late_attempt_is_taken_and_a_replay_of_it_only_answered() -> None:
     late = delivery(body(), now=NOW - 370)
     assert desk.take(late) == [200]
     assert desk.hastened == ["run_a"]
-    put(desk, State.FAILED, Failure(ErrorCode.GAVE_UP, "too long"))
+    put(desk, RunState.FAILED, RunFailure(ErrorCode.GAVE_UP, "too long"))
     assert desk.take(late) == [200]
-    assert desk.state() is State.FAILED
+    assert desk.state() is RunState.FAILED
     assert desk.counts == {"accepted": 1, "repeated": 1}
 
 
-@pytest.mark.parametrize("state", [State.DONE, State.FORGOTTEN])
-def test_a_run_that_is_done_or_forgotten_stays_so(state: State) -> None:
+@pytest.mark.parametrize("state", [RunState.DONE, RunState.FORGOTTEN])
+def test_a_run_that_is_done_or_forgotten_stays_so(state: RunState) -> None:
     desk = Desk()
     put(desk, state)
     assert desk.take(delivery(body())) == [200]
@@ -163,27 +163,27 @@ def test_a_run_that_is_done_or_forgotten_stays_so(state: State) -> None:
 
 def test_a_run_that_was_given_up_here_is_tried_again_once_flora_has_it() -> None:
     desk = Desk()
-    put(desk, State.FAILED, Failure(ErrorCode.GAVE_UP, "too long"))
+    put(desk, RunState.FAILED, RunFailure(ErrorCode.GAVE_UP, "too long"))
     assert desk.take(delivery(body())) == [200]
-    assert desk.state() is State.WAITING
+    assert desk.state() is RunState.WAITING
     assert desk.hastened == ["run_a"]
 
 
 def test_a_run_that_is_known_to_have_failed_is_not_asked_about_once_more() -> None:
     desk = Desk()
-    put(desk, State.FAILED, Failure(ErrorCode.SAFETY_BLOCKED, "no"))
+    put(desk, RunState.FAILED, RunFailure(ErrorCode.SAFETY_BLOCKED, "no"))
     assert desk.take(delivery(body(status="failed"))) == [200]
-    assert desk.state() is State.FAILED
+    assert desk.state() is RunState.FAILED
 
 
 def test_what_is_not_floras_is_refused_and_leaves_nothing_behind() -> None:
     desk = Desk()
     forged = delivery(body(), "whsec_other")
     old = delivery(body(), now=NOW - 901)
-    changed = Request("POST", "/webhook", delivery(body()).headers, body("run_b"))
-    bare = Request("POST", "/webhook", {}, body())
+    changed = HttpRequest("POST", "/webhook", delivery(body()).headers, body("run_b"))
+    bare = HttpRequest("POST", "/webhook", {}, body())
     assert desk.take(forged, old, changed, bare) == [401] * 4
-    assert desk.store.counts() == dict.fromkeys(State, 0)
+    assert desk.store.counts() == dict.fromkeys(RunState, 0)
     assert desk.take(delivery(body())) == [200]
 
 

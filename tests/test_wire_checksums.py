@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from wire import LARGE_PNG, PNG, Bench, MediaHost, Reply, Request, answer, broken, ranged, served
 
-from floradl.errors import PassingError
-from floradl.media.crc64 import Crc64Nvme
+from floradl.download.checksums import Crc64Nvme
+from floradl.errors import TransientError
 from floradl.models import Integrity
 
 S3 = "x-amz-request-id: 1"
@@ -71,7 +71,7 @@ def test_a_wrong_bit_is_found_by_any_of_them(bench: Bench, kind: str) -> None:
     name, headers = fields(PNG)[kind]
     with (
         MediaHost(lambda _: Reply(answer(bytes(wrong), *headers))) as host,
-        pytest.raises(PassingError, match=f"{name} checksum"),
+        pytest.raises(TransientError, match=f"{name} checksum"),
     ):
         bench.fetch(host.url())
     assert (bench.files(), bench.part()) == ([], None)
@@ -106,7 +106,7 @@ def test_what_is_no_checksum_of_the_bytes_is_not_compared(bench: Bench, headers:
 )
 def test_the_wholes_checksum_in_the_answer_to_a_range_verifies(bench: Bench, field: str) -> None:
     tag = 'ETag: "0x8D"'
-    with MediaHost(lambda _: broken(answer(LARGE_PNG, tag), HELD)) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: broken(answer(LARGE_PNG, tag), HELD)) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
     with MediaHost(lambda request: Reply(served(LARGE_PNG, request, tag, field))) as host:
         assert bench.fetch(host.url()).integrity is Integrity.VERIFIED
@@ -115,7 +115,7 @@ def test_the_wholes_checksum_in_the_answer_to_a_range_verifies(bench: Bench, fie
 
 def test_the_md5_of_the_part_in_the_answer_to_a_range_is_not_held_against_the_whole(bench: Bench) -> None:
     tag = 'ETag: "0x8D"'
-    with MediaHost(lambda _: broken(answer(LARGE_PNG, tag), HELD)) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: broken(answer(LARGE_PNG, tag), HELD)) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
 
     def reply(request: Request) -> Reply:

@@ -14,7 +14,7 @@ import pytest
 from studio import Home, check_library, command, peak_memory, served
 from wire import PNG, Bench, MediaHost, Reply, answer, chunked, serving, unframed
 
-from floradl.errors import ErrorCode, PassingError, PermanentError
+from floradl.errors import ErrorCode, PermanentError, TransientError
 from floradl.models import Integrity
 from floradl.simulator import Do, Fault, Match, MediaStyle, OutputSpec, Simulator
 
@@ -43,7 +43,7 @@ def test_what_is_sent_in_a_coding_is_inflated(bench: Bench, coding: str) -> None
 def test_a_gzipped_body_that_is_cut_is_not_accepted(bench: Bench, frame: Callable[..., bytes]) -> None:
     body = zipped(PNG)
     for at in (0, 1, 9, len(body) // 2, len(body) - 9, len(body) - 8, len(body) - 1):
-        with MediaHost(serving(Reply(frame(body[:at], GZIP)))) as host, pytest.raises(PassingError):
+        with MediaHost(serving(Reply(frame(body[:at], GZIP)))) as host, pytest.raises(TransientError):
             bench.fetch(host.url())
     assert bench.files() == []
 
@@ -53,7 +53,7 @@ def test_a_gzipped_body_that_is_broken_is_thrown_away(bench: Bench) -> None:
     body[len(body) // 2] ^= 1
     with (
         MediaHost(lambda _: Reply(answer(bytes(body), GZIP))) as host,
-        pytest.raises(PassingError) as caught,
+        pytest.raises(TransientError) as caught,
     ):
         bench.fetch(host.url())
     assert caught.value.code is ErrorCode.DAMAGED
@@ -113,7 +113,7 @@ def test_a_gzip_members_own_checksum_proves_no_end_that_nothing_tells(bench: Ben
 
 def test_media_that_are_called_gzip_and_cut_are_not_accepted(bench: Bench) -> None:
     cut = answer(PNG, GZIP)[:-100]
-    with MediaHost(lambda _: Reply(cut)) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: Reply(cut)) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
     assert bench.files() == []
 
@@ -121,7 +121,7 @@ def test_media_that_are_called_gzip_and_cut_are_not_accepted(bench: Bench) -> No
 def test_a_part_of_a_gzipped_body_is_never_continued(bench: Bench) -> None:
     body = zipped(PNG)
     whole = answer(body, GZIP, 'ETag: "strong"')
-    with MediaHost(lambda _: Reply(whole[:-100])) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: Reply(whole[:-100])) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
     with MediaHost(lambda _: Reply(whole)) as host:
         assert bench.fetch(host.url()).data == PNG

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, strategies as st
 from wire import PDF, PNG, Bench
 
+from floradl.download.data_url import decode
 from floradl.errors import ErrorCode, PermanentError
-from floradl.media.data_urls import decode
 from floradl.models import Integrity, RemoteOutput
 
 IN_BASE64 = base64.b64encode(PNG).decode()

@@ -26,7 +26,7 @@ from wire import (
     unframed,
 )
 
-from floradl.errors import ErrorCode, PassingError
+from floradl.errors import ErrorCode, TransientError
 from floradl.models import Integrity, RemoteOutput
 
 Frame = Callable[..., bytes]
@@ -48,7 +48,7 @@ def cut(whole: bytes, at: int, body: bytes = PNG) -> bytes:
 @pytest.mark.parametrize("end", ["close", "reset"])
 @pytest.mark.parametrize("at", CUTS)
 def test_a_body_shorter_than_its_length_is_not_accepted(bench: Bench, at: int, end: Any) -> None:
-    with MediaHost(lambda _: Reply(cut(answer(PNG), at), end)) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: Reply(cut(answer(PNG), at), end)) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
     assert bench.files() == []
 
@@ -60,7 +60,7 @@ def test_a_large_body_shorter_than_its_length_is_not_accepted(tmp_path: Path, sh
         Bench(tmp_path, stall_timeout=0.5) as bench,
         MediaHost(lambda _: Reply(answer(LARGE_PNG)[:-short], end)) as host,
     ):
-        with pytest.raises(PassingError):
+        with pytest.raises(TransientError):
             bench.fetch(host.url())
         assert bench.files() == []
 
@@ -88,7 +88,7 @@ def test_a_chunked_body_without_its_last_chunk_is_not_accepted(bench: Bench, pla
         "last": len(whole) - 5,  # all bytes are there, and the chunk that says so is not
         "trailer": len(whole) - 2,
     }[place]
-    with MediaHost(lambda _: Reply(whole[:at], end)) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: Reply(whole[:at], end)) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
     assert bench.files() == []
 
@@ -108,7 +108,7 @@ def test_a_body_without_any_length_is_accepted_only_if_its_container_is_whole(
     output = RemoteOutput("o", type_, "")
     # Whether the line end behind a PDF's last mark is missing cannot be told: hence two bytes.
     for at in (0, 1, 40, len(body) // 2, len(body) - 2):
-        with MediaHost(serving(Reply(unframed(body[:at])))) as host, pytest.raises(PassingError):
+        with MediaHost(serving(Reply(unframed(body[:at])))) as host, pytest.raises(TransientError):
             bench.fetch(host.url(f"/o.{ext}"), output)
         assert bench.files() == []
     with MediaHost(lambda _: Reply(unframed(body))) as host:
@@ -136,7 +136,7 @@ def test_a_text_without_any_length_is_accepted_and_marked_unverified(bench: Benc
 
 
 def test_a_body_that_a_reset_ends_is_not_accepted_however_whole_it_looks(bench: Bench) -> None:
-    with MediaHost(lambda _: Reply(unframed(PNG), "reset")) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: Reply(unframed(PNG), "reset")) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
     assert bench.files() == []
 
@@ -150,7 +150,7 @@ def test_over_tls_a_body_without_length_needs_the_servers_goodbye(tmp_path: Path
         MediaHost(replies, certificate) as host,
     ):
         # RFC 9112, 9.8: anybody on the way can close a connection; only the server can say that this was all.
-        with pytest.raises(PassingError):
+        with pytest.raises(TransientError):
             bench.fetch(host.url("/o.txt"), text)
         assert bench.files() == []
         assert bench.fetch(host.url("/o.txt"), text).data == b"half of it, and the rest"
@@ -168,14 +168,14 @@ def test_over_tls_a_body_that_says_its_end_needs_no_goodbye(tmp_path: Path, fram
 
 def test_a_chunked_body_is_not_accepted_against_its_length(bench: Bench) -> None:
     whole = chunked(PNG, f"Content-Length: {len(PNG) + 1}")
-    with MediaHost(lambda _: Reply(whole)) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: Reply(whole)) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
     assert bench.files() == []
 
 
 def test_two_lengths_that_differ_are_not_accepted(bench: Bench) -> None:
     whole = answer(PNG, f"Content-Length: {len(PNG) - 1}")
-    with MediaHost(lambda _: Reply(whole)) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: Reply(whole)) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
     assert bench.files() == []
 
@@ -213,7 +213,7 @@ def test_a_connection_that_owes_nothing_is_kept(bench: Bench) -> None:
     ids=["nothing", "half a line", "half a head", "no HTTP", "no end"],
 )
 def test_what_is_no_answer_is_trouble_that_may_pass(bench: Bench, said: bytes) -> None:
-    with MediaHost(lambda _: Reply(said)) as host, pytest.raises(PassingError) as caught:
+    with MediaHost(lambda _: Reply(said)) as host, pytest.raises(TransientError) as caught:
         bench.fetch(host.url())
     assert caught.value.code is ErrorCode.NETWORK
     assert bench.files() == []
@@ -232,7 +232,7 @@ def test_what_is_no_answer_is_trouble_that_may_pass(bench: Bench, said: bytes) -
 )
 def test_what_drips_or_stalls_is_given_up_long_before_it_ends(tmp_path: Path, slow: Reply) -> None:
     with Bench(tmp_path, stall_timeout=0.7) as bench, MediaHost(lambda _: slow) as host:
-        with pytest.raises(PassingError):
+        with pytest.raises(TransientError):
             bench.fetch(host.url())
         assert host.dripped < 10  # of 50 and more
         assert bench.files() == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from wire import PDF, PNG, Bench, MediaHost, Reply, Request, answer
 
-from floradl.errors import ErrorCode, PassingError
+from floradl.errors import ErrorCode, TransientError
 from floradl.models import RemoteOutput
 
 IMAGE = answer(PNG, "Content-Type: image/png")
@@ -90,7 +90,7 @@ def test_a_page_that_a_redirect_leads_to_is_refused_where_a_pdf_was_asked_for(be
         moved = answer(b"", "Location: /login.html?next=o.pdf", status="302 Found")
         return Reply(page if request.path.startswith("/login") else moved)
 
-    with MediaHost(reply) as host, pytest.raises(PassingError, match="HTML page instead of the document"):
+    with MediaHost(reply) as host, pytest.raises(TransientError, match="HTML page instead of the document"):
         bench.fetch(host.url("/o.pdf"), RemoteOutput("o", "documentUrl", ""))
     assert (bench.files(), bench.part()) == ([], None)
 
@@ -121,7 +121,7 @@ def test_wrong_content_where_a_signature_is_due_is_refused_for_now_and_leaves_no
 ) -> None:
     with (
         MediaHost(lambda _: Reply(answer(body, *headers))) as host,
-        pytest.raises(PassingError, match="instead of the") as caught,
+        pytest.raises(TransientError, match="instead of the") as caught,
     ):
         bench.fetch(host.url(path), RemoteOutput("o", kind, ""))
     assert caught.value.code is ErrorCode.NOT_MEDIA

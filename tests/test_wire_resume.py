@@ -26,7 +26,7 @@ from wire import (
     unframed,
 )
 
-from floradl.errors import ErrorCode, PassingError
+from floradl.errors import ErrorCode, TransientError
 from floradl.models import Integrity, RemoteOutput
 from floradl.simulator import formats
 
@@ -54,7 +54,7 @@ def begin(bench: Bench, *headers: str, at: int = HALF) -> None:
     whole = answer(PNG, *(headers or (etag(PNG),)))
     with (
         MediaHost(lambda _: Reply(whole[: len(whole) - len(PNG) + at])) as host,
-        pytest.raises(PassingError),
+        pytest.raises(TransientError),
     ):
         bench.fetch(host.url())
 
@@ -156,7 +156,7 @@ def test_a_206_without_a_range_is_not_appended(bench: Bench, headers: tuple[str,
 
 
 def test_a_part_of_what_was_asked_for_whole_is_trouble_that_may_pass(bench: Bench) -> None:
-    with MediaHost(lambda _: Reply(ranged(PNG, 10))) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: Reply(ranged(PNG, 10))) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
     assert bench.files() == []
 
@@ -282,7 +282,7 @@ def test_a_large_file_over_a_line_that_breaks_costs_little_more_than_its_size(
 
     with MediaHost(reply) as host:
         for _ in range(3):
-            with pytest.raises(PassingError):
+            with pytest.raises(TransientError):
                 bench.fetch(host.url())
         assert bench.fetch(host.url()).data == body
     assert sent <= 22_000_000
@@ -290,10 +290,10 @@ def test_a_large_file_over_a_line_that_breaks_costs_little_more_than_its_size(
 
 def test_what_is_held_is_not_lost_where_a_whole_answer_breaks_before_it(bench: Bench) -> None:
     begin(bench, *SAME)
-    with MediaHost(lambda _: broken(answer(PNG, *SAME), 1000)) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: broken(answer(PNG, *SAME), 1000)) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
     assert bench.part() == PNG[:HALF]
-    with MediaHost(lambda _: broken(answer(PNG, *SAME), HALF + 1000)) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: broken(answer(PNG, *SAME), HALF + 1000)) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
     assert bench.part() == PNG[: HALF + 1000]
 
@@ -302,7 +302,7 @@ def test_a_whole_answer_of_other_bytes_takes_the_place_of_those_held(bench: Benc
     begin(bench, *SAME)
     other = differing(HALF - 5)
     whole = broken(answer(other, *SAME), HALF - 1)
-    with MediaHost(lambda _: whole) as host, pytest.raises(PassingError):
+    with MediaHost(lambda _: whole) as host, pytest.raises(TransientError):
         bench.fetch(host.url())
     assert bench.part() == other[: HALF - 1]
 
@@ -337,7 +337,7 @@ def test_a_host_that_refuses_ranges_is_asked_for_the_whole_after_two_tries(
 
     with MediaHost(reply) as host:
         for _ in range(2):
-            with pytest.raises(PassingError):
+            with pytest.raises(TransientError):
                 bench.fetch(host.url())
             assert bench.part() == PNG[:HALF]
         assert bench.fetch(host.url()).data == PNG
@@ -350,7 +350,7 @@ def test_trouble_that_is_not_the_ranges_does_not_end_ranged_tries(bench: Bench, 
     begin(bench, *SAME)
     with MediaHost(lambda _: Reply(answer(b"", status=status))) as host:
         for _ in range(4):
-            with pytest.raises(PassingError):
+            with pytest.raises(TransientError):
                 bench.fetch(host.url())
         assert {request.start for request in host.requests} == {BACK}
     with MediaHost(lambda request: Reply(served(PNG, request, *SAME))) as host:
@@ -362,7 +362,7 @@ def test_after_one_whole_try_ranges_are_tried_again(bench: Bench) -> None:
     begin(bench, *SAME)
     with MediaHost(lambda _: Reply(answer(b"", status="500 Oops"))) as host:
         for _ in range(4):
-            with pytest.raises(PassingError):
+            with pytest.raises(TransientError):
                 bench.fetch(host.url())
         assert [request.start for request in host.requests] == [BACK, BACK, None, BACK]
     assert bench.part() == PNG[:HALF]
@@ -442,7 +442,7 @@ def test_a_splice_that_no_comparison_shows_is_found_by_the_promise(bench: Bench)
     begin(bench, *SAME, checksum(PNG))
     other = differing(HALF + 1000)
     with MediaHost(lambda request: Reply(served(other, request, *SAME))) as host:
-        with pytest.raises(PassingError) as caught:
+        with pytest.raises(TransientError) as caught:
             bench.fetch(host.url())
         assert caught.value.code is ErrorCode.DAMAGED
         assert bench.part() is None
@@ -543,7 +543,7 @@ def test_whatever_a_server_does_a_file_is_one_of_its_versions(behaviours: list[B
             try:
                 fetched = bench.fetch(host.url())
                 break
-            except PassingError:
+            except TransientError:
                 assert bench.files() == []
         assert fetched is not None
         assert fetched.data in VERSIONS

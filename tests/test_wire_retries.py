@@ -33,12 +33,12 @@ from wire import (
     unframed,
 )
 
-from floradl.errors import ErrorCode, PassingError, PausedError, PauseReason, PermanentError
-from floradl.models import Failure, Integrity, RemoteOutput, RemoteRun, SavedOutput
+from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError, TransientError
+from floradl.models import Integrity, RemoteOutput, RemoteRun, RunFailure, SavedOutput
 from floradl.net.addresses import HostPatterns
-from floradl.runs.outputs import Manner, OutputSaver
+from floradl.retry import after_trouble
+from floradl.runs.output_saver import OutputOptions, OutputSaver
 from floradl.simulator import formats
-from floradl.timing.policy import after_trouble
 
 EXPIRED = answer(b"<Error><Code>ExpiredToken</Code></Error>", status="400 Bad Request")
 DENIED = answer(b"<Error><Code>AccessDenied</Code></Error>", status="403 Forbidden")
@@ -61,10 +61,10 @@ class Desk:
             bench.fetcher,
             Silent(),
             CapacityLimiter(transfers),
-            Manner(HostPatterns.parse(["127.0.0.1"]), keep_times=False, delay=self._delay),
+            OutputOptions(HostPatterns.parse(["127.0.0.1"]), keep_times=False, delay=self._delay),
         )
 
-    def _delay(self, error: PassingError, tries: int) -> float | None:
+    def _delay(self, error: TransientError, tries: int) -> float | None:
         delay = after_trouble(error, tries)
         self.waits.append(0.0 if delay is None else delay)
         return None if delay is None else 0.0
@@ -151,7 +151,7 @@ async def test_what_is_not_ready_yet_is_asked_for_again(desk: Desk, status: str)
 @pytest.mark.anyio
 async def test_an_output_that_flora_lists_without_a_url_is_asked_for_a_few_times(desk: Desk) -> None:
     saved = await desk.save("", flaw="FLORA lists nothing")
-    assert saved.error == Failure(ErrorCode.BAD_URL, "FLORA lists nothing")
+    assert saved.error == RunFailure(ErrorCode.BAD_URL, "FLORA lists nothing")
     assert (desk.fresh, sum(desk.waits)) == (3, 17.0)
 
 
@@ -371,16 +371,16 @@ async def test_an_expired_url_that_flora_refuses_to_renew_is_an_output_that_cann
 
 @pytest.mark.anyio
 async def test_a_key_that_is_refused_while_a_url_is_renewed_pauses_all(desk: Desk) -> None:
-    desk.refusal = PausedError("FLORA answered 401", PauseReason.KEY_REFUSED)
-    with MediaHost(lambda _: Reply(EXPIRED)) as host, pytest.raises(PausedError):
+    desk.refusal = ServicePausedError("FLORA answered 401", PauseReason.KEY_REFUSED)
+    with MediaHost(lambda _: Reply(EXPIRED)) as host, pytest.raises(ServicePausedError):
         await desk.save(host.url())
 
 
 @pytest.mark.anyio
 async def test_flora_away_while_a_url_is_renewed_is_asked_again_before_the_media_host_is(desk: Desk) -> None:
-    desk.refusal = PassingError("FLORA cannot be reached")
+    desk.refusal = TransientError("FLORA cannot be reached")
     with MediaHost(lambda _: Reply(EXPIRED)) as host:
-        with pytest.raises(PassingError, match="FLORA"):
+        with pytest.raises(TransientError, match="FLORA"):
             await desk.save(host.url())
         assert len(host.requests) == 1
     assert desk.fresh == 6
@@ -402,7 +402,7 @@ async def test_a_storm_is_sat_out_and_longer_each_time(desk: Desk, status: str) 
 @pytest.mark.anyio
 async def test_trouble_without_end_is_handed_back_after_a_few_tries(desk: Desk) -> None:
     with MediaHost(lambda _: Reply(BUSY)) as host:
-        with pytest.raises(PassingError, match="503"):
+        with pytest.raises(TransientError, match="503"):
             await desk.save(host.url())
         assert len(host.requests) == 6
 

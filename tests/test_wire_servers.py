@@ -12,7 +12,7 @@ import pytest
 from file_servers import SERVERS, BreakingLine, serving_files
 from wire import Bench
 
-from floradl.errors import PassingError
+from floradl.errors import TransientError
 from floradl.simulator import formats
 
 SIZE = 20_000_000
@@ -55,7 +55,7 @@ def attempts(bench: Bench, line: BreakingLine, most: int) -> bytes | None:
     for _ in range(most):
         try:
             return bench.fetch(f"http://127.0.0.1:{line.port}/o.png").data
-        except PassingError:
+        except TransientError:
             assert bench.files() == []
     return None
 

@@ -16,19 +16,19 @@ from typing import ClassVar, Literal, Self
 from clients import client
 from loopback import Certificate, Server, read_head
 
-from floradl.crew.errand import FarTransfer
-from floradl.crew.messages import Rules, Terms
-from floradl.crew.worker import Worker
-from floradl.disk.files import PartFile
-from floradl.library.library import MARKER, Library
+from floradl.download import downloader as media
+from floradl.download.downloader import Downloader, DownloadLimits, Fetcher, Received, Report
+from floradl.fs.durable import PartFile
+from floradl.library.folder import MARKER, Library
 from floradl.library.template import Template
-from floradl.media import download as media
-from floradl.media.download import Downloader, Fetcher, Limits, Received, Report
-from floradl.models import Integrity, Kind, QueuedRun, RemoteOutput
-from floradl.net.guard import Guard
-from floradl.net.throttle import Throttle
-from floradl.net.transport import Limits as ClientLimits
+from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput
+from floradl.net.bandwidth import BandwidthLimiter
+from floradl.net.transport import PoolLimits as ClientLimits
+from floradl.net.url_policy import UrlPolicy
 from floradl.simulator import formats
+from floradl.workers.process import WorkerProcess
+from floradl.workers.protocol import WorkerConfig, WorkerSettings
+from floradl.workers.remote_download import RemoteDownload
 
 PNG = formats.png("wire", "wire", 3000).read()
 OTHER_PNG = formats.png("other wire", "other wire", 3000).read()
@@ -39,7 +39,7 @@ WAV = formats.wav("wire", "wire", 5000).read()
 
 RUN = QueuedRun(run_id="run_wire", technique="wire", queued_at=1.7e9)
 TRUSTED = ("127.0.0.1", "localhost")
-FOLDERS = {kind: kind.value for kind in Kind}
+FOLDERS = {kind: kind.value for kind in OutputKind}
 
 
 @dataclass(frozen=True)
@@ -193,22 +193,22 @@ class Fetched:
 class ByWorker:
     """Has each transfer made by another process, one for all that are alike; their like is `Downloader`."""
 
-    _workers: ClassVar[dict[tuple[str, ...], Worker]] = {}
+    _workers: ClassVar[dict[tuple[str, ...], WorkerProcess]] = {}
 
     def __init__(self, bench: Bench) -> None:
-        terms = Terms("test", bench.stall_timeout)
-        limits = Limits(bench.max_file_size, 0, bench.deadline)
-        rules = Rules(TRUSTED, ("*",), limits, 4, capped=bench.throttle.limits())
+        terms = WorkerConfig("test", bench.stall_timeout)
+        limits = DownloadLimits(bench.max_file_size, 0, bench.deadline)
+        rules = WorkerSettings(TRUSTED, ("*",), limits, 4, capped=bench.bandwidth.limits())
         key = (str(terms), *map(str, sorted(bench.environ.items())))
         if key not in self._workers:
-            self._workers[key] = Worker(terms, rules, {**os.environ, **bench.environ})
+            self._workers[key] = WorkerProcess(terms, rules, {**os.environ, **bench.environ})
         self._worker = self._workers[key]
         self._worker.change(rules)
-        self._throttle = bench.throttle
+        self._bandwidth = bench.bandwidth
 
-    def fetch(self, url: str, slot: media.Slot[PartFile], report: Report) -> Received[PartFile]:
+    def fetch(self, url: str, slot: media.FileSink[PartFile], report: Report) -> Received[PartFile]:
         line = self._worker.lend()
-        transfer = FarTransfer(slot, report, self._throttle)
+        transfer = RemoteDownload(slot, report, self._bandwidth)
         try:
             return transfer.run(line, url)
         finally:
@@ -231,20 +231,20 @@ class Bench:
     max_file_size: int | None = None
     deadline: float = 60.0
     environ: dict[str, str] = field(default_factory=dict)
-    throttle: Throttle = field(default_factory=Throttle)
+    bandwidth: BandwidthLimiter = field(default_factory=BandwidthLimiter)
 
     def __post_init__(self) -> None:
         self.library = Library(self.folder, Template.parse("{kind}/{output_id}{ext}"), FOLDERS, 255)
         self.library.create()
         self._client = client(
-            Guard(TRUSTED),
+            UrlPolicy(TRUSTED),
             self.environ,
             ClientLimits(read=self.stall_timeout, connections=4),
-            self.throttle,
+            self.bandwidth,
         )
-        limits = Limits(self.max_file_size, 0, self.deadline)
+        limits = DownloadLimits(self.max_file_size, 0, self.deadline)
         self.fetcher: Fetcher = Downloader(
-            self._client, Guard(TRUSTED), limits, monotonic=self.throttle.own_time
+            self._client, UrlPolicy(TRUSTED), limits, monotonic=self.bandwidth.active_clock
         )
         if self.by_worker:
             self.fetcher = ByWorker(self)

@@ -10,17 +10,16 @@ from urllib.parse import urlsplit
 import anyio
 import click
 
-from floradl.commands.exits import Exit
-from floradl.commands.extras import needing_simulator
+from floradl.commands.exits import Exit, needing_simulator
 from floradl.commands.streams import tell
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config
-from floradl.disk.rights import exposure
 from floradl.errors import ConfigError
-from floradl.incoming.handin import drop_job
-from floradl.incoming.jobs import render_orders
+from floradl.fs.permissions import exposure
 from floradl.log import configure
-from floradl.models import Order
+from floradl.models import RunRequest
+from floradl.sources.job_file import render_orders
+from floradl.sources.submit import drop_job
 
 _FIRST_NAME = "floradl-demo"
 
@@ -44,7 +43,7 @@ def demo(home: Path | None) -> Exit:
 
 
 async def _demo(folder: Path, state_dir: Path) -> Exit:
-    from floradl.commands.work import once  # noqa: PLC0415 - heavy, and only needed from here on
+    from floradl.commands.get import once  # noqa: PLC0415 - heavy, and only needed from here on
     from floradl.simulator import Simulator, serve  # noqa: PLC0415 - needs the extra
     from floradl.simulator.demo_runs import demo_runs  # noqa: PLC0415 - needs the extra
 
@@ -53,7 +52,7 @@ async def _demo(folder: Path, state_dir: Path) -> Exit:
         wanted = demo_runs(simulator)
         config = _config(folder, state_dir, base_url)
         tell(f"A simulated FLORA serves {len(wanted)} runs; they come home to {_shown(folder)}")
-        drop_job(config.queue.watch_dir, render_orders(Order(reference) for reference in wanted))
+        drop_job(config.queue.watch_dir, render_orders(RunRequest(reference) for reference in wanted))
         code = await once(config, {"FLORA_API_KEY": simulator.key})
     # One run fails on purpose: a demo that shows it went well.
     return Exit.OK if code is Exit.FAILED else code

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import click
 
 from floradl.errors import (
+    ConfigError,
     FloradlError,
-    JournalDamagedError,
     LockedError,
-    PassingError,
-    PausedError,
     PauseReason,
+    QueueDamagedError,
+    ServicePausedError,
+    TransientError,
 )
 
 
@@ -46,9 +49,9 @@ def outcome(error: BaseException) -> tuple[Exit, str | None]:
             return Exit.USAGE, error.format_message()
         case LockedError():
             return Exit.GAVE_UP, str(error)
-        case PausedError(reason=PauseReason.KEY_REFUSED):
+        case ServicePausedError(reason=PauseReason.KEY_REFUSED):
             return Exit.KEY_REFUSED, str(error)
-        case PassingError() | JournalDamagedError():
+        case TransientError() | QueueDamagedError():
             return Exit.GAVE_UP, str(error)
         case FloradlError():
             return Exit.USAGE, str(error)
@@ -67,3 +70,16 @@ def told_of_bug(error: BaseException) -> str:
 
     trace = redact("".join(traceback.format_exception(error)))
     return f"{trace}\nfloradl: this is a bug; please report it with the lines above"
+
+
+@contextmanager
+def needing_simulator(what: str) -> Iterator[None]:
+    """Import the simulator inside; `ConfigError` says how `what` gets its server library if it is missing."""
+    try:
+        yield
+    except ImportError as error:
+        if error.name != "aiohttp":
+            raise
+        raise ConfigError(
+            f"{what} needs aiohttp, which is not installed: add the extra `simulator`, see docs/simulator.md"
+        ) from error

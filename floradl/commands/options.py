@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from floradl.errors import ConfigError
+from floradl.units import parse_duration
+
 if TYPE_CHECKING:
+    from floradl.config.load import Source
     from floradl.config.settings import Config
-    from floradl.config.source import Source
+
+
+def moment(text: str, now: float) -> float:
+    """Return unix seconds for a duration before `now` (`7d`), a date (`2026-11-01`) or an RFC 3339 time.
+
+    Without a zone they are local. Raises `ConfigError`.
+    """
+    with suppress(ValueError):
+        return now - parse_duration(text)
+    try:
+        return dt.datetime.fromisoformat(text.strip()).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise ConfigError(
+            f"--since: {text[:60]!a} is neither a duration such as 7d or 24h, nor a date such as 2026-11-01"
+        ) from None
+
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _LEVELS = ("critical", "error", "warning", "info", "debug")
@@ -60,8 +81,7 @@ def configured(said: dict[str, Any], level: str | None = None) -> Config:
 
 def configured_from(said: dict[str, Any], level: str | None = None) -> tuple[Config, Source]:
     """As `configured`; also return where it can be loaded from again."""
-    from floradl.config.load import Options
-    from floradl.config.source import Source
+    from floradl.config.load import Options, Source
 
     shift = said.get("verbose", 0) - said.get("quiet", 0)
     options = Options(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from floradl.commands.extras import needing_simulator
+from floradl.commands.exits import needing_simulator
 from floradl.commands.streams import tell
 from floradl.errors import ConfigError
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from typing import TypeGuard
+from typing import TextIO, TypeGuard
 
 import click
 
 from floradl.commands.exits import Exit
-from floradl.redaction import printable
+from floradl.redaction import printable, redact
 
 _STANDARD = (0, 1, 2)
 
@@ -85,3 +85,10 @@ def _lead_nowhere(fd: int) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, fd)
         os.close(nowhere)
+
+
+def say(stream: TextIO, line: str) -> None:
+    """Write a line: without a secret, a control character, or what the stream's encoding cannot show."""
+    safe = printable(redact(line))
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(safe.encode(encoding, "replace").decode(encoding) + "\n")

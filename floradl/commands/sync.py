@@ -7,19 +7,20 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 
 from anyio import to_thread
 
-from floradl.assembly import build_library, flora_alone
+from floradl.app import build_library, flora_alone
+from floradl.commands.daemon_state import all_runs
 from floradl.commands.exits import Exit
-from floradl.commands.moments import moment
-from floradl.commands.queueing import queue
-from floradl.commands.standing import all_runs
+from floradl.commands.options import moment
 from floradl.commands.streams import tell
+from floradl.commands.submit import queue
 from floradl.config.settings import Config
-from floradl.config.units import format_count
 from floradl.errors import ConfigError, FloradlError
-from floradl.flora.account import KINDS, Reach, Wanted, pages, wanted
-from floradl.flora.api import Flora
+from floradl.flora.client import FloraClient
+from floradl.flora.schema import KINDS
 from floradl.library.sidecar import by_key
-from floradl.models import Action, Order, Reference, RemoteRun, State
+from floradl.models import Action, Reference, RemoteRun, RunRequest, RunState
+from floradl.sources.history import HistoryRange, RunFilter, pages, wanted
+from floradl.units import format_count
 
 
 async def sync(
@@ -32,22 +33,22 @@ async def sync(
 
     So are those that ended here and have more outputs by now, to be fetched anew, unless they were forgotten.
     Which lists, projects and techniques is as the configuration has it under `sync`; where that names no
-    list, both are read. `wall` gives unix seconds. Raises `ConfigError`, `PassingError`, `PermanentError` and
-    `PausedError`; nothing was handed in then.
+    list, both are read. `wall` gives unix seconds. Raises `ConfigError`, `TransientError`, `PermanentError`
+    and `ServicePausedError`; nothing was handed in then.
     """
     now = wall()
     back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
     known = await to_thread.run_sync(_known, config)
-    orders: dict[str, Order] = {}
-    more: dict[str, Order] = {}
+    orders: dict[str, RunRequest] = {}
+    more: dict[str, RunRequest] = {}
     async with flora_alone(config, environ) as flora:
         wants = await wanted(flora, config.sync.projects, config.sync.techniques)
         for kind in config.sync.kinds or KINDS:
             async for run, reference in _listed(flora, kind, wants, back, now):
-                orders[reference.run_id] = Order(reference)
-                wants_more = known.get(reference.run_id, State.FORGOTTEN) is not State.FORGOTTEN
+                orders[reference.run_id] = RunRequest(reference)
+                wants_more = known.get(reference.run_id, RunState.FORGOTTEN) is not RunState.FORGOTTEN
                 if wants_more and await to_thread.run_sync(_lacks, config, run, reference):
-                    more[reference.run_id] = Order(reference, action=Action.RETRY)
+                    more[reference.run_id] = RunRequest(reference, action=Action.RETRY)
     new = [order for run_id, order in orders.items() if run_id not in known]
     told = f"the account lists {format_count(len(orders), 'run')}"
     if len(new) < len(orders):
@@ -60,12 +61,12 @@ async def sync(
 
 
 async def _listed(
-    flora: Flora, kind: str, wants: Wanted, back: float, now: float
+    flora: FloraClient, kind: str, wants: RunFilter, back: float, now: float
 ) -> AsyncGenerator[tuple[RemoteRun, Reference], None]:
     """Give the runs that one list has of the last `back` seconds."""
-    reach: Reach | None = None
+    reach: HistoryRange | None = None
     async for page in pages(flora, kind):
-        reach = reach or Reach.of(page, None, back, now)
+        reach = reach or HistoryRange.of(page, None, back, now)
         found = list(wants.references(kind, reach.take(page)))
         for listed in found:
             yield listed
@@ -84,7 +85,7 @@ def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
     return found is not None and not {output.key for output in run.outputs} <= by_key(found.outputs).keys()
 
 
-def _known(config: Config) -> dict[str, State]:
+def _known(config: Config) -> dict[str, RunState]:
     """Return how the runs stand that the journal knows, forgotten ones too; none where it may not be read.
 
     The daemon knows them anyway; but one that failed would be tried again.

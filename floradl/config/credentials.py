@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from floradl.config.settings import Config
-from floradl.disk.rights import open_unexposed
 from floradl.errors import ConfigError
+from floradl.fs.mounts import filesystem
+from floradl.fs.permissions import open_unexposed
 from floradl.redaction import Secret, remember
+
+
+def exposure(file: Path, environ: Mapping[str, str]) -> str | None:
+    """Say who else may read a key's file, None where nobody may; blocking.
+
+    The mode of a systemd credential, or of a container's secret (one in memory, or below /run/secrets), is
+    not its user's. A file of somebody else's that only the group may read is how a service is given its key.
+    """
+    theirs = [handed.parent for handed in conventional(file.name, environ, RUN_SECRETS)]
+    try:
+        status = file.stat()
+        ways = [above.stat().st_mode for above in file.parents]
+    except OSError:
+        return None
+    if any(file.is_relative_to(each) for each in theirs) or filesystem(file) == "tmpfs":
+        return None
+    if status.st_mode & stat.S_IROTH and all(mode & stat.S_IXOTH for mode in ways):
+        return f"{file} can be read by every user of this machine"
+    through = all(mode & (stat.S_IXOTH | stat.S_IXGRP) for mode in ways)
+    if status.st_mode & stat.S_IRGRP and through and status.st_uid == os.geteuid():
+        return f"{file} can be read by the group {_group_name(status.st_gid)}"
+    return None
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
 
 NAME: Final = "flora_api_key"
 """The name of the systemd credential, and of the container secret."""
@@ -165,3 +199,65 @@ def _key(text: str, place: str) -> Secret:
             "are not ASCII"
         )
     return secret
+
+
+WEBHOOK_CREDENTIAL: Final = "flora_webhook_secret"
+"""The name of the systemd credential, and of the container secret."""
+
+_VARIABLES = ("FLORADL_WEBHOOK_SECRET", "FLORA_WEBHOOK_SECRET")
+_OWN_SECRET_FILE = ("FLORADL_WEBHOOK__SECRET_FILE", "FLORADL_WEBHOOK_SECRET_FILE")
+_WEBHOOK_WHAT = "webhook secret"
+_MOST = 4096  # characters, as of a file
+
+
+class FoundSecrets(NamedTuple):
+    """The secrets, and the file or variable that they were found in; no secrets where there is none."""
+
+    place: str
+    secrets: tuple[Secret, ...]
+
+
+def find_webhook_secrets(
+    config: Config, environ: Mapping[str, str], *, run_secrets: Path = RUN_SECRETS
+) -> FoundSecrets:
+    """Find the webhook secrets; `redact` knows them from then on.
+
+    They are taken from the first of these that is set: `FLORADL_WEBHOOK_SECRET` or `FLORA_WEBHOOK_SECRET`,
+    `webhook.secret_file`, the systemd credential `flora_webhook_secret`, `run_secrets`/flora_webhook_secret.
+    There may be several, one a line: while FLORA changes the secret both hold. Every call reads anew.
+
+    Raises `ConfigError` where a file cannot be read, or holds something else; no message shows any of it.
+    """
+    named = any(environ.get(name, "").strip() for name in _OWN_SECRET_FILE)
+    for name in _VARIABLES[: 1 if named else 2]:  # a file that a FLORADL_… names wins over FLORA_…
+        if text := environ.get(name, "").strip():
+            return _found(f"the variable {name}", text)
+    if config.webhook.secret_file is not None:
+        try:
+            return _found(
+                str(config.webhook.secret_file), read_text(config.webhook.secret_file, _WEBHOOK_WHAT)
+            )
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{config.webhook.secret_file}: there is no such file, but webhook.secret_file names it"
+            ) from None
+    for file in conventional(WEBHOOK_CREDENTIAL, environ, run_secrets):
+        with suppress(FileNotFoundError):
+            return _found(str(file), read_text(file, _WEBHOOK_WHAT))
+    return FoundSecrets("", ())
+
+
+def _found(place: str, text: str) -> FoundSecrets:
+    if len(text) > _MOST:
+        raise ConfigError(f"{place}: this is no {_WEBHOOK_WHAT}: it has {len(text)} characters")
+    secrets = tuple(Secret(line.strip()) for line in text.split("\n") if line.strip())
+    for secret in secrets:
+        remember(secret)
+    if not secrets:
+        raise ConfigError(f"{place}: the file is empty, but the {_WEBHOOK_WHAT} belongs in it")
+    if not all(_VISIBLE.fullmatch(secret.reveal()) for secret in secrets):
+        raise ConfigError(
+            f"{place}: this is no {_WEBHOOK_WHAT}: it holds spaces, control characters or letters that are "
+            "not ASCII"
+        )
+    return FoundSecrets(place, secrets)

@@ -7,8 +7,8 @@ import textwrap
 from pathlib import Path
 from typing import Final
 
-from floradl.config.setting_types import Location, Setting
 from floradl.config.settings import Key, sections, settings, variable
+from floradl.config.types import Location, Setting
 
 _WIDTH: Final = 100
 _TABLE_BEGINS: Final = "<!-- settings table: made by `./dev docs` -->"

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from floradl.config.setting_types import Location, Place
-from floradl.disk.rights import open_unexposed
-from floradl.documents import MAX_BYTES, Document, DocumentError, load
+from floradl.config.types import DiskPath, Location
 from floradl.errors import ConfigError
+from floradl.fs.permissions import open_unexposed
 from floradl.redaction import printable, redact
+from floradl.yaml_reader import MAX_BYTES, Document, DocumentError, load
 
 NAME: Final = "config.yaml"
 """What the file is called wherever it is looked for."""
@@ -21,7 +21,7 @@ _MISREAD = re.compile(r"\s*(-|[\w-]+:)\s+([\[{][^'#]*?)\s*(?:#.*)?")
 
 
 def find_file(
-    option: Path | None, home: Path | None, environ: Mapping[str, str], place: Place, system_file: Path
+    option: Path | None, home: Path | None, environ: Mapping[str, str], place: DiskPath, system_file: Path
 ) -> Path | None:
     """Return the absolute path of the file to read, None where there is none.
 
@@ -47,7 +47,7 @@ def find_file(
 
 
 def _candidates(
-    home: Path | None, environ: Mapping[str, str], place: Place, system_file: Path
+    home: Path | None, environ: Mapping[str, str], place: DiskPath, system_file: Path
 ) -> Iterator[Path]:
     if home is not None:
         yield _absolute(str(home), "the option --home", place) / NAME
@@ -59,7 +59,7 @@ def _candidates(
     yield system_file
 
 
-def _absolute(text: str, name: str, place: Place) -> Path:
+def _absolute(text: str, name: str, place: DiskPath) -> Path:
     kind = Location()
     try:
         path = kind.resolve(kind.read(text), place)

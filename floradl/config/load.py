@@ -9,19 +9,17 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 
-from floradl.config.command_line import CommandLine
-from floradl.config.file import find_file, read_document
-from floradl.config.setting_types import Location, Place, Setting
+from floradl.config.file import NAME, find_file, read_document
 from floradl.config.settings import PREFIX, Config, Key, fields, sections, settings, variable
-from floradl.documents import DocumentError, Path as Where, Value, dotted, load
+from floradl.config.types import CommandLine, DiskPath, Location, Setting
 from floradl.errors import ConfigError
 from floradl.net.addresses import HostPatterns, is_local_name, is_public, join_port, literal
 from floradl.redaction import printable, redact
-from floradl.spelling import nearest
+from floradl.yaml_reader import DocumentError, Path as Where, Value, dotted, load, nearest
 
 SYSTEM_FILE: Final = Path("/etc/floradl/config.yaml")
 _MOST_TOLD = 20
@@ -100,7 +98,7 @@ def load_config(options: Options, environ: Mapping[str, str], *, system_file: Pa
 
 def config_file(options: Options, environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -> Path | None:
     """Return the file that `load_config` would read. Raises `ConfigError` where that cannot be told."""
-    place = Place(Path(), Path(), _user_home(environ))
+    place = DiskPath(Path(), Path(), _user_home(environ))
     return find_file(options.config, options.home, environ, place, system_file)
 
 
@@ -174,7 +172,7 @@ def _values(given: Mapping[Key, _Given], user_home: str, faults: _Faults) -> dic
         value = said.value if said else _default(setting)
         try:
             values[key] = setting.type.read(value)
-            place = Place(source.base, home, user_home)
+            place = DiskPath(source.base, home, user_home)
             if isinstance(setting.type, Location):
                 values[key] = setting.type.resolve(values[key] or _default_text(setting), place)
             elif isinstance(setting.type, CommandLine):
@@ -295,3 +293,51 @@ def _right_variable(name: str, known: Mapping[str, Key]) -> str:
     near = nearest(name, known, cutoff=0.75)
     near = near or next((other for other, key in known.items() if key[-1].upper() == leaf), None)
     return f"did you mean {near}?" if near else "see the README's table for their names"
+
+
+_Stamp: TypeAlias = tuple[object, ...]
+
+
+class Source:
+    """The file, variables and options that one invocation has; it remembers what the file was when read."""
+
+    def __init__(
+        self, options: Options, environ: Mapping[str, str], *, system_file: Path = SYSTEM_FILE
+    ) -> None:
+        self._options = options
+        self._environ = environ
+        self._system_file = system_file
+        self._loaded: _Stamp | None = None
+        self._seen: _Stamp | None = None
+
+    def load(self) -> Config:
+        """Read all of it. Raises `ConfigError` as `load_config` does."""
+        self._loaded = self._seen = self._stamp()
+        return load_config(self._options, self._environ, system_file=self._system_file)
+
+    def changed(self) -> bool:
+        """Whether the file is not the one that `load` read, nor still being written.
+
+        That is, whether it is as it was when this was last asked. Cheap; only the file's entry is looked at.
+        """
+        before, self._seen = self._seen, self._stamp()
+        return self._loaded != self._seen == before
+
+    def _stamp(self) -> _Stamp:
+        """Return what is another where the file is, or may be read where it could not be."""
+        try:
+            file = config_file(self._options, self._environ, self._system_file)
+            if file is None:
+                return ()
+            stat = file.stat()
+        except (ConfigError, OSError) as error:
+            return (str(error),)
+        return (file, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def passed_over(config: Config) -> str | None:
+    """Say so where a file in the home is not read because another is named; None where there is none."""
+    here = config.home / NAME
+    if config.file != here and os.path.lexists(here):
+        return f"{here} is not read: {config.file or 'another'} was found first, or is named"
+    return None

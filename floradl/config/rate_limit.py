@@ -6,20 +6,20 @@ import re
 from contextlib import suppress
 from typing import Final
 
-from floradl.config.setting_types import SettingType
-from floradl.config.units import format_size, parse_size
-from floradl.documents import DocumentError, Value, load
-from floradl.net.timetable import DAY, Span, Timetable
+from floradl.config.types import SettingType
+from floradl.net.bandwidth import DAY, RateSchedule, RateWindow
+from floradl.units import format_size, parse_size
+from floradl.yaml_reader import DocumentError, Value, load
 
 _TABLE: Final = '[{from: "09:00", to: "18:00", rate: 2MB}]'
 
 
 class RateLimit(SettingType, frozen=True):
-    """Bytes a second as a `Timetable`: one rate, or a list of `{from, to, rate}`; None for no limit."""
+    """Bytes a second as a `RateSchedule`: one rate, or a list of `{from, to, rate}`; None for no limit."""
 
     least: int = 1000
 
-    def read(self, value: Value) -> Timetable | None:
+    def read(self, value: Value) -> RateSchedule | None:
         """Return the timetable. Raises `ValueError`."""
         match value:
             case None:
@@ -38,25 +38,25 @@ class RateLimit(SettingType, frozen=True):
                 return load(text).value
         return super().from_variable(text)
 
-    def _always(self, text: str) -> Timetable:
+    def _always(self, text: str) -> RateSchedule:
         if text.startswith(("[", "{")):
             raise ValueError(f"is no list to YAML: write it like {_TABLE}")
-        return Timetable.always(self._rate(text))
+        return RateSchedule.always(self._rate(text))
 
-    def _table(self, entries: list[Value]) -> Timetable | None:
-        table = Timetable(tuple(self._span(entry, number) for number, entry in enumerate(entries, 1)))
+    def _table(self, entries: list[Value]) -> RateSchedule | None:
+        table = RateSchedule(tuple(self._span(entry, number) for number, entry in enumerate(entries, 1)))
         for one, other in table.overlaps():
             raise ValueError(
                 f"contradicts itself: entries {one + 1} and {other + 1} both hold at some time of day"
             )
         return table if table.spans else None
 
-    def _span(self, entry: Value, number: int) -> Span:
+    def _span(self, entry: Value, number: int) -> RateWindow:
         if not isinstance(entry, dict) or set(entry) != {"from", "to", "rate"}:
             raise ValueError(f"has an entry {number} without from, to and rate alone: write it like {_TABLE}")
         try:
             start, end = _second_of_day(entry["from"]), _second_of_day(entry["to"])
-            span = Span(start, end, self._rate_of(entry["rate"]))
+            span = RateWindow(start, end, self._rate_of(entry["rate"]))
         except ValueError as error:
             raise ValueError(f"has an entry {number} that is wrong: {error}") from None
         if start == end:

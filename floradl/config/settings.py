@@ -14,25 +14,145 @@ from typing import Annotated, Final, TypeAlias, get_type_hints
 
 from msgspec import Struct
 
-from floradl.config.hook_settings import Hooks
 from floradl.config.rate_limit import RateLimit
-from floradl.config.service_settings import Metrics, Sync, Webhook
-from floradl.config.setting_types import (
+from floradl.config.types import (
     BaseUrl,
     Choice,
+    CommandLine,
     Duration,
+    Flag,
     FolderName,
     HostList,
+    ListenAddress,
     Location,
+    NameList,
     NameTemplate,
     Setting,
     Size,
     Whole,
 )
-from floradl.config.units import LONGEST
-from floradl.disk.names import MIN_BYTES, PART_RESERVE
-from floradl.models import Kind
-from floradl.net.timetable import Timetable
+from floradl.fs.names import MIN_BYTES, PART_RESERVE
+from floradl.models import OutputKind
+from floradl.net.bandwidth import RateSchedule
+from floradl.net.listen_address import Endpoint
+from floradl.units import LONGEST
+
+
+class HooksSection(Struct, frozen=True, kw_only=True):
+    """Programs of yours that are run when something happened. `timeout` is in seconds."""
+
+    run_finished: Annotated[
+        tuple[str, ...],
+        Setting(
+            CommandLine(),
+            (),
+            "a program and its arguments, run for each run that ended, with its sidecar's path as last "
+            "argument and its JSON on stdin; [] for none",
+        ),
+    ]
+    paused: Annotated[
+        tuple[str, ...],
+        Setting(
+            CommandLine(),
+            (),
+            "a program and its arguments, run when the daemon pauses, and each day while that lasts, with "
+            "the reason as last argument and JSON on stdin; [] for none",
+        ),
+    ]
+    timeout: Annotated[
+        float,
+        Setting(Duration(1, 3600), "1m", "how long a hook may take before it is ended, and tried again"),
+    ]
+
+
+_DAY: Final = 86_400.0
+
+
+class SyncSection(Struct, frozen=True, kw_only=True):
+    """What is taken from the account's history, without anybody queueing it. Times are in seconds."""
+
+    technique_runs: Annotated[
+        bool, Setting(Flag(), "false", "queue every technique run that the account's history lists")
+    ]
+    generations: Annotated[
+        bool, Setting(Flag(), "false", "queue every generation that the account's history lists")
+    ]
+    since: Annotated[
+        float,
+        Setting(
+            Duration(0, LONGEST),
+            "7d",
+            "how far back the first look goes; from then on it goes on where the last one ended",
+        ),
+    ]
+    projects: Annotated[
+        tuple[str, ...],
+        Setting(NameList("project id", "prj_abc123"), (), "only runs of these projects; [] for all"),
+    ]
+    techniques: Annotated[
+        tuple[str, ...],
+        Setting(
+            NameList("technique", "art-directors-critique"),
+            (),
+            "only runs of these techniques (slugs or tech_… ids); [] for all; generations have none, and are "
+            "not touched by it",
+        ),
+    ]
+    interval: Annotated[float, Setting(Duration(5, _DAY), "1m", "how often the history is looked at")]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The lists to look at, as FLORA calls them."""
+        wanted = {"technique_runs": self.technique_runs, "generations": self.generations}
+        return tuple(kind for kind, is_wanted in wanted.items() if is_wanted)
+
+
+class WebhookSection(Struct, frozen=True, kw_only=True):
+    """Where FLORA's webhooks are taken."""
+
+    listen: Annotated[
+        Endpoint | None,
+        Setting(
+            ListenAddress(),
+            None,
+            "take FLORA's webhooks here, at the path /webhook, like 127.0.0.1:8787, behind a reverse proxy "
+            "that speaks https; null for not at all",
+        ),
+    ]
+    secret_file: Annotated[
+        Path | None,
+        Setting(
+            Location(),
+            None,
+            "a file that holds the webhook secret (whsec_…), while it is changed both, one a line; or give "
+            "it in FLORA_WEBHOOK_SECRET, as the systemd credential flora_webhook_secret, or as "
+            "/run/secrets/flora_webhook_secret",
+            ("FLORADL_WEBHOOK_SECRET_FILE", "FLORA_WEBHOOK_SECRET_FILE"),
+        ),
+    ]
+    runs: Annotated[
+        str,
+        Setting(
+            Choice(("all", "queued")),
+            "all",
+            "which runs a webhook fetches: all, or only those that were queued by other means",
+        ),
+    ]
+
+
+class MetricsSection(Struct, frozen=True, kw_only=True):
+    """Where others see how it goes."""
+
+    listen: Annotated[
+        Endpoint | None,
+        Setting(
+            ListenAddress(),
+            None,
+            "answer /healthz, /readyz and (with the extra `metrics`) /metrics here, like 127.0.0.1:9187; may "
+            "be the address of webhook.listen; null for not at all",
+        ),
+    ]
+
 
 Key: TypeAlias = tuple[str, ...]
 """Where a setting stands: `("download", "concurrency")`."""
@@ -42,7 +162,7 @@ _YEAR: Final = 366 * 86_400.0
 PREFIX: Final = "FLORADL_"
 
 
-class Api(Struct, frozen=True, kw_only=True):
+class ApiSection(Struct, frozen=True, kw_only=True):
     """Where FLORA is, and who asks."""
 
     base_url: Annotated[
@@ -66,7 +186,7 @@ class Api(Struct, frozen=True, kw_only=True):
     ]
 
 
-class Queue(Struct, frozen=True, kw_only=True):
+class QueueSection(Struct, frozen=True, kw_only=True):
     """Where runs come from. `keep` is in seconds."""
 
     watch_dir: Annotated[Path, Setting(Location("inbox"), None, "the watch folder: drop job files here")]
@@ -86,7 +206,7 @@ class Queue(Struct, frozen=True, kw_only=True):
     ]
 
 
-class Folders(Struct, frozen=True, kw_only=True):
+class FoldersSection(Struct, frozen=True, kw_only=True):
     """The folder of each kind of output, in the library."""
 
     image: Annotated[str, Setting(FolderName(), "images", "the folder of images")]
@@ -98,12 +218,12 @@ class Folders(Struct, frozen=True, kw_only=True):
         str, Setting(FolderName(), "other", "the folder of types that this version does not know")
     ]
 
-    def by_kind(self) -> Mapping[Kind, str]:
+    def by_kind(self) -> Mapping[OutputKind, str]:
         """Return the folder of each kind."""
-        return {kind: getattr(self, kind.value) for kind in Kind}
+        return {kind: getattr(self, kind.value) for kind in OutputKind}
 
 
-class Output(Struct, frozen=True, kw_only=True):
+class OutputSection(Struct, frozen=True, kw_only=True):
     """What the library looks like."""
 
     dir: Annotated[Path, Setting(Location("library"), None, "the library: where files go")]
@@ -116,7 +236,7 @@ class Output(Struct, frozen=True, kw_only=True):
             "label date year month day ext",
         ),
     ]
-    folders: Folders
+    folders: FoldersSection
     mtime: Annotated[
         str,
         Setting(
@@ -135,7 +255,7 @@ class Output(Struct, frozen=True, kw_only=True):
     ]
 
 
-class Poll(Struct, frozen=True, kw_only=True):
+class PollSection(Struct, frozen=True, kw_only=True):
     """How FLORA is asked; in seconds."""
 
     interval: Annotated[
@@ -151,7 +271,7 @@ class Poll(Struct, frozen=True, kw_only=True):
     ]
 
 
-class Download(Struct, frozen=True, kw_only=True):
+class DownloadSection(Struct, frozen=True, kw_only=True):
     """How outputs are fetched. `stall_timeout` is in seconds, sizes are in bytes."""
 
     concurrency: Annotated[int, Setting(Whole(1, 256), "16", "transfers at once")]
@@ -160,7 +280,7 @@ class Download(Struct, frozen=True, kw_only=True):
         Setting(Duration(0.1, 60 * _MINUTE), "30s", "under 1 KiB/s for this long: given up, and tried again"),
     ]
     rate_limit: Annotated[
-        Timetable | None,
+        RateSchedule | None,
         Setting(
             RateLimit(),
             None,
@@ -198,7 +318,7 @@ class Download(Struct, frozen=True, kw_only=True):
     ]
 
 
-class Network(Struct, frozen=True, kw_only=True):
+class NetworkSection(Struct, frozen=True, kw_only=True):
     """What lies inside."""
 
     trusted_private_hosts: Annotated[
@@ -211,7 +331,7 @@ class Network(Struct, frozen=True, kw_only=True):
     ]
 
 
-class Log(Struct, frozen=True, kw_only=True):
+class LogSection(Struct, frozen=True, kw_only=True):
     """What is logged, and how."""
 
     level: Annotated[
@@ -234,21 +354,21 @@ class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration, checked. Paths are absolute; `file` is where it was read, None for nowhere."""
 
     home: Annotated[Path, Setting(Location(), "~/flora", "HOME: the other folders default to places in it")]
-    api: Api
-    queue: Queue
-    sync: Sync
-    output: Output
+    api: ApiSection
+    queue: QueueSection
+    sync: SyncSection
+    output: OutputSection
     state_dir: Annotated[
         Path,
         Setting(Location("state"), None, "the journal and the lock; refused on a network file system"),
     ]
-    poll: Poll
-    download: Download
-    webhook: Webhook
-    metrics: Metrics
-    network: Network
-    hooks: Hooks
-    log: Log
+    poll: PollSection
+    download: DownloadSection
+    webhook: WebhookSection
+    metrics: MetricsSection
+    network: NetworkSection
+    hooks: HooksSection
+    log: LogSection
     file: Path | None = None
 
 

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from floradl.display.plain import PlainDisplay
-from floradl.runs.progress import Progress
+from floradl.runs.events import RunEvents
 
 
 @contextmanager
-def open_display(stream: TextIO, *, quiet: bool = False, total: int | None = None) -> Iterator[Progress]:
-    """Show on `stream` what the `Progress` hears, until the block ends; a summary comes last.
+def open_display(stream: TextIO, *, quiet: bool = False, total: int | None = None) -> Iterator[RunEvents]:
+    """Show on `stream` what the `RunEvents` hears, until the block ends; a summary comes last.
 
     On a terminal that is a picture that moves, and finished runs stay above it. What is written to
     `sys.stderr` or `sys.stdout` meanwhile, if they are that terminal, appears above it too. Elsewhere, and

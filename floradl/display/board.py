@@ -17,16 +17,16 @@ from enum import Enum
 import msgspec
 from msgspec import Struct
 
-from floradl.display.endings import Ending, Tally
-from floradl.models import QueuedRun, State
-from floradl.runs.progress import Brought
+from floradl.display.results import ResultCounts, RunLine
+from floradl.models import QueuedRun, RunState
+from floradl.runs.events import RunSummary
 
 _MEMORY = 3.0  # seconds over which rates are averaged
 _SETTLED = 0.3  # seconds until a rate is worth showing
 _CHUNK = 256 * 1024  # the most that one report adds: what a first one tells beyond was there before
 
 
-class Stage(Enum):
+class TransferStage(Enum):
     """Where an open run stands, in the order of showing: the nearest to its end comes first."""
 
     DOWNLOADING = "downloading"
@@ -39,7 +39,7 @@ class RunRow(Struct, frozen=True):
     """One run to be seen; `next_in` is seconds to the next try, `moving` says that transfers follow."""
 
     run: QueuedRun
-    stage: Stage
+    stage: TransferStage
     message: str | None = None
     next_in: float | None = None
     moving: bool = False
@@ -54,13 +54,13 @@ class TransferRow(Struct, frozen=True):
     rate: float | None
 
 
-class View(Struct, frozen=True):
+class BoardView(Struct, frozen=True):
     """All that is to be seen now. `hidden` runs had no room; `rate` is bytes a second, `elapsed` seconds."""
 
     rows: tuple[RunRow | TransferRow, ...]
     hidden: int
-    stages: dict[Stage, int]
-    tally: Tally
+    stages: dict[TransferStage, int]
+    tally: ResultCounts
     rate: float | None
     elapsed: float
 
@@ -116,7 +116,7 @@ class _Open:
         self.run = run
         self.order = order
         self.since = since
-        self.stage = Stage.WAITING
+        self.stage = TransferStage.WAITING
         self.message: str | None = None
         self.next_at: float | None = None
 
@@ -126,7 +126,7 @@ class _Open:
 
 
 class Board:
-    """A `Progress` that keeps the numbers; `look` returns what is to be seen. Any thread may call it."""
+    """A `RunEvents` that keeps the numbers; `look` returns what is to be seen. Any thread may call it."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -134,26 +134,27 @@ class Board:
         self._lock = threading.Lock()  # for what is iterated over; the numbers of a transfer need none
         self._order = itertools.count()
         self._open: dict[str, _Open] = {}
-        self._stages: dict[Stage, dict[str, _Open]] = {stage: {} for stage in Stage}
+        self._stages: dict[TransferStage, dict[str, _Open]] = {stage: {} for stage in TransferStage}
         self._transfers: dict[tuple[str, str], _Transfer] = {}
         self._unsampled = 0  # bytes of transfers that ended since the last look
         self._rate = Rate()
-        self._tally = Tally()
-        self.endings: deque[Ending] = deque()
+        self._tally = ResultCounts()
+        self.endings: deque[RunLine] = deque()
         """Finished runs that are not told yet: whoever tells them takes them out, at the left."""
 
     def run(self, run: QueuedRun, next_in: float | None) -> None:  # noqa: ARG002  # polls are no news
         """Note where a run stands."""
-        stage = {State.DOWNLOADING: Stage.DOWNLOADING, State.RUNNING: Stage.RUNNING}.get(
-            run.state, Stage.WAITING
-        )
+        stage = {
+            RunState.DOWNLOADING: TransferStage.DOWNLOADING,
+            RunState.RUNNING: TransferStage.RUNNING,
+        }.get(run.state, TransferStage.WAITING)
         with self._lock:
             self._move(run, stage)
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
         """Note what holds a run up."""
         with self._lock:
-            entry = self._move(run, Stage.TROUBLED)
+            entry = self._move(run, TransferStage.TROUBLED)
             entry.message, entry.next_at = message, self._monotonic() + next_in
 
     def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
@@ -171,16 +172,16 @@ class Board:
             if transfer is not None:
                 self._unsampled += max(0, transfer.received - transfer.seen)
 
-    def finished(self, run: QueuedRun, brought: Brought | None) -> None:
+    def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
         """Forget a run, and have its end told."""
         with self._lock:
             entry = self._open.pop(run.run_id, None)
             if entry is not None:
                 del self._stages[entry.stage][run.run_id]
             self._tally.count(run, brought)
-        self.endings.append(Ending(run, brought, None if entry is None else self._monotonic() - entry.since))
+        self.endings.append(RunLine(run, brought, None if entry is None else self._monotonic() - entry.since))
 
-    def look(self, lines: int) -> View:
+    def look(self, lines: int) -> BoardView:
         """Return what is to be seen in so many lines; rates are measured from look to look."""
         now = self._monotonic()
         with self._lock:
@@ -191,7 +192,7 @@ class Board:
             rows, hidden = self._rows(lines, now)
             if hidden:  # which takes a line to say
                 rows, hidden = self._rows(lines - 1, now)
-            return View(
+            return BoardView(
                 tuple(rows),
                 hidden,
                 {stage: len(entries) for stage, entries in self._stages.items()},
@@ -231,7 +232,7 @@ class Board:
             self._transfers[run.run_id, output_id] = transfer
         return transfer
 
-    def _move(self, run: QueuedRun, stage: Stage) -> _Open:
+    def _move(self, run: QueuedRun, stage: TransferStage) -> _Open:
         entry = self._open.get(run.run_id)
         if entry is None:
             entry = self._open[run.run_id] = _Open(run, next(self._order), self._monotonic())

@@ -8,17 +8,17 @@ from msgspec import Struct
 from rich.cells import cell_len
 from rich.text import Text
 
-from floradl.display.board import RunRow, Stage, TransferRow, View
-from floradl.display.endings import Ending, format_seconds, gains, shown
-from floradl.models import QueuedRun, State
+from floradl.display.board import BoardView, RunRow, TransferRow, TransferStage
+from floradl.display.results import RunLine, format_seconds, gains, shown
+from floradl.models import QueuedRun, RunState
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _SHORTEST_BAR, _LONGEST_BAR = 8, 40
 _MOST_LINES = 6  # of one failure's reason
 _STATES = {
-    State.DONE: ("done", "green"),
-    State.PARTIAL: ("partial", "yellow"),
-    State.FAILED: ("failed", "red"),
+    RunState.DONE: ("done", "green"),
+    RunState.PARTIAL: ("partial", "yellow"),
+    RunState.FAILED: ("failed", "red"),
 }
 
 
@@ -92,14 +92,14 @@ class Pen(Struct, frozen=True):
         return bar.append(track * (width - len(bar)), "dim")
 
 
-def draw_ending(pen: Pen, ending: Ending) -> list[Text]:
+def draw_ending(pen: Pen, ending: RunLine) -> list[Text]:
     """Return the lines that stay for a finished run: one, or more where a failure has much to tell."""
     run = ending.run
     sign, style = {
-        State.PARTIAL: (pen.signs.partial, "yellow"),
-        State.FAILED: (pen.signs.failed, "red"),
+        RunState.PARTIAL: (pen.signs.partial, "yellow"),
+        RunState.FAILED: (pen.signs.failed, "red"),
     }.get(run.state, (pen.signs.done, "green"))
-    told = pen.text("" if run.state is State.FAILED else gains(ending), "dim")
+    told = pen.text("" if run.state is RunState.FAILED else gains(ending), "dim")
     room = pen.width - 2 - (told.cell_len + 2 if told else 0)
     line = Text().append(f"{sign} ", style).append_text(pen.name(run, max(room, len(run.run_id) + 10)))
     if told:
@@ -135,7 +135,7 @@ def _fitting(text: str, width: int) -> int:
     return 1
 
 
-def draw_view(pen: Pen, view: View, total: int | None) -> list[Text]:
+def draw_view(pen: Pen, view: BoardView, total: int | None) -> list[Text]:
     """Return the lines that move: runs under way, their transfers, and the sum of it all."""
     spin = pen.signs.spinner[int(view.elapsed * 10) % len(pen.signs.spinner)]
     runs = [row for row in view.rows if isinstance(row, RunRow)]
@@ -158,14 +158,14 @@ def draw_view(pen: Pen, view: View, total: int | None) -> list[Text]:
 
 
 def _run(pen: Pen, row: RunRow, name: Text, spin: str) -> Text:
-    if row.stage is Stage.TROUBLED:
+    if row.stage is TransferStage.TROUBLED:
         when = f"next try in {format_seconds(round(row.next_in))}" if row.next_in else "trying again"
         told = Text().append(f"  {when}: ", "yellow").append_text(pen.text(row.message or ""))
         if 2 + name.cell_len + told.cell_len > pen.width:
             name.rstrip()  # the reason needs the room more than the column its order
         return Text().append(f"{pen.signs.trouble} ", "yellow").append_text(name).append_text(told)
     line = Text().append(f"{spin} ", "cyan").append_text(name).append("  ")
-    if row.stage is Stage.RUNNING and row.run.progress > 0:
+    if row.stage is TransferStage.RUNNING and row.run.progress > 0:
         line.append_text(pen.bar(row.run.progress / 100, 12, "magenta"))
         return line.append(f" {row.run.progress:3.0f} %")
     return line if row.moving else line.append(row.stage.value, "dim")  # its bars say so
@@ -190,7 +190,7 @@ def _transfer(pen: Pen, row: TransferRow, column: int) -> Text:
     return line
 
 
-def _sum(pen: Pen, view: View, total: int | None, spin: str) -> Text:
+def _sum(pen: Pen, view: BoardView, total: int | None, spin: str) -> Text:
     tally, stages = view.tally, view.stages
     open_runs = sum(stages.values())
     if not tally.ended and not open_runs:
@@ -203,7 +203,8 @@ def _sum(pen: Pen, view: View, total: int | None, spin: str) -> Text:
         (tally.failed, "failed", "red"),
     ]
     numbers += [
-        (stages[stage] + (unseen if stage is Stage.WAITING else 0), stage.value, "") for stage in Stage
+        (stages[stage] + (unseen if stage is TransferStage.WAITING else 0), stage.value, "")
+        for stage in TransferStage
     ]
     parts = [(f"{number:,} {word}", style) for number, word, style in numbers if number]
     if view.rate is not None:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from floradl.display.endings import Ending, Tally, format_seconds, gains, reason, shown, summary
-from floradl.models import QueuedRun, State
-from floradl.runs.progress import Brought
+from floradl.display.results import ResultCounts, RunLine, format_seconds, gains, reason, shown, summary
+from floradl.models import QueuedRun, RunState
+from floradl.runs.events import RunSummary
 
 _STEP = 25.0  # per cent between two lines about a running run
 _SAME_TROUBLE = 300.0  # seconds without it, until the same trouble is news again
@@ -16,7 +16,7 @@ _MOST_TROUBLES = 256
 
 
 class PlainDisplay:
-    """A `Progress` that writes lines to `stream`; `quiet` leaves failures only."""
+    """A `RunEvents` that writes lines to `stream`; `quiet` leaves failures only."""
 
     def __init__(
         self,
@@ -31,9 +31,9 @@ class PlainDisplay:
         self._monotonic = monotonic
         self._started = monotonic()
         self._since: dict[str, float] = {}
-        self._told: dict[str, tuple[State, float]] = {}
+        self._told: dict[str, tuple[RunState, float]] = {}
         self._troubles: dict[str, float] = {}
-        self._tally = Tally()
+        self._tally = ResultCounts()
 
     def run(self, run: QueuedRun, next_in: float | None) -> None:  # noqa: ARG002  # not news each time
         """Tell a new state, and each quarter of the way."""
@@ -42,7 +42,7 @@ class PlainDisplay:
         if told is not None and told[0] is run.state and abs(run.progress - told[1]) < _STEP:
             return
         self._told[run.run_id] = (run.state, run.progress)
-        far = f", {run.progress:.0f} %" if run.state is State.RUNNING else ""
+        far = f", {run.progress:.0f} %" if run.state is RunState.RUNNING else ""
         self._tell(run, f"{run.state}{far}")
 
     def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
@@ -51,14 +51,14 @@ class PlainDisplay:
     def transferred(self, run: QueuedRun, output_id: str) -> None:
         """Keep silent: the finished run tells its files."""
 
-    def finished(self, run: QueuedRun, brought: Brought | None) -> None:
+    def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
         """Tell how it ended."""
         since = self._since.pop(run.run_id, None)
         self._told.pop(run.run_id, None)
         seconds = None if since is None else self._monotonic() - since
         self._tally.count(run, brought)
         sidecar = brought.sidecar if brought else None
-        told = ", ".join(part for part in (run.state, gains(Ending(run, brought, seconds)), sidecar) if part)
+        told = ", ".join(part for part in (run.state, gains(RunLine(run, brought, seconds)), sidecar) if part)
         why = reason(run)
         self._tell(run, f"{told}: {why}" if why else told, failure=why is not None)
 

@@ -20,9 +20,9 @@ from rich.live import Live
 from rich.text import Text
 
 from floradl.display.board import Board
-from floradl.display.endings import summary
 from floradl.display.frames import Pen, draw_ending, draw_view
-from floradl.runs.progress import Progress
+from floradl.display.results import summary
+from floradl.runs.events import RunEvents
 
 _EVERY = 0.1  # seconds from look to look
 _SHARE = 25  # drawing takes one part of so many: a tall window or a slow line costs pictures, not the work
@@ -30,8 +30,8 @@ _AT_ONCE = 500  # endings told at one look
 
 
 @contextmanager
-def on_terminal(stream: TextIO, total: int | None) -> Iterator[Progress]:
-    """Show on the terminal `stream` what the `Progress` hears; the arguments are those of `open_display`."""
+def on_terminal(stream: TextIO, total: int | None) -> Iterator[RunEvents]:
+    """Show on the terminal `stream` what the `RunEvents` hears; the arguments are those of `open_display`."""
     board = Board()
     above: deque[str] = deque()
     picture = _Picture(stream, board, above, total)

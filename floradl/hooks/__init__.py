@@ -1,1 +1,1 @@
-"""Programs of the user's, run when something happened. None of it is in the way of a download."""
+"""Runs the user's programs when something happened; none of it delays a download."""

@@ -7,18 +7,120 @@ number cannot be anybody else's by then.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from typing import Final
 
 import anyio
 from anyio import CapacityLimiter, to_thread
 from msgspec import Struct
 
-from floradl.hooks.programs import exposed, program_of
+from floradl.fs.permissions import exposure
+from floradl.redaction import redact
+
+# A list of what is good: a name says too little of what a variable holds to list what is secret.
+_PASSED: Final = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"),
+        *("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    }
+)
+
+
+def environment_of(event: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return a hook's environment: what is harmless in `environ`, and the event's name in FLORADL_EVENT.
+
+    A proxy with a password in its URL is left out, too.
+    """
+    passed = {
+        name: value
+        for name, value in environ.items()
+        if (name in _PASSED or name.startswith("LC_")) and redact(value) == value
+    }
+    return {"PATH": os.defpath, **passed, "FLORADL_EVENT": event}
+
+
+_INTERPRETERS = re.compile(
+    r"(?:ba|da|a|k|z|fi)?sh|env|busybox|(?:python|pypy|perl|ruby|node|nodejs|php|lua|tclsh|java|deno|bun|Rscript)"
+    r"[\d.]*|nice|ionice|nohup|setsid|timeout|flock|chrt|stdbuf"
+)
+
+
+def program_of(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
+    """Return the absolute path of a command's program, None where there is none that can be executed."""
+    found = shutil.which(words[0], path=environ.get("PATH", os.defpath))
+    return None if found is None else os.path.abspath(found)  # noqa: PTH100 - a link's name tells what it is
+
+
+def exposed(words: Sequence[str], environ: Mapping[str, str], cwd: str) -> str | None:
+    """Say which of what a command runs others could write or replace, and the mend; None where nobody could.
+
+    `cwd` is where it is to run. What is not there (yet), or cannot be looked at, is nobody's fault here.
+    """
+    for file in _files(words, environ, cwd):
+        try:
+            found = exposure(file)
+        except OSError:
+            continue
+        if found is not None:
+            return f"{str(file)!a} is not run: {found}"
+    return None
+
+
+def _files(words: Sequence[str], environ: Mapping[str, str], cwd: str) -> Iterator[Path]:
+    program = program_of(words, environ)
+    if program is None:
+        # One that others may put there would be theirs.
+        if "/" in words[0]:
+            yield Path(words[0])
+        return
+    yield Path(program)
+    if not _INTERPRETERS.fullmatch(os.path.basename(program)):  # noqa: PTH119
+        return
+    for word in words[1:]:
+        script = Path(cwd, word)
+        try:
+            is_file = script.is_file()
+        except (OSError, ValueError):  # a script's text, too long for a name
+            continue
+        if is_file:
+            yield script
+            return
+
+
+_AT_MOST = 5.7  # seconds once there is hurry: a stop takes 7 s at most, and the journal comes last
+
+
+async def to_its_end(work: Callable[[anyio.Event], Awaitable[None]]) -> None:
+    """Do `work`; where this is cancelled meanwhile it goes on, and the event that it was given is set.
+
+    From then on it has some seconds, after which it is cancelled, too.
+    """
+    hurry = anyio.Event()
+    shield = anyio.CancelScope(shield=True)
+
+    async def shielded() -> None:
+        with shield:
+            await work(hurry)
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(shielded)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            hurry.set()
+            shield.deadline = anyio.current_time() + _AT_MOST
+
 
 _GRACE = 1.0  # seconds between SIGTERM and SIGKILL
 _LAST = 4.0  # seconds to end by itself once there is hurry

@@ -18,15 +18,13 @@ import structlog
 from anyio import to_thread
 from msgspec.structs import replace
 
-from floradl.hooks.command import Command, NotStartedError, run
-from floradl.hooks.ending import to_its_end
-from floradl.hooks.orders import PAUSED, Orders
+from floradl.clock import next_tick, rfc3339
+from floradl.hooks.command import Command, NotStartedError, run, to_its_end
+from floradl.hooks.settings import PAUSED, HookSettings
+from floradl.queue.heartbeat import LivePause
+from floradl.queue.hook_outbox import SentPause
 from floradl.redaction import redact
-from floradl.state.announcements import ToldPause
-from floradl.state.live import LivePause
-from floradl.times import rfc3339
-from floradl.timing.policy import backoff
-from floradl.timing.ticks import next_tick
+from floradl.retry import backoff
 
 _DAY = 86_400.0
 _APART = 600.0  # seconds between two that begin for the same reason: a disk at its limit comes and goes
@@ -35,10 +33,10 @@ _MOST_BACKOFF = 600.0
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class Telling:
+class PauseNotice:
     """Decides whether a pause has to be told now. Pure but for its memory; `now` is monotonic seconds."""
 
-    def __init__(self, told: Iterable[ToldPause], now: float, wall: float) -> None:
+    def __init__(self, told: Iterable[SentPause], now: float, wall: float) -> None:
         """Begin with what was told before, at `wall` unix seconds."""
         self._told = {each.reason: each for each in told}
         # A clock that was put back must not silence it, nor one put forward make a pause look older.
@@ -46,7 +44,7 @@ class Telling:
             each.reason: now - min(max(wall - each.told_at, 0.0), 2 * _DAY) for each in self._told.values()
         }
 
-    def ended(self, but: str | None) -> list[ToldPause]:
+    def ended(self, but: str | None) -> list[SentPause]:
         """Note that no pause holds for any other reason than `but`; returns those that are over by that."""
         over = [
             replace(told, over=True) for reason, told in self._told.items() if reason != but and not told.over
@@ -65,9 +63,9 @@ class Telling:
             return None
         return replace(pause, since=min(told.since, pause.since))
 
-    def note(self, pause: LivePause, now: float, wall: float) -> ToldPause:
+    def note(self, pause: LivePause, now: float, wall: float) -> SentPause:
         """Note that a pause was told; returns what is to be remembered."""
-        told = ToldPause(pause.reason, pause.since, wall)
+        told = SentPause(pause.reason, pause.since, wall)
         self._told[pause.reason] = told
         self._at[pause.reason] = now
         return told
@@ -76,30 +74,30 @@ class Telling:
 class PauseHook:
     """Runs the hook. `serve` must be running; `home` is named to it, as there may be several daemons."""
 
-    def __init__(self, orders: Orders, home: str) -> None:
+    def __init__(self, orders: HookSettings, home: str) -> None:
         self._orders = orders
         self._home = home
         self._tries = 0
         self._not_before = 0.0
         self._said: str | None = None
 
-    def change(self, orders: Orders) -> None:
+    def change(self, orders: HookSettings) -> None:
         """Let `orders` hold from now on."""
         self._orders = orders
         self._not_before = 0.0
 
     async def serve(
         self,
-        told: Iterable[ToldPause],
+        told: Iterable[SentPause],
         look: Callable[[], tuple[LivePause | None, bool]],
-        remember: Callable[[ToldPause], Coroutine[Any, Any, None]],
+        remember: Callable[[SentPause], Coroutine[Any, Any, None]],
     ) -> None:
         """Tell of pauses for ever; when stopped, a hook that runs has some seconds to end.
 
         `look` gives the pause that holds now, and whether it is known that no other does. `remember` may
         take as long as it likes.
         """
-        telling = Telling(told, time.monotonic(), time.time())
+        telling = PauseNotice(told, time.monotonic(), time.time())
         async with anyio.create_task_group() as group:
             while True:
                 pause, sure = look()
@@ -113,7 +111,7 @@ class PauseHook:
                         group.start_soon(remember, told_now)
                 await next_tick(_LOOK_EVERY)
 
-    async def _tell(self, pause: LivePause, telling: Telling) -> ToldPause | None:
+    async def _tell(self, pause: LivePause, telling: PauseNotice) -> SentPause | None:
         """Run the hook if it is time; returns what is to be remembered of it."""
         due = telling.due(pause, time.monotonic())
         command = self._orders.command(PAUSED, pause.reason, "/")

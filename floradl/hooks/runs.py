@@ -18,19 +18,18 @@ import structlog
 from anyio import CapacityLimiter, to_thread
 from msgspec import Struct
 
+from floradl.clock import unix_seconds
 from floradl.errors import FloradlError
-from floradl.hooks.command import Command, Ended, NotStartedError, run
-from floradl.hooks.ending import to_its_end
-from floradl.hooks.orders import RUN_FINISHED, Orders
-from floradl.library.library import Library
+from floradl.hooks.command import Command, Ended, NotStartedError, run, to_its_end
+from floradl.hooks.settings import RUN_FINISHED, HookSettings
+from floradl.library.folder import Library
 from floradl.models import QueuedRun
-from floradl.runs.progress import Brought, Progress
-from floradl.state.announcements import Announcement
-from floradl.state.journal import Journal
-from floradl.state.store import Store
-from floradl.times import unix_seconds
-from floradl.timing.policy import backoff
-from floradl.timing.schedule import Schedule
+from floradl.polling.due_queue import DueQueue
+from floradl.queue.group_commit import GroupCommit
+from floradl.queue.hook_outbox import HookEvent
+from floradl.queue.sqlite import SqliteQueue
+from floradl.retry import backoff
+from floradl.runs.events import RunEvents, RunSummary
 
 _AT_ONCE = 4
 _MOST_BACKOFF = 3600.0
@@ -41,9 +40,9 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Heard:
-    """A `Progress` that hands all on to another, and tells when a run has ended."""
+    """A `RunEvents` that hands all on to another, and tells when a run has ended."""
 
-    def __init__(self, progress: Progress, tell: Callable[[], None]) -> None:
+    def __init__(self, progress: RunEvents, tell: Callable[[], None]) -> None:
         self.run = progress.run
         self.transfer = progress.transfer
         self.transferred = progress.transferred
@@ -51,7 +50,7 @@ class Heard:
         self._finished = progress.finished
         self._tell = tell
 
-    def finished(self, run: QueuedRun, brought: Brought | None) -> None:
+    def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
         """Hear that a run is finished; it is in the journal."""
         self._finished(run, brought)
         self._tell()
@@ -67,10 +66,10 @@ class _News(Struct, frozen=True):
 class RunHooks:
     """Runs the hook for what the journal has to announce. `serve` must be running."""
 
-    def __init__(self, orders: Orders, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, orders: HookSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._orders = orders
         self._monotonic = monotonic
-        self._schedule = Schedule(monotonic, 1.0)
+        self._due_queue = DueQueue(monotonic, 1.0)
         self._slots = CapacityLimiter(_AT_ONCE)
         self._taken = 0  # off the schedule, and not yet done with
         self._changed = anyio.Event()
@@ -88,20 +87,20 @@ class RunHooks:
         self._news = True
         self._changed.set()
 
-    def change(self, orders: Orders) -> None:
+    def change(self, orders: HookSettings) -> None:
         """Let `orders` hold from now on; what runs already goes on as it is."""
         self._orders = orders
         self._held_until = -math.inf
         self.wake()
 
-    async def prepare(self, journal: Journal) -> None:
+    async def prepare(self, journal: GroupCommit) -> None:
         """See to it that runs which end from now on are announced, if there is a hook for it."""
         wanted = bool(self._orders.commands.get(RUN_FINISHED))
         if wanted != self._expecting:
             await journal.call(lambda store: store.announcements.expect(finished=wanted))
             self._expecting = wanted
 
-    async def serve(self, journal: Journal, library: Library) -> None:
+    async def serve(self, journal: GroupCommit, library: Library) -> None:
         """Tell what there is to tell, for ever; when stopped, hooks that run have some seconds to end."""
         async with anyio.create_task_group() as group:
             while True:
@@ -115,18 +114,18 @@ class RunHooks:
                     await self._slots.acquire_on_behalf_of(number)
                     group.start_soon(to_its_end, partial(self._take_on, journal, library, number))
 
-    async def drain(self, journal: Journal) -> None:
+    async def drain(self, journal: GroupCommit) -> None:
         """Wait until all that is due now was tried; `serve` must be running."""
         tried = self._tried
         while await self._due(journal) or self._taken:
             await tried.wait()
             tried = self._tried
 
-    async def _due(self, journal: Journal) -> bool:
+    async def _due(self, journal: GroupCommit) -> bool:
         await self._look(journal)
-        return self._schedule.delay() <= 0 and self._monotonic() >= self._held_until
+        return self._due_queue.delay() <= 0 and self._monotonic() >= self._held_until
 
-    async def _look(self, journal: Journal) -> None:
+    async def _look(self, journal: GroupCommit) -> None:
         await self.prepare(journal)
         async with self._looking:
             if not self._news:
@@ -138,23 +137,23 @@ class RunHooks:
                 self._news = True
                 raise
             for number in numbers:
-                self._schedule.put(str(number), 0.0)
+                self._due_queue.put(str(number), 0.0)
                 self._seen = number
 
-    async def _next(self, journal: Journal) -> int | None:
+    async def _next(self, journal: GroupCommit) -> int | None:
         """Wait for the next one that is due; None where things changed meanwhile."""
         self._changed = anyio.Event()
         await self._look(journal)
         held = self._held_until - self._monotonic()
-        name = self._schedule.pop() if held <= 0 else None
+        name = self._due_queue.pop() if held <= 0 else None
         if name is not None:
             self._taken += 1
             return int(name)
-        with anyio.move_on_after(max(held, self._schedule.delay())):
+        with anyio.move_on_after(max(held, self._due_queue.delay())):
             await self._changed.wait()
         return None
 
-    async def _take_on(self, journal: Journal, library: Library, number: int, hurry: anyio.Event) -> None:
+    async def _take_on(self, journal: GroupCommit, library: Library, number: int, hurry: anyio.Event) -> None:
         try:
             again_in = None if hurry.is_set() else await self._announce(journal, library, number, hurry)
         except (FloradlError, OSError, sqlite3.Error) as error:
@@ -168,18 +167,18 @@ class RunHooks:
         if again_in is None:
             self._said.pop(number, None)
         else:
-            self._schedule.put(str(number), again_in)
+            self._due_queue.put(str(number), again_in)
         self._taken -= 1
         self._changed.set()
         self._tried.set()
         self._tried = anyio.Event()
 
     async def _announce(
-        self, journal: Journal, library: Library, number: int, hurry: anyio.Event
+        self, journal: GroupCommit, library: Library, number: int, hurry: anyio.Event
     ) -> float | None:
         """Tell one; returns the seconds until it is tried again, None where it is done with."""
 
-        def load(store: Store) -> tuple[Announcement, QueuedRun] | None:
+        def load(store: SqliteQueue) -> tuple[HookEvent, QueuedRun] | None:
             announcement = store.announcements.load(number)
             run = store.load(announcement.run_id) if announcement else None
             return (announcement, run) if announcement and run else None
@@ -200,7 +199,7 @@ class RunHooks:
             return await self._run(journal, announcement, command, news.file.fileno(), hurry)
 
     async def _run(
-        self, journal: Journal, news: Announcement, command: Command, stdin: int, hurry: anyio.Event
+        self, journal: GroupCommit, news: HookEvent, command: Command, stdin: int, hurry: anyio.Event
     ) -> float | None:
         try:
             ended = await run(command, stdin, hurry)
@@ -217,7 +216,7 @@ class RunHooks:
             return None  # it was cut short by the stop: the next start tells it
         return await self._failed(journal, news, ended)
 
-    async def _failed(self, journal: Journal, news: Announcement, ended: Ended) -> float | None:
+    async def _failed(self, journal: GroupCommit, news: HookEvent, ended: Ended) -> float | None:
         tries = news.tries + 1
         if tries >= _TRIES:
             await journal.call(lambda store: store.announcements.drop(news.number))
@@ -253,10 +252,10 @@ class RunHooks:
         return 0.0
 
 
-def _find(library: Library, announcement: Announcement, run: QueuedRun) -> _News | None:
+def _find(library: Library, announcement: HookEvent, run: QueuedRun) -> _News | None:
     """Find the sidecar that tells of it; None where there is nothing new. Blocking.
 
-    Raises `PausedError` where the library is missing, and `OSError`.
+    Raises `ServicePausedError` where the library is missing, and `OSError`.
     """
     path = announcement.sidecar
     if path is None:

@@ -1,1 +1,4 @@
-"""The folder that holds the files under their names, and the sidecars that vouch for them."""
+"""The folder that holds the files under their names, and the sidecars that describe them.
+
+Verified bytes go in; published files and sidecars come out.
+"""

@@ -15,9 +15,9 @@ import msgspec
 from msgspec import Struct, field, structs
 
 from floradl import __version__
-from floradl.disk.names import stored_path
 from floradl.errors import ErrorCode
-from floradl.models import Failure, Integrity, Kind, RemoteOutput, Result, SavedOutput, bounded
+from floradl.fs.names import stored_path
+from floradl.models import Integrity, OutputKind, RemoteOutput, Result, RunFailure, SavedOutput, bounded
 from floradl.redaction import hide_keys, redact, shown_json
 from floradl.urls import strip_queries, strip_query
 
@@ -66,7 +66,7 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     result: Result
     run: dict[str, Any] | None = None
     outputs: tuple[SavedOutput, ...] = ()
-    error: Failure | None = None
+    error: RunFailure | None = None
     times: Times = Times()
 
 
@@ -106,7 +106,7 @@ def _shown_url(url: str | None) -> str | None:
     return None if url is None else hide_keys(strip_query(url))
 
 
-def _redacted(error: Failure | None) -> Failure | None:
+def _redacted(error: RunFailure | None) -> RunFailure | None:
     return None if error is None else structs.replace(error, message=redact(error.message))
 
 
@@ -145,7 +145,7 @@ def _known(output: Any) -> Any:
         return output
     return {
         **output,
-        "kind": _one_of(Kind, output.get("kind"), Kind.OTHER),
+        "kind": _one_of(OutputKind, output.get("kind"), OutputKind.OTHER),
         "integrity": _one_of(Integrity, output.get("integrity"), Integrity.UNVERIFIED),
         "error": _known_error(output.get("error"), ErrorCode.HTTP_ERROR),
     }

@@ -13,8 +13,8 @@ from string import Formatter
 
 from msgspec import Struct
 
-from floradl.disk.names import PART_RESERVE, SafeName, clean, fold, join_names, safe_name
-from floradl.spelling import nearest
+from floradl.fs.names import PART_RESERVE, SafeName, clean, fold, join_names, safe_name
+from floradl.yaml_reader import nearest
 
 UNKNOWN = "_unknown"
 """Stands for a technique, or a date, that is not known."""

@@ -1,1 +1,1 @@
-"""Where we may connect, and the HTTP clients that keep to it."""
+"""HTTP clients that only connect where the URL policy lets them."""

@@ -10,54 +10,58 @@ from typing import Self
 import httpcore
 import httpx
 
-from floradl.net import exact_url
+from floradl.net import request_url
+from floradl.net.bandwidth import ReadLimit
 from floradl.net.bodies import SyncBody
-from floradl.net.dialing import Dialer
-from floradl.net.exchange import Waits
-from floradl.net.guard import Guard
-from floradl.net.leases import Lease, Leases
-from floradl.net.pools import Limits
-from floradl.net.routes import Routes
-from floradl.net.streams import OpenStreams
-from floradl.net.throttle import Cap
-from floradl.net.wording import Translated, refuse_proxy_answer, translated
+from floradl.net.connect import Connector
+from floradl.net.errors import Translated, map_errors, refuse_proxy_answer
+from floradl.net.http11 import Timeouts
+from floradl.net.pool import ConnectionPool, PooledConnection
+from floradl.net.proxies import Routes
+from floradl.net.socket_stream import OpenStreams
+from floradl.net.transport import PoolLimits
+from floradl.net.url_policy import UrlPolicy
 
 
 class SyncTransport(httpx.BaseTransport):
     """HTTP/1.1 over own sockets: see `open_client`. May be used from several threads."""
 
     def __init__(
-        self, guard: Guard, limits: Limits, environ: Mapping[str, str], throttle: Cap | None = None
+        self,
+        url_policy: UrlPolicy,
+        limits: PoolLimits,
+        environ: Mapping[str, str],
+        bandwidth: ReadLimit | None = None,
     ) -> None:
-        self._guard = guard
-        self._streams = OpenStreams(throttle)
-        self._routes = Routes(environ, guard)
-        dialer = Dialer(self._routes, self._streams)
-        self._leases = Leases(dialer, limits.connections, limits.idle)
+        self._url_policy = url_policy
+        self._streams = OpenStreams(bandwidth)
+        self._routes = Routes(environ, url_policy)
+        connector = Connector(self._routes, self._streams)
+        self._pool = ConnectionPool(connector, limits.connections, limits.idle)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`; its answer's body is to be read, and closed. Nothing is followed, stored or added.
 
         Raises `PermanentError`, `httpx.TransportError`.
         """
-        self._guard.check(request.url)
+        self._url_policy.check(request.url)
         proxy = self._routes.proxy_of(request.url)
-        said = partial(translated, request.url.host, proxy)
-        waits = Waits.of(request)
+        said = partial(map_errors, request.url.host, proxy)
+        timeouts = Timeouts.of(request)
         with said():
-            lease = self._leases.take(request.url, waits.pool)
+            pooled = self._pool.take(request.url, timeouts.pool)
             try:
-                answer = self._ask(lease, request, waits, said)
+                answer = self._ask(pooled, request, timeouts, said)
                 if request.url.scheme == "http":
                     refuse_proxy_answer(answer, proxy)
                 return answer
             except BaseException:
-                self._leases.give_back(lease)
+                self._pool.give_back(pooled)
                 raise
 
     def change(self, connections: int) -> None:
         """Have so many connections, made anew: see `MediaClient.change`."""
-        self._leases.change(connections)
+        self._pool.change(connections)
 
     def abort(self) -> None:
         """Shut all connections: see `MediaClient.abort`."""
@@ -66,18 +70,20 @@ class SyncTransport(httpx.BaseTransport):
     def close(self) -> None:
         """Close all connections; one that is still in use is shut, and closed by whoever uses it."""
         self.abort()
-        self._leases.close()
+        self._pool.close()
 
-    def _ask(self, lease: Lease, request: httpx.Request, waits: Waits, said: Translated) -> httpx.Response:
-        connection = self._leases.connected(lease, request.url, waits)
+    def _ask(
+        self, pooled: PooledConnection, request: httpx.Request, timeouts: Timeouts, said: Translated
+    ) -> httpx.Response:
+        connection = self._pool.connected(pooled, request.url, timeouts)
         try:
             exchange, head = connection.ask(request)
         except (httpcore.ReadError, httpcore.RemoteProtocolError):
             if not connection.may_repeat(request):
                 raise
-            connection = self._leases.renewed(lease, request.url, waits)
+            connection = self._pool.renewed(pooled, request.url, timeouts)
             exchange, head = connection.ask(request)
-        body = SyncBody(exchange, said, partial(self._leases.give_back, lease))
+        body = SyncBody(exchange, said, partial(self._pool.give_back, pooled))
         return httpx.Response(
             head.status_code,
             headers=head.headers.raw_items(),
@@ -94,15 +100,15 @@ class SyncTransport(httpx.BaseTransport):
 class MediaClient:
     """Sends requests through a `SyncTransport`, each with the same few fields and time limits.
 
-    It speaks of them in httpx's `Request` and `Response`, and has no more than is needed of what
+    It speaks of them in httpx's `HttpRequest` and `Response`, and has no more than is needed of what
     `httpx.Client` has: that takes longer than all else about a small file.
     """
 
-    def __init__(self, transport: SyncTransport, *, user_agent: str, limits: Limits) -> None:
+    def __init__(self, transport: SyncTransport, *, user_agent: str, limits: PoolLimits) -> None:
         self._transport = transport
         # Range requests need the bytes as they are stored, and an inflated bomb needs memory: identity.
         self._fields = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
-        self._waits = httpx.Timeout(limits.read, connect=limits.connect).as_dict()
+        self._timeouts = httpx.Timeout(limits.read, connect=limits.connect).as_dict()
 
     def __enter__(self) -> Self:
         return self
@@ -115,8 +121,8 @@ class MediaClient:
     ) -> httpx.Request:
         """Return a request, to be sent once. Raises `httpx.InvalidURL`."""
         fields = self._fields if headers is None else {**self._fields, **headers}
-        exact = exact_url.parse(url) if isinstance(url, str) else url
-        request = httpx.Request(method, exact, headers=fields, extensions={"timeout": self._waits})
+        exact = request_url.parse(url) if isinstance(url, str) else url
+        request = httpx.Request(method, exact, headers=fields, extensions={"timeout": self._timeouts})
         request.url = exact  # httpx keeps a copy, which has lost the dot segments
         return request
 

@@ -1,4 +1,4 @@
-"""HTTP clients that connect only where their `Guard` lets them.
+"""HTTP clients that connect only where their `UrlPolicy` lets them.
 
 Each request is checked by its URL, and each connection by the address it goes to (`network`). Through
 a proxy only the first can be: the proxy looks names up. Nothing is followed, stored or added on the
@@ -14,26 +14,74 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpcore
 import httpx
+from msgspec import Struct
 
+from floradl.net.bandwidth import ReadLimit
 from floradl.net.bodies import AsyncBody, pieces
 from floradl.net.client import MediaClient, SyncTransport
-from floradl.net.guard import Guard
-from floradl.net.pools import Limits, new_pool
-from floradl.net.redirects import redirect_target
-from floradl.net.routes import Routes
-from floradl.net.throttle import Cap
-from floradl.net.wording import refuse_proxy_answer, translated
+from floradl.net.connect import AsyncBackend
+from floradl.net.errors import map_errors, refuse_proxy_answer
+from floradl.net.proxies import Route, Routes
+from floradl.net.request_url import redirect_target
+from floradl.net.url_policy import UrlPolicy
 
-__all__ = ["Guard", "Limits", "MediaClient", "open_async_client", "open_client", "pieces", "redirect_target"]
+
+class PoolLimits(Struct, frozen=True, kw_only=True):
+    """How long a client waits, in seconds, and how many connections it has.
+
+    `connect` covers the look-up, and all addresses that are tried; the TLS handshake has as long again.
+    `read` is the longest silence while an answer is read, and also bounds writing and the wait for a
+    free connection. `connections` is the most at once, those included that are kept when idle, for `idle`
+    seconds.
+    """
+
+    connect: float = 5.0
+    read: float = 30.0
+    connections: int = 16
+    idle: float = 30.0
+
+
+def new_pool(route: Route, limits: PoolLimits) -> httpcore.AsyncConnectionPool:
+    """Make a pool whose connections go this way."""
+    return httpcore.AsyncConnectionPool(
+        network_backend=AsyncBackend(route.resolve),
+        ssl_context=route.tls,
+        proxy=None if route.proxy is None else _core_proxy(route.proxy, route),
+        max_connections=limits.connections,
+        max_keepalive_connections=limits.connections,
+        keepalive_expiry=limits.idle,
+    )
+
+
+def _core_proxy(proxy: httpx.Proxy, route: Route) -> httpcore.Proxy:
+    url = httpcore.URL(
+        scheme=proxy.url.raw_scheme,
+        host=proxy.url.raw_host,
+        port=proxy.url.port,
+        target=proxy.url.raw_path,
+    )
+    own_tls = route.tls if proxy.url.scheme == "https" else None
+    return httpcore.Proxy(url, auth=proxy.raw_auth, headers=proxy.headers.raw, ssl_context=own_tls)
+
+
+__all__ = [
+    "MediaClient",
+    "PoolLimits",
+    "UrlPolicy",
+    "open_async_client",
+    "open_client",
+    "pieces",
+    "redirect_target",
+]
 
 
 def open_client(
-    guard: Guard,
+    url_policy: UrlPolicy,
     *,
     user_agent: str,
-    limits: Limits | None = None,
+    limits: PoolLimits | None = None,
     environ: Mapping[str, str] = os.environ,
-    throttle: Cap | None = None,
+    bandwidth: ReadLimit | None = None,
 ) -> MediaClient:
     """Return a client for media: it sends no credentials to anyone. Close it (it is a context manager).
 
@@ -42,17 +90,17 @@ def open_client(
     else `httpx.TransportError`, whose messages hold no more of the URL than its host. Raises `ConfigError`
     for a proxy or certificate file in `environ` that cannot be used.
     """
-    limits = limits or Limits()
-    transport = SyncTransport(guard, limits, environ, throttle)
+    limits = limits or PoolLimits()
+    transport = SyncTransport(url_policy, limits, environ, bandwidth)
     return MediaClient(transport, user_agent=user_agent, limits=limits)
 
 
 def open_async_client(
-    guard: Guard,
+    url_policy: UrlPolicy,
     *,
     base_url: str,
     headers: Mapping[str, str],
-    limits: Limits | None = None,
+    limits: PoolLimits | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> httpx.AsyncClient:
     """Return a client for an API: `headers`, with the key, go out with each request.
@@ -60,9 +108,9 @@ def open_async_client(
     Hence `guard` should allow the host of `base_url` only. Otherwise as `open_client`; `base_url` is
     checked, and refused with `PermanentError`.
     """
-    guard.check(base_url)
-    limits = limits or Limits()
-    transport = AsyncTransport(guard, limits, environ)
+    url_policy.check(base_url)
+    limits = limits or PoolLimits()
+    transport = AsyncTransport(url_policy, limits, environ)
     return httpx.AsyncClient(
         transport=transport,
         base_url=base_url,
@@ -77,17 +125,17 @@ def open_async_client(
 class AsyncTransport(httpx.AsyncBaseTransport):
     """What is under `open_async_client`."""
 
-    def __init__(self, guard: Guard, limits: Limits, environ: Mapping[str, str]) -> None:
-        self._guard = guard
+    def __init__(self, url_policy: UrlPolicy, limits: PoolLimits, environ: Mapping[str, str]) -> None:
+        self._url_policy = url_policy
         self._limits = limits
-        self._routes = Routes(environ, guard)
+        self._routes = Routes(environ, url_policy)
         self._pools: dict[tuple[str, bool], httpcore.AsyncConnectionPool] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`. Raises `PermanentError`, `httpx.TransportError`."""
-        self._guard.check(request.url)
+        self._url_policy.check(request.url)
         proxy = self._routes.proxy_of(request.url)
-        said = partial(translated, request.url.host, proxy)
+        said = partial(map_errors, request.url.host, proxy)
         with said():
             response = await self._pool(request.url).handle_async_request(_core_request(request))
         answer = httpx.Response(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import itertools
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -12,19 +13,9 @@ import msgspec
 from aiohttp import web
 from msgspec.structs import replace
 
-from floradl.simulator import web as wire
-from floradl.simulator.api_requests import (
-    ApiError,
-    invalid,
-    json_object,
-    page_size,
-    run_filter,
-    text_or_none,
-)
-from floradl.simulator.bending import bend
-from floradl.simulator.limits import TokenBucket
-from floradl.simulator.ranges import Answer
-from floradl.simulator.replacing import error_answer, json_answer, small
+from floradl.simulator import server as wire
+from floradl.simulator.faults import bend, error_answer, json_answer, small
+from floradl.simulator.media_host import StoredAnswer
 from floradl.simulator.runs import (
     Addresses,
     OutputSpec,
@@ -37,10 +28,105 @@ from floradl.simulator.runs import (
 )
 from floradl.simulator.state import Simulator
 
+_STATUSES = {"pending", "running", "completed", "failed"}
+_DEFAULT_LIMIT = 20
+
+
+class ApiError(Exception):
+    """An answer in FLORA's error envelope."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        fields: tuple[str, ...] = (),
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = {} if retry_after is None else {"retry-after": str(retry_after)}
+        self.body: dict[str, Any] = {"code": code, "message": message}
+        if fields:
+            self.body["fields"] = [{"field": field, "message": message} for field in fields]
+
+
+def page_size(query: Mapping[str, str], most: int) -> int:
+    """Read `limit`; a larger one than `most` is cut to it. Raises `ApiError`."""
+    text = query.get("limit") or str(_DEFAULT_LIMIT)
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise invalid("limit", "limit is a whole number from 1.")
+    return min(int(text), most)
+
+
+def run_filter(query: Mapping[str, str], kind: RunKind, now: float) -> Callable[[ScriptedRun], bool]:
+    """Read the filters of a listing, whose statuses are those at `now`. Raises `ApiError`."""
+    status = query.get("status")
+    if status is not None and status not in _STATUSES:
+        raise invalid("status", "status is one of pending, running, completed, failed.")
+    technique, project, workspace = (
+        query.get(f"{what}_id") for what in ("technique", "project", "workspace")
+    )
+
+    def wanted(run: ScriptedRun) -> bool:
+        return (
+            run.kind is kind
+            and (status is None or run.status(now) == status)
+            and (technique is None or (run.technique is not None and run.technique.technique_id == technique))
+            and project in {None, run.project_id}
+            and workspace in {None, run.workspace_id}
+        )
+
+    return wanted
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """Read a request's JSON object. Raises `ApiError`."""
+    try:
+        body = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        raise ApiError(400, "invalid_json", "The request body is not valid JSON.") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "input_validation_error", "The request body is not a JSON object.")
+    return body
+
+
+def text_or_none(body: Mapping[str, Any], name: str) -> str | None:
+    """Read a field that may be missing. Raises `ApiError` where it is no text."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise invalid(name, f"{name} is a text.")
+    return value
+
+
+def invalid(field: str, message: str) -> ApiError:
+    """Make the error for one wrong field."""
+    return ApiError(400, "input_validation_error", message, fields=(field,))
+
+
+class TokenBucket:
+    """Tokens that come back at a steady rate, up to a burst."""
+
+    def __init__(self) -> None:
+        self._tokens: float | None = None
+        self._at = 0.0
+
+    def take(self, now: float, rate: float, burst: float) -> float:
+        """Take one token; give 0, or the seconds until there is one. `rate` is in tokens a second."""
+        tokens = burst if self._tokens is None else min(burst, self._tokens + (now - self._at) * rate)
+        self._at = now
+        if tokens >= 1:
+            self._tokens = tokens - 1
+            return 0.0
+        self._tokens = tokens
+        return (1 - tokens) / rate
+
+
 _GENERATED = {"image": "imageUrl", "video": "videoUrl", "audio": "audioUrl", "text": "text"}
 
 
-class Api:
+class ApiHost:
     """The handlers. They read and write one `Simulator`."""
 
     def __init__(self, simulator: Simulator) -> None:
@@ -71,7 +157,7 @@ class Api:
 
     @web.middleware
     async def _exchange(self, request: web.Request, handler: wire.Handler) -> web.StreamResponse:
-        exchange = wire.Exchange(self._simulator, "api", request)
+        exchange = wire.ServedRequest(self._simulator, "api", request)
         begun = await exchange.begin()
         if isinstance(begun, web.StreamResponse):
             return begun
@@ -86,7 +172,7 @@ class Api:
         request_id = {"request-id": f"req_{next(self._request_ids):016x}"}
         return await exchange.finish(replace(answer, headers={**answer.headers, **request_id}))
 
-    async def _answer(self, request: web.Request, handler: wire.Handler) -> Answer:
+    async def _answer(self, request: web.Request, handler: wire.Handler) -> StoredAnswer:
         try:
             self._admit(request)
             response = await handler(request)

@@ -92,7 +92,7 @@ class Body:
 
 
 @dataclass(frozen=True)
-class Digests:
+class BodyDigests:
     """What a media host says about stored bytes: base64 as in `x-goog-hash`, hexadecimal as in an ETag."""
 
     crc32c: str
@@ -100,7 +100,7 @@ class Digests:
     md5_hex: str | None
 
 
-def digest(body: Body) -> Digests:
+def digest(body: Body) -> BodyDigests:
     """Hash the whole body (about a second per GiB: call it in a thread)."""
     crc = 0
     md5 = hashlib.md5(usedforsecurity=False) if body.size <= MD5_UP_TO else None
@@ -108,7 +108,7 @@ def digest(body: Body) -> Digests:
         crc = google_crc32c.extend(crc, chunk)
         if md5 is not None:
             md5.update(chunk)
-    return Digests(
+    return BodyDigests(
         crc32c=base64.b64encode(crc.to_bytes(4, "big")).decode(),
         md5=base64.b64encode(md5.digest()).decode() if md5 else None,
         md5_hex=md5.hexdigest() if md5 else None,

@@ -17,7 +17,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from floradl.simulator.faults import Do, Framing, position
-from floradl.simulator.ranges import Answer
+from floradl.simulator.media_host import StoredAnswer
 
 _TICK = 0.05  # a throttled body is sent in pieces of this many seconds
 _BUFFERED = 256 * 1024
@@ -26,7 +26,7 @@ Count = Callable[[int], None]
 Event = tuple[int, Literal["stall", "cut", "reset"]]
 
 
-class Delivery(Struct, frozen=True):
+class AnswerDelivery(Struct, frozen=True):
     """How an answer's body is sent. Offsets are in bytes of what is sent; `rate` is in bytes a second."""
 
     rate: float | None = None
@@ -41,7 +41,7 @@ class Delivery(Struct, frozen=True):
         return self.framing == "length" and not self.wrong_length and not self.events
 
     @classmethod
-    def of(cls, do: Do | None, length: int, rate: float | None = None) -> Delivery:
+    def of(cls, do: Do | None, length: int, rate: float | None = None) -> AnswerDelivery:
         """Read from `do` how a body of `length` bytes is sent."""
         if do is None:
             return cls(rate=rate)
@@ -69,7 +69,7 @@ class Sent(web.StreamResponse):
 
 
 async def send_plain(
-    request: web.Request, answer: Answer, rate: float | None, count: Count
+    request: web.Request, answer: StoredAnswer, rate: float | None, count: Count
 ) -> web.StreamResponse:
     """Send an answer as it is. `count` is called with the bytes of each piece, before it leaves."""
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
@@ -87,7 +87,12 @@ async def send_plain(
 
 
 async def send_raw(
-    transport: asyncio.Transport, answer: Answer, delivery: Delivery, count: Count, *, head_only: bool = False
+    transport: asyncio.Transport,
+    answer: StoredAnswer,
+    delivery: AnswerDelivery,
+    count: Count,
+    *,
+    head_only: bool = False,
 ) -> None:
     """Send an answer as `delivery` says, and close the connection."""
     await _write(transport, _head(answer, delivery))
@@ -122,7 +127,7 @@ def reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-def _head(answer: Answer, delivery: Delivery) -> bytes:
+def _head(answer: StoredAnswer, delivery: AnswerDelivery) -> bytes:
     headers = {name: value for name, value in answer.headers.items() if name.lower() != "content-length"}
     if delivery.framing == "length":
         headers["Content-Length"] = str(max(answer.length + delivery.wrong_length, 0))
@@ -141,7 +146,7 @@ def _framed(piece: bytes, framing: Framing) -> bytes:
     return b"%x\r\n%s\r\n" % (len(piece), piece) if framing == "chunked" else piece
 
 
-async def _paced(answer: Answer, start: int, stop: int, rate: float | None) -> AsyncIterator[bytes]:
+async def _paced(answer: StoredAnswer, start: int, stop: int, rate: float | None) -> AsyncIterator[bytes]:
     """Yield the bytes from `start` to `stop`, not faster than `rate` bytes a second."""
     if rate is None:
         for chunk in answer.body.chunks(start, stop):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from floradl.models import Reference
-from floradl.simulator.catalogue import VERDICT
-from floradl.simulator.runs import OutputSpec
+from floradl.simulator.runs import VERDICT, OutputSpec
 from floradl.simulator.state import Simulator
 
 _KB, _MB = 1_000, 1_000_000

@@ -30,16 +30,15 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from floradl import documents
-from floradl.config.units import parse_duration, parse_size
-from floradl.documents import DocumentError, Value
+from floradl import yaml_reader
 from floradl.errors import ConfigError
 from floradl.models import Reference
 from floradl.simulator.faults import Do, Fault, FaultBook, Match
 from floradl.simulator.runs import OutputSpec, RunKind, ScriptedRun, TimeUnit, WebhookSigning
 from floradl.simulator.signing import MediaStyle
 from floradl.simulator.state import Simulator
-from floradl.spelling import nearest
+from floradl.units import parse_duration, parse_size
+from floradl.yaml_reader import DocumentError, Value, nearest
 
 _DURATIONS = {"duration", "age", "url_lifetime", "delay", "stall_for", "seconds"}
 _SIZES = {"size", "rate", "drip", "gzip_bomb", "cut_after", "reset_after", "stall_after", "cut_json"}
@@ -47,7 +46,7 @@ _PLACE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
 
 
-class Failure(Struct, frozen=True, forbid_unknown_fields=True):
+class ScenarioFailure(Struct, frozen=True, forbid_unknown_fields=True):
     """Why a run fails."""
 
     code: str
@@ -81,7 +80,7 @@ class ScenarioRun(Struct, frozen=True, forbid_unknown_fields=True):
     technique: str = "art-directors-critique"
     duration: float = 3.0
     age: float = 0.0
-    fail: Failure | None = None
+    fail: ScenarioFailure | None = None
     outputs: tuple[ScenarioOutput, ...] | None = None
     project_id: str = "prj_simulator"
     workspace_id: str = "ws_simulator"
@@ -169,7 +168,7 @@ def load_scenario(path: Path) -> Scenario:
 def parse_scenario(text: str, name: str = "scenario") -> Scenario:
     """Read the text of a scenario; `name` is how messages call it. Raises `ConfigError`."""
     try:
-        document = documents.load(text)
+        document = yaml_reader.load(text)
     except DocumentError as error:
         line = f", line {error.line}" if error.line else ""
         raise ConfigError(f"{name}{line}: {error}") from error
@@ -184,7 +183,7 @@ def parse_scenario(text: str, name: str = "scenario") -> Scenario:
 
 
 def _in_plain_units(
-    value: Value, path: documents.Path, problems: list[str], lines: Mapping[documents.Path, int]
+    value: Value, path: yaml_reader.Path, problems: list[str], lines: Mapping[yaml_reader.Path, int]
 ) -> Any:
     """Give `value` with durations and sizes as plain numbers; what is wrong with them goes to `problems`."""
     if isinstance(value, list):
@@ -197,11 +196,11 @@ def _in_plain_units(
     try:
         return str(parse_duration(value) if key in _DURATIONS else parse_size(value))
     except ValueError as error:
-        problems.append(f"line {lines[path]}: {documents.dotted(path)}: {value[:40]!a} {error}")
+        problems.append(f"line {lines[path]}: {yaml_reader.dotted(path)}: {value[:40]!a} {error}")
         return value
 
 
-def _explained(message: str, lines: Mapping[documents.Path, int]) -> str:
+def _explained(message: str, lines: Mapping[yaml_reader.Path, int]) -> str:
     """Say in which line, under which key a value is wrong."""
     found = _PLACE.match(message)
     what, place = (found["what"], found["path"]) if found else (message, None)
@@ -215,7 +214,7 @@ def _explained(message: str, lines: Mapping[documents.Path, int]) -> str:
         path = (*path, unknown["name"])
     while path not in lines and path:
         path = path[:-1]
-    key = documents.dotted(path)
+    key = yaml_reader.dotted(path)
     return f"line {lines.get(path, 1)}: {f'{key}: ' if key else ''}{what}"
 
 
@@ -224,12 +223,12 @@ def _steps(place: str) -> Iterator[str | int]:
         yield name or int(number)
 
 
-def _known_at(path: documents.Path) -> tuple[str, ...]:
+def _known_at(path: yaml_reader.Path) -> tuple[str, ...]:
     """Return the keys of the mapping at `path`."""
     below: dict[str | int, type[Struct]] = {
         "runs": ScenarioRun,
         "outputs": ScenarioOutput,
-        "fail": Failure,
+        "fail": ScenarioFailure,
         "faults": Fault,
         "match": Match,
         "do": Do,

@@ -20,7 +20,7 @@ class MediaStyle(StrEnum):
     S3 = "s3"
 
 
-class Verdict(StrEnum):
+class UrlVerdict(StrEnum):
     """What a signature is worth."""
 
     GOOD = "good"
@@ -40,23 +40,23 @@ class Signer(Struct, frozen=True):
         signature = self._signature(path, account, until)
         return urlencode({"GoogleAccessId": account, "Expires": until, "Signature": signature})
 
-    def check(self, path: str, query: Mapping[str, str], now: float, *, revoked_to: int = -1) -> Verdict:
+    def check(self, path: str, query: Mapping[str, str], now: float, *, revoked_to: int = -1) -> UrlVerdict:
         """Judge a request; serials up to `revoked_to` count as expired whatever their time."""
         account, until = query.get("GoogleAccessId", ""), query.get("Expires", "")
         expected = self._signature(path, account, until)
         if not hmac.compare_digest(expected.encode(), query.get("Signature", "").encode()):
-            return Verdict.FORGED
+            return UrlVerdict.FORGED
         if now > float(until) or int(account.removeprefix("sim-")) <= revoked_to:
-            return Verdict.EXPIRED
-        return Verdict.GOOD
+            return UrlVerdict.EXPIRED
+        return UrlVerdict.GOOD
 
     def _signature(self, path: str, account: str, until: str) -> str:
         return hmac.new(self.secret, f"{path}\n{account}\n{until}".encode(), hashlib.sha256).hexdigest()
 
 
-def refusal(style: MediaStyle, verdict: Verdict, expires: str) -> tuple[int, str]:
+def refusal(style: MediaStyle, verdict: UrlVerdict, expires: str) -> tuple[int, str]:
     """Give the status and XML that the store answers to a URL that does not open anything (any more)."""
-    if verdict is Verdict.FORGED:
+    if verdict is UrlVerdict.FORGED:
         return 403, _xml("SignatureDoesNotMatch", "The signature does not match the one we computed.")
     try:
         moment = datetime.fromtimestamp(float(expires), UTC).isoformat(timespec="seconds")

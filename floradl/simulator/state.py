@@ -17,10 +17,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from floradl.models import Reference
-from floradl.simulator import catalogue
-from floradl.simulator.bodies import Digests, digest
+from floradl.simulator.bodies import BodyDigests, digest
 from floradl.simulator.faults import FaultBook
 from floradl.simulator.runs import (
+    BUILT_IN,
+    VERDICT,
     OutputSpec,
     RunKind,
     ScriptedRun,
@@ -28,6 +29,7 @@ from floradl.simulator.runs import (
     TimeUnit,
     WebhookSigning,
     media_of,
+    technique_id_of,
 )
 from floradl.simulator.signing import MediaStyle, Signer
 
@@ -90,7 +92,7 @@ class Counters:
             self.peak_media = max(self.peak_media, self.open_media)
 
 
-class Page(Struct, frozen=True):
+class StatePage(Struct, frozen=True):
     """One page of a listing; `cursor` opens the next one."""
 
     runs: tuple[ScriptedRun, ...]
@@ -123,7 +125,7 @@ class Simulator:
     webhook_signing: WebhookSigning = "each"
     webhook_delays: tuple[float, ...] = (10.0, 60.0, 300.0)
     webhook_timeout: float = 10.0
-    techniques: list[Technique] = field(default_factory=lambda: list(catalogue.BUILT_IN))
+    techniques: list[Technique] = field(default_factory=lambda: list(BUILT_IN))
     counters: Counters = field(default_factory=Counters)
     faults: FaultBook = field(default_factory=FaultBook)
     base_url: str = field(default="", init=False)
@@ -135,7 +137,7 @@ class Simulator:
         self.attempts: list[Attempt] = []
         self._order: list[tuple[float, int, str]] = []  # oldest first
         self._log: deque[RequestRecord] = deque(maxlen=_LOG_LENGTH)
-        self._digests: dict[tuple[str, int], Digests] = {}
+        self._digests: dict[tuple[str, int], BodyDigests] = {}
         self._serial = 0
         self._revoked_to = -1
         self._variant = 0
@@ -152,7 +154,7 @@ class Simulator:
         technique = self.technique(name)
         if technique is None:
             is_id = name.startswith("tech_")
-            technique_id = name if is_id else catalogue.technique_id_of(name)
+            technique_id = name if is_id else technique_id_of(name)
             title = name.replace("-", " ").capitalize()
             technique = Technique(technique_id, name, title, outputs=_DEFAULT_OUTPUTS)
             self.techniques.append(technique)
@@ -211,7 +213,7 @@ class Simulator:
         """Find a run."""
         return self._runs.get(run_id)
 
-    def page(self, wanted: Callable[[ScriptedRun], bool], limit: int, cursor: str | None) -> Page:
+    def page(self, wanted: Callable[[ScriptedRun], bool], limit: int, cursor: str | None) -> StatePage:
         """Give the newest `limit` runs that are `wanted`, from `cursor` on.
 
         Raises `ValueError` for a cursor that no page gave.
@@ -225,8 +227,8 @@ class Simulator:
             found.append(run)
             if len(found) > limit:
                 # One more than asked for: there is a next page, which starts below the last one given.
-                return Page(tuple(found[:limit]), self._cursor(found[limit - 1]))
-        return Page(tuple(found), None)
+                return StatePage(tuple(found[:limit]), self._cursor(found[limit - 1]))
+        return StatePage(tuple(found), None)
 
     def _cursor(self, run: ScriptedRun) -> str:
         at = bisect.bisect_left(self._order, (run.created,))
@@ -241,7 +243,7 @@ class Simulator:
         """Give what stands in an output's `url`: a URL signed afresh, the words, or what the script says."""
         output = run.outputs[index]
         if output.inline:
-            return output.text if output.text is not None else catalogue.VERDICT
+            return output.text if output.text is not None else VERDICT
         if output.url is not None:
             return output.url.replace("{media}", self.media_url)
         path = f"/media/{quote(run.run_id, safe='')}/{index + 1}{media_of(output).extension}"
@@ -268,7 +270,7 @@ class Simulator:
         self._variant += 1
         return self._variant
 
-    def digests(self, run_id: str, index: int) -> Digests:
+    def digests(self, run_id: str, index: int) -> BodyDigests:
         """Hash an output's bytes (its position, from 0), once. May be called from a thread.
 
         Raises `KeyError` or `IndexError` for one that is not there.

@@ -1,0 +1,384 @@
+"""Builds the objects of a working floradl out of the configuration, and closes them again."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+import msgspec
+import structlog
+from anyio import CapacityLimiter, to_thread
+
+from floradl import __version__
+from floradl.clock import next_tick
+from floradl.config.credentials import exposure, find_api_key, read_api_key
+from floradl.config.settings import Config, Key
+from floradl.download.downloader import Downloader, DownloadLimits, Fetcher
+from floradl.errors import ConfigError, PauseReason, QueueDamagedError, ServicePausedError
+from floradl.flora.client import FloraClient
+from floradl.flora.rate_limit import RateLimiter
+from floradl.flora.wrong_workspace import WrongWorkspaceCheck
+from floradl.library.folder import Library
+from floradl.library.scan import Owners
+from floradl.library.template import Template
+from floradl.net.addresses import HostPatterns
+from floradl.net.bandwidth import BandwidthLimiter
+from floradl.net.transport import (
+    MediaClient,
+    PoolLimits as ClientLimits,
+    open_async_client,
+    open_client,
+)
+from floradl.net.url_policy import UrlPolicy
+from floradl.polling.due_queue import DueQueue
+from floradl.polling.durations import Durations
+from floradl.polling.planner import PollPlanner
+from floradl.polling.poller import Poller
+from floradl.queue.group_commit import GroupCommit
+from floradl.queue.sqlite import SqliteQueue
+from floradl.runs.events import RunEvents
+from floradl.runs.output_saver import OutputOptions, OutputSaver
+from floradl.runs.processor import Deadlines, Processor
+from floradl.runs.scheduler import Scheduler
+from floradl.sources.history import HistoryOptions, HistorySync
+from floradl.workers.pool import Machine, WorkerPool
+from floradl.workers.protocol import WorkerConfig, WorkerSettings
+
+_LOOK_AT_KEY_EVERY = 1.0  # seconds, while it is refused
+_API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class App(msgspec.Struct, frozen=True):
+    """The objects that do the work.
+
+    `media` is what fetches. `change(config)` lets another configuration hold, as far as
+    `CHANGEABLE` goes: in all else it must be what everything was built by. `sync` is None where
+    nothing is synced; `doubt` is about the key.
+    """
+
+    scheduler: Scheduler
+    journal: GroupCommit
+    library: Library
+    flora: FloraClient
+    saver: OutputSaver
+    media: Downloads
+    processor: Processor
+    sync: HistorySync | None
+    workspace_check: WrongWorkspaceCheck
+    change: Callable[[Config], None]
+
+
+CHANGEABLE: Final[frozenset[Key]] = frozenset(
+    {
+        ("api", "key_file"),
+        ("poll", "interval"),
+        ("poll", "give_up_after"),
+        ("download", "concurrency"),
+        ("download", "rate_limit"),
+        ("download", "max_file_size"),
+        ("download", "min_free_space"),
+        ("download", "media_hosts"),
+        ("download", "text_url_hosts"),
+        ("network", "trusted_private_hosts"),
+    }
+)
+"""What `Works.change` can change."""
+
+
+def build_library(config: Config) -> Library:
+    """Return the library that the configuration describes; nothing of it is touched yet."""
+    output = config.output
+    template = Template.parse(output.template)
+    folders = output.folders.by_kind()
+    return Library(output.dir, template, folders, output.max_name_bytes, Owners(_daemon_s(config.state_dir)))
+
+
+def _daemon_s(state_dir: Path) -> tuple[int, ...]:
+    """Return whose daemon keeps its state there: to who else reads or writes the library, it is its own."""
+    try:
+        return (state_dir.stat().st_uid,)
+    except OSError:
+        return ()
+
+
+def api_guard(config: Config) -> UrlPolicy:
+    """Return the guard of the client that carries the key: it lets it go to the API's host alone."""
+    return UrlPolicy(
+        config.network.trusted_private_hosts,
+        _host_of_api(config),
+        remedy="api.base_url names the only host that is given the key",
+    )
+
+
+def _host_of_api(config: Config) -> tuple[str]:
+    return (urlsplit(config.api.base_url).hostname or "",)
+
+
+@asynccontextmanager
+async def working(
+    config: Config, environ: Mapping[str, str], store: SqliteQueue, progress: RunEvents
+) -> AsyncIterator[App]:
+    """Build everything and serve the journal; at the end what is under way is stopped and recorded.
+
+    Raises `ConfigError` where the configuration cannot be put to work, and, in a group, `QueueDamagedError`
+    as soon as the journal cannot be worked with any more.
+    """
+    _look_at_key(config, environ)
+    journal = GroupCommit(store)
+    library = build_library(config)
+    library.keep_free = config.download.min_free_space
+    url_policy = api_guard(config)
+    async with (
+        open_downloads(config, environ) as media,
+        _api_client(config, environ, url_policy) as api,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(journal.serve)
+        while_working, while_open = anyio.CancelScope(), anyio.CancelScope()
+        group.start_soon(_watch_all, while_open, partial(_end_with, journal, media.halt))
+        try:
+            interval = config.poll.interval
+            due_queue = DueQueue(time.monotonic, interval)
+            durations = Durations(time.monotonic, await journal.call(SqliteQueue.durations))
+            planner = PollPlanner(due_queue, durations, interval, time.monotonic)
+            deadlines = Deadlines(
+                config.poll.give_up_after, config.output.mtime == "completed", durations, planner
+            )
+            key = _Key(config, environ)
+            workspace_check = WrongWorkspaceCheck()
+            flora = FloraClient(api, key, RateLimiter(time.monotonic), workspace_check)
+            poller = Poller(flora, planner, time.monotonic, interval, workspace_check)
+            saver = OutputSaver(
+                library,
+                media.fetcher,
+                progress,
+                CapacityLimiter(config.download.concurrency),
+                OutputOptions(
+                    HostPatterns.parse(config.download.text_url_hosts),
+                    deadlines.keep_times,
+                    monotonic=media.bandwidth.active_clock,
+                ),
+            )
+            processor = Processor(poller, library, saver, journal, progress, deadlines)
+            scheduler = Scheduler(processor, journal, progress, due_queue, planner)
+            sync = _sync(config, flora, poller, journal, scheduler)
+            group.start_soon(_watch_all, while_working, partial(_watch_key, key, scheduler, sync), media.tend)
+
+            def change(config: Config) -> None:
+                url_policy.change(config.network.trusted_private_hosts, _host_of_api(config))
+                media.change(config)
+                download = config.download
+                library.keep_free = download.min_free_space
+                saver.change(download.concurrency, HostPatterns.parse(download.text_url_hosts))
+                processor.change(config.poll.give_up_after)
+                scheduler.change(config.poll.interval)
+                key.change(config)
+
+            yield App(
+                scheduler, journal, library, flora, saver, media, processor, sync, workspace_check, change
+            )
+        finally:
+            media.halt()
+            while_working.cancel()
+            while_open.cancel()
+            journal.close()
+
+
+def _api_client(
+    config: Config, environ: Mapping[str, str], url_policy: UrlPolicy
+) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+    headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
+    limits = ClientLimits(read=_API_TIMEOUT, connections=8)
+    return open_async_client(
+        url_policy, base_url=config.api.base_url, headers=headers, limits=limits, environ=environ
+    )
+
+
+@asynccontextmanager
+async def flora_alone(config: Config, environ: Mapping[str, str]) -> AsyncIterator[FloraClient]:
+    """Open the API and nothing else, for a command that only asks. Raises `ConfigError` as `working` does."""
+    read_api_key(config, environ)
+    async with _api_client(config, environ, api_guard(config)) as api:
+        yield FloraClient(api, _Key(config, environ), RateLimiter(time.monotonic))
+
+
+def _look_at_key(config: Config, environ: Mapping[str, str]) -> None:
+    """Say what is wrong with the key before anything starts. Raises `ConfigError`."""
+    found = find_api_key(config, environ)
+    if found is not None and found.file is not None and (said := exposure(found.file, environ)):
+        _log.warning("key_file_readable", message=f"{said}: chmod 600 '{found.file}'")
+
+
+class _Key:
+    """The key as it is at each moment."""
+
+    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+        self._config = config
+        self._environ = environ
+
+    def change(self, config: Config) -> None:
+        """Look for it where `config` says from now on."""
+        self._config = config
+
+    def __call__(self) -> str:
+        """Read it. Raises `ServicePausedError` where there is none that can be used."""
+        try:
+            secret = read_api_key(self._config, self._environ)
+        except ConfigError as error:
+            raise ServicePausedError(str(error), PauseReason.KEY_REFUSED) from error
+        if secret is None:
+            raise ServicePausedError(
+                "there is no API key: set FLORA_API_KEY, or api.key_file", PauseReason.KEY_REFUSED
+            )
+        return secret.reveal()
+
+
+def _sync(
+    config: Config, flora: FloraClient, poller: Poller, journal: GroupCommit, scheduler: Scheduler
+) -> HistorySync | None:
+    sync, max_open = config.sync, config.queue.max_open
+    if not sync.kinds:
+        return None
+    options = HistoryOptions(sync.kinds, sync.projects, sync.techniques, sync.since, sync.interval, max_open)
+    return HistorySync(options, flora, poller, journal, scheduler)
+
+
+async def _watch_all(
+    while_working: anyio.CancelScope, *watches: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """Let `watches` look after things until `while_working` is cancelled."""
+    with while_working:
+        async with anyio.create_task_group() as group:
+            for watch in watches:
+                group.start_soon(watch)
+
+
+async def _end_with(journal: GroupCommit, halt: Callable[[], None]) -> None:
+    """End all work where the journal turns out to be damaged, as `QueueDamagedError`."""
+    await journal.damaged.wait()
+    halt()
+    raise QueueDamagedError(f"the journal is damaged: {journal.damage}")
+
+
+async def _watch_key(key: Callable[[], str], scheduler: Scheduler, sync: HistorySync | None) -> None:
+    """Have a pause for the key looked at as soon as another key is in place."""
+    known: str | None = None
+    while True:
+        await next_tick(_LOOK_AT_KEY_EVERY)
+        if scheduler.paused is None or scheduler.paused.reason is not PauseReason.KEY_REFUSED:
+            known = None
+            continue
+        try:
+            found = await to_thread.run_sync(key)
+        except ServicePausedError:
+            found = ""
+        if known is not None and found not in {known, ""} and sync is not None:
+            sync.hurry()
+        if known is None or found in {known, ""} or scheduler.probe_now():
+            known = found
+
+
+USER_AGENT = f"floradl/{__version__}"
+_LOOK_AT_CREW_EVERY = 30.0  # seconds
+
+
+class Downloads:
+    """Who fetches (`fetcher`), and what caps all that together (`throttle`)."""
+
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        url_policy: UrlPolicy,
+        client: MediaClient,
+        bandwidth: BandwidthLimiter,
+    ) -> None:
+        self.bandwidth = bandwidth
+        self._url_policy = url_policy
+        self._client = client
+        self._stop = threading.Event()
+        self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
+        terms = WorkerConfig(USER_AGENT, config.download.stall_timeout)
+        machine = Machine(len(os.sched_getaffinity(0)), environ)
+        self._worker_pool = WorkerPool(self._downloader, bandwidth, terms, _rules(config), machine)
+
+    @property
+    def fetcher(self) -> Fetcher:
+        """Who fetches."""
+        return self._worker_pool
+
+    def change(self, config: Config) -> None:
+        """Let another configuration hold, see `Works.change`."""
+        download = config.download
+        self._url_policy.change(config.network.trusted_private_hosts, download.media_hosts)
+        self._client.change(download.concurrency)
+        self.bandwidth.change(download.rate_limit)
+        self._downloader.change(_limits(config))
+        self._worker_pool.change(_rules(config))
+
+    def halt(self) -> None:
+        """End all transfers at once, for good; their part files stay. Safe to repeat."""
+        self._stop.set()
+        self._client.abort()
+        self._worker_pool.halt()
+
+    async def tend(self) -> None:
+        """Let workers go home when there is nothing to fetch, for ever."""
+        while True:
+            await next_tick(_LOOK_AT_CREW_EVERY)
+            if self._worker_pool.pids:
+                await to_thread.run_sync(self._worker_pool.rest)
+
+    async def close(self) -> None:
+        """Halt, and see the workers to their end."""
+        self.halt()
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self._worker_pool.close)
+
+
+@asynccontextmanager
+async def open_downloads(config: Config, environ: Mapping[str, str]) -> AsyncIterator[Downloads]:
+    """Open what fetches media; it has no credentials. At the end nothing of it is left.
+
+    Raises `ConfigError` for a proxy or certificate file in `environ` that cannot be used.
+    """
+    download = config.download
+    url_policy = UrlPolicy(config.network.trusted_private_hosts, download.media_hosts)
+    bandwidth = BandwidthLimiter(download.rate_limit)
+    limits = ClientLimits(read=download.stall_timeout, connections=download.concurrency)
+    with open_client(
+        url_policy, user_agent=USER_AGENT, limits=limits, environ=environ, bandwidth=bandwidth
+    ) as client:
+        opened = Downloads(config, environ, url_policy, client, bandwidth)
+        try:
+            yield opened
+        finally:
+            await opened.close()
+
+
+def _limits(config: Config) -> DownloadLimits:
+    """Return what one transfer may take."""
+    download = config.download
+    return DownloadLimits(download.max_file_size, download.min_free_space, config.poll.give_up_after)
+
+
+def _rules(config: Config) -> WorkerSettings:
+    """Return what holds for transfers that other processes make."""
+    download = config.download
+    return WorkerSettings(
+        tuple(config.network.trusted_private_hosts),
+        tuple(download.media_hosts),
+        _limits(config),
+        download.concurrency,
+        capped=download.rate_limit is not None,
+    )

@@ -1,0 +1,49 @@
+"""Times between the wire, the journal and a person: unix seconds inside, RFC 3339 UTC in files."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import time
+
+import anyio
+
+_MILLISECONDS = 1e11
+"""Values from here on are milliseconds: as seconds they would lie 3,000 years ahead."""
+
+
+def wire_time(value: float | None) -> float | None:
+    """Return unix seconds for a time as FLORA sends it, in seconds or milliseconds; 0 means unknown."""
+    if value is None or not math.isfinite(value) or value <= 0:
+        return None
+    return value / 1000 if value >= _MILLISECONDS else float(value)
+
+
+def rfc3339(seconds: float | None) -> str | None:
+    """Return `2026-11-23T19:03:11.120Z` for unix seconds; `None` for 0 (unknown) or no date at all."""
+    if not seconds or not math.isfinite(seconds):
+        return None
+    try:
+        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def unix_seconds(text: str | None) -> float | None:
+    """Return unix seconds for what `rfc3339` wrote, or any other RFC 3339 time; `None` for anything else."""
+    try:
+        moment = dt.datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo else None
+
+
+async def next_tick(seconds: float) -> None:
+    """Sleep until the next moment that all share who look each so many seconds."""
+    await anyio.sleep(until_tick(time.monotonic(), seconds))
+
+
+def until_tick(now: float, seconds: float) -> float:
+    """Return how long it is from `now` (monotonic seconds) to the next multiple of `seconds`; never 0."""
+    return seconds - now % seconds

@@ -1,0 +1,1 @@
+"""`floradl check`: whether everything is ready, and how to fix what is not."""

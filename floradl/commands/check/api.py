@@ -1,0 +1,186 @@
+"""What `floradl check` asks the API: whether it can be reached, takes the key, and what time it has there.
+
+Source: FLORA's OpenAPI document 1.6.0 (`GET /technique-runs`, the error envelope), RFC 9110 section 6.6.1
+(`Date`) and 15.4 (redirects).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+import httpx
+import msgspec
+
+from floradl.app import USER_AGENT, api_guard
+from floradl.commands.check.finding import CheckResult, fail, ok, warn
+from floradl.commands.daemon_state import coarse
+from floradl.config.credentials import FoundKey
+from floradl.config.settings import Config
+from floradl.errors import ConfigError, PermanentError, TransientError
+from floradl.flora.schema import error_body
+from floradl.net.addresses import join_port
+from floradl.net.bodies import IDENTITY, read_bounded
+from floradl.net.errors import CertificateError, ProxyRefusedError
+from floradl.net.headers import date
+from floradl.net.proxies import Proxies
+from floradl.net.transport import PoolLimits, open_async_client
+from floradl.net.url_policy import port_of
+
+_NAME, _PROXY = "API", "proxy"
+_TIMEOUT = 20.0  # seconds for everything
+_MOST_BYTES = 4 * 1024 * 1024
+_SKEW = 60.0
+_BASE_URL = "is api.base_url (FLORA_BASE_URL) right? FLORA's ends in /api/v1"
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What came back; `body` is None where it is no JSON object. `seconds` is how long that took."""
+
+    status: int
+    headers: httpx.Headers
+    body: dict[str, Any] | None
+    seconds: float
+    at: float
+
+
+async def ask_api(
+    config: Config, environ: Mapping[str, str], key: FoundKey | None, wall: Callable[[], float]
+) -> list[CheckResult]:
+    """Ask the API for one run of its list, with the key if there is one. `wall` gives unix seconds."""
+    try:
+        proxy = Proxies(environ).of(httpx.URL(config.api.base_url))
+    except ConfigError as error:
+        return [fail(_PROXY, str(error))]
+    found = []
+    if proxy is not None:
+        found.append(ok(_PROXY, f"the API is asked through {join_port(proxy.url.host, port_of(proxy.url))}"))
+    try:
+        with anyio.fail_after(_TIMEOUT):
+            answer = await _ask(config, environ, key, wall)
+    except (ConfigError, PermanentError, TransientError) as error:
+        return [*found, fail(_NAME, str(error))]
+    except ProxyRefusedError as error:
+        what, _, remedy = str(error).partition("; ")
+        return [fail(_PROXY, what, remedy), fail(_NAME, "cannot be reached: the proxy is in the way")]
+    except httpx.RequestError as error:
+        return [*found, fail(_NAME, f"cannot be reached: {error}", _remedy(error, through_proxy=bool(proxy)))]
+    except TimeoutError:
+        return [*found, fail(_NAME, f"no whole answer within {_TIMEOUT:.0f} s", "try again later")]
+    found.append(_judge(answer, key, config))
+    found += _clock(answer)
+    return found
+
+
+async def _ask(
+    config: Config, environ: Mapping[str, str], key: FoundKey | None, wall: Callable[[], float]
+) -> _Answer:
+    headers = {"User-Agent": USER_AGENT, "Accept": "application/json"} | IDENTITY
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key.key.reveal()}"
+    base_url, limits = config.api.base_url, PoolLimits(read=_TIMEOUT, connections=1)
+    async with open_async_client(
+        api_guard(config), base_url=base_url, headers=headers, limits=limits, environ=environ
+    ) as client:
+        started = time.monotonic()
+        async with client.stream("GET", "technique-runs", params={"limit": "1"}) as response:
+            at, seconds = wall(), time.monotonic() - started
+            body = await read_bounded(response, _MOST_BYTES)
+    return _Answer(response.status_code, response.headers, _object(body), seconds, at)
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _judge(answer: _Answer, key: FoundKey | None, config: Config) -> CheckResult:
+    """Say what an answer means."""
+    url, status = config.api.base_url, answer.status
+    took = f"{url} answers within {answer.seconds * 1000:.0f} ms"
+    if status == httpx.codes.OK:
+        return _judge_list(answer, f"{took}{' and takes the key' if key else ''}", url)
+    said = _said(answer)
+    if said is None:
+        return _judge_stranger(answer, url)
+    if status == httpx.codes.UNAUTHORIZED:
+        if key is None:
+            return ok(_NAME, f"{took} (without a key nothing more can be asked)")
+        remedy = "a workspace has one active key, made at FLORA; put it in place"
+        return fail(_NAME, f"refuses the key from {key.place}: {said}", remedy)
+    if status == httpx.codes.PAYMENT_REQUIRED:
+        return fail(_NAME, f"the workspace is out of credits: {said}", "top it up")
+    if status == httpx.codes.FORBIDDEN:
+        needed = fail(_NAME, f"the key may not list runs, which sync needs: {said}", "give it that right")
+        spared = ok(_NAME, f"{took}; the key may not list runs, which floradl can do without")
+        return needed if config.sync.kinds else spared
+    if status == httpx.codes.TOO_MANY_REQUESTS:
+        return warn(_NAME, f"{took}, but takes no more requests just now: {said}")
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return fail(_NAME, f"has trouble of its own: {said}", "try again later")
+    return fail(_NAME, f"{url} refuses to list runs: {said}", _BASE_URL)
+
+
+def _judge_list(answer: _Answer, took: str, url: str) -> CheckResult:
+    if answer.body is not None and not answer.body.keys().isdisjoint({"technique_runs", "techniqueRuns"}):
+        return ok(_NAME, took)
+    what = "with a web page" if _is_html(answer) else "in a form that is not FLORA's"
+    return fail(_NAME, f"{url} answers {what}", _BASE_URL)
+
+
+def _judge_stranger(answer: _Answer, url: str) -> CheckResult:
+    """Say what an error means that is not in FLORA's form: somebody else answered."""
+    if httpx.codes.is_redirect(answer.status):
+        target = httpx.URL(url).join(answer.headers.get("location", ""))  # httpx refused what is no URL
+        where = f"{target.scheme}://{target.host}"
+        return fail(_NAME, f"{url} sends its readers to {where} (HTTP {answer.status})", _BASE_URL)
+    what = "with a web page" if _is_html(answer) else "in a form that is not FLORA's"
+    if answer.status == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+        remedy = "a proxy on the way wants a name and a password: NAME:PASSWORD@HOST:PORT in HTTPS_PROXY"
+        return fail(_NAME, f"{url} answers 407 {what}", remedy)
+    if answer.status == httpx.codes.NETWORK_AUTHENTICATION_REQUIRED:
+        return fail(_NAME, f"{url} answers 511 {what}: this network wants a login first", "log in")
+    if answer.status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return fail(_NAME, f"{url} has trouble (HTTP {answer.status}, {what})", "try again later")
+    remedy = f"{_BASE_URL}; a proxy or a portal may answer in its place"
+    return fail(_NAME, f"{url} answers {answer.status} {what}", remedy)
+
+
+def _is_html(answer: _Answer) -> bool:
+    return "html" in answer.headers.get("content-type", "")
+
+
+def _said(answer: _Answer) -> str | None:
+    """Return what FLORA's error envelope says, with the id that its support asks for; None for another's."""
+    said = error_body(answer.body)
+    if said is None:
+        return None
+    request_id = answer.headers.get("request-id")
+    about = f" (request-id {request_id})" if request_id else ""
+    return f"HTTP {answer.status} {said.code}: {said.message[:300]}{about}"
+
+
+def _clock(answer: _Answer) -> list[CheckResult]:
+    theirs = date(answer.headers)
+    if theirs is None:
+        return []
+    ahead = answer.at - theirs
+    if abs(ahead) <= _SKEW:
+        return [ok("clock", "agrees with the API's")]
+    message = f"this machine's clock is {coarse(ahead)} {'ahead of' if ahead > 0 else 'behind'} the API's"
+    return [
+        warn("clock", message, "set it by NTP (timedatectl set-ntp true): signed URLs run out by the clock")
+    ]
+
+
+def _remedy(error: httpx.RequestError, *, through_proxy: bool) -> str | None:
+    if isinstance(error, CertificateError):  # its message says what to set
+        return None
+    if through_proxy:
+        return "is the proxy right (HTTPS_PROXY, NO_PROXY), and up?"
+    return "is this machine online, api.base_url right, and does it need a proxy (HTTPS_PROXY)?"

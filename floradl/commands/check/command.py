@@ -1,0 +1,174 @@
+"""`floradl check`: whether everything stands ready, and how to mend what does not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TextIO
+
+from floradl.commands.check.api import ask_api
+from floradl.commands.check.finding import CheckLevel, CheckResult, fail, ok, warn
+from floradl.commands.check.guests import check_guests
+from floradl.commands.check.listening import check_listening
+from floradl.commands.check.machine import check_machine
+from floradl.commands.daemon_state import coarse, look_at_journal, read_counts, read_daemon
+from floradl.commands.exits import Exit
+from floradl.commands.streams import say
+from floradl.config.credentials import FoundKey, exposure, find_api_key
+from floradl.config.settings import Config
+from floradl.daemon.hooks import hook_orders
+from floradl.errors import ConfigError
+from floradl.redaction import redact
+from floradl.sources.queue_file import QueueFile
+from floradl.units import format_count
+
+SCHEMA_VERSION = 1
+_PREFIXES = ("sk_live_", "sk_test_")
+
+
+async def check(
+    config: Config,
+    environ: Mapping[str, str],
+    stream: TextIO,
+    *,
+    as_json: bool = False,
+    wall: Callable[[], float] = time.time,
+) -> Exit:
+    """Look at everything; write a line for each thing to `stream` as it is found, or one JSON object.
+
+    Returns `FOUND` if anything would keep floradl from its work. Nothing is changed: what is written to see
+    whether it can be is removed again. `wall` gives unix seconds.
+    """
+    found: list[CheckResult] = []
+    async for finding in _findings(config, environ, wall):
+        found.append(finding)
+        if not as_json:
+            say(stream, str(finding))
+            stream.flush()  # a dead mount may hang the next one: the last line tells how far it got
+    if as_json:
+        checks = [
+            {
+                "name": finding.name,
+                "ok": finding.level is not CheckLevel.FAIL,
+                "level": finding.level.lower(),
+                "message": redact(finding.message),
+                "remedy": redact(finding.remedy) if finding.remedy else None,
+            }
+            for finding in found
+        ]
+        stream.write(json.dumps({"schema_version": SCHEMA_VERSION, "checks": checks}, indent=2) + "\n")
+    return Exit.FOUND if any(finding.level is CheckLevel.FAIL for finding in found) else Exit.OK
+
+
+async def _findings(
+    config: Config, environ: Mapping[str, str], wall: Callable[[], float]
+) -> AsyncIterator[CheckResult]:
+    yield ok("configuration", str(config.file) if config.file else "no file: defaults and the environment")
+    key: FoundKey | None = None
+    works = _works(config)
+    try:
+        key = find_api_key(config, environ)
+        yield _key(key, environ, daemon=works)
+    except ConfigError as error:
+        yield fail("API key", str(error))
+    for finding in (
+        *check_machine(config, daemon=works),
+        *check_guests(config),
+        *_queue_file(config),
+        *_hooks(config, environ),
+        *_journal(config),
+        *_daemon(config, wall()),
+        *check_listening(config, environ, daemon=works),
+    ):
+        yield finding
+    for finding in await ask_api(config, environ, key, wall):
+        yield finding
+
+
+def _key(found: FoundKey | None, environ: Mapping[str, str], *, daemon: bool) -> CheckResult:
+    if found is None and daemon:
+        message = (
+            "there is none here; the daemon at work may have been given one, as a systemd credential say"
+        )
+        return warn("API key", message, "'paused' below tells where it has none, or a refused one")
+    if found is None:
+        remedy = "set FLORA_API_KEY, or let api.key_file (FLORA_API_KEY_FILE) name a file that holds the key"
+        return fail("API key", "there is none", remedy)
+    if not found.key.reveal().startswith(_PREFIXES):
+        message = f"the one from {found.place} does not start with {' or '.join(_PREFIXES)}, as FLORA's do"
+        return warn("API key", message)
+    said = exposure(found.file, environ) if found.file is not None else None
+    if said is not None:
+        return warn("API key", said, f"chmod 600 '{found.file}'")
+    return ok("API key", f"from {found.place}")
+
+
+def _works(config: Config) -> bool:
+    """Whether a daemon is at work with this state folder, as far as this user can tell."""
+    try:
+        return read_daemon(config.state_dir).alive
+    except ConfigError:
+        return False
+
+
+def _queue_file(config: Config) -> Iterator[CheckResult]:
+    file = config.queue.file
+    if file is None:
+        return
+    reading = QueueFile(Path(file)).read()
+    if reading.error is not None:
+        yield fail("queue file", reading.error)
+    elif reading.orders is not None:
+        yield ok("queue file", f"{file}: {format_count(len(reading.orders), 'run')}")
+    elif reading.again_in is not None:
+        yield ok("queue file", f"{file} is being written at this moment")
+    else:
+        yield warn("queue file", f"{file} does not exist", "make it, or take queue.file out")
+
+
+def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[CheckResult]:
+    orders = hook_orders(config, environ)
+    missing, exposed = orders.missing(), orders.exposed()
+    for event, words in orders.commands.items():
+        if event in exposed:
+            yield fail("hooks", f"hooks.{event}: {exposed[event]}")
+        elif event in missing:
+            yield warn("hooks", f"hooks.{event}: {missing[event]}")
+        elif words:
+            yield ok("hooks", f"{event} runs {words[0]}")
+
+
+def _journal(config: Config) -> Iterator[CheckResult]:
+    try:
+        look_at_journal(config.state_dir)
+        counts = read_counts(config.state_dir)
+    except ConfigError as error:
+        yield fail("journal", str(error))
+    else:
+        known = "none yet" if counts is None else format_count(sum(counts.values()), "run")
+        yield ok("journal", known)
+
+
+def _daemon(config: Config, now: float) -> Iterator[CheckResult]:
+    try:
+        daemon = read_daemon(config.state_dir)
+    except ConfigError as error:
+        yield fail("daemon", str(error))
+        return
+    if daemon.holder is None:
+        yield ok("daemon", "not running")
+        return
+    trouble = daemon.trouble(now) if daemon.alive else None
+    if trouble is not None:
+        yield fail("daemon", trouble)
+        return
+    yield ok("daemon", f"{daemon.holder}, for {coarse(now - daemon.holder.since)}")
+    if daemon.snapshot is not None and (paused := daemon.snapshot.paused) is not None:
+        message = f"the daemon waits for {coarse(now - paused.since)} ({paused.reason}): {paused.message}"
+        yield fail("paused", message, "it goes on by itself once that is mended")
+    if daemon.snapshot is not None and daemon.snapshot.queue_file_error:
+        yield fail("queue file", f"the daemon says: {daemon.snapshot.queue_file_error}")
+    for hint in daemon.snapshot.hints if daemon.snapshot is not None else ():
+        yield warn("hint", f"the daemon says: {hint}")

@@ -1,0 +1,43 @@
+"""What `floradl check` finds, one thing at a time."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class CheckLevel(StrEnum):
+    """How bad it is. The values are what a line starts with."""
+
+    OK = "ok"
+    WARN = "warn"  # it works, but not as well as it could
+    FAIL = "FAIL"
+
+
+class CheckResult(Struct, frozen=True):
+    """One line: what was looked at, what was found, and how to mend it, where it is to be mended."""
+
+    level: CheckLevel
+    name: str
+    message: str
+    remedy: str | None = None
+
+    def __str__(self) -> str:
+        advice = f" -> {self.remedy}" if self.remedy else ""
+        return f"{self.level:<4}  {self.name}: {self.message}{advice}"
+
+
+def ok(name: str, message: str) -> CheckResult:
+    """Make a finding that all is well."""
+    return CheckResult(CheckLevel.OK, name, message)
+
+
+def warn(name: str, message: str, remedy: str | None = None) -> CheckResult:
+    """Make a finding that could be better."""
+    return CheckResult(CheckLevel.WARN, name, message, remedy)
+
+
+def fail(name: str, message: str, remedy: str | None = None) -> CheckResult:
+    """Make a finding that keeps floradl from its work. Without `remedy`, the message says how to mend it."""
+    return CheckResult(CheckLevel.FAIL, name, message, remedy)

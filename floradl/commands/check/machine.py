@@ -1,0 +1,275 @@
+"""What `floradl check` looks at on this machine: folders, disks, the watcher's limits."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import pwd
+import secrets
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from floradl.app import build_library
+from floradl.commands.check.finding import CheckResult, fail, ok, warn
+from floradl.commands.check.guests import check_group
+from floradl.config.settings import Config
+from floradl.daemon.startup import was_seen
+from floradl.errors import FloradlError, PauseReason, ServicePausedError
+from floradl.fs.capabilities import probe
+from floradl.fs.durable import PartFile
+from floradl.fs.folders import FolderFd, open_root
+from floradl.fs.mounts import filesystem, is_shared, unmounted
+from floradl.fs.names import SafeName
+from floradl.fs.permissions import trusted_users
+from floradl.queue import folder as state_folder
+from floradl.units import format_size
+
+_STATE_FLOOR = 64 * 1024 * 1024  # bytes; the journal of 100,000 runs takes half of that
+_FEWEST_INODES = 100
+_IN_CREATE, _IN_CLOEXEC = 0x100, 0o2000000  # inotify(7)
+_LIMITS = {
+    errno.EMFILE: ("fs.inotify.max_user_instances", 1024),
+    errno.ENOSPC: ("fs.inotify.max_user_watches", 524_288),
+}
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check_machine(config: Config, *, daemon: bool) -> Iterator[CheckResult]:
+    """Look at all of it; nothing is made, and what is written for a test is removed again.
+
+    `daemon` says that one is at work there.
+    """
+    yield _watch_folder(config.queue.watch_dir)
+    yield _inotify(config.queue.watch_dir)
+    yield _library(config)
+    yield _state_folder(config, daemon=daemon)
+    yield from _user(config)
+    yield from check_group(config)
+    yield from _space(config)
+
+
+def _watch_folder(folder: Path) -> CheckResult:
+    trouble = _trouble("watch folder", folder, "queue.watch_dir")
+    if trouble is not None:
+        return trouble
+    if is_shared(folder):
+        message = f"{folder} is on {filesystem(folder)}, where no event tells of a new file"
+        return warn(
+            "watch folder", f"{message}: it is looked at each 2 s, and a file taken when quiet for 2 s"
+        )
+    return ok("watch folder", _standing(folder))
+
+
+def _inotify(folder: Path) -> CheckResult:
+    existing = _nearest(folder)
+    fd = _libc.inotify_init1(_IN_CLOEXEC)
+    code = ctypes.get_errno() if fd < 0 else 0
+    if fd >= 0:
+        try:
+            if _libc.inotify_add_watch(fd, os.fsencode(existing), _IN_CREATE) < 0:
+                code = ctypes.get_errno()
+        finally:
+            os.close(fd)
+    if code in _LIMITS:
+        limit, enough = _LIMITS[code]
+        message = f"{limit} is used up: new job files are seen each 30 s only, not at once"
+        return warn("inotify", message, f"as root: sysctl {limit}={enough}, and the same in /etc/sysctl.d")
+    if code in {errno.ENOSYS, errno.EPERM}:
+        return warn("inotify", "this system has none: new job files are seen each 30 s only, not at once")
+    return ok("inotify", "can watch")
+
+
+def _library(config: Config) -> CheckResult:
+    folder = config.output.dir
+    try:
+        with build_library(config).open():
+            pass
+    except FloradlError as error:
+        missing = isinstance(error, ServicePausedError) and error.reason is PauseReason.LIBRARY_MISSING
+        if not missing or _seen(config):
+            return fail("library", str(error))
+        # It is new: the first start makes it.
+        if (point := unmounted(folder)) is not None:
+            message = f"nothing is mounted at {point}, below which {folder} is to be"
+            return fail("library", message, "mount it, or let output.dir name another folder")
+    trouble = _trouble("library", folder, "output.dir", config.output.max_name_bytes)
+    if trouble is not None:
+        return trouble
+    kind = filesystem(folder)
+    if kind in _IN_MEMORY:
+        return warn("library", f"{folder} is in memory ({kind}): files are gone when this machine stops")
+    if kind == "overlay":
+        message = f"{folder} is inside a container, and goes with it"
+        return warn("library", message, "mount a volume there")
+    if kind in {"vfat", "msdos"}:
+        return warn("library", f"{folder} is on {kind}, where a file has 4 GiB at most")
+    if is_shared(folder):
+        message = f"{folder} is on {kind}: what its server promises in a power cut is all there is"
+        return warn("library", message)
+    weak = _weaknesses(folder)
+    return warn("library", f"{folder}: {weak}") if weak else ok("library", _standing(folder))
+
+
+def _weaknesses(folder: Path) -> str:
+    try:
+        with open_root(folder) as fd:
+            return "; ".join(probe(fd).weaknesses())
+    except OSError:  # it is to be made yet
+        return ""
+
+
+def _seen(config: Config) -> bool:
+    try:
+        return was_seen(config.state_dir, config.output.dir)
+    except OSError:
+        return False
+
+
+def _state_folder(config: Config, *, daemon: bool) -> CheckResult:
+    folder = config.state_dir
+    if is_shared(folder):
+        return fail(
+            "state folder",
+            f"{folder} is on a network file system ({filesystem(folder)}), where the journal is not safe",
+            "let state_dir (FLORADL_STATE_DIR) name a folder on a local disk",
+        )
+    trouble = _trouble("state folder", folder, "state_dir")
+    if trouble is not None and daemon and (owner := folder.stat().st_uid) != os.geteuid():
+        return ok(
+            "state folder", f"{folder} is for {_user_name(owner)} alone to write, whose daemon is at work"
+        )
+    if trouble is not None:
+        return trouble
+    with suppress(OSError):  # where that cannot be told, the others tell why
+        if (why := state_folder.fault(folder, state_writers(config))) is not None:
+            return fail("state folder", why)
+    if filesystem(folder) in _IN_MEMORY | {"overlay"}:
+        message = (
+            f"{folder} is in memory or inside a container, and goes with it: what is queued would be lost"
+        )
+        return warn("state folder", message, "mount a volume there, or let state_dir name another folder")
+    return ok("state folder", _standing(folder))
+
+
+def state_writers(config: Config) -> Collection[int]:
+    """Return who may write the state: who asks, root, and the home's owner, as whom floradl mostly runs.
+
+    Where the state folder is this user's, floradl runs as this user, and the home's owner is another.
+    """
+    with suppress(OSError):
+        if not config.state_dir.exists() or config.state_dir.stat().st_uid != os.geteuid():
+            return trusted_users() | {config.home.stat().st_uid}
+    return trusted_users()
+
+
+def _user(config: Config) -> Iterator[CheckResult]:
+    """Say so where another user than the daemon's asks: what the one may, the other may not."""
+    folder, what = config.state_dir, "state folder"
+    with suppress(OSError):
+        if not folder.exists() and config.home in folder.parents:
+            folder, what = config.home, "home"
+        owner = folder.stat().st_uid
+        if owner != os.geteuid():
+            message = f"the {what} belongs to {_user_name(owner)}, and this is {_user_name(os.geteuid())}"
+            yield warn("user", message, "check as the user that floradl runs as: its rights are what counts")
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
+
+
+def _space(config: Config) -> Iterator[CheckResult]:
+    library = _nearest(config.output.dir)
+    yield _room("disk", library, config.output.dir, config.download.min_free_space, "download.min_free_space")
+    state = _nearest(config.state_dir)
+    with suppress(OSError):
+        if state.stat().st_dev != library.stat().st_dev:
+            yield _room("state disk", state, config.state_dir, _STATE_FLOOR, None)
+
+
+def _room(name: str, existing: Path, folder: Path, floor: int, setting: str | None) -> CheckResult:
+    try:
+        found = os.statvfs(existing)
+    except OSError as error:
+        return fail(name, f"how much room {folder} has cannot be told: {error.strerror}")
+    free = found.f_bavail * found.f_frsize
+    message = f"{format_size(free)} free for {folder}"
+    if free < floor:
+        needed = f"{message}, and {setting or 'it'} wants {format_size(floor)}: downloads wait"
+        return fail(name, needed, "make room" + (f", or lower {setting}" if setting else ""))
+    if found.f_files and found.f_favail < _FEWEST_INODES:
+        return fail(
+            name, f"{message}, but there can be no more files (inodes)", "remove files you do not need"
+        )
+    return ok(name, message)
+
+
+def _standing(folder: Path) -> str:
+    where = f"{folder} (on {filesystem(folder) or 'a file system that is not told'})"
+    return where if folder.exists() else f"{where} will be made at the first start"
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder itself, or of those above it the first that there is."""
+    return next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path("/"))
+
+
+def _trouble(name: str, folder: Path, setting: str, longest: int = 0) -> CheckResult | None:
+    """Try out whether a folder can be written durably, or made; None if so."""
+    existing = _nearest(folder)
+    remedy = f"give this user the right to it, or let {setting} name another folder"
+    if not existing.is_dir():
+        what = "a link that leads nowhere" if existing.is_symlink() else "no folder"
+        return fail(name, f"{existing} is {what}", f"remove it, or let {setting} name another folder")
+    if existing != folder:
+        if not os.access(existing, os.W_OK | os.X_OK):
+            return fail(name, f"{folder} cannot be made: {existing} may not be written", remedy)
+        return None
+    started = time.monotonic()
+    try:
+        with open_root(folder) as fd:
+            _try_out(fd, longest)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            message = f"{folder} takes no names of {longest} bytes"
+            return fail(name, message, "set output.max_name_bytes to 143, or to what the file system takes")
+        return fail(name, f"{folder} cannot be written: {error.strerror}", _remedy(error, remedy))
+    took = time.monotonic() - started
+    if took > 1:
+        return warn(name, f"{folder} took {took:.1f} s to write one small file durably: its disk is slow")
+    return None
+
+
+def _remedy(error: OSError, otherwise: str) -> str:
+    if error.errno == errno.EROFS:
+        return "it is mounted read-only: mount it for writing"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "make room on its disk"
+    return otherwise
+
+
+def _try_out(folder: FolderFd, longest: int) -> None:
+    """Go the way of every file: part file, fsync, a rename that replaces nothing, fsync of the folder.
+
+    Raises `OSError` where a step fails, or does something else than it should.
+    """
+    stem = f".floradl-check-{secrets.token_hex(4)}"
+    part, name = SafeName(f"{stem}.part"), SafeName(f"{stem}.tmp".ljust(longest, "x"))
+    try:
+        for first in (True, False):
+            with PartFile(folder, part) as file:
+                file.write(b"floradl check tries out whether it can write here\n")
+                file.sync(None)
+                if file.publish(name) is not first:
+                    raise OSError(errno.EINVAL, "a rename there replaces what has that name, or does nothing")
+    finally:
+        for leftover in (part, name):
+            with suppress(OSError):
+                os.unlink(leftover, dir_fd=folder)

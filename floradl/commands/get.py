@@ -1,0 +1,197 @@
+"""`get` and `once`: work in the foreground that ends by itself."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+from anyio import to_thread
+
+from floradl.app import App, working
+from floradl.commands.exits import Exit, worst
+from floradl.commands.streams import tell
+from floradl.config.settings import Config
+from floradl.daemon.hooks import safe_orders
+from floradl.daemon.run import build_bounds, build_inbox, build_start, wait_for_stop
+from floradl.daemon.startup import Startup, first_start, opened
+from floradl.display import open_display
+from floradl.errors import ConfigError, PauseReason, ServicePausedError, TransientError
+from floradl.fs.permissions import make_above
+from floradl.hooks.runs import Heard, RunHooks
+from floradl.models import QueuedRun, Reference, RunRequest, RunState
+from floradl.queue.sqlite import SqliteQueue
+from floradl.runs.events import RunEvents, RunSummary
+from floradl.sources.intake import Intake
+
+_NO_PROGRESS = 600.0  # seconds
+
+
+class _Watched:
+    """A `RunEvents` that remembers how the runs ended and when bytes came, and hands all on."""
+
+    def __init__(self, display: RunEvents) -> None:
+        self._display = display
+        self.bytes_at = time.monotonic()
+        self.failed = False
+        self.run = display.run
+        self.transferred = display.transferred
+        self.trouble = display.trouble
+
+    def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
+        self.bytes_at = time.monotonic()
+        self._display.transfer(run, output_id, received, total)
+
+    def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
+        self.failed = self.failed or run.state is not RunState.DONE
+        self._display.finished(run, brought)
+
+
+async def get(config: Config, environ: Mapping[str, str], references: Iterable[Reference]) -> Exit:
+    """Fetch runs now. The library alone says what is done already: no daemon's state is touched."""
+    orders = [RunRequest(reference) for reference in references]
+    with open_display(sys.stderr, quiet=_quiet(config)) as display:
+        progress = _Watched(display)
+        async with working(config, environ, SqliteQueue.in_memory(), progress) as works:
+            await to_thread.run_sync(_make_library, config, works)
+            touched = await works.journal.call(lambda store: store.add(orders, time.time(), again=True))
+            works.scheduler.enqueue(touched)
+            return await _work_off(works, progress, math.inf)
+
+
+async def once(config: Config, environ: Mapping[str, str], max_wait: float = math.inf) -> Exit:
+    """Take what the inbox holds, work off everything queued, and end. `max_wait` is in seconds."""
+    inbox, queue_file = build_inbox(config)
+    hooks = RunHooks(safe_orders(config, environ))
+    with open_display(sys.stderr, quiet=_quiet(config)) as display:
+        progress = _Watched(display)
+        async with (
+            opened(config, "once") as store,
+            working(config, environ, store, Heard(progress, hooks.wake)) as works,
+            _announcing(hooks, works),
+        ):
+            start = build_start(config, works)
+            ready = await start.attempt()
+            intake = Intake(inbox, queue_file, works.journal, works.scheduler, build_bounds(config))
+            works.scheduler.resume_open(await works.journal.call(SqliteQueue.open_ids))
+            code = await _work_off(works, progress, max_wait, intake, None if ready else start)
+            await to_thread.run_sync(inbox.sweep)
+            if code is not Exit.INTERRUPTED:
+                await hooks.drain(works.journal)
+            return worst(code, Exit.FAILED if intake.rejected else Exit.OK)
+
+
+@asynccontextmanager
+async def _announcing(hooks: RunHooks, works: App) -> AsyncIterator[None]:
+    """Meanwhile, tell the hook of runs that end; one that fails is tried again by whoever comes next."""
+    await hooks.prepare(works.journal)
+    async with anyio.create_task_group() as group:
+        group.start_soon(hooks.serve, works.journal, works.library)
+        yield
+        group.cancel_scope.cancel()
+
+
+def _make_library(config: Config, works: App) -> None:
+    """Make the library if it is new; one that is missing is a pause, as for the daemon."""
+    try:
+        make_above(config.state_dir)
+        config.state_dir.mkdir(mode=0o755, exist_ok=True)
+        with suppress(ServicePausedError):
+            first_start(config.state_dir, works.library)
+    except OSError as error:
+        message = f"the state folder {config.state_dir} cannot be made or used: {error.strerror}"
+        raise ConfigError(f"{message}; mend that, or let --home or state_dir name another") from error
+
+
+def _quiet(config: Config) -> bool:
+    return config.log.level in {"error", "critical"}
+
+
+async def _work_off(
+    works: App,
+    progress: _Watched,
+    max_wait: float,
+    intake: Intake | None = None,
+    start: Startup | None = None,
+) -> Exit:
+    """Serve the engine until nothing is open, and say how it went. `start` is one that waits for a disk."""
+    code = Exit.OK
+
+    async def end(reason: Exit) -> None:
+        nonlocal code
+        code = reason
+        works.media.halt()
+        group.cancel_scope.cancel()
+
+    async def interrupted() -> None:
+        await wait_for_stop(works.media.halt, Exit.INTERRUPTED)
+        await end(Exit.INTERRUPTED)
+
+    async def watch() -> None:
+        deadline = time.monotonic() + max_wait
+        while True:
+            now = time.monotonic()
+            paused = works.scheduler.paused
+            if paused is not None and paused.reason is PauseReason.KEY_REFUSED:
+                tell(f"floradl: {paused.message}")
+                await end(Exit.KEY_REFUSED)
+            if now >= deadline:
+                tell("floradl: --max-wait is over, and some runs are not finished")
+                await end(Exit.GAVE_UP)
+            rest = min(works.scheduler.rests_until, now)  # a long `poll.interval` is no standstill
+            if now - max(works.scheduler.moved_at, progress.bytes_at, rest) > _NO_PROGRESS:
+                tell("floradl: nothing went forward for ten minutes")
+                await end(Exit.GAVE_UP)
+            await anyio.sleep(0.1)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(interrupted)
+        group.start_soon(watch)
+        if start is not None:
+            group.start_soon(start.serve)
+        if intake is not None:
+            code = await _take_and_work(works, intake)
+        await works.scheduler.serve(until_idle=True)
+        group.cancel_scope.cancel()
+    return worst(code, Exit.FAILED if progress.failed else Exit.OK)
+
+
+async def _take_and_work(works: App, intake: Intake) -> Exit:
+    """Take in what there is; where there is no room for all of it, work off the one and take in the other.
+
+    Says how the look at the account's history went.
+    """
+    again_in = await _take_all(intake)
+    code = await _look_once(works)
+    while again_in < math.inf:
+        await works.scheduler.serve(until_idle=True)
+        again_in = await intake.take()
+        if works.scheduler.idle and again_in < math.inf:
+            await anyio.sleep(again_in)
+    return code
+
+
+async def _look_once(works: App) -> Exit:
+    """Queue what the account's history lists, where that is wanted; say how that went."""
+    met = await works.sync.look() if works.sync is not None else None
+    if works.sync is None or met is None:
+        return Exit.OK
+    tell(f"floradl: {works.sync.trouble}")
+    if isinstance(met, ServicePausedError) and met.reason is PauseReason.KEY_REFUSED:
+        return Exit.KEY_REFUSED
+    return Exit.GAVE_UP if isinstance(met, TransientError | ServicePausedError) else Exit.FAILED
+
+
+async def _take_all(intake: Intake) -> float:
+    """Take in all that the inbox and the queue file hold, or as much of it as there is room for.
+
+    Returns in how many seconds to look again at what waits for room; infinity where nothing does.
+    """
+    again_in = await intake.take()
+    while again_in < math.inf and intake.held is None:
+        await anyio.sleep(again_in)  # some must be quiet for a moment before they are taken
+        again_in = await intake.take()
+    return again_in

@@ -1,0 +1,83 @@
+"""`add`, `retry` and `forget`: hand work to the daemon through the inbox, the only way in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+
+import click
+
+from floradl.commands.daemon_state import read_failed
+from floradl.commands.exits import Exit
+from floradl.commands.streams import tell
+from floradl.config.settings import Config
+from floradl.errors import ConfigError
+from floradl.models import Action, Reference, RunRequest
+from floradl.queue import lock
+from floradl.sources.job_file import parse_job, render_orders
+from floradl.sources.submit import drop_job
+from floradl.units import format_count
+
+_AT_ONCE = 10_000  # runs a job file: far below the size that the inbox takes
+
+
+def queue(config: Config, orders: Iterable[RunRequest]) -> Exit:
+    """Write job files for `orders`, and say on stderr what happens with them."""
+    wanted = list(orders)
+    reader = _reader(config)
+    for start in range(0, len(wanted), _AT_ONCE):
+        drop_job(config.queue.watch_dir, render_orders(wanted[start : start + _AT_ONCE]), reader)
+    tell(f"handed in {format_count(len(wanted), 'run')}{_who_takes_it(config)}")
+    return Exit.OK
+
+
+def failed_runs(config: Config) -> list[RunRequest]:
+    """Return orders to retry all runs that failed, in whole or in part."""
+    return [RunRequest(run.reference, run.label, Action.RETRY) for run in read_failed(config.state_dir)]
+
+
+def parse_all(texts: Iterable[str]) -> list[Reference]:
+    """Read references. Raises `ConfigError` that names the first bad one."""
+    references = []
+    for text in texts:
+        try:
+            references.append(Reference.parse(text))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+    return references
+
+
+def read_orders(references: tuple[str, ...], action: Action) -> list[RunRequest]:
+    """Return orders from the arguments, or from standard input where there are none.
+
+    Raises `ConfigError`, `JobError` and `click.UsageError` that say what is wrong.
+    """
+    if references and references != ("-",):
+        return [RunRequest(reference, None, action) for reference in parse_all(references)]
+    if sys.stdin.isatty() and not references:
+        raise click.UsageError("name at least one run, or pipe references to standard input")
+    try:
+        data = sys.stdin.buffer.read()
+    except OSError as error:
+        raise ConfigError(f"standard input cannot be read: {error.strerror}") from error
+    if not data.strip():
+        raise click.UsageError("standard input names no run")
+    orders = parse_job(data, "standard input")
+    return [RunRequest(order.reference, order.label, action) for order in orders]
+
+
+def _reader(config: Config) -> int | None:
+    """Return the user id of the daemon: its state is its own. None where nothing tells."""
+    for folder in (config.state_dir, config.queue.watch_dir):
+        with suppress(OSError):
+            return folder.stat().st_uid
+    return None
+
+
+def _who_takes_it(config: Config) -> str:
+    try:
+        alive = lock.holder(config.state_dir) is not None
+    except OSError:
+        return ""
+    return "" if alive else "; no daemon is running: start one with 'floradl run', or once: 'floradl once'"

@@ -1,0 +1,1 @@
+"""`floradl verify`: whether the library still holds what its sidecars say."""

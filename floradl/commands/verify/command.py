@@ -1,0 +1,198 @@
+"""`floradl verify`: whether the library still holds what its sidecars say; `--repair` brings it back."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, TextIO
+
+from msgspec import Struct
+
+from floradl.app import build_library
+from floradl.commands.daemon_state import read_forgotten, read_under_way
+from floradl.commands.exits import Exit
+from floradl.commands.options import moment
+from floradl.commands.streams import say, tell
+from floradl.commands.submit import parse_all
+from floradl.commands.verify.progress_line import ProgressLine
+from floradl.commands.verify.scan import FileFilter, LibraryScan, Problem, VerifyOutcome, unknown_files
+from floradl.config.settings import Config
+from floradl.errors import ServicePausedError
+from floradl.library.verify import FileVerdict
+from floradl.redaction import redact
+from floradl.units import format_count, format_size
+
+SCHEMA_VERSION = 1
+
+
+class Repair(Struct, frozen=True):
+    """What is to be mended: what is damaged, and with `missing` what is gone."""
+
+    missing: bool = False
+
+    def covers(self, problem: Problem) -> bool:
+        """Whether it is to be mended."""
+        return problem.verdict is FileVerdict.DAMAGED or (
+            self.missing and problem.verdict is FileVerdict.MISSING
+        )
+
+
+class Report(Struct):
+    """All that there is to tell; filled by its owner. `unknown` are files that no sidecar names."""
+
+    problems: list[Problem] = []
+    unknown: list[str] = []
+    outcomes: dict[int, VerifyOutcome] = {}
+    runs: int = 0
+    files: int = 0
+    bytes: int = 0
+    passed_over: int = 0
+
+    @property
+    def left(self) -> int:
+        """How many problems were not mended."""
+        mended = sum(outcome.mended for outcome in self.outcomes.values())
+        return len(self.problems) - mended
+
+
+def verify(
+    config: Config,
+    environ: Mapping[str, str],
+    asked: FileFilter,
+    repair: Repair | None,
+    streams: tuple[TextIO, TextIO],
+    *,
+    as_json: bool,
+) -> Exit:
+    """Look at what is `asked` for, mend what `repair` covers, and tell.
+
+    Files that no sidecar names are told of, and nothing more: they may be anybody's. Results go to the first
+    of `streams`, progress to the second. Returns `FOUND` where something is wrong that was not mended,
+    `GAVE_UP` where the library is not there. Raises `ConfigError`.
+    """
+    out, err = streams
+    report = Report()
+    try:
+        for problem in _examine(config, asked, ProgressLine(err, shown=not _quiet(config)), report):
+            report.problems.append(problem)
+            if not as_json:
+                say(out, _line(problem))
+                out.flush()
+    except ServicePausedError as error:
+        tell(f"floradl: {error}")
+        return Exit.GAVE_UP
+    code = Exit.OK
+    if repair is not None:
+        covered = {number: each for number, each in enumerate(report.problems) if repair.covers(each)}
+        if covered:
+            from floradl.commands.verify.repair import mend_all  # noqa: PLC0415 - heavy, and mostly not needed
+
+            code, report.outcomes = mend_all(config, environ, covered)
+    if as_json:
+        out.write(json.dumps(_document(report), indent=2) + "\n")
+    else:
+        for path in report.unknown:
+            say(out, f"{'unknown':<10}  {path}: no sidecar names it")
+        for line in _outcome_lines(report):
+            say(out, line)
+        say(out, _summary(report, repair))
+    if code is not Exit.OK:
+        return code
+    return Exit.FOUND if report.left else Exit.OK
+
+
+def wanted(references: Iterable[str], since: str | None, now: float, *, quick: bool) -> FileFilter:
+    """Read what the command line asks for. `now` is unix seconds. Raises `ConfigError`.
+
+    `since` is a duration before `now` (`7d`), a date (`2026-11-01`) or an RFC 3339 time; without a zone they
+    are local.
+    """
+    start = None if since is None else moment(since, now)
+    return FileFilter(references=tuple(parse_all(references)), since=start, quick=quick)
+
+
+def _examine(config: Config, asked: FileFilter, meter: ProgressLine, report: Report) -> Iterator[Problem]:
+    library = build_library(config)
+    examination = LibraryScan(library, asked, read_forgotten(config.state_dir), meter)
+    try:
+        for problem in examination.problems():
+            meter.clear()
+            yield problem
+        if asked.everything:
+            report.unknown = unknown_files(
+                library, examination.known, partial(read_under_way, config.state_dir)
+            )
+    finally:
+        meter.clear()
+        report.runs, report.files = examination.runs, examination.files
+        report.bytes, report.passed_over = meter.bytes, examination.passed_over
+
+
+def _quiet(config: Config) -> bool:
+    return config.log.level in {"error", "critical"}
+
+
+def _line(problem: Problem) -> str:
+    what = problem.path or problem.reference or ""
+    of = f" (of {problem.reference})" if problem.path and problem.reference else ""
+    return f"{problem.verdict:<10}  {what}{of}: {problem.message}"
+
+
+def _outcome_lines(report: Report) -> Iterator[str]:
+    for number, outcome in report.outcomes.items():
+        problem = report.problems[number]
+        word = "mended" if outcome.mended else "not mended"
+        text = f"{word:<10}  {outcome.path or problem.path or problem.reference}"
+        yield f"{text}: {outcome.message}" if outcome.message else text
+
+
+def _summary(report: Report, repair: Repair | None) -> str:
+    files, runs = format_count(report.files, "file"), format_count(report.runs, "run")
+    looked = f"{files} of {runs} verified, {format_size(report.bytes)}"
+    counts = Counter(problem.verdict for problem in report.problems)
+    counted = [f"{counts[verdict]:,} {verdict}" for verdict in FileVerdict if counts[verdict]]
+    text = f"{looked}: {', '.join(counted) if counted else 'all as their sidecars say'}"
+    if repair is not None and report.problems:
+        text += f", {len(report.problems) - report.left:,} mended"
+        if not repair.missing and counts[FileVerdict.MISSING]:
+            text += " (--repair --missing fetches what is gone, too)"
+    elif counted:
+        text += " (--repair fetches again what is damaged, with --missing what is gone)"
+    if report.unknown:
+        text += f"; {format_count(len(report.unknown), 'file')} that no sidecar names"
+    return text
+
+
+def _document(report: Report) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "runs": report.runs,
+        "files": report.files,
+        "bytes": report.bytes,
+        "forgotten": report.passed_over,
+        "unknown": report.unknown,
+        "problems": [
+            _problem(problem, report.outcomes.get(number)) for number, problem in enumerate(report.problems)
+        ],
+    }
+
+
+def _problem(problem: Problem, outcome: VerifyOutcome | None) -> dict[str, Any]:
+    return {
+        "problem": problem.verdict.value,
+        "reference": problem.reference,
+        "run_id": problem.sidecar.run_id if problem.sidecar else None,
+        "output_id": problem.output.output_id if problem.output else None,
+        "path": problem.path,
+        "message": redact(problem.message),
+        "repair": None
+        if outcome is None
+        else {
+            "mended": outcome.mended,
+            "message": redact(outcome.message),
+            "path": outcome.path,
+            "kept_as": outcome.kept_as,
+        },
+    }

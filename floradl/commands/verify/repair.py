@@ -1,0 +1,246 @@
+"""Brings back what `verify` found damaged or gone, in the foreground; beside a daemon it does no harm.
+
+The fresh bytes arrive in a part file first. If they are those that the sidecar vouches for they take the old
+name, and the damaged file is kept beside it as `NAME.damaged`; other bytes come under another name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from collections.abc import Mapping
+from itertools import groupby
+
+import anyio
+import msgspec
+from anyio import CapacityLimiter, to_thread
+
+from floradl.app import App, working
+from floradl.clock import unix_seconds
+from floradl.commands.exits import Exit
+from floradl.commands.verify.scan import Problem, VerifyOutcome
+from floradl.config.settings import Config
+from floradl.daemon.run import wait_for_stop
+from floradl.display import open_display
+from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError, TransientError
+from floradl.library.sidecar import Sidecar, by_key
+from floradl.library.verify import FileVerdict, FileVerifier
+from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, RemoteRun, RunState, SavedOutput
+from floradl.queue.sqlite import SqliteQueue
+from floradl.retry import after_trouble
+from floradl.runs.events import RunEvents, RunSummary
+from floradl.urls import is_only_url
+
+_RUNS_AT_ONCE = 8
+_TRIES = 5
+_ELSEWHERE = "FLORA has other bytes now; what stood there stays as it is"
+
+
+def mend_all(
+    config: Config, environ: Mapping[str, str], problems: Mapping[int, Problem]
+) -> tuple[Exit, dict[int, VerifyOutcome]]:
+    """Fetch again what the numbered `problems` tell of.
+
+    Returns what became of each, and whether something that concerns them all ended it early: `KEY_REFUSED`,
+    `GAVE_UP`, `INTERRUPTED`. Raises `ConfigError`.
+    """
+    return anyio.run(_mend_all, config, environ, problems)
+
+
+async def _mend_all(
+    config: Config, environ: Mapping[str, str], problems: Mapping[int, Problem]
+) -> tuple[Exit, dict[int, VerifyOutcome]]:
+    outcomes = {number: _unmendable(problem) for number, problem in problems.items()}
+    mendable = [(number, problem) for number, problem in problems.items() if problem.sidecar is not None]
+    quiet = config.log.level in {"error", "critical"}
+    with open_display(sys.stderr, quiet=quiet) as display:
+        async with working(config, environ, SqliteQueue.in_memory(), display) as works:
+            mender = _Mender(works, display, keep_times=config.output.mtime == "completed")
+            by_run = groupby(mendable, key=lambda each: each[1].sidecar.run_id if each[1].sidecar else "")
+            await mender.mend([dict(group) for _, group in by_run])
+            return mender.code, outcomes | mender.outcomes
+
+
+def _unmendable(problem: Problem) -> VerifyOutcome:
+    """Return what is said where nothing was done."""
+    if problem.sidecar is not None:
+        return VerifyOutcome(mended=False, message="it was not its turn any more")
+    return VerifyOutcome(
+        mended=False, message=f"'floradl get {problem.reference or 'RUN_ID'}' fetches the run again"
+    )
+
+
+class _Mender:
+    """Mends run by run, some at once."""
+
+    def __init__(self, works: App, progress: RunEvents, *, keep_times: bool) -> None:
+        self._works = works
+        self._progress = progress
+        self._keep_times = keep_times
+        self._at_once = CapacityLimiter(_RUNS_AT_ONCE)
+        self._examiner = FileVerifier(works.library, lambda _: None, threading.Event(), quick=False)
+        self.outcomes: dict[int, VerifyOutcome] = {}
+        self.code = Exit.OK
+
+    async def mend(self, runs: list[dict[int, Problem]]) -> None:
+        """Mend each run's problems, until all is done or nothing can go on."""
+
+        async def interrupted() -> None:
+            await wait_for_stop(self._works.media.halt, Exit.INTERRUPTED)
+            end(Exit.INTERRUPTED)
+
+        def end(code: Exit) -> None:
+            self.code = code
+            self._works.media.halt()
+            group.cancel_scope.cancel()
+
+        async def one(problems: dict[int, Problem]) -> None:
+            try:
+                async with self._at_once:
+                    await self._mend_run(problems)
+            except ServicePausedError as error:
+                for number in problems:
+                    self.outcomes[number] = VerifyOutcome(mended=False, message=str(error))
+                end(Exit.KEY_REFUSED if error.reason is PauseReason.KEY_REFUSED else Exit.GAVE_UP)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(interrupted)
+            async with anyio.create_task_group() as menders:
+                for problems in runs:
+                    menders.start_soon(one, problems)
+            group.cancel_scope.cancel()
+
+    async def _mend_run(self, problems: dict[int, Problem]) -> None:
+        sidecar = next(iter(problems.values())).sidecar
+        if sidecar is None:
+            return
+        run = _run_of(sidecar)
+        self._progress.run(run, None)
+        fresh: dict[int, SavedOutput] = {}
+        answer: RemoteRun | None = None
+        for number, problem in problems.items():
+            try:
+                remembered = _remembered(sidecar)
+                if _is_remembered(problem.output):
+                    fresh[number] = await self._fetch(run, remembered, problem)
+                    continue
+                answer = answer or await self._ask(run.reference)
+                fresh[number] = await self._fetch(run, answer, problem)
+            except (TransientError, PermanentError) as error:
+                self.outcomes[number] = VerifyOutcome(mended=False, message=str(error))
+        brought = await to_thread.run_sync(
+            self._record, sidecar, {problems[n].index: o for n, o in fresh.items()}
+        )
+        for number, output in fresh.items():
+            self.outcomes[number] = await to_thread.run_sync(self._judge, problems[number], output)
+        mended = all(self.outcomes[number].mended for number in problems)
+        self._progress.finished(
+            msgspec.structs.replace(run, state=RunState.DONE if mended else RunState.PARTIAL), brought
+        )
+
+    async def _ask(self, reference: Reference) -> RemoteRun:
+        """Ask FLORA for the run, patiently. Raises as `Flora.run`, and where it has no outputs there."""
+        answer = await self._answer(reference)
+        if answer.status != "completed" and not answer.outputs:
+            raise PermanentError(
+                f"FLORA says that the run is {answer.status[:40]!a} now", ErrorCode.RUN_FAILED
+            )
+        return answer
+
+    async def _answer(self, reference: Reference) -> RemoteRun:
+        tries = 0
+        while True:
+            try:
+                return await self._works.flora.run(reference)
+            except TransientError as error:
+                tries += 1
+                delay = after_trouble(error, tries)
+                if delay is None or tries > _TRIES:
+                    raise
+                self._progress.trouble(QueuedRun(run_id=reference.run_id, queued_at=0), str(error), delay)
+                await anyio.sleep(delay)
+
+    async def _fetch(self, run: QueuedRun, answer: RemoteRun, problem: Problem) -> SavedOutput:
+        output, sidecar = problem.output, problem.sidecar
+        assert output is not None  # noqa: S101 - the type checker cannot know that it belongs to a sidecar
+        assert sidecar is not None  # noqa: S101 - as above
+        key = list(by_key(sidecar.outputs))[problem.index]
+        remote = next((each for each in answer.outputs if each.key == key), None)
+        if remote is None:
+            raise PermanentError("FLORA does not list this output any more", ErrorCode.NOT_FOUND)
+        if problem.verdict is FileVerdict.DAMAGED and output.path and output.sha256:
+            self._works.library.damaged[output.path] = output.sha256
+
+        async def newer(_: RemoteRun) -> RemoteRun:
+            return await self._ask(run.reference)
+
+        saved = await self._works.saver.save(run, answer, remote, newer)
+        if saved.error is not None:
+            raise PermanentError(saved.error.message, saved.error.code)
+        return saved
+
+    def _record(self, sidecar: Sidecar, fresh: dict[int, SavedOutput]) -> RunSummary | None:
+        """Write the sidecar anew with what was fetched; what somebody else changed meanwhile stays."""
+        library = self._works.library
+        if not fresh:
+            return None
+        now = library.find_sidecar(Reference(sidecar.run_id, sidecar.technique)) or sidecar
+        if len(now.outputs) != len(sidecar.outputs):
+            return None
+        outputs = tuple(
+            fresh[index] if index in fresh and output == sidecar.outputs[index] else output
+            for index, output in enumerate(now.outputs)
+        )
+        mtime = unix_seconds(sidecar.times.completed_at) if self._keep_times else None
+        path = library.write_sidecar(msgspec.structs.replace(now, outputs=outputs), mtime)
+        return RunSummary.of(path, outputs)
+
+    def _judge(self, problem: Problem, saved: SavedOutput) -> VerifyOutcome:
+        sidecar = problem.sidecar
+        examined = self._examiner.examine(saved, sidecar.times.completed_at if sidecar else None)
+        if examined.verdict is not FileVerdict.SOUND:
+            return VerifyOutcome(mended=False, message=examined.message, path=saved.path)
+        kept = self._works.library.kept_as.get(problem.path or "")
+        message = f"the damaged file is kept as {kept}" if kept else ""
+        if problem.output is not None and saved.sha256 != problem.output.sha256:
+            message = _ELSEWHERE
+        return VerifyOutcome(mended=True, message=message, path=saved.path, kept_as=kept)
+
+
+def _run_of(sidecar: Sidecar) -> QueuedRun:
+    queued = unix_seconds(sidecar.times.queued_at) or 0.0
+    return QueuedRun(
+        run_id=sidecar.run_id,
+        technique=sidecar.technique,
+        label=sidecar.label,
+        state=RunState.DOWNLOADING,
+        queued_at=queued,
+        progress=100.0,
+    )
+
+
+def _remembered(sidecar: Sidecar) -> RemoteRun:
+    """Return the answer that the sidecar tells of, with words in place of URLs where it has them."""
+    outputs = [
+        RemoteOutput(output.output_id, output.type, output.text or "", _nth(key, output.output_id))
+        for key, output in by_key(sidecar.outputs).items()
+    ]
+    completed = unix_seconds(sidecar.times.completed_at)
+    return RemoteRun(sidecar.run_id, "completed", 100.0, None, completed_at=completed, outputs=tuple(outputs))
+
+
+def _nth(key: str, output_id: str) -> int:
+    return 1 if key == output_id else int(key[len(output_id) + 1 :])
+
+
+def _is_remembered(output: SavedOutput | None) -> bool:
+    """Whether the sidecar itself holds the words: FLORA need not be asked for them."""
+    if (
+        output is None
+        or output.kind is not OutputKind.TEXT
+        or output.text is None
+        or is_only_url(output.text)
+    ):
+        return False
+    return hashlib.sha256(output.text.encode()).hexdigest() == output.sha256

@@ -1,0 +1,269 @@
+"""Goes through the library for `verify`: which files are looked at, by several threads, and what is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import unicodedata
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Set as AbstractSet
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from msgspec import Struct
+
+from floradl.clock import unix_seconds
+from floradl.commands.verify.progress_line import ProgressLine
+from floradl.errors import FloradlError
+from floradl.fs.folders import open_folder
+from floradl.fs.names import SafeName
+from floradl.fs.permissions import user_name
+from floradl.library.folder import Library
+from floradl.library.scan import LibraryEntry, library_entries
+from floradl.library.sidecar import Sidecar
+from floradl.library.template import SIDECARS
+from floradl.library.verify import FileReport, FileVerdict, FileVerifier
+from floradl.models import Reference, SavedOutput
+from floradl.sources.scan import is_ignored
+
+_THREADS = min(4, os.cpu_count() or 1)  # one reads while others hash; more would only make a disk seek
+_AHEAD = 64  # files
+
+
+class FileFilter(Struct, frozen=True, kw_only=True):
+    """What is looked at. No `references`: all runs. `since` is unix seconds, held against `finished_at`."""
+
+    references: tuple[Reference, ...] = ()
+    since: float | None = None
+    quick: bool = False
+
+    @property
+    def everything(self) -> bool:
+        """Whether no run is left out."""
+        return not self.references and self.since is None
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """A file that is not as it should be, of the output at `index` of `sidecar`; without these, a sidecar."""
+
+    verdict: FileVerdict
+    message: str
+    path: str | None = None
+    reference: str | None = None
+    sidecar: Sidecar | None = None
+    index: int = 0
+
+    @property
+    def output(self) -> SavedOutput | None:
+        """The output whose file it is."""
+        return None if self.sidecar is None else self.sidecar.outputs[self.index]
+
+
+class VerifyOutcome(Struct, frozen=True):
+    """What became of a problem that was to be mended. `kept_as` is where the damaged file is now."""
+
+    mended: bool
+    message: str = ""
+    path: str | None = None
+    kept_as: str | None = None
+
+
+def foreign(uid: int) -> str:
+    """Say of a sidecar of that user's why it counts for nothing, and how that is mended."""
+    return (
+        f"it belongs to {user_name(uid)}, and others than floradl may write there, so it counts for nothing: "
+        "give it to the user that floradl runs as (chown) where it is right, or remove it"
+    )
+
+
+class LibraryScan:
+    """One walk through the library. `forgotten` are the ids of runs that are not wanted any more."""
+
+    def __init__(
+        self, library: Library, wanted: FileFilter, forgotten: AbstractSet[str], meter: ProgressLine
+    ) -> None:
+        self._library = library
+        self._wanted = wanted
+        self._forgotten = forgotten
+        self._meter = meter
+        self._stop = threading.Event()
+        self._examiner = FileVerifier(library, meter.add, self._stop, quick=wanted.quick)
+        self.runs = self.files = self.passed_over = 0
+        """How many runs and files were looked at, and how many forgotten runs were not."""
+        self.known = KnownFiles()
+        """The files that the sidecars which were read name."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Look at everything, and tell what is wrong, in the order of the sidecars.
+
+        Raises `ServicePausedError` where the library is not there (any more).
+        """
+        with self._threads() as pool:
+            if self._meter.shown:
+                pool.submit(self._add_up)
+            ahead: deque[Problem | tuple[Future[FileReport], Sidecar, int]] = deque()
+            for found in self._chosen():
+                ahead.extend(self._begin(pool, found))
+                while len(ahead) > _AHEAD:
+                    yield from _finish(ahead.popleft())
+            while ahead:
+                yield from _finish(ahead.popleft())
+
+    @contextmanager
+    def _threads(self) -> Iterator[ThreadPoolExecutor]:
+        pool = ThreadPoolExecutor(_THREADS + 1, "verify")
+        try:
+            yield pool
+        finally:
+            self._stop.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _begin(
+        self, pool: ThreadPoolExecutor, found: LibraryEntry | Problem
+    ) -> Iterator[Problem | tuple[Future[FileReport], Sidecar, int]]:
+        if isinstance(found, Problem):
+            yield found
+            return
+        sidecar = found.sidecar
+        if found.foreign is not None:
+            yield Problem(verdict=FileVerdict.FOREIGN, path=found.path, message=foreign(found.foreign))
+            return
+        if sidecar is None:
+            yield Problem(
+                verdict=FileVerdict.DAMAGED, path=found.path, message="this is no sidecar that can be read"
+            )
+            return
+        self.known.add(output.path for output in sidecar.outputs if output.path is not None)
+        if sidecar.run_id in self._forgotten:
+            self.passed_over += 1
+            return
+        self.runs += 1
+        for index, output in enumerate(sidecar.outputs):
+            if output.path is not None:
+                self.files += 1
+                yield (
+                    pool.submit(self._examiner.examine, output, sidecar.times.completed_at),
+                    sidecar,
+                    index,
+                )
+
+    def _chosen(self) -> Iterator[LibraryEntry | Problem]:
+        if not self._wanted.references:
+            yield from filter(self._recent, library_entries(self._library))
+        for reference in self._wanted.references:
+            sidecar = self._library.find_sidecar(reference)
+            if sidecar is None:
+                message = "it has no sidecar that can be read: it is not done yet, or that was removed"
+                yield Problem(verdict=FileVerdict.MISSING, reference=str(reference), message=message)
+            elif self._recent(found := LibraryEntry("", sidecar)):
+                yield found
+
+    def _recent(self, found: LibraryEntry) -> bool:
+        if self._wanted.since is None or found.sidecar is None:
+            return True
+        finished = unix_seconds(found.sidecar.times.finished_at)
+        return finished is None or finished >= self._wanted.since
+
+    def _add_up(self) -> None:
+        """Find out how many bytes there are, while some are read already."""
+        total = 0
+        try:
+            for found in self._chosen():
+                if self._stop.is_set():
+                    return
+                sidecar = found.sidecar
+                if sidecar is not None and sidecar.run_id not in self._forgotten:
+                    total += sum(output.bytes or 0 for output in sidecar.outputs if output.path)
+        except FloradlError:  # the examination itself meets it too
+            return
+        self._meter.total = total
+
+
+def _finish(item: Problem | tuple[Future[FileReport], Sidecar, int]) -> Iterator[Problem]:
+    if isinstance(item, Problem):
+        yield item
+        return
+    future, sidecar, index = item
+    examined = future.result()
+    if examined.verdict is not FileVerdict.SOUND:
+        yield Problem(
+            verdict=examined.verdict,
+            message=examined.message,
+            path=sidecar.outputs[index].path,
+            reference=sidecar.reference,
+            sidecar=sidecar,
+            index=index,
+        )
+
+
+# What NAS boxes, Windows and macOS keep to themselves; hidden folders and those beginning with `@` besides.
+_FOLDERS_OF_SYSTEMS = {
+    *("#recycle", "#snapshot", "lost+found", "$recycle.bin", "system volume information"),
+    *("network trash folder", "temporary items"),
+}
+_BESIDE = re.compile(r"(.+)\.(?:damaged(?:-[0-9]+)?|xmp)", re.DOTALL)
+
+
+class KnownFiles:
+    """Paths that sidecars name. Only their hashes are kept: a library may have millions."""
+
+    def __init__(self) -> None:
+        self._hashes: set[int] = set()
+
+    def add(self, paths: Iterable[str]) -> None:
+        """Note that `paths` are named."""
+        self._hashes.update(_hash(path) for path in paths)
+
+    def __contains__(self, path: str) -> bool:
+        return _hash(path) in self._hashes
+
+
+def unknown_files(library: Library, known: KnownFiles, under_way: Callable[[], Iterable[str]]) -> list[str]:
+    """Return the paths of files that are not `known`; `under_way` names those whose run still goes on.
+
+    Raises `ServicePausedError` where the library is gone.
+    """
+    found = [path for path in _files(library, ()) if path not in known and not _is_beside(path, known)]
+    if not found:
+        return []
+    since = KnownFiles()  # runs that ended while all that was looked at
+    since.add(under_way())  # asked now, when all files that were found were there
+    for each in library_entries(library):
+        if each.sidecar is not None:
+            since.add(output.path for output in each.sidecar.outputs if output.path is not None)
+    return [path for path in found if path not in since]
+
+
+def _files(library: Library, parts: tuple[SafeName, ...]) -> Iterator[str]:
+    """Yield all that is no folder, by folder and name; nothing stays open in between."""
+    folders, names = _listed(library, parts)
+    for name in sorted(names):
+        if not is_ignored(name):
+            yield "/".join((*parts, name))
+    for name in sorted(folders):
+        strewn = name.startswith((".", "@")) or name.lower() in _FOLDERS_OF_SYSTEMS
+        if not strewn and (parts or name != SIDECARS):
+            yield from _files(library, (*parts, SafeName(name)))
+
+
+def _listed(library: Library, parts: tuple[SafeName, ...]) -> tuple[list[str], list[str]]:
+    folders: list[str] = []
+    names: list[str] = []
+    with library.open() as root:
+        try:
+            with open_folder(root, parts, create=False) as folder, os.scandir(folder) as entries:
+                for entry in entries:
+                    (folders if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
+        except OSError:  # it went meanwhile, or this user may not read it: its files are told of one by one
+            pass
+    return folders, names
+
+
+def _is_beside(path: str, known: KnownFiles) -> bool:
+    found = _BESIDE.fullmatch(path)
+    return found is not None and found[1] in known
+
+
+def _hash(path: str) -> int:
+    return hash(unicodedata.normalize("NFC", path))  # some file systems give names back in another form

@@ -1,0 +1,353 @@
+"""The types that settings have: how what the file or the environment says becomes a value. Pure.
+
+`read` raises `ValueError` whose message goes on where "KEY: VALUE" began: `is no duration: write it like …`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from floradl.library.template import Template
+from floradl.net.addresses import HostPatterns
+from floradl.net.listen_address import Endpoint
+from floradl.redaction import hide_keys, redact
+from floradl.units import format_duration, format_size, parse_duration, parse_size
+from floradl.yaml_reader import DocumentError, Value, load, nearest
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class SettingType(Struct, frozen=True):
+    """One type; this one is of settings that are one text."""
+
+    def read(self, value: Value) -> Any:
+        """Return the value of what YAML says: a text as it was written, a list, a mapping, or None.
+
+        Raises `ValueError`.
+        """
+        match value:
+            case None:
+                return self._absent()
+            case str():
+                return self._parse(value.strip())
+            case list():
+                raise ValueError("is a list to YAML, but one value belongs here: put it in quotes")
+            case dict():
+                raise ValueError("is a mapping to YAML, but one value belongs here: put it in quotes")
+
+    def from_variable(self, text: str) -> Value:
+        """Return what an environment variable's text (not empty) says, as YAML would have it."""
+        return None if text.lower() == "null" else text
+
+    def _absent(self) -> Any:
+        raise ValueError("has no value: write one, or take the line out")
+
+    def _parse(self, text: str) -> Any:
+        raise NotImplementedError
+
+
+class Setting(Struct, frozen=True):
+    """What there is to know about one setting; its key is its place in `Config`.
+
+    `default` is what the configuration file would say, None for `null`. `aliases` are environment variables
+    beside the one that the key gives, the stronger first.
+    """
+
+    type: SettingType
+    default: str | tuple[str, ...] | None
+    meaning: str
+    aliases: tuple[str, ...] = ()
+
+
+class Duration(SettingType, frozen=True):
+    """Seconds, as a float, within a range."""
+
+    least: float
+    most: float
+
+    def _parse(self, text: str) -> float:
+        seconds = parse_duration(text)
+        if not self.least <= seconds <= self.most:
+            raise ValueError(
+                f"is out of range: {format_duration(self.least)} to {format_duration(self.most)}"
+            )
+        return seconds
+
+
+class Size(SettingType, frozen=True):
+    """Bytes, as an int; None where `nullable`."""
+
+    least: int = 0
+    nullable: bool = False
+
+    def _absent(self) -> None:
+        if not self.nullable:
+            super()._absent()
+
+    def _parse(self, text: str) -> int:
+        size = parse_size(text)
+        if size < self.least:
+            no_limit = ", or null for no limit" if self.nullable else ""
+            raise ValueError(f"is out of range: {format_size(self.least)} at least{no_limit}")
+        return size
+
+
+class Whole(SettingType, frozen=True):
+    """A whole number within a range."""
+
+    least: int
+    most: int
+
+    def _parse(self, text: str) -> int:
+        if not re.fullmatch("[+-]?[0-9]{1,18}", text):
+            raise ValueError(f"is no whole number from {self.least} to {self.most}")
+        number = int(text)
+        if not self.least <= number <= self.most:
+            raise ValueError(f"is out of range: {self.least} to {self.most}")
+        return number
+
+
+class Choice(SettingType, frozen=True):
+    """One of a few words; capitals do not matter."""
+
+    words: tuple[str, ...]
+
+    def _parse(self, text: str) -> str:
+        word = text.lower()
+        if word not in self.words:
+            near = nearest(word, self.words)
+            hint = f" (did you mean {near}?)" if near else ""
+            raise ValueError(f"is none of {', '.join(self.words)}{hint}")
+        return word
+
+
+class Flag(SettingType, frozen=True):
+    """Yes or no: `true` or `false`; capitals do not matter."""
+
+    def _parse(self, text: str) -> bool:
+        word = text.lower()
+        if word not in {"true", "false"}:
+            raise ValueError("is neither true nor false")
+        return word == "true"
+
+
+class BaseUrl(SettingType, frozen=True):
+    """The API's base URL, without a slash at its end."""
+
+    def _parse(self, text: str) -> str:
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:
+            raise ValueError("is no URL: the port must be a number, and [ ] must match") from None
+        if "@" in parts.netloc:
+            raise ValueError("holds a user name or password, which do not belong in a URL: take them out")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+            raise ValueError("is no web address: it starts with https:// and a host's name")
+        if "?" in text or "#" in text:
+            raise ValueError("must end with its path: take out what follows the ? or #")
+        if re.search(r"[\s\\\x00-\x1f\x7f]", text):
+            raise ValueError("holds a space, backslash or control character")
+        HostPatterns.parse([parts.hostname])
+        return text.rstrip("/")
+
+
+class ListenAddress(SettingType, frozen=True):
+    """Where floradl listens, as an `Endpoint`; None for nowhere."""
+
+    def _absent(self) -> None:
+        return None
+
+    def _parse(self, text: str) -> Endpoint:
+        return Endpoint.parse(text)
+
+
+class NameTemplate(SettingType, frozen=True):
+    """`output.template`, as text that is known to parse."""
+
+    def _parse(self, text: str) -> str:
+        try:
+            Template.parse(text)
+        except ValueError as error:
+            raise ValueError(f"is no template: {error}") from None
+        return text
+
+
+class FolderName(SettingType, frozen=True):
+    """A folder of the library, relative and with `/`, outside the one that sidecars have."""
+
+    def _parse(self, text: str) -> str:
+        parts = text.split("/")
+        if any(part.strip() in {"", ".", ".."} for part in parts) or "\\" in text or _CONTROL.search(text):
+            raise ValueError("is no folder in the library: write a name such as images, or media/images")
+        if parts[0].casefold() == "runs":
+            raise ValueError("is where the sidecars stand: choose another name")
+        return text
+
+
+class HostList(SettingType, frozen=True):
+    """Patterns of hosts, as `addresses.HostPatterns` reads them."""
+
+    any_host: bool = True  # whether `*` may stand alone
+
+    def read(self, value: Value) -> tuple[str, ...]:
+        """Return the patterns, each once. Raises `ValueError`."""
+        match value:
+            case list():
+                return tuple(dict.fromkeys(self._host(item) for item in value))
+            case str():
+                raise ValueError(f"is no list: write it like {json.dumps([value], ensure_ascii=False)}")
+            case _:
+                raise ValueError('is no list: write it like ["storage.googleapis.com"], or [] for none')
+
+    def from_variable(self, text: str) -> Value:
+        """Return the list that a variable holds: with commas, or as YAML has it."""
+        if text.startswith("["):
+            try:
+                found = load(text).value
+            except DocumentError:
+                found = None  # an IPv6 address in brackets
+            if isinstance(found, list) and all(isinstance(item, str) for item in found):
+                return found
+        return [item for item in text.split(",") if item.strip()]
+
+    def _host(self, item: Value) -> str:
+        match item:
+            case str():
+                host = item.strip()
+            case _:  # [::1] is a list to YAML, `a: b` a mapping, and nothing is null
+                raise ValueError("holds something that is no text to YAML: put each host in quotes")
+        HostPatterns.parse([host])
+        if not self.any_host and host.partition(":")[0] == "*":
+            raise ValueError("holds '*', but each host that is trusted must be named")
+        return host
+
+
+class DiskPath(Struct, frozen=True):
+    """What paths are relative to: `base` for what is written, `home` for defaults, `user_home` for `~`."""
+
+    base: Path
+    home: Path
+    user_home: str
+
+
+class Location(SettingType, frozen=True):
+    """A path: `read` checks the text, `resolve` makes it absolute.
+
+    Where none is set it is `default` below the home folder, or None if that is empty.
+    """
+
+    default: str = ""
+
+    def resolve(self, text: str | None, place: DiskPath) -> Path | None:
+        """Return the absolute path. Raises `ValueError`. The disk is not looked at."""
+        if text is None:
+            return place.home / self.default if self.default else None
+        if text == "~" or text.startswith("~/"):
+            text = place.user_home + text[1:]
+        elif text.startswith("~"):
+            text = os.path.expanduser(text)  # noqa: PTH111  # pathlib's raises where this one leaves the ~
+        if text.startswith("~"):
+            raise ValueError("names a user's folder that this machine does not know: write the whole path")
+        try:
+            return Path(place.base, text).absolute()
+        except OSError:
+            raise ValueError("is relative to a working folder that does not exist any more") from None
+
+    def _absent(self) -> None:
+        return None
+
+    def _parse(self, text: str) -> str:
+        if not text or _CONTROL.search(text):
+            raise ValueError("is no path: write one, or null for the default")
+        if redact(text) != text:
+            raise ValueError("holds a secret where a path belongs: write the path of the file that has it")
+        return text
+
+
+_NAME = re.compile(r"[^\s/\\?#\x00-\x1f\x7f]{1,250}")
+
+
+class NameList(SettingType, frozen=True):
+    """Names or ids of things at FLORA (`what`, as `example` is written), each once."""
+
+    what: str
+    example: str
+
+    def read(self, value: Value) -> tuple[str, ...]:
+        """Return the names. Raises `ValueError`."""
+        match value:
+            case list():
+                return tuple(dict.fromkeys(self._name(item) for item in value))
+            case _:
+                raise ValueError(f"is no list: write it like [{self.example}], or [] for all")
+
+    def from_variable(self, text: str) -> Value:
+        """Return the list that a variable holds: with commas, or as YAML has it."""
+        names = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        return [name.strip().strip("\"'") for name in names.split(",") if name.strip()]
+
+    def _name(self, item: Value) -> str:
+        match item:
+            case str() if _NAME.fullmatch(item.strip()):
+                return item.strip()
+            case _:
+                raise ValueError(f"holds something that is no {self.what}: write each like {self.example}")
+
+
+_EXAMPLE: Final = '["/usr/local/bin/notify", "--quiet"]'
+
+
+class CommandLine(SettingType, frozen=True):
+    """A program and its arguments as a list; empty for none. `resolve` makes the program's path absolute."""
+
+    def read(self, value: Value) -> tuple[str, ...]:
+        """Return the words. Raises `ValueError`."""
+        match value:
+            case None:
+                return ()
+            case str():
+                like = json.dumps(value.split(), ensure_ascii=False)
+                raise ValueError(f"is no list, and no shell reads it: write it like {like}")
+            case dict():
+                raise ValueError(f"is a mapping to YAML, but a list belongs here: write it like {_EXAMPLE}")
+        words = tuple(self._word(item) for item in value)
+        if words and not words[0].strip():
+            raise ValueError(f"names no program: write it like {_EXAMPLE}, or [] for none")
+        return words
+
+    def from_variable(self, text: str) -> Value:
+        """Return what a variable holds: a program alone, or a list as YAML has it."""
+        if text.startswith("["):
+            with suppress(DocumentError):
+                return load(text).value
+        one = len(text.split()) == 1 and text.lower() != "null"
+        return [text] if one else super().from_variable(text)
+
+    def resolve(self, words: tuple[str, ...], place: DiskPath) -> tuple[str, ...]:
+        """Return the words with an absolute path of the program; one without a `/` is looked for in PATH.
+
+        Raises `ValueError` as `Location.resolve` does.
+        """
+        if not words or ("/" not in words[0] and not words[0].startswith("~")):
+            return words
+        return (str(Location().resolve(words[0], place)), *words[1:])
+
+    def _word(self, item: Value) -> str:
+        if not isinstance(item, str):
+            raise ValueError(  # noqa: TRY004 - a fault of the file, as the others are
+                "holds something that is no text to YAML: put each word in quotes"
+            )
+        if "\0" in item:
+            raise ValueError("holds a NUL character, which no argument can")
+        if hide_keys(item) != item:
+            raise ValueError("holds a key of FLORA's, which the process list would show: take it out")
+        return item

@@ -1,0 +1,95 @@
+"""Brings hooks and the rest together: what is configured, what they look at, what they remember."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import anyio
+import msgspec
+import structlog
+from anyio import to_thread
+
+from floradl.app import App
+from floradl.config.settings import Config
+from floradl.errors import ExposedError
+from floradl.hooks.pauses import PauseHook
+from floradl.hooks.runs import RunHooks
+from floradl.hooks.settings import PAUSED, RUN_FINISHED, HookSettings
+from floradl.queue.heartbeat import LivePause
+from floradl.queue.hook_outbox import SentPause
+
+_READ_WITHIN = 5.0  # seconds; a journal that cannot be asked is no reason to keep silent
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def hook_orders(config: Config, environ: Mapping[str, str]) -> HookSettings:
+    """Return what the configuration says of hooks."""
+    hooks = config.hooks
+    return HookSettings({RUN_FINISHED: hooks.run_finished, PAUSED: hooks.paused}, hooks.timeout, environ)
+
+
+def safe_orders(config: Config, environ: Mapping[str, str]) -> HookSettings:
+    """As `hook_orders`; raises `ExposedError` where others could replace what is to be run. Blocking."""
+    orders = hook_orders(config, environ)
+    if faults := [f"hooks.{event}: {why}" for event, why in orders.exposed().items()]:
+        raise ExposedError("\n".join(faults))
+    return orders
+
+
+class HookRunner(msgspec.Struct, frozen=True):
+    """All hooks of a daemon."""
+
+    runs: RunHooks
+    pauses: PauseHook
+
+    async def change(self, orders: HookSettings) -> None:
+        """Let `orders` hold from now on, and say what of it is missing."""
+        self.runs.change(orders)
+        self.pauses.change(orders)
+        await tell_missing(orders)
+
+
+def build_hooks(config: Config, environ: Mapping[str, str]) -> HookRunner:
+    """Return the hooks that the configuration describes. Raises as `safe_orders`."""
+    orders = safe_orders(config, environ)
+    return HookRunner(RunHooks(orders), PauseHook(orders, str(config.home)))
+
+
+async def tell_missing(orders: HookSettings) -> None:
+    """Log each hook whose program is not there: it is waited for, and nothing else waits."""
+    for event, why in (await to_thread.run_sync(orders.missing)).items():
+        _log.warning("hook_missing", hook=event, message=f"hooks.{event}: {why}")
+
+
+@contextmanager
+def _nothing_worse() -> Iterator[None]:
+    """Where the journal is broken others say so: the hook's memory of a pause is not worth the daemon."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        _log.debug("hook_memory", hook=PAUSED, message=str(error))
+
+
+async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePause | None]) -> None:
+    """Tell of pauses for ever. `paused` gives the one that holds now."""
+    journal, scheduler = works.journal, works.scheduler
+    began = scheduler.moved_at
+    told: list[SentPause] = []
+    with anyio.move_on_after(_READ_WITHIN), _nothing_worse():
+        told = await journal.call(lambda store: store.announcements.told_pauses())
+    known = False
+
+    def look() -> tuple[LivePause | None, bool]:
+        # After a start nothing is known of what kept the last one waiting, until it is met or a run moves.
+        nonlocal known
+        pause = paused()
+        known = known or pause is not None or scheduler.moved_at > began
+        return pause, known
+
+    async def remember(told: SentPause) -> None:
+        with _nothing_worse():
+            await journal.call(lambda store: store.announcements.put_pause(told))
+
+    await hook.serve(told, look, remember)

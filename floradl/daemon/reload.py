@@ -1,0 +1,218 @@
+"""The configuration while the daemon runs: what can change without a restart does, of the rest it is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+import anyio
+import structlog
+from anyio import to_thread
+from msgspec.structs import replace
+
+from floradl.app import CHANGEABLE, App
+from floradl.clock import next_tick
+from floradl.config.credentials import read_api_key
+from floradl.config.load import Source
+from floradl.config.settings import Config, Key, settings
+from floradl.daemon.hooks import HookRunner, hook_orders, safe_orders
+from floradl.errors import ConfigError, ExposedError
+from floradl.log import change_level
+
+_KEY_FILE: Final[Key] = ("api", "key_file")
+_LEVEL: Final[Key] = ("log", "level")
+_HOOKS: Final[frozenset[Key]] = frozenset(
+    {("hooks", "run_finished"), ("hooks", "paused"), ("hooks", "timeout")}
+)
+
+
+class Changing:
+    """A `reload.Change` for a daemon's works and hooks."""
+
+    keys: Final = CHANGEABLE | _HOOKS | {_LEVEL}
+
+    def __init__(self, works: App, hooks: HookRunner, environ: Mapping[str, str]) -> None:
+        self._works = works
+        self._hooks = hooks
+        self._environ = environ
+
+    def check(self, config: Config, changed: Collection[Key]) -> None:
+        """Find what would not work, before anything of it holds. Raises `ConfigError`. Blocking."""
+        safe_orders(config, self._environ)
+        try:
+            read_api_key(config, self._environ)
+        except ConfigError as error:
+            # Another trouble of a key that is where it was is told by the pause that comes of it.
+            if _KEY_FILE in changed or isinstance(error, ExposedError):
+                raise
+
+    async def apply(self, config: Config, changed: Collection[Key]) -> None:
+        """Let `config` hold; what did not change is left in peace."""
+        if _LEVEL in changed:
+            change_level(config.log.level)
+        if CHANGEABLE.intersection(changed):
+            self._works.change(config)
+        if _HOOKS.intersection(changed):
+            await self._hooks.change(hook_orders(config, self._environ))
+
+
+_LOOK_EVERY = 4.0  # seconds
+_BASE_URL: Key = ("api", "base_url")
+# A key is for the API that it was given with, and so is the trust in its host: until the restart that
+# another API needs, the old one must get no other key, and must not become a stranger.
+_GO_WITH_IT: frozenset[Key] = frozenset({("api", "key_file"), ("network", "trusted_private_hosts")})
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class ReloadListener(Protocol):
+    """Who wants to know that the configuration is read again."""
+
+    def reloading(self) -> None:
+        """Hear that it begins."""
+        ...
+
+    def reloaded(self, trouble: str | None) -> None:
+        """Hear that it is over. `trouble` is why nothing was applied, None where all is well."""
+        ...
+
+
+class Change(Protocol):
+    """Who can let another configuration hold."""
+
+    @property
+    def keys(self) -> Collection[Key]:
+        """The settings that can change; in all others `apply` is given what held from the start."""
+        ...
+
+    def check(self, config: Config, changed: Collection[Key]) -> None:
+        """Find what would not work, before anything of it holds. Raises `ConfigError`. Blocking."""
+        ...
+
+    async def apply(self, config: Config, changed: Collection[Key]) -> None:
+        """Let `config` hold."""
+        ...
+
+
+@asynccontextmanager
+async def reloading(
+    config: Config, source: Source, change: Change, listener: ReloadListener | None = None
+) -> AsyncIterator[None]:
+    """Meanwhile, apply changes of the configuration file: within seconds, and at once on SIGHUP.
+
+    `config` is what everything was built by. SIGHUP is understood from the moment this is entered.
+    """
+    terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
+    reload = Reload(config, source, change, listener)
+    with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
+        async with anyio.create_task_group() as group:
+            group.start_soon(reload.watch)
+            group.start_soon(_obey, hangups, reload, terminal)
+            yield
+            group.cancel_scope.cancel()
+
+
+class Reload:
+    """Reads the configuration again, and applies what can be."""
+
+    def __init__(
+        self, config: Config, source: Source, change: Change, listener: ReloadListener | None = None
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._change = change
+        self._listener = listener
+        self._turn = anyio.Lock()
+
+    async def watch(self) -> None:
+        """Look at the file now and then, for ever."""
+        while True:
+            await next_tick(_LOOK_EVERY)
+            if await to_thread.run_sync(self._source.changed):
+                await self.again()
+
+    async def again(self) -> None:
+        """Read it, and apply it; where it is broken all stays as it is."""
+        async with self._turn:
+            if self._listener is not None:
+                self._listener.reloading()
+            trouble: str | None = "the configuration was not read to its end"
+            try:
+                trouble = await self._apply()
+            finally:
+                if self._listener is not None:
+                    self._listener.reloaded(trouble)
+
+    async def _apply(self) -> str | None:
+        try:
+            read = await to_thread.run_sync(self._source.load)
+            changed = applicable(self._config, read, self._change.keys)
+            config = taken_over(self._config, read, changed)
+            await to_thread.run_sync(self._change.check, config, changed)
+        except ConfigError as error:
+            message = f"{error}; what held so far still holds"
+            _log.error("config_broken", message=message)
+            return message
+        await self._change.apply(config, changed)
+        self._config = config
+        _log.info("config_reloaded", file=str(read.file), settings=_named(changed))
+        if later := list(differing(config, read)):
+            _log.warning("restart_needed", settings=_named(later))
+        return None
+
+
+def differing(one: Config, other: Config) -> Iterator[Key]:
+    """Give the settings in which two configurations differ."""
+    for key in settings():
+        if _value(one, key) != _value(other, key):
+            yield key
+
+
+def applicable(held: Config, read: Config, keys: Collection[Key]) -> list[Key]:
+    """Return those of `keys` in which `read` differs from `held`, and that can hold without the rest."""
+    changed = list(differing(held, read))
+    kept_back = _GO_WITH_IT if _BASE_URL in changed else frozenset()
+    return [key for key in changed if key in keys and key not in kept_back]
+
+
+def taken_over(held: Config, read: Config, keys: Collection[Key]) -> Config:
+    """Return `held` with the values that `read` has for `keys`."""
+    for key in keys:
+        held = _with(held, key, _value(read, key))
+    return held
+
+
+def _value(config: Config, key: Key) -> Any:
+    found: Any = config
+    for name in key:
+        found = getattr(found, name)
+    return found
+
+
+def _with(section: Any, key: Key, value: Any) -> Any:
+    first, *rest = key
+    return replace(section, **{first: _with(getattr(section, first), tuple(rest), value) if rest else value})
+
+
+def _named(keys: Collection[Key]) -> list[str]:
+    return [".".join(key) for key in keys]
+
+
+async def _obey(hangups: AsyncIterator[signal.Signals], reload: Reload, terminal: bool) -> None:  # noqa: FBT001
+    async for _ in hangups:
+        if terminal and not _has_terminal():
+            # It was closed over a daemon that somebody had started in it: that ends what runs there.
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            await reload.again()
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal; one that hung up is none any more."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,302 @@
+"""`floradl run`: everything at work in one task group, until a signal ends it."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import anyio
+import structlog
+from anyio import to_thread
+
+from floradl import __version__
+from floradl.app import App, working
+from floradl.clock import next_tick
+from floradl.config.load import Source, passed_over
+from floradl.config.settings import Config
+from floradl.daemon.endpoints import answering
+from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pauses, tell_missing
+from floradl.daemon.reload import Changing, reloading
+from floradl.daemon.startup import StartStoppedError, Startup, opened
+from floradl.daemon.systemd import ServiceManager, Supervision, SystemdView, describe
+from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedError
+from floradl.hooks.runs import Heard
+from floradl.queue import heartbeat
+from floradl.queue.heartbeat import Heartbeat, LivePause, Snapshot, Transfer
+from floradl.queue.recovery import QueueFiles
+from floradl.queue.sqlite import SqliteQueue
+from floradl.sources.inbox import Inbox
+from floradl.sources.intake import Intake, IntakeLimits
+from floradl.sources.queue_file import QueueFile
+from floradl.sources.watcher import Watcher
+from floradl.web.health import HealthState
+
+_STOP_DEADLINE = 7.0  # seconds; 8 are promised
+_BEAT = 1.0
+_SLOW_BEAT = 10.0
+_STUCK_AFTER = 600.0
+_SWEEP_EVERY = 3600.0
+_LOOK_AT_STATE_EVERY = 5.0
+_SILENCE = 30.0  # seconds of silence that are worth to be told
+_JOURNALS = 3  # that may turn out to be damaged in a daemon's life
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def build_inbox(config: Config) -> tuple[Inbox, QueueFile | None]:
+    """Return the ways in that the configuration names, the folders made. Raises `ConfigError`."""
+    queue = config.queue
+    inbox = Inbox(queue.watch_dir, keep=queue.keep, queue_file=queue.file)
+    inbox.prepare()
+    return inbox, QueueFile(queue.file) if queue.file else None
+
+
+def build_bounds(config: Config) -> IntakeLimits:
+    """Return how much work is taken in at a time."""
+    return IntakeLimits(config.queue.max_open, config.state_dir)
+
+
+def build_start(config: Config, works: App) -> Startup:
+    """Return what sees to library and journal at a start."""
+    return Startup(config.state_dir, config.queue.watch_dir, works.library, works.journal, works.scheduler)
+
+
+async def run(config: Config, environ: Mapping[str, str], source: Source) -> None:
+    """Run until SIGTERM or SIGINT. Raises `LockedError`, `ConfigError`.
+
+    `source` is where `config` came from: what may change without a restart is taken from there again.
+    """
+    supervision = Supervision(ServiceManager.of(environ))
+    try:
+        with suppress(StartStoppedError):
+            await _run_on(config, environ, source, supervision)
+    except FloradlError as error:
+        supervision.failed(str(error))
+        raise
+    _log.info("stopped")
+
+
+async def _run_on(
+    config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision
+) -> None:
+    """Run; where the journal was damaged meanwhile begin anew with another, a few times at most."""
+    for _ in range(_JOURNALS):
+        try:
+            await _run(config, environ, source, supervision)
+        except QueueDamagedError as error:
+            _log.error("journal_damaged", message=str(error))
+        else:
+            return
+    raise ConfigError(
+        f"the journal in {config.state_dir} was damaged {_JOURNALS} times since the start: see to its disk, "
+        "to this machine's memory and to who else writes there, then start floradl again"
+    )
+
+
+async def _run(config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision) -> None:
+    supervision.beat(describe(SystemdView(starting=True)), well=True)
+    if (why := passed_over(config)) is not None:
+        _log.warning("config_passed_over", message=why)
+    inbox, queue_file = build_inbox(config)
+    progress = Heartbeat()
+    hooks = build_hooks(config, environ)
+    async with (
+        opened(config, "run", supervision) as store,
+        working(config, environ, store, Heard(progress, hooks.runs.wake)) as works,
+        reloading(config, source, Changing(works, hooks, environ), supervision),
+    ):
+        intake = Intake(inbox, queue_file, works.journal, works.scheduler, build_bounds(config))
+        start = build_start(config, works)
+        presence = QueueFiles(config.state_dir)
+        standing = HealthState(
+            progress_at=lambda: _progress_at(_quiet(works, progress, intake, start)),
+            paused=lambda: _reason(works, start),
+            started=intake.served.is_set,
+        )
+        async with anyio.create_task_group() as group:
+            # From the first moment on: a journal that is filled anew may take minutes.
+            group.start_soon(_beat, config, works, intake, start, progress, supervision)
+            group.start_soon(_watch_state, presence, works)
+            group.start_soon(answering, config, environ, works, standing)
+            group.start_soon(_work, config, works, intake, start, hooks)
+            group.start_soon(_sweep, inbox)
+            group.start_soon(tell_missing, hook_orders(config, environ))
+            group.start_soon(serve_pauses, hooks.pauses, works, lambda: _pause(works, start))
+            await wait_for_stop(works.media.halt, 0)
+            supervision.stopping()
+            _log.info("stopping")
+            group.cancel_scope.cancel()
+
+
+async def _work(config: Config, works: App, intake: Intake, start: Startup, hooks: HookRunner) -> None:
+    """See to library and journal, then work on what there is and what comes."""
+    await hooks.runs.prepare(works.journal)
+    ready = await start.attempt()
+    works.scheduler.resume_open(await works.journal.call(SqliteQueue.open_ids))
+    watch_dir = config.queue.watch_dir
+    _log.info("started", version=__version__, home=str(config.home), watch_dir=str(watch_dir))
+    async with anyio.create_task_group() as group:
+        if not ready:
+            group.start_soon(start.serve)
+        group.start_soon(works.scheduler.serve)
+        group.start_soon(hooks.runs.serve, works.journal, works.library)
+        if works.sync is not None:
+            group.start_soon(works.sync.serve)
+        group.start_soon(intake.serve, Watcher(watch_dir, config.queue.file, report=_report))
+
+
+async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
+    """Wait for SIGTERM or SIGINT, then call `halt`.
+
+    From then on a second signal ends the process at once, and the deadline does with `code`.
+    """
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        await anext(signals)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(130))
+    # Threads that look up a name cannot be woken. All that matters is on disk: the exit need not wait.
+    deadline = threading.Timer(_STOP_DEADLINE, os._exit, (code,))
+    deadline.daemon = True
+    deadline.start()
+    halt()
+
+
+async def _watch_state(presence: QueueFiles, works: App) -> None:
+    """See whether the journal's files are still there: SQLite would go on with what nobody else can see."""
+    while True:
+        await next_tick(_LOOK_AT_STATE_EVERY)
+        why = await to_thread.run_sync(presence.lost)
+        if why is not None:
+            works.journal.give_up(why)
+
+
+async def _beat(
+    config: Config, works: App, intake: Intake, start: Startup, progress: Heartbeat, supervision: Supervision
+) -> None:
+    """Write what is going on, each second while it changes, else each ten seconds; tell the manager too."""
+    written = -_SLOW_BEAT
+    state: tuple[LivePause | None, int | None, tuple[str, ...]] | None = None
+    inbox: tuple[LivePause | None, tuple[str, ...]] = (None, ())
+    transfers: tuple[Transfer, ...] = ()
+    ahead = 0.0  # of the wall clock; where that jumps, what stands written looks old
+    while True:
+        now = time.monotonic()
+        jumped = abs(time.time() - now - ahead) > _BEAT
+        before, state = state, (_pause(works, start), works.media.bandwidth.rate(), _hints(works))
+        inbox_before, inbox = inbox, (_held(intake), intake.troubles)
+        quiet = _quiet(works, progress, intake, start)
+        told_anew = (state, inbox) != (before, inbox_before)
+        if progress.changed or jumped or told_anew or now - written >= _SLOW_BEAT:
+            progress.changed, ahead = False, time.time() - now
+            written = now
+            paused, rate_limit, hints = state
+            snapshot = Snapshot(
+                pid=os.getpid(),
+                version=__version__,
+                since=progress.since,
+                progress_at=_progress_at(quiet),
+                paused=paused,
+                queue_file_error=intake.queue_file_error,
+                hints=hints,
+                held=inbox[0],
+                inbox_troubles=inbox[1],
+                rate_limit=rate_limit,
+                runs=progress.runs(),
+                silent_until=_wall(works.flora.silent_until),
+            )
+            await to_thread.run_sync(heartbeat.write, config.state_dir, snapshot)
+            transfers = tuple(transfer for run in snapshot.runs for transfer in run.outputs)
+        well = quiet < _STUCK_AFTER
+        view = SystemdView(
+            starting=not intake.served.is_set(),
+            open_runs=works.scheduler.open_runs,
+            ended=progress.ended,
+            transfers=transfers,
+            paused=state[0],
+            quiet=0.0 if well else quiet,
+        )
+        if not view.starting:
+            supervision.ready()
+        supervision.beat(describe(view), well=well)
+        with anyio.move_on_after(_BEAT):
+            await (intake.served.wait() if view.starting else next_tick(_BEAT))
+
+
+def _hints(works: App) -> tuple[str, ...]:
+    """Return what a person should look into, though work goes on."""
+    trouble = works.sync.trouble if works.sync is not None and works.scheduler.paused is None else None
+    silences = {"FLORA": works.flora.silent_until} | works.saver.quiet_hosts
+    asked = [
+        f"{who} asked to be left alone until {_clock(until)}: it is asked again then"
+        for who, until in silences.items()
+        if _wall(until) is not None
+    ]
+    return tuple(hint for hint in (trouble, works.workspace_check.hint, *asked) if hint)
+
+
+def _wall(until: float) -> float | None:
+    """Return a moment to come (monotonic seconds) in unix seconds, None for one that is here or soon is."""
+    left = until - time.monotonic()
+    return time.time() + left if left > _SILENCE else None
+
+
+def _clock(until: float) -> str:
+    """Write such a moment for a person, to the next minute: what is written stays the same until then."""
+    minutes = math.ceil((_wall(until) or time.time()) / 60 + 0.01)
+    return time.strftime("%d %b %H:%M", time.localtime(minutes * 60))
+
+
+def _held(intake: Intake) -> LivePause | None:
+    held = intake.held
+    return LivePause(held.reason, held.message, held.since) if held is not None else None
+
+
+def _pause(works: App, start: Startup) -> LivePause | None:
+    """Return why nothing goes on: no run may, or what becomes of them cannot be recorded."""
+    paused, stuck = start.pause or works.scheduler.paused, works.journal.trouble
+    if paused is not None:
+        return LivePause(paused.reason, paused.message, paused.since)
+    return LivePause(PauseReason.DISK_FULL, stuck.message, stuck.since) if stuck is not None else None
+
+
+def _reason(works: App, start: Startup) -> PauseReason | None:
+    paused = _pause(works, start)
+    return PauseReason(paused.reason) if paused is not None else None
+
+
+def _progress_at(quiet: float) -> float:
+    """Return when all was seen to be well (unix seconds): now, unless nothing was done for long."""
+    return time.time() - (quiet if quiet >= _STUCK_AFTER else 0.0)
+
+
+def _quiet(works: App, progress: Heartbeat, intake: Intake, start: Startup) -> float:
+    """Return for how many seconds nothing was done that there is to do: 0 in a pause, which is no fault.
+
+    The part that is quiet the longest counts. Somebody looks at the inbox even where nothing comes.
+    """
+    if _pause(works, start) is not None:
+        return 0.0
+    scheduler = works.scheduler
+    since = intake.turned_at if intake.served.is_set() else max(intake.turned_at, start.turned_at)
+    now = time.monotonic()
+    if not scheduler.idle:
+        # What was asked for is no fault: a long interval, or the `Retry-After` of whoever is to be asked.
+        rest = min(
+            max(scheduler.rests_until, works.flora.silent_until, *works.saver.quiet_hosts.values()), now
+        )
+        since = min(since, max(scheduler.turned_at, progress.bytes_at, rest))
+    return now - since
+
+
+def _report(message: str) -> None:
+    _log.warning("watching", message=message)
+
+
+async def _sweep(inbox: Inbox) -> None:
+    while True:
+        await to_thread.run_sync(inbox.sweep)
+        await anyio.sleep(_SWEEP_EVERY)

@@ -1,0 +1,185 @@
+"""What the service manager hears of a daemon: that it has started, is well, reads its settings, stops.
+
+Source: sd_notify(3). The watchdog is fed by what the daemon gets done, not by a timer: whoever hangs says
+nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from floradl.queue.heartbeat import LivePause, Transfer
+from floradl.redaction import redact
+from floradl.units import format_count, format_size
+
+_PATIENCE: Final = 0.2  # seconds for a manager whose queue is full: longer would hold the event loop up
+_UNSENDABLE: Final = dict.fromkeys(map(ord, "\r\n\0"), " ")
+
+
+class ServiceManager:
+    """The manager's socket. Telling it anything never fails: where there is none, nobody hears."""
+
+    def __init__(self, address: str | None, watchdog: float | None = None) -> None:
+        self._address = address
+        self.watchdog = watchdog
+        """Within how many seconds it wants to hear that all is well, None where it does not."""
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str], pid: int | None = None) -> ServiceManager:
+        """Return the one that the environment tells of. `pid` is that of this process.
+
+        A variable that makes no sense is one that is not set: it may have been left over by somebody else.
+        """
+        address = environ.get("NOTIFY_SOCKET", "")
+        if not address.startswith(("/", "@")) or len(address) < 2:
+            return cls(None)
+        usec, whom = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
+        ours = whom in {"", str(os.getpid() if pid is None else pid)}
+        wanted = ours and usec.isascii() and usec.isdigit() and int(usec) > 0
+        return cls(address, int(usec) / 1e6 if wanted else None)
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is one."""
+        return self._address is not None
+
+    def tell(self, **said: str | int) -> bool:
+        """Send `said` as one message, and say whether it was taken. A line end in a value becomes a space."""
+        if self._address is None:
+            return False
+        lines = "\n".join(f"{key}={str(value).translate(_UNSENDABLE)}" for key, value in said.items())
+        # An abstract address begins with a zero byte, which no variable can hold: it is written as "@".
+        where = b"\0" + os.fsencode(self._address[1:]) if self._address[0] == "@" else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(_PATIENCE)
+                sender.sendto(lines.encode(errors="replace"), where)
+        except OSError:
+            return False
+        return True
+
+
+_STATUS_EVERY: Final = 5.0  # seconds between two lines that differ, and between two pleas for more time
+_MORE_TIME: Final = 30.0  # seconds that a start asks for, again and again while it gets on
+_PINGS: Final = 3  # in the time of the watchdog: one may come late
+_LONGEST: Final = 300  # characters of a status
+
+
+class SystemdView(msgspec.Struct, frozen=True):
+    """How things stand. `open_runs` are not finished, `ended` are those that were since the start.
+
+    `quiet` is for how many seconds nothing was done that there is to do; 0 where all is well.
+    """
+
+    starting: bool = False
+    open_runs: int = 0
+    ended: int = 0
+    transfers: tuple[Transfer, ...] = ()
+    paused: LivePause | None = None
+    quiet: float = 0.0
+
+
+class Supervision:
+    """Tells the manager. Each method may be called again; none fails, and where nobody listens none costs."""
+
+    def __init__(self, manager: ServiceManager, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._manager = manager
+        self._monotonic = monotonic
+        self._ready = False  # whether the daemon is
+        self._started = False  # whether the manager knows
+        self._remark: str | None = None
+        self._text = ""
+        self._told = ""
+        self._told_at = self._pleaded_at = self._pinged_at = -math.inf
+
+    def beat(self, text: str, *, well: bool) -> None:
+        """Say how things stand, once a second or so; without `well` the manager hears no sign of life.
+
+        While the daemon starts, that is a plea for more time, and afterwards the watchdog's.
+        """
+        self._text = text
+        if not self._manager.listens:
+            return
+        now = self._monotonic()
+        said: dict[str, str | int] = {}
+        if self._ready and not self._started:
+            said["READY"] = 1
+        status = self._status()
+        if status != self._told and (said or now - self._told_at >= _STATUS_EVERY):
+            said["STATUS"] = status
+        if well and not self._ready and now - self._pleaded_at >= _STATUS_EVERY:
+            said["EXTEND_TIMEOUT_USEC"] = int(_MORE_TIME * 1e6)
+        watchdog = self._manager.watchdog
+        if well and self._ready and watchdog and now - self._pinged_at >= watchdog / _PINGS:
+            said["WATCHDOG"] = 1
+        if not said or not self._manager.tell(**said):
+            return  # what was not taken is said at the next beat
+        self._started = self._started or "READY" in said
+        if "STATUS" in said:
+            self._told, self._told_at = status, now
+        if "EXTEND_TIMEOUT_USEC" in said:
+            self._pleaded_at = now
+        if "WATCHDOG" in said:
+            self._pinged_at = now
+
+    def ready(self) -> None:
+        """Have the next beat say that everything is being served."""
+        self._ready = True
+
+    def reloading(self) -> None:
+        """Say that the settings are being read again. While the daemon starts that is no news."""
+        if self._started:
+            # By this the manager tells an answer to its own wish from an earlier one.
+            self._manager.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+
+    def reloaded(self, trouble: str | None) -> None:
+        """Say that they are read. `trouble` is why those that held before still hold."""
+        self._remark = trouble
+        if self._started:
+            self._told = self._status()
+            self._manager.tell(READY=1, STATUS=self._told)
+
+    def failed(self, why: str) -> None:
+        """Say why it ends by itself."""
+        self._text, self._remark = why, None
+        self._manager.tell(STATUS=self._status())
+
+    def stopping(self) -> None:
+        """Say that the end has begun."""
+        self._manager.tell(STOPPING=1, STATUS="Stopping: what is under way goes on at the next start")
+
+    def _status(self) -> str:
+        text = f"{self._text}; {self._remark}" if self._remark else self._text
+        text = redact(text)
+        return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def describe(view: SystemdView) -> str:
+    """Return one line for a person."""
+    if view.paused is not None:
+        since = time.strftime("%d %b %H:%M", time.localtime(view.paused.since))
+        return f"Paused since {since} ({view.paused.reason}): {view.paused.message}"
+    if view.starting:
+        return "Starting: reading what there is in library, journal and inbox"
+    parts = [f"Working on {format_count(view.open_runs, 'run')}" if view.open_runs else "Waiting for runs"]
+    if view.transfers:
+        parts.append(f"{format_count(len(view.transfers), 'file')} coming in ({_bytes(view.transfers)})")
+    if view.ended:
+        parts.append(f"{view.ended:,} finished since the start")
+    if view.quiet:
+        parts.append(f"nothing has moved for {view.quiet / 60:.0f} minutes")
+    return "; ".join(parts)
+
+
+def _bytes(transfers: tuple[Transfer, ...]) -> str:
+    came = format_size(sum(transfer.bytes for transfer in transfers))
+    totals = [transfer.total for transfer in transfers]
+    known = [total for total in totals if total is not None]
+    return came if len(known) < len(totals) else f"{came} of {format_size(sum(known))}"

@@ -1,1 +1,0 @@
-"""Names, files and mounts: what floradl knows of file systems."""

@@ -1,0 +1,434 @@
+"""One URL becomes one verified part file. Blocking: it runs in a worker thread, one a transfer.
+
+A leftover is continued only where its name says that it holds bytes of the very version offered now, and
+where some of these are the same (`resume`). `Range` is sent without `If-Range`: the validator of the 206 is
+compared here, which is the same proof (RFC 9110, 13.1.5 and 15.3.7), and some servers answer a stale
+`If-Range` with a 206.
+
+A whole answer is compared with what is held from the first byte on, and only what differs, or is new, is
+written: so nothing is lost where a host refuses ranges and the line breaks once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Generic, Protocol, Self, TypeVar
+
+import httpx
+import msgspec
+
+from floradl.download import data_url, truncation
+from floradl.download.checksums import ChecksumSet, Proof, disagreement, proof_of
+from floradl.download.decompress import undo
+from floradl.download.file_type import sniff
+from floradl.download.file_type.signatures import beginning
+from floradl.download.offer import ContentOffer, is_weak, offer_of, refusal_of, refuses_range
+from floradl.download.resume import (
+    OVERLAP,
+    BytesDifferError,
+    RangeRefusedError,
+    ResumeNotes,
+    StartOverError,
+    append,
+    compare_head,
+    in_hand,
+    rehash,
+    takes_ranges,
+)
+from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError, TransientError
+from floradl.fs.durable import AppendedFile, PartFile
+from floradl.models import Integrity, OutputKind
+from floradl.net import request_url
+from floradl.net.errors import CertificateError
+from floradl.net.transport import MediaClient, UrlPolicy, pieces, redirect_target
+from floradl.urls import is_data_url
+
+_MAX_REDIRECTS = 5
+_ASKED = "floradl_asked_path"  # of a response: the path that redirects led here from
+_CHECK_DISK_EVERY = 32 << 20  # bytes
+
+P = TypeVar("P", bound=AppendedFile)
+P_co = TypeVar("P_co", bound=AppendedFile, covariant=True)
+Report = Callable[[int, int | None], None]
+
+
+class DownloadStoppedError(Exception):
+    """The transfer was told to stop; its part file stays, to be continued."""
+
+
+class DownloadLimits(msgspec.Struct, frozen=True):
+    """What a transfer may take: bytes, and seconds in all."""
+
+    max_file_size: int | None
+    min_free_space: int
+    deadline: float
+
+
+class FileSink(ResumeNotes, Protocol[P_co]):
+    """Where the part file of one output lies. `validator` stands in its name; empty means none."""
+
+    kind: OutputKind
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep its folder open meanwhile."""
+        ...
+
+    def leftover(self) -> tuple[str, int] | None:
+        """Return validator and size of what an earlier attempt left."""
+        ...
+
+    def open(self, validator: str) -> P_co:
+        """Open the part file for `validator`; leftovers of others go."""
+        ...
+
+
+class TypeCheck(msgspec.Struct, frozen=True):
+    """What a whole part file turned out to be, and by what that is known."""
+
+    ext: str
+    sha256: str
+    content_type: str | None
+    etag: str | None
+    integrity: Integrity
+    checked: tuple[str, ...]
+
+
+class Received(msgspec.Struct, Generic[P], frozen=True):
+    """A whole, checked part file, open and locked: to be published inside `with`, which closes it."""
+
+    part: P
+    finding: TypeCheck
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.part.__exit__()
+
+
+class Fetcher(Protocol):
+    """Who fetches."""
+
+    def fetch(self, url: str, slot: FileSink[PartFile], report: Report) -> Received[PartFile]:
+        """Fetch `url` as `Downloader.fetch` does."""
+        ...
+
+
+class Downloader:
+    """Fetches outputs with a client that has no credentials, over connections that `guard` allows.
+
+    `monotonic` gives the seconds that count for the deadline.
+    """
+
+    def __init__(
+        self,
+        client: MediaClient,
+        url_policy: UrlPolicy,
+        limits: DownloadLimits,
+        stop: threading.Event | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._url_policy = url_policy
+        self._limits = limits
+        self._stop = stop or threading.Event()
+        self._monotonic = monotonic
+
+    def change(self, limits: DownloadLimits) -> None:
+        """Let these hold from now on, for transfers under way too, but for their deadline."""
+        self._limits = limits
+
+    def fetch(self, url: str, slot: FileSink[P], report: Report) -> Received[P]:
+        """Fetch `url` into the slot's part file, continuing what is there; `report` hears bytes and total.
+
+        A `data:` URL is decoded. Raises `TransientError` (`ExpiredUrlError` where FLORA should be asked for a
+        fresh URL), `PermanentError`, `ServicePausedError` (disk), `DownloadStoppedError`, and `OSError` of
+        the library.
+        """
+        with slot.held():
+            if is_data_url(url):
+                return self._decode(url, slot, report)
+            return self._fetch(url, slot, report)
+
+    def _decode(self, url: str, slot: FileSink[P], report: Report) -> Received[P]:
+        inline = data_url.decode(url)
+        self._check_size(len(inline.data))
+        head = beginning(lambda size, offset: inline.data[offset : offset + size])
+        sniff.refuse_not_media(head, inline.content_type, slot.kind)  # for good: it will say the same again
+        part = slot.open("")
+        try:
+            part.truncate(0)
+            self._check_disk(part, len(inline.data))
+            part.write(inline.data)
+            report(part.size, part.size)
+            ext = sniff.extension(head, inline.content_type, "", slot.kind)
+            _refuse_cut(part, ext)
+        except BaseException:
+            part.__exit__()
+            raise
+        finding = TypeCheck(
+            ext=ext,
+            sha256=hashlib.sha256(inline.data).hexdigest(),
+            content_type=inline.content_type,
+            etag=None,
+            integrity=Integrity.VERIFIED,
+            checked=("inline",),
+        )
+        return Received(part, finding)
+
+    def _fetch(self, url: str, slot: FileSink[P], report: Report) -> Received[P]:
+        validator, size = slot.leftover() or ("", 0)
+        if validator and size > OVERLAP and takes_ranges(slot):
+            with suppress(StartOverError):
+                return self._resume(url, validator, slot, report)
+        with self._ask(url) as response:
+            return self._receive_whole(response, slot, report)
+
+    def _resume(self, url: str, validator: str, slot: FileSink[P], report: Report) -> Received[P]:
+        """Continue the part file of `validator`. Raises as `fetch`, and `StartOverError`."""
+        part = slot.open(validator)
+        with in_hand(part, slot):
+            start = part.size - OVERLAP
+            if start <= 0:  # somebody else had it in hand meanwhile
+                raise StartOverError
+            if is_weak(validator):
+                # First, and to its end: two connections at once would wait for one another.
+                with self._ask(url, 0, OVERLAP - 1) as response:
+                    if response.status_code == 200:
+                        part.__exit__()
+                        return self._receive_whole(response, slot, report)
+                    compare_head(response, validator, part)
+            with self._ask(url, start) as response:
+                if response.status_code == 200:
+                    part.__exit__()
+                    return self._receive_whole(response, slot, report)
+                offer = offer_of(response)
+                if not (offer.is_from(start) and offer.continues(validator)):
+                    raise StartOverError
+                offer = offer.with_promises_of(validator, slot.notes)
+                return self._receive(_ResponseBody(response, offer, part, pieces(response)), slot, report)
+
+    @contextmanager
+    def _ask(self, url: str, first: int | None = None, last: int | None = None) -> Iterator[httpx.Response]:
+        """Ask for the bytes from `first` to `last`, for all that follow, or for the whole.
+
+        Raises `RangeRefusedError` where the host may refuse the range alone.
+        """
+        ranged = first is not None
+        headers = {"Range": f"bytes={first}-{'' if last is None else last}"} if ranged else {}
+        with _wire_trouble():
+            response = self._follow(url, headers)
+            try:
+                status = response.status_code
+                if status not in {200, 206}:
+                    refusal = refusal_of(response)
+                    raise RangeRefusedError(status, refusal) if ranged and refuses_range(status) else refusal
+                yield response
+            finally:
+                response.close()
+
+    def _follow(self, url: str, headers: dict[str, str]) -> httpx.Response:
+        """Send the request, following redirects by hand: each hop is checked like the first."""
+        try:
+            target = asked = request_url.parse(url)
+        except (httpx.InvalidURL, UnicodeError):  # the cause may quote the query
+            raise PermanentError("the output's URL is not a URL", ErrorCode.BAD_URL) from None
+        for _ in range(_MAX_REDIRECTS + 1):
+            self._url_policy.check(target)
+            request = self._client.build_request("GET", target, headers={**headers, **_signed_for(target)})
+            response = self._client.send(request, stream=True)
+            try:
+                further = redirect_target(response)
+            except BaseException:
+                response.close()
+                raise
+            if further is None:
+                response.extensions[_ASKED] = asked.path
+                return response
+            response.close()
+            target = further
+        raise PermanentError(
+            f"the media host {target.host} redirects more than {_MAX_REDIRECTS} times", ErrorCode.HTTP_ERROR
+        )
+
+    def _receive_whole(self, response: httpx.Response, slot: FileSink[P], report: Report) -> Received[P]:
+        offer = offer_of(response)
+        if not offer.is_from(0):
+            raise TransientError("the media host answers with a part that was not asked for")
+        self._check_size(offer.total)
+        body = undo(pieces(response), offer.codings)
+        if body.codings:
+            offer = offer.decoded()
+        part = slot.open(offer.validator)
+        if offer.validator and offer.expected and (offer.total or 0) > OVERLAP:
+            notes = msgspec.structs.replace(slot.notes, validator=offer.validator, promised=offer.expected)
+            slot.note(notes)
+        return self._receive(_ResponseBody(response, offer, part, body.pieces, body.codings), slot, report)
+
+    def _receive(self, transfer: _ResponseBody[P], slot: FileSink[P], report: Report) -> Received[P]:
+        """Receive into the part file, which stays open, unless an error is raised.
+
+        Raises `BytesDifferError`, with the part file open, where a range differs from what is held.
+        """
+        part, offer = transfer.part, transfer.offer
+        try:
+            self._check_size(offer.total)
+            if not offer.validator:
+                part.truncate(0)
+            digests = ChecksumSet(offer.expected, offer.total)
+            rehash(part, digests, offer.first)
+            self._copy(transfer, digests, report)
+            return Received(part, self._check(transfer, digests, slot))
+        except BytesDifferError:
+            raise
+        except (TransientError, PermanentError) as error:
+            if error.code in {ErrorCode.DAMAGED, ErrorCode.NOT_MEDIA, ErrorCode.TOO_LARGE}:
+                part.discard()
+            part.__exit__()
+            raise
+        except BaseException:
+            part.__exit__()
+            raise
+
+    def _copy(self, transfer: _ResponseBody[P], digests: ChecksumSet, report: Report) -> None:
+        """Compare what comes with what is held, and append what is new."""
+        part, total = transfer.part, transfer.offer.total
+        ends = self._monotonic() + self._limits.deadline
+        disk_checked = -_CHECK_DISK_EVERY
+        at = transfer.offer.first
+        for chunk in transfer.body:
+            if self._stop.is_set():
+                raise DownloadStoppedError
+            if part.size - disk_checked >= _CHECK_DISK_EVERY:
+                self._check_disk(part, total)
+                disk_checked = part.size
+            append(part, at, chunk, may_differ=transfer.offer.first == 0)
+            digests.update(chunk)
+            at += len(chunk)
+            self._check_size(at)
+            if self._monotonic() > ends:
+                raise PermanentError(
+                    f"its transfer was not done within {self._limits.deadline:.0f} s (poll.give_up_after); "
+                    "`floradl retry` goes on where it stopped",
+                    ErrorCode.GAVE_UP,
+                )
+            report(at, total)
+        if at < part.size:
+            part.truncate(at)
+
+    def _check_size(self, size: int | None) -> None:
+        cap = self._limits.max_file_size
+        if cap is not None and size is not None and size > cap:
+            raise PermanentError(
+                f"it is over {cap} bytes, the limit that download.max_file_size sets", ErrorCode.TOO_LARGE
+            )
+
+    def _check_disk(self, part: AppendedFile, total: int | None) -> None:
+        stat = os.fstatvfs(part.fd)
+        missing = max((total or 0) - part.size, 0)
+        free = stat.f_bavail * stat.f_frsize
+        if free - missing < self._limits.min_free_space:
+            raise ServicePausedError(
+                f"the library's disk has {free >> 20} MiB free, this output needs {-(-missing >> 20)} MiB "
+                f"more and download.min_free_space keeps {self._limits.min_free_space >> 20} MiB: make room, "
+                "or lower the setting",
+                PauseReason.DISK_FULL,
+                needed=missing,
+            )
+
+    def _check(self, transfer: _ResponseBody[P], digests: ChecksumSet, slot: FileSink[P]) -> TypeCheck:
+        """Decide whether what arrived is whole, and say by what."""
+        response, offer, part = transfer.response, transfer.offer, transfer.part
+        head = beginning(part.read)
+        content_type, path = response.headers.get("content-type"), response.url.path
+        disposition = response.headers.get("content-disposition")
+        asked = response.extensions.get(_ASKED, "")
+        try:
+            sniff.refuse_not_media(head, content_type, slot.kind, path, disposition, asked)
+        except PermanentError as error:  # a page of a proxy, or nothing at all, may stand there for a while
+            raise TransientError(str(error), error.code) from None
+        if offer.total is not None and part.size != offer.total:
+            raise TransientError(f"{part.size} of {offer.total} bytes arrived", ErrorCode.DAMAGED)
+        proof = self._prove(transfer, digests, slot)
+        ext = sniff.extension(head, content_type, path, slot.kind, disposition, asked)
+        checked = ["length"] if offer.total is not None else []
+        checked += proof.names
+        integrity = Integrity.LENGTH_ONLY if offer.total is not None else Integrity.UNVERIFIED
+        if proof.holds:
+            integrity = Integrity.VERIFIED
+        if integrity is Integrity.UNVERIFIED:
+            # Nothing says how long it should be: a proxy that lost its server ends the body in good form.
+            whole = truncation.is_whole(part.fd, part.size, ext)
+            if whole is False:
+                raise TransientError(
+                    f"the server gives no length, and the {ext} file is cut short", ErrorCode.DAMAGED
+                )
+            if whole:
+                checked.append("container")
+        return TypeCheck(
+            ext=ext,
+            sha256=digests.sha256,
+            content_type=content_type,
+            etag=response.headers.get("etag"),
+            integrity=integrity,
+            checked=tuple(checked),
+        )
+
+    def _prove(self, transfer: _ResponseBody[P], digests: ChecksumSet, slot: FileSink[P]) -> Proof:
+        """Hold what arrived against the server's checksum. Raises `TransientError` where it differs.
+
+        Not where a whole file of the same bytes differed before: what a line does to bytes it does not do
+        twice alike. Then it is the checksum that is wrong: that of an Azure block list is whatever its writer
+        said. The finding's `checked` names it.
+        """
+        proof = proof_of(digests, transfer.response.headers, transfer.undone)
+        if proof.wrong is None:
+            return proof
+        if slot.notes.disagreed != digests.sha256:
+            slot.note(msgspec.structs.replace(slot.notes, disagreed=digests.sha256))
+            raise disagreement(proof.wrong)
+        return proof
+
+
+class _ResponseBody(msgspec.Struct, Generic[P], frozen=True):
+    """An answer on its way into an open part file. `undone` are the codings that `body` was freed of."""
+
+    response: httpx.Response
+    offer: ContentOffer
+    part: P
+    body: Iterable[bytes | memoryview]
+    undone: tuple[str, ...] = ()
+
+
+def _signed_for(url: httpx.URL) -> dict[str, str]:
+    """Return the header that a presigned URL of S3 was signed with, and has to be asked with.
+
+    boto3 signs `x-amz-checksum-mode` where its caller wants checksums. S3 refuses any other `x-amz-…` header,
+    and this one where it was not signed.
+    """
+    signed = url.params.get("X-Amz-SignedHeaders", "").lower().split(";")
+    return {"x-amz-checksum-mode": "ENABLED"} if "x-amz-checksum-mode" in signed else {}
+
+
+def _refuse_cut(part: AppendedFile, ext: str) -> None:
+    if truncation.is_whole(part.fd, part.size, ext) is False:
+        part.discard()
+        raise PermanentError(f"the {ext} file in its data: URL is cut short", ErrorCode.DAMAGED)
+
+
+@contextmanager
+def _wire_trouble() -> Iterator[None]:
+    """Translate httpx's errors: only their kind is told, but for what a person has to set."""
+    try:
+        yield
+    except (httpx.ProxyError, CertificateError) as error:
+        raise TransientError(f"the media host cannot be reached: {error}") from error
+    except httpx.TimeoutException as error:
+        raise TransientError(f"the media host does not answer in time ({type(error).__name__})") from error
+    except httpx.RequestError as error:
+        raise TransientError(f"the transfer broke ({type(error).__name__})") from error

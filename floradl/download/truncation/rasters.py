@@ -1,0 +1,385 @@
+"""Pictures of the studio: TIFF, EXR, PSD, DDS, KTX, DPX, netpbm, SGI, Sun, TGA, FITS.
+
+Sources: TIFF 6.0, section 2, and BigTIFF; OpenEXR 3 "file layout"; Adobe's Photoshop file format (2019);
+Microsoft's DDS_HEADER; Khronos KTX 2.0; SMPTE 268M (DPX); netpbm's ppm(5), pam(5), pfm(5); SGI image file
+format 1.00; Truevision TGA 2.0; FITS 4.0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from floradl.download.truncation.window import MOST_STEPS, Window
+
+_WIDTHS = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
+_PARTS = {273: 279, 324: 325, 288: 289, 513: 514}
+"""Strips, tiles, free space, a thumbnail: the tag of the offsets, and that of the lengths."""
+
+_FURTHER = frozenset({330})
+"""Tags whose values are directories of pictures; those of Exif are often left behind wrong by editors."""
+
+Number = Callable[[int, int], int]
+
+
+def tiff(file: Window) -> bool | None:
+    """Judge TIFF by its directories: what they refer to must be there. It has no end of its own."""
+    if not file.begins(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return None
+    if file.size < 8:
+        return False
+    number: Number = file.little if file.at(0, 1) == b"I" else file.big
+    wide = 8 if number(2, 2) == 43 else 4
+    waiting, seen = [number(8 if wide == 8 else 4, wide)], set[int]()
+    budget = MOST_STEPS
+    while waiting and budget > 0:
+        at = waiting.pop()
+        if at in seen or not at:
+            continue
+        seen.add(at)
+        count = number(at, 8 if wide == 8 else 2)
+        at += 8 if wide == 8 else 2
+        after = at + count * (4 + 2 * wide)
+        budget -= count + 1
+        if count > 0xFFFF or budget < 0:
+            return None
+        fields = _fields(file, number, wide, (at, count)) if after + wide <= file.size else None
+        if fields is None or not _parts_are_there(file, number, fields):
+            return False
+        budget -= sum(field[1] for tag, field in fields.items() if tag in _PARTS)
+        for tag in _FURTHER & fields.keys():
+            waiting += islice(_values(number, fields[tag]), 100)
+        waiting.append(number(after, wide))
+    return None
+
+
+_Field = tuple[int, int, int]
+"""Type, count and where the values stand."""
+
+
+def _fields(file: Window, number: Number, wide: int, table: tuple[int, int]) -> dict[int, _Field] | None:
+    """Return the fields of a directory by tag; None where values lie beyond the end."""
+    fields: dict[int, _Field] = {}
+    at, count = table
+    for _ in range(count):
+        kind, length = number(at + 2, 2), number(at + 4, wide)
+        size = _WIDTHS.get(kind, 1) * length
+        value = at + 4 + wide
+        start = value if size <= wide else number(value, wide)
+        if kind in _WIDTHS and start + size > file.size:
+            return None
+        fields[number(at, 2)] = (kind, length, start)
+        at += 4 + 2 * wide
+    return fields
+
+
+def _parts_are_there(file: Window, number: Number, fields: dict[int, _Field]) -> bool:
+    for tag in _PARTS.keys() & fields.keys():
+        lengths = fields.get(_PARTS[tag])
+        if lengths:
+            pairs = zip(_values(number, fields[tag]), _values(number, lengths), strict=False)
+            if any(offset + size > file.size for offset, size in pairs if size):
+                return False
+    return True
+
+
+def _values(number: Number, field: _Field) -> Iterator[int]:
+    kind, length, start = field
+    width = _WIDTHS.get(kind, 1)
+    return (number(start + width * index, width) for index in range(min(length, MOST_STEPS)))
+
+
+def exr(file: Window) -> bool | None:
+    """Judge OpenEXR by its table of chunks, and by the chunk that lies last."""
+    if not file.begins(b"v/1\x01"):
+        return None
+    flags = file.little(4, 4)
+    deep, tiled, parts = flags & 0x800, flags & 0x200, flags & 0x1000
+    at = _exr_headers(file, bool(parts))
+    if not at or deep:
+        return False if at == 0 else None
+    first, last = file.size + 1, 0
+    start = at
+    for _ in range(MOST_STEPS):
+        if at + 8 > min(first, file.size):
+            break
+        offset = file.little(at, 8)
+        if not offset or offset < start:
+            return None  # left by one who broke off, who may have done so on purpose
+        first, last = min(first, offset), max(last, offset)
+        at += 8
+    if last + 8 > file.size or at < first:
+        return False if last + 8 > file.size or at + 8 > file.size else None
+    if parts:
+        return None
+    head = 20 if tiled else 8
+    return file.compare(last + head + file.little(last + head - 4, 4)) if last + head <= file.size else False
+
+
+def _exr_headers(file: Window, parts: bool) -> int | None:  # noqa: FBT001 - of the file's flags
+    """Return where the headers end; 0 where they are cut, None where they make no sense."""
+    at = 8
+    for _ in range(MOST_STEPS):
+        name = file.at(at, 256)
+        end = name.find(b"\0")
+        if end < 0:
+            return 0 if len(name) < 256 else None
+        if end == 0:
+            at += 1
+            if not parts or file.at(at, 1) == b"\0":
+                return at + (1 if parts else 0)
+            continue
+        at += end + 1
+        kind = file.at(at, 256)
+        end = kind.find(b"\0")
+        if end < 0:
+            return 0 if len(kind) < 256 else None
+        at += end + 1
+        if at + 4 > file.size:
+            return 0
+        at += 4 + file.little(at, 4)
+    return None
+
+
+def photoshop(file: Window) -> bool | None:
+    """Judge PSD and PSB by their sections, and by the merged picture at the end."""
+    if not file.begins(b"8BPS\0\1", b"8BPS\0\2"):
+        return None
+    if file.size < 34:
+        return False
+    large = file.big(4, 2) == 2
+    channels, height, width, depth = file.big(12, 2), file.big(14, 4), file.big(18, 4), file.big(22, 2)
+    at = 26
+    for wide in (4, 4, 8 if large else 4):
+        at += wide + file.big(at, wide)
+    if file.size < at + 2:
+        return False
+    coding = file.big(at, 2)
+    at += 2
+    if coding == 0:
+        return file.compare(at + channels * height * (-(-width * depth // 8)))
+    if coding != 1 or channels * height > MOST_STEPS * 5:
+        return None
+    wide = 4 if large else 2
+    end = at + wide * channels * height
+    if file.size < end:
+        return False
+    rows = file.at(at, wide * channels * height)
+    return file.compare(
+        end + sum(int.from_bytes(rows[i : i + wide], "big") for i in range(0, len(rows), wide))
+    )
+
+
+_BLOCKS = {
+    b"DXT1": 8,
+    b"ATI1": 8,
+    b"BC4U": 8,
+    b"DXT2": 16,
+    b"DXT3": 16,
+    b"DXT4": 16,
+    b"DXT5": 16,
+    b"ATI2": 16,
+}
+
+
+def direct_draw(file: Window) -> bool | None:
+    """Judge DDS by its first picture, which is at least there: smaller ones may follow."""
+    if not file.begins(b"DDS \x7c\0\0\0"):
+        return None
+    if file.size < 128:
+        return False
+    height, width, flags, bits = (file.little(at, 4) for at in (12, 16, 80, 88))
+    levels = max(1, min(file.little(28, 4), 32)) if file.little(8, 4) & 0x20000 else 1
+    block = _BLOCKS.get(file.at(84, 4), 0) if flags & 4 else 0
+    if not block and (flags & 4 or not bits):
+        return None
+    total = 128
+    for _ in range(levels):
+        total += -(-width // 4) * -(-height // 4) * block if block else -(-width * bits // 8) * height
+        width, height = max(1, width // 2), max(1, height // 2)
+    return file.reaches(total)
+
+
+def khronos(file: Window) -> bool | None:
+    """Judge KTX 2 by where its levels lie."""
+    if not file.begins(b"\xabKTX 20\xbb\r\n\x1a\n"):
+        return None
+    levels = min(max(1, file.little(40, 4)), 64)
+    if file.size < 80 + 24 * levels:
+        return False
+    entries = [80 + 24 * index for index in range(levels)]
+    return file.compare(max(file.little(at, 8) + file.little(at + 8, 8) for at in entries))
+
+
+def exchange(file: Window) -> bool | None:
+    """Judge DPX by the length that it states. Cineon's cannot be believed (ImageMagick 6.9)."""
+    if not file.begins(b"SDPX", b"XPDS"):
+        return None
+    if file.size < 2048:
+        return False
+    length = (file.little if file.at(0, 1) == b"X" else file.big)(16, 4)
+    return file.compare(length) if 0 < length < 0xFFFFFFFF else None
+
+
+_PNM = re.compile(
+    rb"(P[4-6]|P[fF])\s+(?:#.*\n\s*)*(\d+)\s+(?:#.*\n\s*)*(\d+)\s+(?:#.*\n\s*)*(?:(-?[\d.]+)\s)?"
+)
+_PAM = re.compile(rb"P7\n(?:.*\n){0,30}?ENDHDR\n")
+
+
+def netpbm(file: Window) -> bool | None:
+    """Judge PBM, PGM, PPM, PAM and PFM of binary pixels by width and height: more pictures may follow."""
+    if not file.begins(b"P4", b"P5", b"P6", b"P7", b"Pf", b"PF"):
+        return None
+    head = file.at(0, 4096)
+    if head.startswith(b"P7"):
+        found = _PAM.match(head)
+        if not found:
+            return None
+        values = {
+            key: int(re.findall(rb"\n" + key + rb"\s+(\d{1,9})", found[0])[0] or 0)
+            for key in _named(found[0])
+        }
+        depth = 2 if values.get(b"MAXVAL", 0) > 255 else 1
+        pixels = values.get(b"WIDTH", 0) * values.get(b"HEIGHT", 0) * values.get(b"DEPTH", 0)
+        return file.reaches(found.end() + pixels * depth)
+    found = _PNM.match(head)
+    if not found or any(len(value or b"") > 12 for value in found.groups()):
+        return None
+    kind, width, height, most = found[1], int(found[2]), int(found[3]), found[4]
+    if kind == b"P4":
+        start = found.start(4) if most else found.end()
+        return file.reaches(start + -(-width // 8) * height)
+    if not most:
+        return None
+    if kind in {b"Pf", b"PF"}:
+        return file.reaches(found.end() + width * height * (12 if kind == b"PF" else 4))
+    deep = 2 if most.isdigit() and int(most) > 255 else 1
+    return file.reaches(found.end() + width * height * deep * (3 if kind == b"P6" else 1))
+
+
+def _named(header: bytes) -> list[bytes]:
+    return [
+        key
+        for key in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL")
+        if re.search(rb"\n" + key + rb"\s+\d", header)
+    ]
+
+
+def silicon_graphics(file: Window) -> bool | None:
+    """Judge SGI's picture: rows as they are, or each by its place in a table."""
+    if not file.begins(b"\x01\xda\0\1", b"\x01\xda\0\2", b"\x01\xda\1\1", b"\x01\xda\1\2"):
+        return None
+    if file.size < 512:
+        return False
+    dimensions, width, height, channels = (file.big(at, 2) for at in (4, 6, 8, 10))
+    rows = (height if dimensions > 1 else 1) * (channels if dimensions > 2 else 1)
+    if not file.big(2, 1):
+        return file.compare(512 + width * rows * file.big(3, 1))
+    if rows > MOST_STEPS:
+        return None
+    if file.size < 512 + 8 * rows:
+        return False
+    ends = (file.big(512 + 4 * row, 4) + file.big(512 + 4 * (rows + row), 4) for row in range(rows))
+    return file.compare(max(ends, default=0))
+
+
+def sun_raster(file: Window) -> bool | None:
+    """Judge Sun's raster file by the length that it states."""
+    if not file.begins(b"\x59\xa6\x6a\x95"):
+        return None
+    if file.size < 32:
+        return False
+    length = file.big(16, 4)
+    return file.reaches(32 + length + file.big(28, 4)) if length else None
+
+
+def targa(file: Window) -> bool | None:
+    """Judge TGA by width, height and the runs of what is packed, or by the footer of version 2."""
+    if file.size >= 44 and file.at(file.size - 18, 18) == b"TRUEVISION-XFILE.\0":
+        return True
+    head = file.at(0, 18)
+    if len(head) < 18 or head[1] > 1 or head[16] not in {8, 15, 16, 24, 32}:
+        return None
+    wide = -(-head[16] // 8)
+    at = 18 + head[0] + (int.from_bytes(head[5:7], "little") * -(-head[7] // 8) if head[1] else 0)
+    pixels = int.from_bytes(head[12:14], "little") * int.from_bytes(head[14:16], "little")
+    if head[2] in {1, 2, 3}:
+        return file.reaches(at + pixels * wide)
+    if head[2] not in {9, 10, 11}:
+        return None
+    for _ in range(MOST_STEPS * 5):
+        if pixels <= 0:
+            return file.reaches(at)
+        run = file.big(at, 1)
+        if at >= file.size:
+            return False
+        count = (run & 0x7F) + 1
+        pixels -= count
+        at += 1 + (wide if run & 0x80 else wide * count)
+    return None
+
+
+def flexible_transport(file: Window) -> bool | None:
+    """Judge FITS: it consists of records of 2,880 bytes."""
+    if not file.begins(b"SIMPLE  ="):
+        return None
+    return False if file.size % 2880 else None
+
+
+def radiance(file: Window) -> bool | None:
+    """Judge Radiance HDR of packed rows by walking their runs."""
+    if not file.begins(b"#?RADIANCE", b"#?RGBE"):
+        return None
+    head = file.at(0, 8192)
+    found = re.search(rb"\n\n-Y (\d{1,6}) \+X (\d{1,6})\n", head)
+    if not found:
+        return False if len(head) == file.size and b"\n\n" not in head else None
+    height, width, at = int(found[1]), int(found[2]), found.end()
+    if file.at(at, 2) != b"\2\2" or not 8 <= width < 0x8000:
+        return None
+    budget = MOST_STEPS * 5
+    for _ in range(height):
+        row = file.at(at, 4)
+        if len(row) < 4:
+            return False
+        if row[:2] != b"\2\2" or row[2] << 8 | row[3] != width:
+            return None
+        at, budget = _radiance_row(file, at + 4, 4 * width, budget)
+        if at > file.size:
+            return False
+        if not budget:
+            return None
+    return file.compare(at)
+
+
+def _radiance_row(file: Window, at: int, left: int, budget: int) -> tuple[int, int]:
+    """Return where the row ends, beyond the file for one that is cut, and what remains of the steps."""
+    while left > 0 and budget:
+        budget -= 1
+        run = file.big(at, 1)
+        if at >= file.size:
+            return file.size + 1, budget
+        if not run:
+            return at, 0
+        left -= run - 128 if run > 128 else run
+        at += 2 if run > 128 else 1 + run
+    return at, budget

@@ -1,0 +1,1 @@
+"""Files that survive crashes, safe names, mounts and permissions: what floradl knows of file systems."""

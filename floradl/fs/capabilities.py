@@ -1,0 +1,87 @@
+"""What a file system cannot do that files are published with, and what that means: tried out, not guessed.
+
+Nothing is decided by it: `files` takes the weaker way wherever the better one fails. It is there to be told.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from msgspec import Struct
+
+from floradl.fs.folders import CANNOT, FolderFd
+from floradl.fs.names import SafeName
+from floradl.fs.rename import CANNOT_LINK, renameat2_noreplace
+
+_PART, _NAME, _LINK = (SafeName(f".floradl-probe.{ext}") for ext in ("part", "tmp", "link"))
+
+
+class Capabilities(Struct, frozen=True):
+    """What was tried out. `safe_rename`: a rename that replaces nothing, in one step."""
+
+    safe_rename: bool
+    links: bool
+    folder_sync: bool
+
+    def weaknesses(self) -> tuple[str, ...]:
+        """Say, for a person, what is weaker here than elsewhere; nothing where all is as it should be."""
+        told = []
+        if not self.safe_rename and self.links:
+            told.append(
+                "its file system cannot rename without replacing: files get their names by link and unlink"
+            )
+        if not self.safe_rename and not self.links:
+            told.append(
+                "its file system can neither rename without replacing nor make hard links: a file that "
+                "another program makes under the same name in the very moment when ours gets it is replaced"
+            )
+        if not self.folder_sync:
+            told.append(
+                "its file system cannot flush a folder: a power cut may take back the files of the last "
+                "seconds (floradl verify --repair --missing fetches them again)"
+            )
+        return tuple(told)
+
+
+def probe(folder: FolderFd) -> Capabilities:
+    """Try it all out in `folder` with an empty file, which is removed again; a leftover of a kill is, too.
+
+    Raises `OSError`, also where another process tries it out at this moment.
+    """
+    _clear(folder)
+    try:
+        os.close(os.open(_PART, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
+        code = renameat2_noreplace(folder, _PART, folder, _NAME)
+        if code not in {0, *CANNOT}:
+            raise OSError(code, os.strerror(code), _PART)
+        links = _can_link(folder, _PART if code else _NAME, _LINK)
+        return Capabilities(code == 0, links, _can_sync(folder))
+    finally:
+        _clear(folder)
+
+
+def _clear(folder: FolderFd) -> None:
+    for name in (_PART, _NAME, _LINK):
+        with suppress(OSError):
+            os.unlink(name, dir_fd=folder)
+
+
+def _can_link(folder: FolderFd, old: SafeName, new: SafeName) -> bool:
+    try:
+        os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in CANNOT_LINK:
+            raise
+        return False
+    return True
+
+
+def _can_sync(folder: FolderFd) -> bool:
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in CANNOT:
+            raise
+        return False
+    return True

@@ -1,0 +1,333 @@
+"""Files that survive crashes, power cuts and planted links.
+
+Every path is walked from an open folder, component by component, and no link is followed, so nothing can
+be led out of the library. A file gets its final name only when it is whole and on disk:
+
+    part file → fsync → mode → rename that replaces nothing → fsync of the folder
+
+Without the first fsync a power cut loses the bytes, without the last one the name. An fsync that failed
+is never repeated: the kernel has dropped the pages and would report success (the file is thrown away).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Self, TypeAlias, TypeVar
+
+import msgspec
+
+from floradl.fs.folders import CANNOT, FolderFd, sync_folder, sync_new
+from floradl.fs.names import SafeName
+from floradl.fs.rename import rename_noreplace
+
+_T = TypeVar("_T")
+TakeBack: TypeAlias = Callable[[FolderFd], None]
+Flush: TypeAlias = Callable[[FolderFd, TakeBack], None]
+"""Puts the new names of a folder on disk, at once or later; the second takes the new one back.
+
+Later the folder may be open under another descriptor, which `TakeBack` is given: the first one may be some
+other file's by then.
+"""
+
+FLUSH_NOW: Flush = sync_new
+
+
+def leave(_: FolderFd) -> None:
+    """Take nothing back: what is there is no worse than what was."""
+
+
+class _Changed(msgspec.Struct):
+    """A folder with new names, and for each which work brought it and what takes it back."""
+
+    folder: FolderFd
+    changes: list[tuple[int, TakeBack]]
+
+
+def flushed_together(works: Sequence[Callable[[Flush], _T]]) -> list[_T | Exception]:
+    """Do all `works`, then flush each folder that they changed once; returns what each gave, or its error.
+
+    A work hands its folder to the `Flush` that it is given, instead of flushing. Blocking; what its error
+    leaves behind is the work's own business, as it is where it flushes at once.
+    """
+    changed: dict[tuple[int, int], _Changed] = {}
+    outcomes: list[_T | Exception] = []
+
+    def later(folder: FolderFd, take_back: TakeBack) -> None:
+        if folder.key not in changed:
+            changed[folder.key] = _Changed(folder.dup(), [])
+        changed[folder.key].changes.append((len(outcomes), take_back))
+
+    try:
+        for work in works:
+            try:
+                outcome: Any = work(later)
+            except Exception as error:  # noqa: BLE001 - it is one work's, and handed to whoever waits for it
+                outcome = error
+            outcomes.append(outcome)
+        for each in changed.values():
+            try:
+                sync_folder(each.folder)
+            except OSError as error:
+                for nth, take_back in each.changes:
+                    with suppress(OSError):
+                        take_back(each.folder)
+                    outcomes[nth] = error
+    finally:
+        for each in changed.values():
+            os.close(each.folder)
+    return outcomes
+
+
+_OPENINGS = 50
+_WINDOW = 8 << 20  # bytes that are handed to the disk at a time
+_BEHIND = 4  # windows that the disk may take its time for
+_WORTH_FORGETTING = 512 << 10  # bytes: of smaller files the call costs more than the memory is worth
+_UMASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
+
+
+class PartBusyError(Exception):
+    """Another process is writing the same part file, or was while we looked away."""
+
+
+def drop_cached(fd: int, offset: int = 0, size: int = 0) -> None:
+    """Have the kernel's memory let go of `size` bytes from `offset` on, for 0 of all up to the end.
+
+    What is not on disk yet stays. Its pages are used anew: fresh ones are dear on a virtual machine, whose
+    host has to find them, and on a machine that has been up for long, which has to take them from somebody.
+    """
+    with suppress(OSError):  # it is advice, and not every file system takes any
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+
+
+class AppendedFile(ABC):
+    """An open file that is only ever appended to, so that its size says how far it got.
+
+    `fd` is closed with it; `name` is what errors call it.
+    """
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.fd = fd
+        self.name = name
+        self.size = os.fstat(fd).st_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        # Closing twice would close whatever another thread has opened under the same number since.
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append `data`, all of it."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self.fd, view, self.size)
+            if (self.size + written) // _WINDOW > self.size // _WINDOW:
+                self._hand_over((self.size + written) // _WINDOW)
+            self.size += written
+            view = view[written:]
+
+    def _hand_over(self, windows: int) -> None:
+        """Have the disk begin with what was written last, and forget what it has by now.
+
+        A large file would fill the memory with pages that nobody reads, and push out those that somebody
+        does; and its flush would have to write all of it at the end.
+        """
+        for window in (windows - 1, windows - 1 - _BEHIND):
+            if window >= 0:
+                drop_cached(self.fd, window * _WINDOW, _WINDOW)
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Read up to `size` bytes at `offset`."""
+        return os.pread(self.fd, size, offset)
+
+    def truncate(self, size: int) -> None:
+        """Drop what follows `size`.
+
+        Raises `PartBusyError` where there is less: the bytes that were to be continued were published or
+        dropped by another process meanwhile, and a hole must not take their place.
+        """
+        if size > self.size:
+            raise PartBusyError(self.name)
+        os.ftruncate(self.fd, size)
+        self.size = size
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Remove it: its bytes are not to be trusted."""
+
+
+class PartFile(AppendedFile):
+    """A file in the making, in its folder. Locked while open."""
+
+    name: SafeName
+
+    def __init__(self, folder: FolderFd, name: SafeName) -> None:
+        """Open or create it. Raises `PartBusyError` where another process has it, and `OSError`."""
+        self._folder = folder.dup()
+        try:
+            super().__init__(_open_locked(self._folder, name), name)
+        except BaseException:
+            os.close(self._folder)
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        super().__exit__()
+        folder, self._folder = self._folder, FolderFd(-1)
+        if folder >= 0:
+            os.close(folder)
+
+    def lies_in(self, folder: FolderFd) -> bool:
+        """Whether `folder` is where it was opened: it may have been moved, and another made in its place."""
+        return self._folder.key == folder.key
+
+    def discard(self) -> None:
+        """Remove it: its bytes are not to be trusted."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.name, dir_fd=self._folder)
+
+    def sync(self, mtime: float | None, mode: int = 0o666) -> None:
+        """Put the bytes on disk, with what the umask leaves of `mode` and the time wanted (unix seconds).
+
+        Mode and time are left as they are where the file system cannot have them. Raises `OSError`, after
+        removing the file: what the kernel could not write once is lost.
+        """
+        try:
+            with _as_far_as_possible():
+                os.fchmod(self.fd, mode & ~_umask())
+            if mtime is not None:
+                with _as_far_as_possible():
+                    os.utime(self.fd, (mtime, mtime))
+            os.fsync(self.fd)
+        except OSError:
+            self.discard()
+            raise
+        if self.size >= _WORTH_FORGETTING:
+            drop_cached(self.fd)
+
+    def publish(self, name: SafeName, flush: Flush = FLUSH_NOW) -> bool:
+        """Give the synced file its final name. False where that name is taken: nothing was changed then."""
+        if not rename_noreplace(self._folder, self.name, name):
+            return False
+        flush(self._folder, partial(_remove, name))
+        return True
+
+
+def _remove(name: SafeName, folder: FolderFd) -> None:
+    os.unlink(name, dir_fd=folder)
+
+
+@contextmanager
+def _as_far_as_possible() -> Iterator[None]:
+    try:
+        with suppress(OverflowError):  # a time that no clock shows
+            yield
+    except OSError as error:
+        if error.errno not in CANNOT:
+            raise
+
+
+def _open_locked(folder: FolderFd, name: SafeName) -> int:
+    for _ in range(_OPENINGS):
+        fd = _open_regular(folder, name)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(fd)
+            with suppress(FileNotFoundError):
+                named = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if os.path.samestat(named, held):
+                    return fd
+        except BlockingIOError as error:
+            os.close(fd)
+            raise PartBusyError(name) from error
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # it was published or removed between open and lock
+    raise PartBusyError(name)
+
+
+def _open_regular(folder: FolderFd, name: SafeName) -> int:
+    """Open `name` for writing; a link, a device or a file with a second name is not ours and goes.
+
+    So does a file that we may not open, where we may remove it: it would hold up what is to have its name.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    for _ in range(3):
+        try:
+            fd = os.open(name, flags, 0o600, dir_fd=folder)
+        except OSError as error:
+            if error.errno == errno.EACCES and _removed(folder, name):
+                continue
+            if error.errno not in {errno.ELOOP, errno.ENXIO}:
+                raise
+        else:
+            found = os.fstat(fd)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+                return fd
+            os.close(fd)
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+    raise OSError(errno.EEXIST, "something keeps planting a link under this name", name)
+
+
+def _removed(folder: FolderFd, name: SafeName) -> bool:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError:
+        return False
+    return True
+
+
+def write_atomic(
+    folder: FolderFd,
+    name: SafeName,
+    data: bytes,
+    *,
+    mtime: float | None = None,
+    flush: Flush = FLUSH_NOW,
+    mode: int = 0o666,
+) -> None:
+    """Write a small file durably: readers see the old one or the new one, never half. Safe to repeat.
+
+    `name` leaves room for the 6 bytes of a temporary name; the file gets what the umask leaves of `mode`.
+    Raises `PartBusyError` where another process writes the same file at this moment, and `OSError`.
+    """
+    temporary = SafeName(f".{name}.part")
+    with suppress(OSError):
+        # What is written into another user's file stays his to change, under its new name too.
+        if os.stat(temporary, dir_fd=folder, follow_symlinks=False).st_uid != os.geteuid():
+            os.unlink(temporary, dir_fd=folder)
+    with PartFile(folder, temporary) as part:
+        part.truncate(0)
+        try:
+            part.write(data)
+        except OSError:
+            part.discard()  # a full disk is not filled with halves
+            raise
+        part.sync(mtime, mode)
+        os.rename(part.name, name, src_dir_fd=folder, dst_dir_fd=folder)
+    flush(folder, leave)
+
+
+def _umask() -> int:
+    """Return the process's umask, read without setting it (setting would race with other threads)."""
+    with suppress(OSError):
+        fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found = _UMASK.search(os.read(fd, 4096))
+        finally:
+            os.close(fd)
+        if found:
+            return int(found[1], 8)
+    return 0o022

@@ -1,0 +1,130 @@
+"""What the errors of the library's disk mean for the work."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from floradl.errors import (
+    ErrorCode,
+    FolderError,
+    PauseReason,
+    PermanentError,
+    ServicePausedError,
+    TransientError,
+)
+from floradl.fs.durable import PartBusyError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_GONE = {errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.EHOSTDOWN, errno.ESHUTDOWN}
+_IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
+OF_ONE_ENTRY = frozenset({errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTCONN, errno.ESTALE})
+"""What may be wrong with a single name though its disk is well: its rights, its block, a mount upon it."""
+
+_LITTLE = 1 << 20  # bytes
+_SHORT_OF = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # this process or machine is, not the disk
+
+
+def is_full(error: Exception, folder: Path) -> bool:
+    """Whether `error` came of a full disk, or may have: those who hide the cause find no room in `folder`."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    try:
+        left = os.statvfs(folder)
+    except OSError:
+        return False
+    return left.f_bavail * left.f_frsize < _LITTLE or (left.f_files > 0 and left.f_favail == 0)
+
+
+@contextmanager
+def translated(root: Path, folder: Path | None = None, vital: Sequence[Path] = ()) -> Iterator[None]:
+    """Turn each `OSError` of work in the library at `root`, and `PartBusyError`, into one of our errors.
+
+    Where `folder` is known, in which or on the way to which it came up, that folder's own trouble is told
+    from the library's: that is what hits those that are `vital`, which every run needs.
+    """
+    try:
+        yield
+    except PartBusyError as error:
+        raise TransientError(
+            "another floradl writes the same file at this moment", ErrorCode.STORAGE, retry_after=2.0
+        ) from error
+    except OSError as error:
+        own = _of_folder(error, root, folder, vital) if folder is not None else None
+        raise own or trouble(error, root) from error
+
+
+def _of_folder(error: OSError, root: Path, folder: Path, vital: Sequence[Path]) -> FolderError | None:
+    """Return what `error` means where `folder` alone, below `root`, is the cause; None where all are hit."""
+    if error.errno in _READ_ONLY and all(_is_writable(path) for path in vital):
+        return FolderError(
+            f"{folder}: {error.strerror}: this folder cannot be written, and what goes there waits; mend its "
+            "permissions or mount options"
+        )
+    if error.errno == errno.ENOTDIR:
+        below = folder.relative_to(root).parts
+        for path in itertools.accumulate(below, Path.joinpath, initial=root):
+            if path.is_symlink():
+                return None
+            if path.exists() and not path.is_dir():
+                return FolderError(
+                    f"{path}: a file stands where a folder of the library should be, and what goes there "
+                    "waits; move it away"
+                )
+    return None
+
+
+def _is_writable(folder: Path) -> bool:
+    return not folder.exists() or os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+
+
+def trouble(error: OSError, root: Path) -> ServicePausedError | TransientError | PermanentError:
+    """Return what an error of something inside the library at `root` means."""
+    # Of a renaming that failed it is the new name that is taken: the old one is ours, and hidden.
+    place = error.filename if error.filename2 is None else error.filename2
+    name = f" ({place!a})" if isinstance(place, str) else ""
+    what = f"{root}: {error.strerror or error}{name}"
+    if error.errno in _FULL:
+        return ServicePausedError(f"{what}: make room on the library's disk", PauseReason.DISK_FULL)
+    if error.errno in _READ_ONLY:
+        return ServicePausedError(
+            f"{what}: the library cannot be written; mend its permissions or mount options (of a systemd "
+            "unit: ReadWritePaths=)",
+            PauseReason.LIBRARY_READ_ONLY,
+        )
+    if error.errno in _GONE:
+        return ServicePausedError(f"{what}: the library's disk is gone", PauseReason.LIBRARY_MISSING)
+    if error.errno in _IN_THE_WAY:
+        return PermanentError(
+            f"{what}: something stands where a folder or file of the library should be, maybe a link; "
+            "remove it and retry",
+            ErrorCode.STORAGE,
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return PermanentError(
+            f"{what}: lower output.max_name_bytes to what this file system takes, and retry",
+            ErrorCode.STORAGE,
+        )
+    if error.errno == errno.EFBIG:
+        return PermanentError(
+            f"{what}: the library's file system takes no file of this size", ErrorCode.TOO_LARGE
+        )
+    return TransientError(what, ErrorCode.STORAGE)
+
+
+def unopened(error: OSError, root: Path) -> ServicePausedError | TransientError:
+    """Return what it means that the library's folder itself cannot be opened or made."""
+    if error.errno in _FULL | _READ_ONLY | _SHORT_OF:
+        found = trouble(error, root)
+        if not isinstance(found, PermanentError):
+            return found
+    return ServicePausedError(
+        f"{root}: {error.strerror or error}: the library's folder is not there; mount its disk, "
+        "or mend output.dir",
+        PauseReason.LIBRARY_MISSING,
+    )

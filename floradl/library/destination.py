@@ -1,0 +1,235 @@
+"""Where one output goes: its part file while it arrives, its final name afterwards."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TypeAlias
+
+import msgspec
+
+from floradl.errors import ErrorCode, TransientError
+from floradl.fs.durable import FLUSH_NOW, Flush, PartFile, leave
+from floradl.fs.folders import FolderFd, open_regular
+from floradl.fs.names import SafeName, part_name
+from floradl.fs.os_errors import OF_ONE_ENTRY
+from floradl.library.name_index import FolderAt, FolderIndex
+from floradl.models import AttemptNotes, OutputKind
+
+_NO_VALIDATOR = "00000000"
+_MOST_NOTES = 4096  # outputs
+
+_Opened: TypeAlias = tuple[FolderFd, tuple[SafeName, ...], SafeName]  # as `FolderAt`, and the part's stem
+
+
+class AttemptMemory:
+    """What attempts at outputs leave to the next ones of this process. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._notes: OrderedDict[str, AttemptNotes] = OrderedDict()
+
+    def of(self, tag: str) -> AttemptNotes:
+        """Return the notes on the output of `tag`."""
+        return self._notes.get(tag, _NO_NOTES)
+
+    def keep(self, tag: str, notes: AttemptNotes) -> None:
+        """Replace the notes on the output of `tag`; the oldest of very many are forgotten."""
+        self._notes.pop(tag, None)
+        if notes != _NO_NOTES:
+            self._notes[tag] = notes
+        while len(self._notes) > _MOST_NOTES:
+            with suppress(KeyError):  # another thread was quicker
+                self._notes.popitem(last=False)
+
+
+_NO_NOTES = AttemptNotes()
+
+
+class OutputPath(msgspec.Struct, frozen=True):
+    """What a slot knows of its library.
+
+    `at` opens the folder of a path, and raises where the library is not there. `translated` makes our errors
+    of the disk's. `render` gives the components of the path for an extension and a number from 1 on, which
+    tells candidates apart. `set_aside` is told a folder, the path of a file in it, and the SHA-256 of what is
+    to stand there; it moves the file away if that is known to be the damaged one, and says whether it did.
+    `memory` is what earlier attempts left.
+    """
+
+    at: Callable[[tuple[SafeName, ...]], AbstractContextManager[FolderAt]]
+    translated: Callable[[], AbstractContextManager[None]]
+    index: FolderIndex
+    render: Callable[[str, int], tuple[SafeName, ...]]
+    set_aside: Callable[[FolderFd, tuple[SafeName, ...], str], bool]
+    memory: AttemptMemory
+
+
+class Destination:
+    """One output's place. `tag` (8 hex digits) tells it from others; `nth` counts those of the same id."""
+
+    def __init__(self, place: OutputPath, kind: OutputKind, tag: str, nth: int) -> None:
+        self.kind = kind
+        self._place = place
+        self._tag = tag
+        # Outputs of one run that share an id never meet under one name, whatever is saved first.
+        self._first = nth
+        self._held: _Opened | None = None
+
+    @property
+    def notes(self) -> AttemptNotes:
+        """What earlier attempts of this process left to know."""
+        return self._place.memory.of(self._tag)
+
+    def note(self, notes: AttemptNotes) -> None:
+        """Let the next attempt know this."""
+        self._place.memory.keep(self._tag, notes)
+
+    def leftover(self) -> tuple[str, int] | None:
+        """Return validator and size of what an earlier attempt left; the validator is empty for none."""
+        found: list[tuple[str, int]] = []
+        with self._folder() as (folder, _, stem), self._place.index.of(folder) as names:
+            for name in names.parts(self._tag):
+                validator = name.removesuffix(".part")[-8:]
+                size = _regular_size(folder, name)
+                # Under another stem (the template was changed) it is not what `open` will continue.
+                if size is not None and name == self._part_name(stem, validator):
+                    found.append(("" if validator == _NO_VALIDATOR else validator, size))
+        return max(found, key=lambda each: (bool(each[0]), each[1]), default=None)
+
+    def open(self, validator: str) -> PartFile:
+        """Open the part file for `validator`, and remove those that are for others.
+
+        Raises `TransientError` (another process writes it, or one of those), `ServicePausedError`,
+        `PermanentError`.
+        """
+        with self._folder() as (folder, _, stem):
+            name = self._part_name(stem, validator or _NO_VALIDATOR)
+            with self._place.index.of(folder) as names:
+                for old in names.parts(self._tag):
+                    if old != name:
+                        with PartFile(folder, old) as part:
+                            part.discard()
+                names.drop_parts(self._tag)
+                names.add_part(self._tag, name)
+            return PartFile(folder, name)
+
+    def publish(
+        self, part: PartFile, ext: str, sha256: str, mtime: float | None, flush: Flush = FLUSH_NOW
+    ) -> str:
+        """Put `part` on disk under its final name and return that path, relative and with `/`.
+
+        A file that already has this name and these bytes is adopted; any other is left alone, and the
+        next free name is taken. Raises `ServicePausedError`, `TransientError`, `PermanentError`.
+        """
+        with self._folder() as (folder, folders, _):
+            if not part.lies_in(folder):
+                raise TransientError(
+                    f"the folder {'/'.join(folders)} was moved while a file arrived in it", ErrorCode.STORAGE
+                )
+            part.sync(mtime)
+            name = self._take_name(_Spot(folder, folders, flush), part, ext, sha256)
+            self.note(_NO_NOTES)
+            with self._place.index.of(folder) as names:
+                names.drop_parts(self._tag)
+            return "/".join((*folders, name))
+
+    def write(self, data: bytes, ext: str, mtime: float | None, flush: Flush = FLUSH_NOW) -> tuple[str, str]:
+        """Write a small file whole; returns its path and SHA-256. Raises as `publish` does."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        with self._place.translated(), self.open("") as part:
+            part.truncate(0)
+            part.write(data)
+            return self.publish(part, ext, sha256, mtime, flush), sha256
+
+    def _take_name(self, spot: _Spot, part: PartFile, ext: str, sha256: str) -> SafeName:
+        for distinct in itertools.count(self._first):
+            *_, name = self._place.render(ext, distinct)
+            with self._place.index.of(spot.folder) as names:
+                claimed = names.claim(name, self._tag)
+            if claimed and part.publish(name, spot.flush):
+                return name
+            if claimed and _same_bytes(spot.folder, name, part.size, sha256):
+                part.discard()
+                spot.flush(spot.folder, leave)
+                return name
+            damaged = claimed and self._place.set_aside(spot.folder, (*spot.parts, name), sha256)
+            if damaged and part.publish(name, spot.flush):
+                return name
+        raise AssertionError("counting ended")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep its folder open meanwhile: each opening costs a dozen calls. To be used by one thread.
+
+        Raises as `open`.
+        """
+        with self._folder() as opened:
+            _check_writable(opened[0])  # before anything is asked of the network for it
+            self._held = opened
+            try:
+                yield
+            finally:
+                self._held = None
+
+    @contextmanager
+    def _folder(self) -> Iterator[_Opened]:
+        if self._held is not None:
+            yield self._held
+            return
+        *folders, stem = self._place.render("", 1)
+        with self._place.at(tuple(folders)) as (folder, there):
+            yield folder, there, stem
+
+    def _part_name(self, stem: SafeName, validator: str) -> SafeName:
+        return part_name(stem, f"{self._tag}-{validator}")
+
+
+class _Spot(msgspec.Struct, frozen=True):
+    """A folder that is open, its path, and what puts new names in it on disk."""
+
+    folder: FolderFd
+    parts: tuple[SafeName, ...]
+    flush: Flush
+
+
+def _check_writable(folder: FolderFd) -> None:
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+        read_only = os.fstatvfs(folder).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise OSError(number, os.strerror(number))
+
+
+def _regular_size(folder: FolderFd, name: SafeName) -> int | None:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno not in OF_ONE_ENTRY:
+            raise
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else None
+
+
+def _same_bytes(folder: FolderFd, name: SafeName, size: int, sha256: str) -> bool:
+    try:
+        file = open_regular(folder, name)
+    except OSError:  # somebody else's, and not to be read
+        return False
+    if file is None:
+        return False
+    with file:
+        if os.fstat(file.fileno()).st_size != size:
+            return False
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            return False
+        try:
+            os.fsync(file.fileno())  # whoever put it there may not have done so
+        except OSError:  # its bytes may be gone with the memory that holds them
+            return False
+        return True

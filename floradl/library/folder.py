@@ -1,0 +1,360 @@
+"""The library: a folder that holds the files under their final names, and the sidecars that vouch for them.
+
+It is the truth: what a sidecar names is on disk. Each use opens the folder anew and looks for the marker
+in it first, so nothing is ever written below a mount point whose disk is gone.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import errno
+import hashlib
+import io
+import itertools
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import cache, partial
+from pathlib import Path
+
+from floradl.errors import (
+    ErrorCode,
+    FloradlError,
+    PauseReason,
+    PermanentError,
+    ServicePausedError,
+    TransientError,
+)
+from floradl.fs.durable import FLUSH_NOW, Flush, write_atomic
+from floradl.fs.folders import FolderFd, exists, open_folder, open_regular, open_root, sync_folder
+from floradl.fs.names import PART_RESERVE, SafeName, safe_name, stored_path
+from floradl.fs.os_errors import OF_ONE_ENTRY, translated, unopened
+from floradl.fs.permissions import make_above
+from floradl.fs.rename import rename_noreplace
+from floradl.library import sidecar as sidecars
+from floradl.library.destination import AttemptMemory, Destination, OutputPath
+from floradl.library.name_index import FolderAt, FolderIndex
+from floradl.library.open_folders import OpenFolders
+from floradl.library.scan import Found, Owners
+from floradl.library.sidecar import Sidecar
+from floradl.library.template import SIDECARS, UNKNOWN, NameFields, Template
+from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput
+
+__all__ = ["MARKER", "Destination", "Library"]
+
+MARKER = SafeName(".floradl-library")
+_LEAST_ROOM = 1 << 20  # bytes
+_TRIAL = SafeName(".floradl-trial.part")
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+
+
+class Library:
+    """The library at `root`. Safe to use from several threads, and beside another process."""
+
+    def __init__(
+        self,
+        root: Path,
+        template: Template,
+        folders: Mapping[OutputKind, str],
+        max_name_bytes: int,
+        owners: Owners | None = None,
+    ) -> None:
+        self.root = root
+        self.owners = owners or Owners()
+        """Whose sidecars count."""
+        self.template = template
+        self._folders = folders
+        self.max_name_bytes = max_name_bytes
+        self.index = FolderIndex()
+        self._memory = AttemptMemory()
+        self._shared = OpenFolders(root, MARKER, self._opened, self.index)
+        self.keep_free = 0
+        """How many bytes are to stay free on its disk."""
+        self.damaged: dict[str, str] = {}
+        """Paths of files known to be damaged, and the SHA-256 of what is to take their place (`verify`)."""
+        self.kept_as: dict[str, str] = {}
+        """Where those went that something took the place of."""
+
+    def create(self) -> bool:
+        """Make the folder and its marker where they are missing; says whether the library is new.
+
+        Raises `ServicePausedError` where that cannot be.
+        """
+        try:
+            _make_folders(self.root)
+        except OSError as error:
+            raise unopened(error, self.root) from error
+        try:
+            with self.translating(), open_root(self.root) as root:
+                if exists(root, MARKER):
+                    return False
+                write_atomic(root, MARKER, b"This folder is a library of floradl. Keep this file.\n")
+                return True
+        except ServicePausedError:
+            raise
+        except FloradlError as error:
+            raise ServicePausedError(str(error), PauseReason.LIBRARY_MISSING) from error
+
+    @contextmanager
+    def open(self) -> Iterator[FolderFd]:
+        """Open the library's folder. Raises `ServicePausedError` where it, or its marker, is missing."""
+        with self._opened() as root, self.translating():
+            yield root
+
+    @contextmanager
+    def _opened(self) -> Iterator[FolderFd]:
+        """As `open`; the disk's errors meanwhile stay what they are."""
+        with ExitStack() as stack:
+            try:
+                root = stack.enter_context(open_root(self.root))
+                marked = exists(root, MARKER)
+            except OSError as error:
+                raise unopened(error, self.root) from error
+            if not marked:
+                raise ServicePausedError(
+                    f"{self.root} does not carry {MARKER}: its disk is not mounted, or it was emptied. "
+                    f"Mount it; if it is meant to start anew: touch '{self.root / MARKER}'",
+                    PauseReason.LIBRARY_MISSING,
+                )
+            yield root
+
+    @contextmanager
+    def at(self, parts: tuple[SafeName, ...]) -> Iterator[FolderAt]:
+        """Use the folder `parts`, made where it is missing.
+
+        Raises as `open`; the disk's errors meanwhile become ours.
+        """
+        vital = (self.root, self.root / SIDECARS)
+        with translated(self.root, self.root.joinpath(*parts), vital), self._shared.at(parts) as found:
+            yield found
+
+    def check_room(self, needed: int = 0) -> None:
+        """Try out whether the disk takes `needed` bytes beside what is to stay free, and a small file.
+
+        Only that meets a quota. Raises `ServicePausedError` where it is full or the library is missing, and
+        as `at` does.
+        """
+        needed = max(needed, _LEAST_ROOM)
+        with self.open() as root:
+            found = os.fstatvfs(root)
+            free = found.f_bavail * found.f_frsize
+            if free < needed + self.keep_free or (found.f_files and not found.f_favail):
+                raise ServicePausedError(
+                    f"{self.root}: {free >> 20} MiB free", PauseReason.DISK_FULL, needed=needed
+                )
+            with self.translating():
+                _try_out(root)
+
+    def slot(
+        self, run: QueuedRun, output: RemoteOutput, index: int, completed_at: float | None
+    ) -> Destination:
+        """Plan where an output goes. `index` counts from 1; `completed_at` is unix seconds."""
+        fields = NameFields(
+            folder=self._folders[output.kind],
+            kind=output.kind,
+            type=output.type,
+            technique=run.technique,
+            run_id=run.run_id,
+            output_id=output.output_id,
+            index=index,
+            label=run.label,
+            date=_local_day(completed_at),
+        )
+        identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
+        render = cache(partial(self._render, fields))  # each look at its folder needs it
+        place = OutputPath(self.at, self.translating, self.index, render, self._set_aside, self._memory)
+        return Destination(place, output.kind, identity.hexdigest()[:8], output.nth)
+
+    def _render(self, fields: NameFields, ext: str, distinct: int) -> tuple[SafeName, ...]:
+        return self.template.render(fields, ext, self.max_name_bytes, distinct)
+
+    def _set_aside(self, folder: FolderFd, parts: tuple[SafeName, ...], sha256: str) -> bool:
+        path = "/".join(parts)
+        if self.damaged.get(path) != sha256:
+            return False
+        for number in itertools.count(1):
+            kept = SafeName(f"{parts[-1]}.damaged" + (f"-{number}" if number > 1 else ""))
+            if rename_noreplace(folder, parts[-1], kept):
+                self.kept_as[path] = "/".join((*parts[:-1], kept))
+                return True
+        raise AssertionError("counting ended")
+
+    def holds(self, path: str, size: int) -> bool:
+        """Whether a regular file of `size` bytes stands under `path`, which a sidecar or journal named."""
+        try:
+            *folders, name = stored_path(path)
+        except ValueError:
+            return False
+        with self.open() as root:
+            try:
+                with open_folder(root, tuple(folders), create=False) as folder:
+                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except OSError as error:
+                if error.errno in _NOT_THERE:
+                    return False
+                if error.errno in OF_ONE_ENTRY:
+                    message = f"{self.root / path}: {error.strerror}: whether it is there cannot be told"
+                    raise TransientError(message, ErrorCode.STORAGE) from error
+                raise
+            return stat.S_ISREG(found.st_mode) and found.st_size == size
+
+    def find_sidecar(self, reference: Reference) -> Sidecar | None:
+        """Return the sidecar of a run, under whichever technique it was first named by.
+
+        A file that is no readable sidecar counts as none, and is replaced when the run is done. So does that
+        of somebody else where others may write the library, see `ownership`.
+        """
+        found = self.locate_sidecar(reference)
+        return found[1] if found else None
+
+    def locate_sidecar(self, reference: Reference) -> tuple[str, Sidecar] | None:
+        """As `find_sidecar`, with its path in the library before it."""
+        with self.open() as root:
+            own = self._technique_folder(reference.technique)
+            found = self._read_sidecar(root, own, reference.run_id)
+            if found is not None:
+                return found
+            try:
+                with open_folder(root, (SafeName(SIDECARS),), create=False) as folder:
+                    others = self._techniques_with(folder, reference.run_id)
+            except FileNotFoundError:
+                return None
+            readings = (self._read_sidecar(root, name, reference.run_id) for name in others)
+            return next((reading for reading in readings if reading is not None), None)
+
+    def open_file(self, path: str) -> io.BufferedReader | None:
+        """Open a file that a sidecar or the journal named, to be read; None where none stands there.
+
+        Raises `ServicePausedError` where the library is missing, and `OSError`.
+        """
+        *folders, name = stored_path(path)
+        with self.open() as root:
+            try:
+                with open_folder(root, tuple(folders), create=False) as folder:
+                    return open_regular(folder, name)
+            except OSError as error:
+                if error.errno in _NOT_THERE:
+                    return None
+                raise
+
+    def _techniques_with(self, folder: FolderFd, run_id: str) -> list[SafeName]:
+        """Return the folders that may hold a run's sidecar; only a look, for there may be hundreds."""
+        plain, twin = self._sidecar_names(run_id)
+        return [
+            SafeName(name)
+            for name in os.listdir(folder)
+            if os.access(f"{name}/{plain}", os.F_OK, dir_fd=folder)
+            or os.access(f"{name}/{twin}", os.F_OK, dir_fd=folder)
+        ]
+
+    def write_sidecar(self, sidecar: Sidecar, mtime: float | None, flush: Flush = FLUSH_NOW) -> str:
+        """Write a run's sidecar, the last thing of a run; returns its path. Safe to repeat.
+
+        Raises `TransientError` and `ServicePausedError`: whatever stands in the way, all else of the run is
+        on disk.
+        """
+        folders = (SafeName(SIDECARS), self._technique_folder(sidecar.technique))
+        try:
+            with self.at(folders) as (folder, there):
+                name = self._sidecar_name(folder, sidecar.run_id)
+                data = sidecars.render(sidecar)
+                # Whatever the umask gives others on the files: what says that a run is done is ours to write.
+                write_atomic(folder, name, data, mtime=mtime, flush=flush, mode=0o644)
+                return "/".join((*there, name))
+        except PermanentError as error:
+            raise TransientError(str(error), error.code) from error
+
+    def _sidecar_name(self, folder: FolderFd, run_id: str) -> SafeName:
+        """Return under which name to write; what has it and is no sidecar, or a foreign one, gets another."""
+        plain, twin = self._sidecar_names(run_id)
+        with self.index.of(folder) as names:
+            claimed = names.claim(plain, run_id)
+        there = self.owners.read(self.open, folder, plain)
+        found = _parse(there)
+        if found is not None and found.run_id == run_id:
+            return plain
+        if found is not None or not claimed:
+            return twin
+        if there is None or (there.counts and not there.data):
+            return plain
+        why = "unreadable" if there.counts else "foreign"
+        try:
+            rename_noreplace(folder, plain, SafeName(f"{plain}.{why}"))
+        except PermissionError:  # a sticky folder keeps it where it is
+            return twin
+        return plain
+
+    def _technique_folder(self, technique: str | None) -> SafeName:
+        return safe_name(technique, self.max_name_bytes) if technique else SafeName(UNKNOWN)
+
+    def _sidecar_names(self, run_id: str) -> tuple[SafeName, SafeName]:
+        """Return the plain name, and that for a run whose id differs from another's in case only."""
+        stem = safe_name(run_id, self.max_name_bytes - PART_RESERVE)
+        mark = hashlib.sha256(run_id.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        return SafeName(f"{stem}.json"), SafeName(f"{stem}~{mark}.json")
+
+    def _read_sidecar(self, root: FolderFd, technique: SafeName, run_id: str) -> tuple[str, Sidecar] | None:
+        try:
+            with open_folder(root, (SafeName(SIDECARS), technique), create=False) as folder:
+                for name in self._sidecar_names(run_id):
+                    found = _parse(self.owners.read(self.open, folder, name))
+                    if found is not None and found.run_id == run_id:
+                        return f"{SIDECARS}/{technique}/{name}", found
+        except OSError as error:
+            if error.errno == errno.EACCES and self.owners.closed_by(root, technique) is not None:
+                return None  # a guest's, which counts for nothing
+            if error.errno in OF_ONE_ENTRY:  # whether this run is done is not known; all others are well
+                place = self.root / SIDECARS / technique
+                raise TransientError(
+                    f"{place}: {error.strerror}: the sidecar of {run_id} cannot be read; mend its rights, "
+                    "or unmount what lies upon it",
+                    ErrorCode.STORAGE,
+                ) from error
+            if error.errno not in _NOT_THERE:
+                raise
+        return None
+
+    def translating(self) -> AbstractContextManager[None]:
+        """Say of the disk's errors what they mean for the work; `OSError` becomes one of our errors."""
+        return translated(self.root)
+
+
+def _try_out(root: FolderFd) -> None:
+    """Write a small file, and put it on disk: that meets a quota, and the want of inodes."""
+    fd = os.open(
+        _TRIAL, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=root
+    )
+    try:
+        os.write(fd, bytes(1 << 16))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+        with suppress(OSError):
+            os.unlink(_TRIAL, dir_fd=root)
+
+
+def _make_folders(path: Path) -> None:
+    """Make a folder and those above it, and put their names on disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    make_above(path)
+    path.mkdir(exist_ok=True)
+    for folder in missing:
+        with open_root(folder.parent) as above:
+            sync_folder(above)
+
+
+def _parse(found: Found | None) -> Sidecar | None:
+    if found is None or not found.counts:
+        return None
+    try:
+        return sidecars.read(found.data)
+    except ValueError:
+        return None
+
+
+def _local_day(seconds: float | None) -> dt.date | None:
+    try:
+        return dt.datetime.fromtimestamp(seconds).astimezone().date() if seconds else None
+    except (ValueError, OverflowError, OSError):  # a year that no calendar knows
+        return None

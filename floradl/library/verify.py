@@ -1,0 +1,147 @@
+"""Whether a file is still what its sidecar says: there, of that size, with that SHA-256.
+
+Files are read past the page cache, so that verifying a large library does not push out what others work with.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from enum import StrEnum
+
+from msgspec import Struct
+
+from floradl.clock import unix_seconds
+from floradl.fs.durable import drop_cached
+from floradl.fs.folders import NotRegularFileError, open_folder, open_plain
+from floradl.fs.names import stored_path
+from floradl.library.folder import Library
+from floradl.models import SavedOutput
+
+_CHUNK = 1 << 20
+_DROP_EVERY = 64 << 20  # bytes, after which the page cache is told that they are not needed again
+_COARSE, _FINE = 2.0, 0.01  # seconds: FAT cuts times down to 2 s, and sidecars to 1 ms
+_IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR}
+
+
+class FileVerdict(StrEnum):
+    """What a look at one file gave."""
+
+    SOUND = "sound"
+    MISSING = "missing"
+    DAMAGED = "damaged"
+    FOREIGN = "foreign"  # a sidecar of somebody else's, where others may write: it does not count
+    UNREADABLE = "unreadable"  # this user may not read it: nothing is known about its bytes
+
+
+class FileReport(Struct, frozen=True):
+    """The verdict, and for a person what is wrong."""
+
+    verdict: FileVerdict
+    message: str = ""
+
+
+SOUND = FileReport(FileVerdict.SOUND)
+
+
+class VerifyStoppedError(Exception):
+    """The verification was told to stop."""
+
+
+class FileVerifier:
+    """Looks at files. Safe to use from several threads; `report` hears of bytes read, or passed over."""
+
+    def __init__(
+        self, library: Library, report: Callable[[int], None], stop: threading.Event, *, quick: bool
+    ) -> None:
+        self._library = library
+        self._report = report
+        self._stop = stop
+        self._quick = quick
+
+    def examine(self, output: SavedOutput, completed_at: str | None) -> FileReport:
+        """Hold the file of an output that has a path against it.
+
+        With `quick` its bytes are only read where its time says that it was written to since. Raises
+        `ServicePausedError` where the library is gone, and `VerifyStoppedError`.
+        """
+        if self._stop.is_set():
+            raise VerifyStoppedError
+        try:
+            fd = self._open(output.path or "")
+        except FileNotFoundError:
+            return FileReport(FileVerdict.MISSING, "it is not there")
+        except NotRegularFileError:
+            return FileReport(FileVerdict.DAMAGED, "a link, or something else that is no file, stands there")
+        except PermissionError as error:
+            return FileReport(FileVerdict.UNREADABLE, f"this user may not read it ({error.strerror})")
+        except OSError as error:
+            with self._library.open():  # where the disk is gone, that is no word about the file
+                pass
+            if error.errno in _IN_THE_WAY:
+                return FileReport(
+                    FileVerdict.DAMAGED, "a link, or something else that is no file, stands there"
+                )
+            return FileReport(FileVerdict.DAMAGED, f"it cannot be opened: {error.strerror}")
+        try:
+            return self._look(fd, output, completed_at)
+        except OSError as error:
+            with self._library.open():
+                pass
+            return FileReport(FileVerdict.DAMAGED, f"it cannot be read: {error.strerror}")
+        finally:
+            os.close(fd)
+
+    def _open(self, path: str) -> int:
+        *folders, name = stored_path(path)
+        failed: OSError | NotRegularFileError | None = None
+        with self._library.open() as root:
+            try:
+                with open_folder(root, tuple(folders), create=False) as folder:
+                    return open_plain(name, os.O_RDONLY, folder=folder)
+            except (OSError, NotRegularFileError) as error:
+                # The file's own: outside it would be taken for the whole disk's.
+                failed = error
+        raise failed
+
+    def _look(self, fd: int, output: SavedOutput, completed_at: str | None) -> FileReport:
+        found = os.fstat(fd)
+        if found.st_size != output.bytes:
+            self._report(output.bytes or 0)
+            return FileReport(
+                FileVerdict.DAMAGED,
+                f"it has {found.st_size:,} bytes, and its sidecar says {output.bytes or 0:,}",
+            )
+        if self._quick and _untouched(found.st_mtime, output.downloaded_at, completed_at):
+            self._report(found.st_size)
+            return SOUND
+        if output.sha256 is not None and self._hash(fd) != output.sha256:
+            return FileReport(FileVerdict.DAMAGED, "its bytes are not those that its sidecar says (SHA-256)")
+        return SOUND
+
+    def _hash(self, fd: int) -> str:
+        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(_CHUNK))
+        done = dropped = 0
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while size := os.readv(fd, [buffer]):
+            if self._stop.is_set():
+                raise VerifyStoppedError
+            digest.update(buffer[:size])
+            done += size
+            self._report(size)
+            if done - dropped >= _DROP_EVERY:
+                drop_cached(fd, dropped, done - dropped)
+                dropped = done
+        drop_cached(fd, dropped)
+        return digest.hexdigest()
+
+
+def _untouched(mtime: float, downloaded_at: str | None, completed_at: str | None) -> bool:
+    """Whether a file's time is one that floradl gave it: when the run completed, or until it was saved."""
+    completed, saved = unix_seconds(completed_at), unix_seconds(downloaded_at)
+    since = (completed or 0.0) - _COARSE
+    return any(until is not None and since <= mtime <= until + _FINE for until in (completed, saved))

@@ -1,0 +1,156 @@
+"""One request and its answer: HTTP/1.1 (RFC 9112) over a stream.
+
+h11 reads the heads, and the bodies that have frames in them or end with the connection. A body of which
+nothing but the length is told goes around it, from the socket into a buffer that is used again and again:
+h11 hands every byte through Python in small pieces, at half the speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import suppress
+from typing import Final, Self, TypeAlias
+
+import h11
+import httpcore
+import httpx
+from msgspec import Struct
+
+from floradl.net.socket_stream import Stream
+
+Piece: TypeAlias = bytes | memoryview
+"""Some bytes of a body. A memoryview is valid only until the next piece is asked for."""
+
+_MOST_HEAD: Final = 100 << 10  # bytes of a head or a chunk's header
+_MOST_INTERIM: Final = 16  # answers of 1xx before the one that counts
+_HEAD_READ: Final = 16 << 10  # bytes: what comes with the head is handed through h11
+_FRAMED_READ: Final = 64 << 10
+_MOST_FRAMING: Final = 256 << 10  # bytes around a body's own
+_FRAMING_SHARE: Final = 16  # times the body's own, more: chunks of one byte have five
+
+
+class Timeouts(Struct, frozen=True):
+    """How long each step may take, in seconds; None for ever. `pool` is the wait for a free connection."""
+
+    connect: float | None
+    read: float | None
+    write: float | None
+    pool: float | None
+
+    @classmethod
+    def of(cls, request: httpx.Request) -> Self:
+        """Read them where httpx puts them."""
+        said = request.extensions.get("timeout", {})
+        return cls(said.get("connect"), said.get("read"), said.get("write"), said.get("pool"))
+
+
+class Http11Exchange:
+    """Asks once, through `stream`, which nobody else uses meanwhile; `buffer` is used for reading.
+
+    `answered` tells whether any byte of an answer came, `length` how long a body is that goes around h11,
+    None for one that does not. What goes wrong is raised in the words of httpcore and of h11.
+    """
+
+    def __init__(self, stream: Stream, buffer: memoryview, timeouts: Timeouts) -> None:
+        self.answered = False
+        self._stream = stream
+        self._buffer = buffer
+        self._timeouts = timeouts
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_HEAD)
+        self.length: int | None = None
+        self._early = b""  # what of a plain body came with the head
+        self._left = 0  # bytes of a plain body that are still to come
+        self._surplus = False
+
+    def ask(self, request: h11.Request, body: Iterable[bytes]) -> h11.Response:
+        """Send `request`; return the head of the answer."""
+        with suppress(httpcore.WriteError):  # who refuses a request may answer and close before its end
+            self._send(request, body)
+        for _ in range(_MOST_INTERIM + 1):
+            event = self._next_event(_HEAD_READ)
+            if isinstance(event, h11.Response):
+                self._take_length(_plain_length(request.method, event))
+                return event
+        raise httpcore.RemoteProtocolError(f"more than {_MOST_INTERIM} interim answers")
+
+    def body(self) -> Generator[Piece]:
+        """Yield the body as it comes."""
+        return self._framed() if self.length is None else self._plain()
+
+    def is_over(self) -> bool:
+        """Whether both sides are done, and the connection may serve another exchange (RFC 9112, 9.3)."""
+        # h11 says MUST_CLOSE instead where either side wants it closed, or cannot but close it.
+        if self._h11.our_state is not h11.DONE:
+            return False
+        if self.length is not None:
+            return self._left == 0 and not self._surplus
+        # What came beyond would be taken for the answer to the next request, which is another output's.
+        return self._h11.their_state is h11.DONE and not self._h11.trailing_data[0]
+
+    def _send(self, request: h11.Request, body: Iterable[bytes]) -> None:
+        data = self._h11.send(request) or b""
+        for part in body:
+            data += self._h11.send(h11.Data(data=part)) or b""
+        self._stream.write(data + (self._h11.send(h11.EndOfMessage()) or b""), self._timeouts.write)
+
+    def _next_event(self, most: int) -> h11.Event | type[h11.PAUSED]:
+        while True:
+            event = self._h11.next_event()
+            if event is not h11.NEED_DATA:
+                return event  # type: ignore[return-value]  # the line above is not understood
+            came = self._stream.read_into(self._buffer[:most], self._timeouts.read)
+            if came:
+                self.answered = True
+            elif self._h11.their_state is h11.SEND_RESPONSE:
+                raise httpcore.RemoteProtocolError("Server disconnected without sending a response.")
+            self._h11.receive_data(self._buffer[:came])  # type: ignore[arg-type]  # it takes any buffer
+
+    def _framed(self) -> Generator[Piece]:
+        """Yield a body in chunks, or one that ends with the connection.
+
+        A chunk of one byte may have an extension of thousands (RFC 9112, 7.1.1): framing is no payload.
+        """
+        taken = payload = told = 0
+        while (event := self._h11.next_event()) is h11.NEED_DATA or isinstance(event, h11.Data):
+            if isinstance(event, h11.Data):
+                payload += len(event.data)
+                yield bytes(event.data)
+                continue
+            self._stream.count_payload(payload - told, self._timeouts.read)
+            told = payload
+            if taken > _MOST_FRAMING + _FRAMING_SHARE * payload:
+                raise httpcore.RemoteProtocolError(f"{taken} bytes of chunks held {payload} bytes")
+            came = self._stream.read_framed(self._buffer[:_FRAMED_READ], self._timeouts.read)
+            taken += came
+            self._h11.receive_data(self._buffer[:came])  # type: ignore[arg-type]  # it takes any buffer
+
+    def _take_length(self, length: int | None) -> None:
+        self.length = length
+        if length is not None:
+            came = self._h11.trailing_data[0]
+            self._early = came[:length]
+            self._surplus = len(came) > length
+            self._left = length - len(self._early)
+
+    def _plain(self) -> Generator[Piece]:
+        if self._early:
+            yield self._early
+        while self._left:
+            came = self._stream.fill(self._buffer[: self._left], self._timeouts.read)
+            if not came:
+                raise httpcore.RemoteProtocolError(
+                    f"the connection was closed {self._left} bytes before the end"
+                )
+            self._left -= came
+            with self._buffer[:came].toreadonly() as piece:  # whoever keeps it for longer gets an error
+                yield piece
+
+
+def _plain_length(method: bytes, head: h11.Response) -> int | None:
+    """Return a body's length where its bytes follow one another on the wire, with nothing between."""
+    if method != b"GET" or head.status_code not in {200, 206}:
+        return None
+    # h11 has refused what is no number, and lengths that differ; a transfer coding wins over them.
+    fields = dict(head.headers)
+    length = fields.get(b"content-length")
+    return None if length is None or b"transfer-encoding" in fields else int(length)

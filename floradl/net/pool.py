@@ -1,0 +1,224 @@
+"""Connections lent to one request at a time.
+
+Whoever has borrowed a connection has it alone until it is given back: no other thread looks at it, or closes
+it, meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Condition, Lock
+from typing import Final, TypeAlias
+
+import h11
+import httpcore
+import httpx
+from msgspec import Struct
+
+from floradl.net.addresses import join_port
+from floradl.net.connect import Connector
+from floradl.net.http11 import Http11Exchange, Timeouts
+from floradl.net.socket_stream import Stream
+from floradl.net.url_policy import port_of
+
+
+class ResizableSemaphore:
+    """A semaphore for threads. Where there is less room than there was, those who are in may stay."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._inside = 0
+        self._changed = Condition()
+
+    def acquire(self, timeout: float | None) -> bool:
+        """Come in, waiting for up to `timeout` seconds; False where there was no room."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._inside < self._most, timeout):
+                return False
+            self._inside += 1
+            return True
+
+    def release(self) -> None:
+        """Leave."""
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify()
+
+    def change(self, most: int) -> None:
+        """Let so many in from now on."""
+        with self._changed:
+            self._most = most
+            self._changed.notify_all()
+
+
+_BUFFER: Final = 128 << 10  # bytes, of each connection; larger ones gain nothing, and smaller ones cost
+
+Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+
+class Connection:
+    """Owns its stream. `forward_fields` go to a proxy that is asked for whole URLs; else they are None."""
+
+    def __init__(self, stream: Stream, forward_fields: Fields | None = None) -> None:
+        self.stream = stream
+        self.has_served = False
+        self._forward_fields = forward_fields
+        self._buffer = memoryview(bytearray(_BUFFER))
+        self._exchange: Http11Exchange | None = None
+
+    def ask(self, request: httpx.Request) -> tuple[Http11Exchange, h11.Response]:
+        """Send `request`; return the head of its answer, and the exchange that has the body.
+
+        Raises in the words of httpcore and of h11.
+        """
+        worded = self._worded(request)  # a request that cannot be sent leaves the connection as it was
+        self._exchange = exchange = Http11Exchange(self.stream, self._buffer, Timeouts.of(request))
+        return exchange, exchange.ask(worded, request.stream)  # type: ignore[arg-type]
+
+    def may_repeat(self, request: httpx.Request) -> bool:
+        """Whether the last request failed only because the server had closed the connection meanwhile.
+
+        Then it is safe to send it anew: no byte of an answer came, and asking twice is as asking once
+        (RFC 9110, 9.2.2; RFC 9112, 9.3.1).
+        """
+        unanswered = self._exchange is not None and not self._exchange.answered
+        return self.has_served and unanswered and request.method in {"GET", "HEAD"}
+
+    def is_free(self) -> bool:
+        """Whether it can take another request: the last one is over, and nothing came beyond its answer."""
+        over = self._exchange is not None and self._exchange.is_over()
+        return over and not self.stream.owes()
+
+    def close(self) -> None:
+        """Close it. Safe to repeat."""
+        self.stream.close()
+
+    def _worded(self, request: httpx.Request) -> h11.Request:
+        fields: list[tuple[bytes, bytes]] = list(request.headers.raw)
+        target = request.url.raw_path
+        if self._forward_fields is not None:
+            fields = [*self._forward_fields, *fields]
+            target = site(request.url).encode("ascii") + target
+        return h11.Request(method=request.method, target=target, headers=fields)
+
+
+def host_of(url: httpx.URL) -> str:
+    """Return the host as certificates have it, without the last dot (RFC 6066, 3)."""
+    return url.raw_host.decode("ascii").removesuffix(".")
+
+
+def site(url: httpx.URL) -> str:
+    """Return scheme, host and port as the absolute form has them (RFC 9112, 3.2.2)."""
+    host = host_of(url)
+    name = f"[{host}]" if ":" in host else host
+    return f"{url.scheme}://{name if url.port is None else join_port(host, url.port)}"
+
+
+_Site: TypeAlias = tuple[str, str, int]  # scheme, host, port
+
+
+class PooledConnection(Struct, eq=False):
+    """A place among the connections, and the one that is in it. Only the thread that has it may use it."""
+
+    connection: Connection | None
+    site: _Site
+    era: int  # its connection is kept while none has begun since
+    idle_since: float = 0.0
+
+
+class ConnectionPool:
+    """Lends connections, at most `most` at once, and keeps them for `idle` seconds when given back."""
+
+    def __init__(self, connector: Connector, most: int, idle: float) -> None:
+        self._connector = connector
+        self._most = most
+        self._seconds = idle
+        self._free = ResizableSemaphore(most)
+        self._lock = Lock()
+        self._idle: list[PooledConnection] = []  # the one given back last stands last
+        self._lent = 0
+        self._era = 0
+        self._closed = False
+
+    def take(self, url: httpx.URL, timeout: float | None) -> PooledConnection:
+        """Lend a kept connection to the site of `url`, or a place for one. `give_back` it, whatever happens.
+
+        Raises `httpcore.PoolTimeout` where all are lent for `timeout` seconds.
+        """
+        if not self._free.acquire(timeout=timeout):
+            raise httpcore.PoolTimeout
+        site = (url.scheme, url.host, port_of(url))
+        with self._lock:
+            self._lent += 1
+            oldest = time.monotonic() - self._seconds
+            surplus = self._drop(lambda _place, pooled: pooled.idle_since < oldest)
+            pooled = next((pooled for pooled in reversed(self._idle) if pooled.site == site), None)
+            if pooled is not None:
+                self._idle.remove(pooled)
+            room, era = self._most - self._lent, self._era
+            surplus += self._drop(lambda place, _pooled: place >= room)
+        _close(surplus)
+        return PooledConnection(None, site, era) if pooled is None else pooled
+
+    def connected(self, pooled: PooledConnection, url: httpx.URL, timeouts: Timeouts) -> Connection:
+        """Return the connection of `lease`, made now unless one was kept that the server has not closed.
+
+        Raises as `Dialer.dial` does.
+        """
+        kept = pooled.connection
+        if kept is not None and kept.is_free():
+            return kept
+        return self.renewed(pooled, url, timeouts)
+
+    def renewed(self, pooled: PooledConnection, url: httpx.URL, timeouts: Timeouts) -> Connection:
+        """Close the connection of `lease` and return another, made now. Raises as `Dialer.dial` does."""
+        _close([pooled])
+        pooled.connection = made = self._connector.dial(url, timeouts)
+        return made
+
+    def give_back(self, pooled: PooledConnection) -> None:
+        """Take a connection back: to keep it, where it is still good for another request."""
+        connection = pooled.connection
+        good = connection is not None and connection.is_free()
+        with self._lock:
+            keep = good and not self._closed and pooled.era == self._era
+            if connection is not None and keep:
+                connection.has_served = True
+                pooled.idle_since = time.monotonic()
+                self._idle.append(pooled)
+            self._lent -= 1
+        if not keep:
+            _close([pooled])
+        self._free.release()
+
+    def change(self, most: int) -> None:
+        """Lend `most` at once from now on, and keep none that was made before: it may not be allowed now."""
+        with self._lock:
+            self._most = most
+            self._era += 1
+            idle, self._idle = self._idle, []
+        self._free.change(most)
+        _close(idle)
+
+    def close(self) -> None:
+        """Close what is idle, and from now on what is given back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        _close(idle)
+
+    def _drop(self, unwanted: Callable[[int, PooledConnection], bool]) -> list[PooledConnection]:
+        """Remove idle ones, counted from the one given back last, and return them. Holds the lock."""
+        places = enumerate(reversed(self._idle))
+        dropped = [pooled for place, pooled in places if unwanted(place, pooled)]
+        for pooled in dropped:
+            self._idle.remove(pooled)
+        return dropped
+
+
+def _close(pool: list[PooledConnection]) -> None:
+    for pooled in pool:
+        connection, pooled.connection = pooled.connection, None
+        if connection is not None:
+            connection.close()

@@ -1,0 +1,176 @@
+"""The one who says which URLs may be asked for, and which addresses may be connected to.
+
+A URL is judged by `Guard.check` before anything is sent; a name's addresses by `Guard.resolve`, at the
+moment of the connection, which then goes to one of the addresses that it returned. So an answer that
+changes between two look-ups (DNS rebinding) has no second look-up to fool.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import lru_cache
+from threading import Thread
+from typing import TypeAlias
+
+import httpx
+
+from floradl.errors import ErrorCode, PermanentError
+from floradl.net.addresses import (
+    HostPatterns,
+    canonical_host,
+    is_local_name,
+    is_public,
+    join_port,
+    literal,
+    shown,
+)
+
+Resolver: TypeAlias = Callable[[str, int], Sequence[str]]
+
+# A name with more addresses than this is played with; each would get its share of the time to connect.
+_MOST_ADDRESSES = 8
+
+
+def look_up(host: str, port: int) -> Sequence[str]:
+    """Ask the system for the addresses of `host`, in the order in which to try them (RFC 6724).
+
+    Raises `OSError` (`socket.gaierror`) where there are none.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+
+class UrlPolicy:
+    """Judges URLs and addresses.
+
+    `trusted_private_hosts` may be plain http, and at private addresses; nothing else may.
+    `allowed_hosts` are those that may be asked at all, trusted ones too. Both are patterns of
+    `HostPatterns`, which raises `ValueError` for a bad one. `remedy` ends the sentence "host X is not
+    allowed: ..." for the setting that `allowed_hosts` came from. `resolver` is called as `look_up` is.
+    """
+
+    def __init__(
+        self,
+        trusted_private_hosts: Sequence[str] = (),
+        allowed_hosts: Sequence[str] = ("*",),
+        *,
+        remedy: str = "if it is meant, add it to download.media_hosts",
+        resolver: Resolver = look_up,
+    ) -> None:
+        self._remedy = remedy
+        self._resolver = resolver
+        self.change(trusted_private_hosts, allowed_hosts)
+
+    def change(self, trusted_private_hosts: Sequence[str], allowed_hosts: Sequence[str]) -> None:
+        """Judge by these from now on; connections that stand are not looked at. Raises `ValueError`.
+
+        May be called from any thread.
+        """
+        trusted, allowed = HostPatterns.parse(trusted_private_hosts), HostPatterns.parse(allowed_hosts)
+        self._trusted, self._allowed = trusted, allowed
+        # Each request is checked, and few hosts are asked often; a refusal, an exception, is not kept.
+        self._judge_site = lru_cache(maxsize=256)(self._judge)
+
+    def check(self, url: str | httpx.URL) -> None:
+        """Refuse what may not be asked for. A name is not looked up here: see `resolve`.
+
+        Raises `PermanentError`: `BAD_URL` for what is no plain https or http URL (one with `user@`, too),
+        `HOST_REFUSED` for a host that is not allowed, or is private, or plain http, and not trusted.
+        No message repeats more of the URL than its scheme, host and port.
+        """
+        parsed = _parse(url)
+        self._judge_site(parsed.scheme, parsed.raw_host, port_of(parsed))
+
+    def resolve(self, host: str, port: int, timeout: float | None = None) -> tuple[str, ...]:
+        """Look `host` up once; return the addresses that may be connected to, in the order to try them.
+
+        Raises `PermanentError` (`HOST_REFUSED`) where none of them is public and the host is not
+        trusted, `TimeoutError` after `timeout` seconds, `OSError` where the name has no address.
+        """
+        found = addresses(host, port, timeout, self._resolver)
+        if self._trusted.match(host, port):
+            return found[:_MOST_ADDRESSES]
+        public = [text for text in found if (ip := literal(text)) is not None and is_public(ip)]
+        if found and not public:
+            raise _refused(f"host {shown(host)} is at a private address: {_trust(host, port)}")
+        return tuple(public[:_MOST_ADDRESSES])
+
+    def _judge(self, scheme: str, raw_host: bytes, port: int) -> None:
+        host = _canonical(raw_host)
+        if not self._allowed.match(host, port):
+            raise _refused(f"host {shown(host)} is not allowed: {self._remedy}")
+        if self._trusted.match(host, port):
+            return
+        if scheme == "http":
+            raise _refused(
+                f"host {shown(host)} is asked for without TLS (http, not https): {_trust(host, port)}"
+            )
+        ip = literal(host)
+        if ip is not None and not is_public(ip):
+            raise _refused(f"{shown(host)} is a private address: {_trust(host, port)}")
+        if is_local_name(host):
+            raise _refused(f"{shown(host)} is a name of a private network: {_trust(host, port)}")
+
+
+def addresses(host: str, port: int, timeout: float | None, resolver: Resolver = look_up) -> tuple[str, ...]:
+    """Return what `resolver` says of `host`, or `host` itself where it is an address; judge nothing.
+
+    Raises as `Guard.resolve` does. The system's resolver cannot be stopped, and may take half a minute
+    where no server answers: hence a thread of its own, that an exit need not wait for.
+    """
+    if literal(host) is not None:
+        return (host,)
+    answer: Future[Sequence[str]] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(resolver(host, port))
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that asked
+            answer.set_exception(error)
+
+    Thread(target=ask, name="floradl-look-up", daemon=True).start()
+    try:
+        return tuple(answer.result(timeout))
+    except UnicodeError as error:  # what the resolver says of a name that no server could be asked about
+        raise OSError(f"{shown(host)} cannot be looked up") from error
+
+
+def port_of(url: httpx.URL) -> int:
+    """Return the port that `url` (https or http) leads to."""
+    return url.port if url.port is not None else {"https": 443, "http": 80}[url.scheme]
+
+
+def _parse(url: str | httpx.URL) -> httpx.URL:
+    try:
+        # The same reading as the one that is connected by; parsers that differ are how guards are fooled.
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, UnicodeError):
+        raise _bad("this is not a URL that can be asked for") from None  # the cause may quote the query
+    if parsed.scheme not in {"https", "http"}:
+        raise _bad(f"only https is fetched, not {shown(parsed.scheme)}")
+    if parsed.userinfo:
+        raise _bad(f"the URL has a user or password before the host {shown(parsed.host)}: that is not sent")
+    if parsed.port is not None and not 1 <= parsed.port <= 65535:
+        raise _bad(f"the URL's port is {parsed.port}, and a port is from 1 to 65535")
+    return parsed
+
+
+def _canonical(raw_host: bytes) -> str:
+    try:
+        return canonical_host(raw_host.decode("ascii"))
+    except ValueError as error:
+        raise _bad(str(error) if raw_host else "the URL names no host") from None
+
+
+def _trust(host: str, port: int) -> str:
+    return f"if that is meant, add {join_port(host, port)!r} to network.trusted_private_hosts"
+
+
+def _bad(message: str) -> PermanentError:
+    return PermanentError(message, ErrorCode.BAD_URL)
+
+
+def _refused(message: str) -> PermanentError:
+    return PermanentError(message, ErrorCode.HOST_REFUSED)

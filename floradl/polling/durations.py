@@ -1,0 +1,127 @@
+"""How long runs of each technique took so far, and take already: what the next ones are expected to take."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from msgspec import Struct, field
+
+from floradl.models import RemoteRun
+from floradl.polling.duration_model import ANY, LogNormal, fit, mean_log
+from floradl.polling.progress_eta import EtaAccuracy, ProgressEta
+
+_KEPT = 400  # durations a technique, and as many ages of runs that go on
+_ENOUGH = 5  # durations that tell a technique's usual one, for what others may take
+_REFIT = 0.5  # seconds for which an estimate stands, whatever was seen since
+_LONGEST = 7 * 86_400.0  # seconds; what took longer was forgotten rather than at work
+
+
+class _Known(Struct):
+    """What was seen of one technique: seconds of those that ended, and of those that go on by run id."""
+
+    durations: deque[float]
+    ages: dict[str, float]
+    expected: LogNormal | None = None
+    fitted_at: float = 0.0
+    changed: bool = True
+    trust: EtaAccuracy = field(default_factory=EtaAccuracy)
+
+
+class Durations:
+    """Durations by technique; runs without one count as a technique of their own.
+
+    `monotonic` returns seconds.
+    """
+
+    def __init__(
+        self, monotonic: Callable[[], float], durations: Mapping[str, Iterable[float]] | None = None
+    ) -> None:
+        self._monotonic = monotonic
+        self._known = {name: _Known(deque(seconds, _KEPT), {}) for name, seconds in (durations or {}).items()}
+
+    def expected(self, technique: str | None) -> LogNormal:
+        """Return what a run of `technique` is expected to take: by its own runs, or by all others'."""
+        known = self._of(technique)
+        now = self._monotonic()
+        if known.expected is None or (known.changed and now - known.fitted_at >= _REFIT):
+            known.expected = fit(known.durations, known.ages.values(), self._medians())
+            known.fitted_at, known.changed = now, False
+        return known.expected
+
+    def add(
+        self, technique: str | None, created_at: float | None, completed_at: float | None
+    ) -> float | None:
+        """Take in a run by the server's own times (unix seconds); returns its duration, None for none."""
+        if created_at is None or completed_at is None or not 0 < completed_at - created_at < _LONGEST:
+            return None
+        known, seconds = self._of(technique), completed_at - created_at
+        known.durations.append(seconds)
+        known.changed = True
+        return seconds
+
+    def goes_on(self, technique: str | None, run_id: str, age: float) -> None:
+        """Take in that a run is not finished after `age` seconds."""
+        known = self._of(technique)
+        if run_id in known.ages or len(known.ages) < _KEPT:
+            known.ages[run_id] = age
+            known.changed = True
+
+    def rest(self, technique: str | None, forecasts: Collection[ProgressEta]) -> LogNormal | None:
+        """Return what a run takes from the last of its forecasts on; None where they are not trusted."""
+        return self._of(technique).trust.rest(forecasts)
+
+    def judge(self, technique: str | None, forecasts: Collection[ProgressEta], duration: float) -> None:
+        """Take in how good the forecasts of a run were that took `duration` seconds."""
+        self._of(technique).trust.ended(forecasts, duration, self.expected(technique))
+
+    def ended(self, technique: str | None, run_id: str) -> None:
+        """Count a run no more among those that go on."""
+        known = self._of(technique)
+        if known.ages.pop(run_id, None) is not None:
+            known.changed = True
+
+    def _of(self, technique: str | None) -> _Known:
+        return self._known.setdefault(technique or "", _Known(deque(maxlen=_KEPT), {}))
+
+    def _medians(self) -> LogNormal:
+        """Return what medians techniques have: by those known here, and as if there were one more."""
+        seen = [known.durations for known in self._known.values()]
+        means = [mean_log(durations) for durations in seen if len(durations) >= _ENOUGH]
+        return LogNormal((sum(means) + ANY.mu) / (len(means) + 1), ANY.sigma)
+
+
+_PROVEN = 3  # ends in a row
+
+
+class WebhookTrust:
+    """Counts by technique how many ends in a row were told; runs without one count as one of their own."""
+
+    def __init__(self) -> None:
+        self._in_a_row: Counter[str] = Counter()
+
+    def ended(self, technique: str | None, *, told: bool) -> None:
+        """Take in that a run ended that was asked about: `told` where a webhook said so before FLORA."""
+        if told:
+            self._in_a_row[technique or ""] += 1
+        else:
+            self._in_a_row.pop(technique or "", None)
+
+    def expected(self, technique: str | None) -> bool:
+        """Whether one is expected to tell of the next end."""
+        return self._in_a_row[technique or ""] >= _PROVEN
+
+
+def detection_delay(answer: RemoteRun, queued_at: float, now: float) -> float | None:
+    """Return how long a run was over before it was noticed, in seconds; None where FLORA names no end.
+
+    `queued_at` and `now` are unix seconds: before it was queued nobody could notice. The server's own clock
+    counts where it told its time (to the second), as ours may be another.
+    """
+    if answer.completed_at is None:
+        return None
+    if answer.age is not None and answer.created_at is not None:
+        since = answer.age - (answer.completed_at - answer.created_at)
+    else:
+        since = now - answer.completed_at
+    return max(min(since, now - queued_at), 0.0)

@@ -1,0 +1,152 @@
+"""Which pages of a list are worth a request. It asks nobody, it only decides.
+
+A list starts with the newest run, and a run only ever moves down in it. So it is known about where the next
+look will find what the last one showed, and what it did not show is not looked for there again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Protocol, TypeAlias
+
+from msgspec import Struct
+
+_WORTH_A_PAGE = 3  # runs: for fewer, single questions are less to ask of FLORA
+_A_BACKLOG = 10  # runs that a page told of although nobody asked: there are more of them further down
+_BLIND = 32  # runs not found yet, for each page in a row that may show none of them
+_MOST_PAGES = 100
+_MOST_BELOW = 10_000  # runs that are remembered to be further down
+_TROUBLE_FOR = 30.0  # seconds in which a list that met trouble again and again is left alone
+_REFUSED_FOR = 600.0  # the same, where it was forbidden
+_ONWARD_FOR = 600.0  # seconds in which a cursor is used again
+
+Place: TypeAlias = tuple[int, str | None]
+"""The number of a page, from 0 on, and the cursor that opens it."""
+
+
+class Runs(Protocol):
+    """Some runs, by their ids."""
+
+    def __contains__(self, run_id: str, /) -> bool:
+        """Whether a run is among them."""
+        ...
+
+
+class ListQuery(Struct, frozen=True):
+    """`due` are the runs that are looked for, without those that were found; `waiting` are others of ours.
+
+    `standing`: some have stood in line since the last look, so others may be due that are not among them.
+    """
+
+    due: Collection[str]
+    waiting: Runs
+    standing: bool = False
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self.due or run_id in self.waiting
+
+
+class PageSummary(Struct, frozen=True):
+    """What a page showed.
+
+    `open` are the runs that go on, `found` counts those that were due, `told` those that nobody asked about
+    and that there is news of; `cursor` opens the next page.
+    """
+
+    open: frozenset[str]
+    found: int
+    told: int
+    cursor: str | None
+
+
+class ListPlan:
+    """What is known of one list, and where a look at it stands. `monotonic` returns seconds."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._not_before = 0.0
+        self._pages: list[frozenset[str]] = []  # the runs that went on, as last shown
+        self._below: dict[str, None] = {}  # looked for in vain: further down, if anywhere
+        self._onward: tuple[float, Place] | None = None  # where a look broke off although it paid, and when
+        self._vain = 0  # pages in a row that were of no use
+
+    def begin(self, sought: ListQuery) -> Place | None:
+        """Return the page to begin with; None where single questions are the better way."""
+        self._vain = 0
+        if self._monotonic() < self._not_before or not self._known_to_pay(0, sought):
+            return None
+        return 0, None
+
+    def turn(self, place: Place, shown: PageSummary, sought: ListQuery, *, room: bool) -> Place | None:
+        """Take in what a page showed; returns the next one that pays, or None.
+
+        Where there is no `room` for more answers, a later look goes on here.
+        """
+        number = place[0]
+        self._pages += [frozenset()] * (number + 1 - len(self._pages))
+        self._pages[number] = shown.open
+        for run_id in shown.open & self._below.keys():
+            del self._below[run_id]
+        self._vain = 0 if shown.found + shown.told else self._vain + 1
+        if shown.cursor is None:
+            self._onward = None
+            return None
+        further = (number + 1, shown.cursor)
+        if number + 1 >= _MOST_PAGES:
+            return None
+        if not room and shown.told >= _WORTH_A_PAGE:
+            self._onward = (self._monotonic() + _ONWARD_FOR, further)
+            return None
+        if self._known_to_pay(number + 1, sought) or self._hoped_to_pay(shown, sought):
+            return further
+        return self._left_off(further, sought) if room else None
+
+    def end(self, missing: Collection[str]) -> None:
+        """Hear which runs a look did not find: they are not looked for there again."""
+        if self._onward is not None:
+            return  # that look did not go to its end
+        for run_id in missing:
+            self._below[run_id] = None
+        while len(self._below) > _MOST_BELOW:
+            del self._below[next(iter(self._below))]
+
+    def failed(self, *, refused: bool) -> None:
+        """Hear that the list could not be had."""
+        self._not_before = self._monotonic() + (_REFUSED_FOR if refused else _TROUBLE_FOR)
+
+    def lost(self) -> None:
+        """Hear that a cursor is not good any more."""
+        self._onward = None
+
+    def _new(self, sought: ListQuery) -> int:
+        """Return how many are due that no page was seen to show."""
+        placed = {run_id for page in self._pages for run_id in page}
+        return sum(run_id not in placed and run_id not in self._below for run_id in sought.due)
+
+    def _known_to_pay(self, number: int, sought: ListQuery) -> bool:
+        """Whether page `number`, or those from there to one where somebody is due, show enough of ours."""
+        new = self._new(sought) if number == 0 else 0  # the newest page is where they are likely to be
+        ours, due = new, new > 0 or (number == 0 and sought.standing)
+        if ours >= _WORTH_A_PAGE:
+            return True
+        for pages, page in enumerate(self._pages[number:], 1):
+            ours += sum(run_id in sought for run_id in page)
+            due = due or any(run_id in page for run_id in sought.due)
+            if due and ours >= _WORTH_A_PAGE * pages:
+                return True
+        return False
+
+    def _hoped_to_pay(self, shown: PageSummary, sought: ListQuery) -> bool:
+        """Whether the next page is likely to show as many of ours as this one did, or as there must be."""
+        missing = sum(run_id not in self._below for run_id in sought.due)
+        if self._vain:
+            return missing >= _BLIND * self._vain
+        return missing >= _WORTH_A_PAGE or shown.told >= _A_BACKLOG
+
+    def _left_off(self, further: Place, sought: ListQuery) -> Place | None:
+        """Return where an earlier look broke off, if that is further on and worth it."""
+        if self._onward is None or len(sought.due) < _WORTH_A_PAGE:
+            return None
+        until, onward = self._onward
+        self._onward = None
+        return onward if self._monotonic() < until and onward[0] >= further[0] else None

@@ -1,0 +1,169 @@
+"""When it is worth asking about a run again, in the light of all that was seen since.
+
+A gap is set when a run was seen not to be finished. Until it is over, more is learned: other runs of its
+technique end or go on, and a list that was asked for because of another run shows this one, too. So a gap
+is judged once more halfway and at its end, and what turns out to be early is put back. That costs nothing.
+Where webhooks prove to tell of a technique's ends, gaps are wider: those questions only see to it that no end
+is missed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from floradl.models import QueuedRun, RemoteRun
+from floradl.polling.due_queue import DueQueue
+from floradl.polling.duration_model import COST, next_poll
+from floradl.polling.durations import Durations, WebhookTrust
+from floradl.polling.progress_eta import ProgressEta, forecast
+
+_KEPT = 10_000  # runs; of a larger crowd the others are asked about when they fall due
+_FEW = 6  # runs in flight; fewer than these may be asked about more often: that is no burden yet
+_PAGE_COST = 5  # questions: so much is a page of a hundred answers to FLORA
+_JITTER = 0.1  # of a gap: runs that began together come one after the other, and each tells of the next
+_HALFWAY = 0.5  # of a gap: there it is judged again, as it may turn out to be too long
+_FORECASTS = 8  # of a run, that are kept
+_STRETCHED = 3.0  # usual gaps that a forecast makes one of, at most
+_EARLY = 0.25  # of the interval: less is not worth putting back
+_TOLD_OF = 3.0  # usual gaps that are made one of where a webhook is expected...
+_UNTOLD = 60.0  # ... but seconds that one which does not come may cost, at most
+
+
+class _Look(Struct):
+    """When a run was last seen not to be finished: its age then (seconds), and who was seen with it."""
+
+    technique: str | None
+    age: float
+    at: float
+    batch_size: int
+    spread: float
+    put_back: float = 0.0
+    forecasts: tuple[ProgressEta, ...] = ()
+
+    def hear(self, progress: float) -> None:
+        """Take in how far it is."""
+        heard = forecast(self.age, progress)
+        self.forecasts = (*self.forecasts[: _FORECASTS - 1], heard) if heard else ()
+
+
+class PollPlanner:
+    """Keeps in mind when runs were last seen. `interval` and `monotonic` are in seconds."""
+
+    def __init__(
+        self, due_queue: DueQueue, durations: Durations, interval: float, monotonic: Callable[[], float]
+    ) -> None:
+        self._due_queue = due_queue
+        self._durations = durations
+        self._interval = interval
+        self._monotonic = monotonic
+        self._looks: dict[str, _Look] = {}
+        self._webhook_trust = WebhookTrust()
+        self._told: set[str] = set()  # runs whose end a webhook told of, and that are not through yet
+
+    def change(self, interval: float) -> None:
+        """Judge gaps by another interval (seconds) from now on."""
+        self._interval = interval
+
+    def __contains__(self, run_id: str) -> bool:
+        """Whether it waits to be asked about, and nobody is at work on it."""
+        return run_id in self._due_queue
+
+    def poll_now(self, run_id: str) -> None:
+        """Have it taken on now: a list shows that it ended."""
+        self._learn(run_id, told=False)
+        self._put_aside(run_id)
+        self._due_queue.poll_now(run_id)
+
+    def tell(self, run_id: str) -> None:
+        """Have it taken on now: a webhook says that it ended."""
+        self._learn(run_id, told=True)
+        self._told.add(run_id)
+        self.poll_now(run_id)
+
+    def goes_on(self, run: QueuedRun, answer: RemoteRun) -> tuple[float, float]:
+        """Take in an answer "not finished".
+
+        Returns the seconds until the next question, and those by which it was put back since the last one.
+        """
+        before = self._looks.pop(run.run_id, None)
+        age = run.waited if answer.age is None else answer.age
+        spread = 1.0 if answer.batch_size > 1 else random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        look = _Look(run.technique, age, self._monotonic(), answer.batch_size, spread)
+        look.forecasts = before.forecasts if before else ()
+        look.hear(answer.progress)
+        self._durations.goes_on(run.technique, run.run_id, age)
+        put_back = before.put_back if before else 0.0
+        if len(self._looks) >= _KEPT:
+            return self._gap(look), put_back
+        self._looks[run.run_id] = look
+        return self._until_judged(look, self._gap(look)), put_back
+
+    def saw(self, answer: RemoteRun) -> bool:
+        """Take in that a list shows a run, which nobody asked about now, to go on.
+
+        False where nothing was heard of it before: then it must be told of it itself.
+        """
+        look = self._looks.get(answer.run_id)
+        if look is None:
+            return len(self._looks) >= _KEPT  # where there are that many, it waits for its own turn
+        now = self._monotonic()
+        look.age = look.age + now - look.at if answer.age is None else answer.age
+        look.at, look.batch_size = now, answer.batch_size
+        look.hear(answer.progress)
+        self._durations.goes_on(look.technique, answer.run_id, look.age)
+        return True
+
+    def puts_back(self, run_id: str) -> bool:
+        """Put a run that fell due back, if it turns out to be early; whether that was done."""
+        look = self._looks.get(run_id)
+        if look is None:
+            return False
+        seconds = self._gap(look) - (self._monotonic() - look.at)
+        if seconds <= self._interval * _EARLY:
+            return False
+        seconds = self._until_judged(look, seconds)
+        look.put_back += seconds
+        self._due_queue.put(run_id, seconds, aligned=look.batch_size > 1)
+        return True
+
+    def ended(self, answer: RemoteRun) -> None:
+        """Hear that a run ended, and learn how good its forecasts were."""
+        self._learn(answer.run_id, told=False)
+        look = self._looks.get(answer.run_id)
+        if look is not None and answer.created_at is not None and answer.completed_at is not None:
+            self._durations.judge(look.technique, look.forecasts, answer.completed_at - answer.created_at)
+        self._put_aside(answer.run_id)
+
+    def forget(self, run_id: str) -> None:
+        """Hear that a run is not waited for any more."""
+        self._told.discard(run_id)
+        self._put_aside(run_id)
+
+    def _learn(self, run_id: str, *, told: bool) -> None:
+        """Learn by a run that ended whether webhooks come; the first word of it counts."""
+        look = self._looks.get(run_id)
+        if look is not None and run_id not in self._told:
+            self._webhook_trust.ended(look.technique, told=told)
+
+    def _put_aside(self, run_id: str) -> None:
+        look = self._looks.pop(run_id, None)
+        if look is not None:
+            self._durations.ended(look.technique, run_id)
+
+    def _until_judged(self, look: _Look, seconds: float) -> float:
+        """Return when one that is due in `seconds` is judged again: before that, as it may be due sooner."""
+        return seconds if look.batch_size > 1 else max(seconds * _HALFWAY, min(seconds, self._interval))
+
+    def _gap(self, look: _Look) -> float:
+        cost = COST * min(len(self._looks) / _FEW, 1.0)
+        cost *= min(_PAGE_COST / look.batch_size, 1.0)
+        gap = next_poll(look.age, self._interval, self._durations.expected(look.technique), cost)
+        rest = self._durations.rest(look.technique, look.forecasts)
+        if rest is not None:
+            gap = min(next_poll(0.0, self._interval, rest, cost), _STRETCHED * gap)
+        if self._webhook_trust.expected(look.technique):
+            gap = max(gap, min(gap * _TOLD_OF, _UNTOLD))
+        return max(gap * look.spread, self._interval)

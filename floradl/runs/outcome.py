@@ -1,0 +1,104 @@
+"""The attempts at one output, and when they are enough."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+from floradl.errors import ErrorCode, ExpiredUrlError, FolderError, TransientError
+from floradl.models import QueuedRun
+from floradl.retry import is_given_up
+from floradl.runs.events import RunSummary
+
+
+class RetryIn(msgspec.Struct, frozen=True):
+    """Come back with `run` in `seconds`. `trouble` says why, where it is more than "not finished".
+
+    `shared`: at a moment when others come back, too, since one question may answer for all of them.
+    """
+
+    run: QueuedRun
+    seconds: float
+    trouble: str | None = None
+    shared: bool = True
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """`run` is done, partial or failed; None was brought where all of it stood in the library already."""
+
+    run: QueuedRun
+    brought: RunSummary | None
+
+
+class Paused(msgspec.Struct, frozen=True):
+    """Come back with `run` when there is a place for its outputs: `Pipeline.places` tells when."""
+
+    run: QueuedRun
+
+
+Step: TypeAlias = RetryIn | Finished | Paused
+
+
+_MISSED = 2  # times that a media host knows nothing of it, before FLORA is asked where it is now
+_TRIES = 5  # of trouble without end, before the run steps back and FLORA is asked anew
+
+
+class AttemptsExhaustedError(TransientError):
+    """Several tries failed. `spent` is what they and the waits between took, in seconds, queueing not."""
+
+    def __init__(self, error: TransientError, spent: float) -> None:
+        super().__init__(str(error), error.code, retry_after=error.retry_after)
+        self.spent = spent
+
+
+class RetryState:
+    """The attempts at one output: how often each kind of trouble was met, and what all of it took.
+
+    `stale` says that FLORA should be asked for a fresh URL before the next one. `delay` gives the seconds
+    until the next attempt as `after_trouble` does.
+    """
+
+    def __init__(
+        self, delay: Callable[[TransientError, int], float | None], monotonic: Callable[[], float]
+    ) -> None:
+        self._delay = delay
+        self._monotonic = monotonic
+        self._met: Counter[ErrorCode] = Counter()
+        self._began: float | None = None
+        self._spent = 0.0
+        self.stale = False
+
+    def begin(self) -> None:
+        """Hear that a transfer begins: until then it only stood in line."""
+        self._began = self._monotonic()
+
+    def failed(self, error: TransientError) -> float | None:
+        """Return the seconds until the next attempt, None where the output is given up.
+
+        Raises `AttemptsExhaustedError` where trouble that is never given up was met too often.
+        """
+        if self._began is not None:
+            self._spent += self._monotonic() - self._began
+            self._began = None
+        self._met[error.code] += 1
+        met = self._met[error.code]
+        delay = self._delay(error, met)
+        if error.code is not ErrorCode.EXPIRED:
+            del self._met[ErrorCode.EXPIRED]  # the URL was good meanwhile
+        if isinstance(error, ExpiredUrlError):
+            self.stale = True
+            if met == 1 and error.code is not ErrorCode.BAD_URL:
+                delay = 0.0  # a fresh one is there for the asking
+        elif error.code is ErrorCode.NOT_FOUND and met == _MISSED:
+            self.stale = True
+        if delay is None:
+            return None
+        if isinstance(error, FolderError):  # others must not wait behind it
+            raise AttemptsExhaustedError(error, self._spent) from error
+        self._spent += delay
+        if met > _TRIES and not is_given_up(error.code):
+            raise AttemptsExhaustedError(error, self._spent) from error
+        return delay

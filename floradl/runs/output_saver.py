@@ -1,0 +1,300 @@
+"""One output of a finished run becomes one file of the library.
+
+Some transfers are not for videos, sounds and files of unknown type, since these may take hours: whatever is
+on its way, a picture or a document has a turn soon.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext, suppress
+from functools import partial
+from typing import TypeAlias
+
+import anyio
+import httpx
+import msgspec
+import structlog
+from anyio import CapacityLimiter, to_thread
+
+from floradl.clock import rfc3339
+from floradl.download.checksums import names_wrong
+from floradl.download.downloader import DownloadStoppedError, Fetcher, Received
+from floradl.download.host_backoff import HostBackoff, HostBackoffError
+from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PermanentError, TransientError
+from floradl.fs.durable import FLUSH_NOW, Flush, PartFile
+from floradl.library.batch_writer import BatchWriter
+from floradl.library.folder import Destination, Library
+from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput, RemoteRun, RunFailure, SavedOutput
+from floradl.net.addresses import HostPatterns
+from floradl.net.url_policy import port_of
+from floradl.retry import after_trouble
+from floradl.runs.counters import OutputCounters
+from floradl.runs.error_log import ErrorLog, LoggedError
+from floradl.runs.events import RunEvents
+from floradl.runs.outcome import RetryState
+from floradl.urls import host_of, is_only_url, strip_query
+
+_PUBLISHERS = 16  # large files put on disk at once: their flushes overlap
+_LARGE = 4 << 20  # bytes from which on a file's own flush takes longer than its folder's
+_IN_HAND = 48  # files that have arrived and are not on disk yet
+_MAX_INLINE = 1024 * 1024
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+Fetched: TypeAlias = Received[PartFile]
+Refresh = Callable[[RemoteRun], Awaitable[RemoteRun]]
+"""Ask FLORA for an answer newer than the one given."""
+
+
+class OutputOptions(msgspec.Struct, frozen=True):
+    """How outputs are saved.
+
+    `text_url_hosts`: a text that is nothing but a URL there is fetched. `keep_times`: files get the run's
+    time. `delay` gives the seconds until the next try as `after_trouble` does. `monotonic` gives seconds by
+    which transfers take their time.
+    """
+
+    text_url_hosts: HostPatterns
+    keep_times: bool
+    delay: Callable[[TransientError, int], float | None] = after_trouble
+    monotonic: Callable[[], float] = time.monotonic
+
+
+class OutputSaver:
+    """Saves outputs, as many at once as `transfers` allows."""
+
+    def __init__(
+        self,
+        library: Library,
+        fetcher: Fetcher,
+        progress: RunEvents,
+        transfers: CapacityLimiter,
+        options: OutputOptions,
+    ) -> None:
+        self._library = library
+        self._fetcher = fetcher
+        self._progress = progress
+        self._transfers = transfers
+        self._options = options
+        self._quiet = HostBackoff(time.monotonic)
+        self._groups = BatchWriter()
+        self._troubles = ErrorLog()
+        self._publishers = CapacityLimiter(_PUBLISHERS)
+        self.tally = OutputCounters()
+        self._in_hand, self._large = CapacityLimiter(1), CapacityLimiter(1)
+        self.change(int(transfers.total_tokens), options.text_url_hosts)
+
+    @property
+    def quiet_hosts(self) -> dict[str, float]:
+        """Return until when each media host asked to be left alone (monotonic seconds), past moments too."""
+        return self._quiet.hosts()
+
+    def change(self, transfers: int, text_url_hosts: HostPatterns) -> None:
+        """Have so many transfers at once, and fetch texts from these hosts; those under way go on."""
+        self._transfers.total_tokens = transfers
+        # A slow disk must not gather open files without end.
+        self._in_hand.total_tokens = transfers + _IN_HAND
+        # Of few transfers one is for small outputs, of one none.
+        self._large.total_tokens = transfers - math.ceil((transfers - 1) / 8)
+        self._options = msgspec.structs.replace(self._options, text_url_hosts=text_url_hosts)
+
+    async def save(
+        self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh
+    ) -> SavedOutput:
+        """Save `output`; one that cannot be had comes back with its `error`.
+
+        Raises `AttemptsExhaustedError` where several tries failed, and `ServicePausedError`.
+        """
+        saved = await self._save(run, answer, output, refresh)
+        self._troubles.over(f"{run.run_id}\0{output.key}")
+        return saved
+
+    async def _save(
+        self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh
+    ) -> SavedOutput:
+        attempts = RetryState(self._options.delay, self._options.monotonic)
+        while True:
+            try:
+                if attempts.stale:
+                    answer, output = await _renewed(answer, output, refresh)
+                    attempts.stale = False
+                return await self._attempt(run, answer, output, attempts)
+            except PermanentError as error:
+                return not_had(output, RunFailure(error.code, str(error)))
+            except TransientError as error:
+                delay = attempts.failed(error)
+                if delay is None:
+                    return not_had(output, RunFailure(error.code, str(error)))
+                told = self._troubles.met(f"{run.run_id}\0{output.key}", error.code)
+                tell = (
+                    _log.debug if told is LoggedError.NOTHING else _log.warning
+                )  # one line a change, none a try
+                tell(
+                    "output_trouble",
+                    run=run.run_id,
+                    output=output.output_id,
+                    message=str(error),
+                    next_in=delay,
+                )
+                self._progress.run(run, delay)
+                await anyio.sleep(delay)
+                self._progress.run(run, None)
+
+    async def _attempt(
+        self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, attempts: RetryState
+    ) -> SavedOutput:
+        if output.flaw:
+            raise ExpiredUrlError(output.flaw, ErrorCode.BAD_URL)
+        index = 1 + next(i for i, other in enumerate(answer.outputs) if other.key == output.key)
+        slot = self._library.slot(run, output, index, answer.completed_at)
+        mtime = answer.completed_at if self._options.keep_times else None
+        if output.kind is OutputKind.TEXT and not self._is_link(output.url):
+            written = await self._put(partial(self._write_text, slot, output, mtime))
+            self.tally.saved(output.kind, written.bytes or 0, None)
+            return written
+        started = began = time.monotonic()
+        host = host_of(output.url) or ""
+
+        def fetch() -> Fetched:
+            nonlocal began
+            began = time.monotonic()  # from here on it does not stand in line any more
+            self._quiet.check(host)
+            attempts.begin()
+            return self._fetch(run, slot, output)
+
+        saved = None
+        while saved is None:
+            await self._quiet.over(host)  # with nothing in hand: what goes to other hosts must not wait
+            with suppress(HostBackoffError):
+                async with self._large if output.kind.is_large else nullcontext():
+                    saved = await self._transfer(fetch, host, partial(self._publish, slot, output, mtime))
+        self.tally.saved(output.kind, saved.bytes or 0, time.monotonic() - began)
+        _log.info(
+            "output_saved",
+            run=run.run_id,
+            technique=run.technique,
+            output=output.output_id,
+            path=saved.path,
+            bytes=saved.bytes,
+            integrity=saved.integrity,
+            duration=round(time.monotonic() - started, 3),
+        )
+        if (wrong := names_wrong(saved.checked)) is not None:
+            _log.warning(
+                "checksum_wrong",
+                run=run.run_id,
+                output=output.output_id,
+                message=f"two whole downloads from {host} are alike, and not what its {wrong} checksum says: "
+                "that is taken to be wrong, and the file is kept",
+            )
+        return saved
+
+    async def _transfer(
+        self, fetch: Callable[[], Fetched], host: str, publish: Callable[[Fetched, Flush], SavedOutput]
+    ) -> SavedOutput:
+        """Let `fetch` run when a transfer is free, then `publish`.
+
+        That is done in another thread, so that the turn goes to the next transfer meanwhile. Raises
+        `HostBackoffError` where `host` asked for silence in the last moment.
+        """
+        async with self._in_hand:
+            try:
+                received = await to_thread.run_sync(fetch, limiter=self._transfers)
+            except TransientError as error:
+                if error.retry_after is not None:
+                    self._quiet.ask_for(host, error.retry_after)
+                raise
+            except DownloadStoppedError:
+                await anyio.sleep_forever()  # all is being cancelled; the part file stays
+                raise
+            with received:
+                if received.part.size >= _LARGE:
+                    return await to_thread.run_sync(publish, received, FLUSH_NOW, limiter=self._publishers)
+                return await self._put(partial(publish, received))
+
+    async def _put(self, work: Callable[[Flush], SavedOutput]) -> SavedOutput:
+        with self._library.translating():
+            return await self._groups.do(work)
+
+    def _is_link(self, text: str) -> bool:
+        """Whether a text is nothing but a URL at a host that keeps outputs: any other is a model's words."""
+        if not is_only_url(text):
+            return False
+        try:
+            url = httpx.URL(text.strip())
+            return self._options.text_url_hosts.match(url.host, port_of(url))
+        except (httpx.InvalidURL, UnicodeError, FloradlError):
+            return False
+
+    def _write_text(
+        self, slot: Destination, output: RemoteOutput, mtime: float | None, flush: Flush
+    ) -> SavedOutput:
+        data = output.url.encode("utf-8", "replace")
+        path, sha256 = slot.write(data, ".txt", mtime, flush)
+        return SavedOutput(
+            output_id=output.output_id,
+            type=output.type,
+            kind=output.kind,
+            path=path,
+            bytes=len(data),
+            sha256=sha256,
+            content_type="text/plain; charset=utf-8",
+            integrity=Integrity.VERIFIED,
+            checked=("inline",),
+            text=output.url,
+            downloaded_at=rfc3339(time.time()),
+        )
+
+    def _fetch(self, run: QueuedRun, slot: Destination, output: RemoteOutput) -> Fetched:
+        """Fetch, in a worker thread."""
+        report = partial(self._progress.transfer, run, output.output_id)
+        try:
+            with self._library.translating():
+                return self._fetcher.fetch(output.url.strip(), slot, report)
+        finally:
+            self._progress.transferred(run, output.output_id)
+
+    def _publish(
+        self, slot: Destination, output: RemoteOutput, mtime: float | None, received: Fetched, flush: Flush
+    ) -> SavedOutput:
+        """Put what was fetched on disk under its final name, in a worker thread."""
+        found = received.finding
+        with self._library.translating():
+            text = None
+            if output.kind is OutputKind.TEXT and received.part.size <= _MAX_INLINE:
+                text = received.part.read(_MAX_INLINE, 0).decode("utf-8", "replace")
+            path = slot.publish(received.part, found.ext, found.sha256, mtime, flush)
+        return SavedOutput(
+            output_id=output.output_id,
+            type=output.type,
+            kind=output.kind,
+            path=path,
+            bytes=received.part.size,
+            sha256=found.sha256,
+            content_type=found.content_type,
+            etag=found.etag,
+            url=strip_query(output.url.strip()),
+            integrity=found.integrity,
+            checked=found.checked,
+            text=text,
+            downloaded_at=rfc3339(time.time()),
+        )
+
+
+async def _renewed(
+    answer: RemoteRun, output: RemoteOutput, refresh: Refresh
+) -> tuple[RemoteRun, RemoteOutput]:
+    newer = await refresh(answer)
+    found = next((other for other in newer.outputs if other.key == output.key), None)
+    if found is None:
+        raise TransientError(f"FLORA does not list output {output.output_id[:60]!a} any more")
+    return newer, found
+
+
+def not_had(output: RemoteOutput, failure: RunFailure) -> SavedOutput:
+    """Return what the sidecar says of an output that could not be had."""
+    _log.warning("output_failed", output=output.output_id, code=failure.code, message=failure.message)
+    url = strip_query(output.url) if is_only_url(output.url) else None
+    return SavedOutput(output_id=output.output_id, type=output.type, kind=output.kind, url=url, error=failure)

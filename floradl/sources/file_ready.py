@@ -1,0 +1,140 @@
+"""Whether a file is finished, and its bytes: a file that somebody still writes is never acted on.
+
+A read lease tells: the kernel refuses one while any process has the file open for writing, and holds a
+writer back while we read. Where it cannot tell (a network mount, a file of somebody else's), a file counts as
+finished when it was quiet for a while.
+
+Source: fcntl(2), F_SETLEASE and F_SETSIG.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+from collections.abc import Set as AbstractSet
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+from floradl.fs.folders import open_plain
+
+QUIET_SECONDS = 2.0
+MAX_BYTES = 1 << 20
+_BUSY_MIN, _BUSY_MAX = 0.1, 2.0  # how soon a file that is being written is looked at again, in seconds
+
+
+class Stamp(NamedTuple):
+    """What changes when a file is written or replaced."""
+
+    dev: int
+    ino: int
+    mtime_ns: int
+    size: int
+    ctime_ns: int = 0
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """Take the stamp out of a stat result."""
+        return cls(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size, status.st_ctime_ns)
+
+    def moved(self) -> Stamp:
+        """Return what is left of it once the file was renamed, which changes its change time."""
+        return self._replace(ctime_ns=0)
+
+
+class FileState(Enum):
+    """What is known about a file's writers."""
+
+    FREE = "free"  # nobody has it open for writing
+    WRITING = "writing"
+    UNTOLD = "untold"  # the system cannot tell
+
+
+class Reading(NamedTuple):
+    """One look at a file. `data` is None where it is larger than `MAX_BYTES`, or was not read."""
+
+    standing: FileState
+    stamp: Stamp
+    data: bytes | None
+
+
+def read(path: Path, *, follow: bool, leases: bool) -> Reading:
+    """Read a regular file, and say whether anybody may still be writing it.
+
+    `follow` goes through a symbolic link at the end of `path`. `leases` is False on file systems where a
+    lease tells nothing. Never waits: not for a FIFO's writer, nor for a lease.
+
+    Raises `NotRegularFileError` (without `follow`, also for a file that has a second name), `BlockingIOError`
+    where somebody else holds a lease that is called back first, and `OSError` where it cannot be opened or
+    read.
+    """
+    fd = open_plain(path, os.O_RDONLY, follow=follow, alone=not follow)
+    try:
+        standing = _pooled(fd) if leases else FileState.UNTOLD
+        stamp = Stamp.of(os.fstat(fd))
+        if standing is FileState.WRITING or stamp.size > MAX_BYTES:
+            return Reading(standing, stamp, None)
+        data = _read_up_to(fd, MAX_BYTES + 1)
+        if Stamp.of(os.fstat(fd)) != stamp or len(data) != stamp.size:
+            return Reading(FileState.WRITING, stamp, None)
+        return Reading(standing, stamp, data)
+    finally:
+        os.close(fd)  # gives the lease back too
+
+
+def _pooled(fd: int) -> FileState:
+    try:
+        # A writer that comes now is announced by a signal. The default one, SIGIO, would end the process;
+        # SIGURG is ignored unless somebody asked for it.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return FileState.WRITING if error.errno == errno.EAGAIN else FileState.UNTOLD
+    return FileState.FREE
+
+
+def _read_up_to(fd: int, limit: int) -> bytes:
+    chunks = []
+    while limit > 0 and (chunk := os.read(fd, limit)):
+        chunks.append(chunk)
+        limit -= len(chunk)
+    return b"".join(chunks)
+
+
+class _Watched(NamedTuple):
+    stamp: Stamp
+    since: float  # when this stamp was first seen
+    first: float  # when the file was first found unfinished
+
+
+class SettleTimes:
+    """Remembers since when files have been quiet, by the monotonic clock, in seconds."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, _Watched] = {}
+
+    def wait(self, name: str, stamp: Stamp, standing: FileState, now: float) -> float:
+        """Say after how many seconds to look at a file again; 0 when it can be taken now.
+
+        An empty file is told by nothing: its writer may have it open a moment later (a shell's `>`, `touch`).
+        """
+        if standing is FileState.FREE and stamp.size > 0:
+            return 0.0
+        known = self._files.get(name)
+        if known is None:
+            known = _Watched(stamp, now, now)
+        elif known.stamp != stamp:
+            known = known._replace(stamp=stamp, since=now)
+        self._files[name] = known
+        if standing is FileState.WRITING:
+            self._files[name] = known._replace(since=now)
+            # No event says that a file was closed, so it is asked: often at first, then in step with how long
+            # the writing has taken already.
+            return min(_BUSY_MAX, max(_BUSY_MIN, (now - known.first) / 4))
+        return max(0.0, known.since + QUIET_SECONDS - now)
+
+    def keep(self, names: AbstractSet[str]) -> None:
+        """Forget all files but `names`: those that are still there."""
+        self._files = {name: self._files[name] for name in self._files.keys() & names}

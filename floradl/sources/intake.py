@@ -1,0 +1,327 @@
+"""Takes in what comes: job files and the queue file become rows of the journal, and rows become work."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import anyio
+import msgspec
+import structlog
+from anyio import to_thread
+
+from floradl.models import Action, RunRequest
+from floradl.queue.group_commit import GroupCommit
+from floradl.queue.sqlite import SqliteQueue
+from floradl.runs.scheduler import Scheduler
+from floradl.sources.inbox import Inbox, Job, Scan
+from floradl.sources.queue_file import QueueFile
+from floradl.sources.watcher import Watcher
+
+MAX_OPEN = "max_open"
+STATE_DISK_FULL = "state_disk_full"
+_FLOOR = 64 << 20  # bytes: what the largest job file makes of the journal and its log, several times
+_NOTHING = 64 << 10  # bytes
+_SHARE = 20  # of a small disk, as a part of it
+
+
+class HeldJob(msgspec.Struct, frozen=True):
+    """Why job files wait: `reason` is one of the two words above, `since` unix seconds."""
+
+    reason: str
+    message: str
+    since: float
+
+
+class QueueLimit(msgspec.Struct, frozen=True):
+    """What is done with jobs. Those that wait, and those too large for ever, with how many runs they open."""
+
+    taken: tuple[Job, ...] = ()
+    waiting: tuple[tuple[Job, int], ...] = ()
+    too_large: tuple[tuple[Job, int], ...] = ()
+
+
+def admit(jobs: Iterable[Job], needs: Callable[[Job], int], open_runs: int, max_open: int) -> QueueLimit:
+    """Decide which jobs may be taken, in their order: an older one is not overtaken by one that needs less.
+
+    `needs` says how many runs a job would open. What opens none is taken in any case: to forget runs makes
+    room.
+    """
+    room = max_open - open_runs
+    taken: list[Job] = []
+    waiting: list[tuple[Job, int]] = []
+    too_large: list[tuple[Job, int]] = []
+    for job in jobs:
+        wanted = needs(job)
+        if wanted > max_open:
+            too_large.append((job, wanted))
+        elif wanted == 0 or (wanted <= room and not waiting and not job.behind):
+            taken.append(job)
+            room -= wanted
+        else:
+            waiting.append((job, wanted))
+    return QueueLimit(tuple(taken), tuple(waiting), tuple(too_large))
+
+
+def too_many(wanted: int, max_open: int) -> str:
+    """Say why a job can never be taken."""
+    return (
+        f"it would queue {wanted:,} runs at once, and queue.max_open allows {max_open:,}: split it, or raise "
+        "queue.max_open"
+    )
+
+
+def full(open_runs: int, max_open: int) -> str:
+    """Say why what is new waits for others to end."""
+    return (
+        f"{open_runs:,} runs are open, and queue.max_open allows {max_open:,}: what is new waits until some "
+        "are finished (floradl forget drops runs, and is taken at once)"
+    )
+
+
+def short_of_room(state_dir: Path) -> str | None:
+    """Say why the journal takes no more work, None where its disk has room: 64 MiB, or 5 % of a small disk.
+
+    What is open already is recorded all the same: the room is kept for that. Where there is none at all the
+    journal meets it by itself, and all work is paused.
+    """
+    try:
+        found = os.statvfs(state_dir)
+    except OSError:
+        return None  # the journal itself tells what is wrong there
+    free, floor = found.f_bavail * found.f_frsize, min(_FLOOR, found.f_blocks * found.f_frsize // _SHARE)
+    if free >= floor or free < _NOTHING:
+        return None
+    return (
+        f"the disk of the state folder {state_dir} has {free / 2**20:.0f} MiB free, and "
+        f"{floor / 2**20:.0f} MiB are kept for the runs that are open: job files wait until there is room"
+    )
+
+
+_HELD_AGAIN = 5.0  # seconds until it is looked again whether there is room for what waits
+_REMEMBERED = 7 * 86_400.0  # seconds that a file which could not be moved is known after it is gone
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class IntakeLimits(msgspec.Struct, frozen=True):
+    """How much is taken in: so many open runs, and nothing while the disk of this folder is short of room."""
+
+    max_open: int
+    state_dir: Path
+
+
+class Intake:
+    """The way from inbox and queue file into the journal; every step can be run twice."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        queue_file: QueueFile | None,
+        journal: GroupCommit,
+        scheduler: Scheduler,
+        bounds: IntakeLimits,
+    ) -> None:
+        self._inbox = inbox
+        self._queue_file = queue_file
+        self._journal = journal
+        self._scheduler = scheduler
+        self._bounds = bounds
+        self._recalled = False
+        self._lines: tuple[RunRequest, ...] = ()  # of the queue file, which wait for room
+        self.rejected = 0
+        self.queue_file_error: str | None = None
+        self.held: HeldJob | None = None
+        """Why job files wait though they are whole; None where none does."""
+        self.served = anyio.Event()
+        """Set once all that was there at the start has been looked at."""
+        self.turned_at = time.monotonic()
+        """When the inbox was last looked at (monotonic seconds); while all is well, each 30 s at least."""
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What is wrong in the watch folder now, for a person: a message each."""
+        return self._inbox.troubles
+
+    async def take(self) -> float:
+        """Take what is ready; returns in how many seconds to look again at what is not.
+
+        A job file is moved away only when its runs are durably recorded.
+        """
+        await self._recall()
+        short = await to_thread.run_sync(short_of_room, self._bounds.state_dir)
+        if short is not None:
+            self._hold(STATE_DISK_FULL, short)
+            again_in = math.inf
+        else:
+            again_in = await self._take_all()
+        self.turned_at = time.monotonic()
+        self.served.set()
+        return again_in if self.held is None else min(again_in, _HELD_AGAIN)
+
+    async def _take_all(self) -> float:
+        again_in = await self._take_queue_file()
+        more, held = True, 0
+        while more:
+            scan = await to_thread.run_sync(self._inbox.scan, 1000, self._room)
+            self.turned_at = time.monotonic()
+            await self._reject(scan)
+            troubles = list(scan.troubles)
+            waiting = await self._take_jobs(scan.jobs, troubles) if scan.jobs else 0
+            for trouble in troubles:
+                _log.warning("inbox_trouble", message=trouble)
+            await self._forget_gone()
+            again_in = min(again_in, math.inf if scan.again_in is None else scan.again_in)
+            more, held = scan.more, scan.held + waiting
+        if held or self._lines:
+            self._hold(MAX_OPEN, full(self._scheduler.open_runs, self._bounds.max_open))
+        else:
+            self._release()
+        return again_in
+
+    @property
+    def _room(self) -> int:
+        return self._bounds.max_open - self._scheduler.open_runs
+
+    async def _take_jobs(self, jobs: Sequence[Job], troubles: list[str]) -> int:
+        """Record what there is room for, and put it away; returns how many jobs wait."""
+        open_runs, bounds = self._scheduler.open_runs, self._bounds
+        plenty = sum(map(_most, jobs)) <= self._room and not any(job.behind for job in jobs)
+
+        def record(store: SqliteQueue) -> tuple[QueueLimit, list[str]]:
+            needs = _most if plenty else partial(_needs, store)
+            admission = admit(jobs, needs, open_runs, bounds.max_open)
+            now = time.time()
+            touched = store.add([order for job in admission.taken for order in job.orders], now, again=True)
+            for job in admission.taken:
+                store.leave_file(job.mark, now)
+            return admission, touched
+
+        admission, touched = await self._journal.call(record)
+        self._scheduler.enqueue(touched)
+        taken = admission.taken
+        troubles += await to_thread.run_sync(self._inbox.accept, taken)
+        for job, wanted in admission.waiting:
+            self._inbox.hold(job, wanted)
+        for job, wanted in admission.too_large:
+            refused = await to_thread.run_sync(self._inbox.refuse, job, too_many(wanted, bounds.max_open))
+            await self._reject(refused)
+            troubles += refused.troubles
+        if taken:
+            _log.info(
+                "jobs_accepted",
+                files=len(taken),
+                runs=sum(len(job.orders) for job in taken),
+                first=taken[0].name,
+            )
+        return len(admission.waiting)
+
+    async def _reject(self, scan: Scan) -> None:
+        """Tell of what was rejected, and remember what of it still lies there."""
+        for rejection in scan.rejected:
+            self.rejected += 1
+            _log.warning("job_rejected", file=rejection.name, message=rejection.message)
+        if scan.left:
+
+            def record(store: SqliteQueue) -> None:
+                for mark in scan.left:
+                    store.leave_file(mark, time.time())
+
+            await self._journal.call(record)
+
+    async def _recall(self) -> None:
+        """Learn once what was done with before the start, and could not be moved away."""
+        if self._recalled:
+            return
+        files = await self._journal.call(SqliteQueue.left_files)
+        self._inbox.recall(files)
+        gone = await to_thread.run_sync(self._inbox.missing, files)
+        if gone:  # a watch folder that is not mounted just now has them again later
+            before = time.time() - _REMEMBERED
+            await self._journal.call(lambda store: store.drop_left_files(gone, before))
+        self._recalled = True
+
+    async def _forget_gone(self) -> None:
+        gone = self._inbox.forgettable()
+        if gone:
+            await self._journal.call(lambda store: store.drop_left_files(gone))
+
+    def _hold(self, reason: str, message: str) -> None:
+        """Say once why job files wait."""
+        before = self.held
+        if before is None or before.reason != reason:
+            _log.warning("jobs_held", reason=reason, message=message)
+        since = before.since if before is not None and before.reason == reason else time.time()
+        self.held = HeldJob(reason, message, since)
+
+    def _release(self) -> None:
+        if self.held is not None:
+            _log.info("jobs_taken_again", reason=self.held.reason)
+        self.held = None
+
+    async def _take_queue_file(self) -> float:
+        if self._queue_file is None:
+            return math.inf
+        reading = await to_thread.run_sync(self._queue_file.read)
+        lines = self._lines if reading.orders is None else reading.orders
+        error = reading.error
+        if lines:
+            error = await self._take_lines(lines) or error
+        else:
+            self._lines = ()
+        if error != self.queue_file_error:
+            self.queue_file_error = error
+            if error is not None:
+                _log.warning("queue_file_broken", message=error)
+        return math.inf if reading.again_in is None else reading.again_in
+
+    async def _take_lines(self, lines: tuple[RunRequest, ...]) -> str | None:
+        """Record what the queue file says, all of it once there is room; says why that can never be.
+
+        It is read at each change: what failed is not tried again just because its line still stands.
+        """
+        room, max_open = self._room, self._bounds.max_open
+
+        def record(store: SqliteQueue) -> tuple[int, list[str]]:
+            wanted = store.opens(lines, again=False)
+            if wanted > room:
+                return wanted, []
+            return 0, store.add(lines, time.time(), again=False)
+
+        wanted, touched = await self._journal.call(record)
+        self._scheduler.enqueue(touched)
+        self._lines = lines if wanted else ()
+        return f"the queue file waits: {too_many(wanted, max_open)}" if wanted > max_open else None
+
+    async def serve(self, watch: Watcher) -> None:
+        """Take in for ever: at each wake-up, and when a file has had its time to settle."""
+        wake = anyio.Event()
+
+        async def listen() -> None:
+            async for _ in watch.wakes():
+                wake.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(listen)
+            while True:
+                await wake.wait()
+                wake = anyio.Event()
+                again_in = await self.take()
+                while again_in < math.inf and not wake.is_set():
+                    with anyio.move_on_after(again_in):
+                        await wake.wait()
+                    if not wake.is_set():
+                        again_in = await self.take()
+
+
+def _most(job: Job) -> int:
+    """Count the runs that a job opens where none of them is known."""
+    return sum(order.action is not Action.FORGET for order in job.orders)
+
+
+def _needs(store: SqliteQueue, job: Job) -> int:
+    """Count the runs that a job does open."""
+    return store.opens(job.orders, again=True)

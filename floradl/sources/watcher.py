@@ -1,0 +1,240 @@
+"""When to look at the watch folder and the queue file: on events, and wherever events cannot be relied on.
+
+Events are hints. The system loses them when its queue overflows, sends none on network mounts, and watchfiles
+dies of a name that is not UTF-8 or of a spent inotify limit, and goes deaf when the folder is deleted and
+made again. So there is a wake-up at start, after every restart of the watcher, where the folder's own time
+changed without an event, and every 30 s anyway.
+
+Each step and tick of a watcher is a wake-up of a thread. They stay in that one thread: the event loop, which
+is woken at twice the price, hears of what is to be looked at alone.
+"""
+
+from __future__ import annotations
+
+import math
+import stat
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, closing
+from pathlib import Path
+from typing import TypeAlias
+
+import anyio
+import msgspec
+import watchfiles
+from anyio import lowlevel, to_thread
+
+from floradl.fs.mounts import is_shared
+from floradl.sources.scan import is_ignored
+
+Identity: TypeAlias = tuple[int, ...] | None
+_Changes: TypeAlias = set[tuple[watchfiles.Change, str]]
+
+
+class WatchTimes(msgspec.Struct, frozen=True):
+    """How often to do what, in seconds.
+
+    `step` is how often the watcher gathers events: each is a wake-up, and a file is seen one to two later.
+    `tick` is how often it is checked that the folder is still the one watched; `poll` how often to look where
+    there are no events.
+    """
+
+    step: float = 0.06
+    tick: float = 0.5
+    rescan: float = 30.0
+    poll: float = 2.0
+    max_backoff: float = 60.0
+
+
+class _Heard(msgspec.Struct, frozen=True):
+    """Why the listening was left: a look is due, or another folder stands where the watched one was."""
+
+    due: bool
+    replaced: bool
+
+
+class Watcher:
+    """Yields whenever a look is due: `async for _ in Watch(…).wakes(): …`. Several reasons make one wake-up.
+
+    `report` is given a message whenever the watcher had to be restarted, or the folder is gone or back.
+    """
+
+    def __init__(
+        self,
+        watch_dir: Path,
+        queue_file: Path | None = None,
+        *,
+        report: Callable[[str], None],
+        pace: WatchTimes | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dir = watch_dir.absolute()
+        self._queue_file = queue_file.absolute() if queue_file else None
+        self._report = report
+        self._pace = pace or WatchTimes()
+        self._monotonic = monotonic
+        self._folder_name = str(self._dir)  # events name files as the folder was named
+        self._queue_name = str(self._queue_file) if queue_file else None
+        self._gone = False
+        self._last_wake = -math.inf
+        self._queue_seen: Identity = None
+        self._changed_at: int | None = None
+        self._failures = 0
+
+    async def wakes(self) -> AsyncGenerator[None, None]:
+        """Yield at once, and then whenever a look is due, without end. Close it with `aclosing`.
+
+        A cancellation takes effect within `Pace.tick`.
+        """
+        while True:
+            gone = _identity(self._dir) is None
+            if gone is not self._gone:
+                self._gone = gone
+                self._report(
+                    f"the watch folder {self._dir} {'is gone: waiting for it' if gone else 'is back'}"
+                )
+            if not gone or self._due():
+                self._woken()
+                yield
+            if gone:
+                await anyio.sleep(self._pace.tick)
+            elif is_shared(self._dir):
+                await anyio.sleep(self._pace.poll)
+            else:
+                async with aclosing(self._watched()) as wakes:
+                    async for _ in wakes:
+                        yield
+
+    async def _watched(self) -> AsyncGenerator[None, None]:
+        """Yield while one watcher lives; return when a new one has to be made."""
+        folder, started = _identity(self._dir), self._monotonic()
+        first = True
+        trouble: BaseException | str = "it stopped by itself"
+        stop = threading.Event()
+        try:
+            with closing(self._events()) as events:
+                while heard := await self._listen(events, folder, stop, first=first):
+                    first = False
+                    if heard.due:
+                        self._woken()
+                        yield
+                    if heard.replaced:
+                        if _identity(self._dir) is not None:
+                            self._report(f"the watch folder {self._dir} was replaced: watching the new one")
+                        return
+        except (OSError, ValueError, RuntimeError, ExceptionGroup) as error:
+            trouble = _innermost(error)
+        lived = self._monotonic() - started
+        self._failures = 1 if lived > self._pace.max_backoff else self._failures + 1
+        # The first time it is made anew at once: what ended it was mostly a single odd name.
+        delay = min(self._pace.max_backoff, 2.0 ** (self._failures - 2)) if self._failures > 1 else 0.0
+        self._report(
+            f"watching {self._dir} ended ({trouble}): trying again in {delay:.0f} s, looking meanwhile"
+        )
+        until = self._monotonic() + delay
+        while (left := until - self._monotonic()) > 0:
+            await anyio.sleep(min(left, self._pace.poll))
+            self._woken()
+            yield
+
+    async def _listen(
+        self, events: Generator[_Changes], folder: Identity, stop: threading.Event, *, first: bool
+    ) -> _Heard | None:
+        """Have a thread listen until there is something to do; None where the watcher stopped by itself."""
+
+        def listen() -> _Heard | None:
+            for changes in events:
+                if stop.is_set():
+                    break
+                # The folder was looked at before the watcher stood: what came between is seen now.
+                missed = self._missed(changes) or first
+                due = missed or self._due() or any(self._matters(*change) for change in changes)
+                # One that is made again at once often gets the number of the old one.
+                deleted = (watchfiles.Change.deleted, self._folder_name) in changes
+                replaced = deleted or _identity(self._dir) != folder
+                if due or replaced:
+                    return _Heard(due, replaced)
+            return None
+
+        async def stop_with_us() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                if not group.cancel_scope.cancel_called:  # it is not we who leave: all is stopping
+                    stop.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(stop_with_us)
+            heard = await to_thread.run_sync(listen)
+            group.cancel_scope.cancel()
+        await lowlevel.checkpoint_if_cancelled()  # a watcher that was stopped did not stop by itself
+        return heard
+
+    def _events(self) -> Generator[_Changes]:
+        """Yield what happened, and an empty set at each tick."""
+        folders = [self._dir]
+        beside = self._queue_file.parent if self._queue_file else self._dir
+        if beside != self._dir and beside.is_dir() and not is_shared(beside):
+            folders.append(beside)
+        step = round(self._pace.step * 1000)
+        return watchfiles.watch(
+            *folders,
+            watch_filter=None,
+            step=step,
+            stop_event=None,  # it would be asked at each step
+            debounce=step,  # a steady stream of files does not hold the wake-up back
+            rust_timeout=round(self._pace.tick * 1000),
+            yield_on_timeout=True,
+            force_polling=False,
+            recursive=False,
+            ignore_permission_denied=False,
+        )
+
+    def _missed(self, changes: _Changes) -> bool:
+        """Whether the folder's names changed without an event: the watcher is deaf, or some were lost."""
+        before, self._changed_at = self._changed_at, _changed_at(self._dir)
+        return not changes and self._changed_at != before
+
+    def _matters(self, change: watchfiles.Change, path: str) -> bool:
+        if path == self._queue_name:
+            return True
+        folder, _, name = path.rpartition("/")
+        # Deletions in the watch folder are mostly our own moves.
+        return (
+            folder == self._folder_name and change is not watchfiles.Change.deleted and not is_ignored(name)
+        )
+
+    def _due(self) -> bool:
+        """Whether a look is due without an event: the time has come, or the queue file is another one."""
+        queue = _identity(self._queue_file) if self._queue_file else None
+        return queue != self._queue_seen or self._monotonic() - self._last_wake >= self._pace.rescan
+
+    def _woken(self) -> None:
+        self._last_wake = self._monotonic()
+        self._queue_seen = _identity(self._queue_file) if self._queue_file else None
+
+
+def _identity(path: Path) -> Identity:
+    """Say what stands at `path`: for a folder which one it is, for a file its content's stamp too."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    which = (status.st_dev, status.st_ino)
+    if stat.S_ISDIR(status.st_mode):
+        return which
+    return (*which, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+
+
+def _changed_at(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

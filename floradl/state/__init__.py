@@ -1,1 +1,0 @@
-"""What must survive a restart: the journal; and what is going on right now."""

@@ -1,0 +1,223 @@
+"""One request, one answer, and the connection ends: as little HTTP as webhooks and scrapers need.
+
+A public address may be scanned, flooded and dripped at, so everything is bounded: the head, the body, what is
+sent around them, and the time for each; where others wait, the slow go before their time is over. The
+protocol itself (RFC 9112) is h11's, which floradl's client has aboard anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+
+import anyio
+import h11
+import structlog
+from anyio import CapacityLimiter
+from anyio.abc import ByteStream
+from msgspec import Struct
+
+from floradl.web.server import ClientConnection, ConnectionStage
+
+_MOST_HEAD = 16 << 10  # bytes
+_MOST_BODY = 64 << 10
+_MOST_RAW = 256 << 10  # with what frames it: a chunk of one byte may have an extension of thousands
+_AT_ONCE = 64  # requests that are answered
+_APART = 8  # of each page that has places of its own
+_LINGER = 1.0  # seconds in which what comes after the answer is taken in, so that it arrives
+_MOST_LINGERING = 1 << 20
+_PIECE = 16 << 10
+_FAREWELL = 0.1  # seconds in which one that is sent away may take the word that says so
+WITHIN = 5.0
+"""Seconds for a whole request, and again for its answer: who is slower is dropped."""
+
+_SERVER = b"floradl"
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class HttpRequest(Struct, frozen=True):
+    """A request. `path` is without its query, `headers` have lower-case names, several of one name joined."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+
+
+class HttpResponse(Struct, frozen=True):
+    """An answer; `headers` beside those that every answer has."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = {}
+
+    @classmethod
+    def said(cls, status: int, text: str) -> HttpResponse:
+        """Make an answer of one line of text."""
+        return cls(status, f"{text}\n".encode())
+
+
+Page = Callable[[HttpRequest], Awaitable[HttpResponse]]
+"""What answers a request."""
+
+
+class Site:
+    """Pages by method and path; `HEAD` is as `GET`.
+
+    The paths `apart` have places of their own: they are answered however many wait for the other pages.
+    """
+
+    def __init__(self, pages: Mapping[tuple[str, str], Page], *, apart: Collection[str] = ()) -> None:
+        self._pages = dict(pages)
+        self._places = CapacityLimiter(_AT_ONCE)
+        self._apart = {path: CapacityLimiter(_APART) for path in apart}
+
+    def places(self, request: HttpRequest) -> CapacityLimiter:
+        """Return what is to be entered before this request is answered."""
+        return self._apart.get(request.path, self._places)
+
+    async def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Answer with the page that is asked for, 404 or 405; what goes wrong in one is 500."""
+        method = "GET" if request.method == "HEAD" else request.method
+        page = self._pages.get((method, request.path))
+        if page is not None:
+            try:
+                return await page(request)
+            except Exception:  # noqa: BLE001 - a bug of ours in one answer must not end the listening
+                _log.exception("bug", path=request.path)
+                return HttpResponse.said(500, "a bug: see floradl's log")
+        allowed = sorted({method for method, path in self._pages if path == request.path})
+        if allowed:
+            return HttpResponse(405, b"", headers={"Allow": ", ".join(allowed)})
+        return HttpResponse.said(404, "nothing is here")
+
+
+class _RefusedError(Exception):
+    """The request is not read any further."""
+
+    def __init__(self, answer: HttpResponse) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+async def converse(stream: ByteStream, site: Site, visit: ClientConnection, within: float = WITHIN) -> None:
+    """Read one request from `stream`, answer it, and close. Never raises for what the other side does.
+
+    It must come within so many seconds, all of it, and its answer must be taken within as many. `visit` is
+    told of each stage, and may be sent away.
+    """
+    async with stream:
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+            await _converse(stream, site, visit, within)
+
+
+async def _converse(stream: ByteStream, site: Site, visit: ClientConnection, within: float) -> None:
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST_HEAD)
+    answer, head_only = HttpResponse.said(503, "others wait: try again"), False
+    with visit.evictable():
+        try:
+            with anyio.fail_after(within):
+                request = await _read(connection, stream, visit)
+        except TimeoutError:
+            answer = HttpResponse.said(408, f"the request did not come within {within:g} s")
+        except h11.RemoteProtocolError as error:
+            answer = HttpResponse.said(error.error_status_hint, "this is no request that HTTP knows")
+        except _RefusedError as error:
+            answer = error.answer
+        else:
+            answer, head_only = await _answered(site, request, visit), request.method == "HEAD"
+    visit.enter(ConnectionStage.LEAVING)
+    if visit.sent_away:
+        await _send(stream, _written(connection, answer, head_only=head_only), _FAREWELL)
+        return
+    with visit.evictable():
+        await _send(stream, _written(connection, answer, head_only=head_only), within)
+        await _linger(stream)
+
+
+async def _answered(site: Site, request: HttpRequest, visit: ClientConnection) -> HttpResponse:
+    """Wait for a place, and let the page answer: from then on it cannot be sent away."""
+    visit.enter(ConnectionStage.QUEUED)
+    async with site.places(request):
+        visit.enter(ConnectionStage.ANSWERING)
+        return await site(request)
+
+
+async def _read(connection: h11.Connection, stream: ByteStream, visit: ClientConnection) -> HttpRequest:
+    head: h11.Request | None = None
+    body = bytearray()
+    taken = 0
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            if connection.they_are_waiting_for_100_continue:
+                await stream.send(
+                    connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
+                )
+            data = await stream.receive(_PIECE)  # `EndOfStream`: they went
+            taken += len(data)
+            if taken > _MOST_RAW:
+                raise _RefusedError(_too_large())
+            connection.receive_data(data)
+        elif isinstance(event, h11.Request):
+            head = event
+            visit.enter(ConnectionStage.BODY)
+            if _announced(event) > _MOST_BODY:
+                raise _RefusedError(_too_large())
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > _MOST_BODY:
+                raise _RefusedError(_too_large())
+        elif isinstance(event, h11.EndOfMessage) and head is not None:
+            return _request(head, bytes(body))
+        else:
+            raise anyio.EndOfStream
+
+
+def _announced(head: h11.Request) -> int:
+    return next((int(value) for name, value in head.headers if name == b"content-length"), 0)
+
+
+def _too_large() -> HttpResponse:
+    return HttpResponse.said(413, f"a body has {_MOST_BODY >> 10} KiB at most")
+
+
+def _request(head: h11.Request, body: bytes) -> HttpRequest:
+    headers: dict[str, str] = {}
+    for raw, value in head.headers:
+        name, text = raw.decode("ascii"), value.decode("latin-1")
+        headers[name] = f"{headers[name]},{text}" if name in headers else text
+    path = head.target.decode("ascii").partition("?")[0]
+    return HttpRequest(head.method.decode("ascii"), path, headers, body)
+
+
+def _written(connection: h11.Connection, answer: HttpResponse, *, head_only: bool = False) -> bytes:
+    headers = [
+        (b"Server", _SERVER),
+        (b"Content-Type", answer.content_type.encode()),
+        (b"Content-Length", b"%d" % len(answer.body)),
+        (b"Connection", b"close"),
+        *((name.encode(), value.encode()) for name, value in answer.headers.items()),
+    ]
+    data = connection.send(h11.Response(status_code=answer.status, headers=headers)) or b""
+    if not head_only:
+        data += connection.send(h11.Data(data=answer.body)) or b""
+    return data + (connection.send(h11.EndOfMessage()) or b"")
+
+
+async def _send(stream: ByteStream, data: bytes, within: float) -> None:
+    with anyio.move_on_after(within):
+        await stream.send(data)
+        await stream.send_eof()
+
+
+async def _linger(stream: ByteStream) -> None:
+    """Take in what they still send until they close (RFC 9112 section 9.6).
+
+    A socket that is closed on unread bytes resets, and the answer is lost.
+    """
+    left = _MOST_LINGERING
+    with anyio.move_on_after(_LINGER):
+        while left > 0:
+            left -= len(await stream.receive(_PIECE))

@@ -1,0 +1,82 @@
+"""Figures of how it goes: what is counted as it happens, and what is measured when somebody asks.
+
+They hold no name of a run, no path and no message.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+from msgspec import Struct
+
+from floradl.errors import PauseReason
+from floradl.models import RunState
+from floradl.queue.group_commit import GroupCommit
+from floradl.runs.counters import Histogram, OutputCounters
+
+_WITHIN = 1.0  # seconds for what disks have to say: where they hang the other figures come without
+
+
+class Totals(Struct, frozen=True):
+    """What is counted elsewhere, and grows."""
+
+    api: Mapping[str, int]
+    outputs: OutputCounters
+    delays: Histogram
+    webhooks: Mapping[str, int]
+
+
+class MetricsSnapshot(Struct, frozen=True):
+    """What was measured. `age` is of the oldest open run (seconds), `free` is in bytes by folder.
+
+    What could not be told in time is missing: `counts` is None, `age` is 0.
+    """
+
+    paused: PauseReason | None
+    counts: Mapping[RunState, int] | None = None
+    age: float = 0.0
+    free: Mapping[str, int] = {}
+
+
+class MetricsCollector:
+    """Measures."""
+
+    def __init__(self, journal: GroupCommit, folders: Mapping[str, Path]) -> None:
+        self._journal = journal
+        self._folders = folders
+        self._looking = CapacityLimiter(len(folders))  # its own: a disk that hangs keeps these threads only
+
+    async def measure(self, paused: PauseReason | None, now: float) -> MetricsSnapshot:
+        """Ask the journal and the disks; `now` is unix seconds."""
+        counts: Mapping[RunState, int] | None = None
+        age = 0.0
+        free: dict[str, int] = {}
+
+        async def ask_journal() -> None:
+            nonlocal counts, age
+            if self._journal.trouble is None:  # what waits for it must not pile up
+                counts, since = await self._journal.call(lambda store: (store.counts(), store.oldest_open()))
+                age = max(now - since, 0.0) if since is not None else 0.0
+
+        async def ask_disk(name: str, folder: Path) -> None:
+            with suppress(OSError):
+                free[name] = await to_thread.run_sync(
+                    _room, folder, limiter=self._looking, abandon_on_cancel=True
+                )
+
+        with anyio.move_on_after(_WITHIN):
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask_journal)
+                for name, folder in self._folders.items():
+                    group.start_soon(ask_disk, name, folder)
+        return MetricsSnapshot(paused, counts, age, free)
+
+
+def _room(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize

@@ -1,0 +1,280 @@
+"""FLORA's webhooks: each is checked, durably recorded, and only then answered with 200.
+
+FLORA waits 10 s and tries four times, so whatever keeps us from recording one is answered with 503, within
+a second: it comes again. One that never comes costs little, as each run is asked about all the same.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import anyio
+import msgspec
+import structlog
+from anyio import CapacityLimiter, to_thread
+from msgspec import Struct
+
+from floradl.errors import ConfigError, JobError
+from floradl.models import RunRequest
+from floradl.queue.group_commit import GroupCommit
+from floradl.queue.sqlite import SqliteQueue
+from floradl.redaction import Secret
+from floradl.sources.job_file import described, parse_job
+from floradl.web.http import HttpRequest, HttpResponse
+
+AHEAD = 300.0
+"""How many seconds a signature's time may lie ahead of ours."""
+
+OLDEST = 900.0
+"""How many seconds a signature may be old.
+
+FLORA's own library takes 300. Its developer site says that all four attempts have the same signature, and the
+last comes some 370 s after it. Whoever lets it be older must know again what came already.
+"""
+
+_TIME = re.compile("[0-9]{1,12}")
+
+
+class SignatureError(Exception):
+    """The signature is missing, wrong or out of time; the message says which, without any of it."""
+
+
+def verify(header: str | None, body: bytes, secrets: Iterable[Secret], now: float) -> None:
+    """Check the signature of the raw `body`; `now` is unix seconds. Raises `SignatureError`."""
+    if not header:
+        raise SignatureError("it has no Flora-Signature")
+    times, signatures = _parts(header)
+    if not times or not _TIME.fullmatch(times[-1]) or not signatures:
+        raise SignatureError("its Flora-Signature has no t, or no v1")
+    signed = f"{times[-1]}.".encode() + body
+    good = False
+    for secret in secrets:
+        expected = hmac.digest(secret.reveal().encode(), signed, "sha256").hex().encode()
+        for signature in signatures:  # all of them: how long it takes must not tell which one is near
+            good |= hmac.compare_digest(expected, signature.encode())
+    if not good:
+        raise SignatureError("its signature does not match: is the secret the one that FLORA shows?")
+    off = now - int(times[-1])
+    if not -AHEAD <= off <= OLDEST:
+        raise SignatureError(
+            f"its signature is of {abs(off):.0f} s {'ago' if off > 0 else 'ahead'}: is this machine's clock "
+            "right?"
+        )
+
+
+def _parts(header: str) -> tuple[list[str], list[str]]:
+    times, signatures = [], []
+    for part in header.split(","):
+        name, _, value = part.partition("=")
+        if name.strip() == "t":
+            times.append(value.strip())
+        elif name.strip() == "v1" and value.strip():
+            signatures.append(value.strip())
+    return times, signatures
+
+
+_LONGEST_ID = 200
+
+
+class WebhookDelivery(Struct, frozen=True):
+    """One delivery. FLORA may send it several times under the same `id`."""
+
+    id: str
+    type: str
+    order: RunRequest
+
+    @property
+    def ended(self) -> bool:
+        """Whether it says that the run is over; other types may come, and are no news for us."""
+        return self.type in {"run.completed", "run.failed"}
+
+    @property
+    def completed(self) -> bool:
+        """Whether it says that there are outputs."""
+        return self.type == "run.completed"
+
+
+class _Body(Struct, frozen=True):
+    id: str
+    type: str
+    data: dict[str, msgspec.Raw]
+
+
+def parse_delivery(data: bytes) -> WebhookDelivery:
+    """Read the body of a webhook. Raises `JobError` where it is none."""
+    try:
+        body = msgspec.json.decode(data, type=_Body)
+        orders = parse_job(data, "webhook")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise JobError(f"this is no webhook of FLORA's: {error}") from error
+    except JobError as error:
+        raise JobError(described(error)) from error
+    if not 0 < len(body.id) <= _LONGEST_ID:
+        raise JobError(f"this is no webhook of FLORA's: its id has {len(body.id)} characters")
+    return WebhookDelivery(body.id, body.type, orders[0])
+
+
+PATH = "/webhook"
+MISSING = "there is no webhook secret: set FLORA_WEBHOOK_SECRET, or let webhook.secret_file name a file"
+_ANSWER_WITHIN = 0.8  # seconds; one is promised
+_MOST_WAITING = 1000  # deliveries that are not recorded yet
+_AT_ONCE = 200  # are recorded together
+_TOLD_EVERY = 60.0  # seconds: anybody can send what is refused, and must not fill the log
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Work(Protocol):
+    """Who takes runs on."""
+
+    def poll_now(self, run_id: str) -> None:
+        """Take one on at once: it is over at FLORA."""
+        ...
+
+
+class _Waiting:
+    """A delivery that is to be recorded, and whether it was."""
+
+    __slots__ = ("delivery", "done", "new")
+
+    def __init__(self, delivery: WebhookDelivery) -> None:
+        self.delivery = delivery
+        self.new: bool | None = None  # None where it could not be recorded
+        self.done = anyio.Event()
+
+
+class _Recorded(Struct, frozen=True):
+    """What became of a delivery: whether it is new, and its run one that is open."""
+
+    new: bool
+    open: bool
+
+
+class Webhooks:
+    """Takes deliveries in. `serve` must be running.
+
+    `secrets` gives those that a signature may be made with, and raises `ConfigError`; `everything`: runs that
+    nobody queued are taken too; `wall` gives unix seconds.
+    """
+
+    def __init__(
+        self,
+        secrets: Callable[[], tuple[Secret, ...]],
+        journal: GroupCommit,
+        work: Work,
+        *,
+        everything: bool,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._secrets = secrets
+        self._journal = journal
+        self._work = work
+        self._everything = everything
+        self._wall = wall
+        self._send, self._receive = anyio.create_memory_object_stream[_Waiting](_MOST_WAITING)
+        self._reader = CapacityLimiter(4)  # its own: a disk that hangs elsewhere must not keep us
+        self._told: dict[str, tuple[float, int]] = {}
+        self.counts: Counter[str] = Counter()
+        """How many deliveries there were, by what became of them."""
+
+    async def serve(self) -> None:
+        """Record what comes, those that wait together in one go; for ever."""
+        with self._send, self._receive:
+            async for first in self._receive:
+                batch = [first]
+                while len(batch) < _AT_ONCE and self._receive.statistics().current_buffer_used:
+                    batch.append(self._receive.receive_nowait())
+                await self._record(batch)
+
+    async def take(self, request: HttpRequest) -> HttpResponse:
+        """Answer a delivery: 200 once it is recorded, within a second whatever happens."""
+        with anyio.move_on_after(_ANSWER_WITHIN):
+            return await self._take(request)
+        return self._not_now("it could not be recorded in time")
+
+    async def _take(self, request: HttpRequest) -> HttpResponse:
+        try:
+            secrets = await to_thread.run_sync(self._secrets, limiter=self._reader, abandon_on_cancel=True)
+        except ConfigError as error:
+            return self._not_now(str(error))
+        if not secrets:
+            return self._not_now(MISSING)
+        try:
+            verify(request.headers.get("flora-signature"), request.body, secrets, self._wall())
+            delivery = parse_delivery(request.body)
+        except SignatureError as error:
+            self._tell("webhook_refused", str(error))
+            return self._answer("refused", 401, "the signature is not accepted")
+        except JobError as error:
+            self._tell("webhook_refused", str(error))
+            return self._answer("refused", 400, "this is no webhook that floradl knows")
+        if not delivery.ended:
+            return self._answer("ignored", 200, "nothing to do")
+        return await self._accept(delivery)
+
+    async def _accept(self, delivery: WebhookDelivery) -> HttpResponse:
+        waiting = _Waiting(delivery)
+        trouble = self._journal.trouble
+        try:
+            if trouble is not None:  # what would wait for it must not pile up
+                return self._not_now(trouble.message)
+            self._send.send_nowait(waiting)
+        except anyio.WouldBlock:
+            return self._not_now("too many wait to be recorded")
+        await waiting.done.wait()
+        if waiting.new is None:
+            return self._not_now("it could not be recorded")
+        return self._answer("accepted" if waiting.new else "repeated", 200, "taken")
+
+    async def _record(self, batch: list[_Waiting]) -> None:
+        def record(store: SqliteQueue) -> list[_Recorded]:
+            return [_recorded(store, waiting.delivery, self._wall(), self._everything) for waiting in batch]
+
+        try:
+            for waiting, recorded in zip(batch, await self._journal.call(record), strict=True):
+                waiting.new = recorded.new
+                self._pass_on(waiting.delivery, recorded)
+        except Exception:  # noqa: BLE001 - what cannot be recorded comes again, and must not stop the others
+            _log.exception("bug", webhooks=[waiting.delivery.id for waiting in batch[:3]])
+        finally:
+            for waiting in batch:
+                waiting.done.set()
+
+    def _pass_on(self, delivery: WebhookDelivery, recorded: _Recorded) -> None:
+        run_id = delivery.order.reference.run_id
+        if recorded.open and recorded.new:
+            self._work.poll_now(run_id)
+            _log.info("webhook_accepted", run=run_id, webhook=delivery.id, type=delivery.type)
+
+    def _not_now(self, why: str) -> HttpResponse:
+        self._tell("webhook_trouble", f"{why}; FLORA is asked to send it again")
+        return self._answer("postponed", 503, "not now: try again")
+
+    def _answer(self, result: str, status: int, text: str) -> HttpResponse:
+        self.counts[result] += 1
+        return HttpResponse.said(status, text)
+
+    def _tell(self, event: str, message: str) -> None:
+        """Log it, unless the like was logged a moment ago; then it is counted."""
+        told_at, untold = self._told.get(event, (-math.inf, 0))
+        if time.monotonic() - told_at < _TOLD_EVERY:
+            self._told[event] = (told_at, untold + 1)
+            return
+        _log.warning(event, message=message, since_last=untold)
+        self._told[event] = (time.monotonic(), 0)
+
+
+def _recorded(store: SqliteQueue, delivery: WebhookDelivery, now: float, everything: bool) -> _Recorded:  # noqa: FBT001
+    """Record one delivery, and what it asks for; a second time changes nothing."""
+    run_id = delivery.order.reference.run_id
+    new = store.note_delivery(delivery.id, now)
+    if new and (everything or store.load(run_id) is not None):
+        # What failed here before (we gave up, or it could not be found) is tried again, now that it is there.
+        store.add([delivery.order], now, again=delivery.completed)
+    run = store.load(run_id)
+    return _Recorded(new, run is not None and run.state.open)

@@ -1,0 +1,182 @@
+"""What is said between the daemon and a worker."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Final, TypeAlias
+
+from msgspec import Struct, msgpack
+
+from floradl.download.downloader import DownloadLimits, DownloadStoppedError, TypeCheck
+from floradl.errors import (
+    ErrorCode,
+    ExpiredUrlError,
+    PauseReason,
+    PermanentError,
+    ServicePausedError,
+    TransientError,
+)
+from floradl.fs.durable import PartBusyError
+from floradl.models import AttemptNotes, OutputKind
+
+
+class WorkerConfig(Struct, frozen=True, tag=True):
+    """To a worker, first of all: how it presents itself, and the longest silence, in seconds."""
+
+    user_agent: str
+    stall_timeout: float
+
+
+class WorkerSettings(Struct, frozen=True, tag=True):
+    """To a worker: what holds from now on, for what is under way too.
+
+    Where it may connect (see `UrlPolicy`), what a transfer may take, how many connections it has at once, and
+    whether there is a cap, so that it has to ask for each turn at reading.
+    """
+
+    trusted_private_hosts: tuple[str, ...]
+    media_hosts: tuple[str, ...]
+    limits: DownloadLimits
+    connections: int
+    capped: bool
+
+
+class SettingsApplied(Struct, frozen=True, tag=True):
+    """From a worker, for each `WorkerSettings`: they hold now. `version` is the floradl that it is."""
+
+    version: str
+
+
+class NewChannel(Struct, frozen=True, tag=True):
+    """To a worker, with a socket: one more line, for one transfer at a time."""
+
+
+class FetchRequest(Struct, frozen=True, tag=True):
+    """To a worker: fetch `url`. `validator` and `size` are those of the leftover, `notes` the slot's."""
+
+    url: str
+    kind: OutputKind
+    validator: str
+    size: int
+    notes: AttemptNotes = AttemptNotes()
+
+
+class Note(Struct, frozen=True, tag=True):
+    """From a worker: what the next attempt is to know."""
+
+    notes: AttemptNotes
+
+
+class OpenPart(Struct, frozen=True, tag=True):
+    """From a worker: the part file for `validator` is needed now."""
+
+    validator: str
+
+
+class PartOpened(Struct, frozen=True, tag=True):
+    """To a worker, with the part file that it asked for."""
+
+
+class PartRefused(Struct, frozen=True, tag=True):
+    """To a worker: there is no part file; the transfer ends."""
+
+
+class DiscardPart(Struct, frozen=True, tag=True):
+    """From a worker: the part file's bytes are not to be trusted."""
+
+
+class ReadWanted(Struct, frozen=True, tag=True):
+    """From a worker: so many bytes would be read now, and where there is a cap it waits for its turn."""
+
+    bytes: int
+
+
+class ReadGranted(Struct, frozen=True, tag=True):
+    """To a worker: so many may be read."""
+
+    bytes: int
+
+
+class ReadReturned(Struct, frozen=True, tag=True):
+    """From a worker: so many of a turn did not come."""
+
+    bytes: int
+
+
+class BytesArrived(Struct, frozen=True, tag=True):
+    """From a worker, now and then: how many bytes are there, of how many."""
+
+    bytes: int
+    total: int | None
+
+
+class FetchDone(Struct, frozen=True, tag=True):
+    """From a worker, which has let go of the part file: it is whole, has `size` bytes, and is this."""
+
+    size: int
+    finding: TypeCheck
+
+
+class FetchFailed(Struct, frozen=True, tag=True):
+    """From a worker, which has let go of the part file: what `error_of` makes an error of."""
+
+    sort: str
+    message: str
+    code: str = ""
+    retry_after: float | None = None
+    errno: int | None = None
+    needed: int = 0
+
+
+ToErrand: TypeAlias = FetchRequest | PartOpened | PartRefused | ReadGranted
+FromErrand: TypeAlias = (
+    Note | OpenPart | DiscardPart | ReadWanted | ReadReturned | BytesArrived | FetchDone | FetchFailed
+)
+ToWorker: TypeAlias = WorkerConfig | WorkerSettings | NewChannel
+
+TO_ERRAND: Final[msgpack.Decoder[ToErrand]] = msgpack.Decoder(ToErrand)
+FROM_ERRAND: Final[msgpack.Decoder[FromErrand]] = msgpack.Decoder(FromErrand)
+FROM_WORKER: Final[msgpack.Decoder[SettingsApplied]] = msgpack.Decoder(SettingsApplied)
+TO_WORKER: Final[msgpack.Decoder[ToWorker]] = msgpack.Decoder(ToWorker)
+
+
+def failed_by(error: BaseException) -> FetchFailed:
+    """Write `error` down, as far as it means something on the other side; any other is a bug of ours."""
+    match error:
+        case ExpiredUrlError():
+            return FetchFailed("expired", str(error), error.code)
+        case TransientError():
+            return FetchFailed("passing", str(error), error.code, retry_after=error.retry_after)
+        case PermanentError():
+            return FetchFailed("permanent", str(error), error.code)
+        case ServicePausedError():
+            return FetchFailed("paused", str(error), error.reason, needed=error.needed)
+        case DownloadStoppedError():
+            return FetchFailed("stopped", "")
+        case PartBusyError():
+            return FetchFailed("busy", str(error))
+        case OSError():
+            return FetchFailed("disk", error.strerror or str(error), errno=error.errno)
+    return FetchFailed("bug", "".join(traceback.format_exception(error))[-8_000:])
+
+
+def error_of(failed: FetchFailed) -> Exception:
+    """Return the error that `failed` was written down from."""
+    match failed.sort:
+        case "expired":
+            return ExpiredUrlError(failed.message, ErrorCode(failed.code))
+        case "passing":
+            return TransientError(failed.message, ErrorCode(failed.code), retry_after=failed.retry_after)
+        case "permanent":
+            return PermanentError(failed.message, ErrorCode(failed.code))
+        case "paused":
+            return ServicePausedError(failed.message, PauseReason(failed.code), needed=failed.needed)
+        case "stopped":
+            return DownloadStoppedError()
+        case "busy":
+            return PartBusyError(failed.message)
+        case "disk":
+            return OSError(failed.errno, failed.message)
+    bug = RuntimeError("a bug showed in a worker")
+    bug.add_note(failed.message)
+    return bug

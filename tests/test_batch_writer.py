@@ -1,0 +1,146 @@
+"""Works that wait for the disk, done in groups."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from floradl.fs.durable import Flush
+from floradl.library.batch_writer import BatchWriter
+
+pytestmark = pytest.mark.anyio
+
+
+class Gate:
+    """Works that hold their group up until `opened`; `groups` counts how many waited there at a time."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+        self.done: list[str] = []
+        self.threads: list[int] = []
+
+    def blocking(self, name: str) -> Callable[[Flush], str]:
+        def work(_: Flush) -> str:
+            self.entered.set()
+            assert self.opened.wait(30)
+            return self.plain(name)(_)
+
+        return work
+
+    def plain(self, name: str) -> Callable[[Flush], str]:
+        def work(_: Flush) -> str:
+            self.done.append(name)
+            return name
+
+        return work
+
+
+async def entered(gate: Gate) -> None:
+    await anyio.to_thread.run_sync(gate.entered.wait, 30)
+
+
+async def test_a_work_gives_what_it_returns() -> None:
+    assert await BatchWriter().do(lambda _: 7) == 7
+
+
+async def test_what_a_work_raises_reaches_whoever_waits_for_it_and_nobody_else() -> None:
+    def broken(_: Flush) -> str:
+        raise ValueError("mine")
+
+    groups, gate, got = BatchWriter(1), Gate(), []
+
+    async def other() -> None:
+        got.append(await groups.do(gate.plain("b")))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(other)
+        with pytest.raises(ValueError, match="mine"):
+            await groups.do(broken)
+    assert got == ["b"]
+
+
+async def test_those_that_wait_while_one_group_is_done_are_done_together_and_in_turn() -> None:
+    groups, gate = BatchWriter(1), Gate()
+    async with anyio.create_task_group() as group:
+        group.start_soon(groups.do, gate.blocking("first"))
+        await entered(gate)
+        for nth in range(100):
+            group.start_soon(groups.do, gate.plain(f"{nth:02}"))
+        await anyio.lowlevel.checkpoint()
+        assert gate.done == []
+        gate.opened.set()
+    assert gate.done == ["first", *(f"{nth:02}" for nth in range(100))]
+
+
+async def test_a_group_that_takes_long_does_not_hold_up_the_next() -> None:
+    groups, gate = BatchWriter(2), Gate()
+    async with anyio.create_task_group() as group:
+        group.start_soon(groups.do, gate.blocking("slow"))
+        await entered(gate)
+        assert await groups.do(gate.plain("quick")) == "quick"
+        assert gate.done == ["quick"]
+        gate.opened.set()
+    assert gate.done == ["quick", "slow"]
+
+
+async def test_a_work_that_waits_can_be_cancelled_and_is_not_done() -> None:
+    groups, gate = BatchWriter(1), Gate()
+    async with anyio.create_task_group() as group:
+        group.start_soon(groups.do, gate.blocking("first"))
+        await entered(gate)
+        with anyio.move_on_after(0):
+            await groups.do(gate.plain("cancelled"))
+        group.start_soon(groups.do, gate.plain("second"))
+        await anyio.lowlevel.checkpoint()
+        gate.opened.set()
+    assert gate.done == ["first", "second"]
+
+
+async def test_a_work_that_has_begun_is_seen_to_its_end_before_a_cancellation_is_heeded() -> None:
+    groups, gate, ended = BatchWriter(1), Gate(), []
+    scope = anyio.CancelScope()
+
+    async def cancelled() -> None:
+        with scope:
+            try:
+                await groups.do(gate.blocking("first"))
+            finally:
+                ended.append(list(gate.done))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(cancelled)
+        await entered(gate)
+        scope.cancel()
+        await anyio.lowlevel.checkpoint()
+        assert ended == []
+        gate.opened.set()
+    assert ended == [["first"]]
+
+
+async def test_who_is_cancelled_when_its_turn_to_lead_came_leaves_it_to_the_next() -> None:
+    groups, gate = BatchWriter(1), Gate()
+    scope = anyio.CancelScope()
+
+    async def leads_next() -> None:
+        with scope:
+            await groups.do(gate.plain("cancelled"))
+
+    async def first() -> None:
+        await groups.do(gate.blocking("first"))
+        scope.cancel()  # now the next one was told to lead, and has not begun
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(first)
+        await entered(gate)
+        group.start_soon(leads_next)
+        await anyio.lowlevel.checkpoint()
+        group.start_soon(groups.do, gate.plain("third"))
+        await anyio.lowlevel.checkpoint()
+        gate.opened.set()
+    assert gate.done[0] == "first"
+    assert gate.done[-1] == "third"
+    assert await groups.do(gate.plain("later")) == "later"

@@ -1,0 +1,138 @@
+"""Several new names, put on disk by one flush of their folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from floradl.fs.durable import Flush, PartFile, flushed_together, leave, write_atomic
+from floradl.fs.folders import FolderFd, open_root
+from floradl.fs.names import SafeName
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[FolderFd]:
+    with open_root(tmp_path) as opened:
+        yield opened
+
+
+class Flushed:
+    """Counts the flushes of folders; those of the folders in `broken` fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *broken: Path) -> None:
+        self.folders: list[int] = []
+        self._broken = {path.stat().st_ino for path in broken}
+        self._fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", self._flush)
+
+    def _flush(self, fd: int) -> None:
+        found = os.fstat(fd).st_ino
+        if os.path.isdir(f"/proc/self/fd/{fd}"):  # noqa: PTH112 - it is no path of its own
+            self.folders.append(found)
+        if found in self._broken:
+            raise OSError(errno.EIO, "the disk is dying")
+        self._fsync(fd)
+
+
+def published(folder: FolderFd, name: str) -> Callable[[Flush], str]:
+    """Return a work that puts a file of that name into `folder`, and gives the name."""
+
+    def work(flush: Flush) -> str:
+        with PartFile(folder, SafeName(f".{name}.part")) as part:
+            part.write(name.encode())
+            part.sync(None)
+            assert part.publish(SafeName(name), flush)
+            return name
+
+    return work
+
+
+def test_a_folder_is_flushed_once_for_all_that_was_put_into_it(
+    folder: FolderFd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = Flushed(monkeypatch)
+    assert flushed_together([published(folder, name) for name in "abc"]) == ["a", "b", "c"]
+    assert flushed.folders == [tmp_path.stat().st_ino]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "a", "b": "b", "c": "c"}
+
+
+def test_every_folder_that_changed_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / "one", tmp_path / "two"]
+    for path in paths:
+        path.mkdir()
+    flushed = Flushed(monkeypatch)
+    with open_root(paths[0]) as one, open_root(paths[1]) as two:
+        flushed_together([published(one, "a"), published(two, "b"), published(one, "c")])
+    assert sorted(flushed.folders) == sorted(path.stat().st_ino for path in paths)
+
+
+def test_where_the_flush_fails_all_that_hung_on_it_is_taken_back_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.mkdir()
+    bad.mkdir()
+    Flushed(monkeypatch, bad)
+    with open_root(good) as sound, open_root(bad) as dying:
+        first, second, third = flushed_together(
+            [published(dying, "a"), published(sound, "b"), published(dying, "c")]
+        )
+    assert isinstance(first, OSError)
+    assert isinstance(third, OSError)
+    assert second == "b"
+    assert os.listdir(bad) == []
+    assert os.listdir(good) == ["b"]
+
+
+def test_a_file_written_anew_stays_where_its_flush_failed(
+    folder: FolderFd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomic(folder, SafeName("kept"), b"old")
+    Flushed(monkeypatch, tmp_path)
+
+    def work(flush: Flush) -> None:
+        write_atomic(folder, SafeName("kept"), b"new", flush=flush)
+
+    (outcome,) = flushed_together([work])
+    assert isinstance(outcome, OSError)
+    assert (tmp_path / "kept").read_bytes() == b"new"
+
+
+def test_what_goes_wrong_with_one_work_is_its_own(folder: FolderFd, tmp_path: Path) -> None:
+    def broken(_: Flush) -> str:
+        raise ValueError("not mine")
+
+    first, second = flushed_together([broken, published(folder, "b")])
+    assert isinstance(first, ValueError)
+    assert second == "b"
+    assert os.listdir(tmp_path) == ["b"]
+
+
+def test_a_folder_that_was_closed_meanwhile_is_flushed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = Flushed(monkeypatch)
+
+    def work(flush: Flush) -> None:
+        with open_root(tmp_path) as folder:
+            published(folder, "a")(flush)
+
+    assert flushed_together([work]) == [None]
+    assert flushed.folders == [tmp_path.stat().st_ino]
+
+
+def test_no_descriptor_is_left_open(folder: FolderFd) -> None:
+    before = os.listdir("/proc/self/fd")
+    works: list[Callable[[Flush], object]] = [published(folder, "a"), partial(_fails, folder)]
+    flushed_together(works)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def _fails(folder: FolderFd, flush: Flush) -> None:
+    flush(folder, leave)
+    raise ValueError("after the change")
