@@ -28,16 +28,12 @@ from floradl.flora.client import FloraClient
 from floradl.flora.rate_limit import RateLimiter
 from floradl.flora.wrong_workspace import WrongWorkspaceCheck
 from floradl.library.folder import Library
-from floradl.library.scan import Owners
+from floradl.library.owners import Owners
 from floradl.library.template import Template
 from floradl.net.addresses import HostPatterns
 from floradl.net.bandwidth import BandwidthLimiter
-from floradl.net.transport import (
-    MediaClient,
-    PoolLimits as ClientLimits,
-    open_async_client,
-    open_client,
-)
+from floradl.net.pool import PoolLimits as ClientLimits
+from floradl.net.transport import MediaClient, open_async_client, open_client
 from floradl.net.url_policy import UrlPolicy
 from floradl.polling.due_queue import DueQueue
 from floradl.polling.durations import Durations

@@ -10,8 +10,9 @@ import anyio
 from anyio.abc import SocketStream
 
 from floradl.net.listen_address import Endpoint
+from floradl.web.connections import MOST
 from floradl.web.http import HttpRequest, HttpResponse, Page, Site
-from floradl.web.server import MOST, WebServer
+from floradl.web.server import WebServer
 
 HOST = "127.0.0.1"
 GET = b"GET /here HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from floradl.net.bandwidth import BandwidthLimiter
-from floradl.net.transport import MediaClient, PoolLimits, open_client
+from floradl.net.pool import PoolLimits
+from floradl.net.transport import MediaClient, open_client
 from floradl.net.url_policy import UrlPolicy
 
 SITE = "site.example"

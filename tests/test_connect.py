@@ -15,7 +15,8 @@ from loopback import Certificate, Server, in_own_network, trap
 
 from floradl.errors import ConfigError, PermanentError
 from floradl.net.connect import AsyncBackend
-from floradl.net.transport import PoolLimits, open_async_client
+from floradl.net.pool import PoolLimits
+from floradl.net.transport import open_async_client
 from floradl.net.url_policy import UrlPolicy
 
 

@@ -26,10 +26,10 @@ import sys, time, threading
 from msgspec.structs import replace
 from floradl.display import open_display
 from floradl.errors import ErrorCode
-from floradl.models import Failure, QueuedRun, State
+from floradl.models import RunFailure, QueuedRun, RunState
 from floradl.runs.events import RunSummary
 
-def a_run(number, state=State.RUNNING, **more):
+def a_run(number, state=RunState.RUNNING, **more):
     return QueuedRun(run_id=f"run_{number}", technique="campaign", state=state, queued_at=0.0, **more)
 
 def pictures(count=3):
@@ -110,12 +110,12 @@ def test_finished_runs_and_the_sum_are_all_that_stays() -> None:
     end = shown("""
 with open_display(sys.stderr) as progress:
     for number in range(30):
-        progress.run(a_run(number, State.DOWNLOADING), None)
+        progress.run(a_run(number, RunState.DOWNLOADING), None)
         progress.transfer(a_run(number), "output_1", 5, 10)
     pictures()
     for number in range(30):
         progress.transferred(a_run(number), "output_1")
-        progress.finished(a_run(number, State.DONE), Brought("runs/x.json", 1, 1, 5))
+        progress.finished(a_run(number, RunState.DONE), Brought("runs/x.json", 1, 1, 5))
         time.sleep(0.01)
 """)
     assert end.status == 0
@@ -128,7 +128,7 @@ def test_bars_are_seen_meanwhile_within_the_window() -> None:
     with started("""
 with open_display(sys.stderr, total=100) as progress:
     for number in range(50):
-        progress.run(a_run(number, State.DOWNLOADING), None)
+        progress.run(a_run(number, RunState.DOWNLOADING), None)
         progress.transfer(a_run(number), "output_1", 5_000_000, 10_000_000)
     time.sleep(60)
 """) as (_, master):
@@ -146,7 +146,7 @@ with open_display(sys.stderr, total=100) as progress:
 def test_what_is_written_to_the_terminal_meanwhile_stays_whole_above() -> None:
     end = shown("""
 with open_display(sys.stderr) as progress:
-    progress.run(a_run(1, State.DOWNLOADING), None)
+    progress.run(a_run(1, RunState.DOWNLOADING), None)
     def log(name):
         for number in range(200):
             sys.stderr.write(f"{name} line {number} \\x1b[33mof the log\\x1b[0m\\n")
@@ -211,12 +211,12 @@ with open_display(sys.stderr) as progress:
 def test_a_terminal_that_goes_away_does_not_stop_the_work() -> None:
     with started("""
 with open_display(sys.stderr) as progress:
-    progress.run(a_run(1, State.DOWNLOADING), None)
+    progress.run(a_run(1, RunState.DOWNLOADING), None)
     print("ready", flush=True)
     for received in range(100):
         progress.transfer(a_run(1), "output_1", received, 100)
         time.sleep(0.01)
-    progress.finished(a_run(1, State.DONE), None)
+    progress.finished(a_run(1, RunState.DONE), None)
 print("work done", flush=True)
 """) as (process, master):
         read_until(master, b"campaign")
@@ -229,9 +229,9 @@ def test_no_color_is_honoured() -> None:
     code = """
 with open_display(sys.stderr) as progress:
     progress.transfer(a_run(1), "output_1", 5, 10)
-    progress.run(a_run(1, State.DOWNLOADING), None)
+    progress.run(a_run(1, RunState.DOWNLOADING), None)
     pictures()
-    progress.finished(a_run(2, State.FAILED, error=Failure(ErrorCode.EXPIRED, "it expired")), None)
+    progress.finished(a_run(2, RunState.FAILED, error=RunFailure(ErrorCode.EXPIRED, "it expired")), None)
 """
     coloured, plain = shown(code), shown(code, NO_COLOR="1")
     colour = re.compile(rb"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38;[0-9;]+)m")
@@ -245,7 +245,7 @@ def test_quiet_shows_no_picture() -> None:
 with open_display(sys.stderr, quiet=True) as progress:
     progress.run(a_run(1), 2.0)
     pictures()
-    progress.finished(a_run(1, State.FAILED, error=Failure(ErrorCode.EXPIRED, "it expired")), None)
+    progress.finished(a_run(1, RunState.FAILED, error=RunFailure(ErrorCode.EXPIRED, "it expired")), None)
 """)
     assert re.fullmatch(rb"campaign/run_1: failed, 0\.\d s: expired: it expired\r\n", end.raw)
 
@@ -256,6 +256,6 @@ with open_display(sys.stderr) as progress:
     for number in range(20_000):
         progress.run(a_run(number), 2.0)
     for number in range(20_000):
-        progress.finished(a_run(number, State.DONE), None)
+        progress.finished(a_run(number, RunState.DONE), None)
 """)
     assert sum(line.endswith("already there") for line in end.lines) == 20_000

@@ -482,9 +482,9 @@ def test_a_migration_that_fails_leaves_the_older_journal(
 def writer(state_dir: Path, then: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """Have a process that keeps the journal open, with `run_a` in it; it ends cleanly unless it is killed."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom floradl.models import Order, Reference\n"
-        "from floradl.queue.sqlite import Store\nstore = Store.open(Path(sys.argv[1]))\n"
-        "add = lambda run_id: store.add([Order(Reference(run_id))], 1.0, again=True)\n"
+        "import sys\nfrom pathlib import Path\nfrom floradl.models import RunRequest, Reference\n"
+        "from floradl.queue.sqlite import SqliteQueue\nstore = SqliteQueue.open(Path(sys.argv[1]))\n"
+        "add = lambda run_id: store.add([RunRequest(Reference(run_id))], 1.0, again=True)\n"
         f"add('run_a')\n{then}\nprint('ready', flush=True)\nsys.stdin.read()\nstore.close()\n"
     )
     command = [sys.executable, "-c", code, str(state_dir)]

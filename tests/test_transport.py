@@ -9,7 +9,8 @@ from clients import QUICK, SITE, client, resolve_to
 from loopback import Certificate, ConnectProxy, Server, trap
 
 from floradl.errors import ErrorCode, PermanentError
-from floradl.net.transport import PoolLimits, open_async_client, redirect_target
+from floradl.net.pool import PoolLimits
+from floradl.net.transport import open_async_client, redirect_target
 from floradl.net.url_policy import UrlPolicy
 
 # --- proxies -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from clients import SITE, client, resolve_to
 from loopback import Certificate, Server, read_head
 from studio import TEST_TIMEOUT
 
-from floradl.net.transport import PoolLimits
+from floradl.net.pool import PoolLimits
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -16,16 +16,16 @@ from structlog.testing import capture_logs
 from studio import until
 
 from floradl.net.listen_address import Endpoint
-from floradl.web.http import HttpRequest, HttpResponse, Site
-from floradl.web.server import (
+from floradl.web.connections import (
     MOST,
     ClientConnection,
     ClientConnections,
     ConnectionStage,
-    WebServer,
     overdue,
     slowest,
 )
+from floradl.web.http import HttpRequest, HttpResponse, Site
+from floradl.web.server import WebServer
 
 pytestmark = pytest.mark.anyio
 

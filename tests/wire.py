@@ -23,7 +23,7 @@ from floradl.library.folder import MARKER, Library
 from floradl.library.template import Template
 from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput
 from floradl.net.bandwidth import BandwidthLimiter
-from floradl.net.transport import PoolLimits as ClientLimits
+from floradl.net.pool import PoolLimits as ClientLimits
 from floradl.net.url_policy import UrlPolicy
 from floradl.simulator import formats
 from floradl.workers.process import WorkerProcess

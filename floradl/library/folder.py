@@ -36,7 +36,7 @@ from floradl.library import sidecar as sidecars
 from floradl.library.destination import AttemptMemory, Destination, OutputPath
 from floradl.library.name_index import FolderAt, FolderIndex
 from floradl.library.open_folders import OpenFolders
-from floradl.library.scan import Found, Owners
+from floradl.library.owners import Found, Owners
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import SIDECARS, UNKNOWN, NameFields, Template
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput

@@ -16,10 +16,9 @@ from floradl.net.bodies import SyncBody
 from floradl.net.connect import Connector
 from floradl.net.errors import Translated, map_errors, refuse_proxy_answer
 from floradl.net.http11 import Timeouts
-from floradl.net.pool import ConnectionPool, PooledConnection
+from floradl.net.pool import ConnectionPool, PooledConnection, PoolLimits
 from floradl.net.proxies import Routes
 from floradl.net.socket_stream import OpenStreams
-from floradl.net.transport import PoolLimits
 from floradl.net.url_policy import UrlPolicy
 
 

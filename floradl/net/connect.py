@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeAlias
 
@@ -21,15 +21,12 @@ import httpcore
 import httpx
 
 from floradl.net.addresses import join_port
-from floradl.net.http11 import Http11Exchange, Timeouts
-from floradl.net.pool import Connection, Fields, host_of
+from floradl.net.http11 import Connection, Fields, Http11Exchange, Timeouts, host_of
 from floradl.net.proxies import Route, Routes
 from floradl.net.socket_stream import OpenStreams, Stream
-from floradl.net.url_policy import port_of
+from floradl.net.url_policy import Resolve, port_of
 
 _BLOCKING: Final = httpcore.SyncBackend()
-# host, port, seconds -> addresses; raises as `Guard.resolve` does
-Resolve: TypeAlias = Callable[[str, int, float | None], tuple[str, ...]]
 _Options: TypeAlias = Iterable[httpcore.SOCKET_OPTION] | None
 
 

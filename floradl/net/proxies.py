@@ -19,8 +19,7 @@ from msgspec import Struct
 
 from floradl.errors import ConfigError
 from floradl.net.addresses import canonical_host, join_port, literal
-from floradl.net.connect import Resolve
-from floradl.net.url_policy import UrlPolicy, addresses, port_of
+from floradl.net.url_policy import Resolve, UrlPolicy, addresses, port_of
 
 _Network: TypeAlias = IPv4Network | IPv6Network
 

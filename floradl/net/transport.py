@@ -14,31 +14,16 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpcore
 import httpx
-from msgspec import Struct
 
 from floradl.net.bandwidth import ReadLimit
 from floradl.net.bodies import AsyncBody, pieces
 from floradl.net.client import MediaClient, SyncTransport
 from floradl.net.connect import AsyncBackend
 from floradl.net.errors import map_errors, refuse_proxy_answer
+from floradl.net.pool import PoolLimits
 from floradl.net.proxies import Route, Routes
 from floradl.net.request_url import redirect_target
 from floradl.net.url_policy import UrlPolicy
-
-
-class PoolLimits(Struct, frozen=True, kw_only=True):
-    """How long a client waits, in seconds, and how many connections it has.
-
-    `connect` covers the look-up, and all addresses that are tried; the TLS handshake has as long again.
-    `read` is the longest silence while an answer is read, and also bounds writing and the wait for a
-    free connection. `connections` is the most at once, those included that are kept when idle, for `idle`
-    seconds.
-    """
-
-    connect: float = 5.0
-    read: float = 30.0
-    connections: int = 16
-    idle: float = 30.0
 
 
 def new_pool(route: Route, limits: PoolLimits) -> httpcore.AsyncConnectionPool:

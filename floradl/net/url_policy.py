@@ -174,3 +174,7 @@ def _bad(message: str) -> PermanentError:
 
 def _refused(message: str) -> PermanentError:
     return PermanentError(message, ErrorCode.HOST_REFUSED)
+
+
+# host, port, seconds -> addresses; raises as `Guard.resolve` does
+Resolve: TypeAlias = Callable[[str, int, float | None], tuple[str, ...]]

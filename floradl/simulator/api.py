@@ -14,8 +14,8 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from floradl.simulator import server as wire
-from floradl.simulator.faults import bend, error_answer, json_answer, small
-from floradl.simulator.media_host import StoredAnswer
+from floradl.simulator.fault_answers import bend, error_answer, json_answer, small
+from floradl.simulator.ranges import StoredAnswer
 from floradl.simulator.runs import (
     Addresses,
     OutputSpec,

@@ -17,7 +17,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from floradl.simulator.faults import Do, Framing, position
-from floradl.simulator.media_host import StoredAnswer
+from floradl.simulator.ranges import StoredAnswer
 
 _TICK = 0.05  # a throttled body is sent in pieces of this many seconds
 _BUFFERED = 256 * 1024

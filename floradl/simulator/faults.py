@@ -5,17 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import Any, Literal
 
-import msgspec
 from msgspec import Struct, field
 
-from floradl.simulator.bodies import Body, literal
-from floradl.simulator.media_host import StoredAnswer
 from floradl.simulator.runs import Technique
 
 Framing = Literal["length", "chunked", "close"]
@@ -36,65 +31,6 @@ class Match(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     technique: str | None = None
     output: str | None = None
     resumed: bool | None = None
-
-
-class Do(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What happens to a request. Everything may be combined.
-
-    Positions (`cut_after`, `reset_after`, `stall_after`) are in bytes of this answer's body, or a share of it
-    as `98%`. Times are in seconds, `drip` is in bytes a second.
-    """
-
-    # before anything is answered
-    delay: float = 0.0
-    reset: bool = False  # the connection is broken off instead of an answer
-    # another answer than the real one
-    status: int | None = None
-    code: str | None = None  # the error code in FLORA's envelope
-    body: str | None = None
-    html: bool = False
-    retry_after: str | None = None
-    redirect: str | None = None  # {media}, {base}: the two hosts; {again}: this URL once more
-    expire: bool = False  # as if the signed URL had run out
-    headers: Mapping[str, str | None] = {}  # laid over the answer's; null removes one
-    # how the body is sent
-    framing: Framing = "length"
-    wrong_length: int = 0  # what Content-Length is off by
-    cut_after: str | int | None = None
-    reset_after: str | int | None = None
-    stall_after: str | int | None = None
-    stall_for: float | None = None  # without end, unless said
-    drip: float | None = None
-    # what the media host sends
-    gzip: bool = False  # the object was stored gzipped
-    gzip_bomb: int | None = None  # as `gzip`, and inflates to this many bytes
-    ignore_range: bool = False
-    wrong_content_range: int | None = None  # begins this many bytes beside what was asked for
-    weak_etag: bool = False
-    change_content: bool = False  # other bytes of the same size, and so other checksums
-    keep_etag: bool = False  # ... but under the old ETag and checksums
-    corrupt: bool = False  # one bit is wrong
-    # what the API says of a run; a name may be a path, `outputs.url`, and of one item `outputs.0.url`
-    accepted: bool = False  # the status is 202 instead of 200
-    unknown_status: str | None = None
-    missing_field: str | None = None
-    wrong_type: str | None = None
-    set: Mapping[str, str] = {}  # values are JSON, or plain text
-    camel_case: bool = False
-    cut_json: str | int | None = None  # the JSON ends here, and nothing else shows it
-
-    def __post_init__(self) -> None:
-        for name in ("cut_after", "reset_after", "stall_after", "cut_json"):
-            value = getattr(self, name)
-            if value is not None and not _POSITION.fullmatch(str(value)):
-                raise ValueError(f"{name} is a number of bytes or a share such as 98%, not {value!r}")
-        if self.drip is not None and self.drip <= 0:
-            raise ValueError("drip is in bytes a second, and more than 0")
-
-    @property
-    def replaces(self) -> bool:
-        """Whether the real answer is not even made."""
-        return self.status is not None or self.redirect is not None or self.body is not None or self.html
 
 
 class Fault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,6 +123,65 @@ def _like(pattern: str | None, text: str | None) -> bool:
     return pattern is None or (text is not None and fnmatchcase(text, pattern))
 
 
+class Do(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens to a request. Everything may be combined.
+
+    Positions (`cut_after`, `reset_after`, `stall_after`) are in bytes of this answer's body, or a share of it
+    as `98%`. Times are in seconds, `drip` is in bytes a second.
+    """
+
+    # before anything is answered
+    delay: float = 0.0
+    reset: bool = False  # the connection is broken off instead of an answer
+    # another answer than the real one
+    status: int | None = None
+    code: str | None = None  # the error code in FLORA's envelope
+    body: str | None = None
+    html: bool = False
+    retry_after: str | None = None
+    redirect: str | None = None  # {media}, {base}: the two hosts; {again}: this URL once more
+    expire: bool = False  # as if the signed URL had run out
+    headers: Mapping[str, str | None] = {}  # laid over the answer's; null removes one
+    # how the body is sent
+    framing: Framing = "length"
+    wrong_length: int = 0  # what Content-Length is off by
+    cut_after: str | int | None = None
+    reset_after: str | int | None = None
+    stall_after: str | int | None = None
+    stall_for: float | None = None  # without end, unless said
+    drip: float | None = None
+    # what the media host sends
+    gzip: bool = False  # the object was stored gzipped
+    gzip_bomb: int | None = None  # as `gzip`, and inflates to this many bytes
+    ignore_range: bool = False
+    wrong_content_range: int | None = None  # begins this many bytes beside what was asked for
+    weak_etag: bool = False
+    change_content: bool = False  # other bytes of the same size, and so other checksums
+    keep_etag: bool = False  # ... but under the old ETag and checksums
+    corrupt: bool = False  # one bit is wrong
+    # what the API says of a run; a name may be a path, `outputs.url`, and of one item `outputs.0.url`
+    accepted: bool = False  # the status is 202 instead of 200
+    unknown_status: str | None = None
+    missing_field: str | None = None
+    wrong_type: str | None = None
+    set: Mapping[str, str] = {}  # values are JSON, or plain text
+    camel_case: bool = False
+    cut_json: str | int | None = None  # the JSON ends here, and nothing else shows it
+
+    def __post_init__(self) -> None:
+        for name in ("cut_after", "reset_after", "stall_after", "cut_json"):
+            value = getattr(self, name)
+            if value is not None and not _POSITION.fullmatch(str(value)):
+                raise ValueError(f"{name} is a number of bytes or a share such as 98%, not {value!r}")
+        if self.drip is not None and self.drip <= 0:
+            raise ValueError("drip is in bytes a second, and more than 0")
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the real answer is not even made."""
+        return self.status is not None or self.redirect is not None or self.body is not None or self.html
+
+
 def position(value: str | int | None, size: int) -> int | None:
     """Turn a position into an offset, at most `size`."""
     if value is None:
@@ -194,136 +189,3 @@ def position(value: str | int | None, size: int) -> int | None:
     text = str(value)
     at = int(size * float(text[:-1]) / 100) if text.endswith("%") else int(text)
     return min(at, size)
-
-
-_ERRORS: Mapping[int, tuple[str, str]] = {
-    400: ("input_validation_error", "The request is invalid."),
-    401: ("invalid_api_key", "The API key is invalid or was revoked."),
-    402: ("insufficient_credits", "The workspace has not enough credits."),
-    403: ("forbidden", "This is not allowed."),
-    404: ("not_found", "Not found."),
-    409: ("conflict", "The request conflicts with another one."),
-    429: ("rate_limited", "Too many requests."),
-    500: ("internal_error", "Something went wrong on our side."),
-    503: ("service_unavailable", "The service is unavailable for now."),
-}
-_PAGE = (
-    "<!doctype html>\n<html><head><title>{status}</title></head>"
-    "<body><h1>{status}</h1><p>The server is having a bad day.</p></body></html>\n"
-)
-
-
-def small(
-    status: int, content_type: str, body: bytes, headers: Mapping[str, str] | None = None
-) -> StoredAnswer:
-    """Make an answer with a body that is at hand."""
-    return StoredAnswer(
-        status, {"Content-Type": content_type, **(headers or {})}, Body((literal(body),)), 0, len(body)
-    )
-
-
-def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> StoredAnswer:
-    """Make an answer in JSON."""
-    return small(status, "application/json", msgspec.json.encode(value), headers)
-
-
-def error_answer(status: int, code: str, message: str) -> StoredAnswer:
-    """Make an answer in FLORA's error envelope."""
-    return json_answer({"error": {"code": code, "message": message}}, status)
-
-
-def replacement(do: Do, host: Literal["api", "media"], places: Mapping[str, str]) -> StoredAnswer:
-    """Make the answer that `do` wants; `places` are what stands in braces in a redirect's URL."""
-    if do.redirect is not None:
-        url = do.redirect
-        for name, place in places.items():
-            url = url.replace(f"{{{name}}}", place)
-        return small(do.status or 302, "text/plain", b"", {"Location": url})
-    status = do.status or 200
-    if do.html:
-        return small(status, "text/html; charset=utf-8", _PAGE.format(status=status).encode())
-    if do.body is not None:
-        kind = "application/json" if host == "api" else "text/plain; charset=utf-8"
-        return small(status, kind, do.body.encode("utf-8", "surrogateescape"))
-    code, message = _ERRORS.get(status, ("unknown_error", "Something went wrong on our side."))
-    if host == "api":
-        return error_answer(status, do.code or code, message)
-    xml = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{do.code or code}</Code></Error>"
-    return small(status, "application/xml; charset=utf-8", xml.encode())
-
-
-def bend(body: bytes, do: Do) -> bytes:
-    """Give a JSON answer as `do` wants it; one without a run in it comes back as it was."""
-    if do.unknown_status or do.missing_field or do.wrong_type or do.set or do.camel_case:
-        answer = msgspec.json.decode(body)
-        for run in _runs(answer):
-            _bend_run(run, do)
-        body = msgspec.json.encode(answer)
-    if do.cut_json is not None:
-        body = body[: position(do.cut_json, len(body))]
-    return body
-
-
-def _runs(answer: Any) -> Iterator[dict[str, Any]]:
-    """Find the runs of an answer: itself, or those that it lists."""
-    if not isinstance(answer, dict):
-        return
-    if "run_id" in answer:
-        yield answer
-    for name in ("technique_runs", "generations"):
-        yield from answer.get(name, ())
-
-
-def _bend_run(run: dict[str, Any], do: Do) -> None:
-    if do.unknown_status:
-        run["status"] = do.unknown_status
-    if do.missing_field:
-        _change(run, do.missing_field, _remove)
-    if do.wrong_type:
-        _change(run, do.wrong_type, partial(_put, value={"unexpected": [None]}))
-    for path, text in do.set.items():
-        _change(run, path, partial(_put, value=_value(text)))
-    if do.camel_case:
-        renamed = {_camel(name): value for name, value in run.items()}
-        run.clear()
-        run.update(renamed)
-
-
-def _change(holder: Any, path: str, change: Callable[[Any, Any], object]) -> None:
-    """Apply `change` at `path`; lists on the way are gone through, unless a number (from 0) names an item."""
-    name, dot, rest = path.partition(".")
-    key: Any = name
-    if isinstance(holder, list):
-        if not name.isdecimal():
-            for item in holder:
-                _change(item, path, change)
-            return
-        key = int(name)
-    elif not isinstance(holder, dict):
-        return
-    if not dot:
-        change(holder, key)
-        return
-    with suppress(LookupError):
-        _change(holder[key], rest, change)
-
-
-def _remove(holder: Any, key: Any) -> None:
-    with suppress(LookupError):
-        del holder[key]
-
-
-def _put(holder: Any, key: Any, value: Any) -> None:
-    with suppress(LookupError):  # a list does not grow
-        holder[key] = value
-
-
-def _value(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
-
-
-def _camel(name: str) -> str:
-    return re.sub(r"_(\w)", lambda found: found[1].upper(), name)

@@ -13,8 +13,10 @@ from msgspec.structs import replace
 from floradl.simulator.api import ApiHost
 from floradl.simulator.callbacks import send_callbacks
 from floradl.simulator.delivery import AnswerDelivery, Sent, reset, send_plain, send_raw
-from floradl.simulator.faults import Do, Facts, replacement
-from floradl.simulator.media_host import MediaHost, StoredAnswer, laid_over
+from floradl.simulator.fault_answers import replacement
+from floradl.simulator.faults import Do, Facts
+from floradl.simulator.media_host import MediaHost
+from floradl.simulator.ranges import StoredAnswer, laid_over
 from floradl.simulator.state import Counters, RequestRecord, Simulator
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

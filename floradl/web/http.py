@@ -17,7 +17,7 @@ from anyio import CapacityLimiter
 from anyio.abc import ByteStream
 from msgspec import Struct
 
-from floradl.web.server import ClientConnection, ConnectionStage
+from floradl.web.connections import ClientConnection, ConnectionStage
 
 _MOST_HEAD = 16 << 10  # bytes
 _MOST_BODY = 64 << 10

@@ -15,7 +15,8 @@ from floradl.download.downloader import Downloader, DownloadLimits, DownloadStop
 from floradl.fs.durable import AppendedFile
 from floradl.models import AttemptNotes
 from floradl.net.bandwidth import ActiveClock
-from floradl.net.transport import PoolLimits as ClientLimits, open_client
+from floradl.net.pool import PoolLimits as ClientLimits
+from floradl.net.transport import open_client
 from floradl.net.url_policy import UrlPolicy
 from floradl.workers.channel import Channel, ChannelClosedError
 from floradl.workers.protocol import (

@@ -25,8 +25,9 @@ from floradl.net.addresses import join_port
 from floradl.net.bodies import IDENTITY, read_bounded
 from floradl.net.errors import CertificateError, ProxyRefusedError
 from floradl.net.headers import date
+from floradl.net.pool import PoolLimits
 from floradl.net.proxies import Proxies
-from floradl.net.transport import PoolLimits, open_async_client
+from floradl.net.transport import open_async_client
 from floradl.net.url_policy import port_of
 
 _NAME, _PROXY = "API", "proxy"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from floradl.app import build_library
 from floradl.commands.check.finding import CheckResult, fail, ok, warn
-from floradl.commands.check.guests import check_group
+from floradl.commands.check.group import check_group
 from floradl.config.settings import Config
 from floradl.daemon.startup import was_seen
 from floradl.errors import FloradlError, PauseReason, ServicePausedError
