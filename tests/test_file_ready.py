@@ -210,7 +210,7 @@ def test_somebody_elses_file_is_untold(tmp_path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     os.seteuid(65534)
     try:
-        assert file_ready._pooled(fd) is FileState.UNTOLD
+        assert file_ready._lease(fd) is FileState.UNTOLD
     finally:
         os.seteuid(0)
         os.close(fd)

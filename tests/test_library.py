@@ -471,7 +471,7 @@ def test_two_processes_that_save_the_same_outputs_at_once_leave_one_file_each(li
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_library import PassingError, library_at, output, run, save, slot
+from test_library import TransientError, library_at, output, run, save, slot
 library = library_at(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
@@ -480,7 +480,7 @@ for number in range(60):
         try:
             save(slot(library, run(f"run_{number}")), bytes([number]))
             break
-        except PassingError:
+        except TransientError:
             pass
 """
     command = [sys.executable, "-c", code, str(library.root), str(Path(__file__).parent)]

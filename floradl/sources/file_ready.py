@@ -72,7 +72,7 @@ def read(path: Path, *, follow: bool, leases: bool) -> Reading:
     """
     fd = open_plain(path, os.O_RDONLY, follow=follow, alone=not follow)
     try:
-        standing = _pooled(fd) if leases else FileState.UNTOLD
+        standing = _lease(fd) if leases else FileState.UNTOLD
         stamp = Stamp.of(os.fstat(fd))
         if standing is FileState.WRITING or stamp.size > MAX_BYTES:
             return Reading(standing, stamp, None)
@@ -84,7 +84,7 @@ def read(path: Path, *, follow: bool, leases: bool) -> Reading:
         os.close(fd)  # gives the lease back too
 
 
-def _pooled(fd: int) -> FileState:
+def _lease(fd: int) -> FileState:
     try:
         # A writer that comes now is announced by a signal. The default one, SIGIO, would end the process;
         # SIGURG is ignored unless somebody asked for it.
