@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 
+import anyio
 import msgspec
 
 from benchmarks.figures import Figure, number
@@ -88,37 +91,46 @@ def _costs(few: Path, many: Path) -> list[Figure]:
     The bar of 1.2 is "the same" with room for the noise of a disk.
     """
     few.mkdir()
-    stores = SqliteQueue.open(few), SqliteQueue.open(many)
-    try:
-        with stores[0].transaction():
-            stores[0].add([_order(f"run_few_{nth}") for nth in range(_FEW)], time.time(), again=False)
-        adding: tuple[list[float], list[float]] = ([], [])
-        finishing: tuple[list[float], list[float]] = ([], [])
-        for nth in range(_TIMES):
-            for store, added, finished in zip(stores, adding, finishing, strict=True):
-                added.append(_timed_add(store, f"run_new_{nth}"))
-                finished.append(_timed_finish(store, f"run_new_{nth}"))
-    finally:
-        for store in stores:
-            store.close()
+    adding: tuple[list[float], list[float]] = ([], [])
+    finishing: tuple[list[float], list[float]] = ([], [])
+
+    async def measure() -> None:
+        async with _served(few) as beside_few, _served(many) as beside_many:
+            orders = [_order(f"run_few_{nth}") for nth in range(_FEW)]
+            await beside_few.submit(orders, time.time(), retry_failed=False)
+            for nth in range(_TIMES):
+                for queue, added, finished in zip((beside_few, beside_many), adding, finishing, strict=True):
+                    added.append(await _timed_add(queue, f"run_new_{nth}"))
+                    finished.append(await _timed_finish(queue, f"run_new_{nth}"))
+
+    anyio.run(measure)
     return [_compared("add one run", adding), _compared("finish one run", finishing)]
 
 
-def _timed_add(store: SqliteQueue, run_id: str) -> float:
+@asynccontextmanager
+async def _served(state_dir: Path) -> AsyncIterator[SqliteQueue]:
+    queue = SqliteQueue.open(state_dir)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(queue.serve)
+            yield queue
+            queue.close()
+    finally:
+        queue.disconnect()
+
+
+async def _timed_add(queue: SqliteQueue, run_id: str) -> float:
     begun = time.perf_counter()
-    with store.transaction():
-        store.add([_order(run_id)], time.time(), again=True)
+    await queue.submit([_order(run_id)], time.time(), retry_failed=True)
     return time.perf_counter() - begun
 
 
-def _timed_finish(store: SqliteQueue, run_id: str) -> float:
-    run = store.load(run_id)
+async def _timed_finish(queue: SqliteQueue, run_id: str) -> float:
+    run = await queue.get(run_id)
     if run is None:
         raise LookupError(run_id)
     begun = time.perf_counter()
-    with store.transaction():
-        store.put(msgspec.structs.replace(run, state=RunState.DONE), time.time())
-        store.drop_saved(run_id)
+    await queue.finish(msgspec.structs.replace(run, state=RunState.DONE), time.time(), None)
     return time.perf_counter() - begun
 
 

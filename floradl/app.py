@@ -39,8 +39,7 @@ from floradl.polling.due_queue import DueQueue
 from floradl.polling.durations import Durations
 from floradl.polling.planner import PollPlanner
 from floradl.polling.poller import Poller
-from floradl.queue.group_commit import GroupCommit
-from floradl.queue.sqlite import SqliteQueue
+from floradl.queue.base import RunQueue
 from floradl.runs.events import RunEvents
 from floradl.runs.output_saver import OutputOptions, OutputSaver
 from floradl.runs.processor import Deadlines, Processor
@@ -63,7 +62,7 @@ class App(msgspec.Struct, frozen=True):
     """
 
     scheduler: Scheduler
-    journal: GroupCommit
+    queue: RunQueue
     library: Library
     flora: FloraClient
     saver: OutputSaver
@@ -122,15 +121,14 @@ def _host_of_api(config: Config) -> tuple[str]:
 
 @asynccontextmanager
 async def working(
-    config: Config, environ: Mapping[str, str], store: SqliteQueue, progress: RunEvents
+    config: Config, environ: Mapping[str, str], queue: RunQueue, progress: RunEvents
 ) -> AsyncIterator[App]:
-    """Build everything and serve the journal; at the end what is under way is stopped and recorded.
+    """Build everything and serve the queue; at the end what is under way is stopped and recorded.
 
     Raises `ConfigError` where the configuration cannot be put to work, and, in a group, `QueueDamagedError`
-    as soon as the journal cannot be worked with any more.
+    as soon as the queue cannot be worked with any more.
     """
     _look_at_key(config, environ)
-    journal = GroupCommit(store)
     library = build_library(config)
     library.keep_free = config.download.min_free_space
     url_policy = api_guard(config)
@@ -139,13 +137,12 @@ async def working(
         _api_client(config, environ, url_policy) as api,
         anyio.create_task_group() as group,
     ):
-        group.start_soon(journal.serve)
-        while_working, while_open = anyio.CancelScope(), anyio.CancelScope()
-        group.start_soon(_watch_all, while_open, partial(_end_with, journal, media.halt))
+        group.start_soon(_serve_queue, queue, media.halt)
+        while_working = anyio.CancelScope()
         try:
             interval = config.poll.interval
             due_queue = DueQueue(time.monotonic, interval)
-            durations = Durations(time.monotonic, await journal.call(SqliteQueue.durations))
+            durations = Durations(time.monotonic, await queue.durations())
             planner = PollPlanner(due_queue, durations, interval, time.monotonic)
             deadlines = Deadlines(
                 config.poll.give_up_after, config.output.mtime == "completed", durations, planner
@@ -165,9 +162,9 @@ async def working(
                     monotonic=media.bandwidth.active_clock,
                 ),
             )
-            processor = Processor(poller, library, saver, journal, progress, deadlines)
-            scheduler = Scheduler(processor, journal, progress, due_queue, planner)
-            sync = _sync(config, flora, poller, journal, scheduler)
+            processor = Processor(poller, library, saver, queue, progress, deadlines)
+            scheduler = Scheduler(processor, queue, progress, due_queue, planner)
+            sync = _sync(config, flora, poller, queue, scheduler)
             group.start_soon(_watch_all, while_working, partial(_watch_key, key, scheduler, sync), media.tend)
 
             def change(config: Config) -> None:
@@ -181,13 +178,12 @@ async def working(
                 key.change(config)
 
             yield App(
-                scheduler, journal, library, flora, saver, media, processor, sync, workspace_check, change
+                scheduler, queue, library, flora, saver, media, processor, sync, workspace_check, change
             )
         finally:
             media.halt()
             while_working.cancel()
-            while_open.cancel()
-            journal.close()
+            queue.close()
 
 
 def _api_client(
@@ -240,13 +236,13 @@ class _Key:
 
 
 def _sync(
-    config: Config, flora: FloraClient, poller: Poller, journal: GroupCommit, scheduler: Scheduler
+    config: Config, flora: FloraClient, poller: Poller, queue: RunQueue, scheduler: Scheduler
 ) -> HistorySync | None:
     sync, max_open = config.sync, config.queue.max_open
     if not sync.kinds:
         return None
     options = HistoryOptions(sync.kinds, sync.projects, sync.techniques, sync.since, sync.interval, max_open)
-    return HistorySync(options, flora, poller, journal, scheduler)
+    return HistorySync(options, flora, poller, queue, scheduler)
 
 
 async def _watch_all(
@@ -259,11 +255,13 @@ async def _watch_all(
                 group.start_soon(watch)
 
 
-async def _end_with(journal: GroupCommit, halt: Callable[[], None]) -> None:
-    """End all work where the journal turns out to be damaged, as `QueueDamagedError`."""
-    await journal.damaged.wait()
-    halt()
-    raise QueueDamagedError(f"the journal is damaged: {journal.damage}")
+async def _serve_queue(queue: RunQueue, halt: Callable[[], None]) -> None:
+    """Serve the queue; where it turns out to be damaged all work ends, as `QueueDamagedError`."""
+    try:
+        await queue.serve()
+    except* QueueDamagedError:
+        halt()  # transfers in threads, which no cancellation reaches
+        raise
 
 
 async def _watch_key(key: Callable[[], str], scheduler: Scheduler, sync: HistorySync | None) -> None:

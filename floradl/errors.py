@@ -4,7 +4,7 @@
     ├── ConfigError           the configuration, the command line or the machine's set-up is wrong (exit 2)
     │   └── ExposedError      others may write what decides what this process does
     ├── LockedError           another process holds the state folder (exit 5)
-    ├── JournalDamagedError   the journal was damaged or taken away meanwhile: to be opened anew (exit 5)
+    ├── QueueDamagedError     the journal was damaged or taken away meanwhile: to be opened anew (exit 5)
     ├── JobError              a job file cannot be taken: it is refused whole
     ├── PassingError          trouble that may pass: try again, not before `retry_after`
     │   ├── ExpiredUrlError   the output's URL ran out: ask FLORA for the run again
@@ -12,7 +12,8 @@
     │   ├── FolderError       one folder of the library cannot be used: its runs wait, others go on
     │   └── StandstillError   FLORA cannot be reached, or wants fewer questions: all fare the same
     ├── PermanentError        this run or output cannot be had; trying again changes nothing
-    └── PausedError           nothing can go on until something outside is mended
+    └── ServicePausedError    nothing can go on until something outside is mended
+        └── QueueUnavailableError  the queue cannot record (exit 5)
 
 The one who detects trouble says which of these it is; one layer above, `pipeline`, decides what
 follows. Messages are for a person: what happened, where, what to do. None carries a key or a URL query.
@@ -155,3 +156,10 @@ class ServicePausedError(FloradlError):
         super().__init__(message)
         self.reason = reason
         self.needed = needed
+
+
+class QueueUnavailableError(ServicePausedError):
+    """The queue cannot record, or read what it recorded, and waiting did not help."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, PauseReason.DISK_FULL)

@@ -20,7 +20,7 @@ from msgspec import Struct
 from studio import Home
 
 from floradl.models import RunState
-from floradl.queue.sqlite import SqliteQueue
+from floradl.queue.reader import read_queue
 
 _MAIN = "import crashing; crashing.forking()"
 
@@ -139,9 +139,9 @@ def _become(arguments: list[str], environ: Mapping[str, str], log: str) -> None:
 
 def counts(home: Home) -> dict[RunState, int]:
     """Return how many runs stand in each state, those alone that there are."""
-    with SqliteQueue.reading(home.state) as store:
-        assert store is not None
-        return {state: number for state, number in store.counts().items() if number}
+    with read_queue(home.state) as queue:
+        assert queue is not None
+        return {state: number for state, number in queue.counts().items() if number}
 
 
 def leftovers(home: Home) -> list[str]:

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from bystanders import holding, open_to_all
 from loopback import OK, Certificate, Server
+from queues import make_queue
 
 from floradl import redaction
 from floradl.app import build_library
@@ -27,8 +28,8 @@ from floradl.config.settings import Config
 from floradl.daemon.startup import first_start
 from floradl.errors import PauseReason
 from floradl.fs import mounts
+from floradl.queue.files import FILE_NAME
 from floradl.queue.heartbeat import LivePause, Snapshot, write
-from floradl.queue.sqlite import FILE_NAME, SqliteQueue
 from floradl.simulator import Simulator, serve
 from floradl.simulator.faults import Do, Fault
 
@@ -496,7 +497,7 @@ def test_spent_inotify_limits_are_remarked(public_home: Path) -> None:
 async def test_a_running_daemon_is_named_and_its_pause_found(place: Place) -> None:
     state_dir = place.config.state_dir
     state_dir.mkdir()
-    SqliteQueue.open(state_dir).close()
+    make_queue(state_dir)
     assert await place.finding("daemon") == "ok: not running"
     now = time.time()
     with holding(state_dir, now) as pid:
@@ -512,7 +513,7 @@ async def test_a_running_daemon_is_named_and_its_pause_found(place: Place) -> No
 
 async def test_no_key_in_sight_is_no_fault_beside_a_daemon_that_may_have_one(place: Place) -> None:
     place.config.state_dir.mkdir()
-    SqliteQueue.open(place.config.state_dir).close()
+    make_queue(place.config.state_dir)
     keyless = with_variables(place, FLORA_API_KEY="")
     assert (await keyless.finding("API key")).startswith("FAIL: there is none")
     with holding(place.config.state_dir, time.time()):

@@ -11,7 +11,7 @@ import pytest
 
 from floradl.daemon.run import _quiet
 from floradl.errors import PauseReason
-from floradl.queue.group_commit import QueueTrouble
+from floradl.queue.base import QueueTrouble
 from floradl.runs.circuit_breaker import Pause
 
 _HOUR = 3600.0
@@ -25,7 +25,7 @@ class Parts:
         self.scheduler = SimpleNamespace(turned_at=now, idle=True, paused=None, rests_until=now - _HOUR)
         self.flora = SimpleNamespace(silent_until=now - 2 * _HOUR)
         self.saver = SimpleNamespace(quiet_hosts={"media.example": now - 2 * _HOUR})
-        self.journal = SimpleNamespace(trouble=None)
+        self.queue = SimpleNamespace(trouble=None)
         self.progress = SimpleNamespace(bytes_at=now)
         self.intake = SimpleNamespace(turned_at=now, served=anyio.Event())
         self.start = SimpleNamespace(turned_at=now, pause=None)
@@ -36,7 +36,7 @@ class Parts:
         works = cast(
             "Any",
             SimpleNamespace(
-                scheduler=parts.scheduler, journal=parts.journal, flora=parts.flora, saver=parts.saver
+                scheduler=parts.scheduler, queue=parts.queue, flora=parts.flora, saver=parts.saver
             ),
         )
         return _quiet(works, parts.progress, parts.intake, parts.start)
@@ -132,5 +132,5 @@ def test_a_pause_is_none_however_long(parts: Parts, *, recorded: bool) -> None:
     if recorded:
         parts.scheduler.paused = Pause(PauseReason.KEY_REFUSED, "refused", time.time() - _HOUR)
     else:
-        parts.journal.trouble = QueueTrouble("no room", time.time() - _HOUR)
+        parts.queue.trouble = QueueTrouble("no room", time.time() - _HOUR)
     assert parts.quiet() == 0

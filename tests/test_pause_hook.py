@@ -15,8 +15,8 @@ from studio import TEST_TIMEOUT, Home, queue, wait_until
 
 from floradl.hooks.pauses import PauseHook, PauseNotice
 from floradl.hooks.settings import HookSettings
+from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
-from floradl.queue.hook_outbox import SentPause
 from floradl.simulator import Simulator
 
 DAY = 86_400.0

@@ -27,7 +27,7 @@ from crashing import counts, leftovers
 from studio import Home, check_library, command, wait_until
 
 from floradl.models import QueuedRun, RunState
-from floradl.queue.sqlite import SqliteQueue
+from floradl.queue.reader import read_queue
 from floradl.simulator import OutputSpec, Simulator
 
 CUTS = int(os.environ.get("FLORADL_TEST_CUTS", "3"))
@@ -99,8 +99,8 @@ def done_runs(home: Home) -> list[QueuedRun]:
     """Return the runs that the journal says are done."""
     if not (home.state / "journal.sqlite3").exists():
         return []
-    with SqliteQueue.reading(home.state) as store:
-        return [run for run in store.page("", 10_000) if run.state is RunState.DONE] if store else []
+    with read_queue(home.state) as queue:
+        return [run for run in queue.page("", 10_000) if run.state is RunState.DONE] if queue else []
 
 
 def check_what_is_done(home: Home) -> int:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from studio import Home, check_library, wait_until
 
+from floradl.errors import QueueUnavailableError
 from floradl.models import QueuedRun, RemoteOutput, RemoteRun, RunState
 from floradl.polling.due_queue import DueQueue
 from floradl.polling.durations import Durations
@@ -25,7 +26,7 @@ ENDED = RemoteRun(
 
 
 class Finds:
-    """FLORA, and a journal, while which writes the last place is given back; then it breaks."""
+    """FLORA, and a queue, while which writes the last place is given back; then it breaks."""
 
     def __init__(self, slots: DownloadSlots) -> None:
         self.called: list[str] = []
@@ -36,10 +37,10 @@ class Finds:
 
     def keep(self, answer: RemoteRun) -> None: ...
 
-    async def call(self, _: object) -> None:
+    async def update(self, *_: object, duration: float | None) -> None:
         self._slots.leave(Load.SMALL)
         self.called += self._slots.next("run_other")
-        raise sqlite3.OperationalError
+        raise QueueUnavailableError(str(duration))
 
 
 @pytest.mark.anyio
@@ -54,8 +55,8 @@ async def test_nobody_is_called_to_a_place_before_its_own_step_is_over() -> None
     processor.slots = DownloadSlots({Load.SMALL: 1})
     processor.slots.take("run_other", Load.SMALL)
     finds = Finds(processor.slots)
-    processor._poller = processor._journal = cast("Any", finds)
-    with pytest.raises(sqlite3.OperationalError):
+    processor._poller = processor._queue = cast("Any", finds)
+    with pytest.raises(QueueUnavailableError):
         await processor.advance(
             QueuedRun(run_id="run_a", technique="t", queued_at=0.0, state=RunState.RUNNING)
         )

@@ -28,7 +28,7 @@ def job(name: str, *, behind: bool = False) -> Job:
 def decided(
     jobs: list[Job], needs: Mapping[str, int], open_runs: int, max_open: int
 ) -> tuple[list[str], list[str], list[str]]:
-    found = admit(jobs, lambda job: needs[job.name], open_runs, max_open)
+    found = admit([(job, needs[job.name]) for job in jobs], open_runs, max_open)
     waiting, too_large = ([job.name for job, _ in jobs] for jobs in (found.waiting, found.too_large))
     return [job.name for job in found.taken], waiting, too_large
 

@@ -1,10 +1,8 @@
-"""What waits for the hook of finished runs, with a journal that takes its time."""
+"""What waits for the hook of finished runs, with a queue that takes its time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import anyio
 import pytest
@@ -14,36 +12,22 @@ from floradl.hooks.runs import RunHooks
 from floradl.hooks.settings import RUN_FINISHED, HookSettings
 from floradl.library.folder import Library
 from floradl.library.template import Template
-from floradl.models import Reference, RunRequest
-from floradl.queue.group_commit import GroupCommit
-from floradl.queue.sqlite import SqliteQueue
+from floradl.models import QueuedRun, RunState
+from floradl.queue.memory import MemoryHookOutbox, MemoryQueue
 
 
-class LateJournal:
-    """A journal that answers what comes after `prepare` once `answer` is set; `asked` tells that it came."""
+class LateOutbox(MemoryHookOutbox):
+    """Says what there is once `answer` is set; `asked` tells that somebody asks."""
 
-    def __init__(self, store: SqliteQueue) -> None:
-        self._store = store
-        self._prepared = False
+    def __init__(self, queue: MemoryQueue) -> None:
+        self.__dict__ = queue.outbox.__dict__
         self.asked = anyio.Event()
         self.answer = anyio.Event()
 
-    async def call(self, work: Callable[[SqliteQueue], Any]) -> Any:
-        """Do `work`."""
-        if self._prepared:
-            self.asked.set()
-            await self.answer.wait()
-        self._prepared = True
-        return work(self._store)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> SqliteQueue:
-    store = SqliteQueue.open(tmp_path)
-    store.add([RunRequest(Reference("run_a"))], 1.0, again=True)
-    store.announcements.expect(finished=True)
-    store.announcements.add("run_a", "a.json")
-    return store
+    async def after(self, number: int) -> list[int]:
+        self.asked.set()
+        await self.answer.wait()
+        return await super().after(number)
 
 
 @pytest.fixture
@@ -55,24 +39,23 @@ def library(tmp_path: Path) -> Library:
 
 
 @pytest.mark.anyio
-async def test_a_drain_waits_for_what_is_just_being_looked_up(
-    store: SqliteQueue, library: Library, tmp_path: Path
-) -> None:
+async def test_a_drain_waits_for_what_is_just_being_looked_up(library: Library, tmp_path: Path) -> None:
     told = tmp_path / "told"
     command = ("sh", "-c", f"cat > {told}", "hook")
     hooks = RunHooks(HookSettings({RUN_FINISHED: command}, 20.0, {"PATH": "/usr/bin:/bin"}))
-    late = LateJournal(store)
-    journal = cast("GroupCommit", late)
+    queue = MemoryQueue()
+    await queue.outbox.expect(finished=True)
+    await queue.finish(QueuedRun(run_id="run_a", queued_at=1.0, state=RunState.DONE), 1.0, "a.json")
+    late = LateOutbox(queue)
 
     async def answer() -> None:
-        await anyio.wait_all_tasks_blocked()  # both who serves and who drains wait for the journal
+        await anyio.wait_all_tasks_blocked()  # both who serves and who drains wait for the queue
         late.answer.set()
 
     async with anyio.create_task_group() as group:
-        group.start_soon(hooks.serve, journal, library)
+        group.start_soon(hooks.serve, late, library)
         await late.asked.wait()
         group.start_soon(answer)
-        await hooks.drain(journal)
+        await hooks.drain(late)
         assert told.read_text() == "{}"
         group.cancel_scope.cancel()
-    store.close()

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from bystanders import holding, open_to_all
+from queues import work_with, write_runs
 
 from floradl.commands.exits import Exit
 from floradl.commands.status import status
@@ -21,8 +22,10 @@ from floradl.config.settings import Config
 from floradl.errors import ConfigError, ErrorCode, PauseReason
 from floradl.models import QueuedRun, RunFailure, RunState
 from floradl.queue import heartbeat
+from floradl.queue.files import FILE_NAME
 from floradl.queue.heartbeat import LivePause, LiveRun, Snapshot, Transfer
-from floradl.queue.sqlite import FILE_NAME, SqliteQueue
+from floradl.queue.reader import read_queue
+from floradl.queue.sqlite import SqliteQueue
 from floradl.sources.submit import drop_job
 
 _NOW = 1_800_000_000.0
@@ -60,11 +63,7 @@ def queued(run_id: str, state: RunState = RunState.WAITING, **values: Any) -> Qu
 
 def journal(config: Config, *runs: QueuedRun) -> None:
     """Write a journal that holds `runs`, the first one the oldest; it is closed as a daemon leaves it."""
-    store = SqliteQueue.open(config.state_dir)
-    with store.transaction():
-        for number, run in enumerate(runs):
-            store.put(run, _NOW + number)
-    store.close()
+    write_runs(config.state_dir, *runs, since=_NOW)
 
 
 def working(config: Config, command: str = "run", *, since: float = _NOW) -> AbstractContextManager[int]:
@@ -420,11 +419,12 @@ def test_a_daemon_that_was_killed_leaves_a_journal_that_can_be_read(config: Conf
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from floradl.queue.sqlite import SqliteQueue
+from queues import work_with
 from test_status import queued
-store = SqliteQueue.open(Path({str(config.state_dir)!r}))
-store.put(queued("run_a"), 1.0)
-os._exit(9)
+async def be_killed(queue):
+    await queue.update(queued("run_a"), 1.0)
+    os._exit(9)
+work_with(Path({str(config.state_dir)!r}), be_killed)
 """
     subprocess.run([sys.executable, "-c", script], check=False)
     assert (config.state_dir / f"{FILE_NAME}-wal").stat().st_size > 0
@@ -447,12 +447,14 @@ def test_another_user_who_may_read_is_answered_beside_a_daemon_and_without(publi
     config = configured(public_home)
     journal(config, queued("run_a"))
     assert json.loads(as_nobody(public_home).stdout)["counts"]["waiting"] == 1
-    store = SqliteQueue.open(config.state_dir)
-    store.put(queued("run_b"), 1.0)
-    with working(config) as pid:
-        snapshot(config, pid)
-        document = json.loads(as_nobody(public_home).stdout)
-    store.close()
+
+    async def look(queue: SqliteQueue) -> Any:
+        await queue.update(queued("run_b"), 1.0)
+        with working(config) as pid:
+            snapshot(config, pid)
+            return json.loads(as_nobody(public_home).stdout)
+
+    document = work_with(config.state_dir, look)
     assert document["counts"]["waiting"] == 2
     assert document["daemon"]["alive"] is True
 
@@ -516,10 +518,10 @@ def test_of_many_runs_only_those_told_are_read(config: Config) -> None:
         steps += 1
         return 0
 
-    with SqliteQueue.reading(config.state_dir) as store:
-        assert store is not None
-        store._db.set_progress_handler(count, 100)  # is called after each hundred steps of SQLite's machine
-        assert len(store.unfinished(10)) == 10
+    with read_queue(config.state_dir) as queue:
+        assert queue is not None
+        queue._db.set_progress_handler(count, 100)  # is called after each hundred steps of SQLite's machine
+        assert len(queue.unfinished(10)) == 10
     assert steps < 20
 
 

@@ -17,13 +17,13 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from msgspec.structs import replace
 from studio import TEST_TIMEOUT, Home, served, wait_until
 
 from floradl.clock import unix_seconds
 from floradl.errors import ErrorCode
-from floradl.models import Action, Reference, RunFailure, RunRequest, RunState
-from floradl.queue.group_commit import GroupCommit
+from floradl.models import QueuedRun, RunFailure, RunState
+from floradl.queue.base import RunQueue
+from floradl.queue.memory import MemoryQueue
 from floradl.queue.sqlite import SqliteQueue
 from floradl.redaction import Secret
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
@@ -52,14 +52,14 @@ def delivery(raw: bytes, *secrets: str, now: float = NOW) -> HttpRequest:
     return HttpRequest("POST", "/webhook", headers, raw)
 
 
-# By itself: a journal in memory, and somebody who would take the runs on
+# By itself: a queue in memory, and somebody who would take the runs on
 
 
 class Desk:
     """Webhooks at work; `hastened` are the runs that were passed on."""
 
-    def __init__(self, **changes: Any) -> None:
-        self.store = SqliteQueue.in_memory()
+    def __init__(self, queue: RunQueue | None = None, **changes: Any) -> None:
+        self.queue = queue or MemoryQueue()
         self.hastened: list[str] = []
         self.counts: Counter[str] = Counter()
         self._secrets: Callable[[], tuple[Secret, ...]] = changes.get("secrets", lambda: (Secret(SECRET),))
@@ -68,17 +68,25 @@ class Desk:
     def poll_now(self, run_id: str) -> None:
         self.hastened.append(run_id)
 
+    def run(self, run_id: str = "run_a") -> QueuedRun | None:
+        return anyio.run(self.queue.get, run_id)
+
     def state(self, run_id: str = "run_a") -> RunState | None:
-        run = self.store.load(run_id)
+        run = self.run(run_id)
         return run.state if run else None
 
-    def take(self, *requests: HttpRequest, recording: bool = True) -> list[int]:
-        """Start, give it all requests at once, and end; returns the statuses."""
+    def put(self, state: RunState, failure: RunFailure | None = None) -> None:
+        run = QueuedRun(run_id="run_a", technique="campaign", queued_at=1.0, state=state, error=failure)
+        anyio.run(self.queue.update, run, 1.0)
+
+    def take(self, *requests: HttpRequest, recording: bool = False) -> list[int]:
+        """Start, give it all requests at once, and end; returns the statuses. `recording`: the queue too."""
         statuses: dict[int, int] = {}
 
         async def main() -> None:
-            journal = GroupCommit(self.store, again=60.0)
-            webhooks = Webhooks(self._secrets, journal, self, everything=self._everything, wall=lambda: NOW)
+            webhooks = Webhooks(
+                self._secrets, self.queue, self, everything=self._everything, wall=lambda: NOW
+            )
 
             async def one(number: int, request: HttpRequest) -> None:
                 statuses[number] = (await webhooks.take(request)).status
@@ -86,27 +94,15 @@ class Desk:
             async with anyio.create_task_group() as serving:
                 serving.start_soon(webhooks.serve)
                 if recording:
-                    serving.start_soon(journal.serve)
+                    serving.start_soon(self.queue.serve)
                 async with anyio.create_task_group() as group:
                     for number, request in enumerate(requests):
                         group.start_soon(one, number, request)
                 serving.cancel_scope.cancel()
-            journal.close()
-            journal._receive.close()
             self.counts += webhooks.counts
 
         anyio.run(main)
         return [statuses[number] for number in range(len(requests))]
-
-
-def put(desk: Desk, state: RunState, failure: RunFailure | None = None) -> None:
-    desk.store.add([RunRequest(Reference("run_a", "campaign"))], 1.0, again=True)
-    run = desk.store.load("run_a")
-    assert run is not None
-    if state is RunState.FORGOTTEN:
-        desk.store.add([RunRequest(Reference("run_a"), action=Action.FORGET)], 2.0, again=True)
-    else:
-        desk.store.put(replace(run, state=state, error=failure), 2.0)
 
 
 def test_a_run_that_nobody_queued_is_queued_and_hastened() -> None:
@@ -125,10 +121,10 @@ def test_a_run_that_nobody_queued_is_let_be_where_only_queued_ones_are_wanted() 
 
 def test_a_run_that_was_queued_is_hastened_and_keeps_its_technique() -> None:
     desk = Desk(everything=False)
-    put(desk, RunState.RUNNING)
+    desk.put(RunState.RUNNING)
     assert desk.take(delivery(body())) == [200]
     assert desk.hastened == ["run_a"]
-    run = desk.store.load("run_a")
+    run = desk.run("run_a")
     assert run is not None
     assert run.technique == "campaign"
 
@@ -146,7 +142,7 @@ def test_a_late_attempt_is_taken_and_a_replay_of_it_only_answered() -> None:
     late = delivery(body(), now=NOW - 370)
     assert desk.take(late) == [200]
     assert desk.hastened == ["run_a"]
-    put(desk, RunState.FAILED, RunFailure(ErrorCode.GAVE_UP, "too long"))
+    desk.put(RunState.FAILED, RunFailure(ErrorCode.GAVE_UP, "too long"))
     assert desk.take(late) == [200]
     assert desk.state() is RunState.FAILED
     assert desk.counts == {"accepted": 1, "repeated": 1}
@@ -155,7 +151,7 @@ def test_a_late_attempt_is_taken_and_a_replay_of_it_only_answered() -> None:
 @pytest.mark.parametrize("state", [RunState.DONE, RunState.FORGOTTEN])
 def test_a_run_that_is_done_or_forgotten_stays_so(state: RunState) -> None:
     desk = Desk()
-    put(desk, state)
+    desk.put(state)
     assert desk.take(delivery(body())) == [200]
     assert desk.state() is state
     assert desk.hastened == []
@@ -163,7 +159,7 @@ def test_a_run_that_is_done_or_forgotten_stays_so(state: RunState) -> None:
 
 def test_a_run_that_was_given_up_here_is_tried_again_once_flora_has_it() -> None:
     desk = Desk()
-    put(desk, RunState.FAILED, RunFailure(ErrorCode.GAVE_UP, "too long"))
+    desk.put(RunState.FAILED, RunFailure(ErrorCode.GAVE_UP, "too long"))
     assert desk.take(delivery(body())) == [200]
     assert desk.state() is RunState.WAITING
     assert desk.hastened == ["run_a"]
@@ -171,7 +167,7 @@ def test_a_run_that_was_given_up_here_is_tried_again_once_flora_has_it() -> None
 
 def test_a_run_that_is_known_to_have_failed_is_not_asked_about_once_more() -> None:
     desk = Desk()
-    put(desk, RunState.FAILED, RunFailure(ErrorCode.SAFETY_BLOCKED, "no"))
+    desk.put(RunState.FAILED, RunFailure(ErrorCode.SAFETY_BLOCKED, "no"))
     assert desk.take(delivery(body(status="failed"))) == [200]
     assert desk.state() is RunState.FAILED
 
@@ -183,7 +179,7 @@ def test_what_is_not_floras_is_refused_and_leaves_nothing_behind() -> None:
     changed = HttpRequest("POST", "/webhook", delivery(body()).headers, body("run_b"))
     bare = HttpRequest("POST", "/webhook", {}, body())
     assert desk.take(forged, old, changed, bare) == [401] * 4
-    assert desk.store.counts() == dict.fromkeys(RunState, 0)
+    assert anyio.run(desk.queue.counts).states == dict.fromkeys(RunState, 0)
     assert desk.take(delivery(body())) == [200]
 
 
@@ -210,18 +206,29 @@ def test_a_new_secret_counts_from_the_next_delivery_on() -> None:
     assert desk.take(delivery(body("run_b", "whd_2"), "whsec_new")) == [200]
 
 
-def test_what_cannot_be_recorded_in_time_is_refused_for_now() -> None:
-    desk = Desk()
-    assert desk.take(delivery(body()), recording=False) == [503]
-    assert desk.hastened == []
+@contextmanager
+def on_disk(state_dir: Path) -> Iterator[SqliteQueue]:
+    queue = SqliteQueue.open(state_dir)
+    try:
+        yield queue
+    finally:
+        queue.disconnect()
 
 
-def test_many_at_once_are_recorded_together() -> None:
-    desk = Desk()
+def test_what_cannot_be_recorded_in_time_is_refused_for_now(tmp_path: Path) -> None:
+    with on_disk(tmp_path) as queue:  # and nobody serves it
+        desk = Desk(queue)
+        assert desk.take(delivery(body())) == [503]
+        assert desk.hastened == []
+
+
+def test_many_at_once_are_recorded_together(tmp_path: Path) -> None:
     commits: list[str] = []
-    desk.store._db.set_trace_callback(lambda said: commits.append(said) if said == "COMMIT" else None)
     requests = [delivery(body(f"run_{number}", f"whd_{number}")) for number in range(100)]
-    assert desk.take(*requests) == [200] * 100
+    with on_disk(tmp_path) as queue:
+        queue._db.set_trace_callback(lambda said: commits.append(said) if said == "COMMIT" else None)
+        desk = Desk(queue)
+        assert desk.take(*requests, recording=True) == [200] * 100
     assert len(desk.hastened) == 100
     assert len(commits) < 50
 

@@ -5,22 +5,17 @@ Whatever is in the way of reading becomes a `ConfigError` in words.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-import msgspec
 from msgspec import Struct
 
-from floradl.errors import ConfigError
 from floradl.models import LeftFile, QueuedRun, RunState
 from floradl.queue import heartbeat, lock
 from floradl.queue.heartbeat import LiveRun, Snapshot
 from floradl.queue.lock import Holder
-from floradl.queue.recovery import LOST, is_damage, is_to_be_filled, look_inside
-from floradl.queue.sqlite import FILE_NAME, SqliteQueue, opened_to_read
+from floradl.queue.reader import read_queue, readable
 from floradl.units import format_duration
 
 _MOST = 1000
@@ -80,18 +75,18 @@ def read_daemon_state(state_dir: Path) -> DaemonState:
     Raises `ConfigError` where this user may not, or the journal is damaged or a newer floradl's.
     """
     daemon = read_daemon(state_dir)
-    with _journal(state_dir) as store:
-        if store is None:
+    with read_queue(state_dir) as queue:
+        if queue is None:
             return DaemonState(daemon)
-        failed = store.finished((RunState.FAILED, RunState.PARTIAL), _MOST)
-        unfinished = store.unfinished(_MOST - min(len(failed), _FAILED_AT_LEAST))
+        failed = queue.ended((RunState.FAILED, RunState.PARTIAL), _MOST)
+        unfinished = queue.unfinished(_MOST - min(len(failed), _FAILED_AT_LEAST))
         failed = failed[: _MOST - len(unfinished)]
-        return DaemonState(daemon, store.counts(), tuple(unfinished), tuple(failed), store.left_files())
+        return DaemonState(daemon, queue.counts(), tuple(unfinished), tuple(failed), queue.left_files())
 
 
 def read_daemon(state_dir: Path) -> DaemonInfo:
     """Read who works with the state folder. Raises `ConfigError` where this user may not."""
-    with _in_words(state_dir):
+    with readable(state_dir):
         holder = lock.holder(state_dir)
         snapshot = heartbeat.read(state_dir) if holder is not None else None
     if holder is None or snapshot is None or not _wrote(holder, snapshot):
@@ -101,43 +96,35 @@ def read_daemon(state_dir: Path) -> DaemonInfo:
 
 def read_counts(state_dir: Path) -> Mapping[RunState, int] | None:
     """Read how many runs stand where, None where there is no journal. Raises as `read_daemon_state` does."""
-    with _journal(state_dir) as store:
-        return None if store is None else store.counts()
-
-
-def look_at_journal(state_dir: Path) -> None:
-    """Read all of the journal. Raises as `read_daemon_state` does, above all where it is damaged."""
-    path = state_dir / FILE_NAME
-    with _in_words(state_dir), opened_to_read(state_dir) as db:
-        if db is not None and (why := look_inside(db, path, thorough=True)) is not None:
-            raise ConfigError(_damaged(path, why))
+    with read_queue(state_dir) as queue:
+        return None if queue is None else queue.counts()
 
 
 def read_failed(state_dir: Path) -> list[QueuedRun]:
     """Read all runs that failed, in whole or in part, newest first. Raises as `read_daemon_state` does."""
-    with _journal(state_dir) as store:
-        return store.finished((RunState.FAILED, RunState.PARTIAL), -1) if store is not None else []
+    with read_queue(state_dir) as queue:
+        return queue.ended((RunState.FAILED, RunState.PARTIAL), -1) if queue is not None else []
 
 
 def read_forgotten(state_dir: Path) -> frozenset[str]:
     """Read which runs are not wanted any more. Raises as `read_daemon_state` does."""
-    with _journal(state_dir) as store:
-        rows = store.finished((RunState.FORGOTTEN,), -1) if store is not None else []
+    with read_queue(state_dir) as queue:
+        rows = queue.ended((RunState.FORGOTTEN,), -1) if queue is not None else []
         return frozenset(run.run_id for run in rows)
 
 
 def read_under_way(state_dir: Path) -> list[str]:
     """Read which files are on disk although their runs go on. Raises as `read_daemon_state` does."""
-    with _journal(state_dir) as store:
-        return store.saved_paths() if store is not None else []
+    with read_queue(state_dir) as queue:
+        return queue.saved_paths() if queue is not None else []
 
 
 def all_runs(state_dir: Path) -> Iterator[QueuedRun]:
     """Read every run, page by page: a slow reader is in nobody's way. Raises as `read_daemon_state`."""
     after = ""
     while True:
-        with _journal(state_dir) as store:
-            page = store.page(after, _PAGE) if store is not None else []
+        with read_queue(state_dir) as queue:
+            page = queue.page(after, _PAGE) if queue is not None else []
         yield from page
         if len(page) < _PAGE:
             return
@@ -165,51 +152,3 @@ def coarse(seconds: float) -> str:
 def _wrote(holder: Holder, snapshot: Snapshot) -> bool:
     # In containers each daemon has the same process id, so a snapshot left behind is told by its start.
     return holder.pid == snapshot.pid and abs(holder.since - snapshot.since) <= _SAME_START
-
-
-@contextmanager
-def _journal(state_dir: Path) -> Iterator[SqliteQueue | None]:
-    with _in_words(state_dir):
-        try:
-            (state_dir / FILE_NAME).stat()
-        except FileNotFoundError:
-            yield None
-            return
-        with SqliteQueue.reading(state_dir) as store:
-            if store is None and not is_to_be_filled(state_dir):
-                raise ConfigError(_damaged(state_dir / FILE_NAME, "it holds nothing"))
-            yield store
-
-
-@contextmanager
-def _in_words(state_dir: Path) -> Iterator[None]:
-    path = state_dir / FILE_NAME
-    try:
-        yield
-    except PermissionError as error:
-        raise ConfigError(_may_not(error.filename or state_dir)) from error
-    except OSError as error:
-        raise ConfigError(f"{error.filename or state_dir}: cannot be read: {error.strerror}") from error
-    except sqlite3.DatabaseError as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
-            raise ConfigError(_may_not(path)) from error
-        if is_damage(error):
-            raise ConfigError(_damaged(path, str(error))) from error
-        raise ConfigError(f"{path}: the journal cannot be read just now ({error}): try again") from error
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise ConfigError(_damaged(path, str(error))) from error
-
-
-def _may_not(path: object) -> str:
-    return (
-        f"{path}: this user may not read floradl's state: ask as the user that floradl runs as, or give this "
-        "one the right to read that folder and what is in it"
-    )
-
-
-def _damaged(path: Path, what: str) -> str:
-    return (
-        f"{path}: the journal is damaged ({what}): stop floradl if it runs, and start it again; it sets "
-        f"this file aside under another name, and {LOST}"
-    )

@@ -14,6 +14,7 @@ from floradl.errors import (
     LockedError,
     PauseReason,
     QueueDamagedError,
+    QueueUnavailableError,
     ServicePausedError,
     TransientError,
 )
@@ -51,7 +52,7 @@ def outcome(error: BaseException) -> tuple[Exit, str | None]:
             return Exit.GAVE_UP, str(error)
         case ServicePausedError(reason=PauseReason.KEY_REFUSED):
             return Exit.KEY_REFUSED, str(error)
-        case TransientError() | QueueDamagedError():
+        case TransientError() | QueueDamagedError() | QueueUnavailableError():
             return Exit.GAVE_UP, str(error)
         case FloradlError():
             return Exit.USAGE, str(error)

@@ -23,7 +23,7 @@ from floradl.errors import ConfigError, PauseReason, ServicePausedError, Transie
 from floradl.fs.permissions import make_above
 from floradl.hooks.runs import Heard, RunHooks
 from floradl.models import QueuedRun, Reference, RunRequest, RunState
-from floradl.queue.sqlite import SqliteQueue
+from floradl.queue.memory import MemoryQueue
 from floradl.runs.events import RunEvents, RunSummary
 from floradl.sources.intake import Intake
 
@@ -55,9 +55,9 @@ async def get(config: Config, environ: Mapping[str, str], references: Iterable[R
     orders = [RunRequest(reference) for reference in references]
     with open_display(sys.stderr, quiet=_quiet(config)) as display:
         progress = _Watched(display)
-        async with working(config, environ, SqliteQueue.in_memory(), progress) as works:
+        async with working(config, environ, MemoryQueue(), progress) as works:
             await to_thread.run_sync(_make_library, config, works)
-            touched = await works.journal.call(lambda store: store.add(orders, time.time(), again=True))
+            touched = await works.queue.submit(orders, time.time(), retry_failed=True)
             works.scheduler.enqueue(touched)
             return await _work_off(works, progress, math.inf)
 
@@ -69,27 +69,27 @@ async def once(config: Config, environ: Mapping[str, str], max_wait: float = mat
     with open_display(sys.stderr, quiet=_quiet(config)) as display:
         progress = _Watched(display)
         async with (
-            opened(config, "once") as store,
-            working(config, environ, store, Heard(progress, hooks.wake)) as works,
+            opened(config, "once") as queue,
+            working(config, environ, queue, Heard(progress, hooks.wake)) as works,
             _announcing(hooks, works),
         ):
             start = build_start(config, works)
             ready = await start.attempt()
-            intake = Intake(inbox, queue_file, works.journal, works.scheduler, build_bounds(config))
-            works.scheduler.resume_open(await works.journal.call(SqliteQueue.open_ids))
+            intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
+            works.scheduler.resume_open(await works.queue.open_ids())
             code = await _work_off(works, progress, max_wait, intake, None if ready else start)
             await to_thread.run_sync(inbox.sweep)
             if code is not Exit.INTERRUPTED:
-                await hooks.drain(works.journal)
+                await hooks.drain(works.queue.outbox)
             return worst(code, Exit.FAILED if intake.rejected else Exit.OK)
 
 
 @asynccontextmanager
 async def _announcing(hooks: RunHooks, works: App) -> AsyncIterator[None]:
     """Meanwhile, tell the hook of runs that end; one that fails is tried again by whoever comes next."""
-    await hooks.prepare(works.journal)
+    await hooks.prepare(works.queue.outbox)
     async with anyio.create_task_group() as group:
-        group.start_soon(hooks.serve, works.journal, works.library)
+        group.start_soon(hooks.serve, works.queue.outbox, works.library)
         yield
         group.cancel_scope.cancel()
 

@@ -50,7 +50,7 @@ def _webhooks(config: Config, environ: Mapping[str, str], works: App) -> Webhook
         return find_webhook_secrets(config, environ).secrets
 
     _warn_without_secret(config, environ)
-    return Webhooks(secrets, works.journal, works.scheduler, everything=config.webhook.runs == "all")
+    return Webhooks(secrets, works.queue, works.scheduler, everything=config.webhook.runs == "all")
 
 
 def _figures(config: Config, works: App, standing: HealthState, taken: Mapping[str, int]) -> _Pages:
@@ -58,7 +58,7 @@ def _figures(config: Config, works: App, standing: HealthState, taken: Mapping[s
         _log.warning("metrics_missing", message=prometheus.MISSING)
     answers = Health(standing)
     sums = Totals(works.flora.answers, works.saver.tally, works.processor.delays, taken)
-    meter = MetricsCollector(works.journal, {"library": config.output.dir, "state": config.state_dir})
+    meter = MetricsCollector(works.queue, {"library": config.output.dir, "state": config.state_dir})
     return {
         ("GET", health.ALIVE): answers.alive,
         ("GET", health.READY): answers.ready,

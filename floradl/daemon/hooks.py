@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,14 +12,14 @@ from anyio import to_thread
 
 from floradl.app import App
 from floradl.config.settings import Config
-from floradl.errors import ExposedError
+from floradl.errors import ExposedError, QueueUnavailableError
 from floradl.hooks.pauses import PauseHook
 from floradl.hooks.runs import RunHooks
 from floradl.hooks.settings import PAUSED, RUN_FINISHED, HookSettings
+from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
-from floradl.queue.hook_outbox import SentPause
 
-_READ_WITHIN = 5.0  # seconds; a journal that cannot be asked is no reason to keep silent
+_READ_WITHIN = 5.0  # seconds; a queue that does not answer is no reason to keep silent
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -65,20 +64,20 @@ async def tell_missing(orders: HookSettings) -> None:
 
 @contextmanager
 def _nothing_worse() -> Iterator[None]:
-    """Where the journal is broken others say so: the hook's memory of a pause is not worth the daemon."""
+    """Where the queue is broken others report it: the hook's memory of a pause is not worth the daemon."""
     try:
         yield
-    except sqlite3.Error as error:
+    except QueueUnavailableError as error:
         _log.debug("hook_memory", hook=PAUSED, message=str(error))
 
 
 async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePause | None]) -> None:
     """Tell of pauses for ever. `paused` gives the one that holds now."""
-    journal, scheduler = works.journal, works.scheduler
+    outbox, scheduler = works.queue.outbox, works.scheduler
     began = scheduler.moved_at
     told: list[SentPause] = []
     with anyio.move_on_after(_READ_WITHIN), _nothing_worse():
-        told = await journal.call(lambda store: store.announcements.told_pauses())
+        told = await outbox.pauses()
     known = False
 
     def look() -> tuple[LivePause | None, bool]:
@@ -90,6 +89,6 @@ async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePau
 
     async def remember(told: SentPause) -> None:
         with _nothing_worse():
-            await journal.call(lambda store: store.announcements.put_pause(told))
+            await outbox.put_pause(told)
 
     await hook.serve(told, look, remember)

@@ -28,8 +28,6 @@ from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedE
 from floradl.hooks.runs import Heard
 from floradl.queue import heartbeat
 from floradl.queue.heartbeat import Heartbeat, LivePause, Snapshot, Transfer
-from floradl.queue.recovery import QueueFiles
-from floradl.queue.sqlite import SqliteQueue
 from floradl.sources.inbox import Inbox
 from floradl.sources.intake import Intake, IntakeLimits
 from floradl.sources.queue_file import QueueFile
@@ -41,7 +39,6 @@ _BEAT = 1.0
 _SLOW_BEAT = 10.0
 _STUCK_AFTER = 600.0
 _SWEEP_EVERY = 3600.0
-_LOOK_AT_STATE_EVERY = 5.0
 _SILENCE = 30.0  # seconds of silence that are worth to be told
 _JOURNALS = 3  # that may turn out to be damaged in a daemon's life
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -61,8 +58,8 @@ def build_bounds(config: Config) -> IntakeLimits:
 
 
 def build_start(config: Config, works: App) -> Startup:
-    """Return what sees to library and journal at a start."""
-    return Startup(config.state_dir, config.queue.watch_dir, works.library, works.journal, works.scheduler)
+    """Return what prepares library and queue at a start."""
+    return Startup(config.state_dir, config.queue.watch_dir, works.library, works.queue, works.scheduler)
 
 
 async def run(config: Config, environ: Mapping[str, str], source: Source) -> None:
@@ -105,22 +102,20 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
     progress = Heartbeat()
     hooks = build_hooks(config, environ)
     async with (
-        opened(config, "run", supervision) as store,
-        working(config, environ, store, Heard(progress, hooks.runs.wake)) as works,
+        opened(config, "run", supervision) as queue,
+        working(config, environ, queue, Heard(progress, hooks.runs.wake)) as works,
         reloading(config, source, Changing(works, hooks, environ), supervision),
     ):
-        intake = Intake(inbox, queue_file, works.journal, works.scheduler, build_bounds(config))
+        intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
         start = build_start(config, works)
-        presence = QueueFiles(config.state_dir)
         standing = HealthState(
             progress_at=lambda: _progress_at(_quiet(works, progress, intake, start)),
             paused=lambda: _reason(works, start),
             started=intake.served.is_set,
         )
         async with anyio.create_task_group() as group:
-            # From the first moment on: a journal that is filled anew may take minutes.
+            # From the first moment on: a queue that is filled anew may take minutes.
             group.start_soon(_beat, config, works, intake, start, progress, supervision)
-            group.start_soon(_watch_state, presence, works)
             group.start_soon(answering, config, environ, works, standing)
             group.start_soon(_work, config, works, intake, start, hooks)
             group.start_soon(_sweep, inbox)
@@ -133,17 +128,17 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
 
 
 async def _work(config: Config, works: App, intake: Intake, start: Startup, hooks: HookRunner) -> None:
-    """See to library and journal, then work on what there is and what comes."""
-    await hooks.runs.prepare(works.journal)
+    """Prepare library and queue, then work on what there is and what comes."""
+    await hooks.runs.prepare(works.queue.outbox)
     ready = await start.attempt()
-    works.scheduler.resume_open(await works.journal.call(SqliteQueue.open_ids))
+    works.scheduler.resume_open(await works.queue.open_ids())
     watch_dir = config.queue.watch_dir
     _log.info("started", version=__version__, home=str(config.home), watch_dir=str(watch_dir))
     async with anyio.create_task_group() as group:
         if not ready:
             group.start_soon(start.serve)
         group.start_soon(works.scheduler.serve)
-        group.start_soon(hooks.runs.serve, works.journal, works.library)
+        group.start_soon(hooks.runs.serve, works.queue.outbox, works.library)
         if works.sync is not None:
             group.start_soon(works.sync.serve)
         group.start_soon(intake.serve, Watcher(watch_dir, config.queue.file, report=_report))
@@ -163,15 +158,6 @@ async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
     deadline.daemon = True
     deadline.start()
     halt()
-
-
-async def _watch_state(presence: QueueFiles, works: App) -> None:
-    """See whether the journal's files are still there: SQLite would go on with what nobody else can see."""
-    while True:
-        await next_tick(_LOOK_AT_STATE_EVERY)
-        why = await to_thread.run_sync(presence.lost)
-        if why is not None:
-            works.journal.give_up(why)
 
 
 async def _beat(
@@ -257,7 +243,7 @@ def _held(intake: Intake) -> LivePause | None:
 
 def _pause(works: App, start: Startup) -> LivePause | None:
     """Return why nothing goes on: no run may, or what becomes of them cannot be recorded."""
-    paused, stuck = start.pause or works.scheduler.paused, works.journal.trouble
+    paused, stuck = start.pause or works.scheduler.paused, works.queue.trouble
     if paused is not None:
         return LivePause(paused.reason, paused.message, paused.since)
     return LivePause(PauseReason.DISK_FULL, stuck.message, stuck.since) if stuck is not None else None

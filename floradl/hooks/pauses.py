@@ -21,8 +21,8 @@ from msgspec.structs import replace
 from floradl.clock import next_tick, rfc3339
 from floradl.hooks.command import Command, NotStartedError, run, to_its_end
 from floradl.hooks.settings import PAUSED, HookSettings
+from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
-from floradl.queue.hook_outbox import SentPause
 from floradl.redaction import redact
 from floradl.retry import backoff
 

@@ -1,6 +1,6 @@
 """The hook `run_finished`: each run that ended is told at least once, over restarts, beside all other work.
 
-What is to be told stands in the journal since the moment in which the run's end was recorded. When to try
+What is to be reported stands in the queue since the moment in which the run's end was recorded. When to try
 again is kept in mind by the monotonic clock, and forgotten at a restart.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import sqlite3
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,15 +18,13 @@ from anyio import CapacityLimiter, to_thread
 from msgspec import Struct
 
 from floradl.clock import unix_seconds
-from floradl.errors import FloradlError
+from floradl.errors import FloradlError, QueueUnavailableError
 from floradl.hooks.command import Command, Ended, NotStartedError, run, to_its_end
 from floradl.hooks.settings import RUN_FINISHED, HookSettings
 from floradl.library.folder import Library
 from floradl.models import QueuedRun
 from floradl.polling.due_queue import DueQueue
-from floradl.queue.group_commit import GroupCommit
-from floradl.queue.hook_outbox import HookEvent
-from floradl.queue.sqlite import SqliteQueue
+from floradl.queue.base import HookEvent, HookOutbox
 from floradl.retry import backoff
 from floradl.runs.events import RunEvents, RunSummary
 
@@ -51,7 +48,7 @@ class Heard:
         self._tell = tell
 
     def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
-        """Hear that a run is finished; it is in the journal."""
+        """Report that a run is finished; the queue has recorded it."""
         self._finished(run, brought)
         self._tell()
 
@@ -64,7 +61,7 @@ class _News(Struct, frozen=True):
 
 
 class RunHooks:
-    """Runs the hook for what the journal has to announce. `serve` must be running."""
+    """Runs the hook for the events in the outbox. `serve` must be running."""
 
     def __init__(self, orders: HookSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._orders = orders
@@ -83,7 +80,7 @@ class RunHooks:
         self._missing = 0
 
     def wake(self) -> None:
-        """Hear that the journal may have something new."""
+        """Look for events: there may be new ones."""
         self._news = True
         self._changed.set()
 
@@ -93,46 +90,46 @@ class RunHooks:
         self._held_until = -math.inf
         self.wake()
 
-    async def prepare(self, journal: GroupCommit) -> None:
+    async def prepare(self, outbox: HookOutbox) -> None:
         """See to it that runs which end from now on are announced, if there is a hook for it."""
         wanted = bool(self._orders.commands.get(RUN_FINISHED))
         if wanted != self._expecting:
-            await journal.call(lambda store: store.announcements.expect(finished=wanted))
+            await outbox.expect(finished=wanted)
             self._expecting = wanted
 
-    async def serve(self, journal: GroupCommit, library: Library) -> None:
+    async def serve(self, outbox: HookOutbox, library: Library) -> None:
         """Tell what there is to tell, for ever; when stopped, hooks that run have some seconds to end."""
         async with anyio.create_task_group() as group:
             while True:
                 try:
-                    number = await self._next(journal)
-                except sqlite3.Error as error:  # others say so, and pause; what there is to tell is kept
+                    number = await self._next(outbox)
+                except QueueUnavailableError as error:  # others report it; the events are kept
                     _log.debug("hook_postponed", hook=RUN_FINISHED, message=str(error))
                     number = None
                     await anyio.sleep(_LATER)
                 if number is not None:
                     await self._slots.acquire_on_behalf_of(number)
-                    group.start_soon(to_its_end, partial(self._take_on, journal, library, number))
+                    group.start_soon(to_its_end, partial(self._take_on, outbox, library, number))
 
-    async def drain(self, journal: GroupCommit) -> None:
+    async def drain(self, outbox: HookOutbox) -> None:
         """Wait until all that is due now was tried; `serve` must be running."""
         tried = self._tried
-        while await self._due(journal) or self._taken:
+        while await self._due(outbox) or self._taken:
             await tried.wait()
             tried = self._tried
 
-    async def _due(self, journal: GroupCommit) -> bool:
-        await self._look(journal)
+    async def _due(self, outbox: HookOutbox) -> bool:
+        await self._look(outbox)
         return self._due_queue.delay() <= 0 and self._monotonic() >= self._held_until
 
-    async def _look(self, journal: GroupCommit) -> None:
-        await self.prepare(journal)
+    async def _look(self, outbox: HookOutbox) -> None:
+        await self.prepare(outbox)
         async with self._looking:
             if not self._news:
                 return
             self._news = False
             try:
-                numbers = await journal.call(lambda store: store.announcements.after(self._seen))
+                numbers = await outbox.after(self._seen)
             except BaseException:
                 self._news = True
                 raise
@@ -140,10 +137,10 @@ class RunHooks:
                 self._due_queue.put(str(number), 0.0)
                 self._seen = number
 
-    async def _next(self, journal: GroupCommit) -> int | None:
+    async def _next(self, outbox: HookOutbox) -> int | None:
         """Wait for the next one that is due; None where things changed meanwhile."""
         self._changed = anyio.Event()
-        await self._look(journal)
+        await self._look(outbox)
         held = self._held_until - self._monotonic()
         name = self._due_queue.pop() if held <= 0 else None
         if name is not None:
@@ -153,10 +150,10 @@ class RunHooks:
             await self._changed.wait()
         return None
 
-    async def _take_on(self, journal: GroupCommit, library: Library, number: int, hurry: anyio.Event) -> None:
+    async def _take_on(self, outbox: HookOutbox, library: Library, number: int, hurry: anyio.Event) -> None:
         try:
-            again_in = None if hurry.is_set() else await self._announce(journal, library, number, hurry)
-        except (FloradlError, OSError, sqlite3.Error) as error:
+            again_in = None if hurry.is_set() else await self._announce(outbox, library, number, hurry)
+        except (FloradlError, OSError) as error:
             _log.debug("hook_postponed", hook=RUN_FINISHED, message=str(error))
             again_in = _LATER
         except Exception:  # noqa: BLE001 - a bug of ours must not cost the announcement, nor the daemon
@@ -174,32 +171,25 @@ class RunHooks:
         self._tried = anyio.Event()
 
     async def _announce(
-        self, journal: GroupCommit, library: Library, number: int, hurry: anyio.Event
+        self, outbox: HookOutbox, library: Library, number: int, hurry: anyio.Event
     ) -> float | None:
         """Tell one; returns the seconds until it is tried again, None where it is done with."""
-
-        def load(store: SqliteQueue) -> tuple[HookEvent, QueuedRun] | None:
-            announcement = store.announcements.load(number)
-            run = store.load(announcement.run_id) if announcement else None
-            return (announcement, run) if announcement and run else None
-
-        found = await journal.call(load)
-        if found is None:
+        event = await outbox.get(number)
+        if event is None:
             return None
-        announcement, queued = found
-        news = await to_thread.run_sync(_find, library, announcement, queued)
+        news = await to_thread.run_sync(_find, library, event)
         if news is None:
-            await journal.call(lambda store: store.announcements.drop(number))
+            await outbox.drop(number)
             return None
         with news.file:
             path = str(library.root / news.path)
             command = self._orders.command(RUN_FINISHED, path, str(library.root))
             if command is None:
                 return None  # it goes with its hook
-            return await self._run(journal, announcement, command, news.file.fileno(), hurry)
+            return await self._run(outbox, event, command, news.file.fileno(), hurry)
 
     async def _run(
-        self, journal: GroupCommit, news: HookEvent, command: Command, stdin: int, hurry: anyio.Event
+        self, outbox: HookOutbox, event: HookEvent, command: Command, stdin: int, hurry: anyio.Event
     ) -> float | None:
         try:
             ended = await run(command, stdin, hurry)
@@ -209,29 +199,31 @@ class RunHooks:
             _log.info("hook_found", hook=RUN_FINISHED)
             self._missing = 0
         if ended.trouble is None:
-            await journal.call(lambda store: store.announcements.drop(news.number))
-            _log.info("hook_done", hook=RUN_FINISHED, run=news.run_id, **_told(ended))
+            await outbox.drop(event.number)
+            _log.info("hook_done", hook=RUN_FINISHED, run=event.run.run_id, **_told(ended))
             return None
         if hurry.is_set():
             return None  # it was cut short by the stop: the next start tells it
-        return await self._failed(journal, news, ended)
+        return await self._failed(outbox, event, ended)
 
-    async def _failed(self, journal: GroupCommit, news: HookEvent, ended: Ended) -> float | None:
-        tries = news.tries + 1
+    async def _failed(self, outbox: HookOutbox, event: HookEvent, ended: Ended) -> float | None:
+        tries = event.tries + 1
         if tries >= _TRIES:
-            await journal.call(lambda store: store.announcements.drop(news.number))
+            await outbox.drop(event.number)
             message = f"{ended.trouble}, {tries} times: this run is not announced any more"
-            _log.error("hook_given_up", hook=RUN_FINISHED, run=news.run_id, message=message, **_told(ended))
+            _log.error(
+                "hook_given_up", hook=RUN_FINISHED, run=event.run.run_id, message=message, **_told(ended)
+            )
             return None
-        await journal.call(lambda store: store.announcements.failed(news.number))
+        await outbox.count_failure(event.number)
         delay = backoff(tries, _MOST_BACKOFF)
         trouble = ended.trouble or ""
-        say = _log.debug if self._said.get(news.number) == trouble else _log.warning  # one line a change
-        self._said[news.number] = trouble
+        say = _log.debug if self._said.get(event.number) == trouble else _log.warning  # one line a change
+        self._said[event.number] = trouble
         say(
             "hook_failed",
             hook=RUN_FINISHED,
-            run=news.run_id,
+            run=event.run.run_id,
             message=trouble,
             next_in=round(delay, 1),
             **_told(ended),
@@ -252,12 +244,12 @@ class RunHooks:
         return 0.0
 
 
-def _find(library: Library, announcement: HookEvent, run: QueuedRun) -> _News | None:
+def _find(library: Library, event: HookEvent) -> _News | None:
     """Find the sidecar that tells of it; None where there is nothing new. Blocking.
 
     Raises `ServicePausedError` where the library is missing, and `OSError`.
     """
-    path = announcement.sidecar
+    path, run = event.sidecar, event.run
     if path is None:
         # It stood already when the run was looked at. That it was written since the run was queued shows
         # that it is news: whoever wrote it was stopped before this could be recorded.

@@ -16,8 +16,7 @@ from pathlib import Path
 from floradl.errors import ExposedError
 from floradl.fs.permissions import exposure, make_above, trusted_users, user_name
 from floradl.queue import heartbeat, lock
-from floradl.queue.recovery import RECALL
-from floradl.queue.sqlite import FILE_NAME
+from floradl.queue.files import FILE_NAME, RECALL
 
 SEEN = "library-seen"
 """The file that says which libraries a start has seen."""

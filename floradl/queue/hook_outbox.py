@@ -1,84 +1,64 @@
-"""What hooks have to be told, in the journal: so that nothing that happened is passed over at a restart."""
+"""The hook outbox in SQLite, its rows committed with those of the runs."""
 
 from __future__ import annotations
 
 import sqlite3
 
-from msgspec import Struct
+from floradl.queue.base import HookEvent, HookOutbox, SentPause
+from floradl.queue.group_commit import GroupCommit
+from floradl.queue.rows import select_run
 
 
-class HookEvent(Struct, frozen=True):
-    """A run that ended, to be told to a hook. `tries` counts the failed ones.
+class SqliteHookOutbox(HookOutbox):
+    """The tables of hooks in the file that `commits` writes."""
 
-    `sidecar` is its path in the library; None where it stood already when the run was looked at.
-    """
-
-    number: int
-    run_id: str
-    sidecar: str | None
-    tries: int
-
-
-class SentPause(Struct, frozen=True):
-    """A pause that a hook was told of. `since` and `told_at` are unix seconds; `over`: it has ended."""
-
-    reason: str
-    since: float
-    told_at: float
-    over: bool = False
-
-
-class HookOutbox:
-    """The tables of hooks. `SqliteQueue` has one; its calls are parts of the store's transactions."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._db = connection
+    def __init__(self, commits: GroupCommit) -> None:
+        self._commits = commits
         self._expected = False
 
-    def expect(self, *, finished: bool) -> None:
-        """Say whether there is a hook for runs that end. Without one nothing is kept for later."""
-        self._expected = finished
-        if not finished:
-            self._db.execute("DELETE FROM announcements")
+    async def expect(self, *, finished: bool) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            self._expected = finished
+            if not finished:
+                db.execute("DELETE FROM announcements")
 
-    def add(self, run_id: str, sidecar: str | None) -> None:
-        """Have a run announced that ends in this transaction, where that is expected; no forgotten one."""
+        await self._commits.call(work)
+
+    def add(self, db: sqlite3.Connection, run_id: str, sidecar: str | None) -> None:
+        """Add an event as a part of the transaction under way, where one is expected."""
         if self._expected:
-            self._db.execute(
-                "INSERT INTO announcements (run_id, sidecar)"
-                " SELECT run_id, ? FROM runs WHERE run_id = ? AND state <> 'forgotten'",
-                (sidecar, run_id),
-            )
+            db.execute("INSERT INTO announcements (run_id, sidecar) VALUES (?, ?)", (run_id, sidecar))
 
-    def after(self, number: int) -> list[int]:
-        """Return the numbers of what was added after `number`, the oldest first."""
-        rows = self._db.execute("SELECT id FROM announcements WHERE id > ? ORDER BY id", (number,))
-        return [row[0] for row in rows]
+    async def after(self, number: int) -> list[int]:
+        query = "SELECT id FROM announcements WHERE id > ? ORDER BY id"
+        return await self._commits.call(lambda db: [row[0] for row in db.execute(query, (number,))])
 
-    def load(self, number: int) -> HookEvent | None:
-        """Read one; None where it was told meanwhile."""
-        rows = self._db.execute(
-            "SELECT id, run_id, sidecar, tries FROM announcements WHERE id = ?", (number,)
-        )
-        row = rows.fetchone()
-        return HookEvent(*row) if row else None
+    async def get(self, number: int) -> HookEvent | None:
+        def work(db: sqlite3.Connection) -> HookEvent | None:
+            query = "SELECT run_id, sidecar, tries FROM announcements WHERE id = ?"
+            row = db.execute(query, (number,)).fetchone()
+            run = select_run(db, row[0]) if row else None
+            return HookEvent(number, run, row[1], row[2]) if run else None
 
-    def failed(self, number: int) -> None:
-        """Count a failed try."""
-        self._db.execute("UPDATE announcements SET tries = tries + 1 WHERE id = ?", (number,))
+        return await self._commits.call(work)
 
-    def drop(self, number: int) -> None:
-        """Forget one: it was told, or given up."""
-        self._db.execute("DELETE FROM announcements WHERE id = ?", (number,))
+    async def count_failure(self, number: int) -> None:
+        count = "UPDATE announcements SET tries = tries + 1 WHERE id = ?"
+        await self._commits.call(lambda db: db.execute(count, (number,)))
 
-    def told_pauses(self) -> list[SentPause]:
-        """Read the last pause of each reason that was told."""
-        rows = self._db.execute("SELECT reason, since, told_at, over FROM pauses_told")
-        return [SentPause(reason, since, told_at, bool(over)) for reason, since, told_at, over in rows]
+    async def drop(self, number: int) -> None:
+        delete = "DELETE FROM announcements WHERE id = ?"
+        await self._commits.call(lambda db: db.execute(delete, (number,)))
 
-    def put_pause(self, told: SentPause) -> None:
-        """Remember that a pause was told, or is over."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO pauses_told VALUES (?, ?, ?, ?)",
-            (told.reason, told.since, told.told_at, told.over),
+    async def pauses(self) -> list[SentPause]:
+        def work(db: sqlite3.Connection) -> list[SentPause]:
+            rows = db.execute("SELECT reason, since, told_at, over FROM pauses_told")
+            return [SentPause(reason, since, told_at, bool(over)) for reason, since, told_at, over in rows]
+
+        return await self._commits.call(work)
+
+    async def put_pause(self, pause: SentPause) -> None:
+        row = (pause.reason, pause.since, pause.told_at, pause.over)
+        await self._commits.call(
+            lambda db: db.execute("INSERT OR REPLACE INTO pauses_told VALUES (?, ?, ?, ?)", row)
         )

@@ -89,15 +89,15 @@ def check_readable(db: sqlite3.Connection, path: Path) -> bool:
     return version > 0
 
 
-def migrate(db: sqlite3.Connection, path: Path | None) -> None:
-    """Make the schema, or bring it up to date, all or nothing; `path` is None for a journal in memory.
+def migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Make the schema, or bring it up to date, all or nothing.
 
     A copy of the old journal stays beside it. Raises `ConfigError` where a newer floradl wrote it.
     """
     version = _version(db, path)
     if version == len(MIGRATIONS):
         return
-    if version > 0 and path is not None:
+    if version > 0:
         keep_copy(db, path.with_name(f"{path.name}.schema-{version}"))
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -112,7 +112,7 @@ def migrate(db: sqlite3.Connection, path: Path | None) -> None:
         raise
 
 
-def _version(db: sqlite3.Connection, path: Path | None) -> int:
+def _version(db: sqlite3.Connection, path: Path) -> int:
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise ConfigError(

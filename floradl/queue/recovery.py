@@ -1,76 +1,93 @@
-"""Sets aside a journal that cannot be worked with, and sees whether the one at work is still there.
-
-Nothing is deleted: the file keeps its content under another name, with its log beside it, as SQLite wants it.
-"""
+"""Opens the SQLite queue whatever became of its file, and leaves it so that the next start finds all well."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Final
 
 import msgspec
+import structlog
+from anyio import to_thread
 
-from floradl.fs.folders import open_root, sync_folder
+from floradl import __version__
+from floradl.errors import ConfigError, ErrorCode, QueueDamagedError, TransientError
 from floradl.fs.os_errors import is_full
 from floradl.queue import lock
-from floradl.queue.migrations import MIGRATIONS
-from floradl.queue.sqlite import COLUMNS, FILE_NAME
-
-LOST: Final = (
-    "a new one is filled from the library's sidecars and the job files in inbox/accepted/; not known any "
-    "more are unfinished runs that came by webhook, by sync or longer than queue.keep ago (queue them anew), "
-    "what was forgotten longer than queue.keep ago, and how long runs take"
+from floradl.queue.damage import LOST, find_damage, is_damage
+from floradl.queue.files import (
+    FILE_NAME,
+    OPEN_MARK,
+    is_to_be_filled,
+    marked_open,
+    note_to_be_filled,
+    set_aside,
 )
-RECALL: Final = "recall"
-"""The file in the state folder that says that the journal is to be filled."""
+from floradl.queue.sqlite import SqliteQueue
 
-_THOROUGH: Final = 64 << 20  # bytes; up to there each row is held against its indexes: a second or two
-_CODES: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ", "SQLITE_FORMAT")
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def is_damage(error: BaseException | None) -> bool:
-    """Whether `error` tells of the journal's content, not of its disk or of a call that is wrong."""
-    if not isinstance(error, sqlite3.DatabaseError):
-        return False
-    name = getattr(error, "sqlite_errorname", "")
-    if name.startswith(_CODES):
-        return True
-    if name == "SQLITE_ERROR":  # all our SQL is tried, so that the file must be another one
-        return str(error).startswith(("no such table", "no such column"))
-    # Python's own, for text that is no UTF-8, and that of `run_of`.
-    return not name and type(error) in {sqlite3.OperationalError, sqlite3.DatabaseError}
+def open_queue(state_dir: Path) -> SqliteQueue:
+    """Open the queue of a state folder; the caller holds its lock. Blocking.
 
-
-def look_inside(db: sqlite3.Connection, path: Path, *, thorough: bool = False) -> str | None:
-    """Say what is wrong with the journal that is open as `db`, None where nothing is. Blocking; reads it all.
-
-    With `thorough`, or where it is small, each row is held against its indexes. A newer floradl's schema is
-    no damage. Raises `sqlite3.Error`.
+    A file that cannot be worked with is set aside. Where it is new, or what it held is lost, a mark says that
+    it is to be filled. Raises `ConfigError`, `OSError`, and `TransientError` where its disk is full.
     """
-    how = "integrity_check" if thorough or path.stat().st_size <= _THOROUGH else "quick_check"
-    found = [str(row[0]) for row in db.execute(f"PRAGMA {how}(1)")]
-    if found != ["ok"]:
-        return " ".join(found[0].split()) if found else "it cannot be checked"
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        return "it is another program's database" if tables else None
-    if version <= len(MIGRATIONS):
-        db.execute(f"SELECT {COLUMNS}, changed_at FROM runs LIMIT 0")  # noqa: S608 - names only
-    return None
+    try:
+        new = is_to_be_filled(state_dir)
+        recovered = recover(state_dir, time.time(), new=new)
+        if recovered is not None:
+            what = f"is set aside as {recovered.aside.name}" if recovered.aside else "is filled up"
+            message = f"the journal {state_dir / FILE_NAME} {what}: {recovered.why}; {LOST}"
+            _log.error("journal_damaged", message=message)
+        if not (state_dir / FILE_NAME).exists():
+            note_to_be_filled(state_dir)
+        return SqliteQueue.open(state_dir)
+    except (OSError, sqlite3.DatabaseError) as error:
+        if is_full(error, state_dir):
+            message = f"the journal in {state_dir} cannot be opened ({error}): make room on its disk"
+            raise TransientError(message, ErrorCode.STORAGE) from error
+        if isinstance(error, OSError):
+            raise
+        raise _unusable(state_dir, error) from error
 
 
-def is_to_be_filled(state_dir: Path) -> bool:
-    """Whether a start noted that the journal is new, or is to be filled up. Raises `OSError`."""
-    return (state_dir / RECALL).exists()
+@asynccontextmanager
+async def kept_open(
+    queue: SqliteQueue, state_dir: Path, library_is_there: Callable[[], bool]
+) -> AsyncIterator[None]:
+    """Mark the queue as open for as long as it is at work inside, and disconnect it at the end.
+
+    Where it turns out to be damaged or gone, the next who opens it finds it mended. Raises
+    `QueueDamagedError` then, and `ConfigError` where a person has to act first.
+    """
+    with _translating(state_dir):
+        try:
+            with marked_open(state_dir):
+                yield
+        except BaseExceptionGroup as error:
+            if error.subgroup(QueueDamagedError) is None:
+                raise
+            # Before it is closed, which would write into what is to stay as it is.
+            what = await to_thread.run_sync(_leave, queue, state_dir, library_is_there)
+            raise QueueDamagedError(what) from error
+        finally:
+            queue.disconnect()
 
 
-_MARK: Final = "journal-open"
+@contextmanager
+def _translating(state_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise _unusable(state_dir, error) from error
+
+
+def _unusable(state_dir: Path, error: sqlite3.DatabaseError) -> ConfigError:
+    return ConfigError(f"the state folder {state_dir} cannot be used: {error}")
 
 
 class RecoveredQueue(msgspec.Struct, frozen=True):
@@ -80,28 +97,28 @@ class RecoveredQueue(msgspec.Struct, frozen=True):
     aside: Path | None
 
 
-def mend(state_dir: Path, now: float, note: Callable[[], None], *, new: bool) -> RecoveredQueue | None:
+def recover(state_dir: Path, now: float, *, new: bool) -> RecoveredQueue | None:
     """Look whether the journal can be worked with, and set it aside where it cannot; None where all is well.
 
-    The caller holds the lock. `note` is called before anything is changed: it notes that the journal is to be
-    filled anew. `new` says that a start had begun to make it: then it may be empty. `now` is unix seconds.
-    Raises `OSError`, and `sqlite3.Error` for what is no damage.
+    The caller holds the lock. That it is to be filled anew is noted before anything is changed. `new` says
+    that a start had begun to make it: then it may be empty. `now` is unix seconds. Raises `OSError`, and
+    `sqlite3.Error` for what is no damage.
     """
     path = state_dir / FILE_NAME
-    mark = state_dir / _MARK
+    mark = state_dir / OPEN_MARK
     if not path.exists():
         return None
     if path.stat().st_size == 0:
-        return None if new else _put_away(state_dir, now, note, "it is empty (0 bytes)")
+        return None if new else _put_away(state_dir, now, "it is empty (0 bytes)")
     log_lost = mark.exists() and not path.with_name(f"{FILE_NAME}-wal").exists()
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         why = _look(db, path, state_dir)
         if why is not None:
             # Before it is closed, which would merge the log into it: so both stay as they were found.
-            return _put_away(state_dir, now, note, why)
+            return _put_away(state_dir, now, why)
         empty = not new and _is_empty(db)
         if log_lost or empty:
-            note()
+            note_to_be_filled(state_dir)
         mark.unlink(missing_ok=True)  # it is closed in good form now
     if log_lost or empty:
         lost = f"its log, {FILE_NAME}-wal, is gone, and with it what was recorded last"
@@ -109,14 +126,14 @@ def mend(state_dir: Path, now: float, note: Callable[[], None], *, new: bool) ->
     return None
 
 
-def _put_away(state_dir: Path, now: float, note: Callable[[], None], why: str) -> RecoveredQueue:
-    note()
+def _put_away(state_dir: Path, now: float, why: str) -> RecoveredQueue:
+    note_to_be_filled(state_dir)
     return RecoveredQueue(why, set_aside(state_dir, now))
 
 
 def _look(db: sqlite3.Connection, path: Path, state_dir: Path) -> str | None:
     try:
-        return look_inside(db, path)
+        return find_damage(db, path)
     except sqlite3.DatabaseError as error:
         if is_damage(error) and not is_full(error, state_dir):
             return str(error)
@@ -128,113 +145,30 @@ def _is_empty(db: sqlite3.Connection) -> bool:
     return version == 0
 
 
-def set_aside(state_dir: Path, now: float, endings: Sequence[str] = ("", "-wal", "-shm")) -> Path | None:
-    """Rename the journal and its log, and say to what; None where there was none. `now` is unix seconds.
+def _leave(queue: SqliteQueue, state_dir: Path, library_is_there: Callable[[], bool]) -> str:
+    """Leave a journal that cannot be worked with any more so that the next start finds all well; says how.
 
-    `endings` says which of its files. Raises `OSError`.
+    Raises `ConfigError` where a person has to act first.
     """
-    path = state_dir / FILE_NAME
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.localtime(now))
-    aside = path.with_name(f"{FILE_NAME}.damaged-{stamp}")
-    number = 1
-    while os.path.lexists(aside):
-        number += 1
-        aside = path.with_name(f"{FILE_NAME}.damaged-{stamp}-{number}")
-    moved = False
-    # The log last: a journal without it would look well. One that is left behind by a crash is of no use.
-    for ending in endings:
-        old = path.with_name(FILE_NAME + ending)
-        if os.path.lexists(old):
-            os.rename(old, aside.with_name(aside.name + ending))  # noqa: PTH104 - a link is moved, not followed
-            moved = True
-    with open_root(state_dir) as folder:
-        sync_folder(folder)
-    return aside if moved else None
-
-
-@contextmanager
-def marked_open(state_dir: Path) -> Iterator[None]:
-    """Leave a mark while the journal is open, which tells the next start that its log has to be there.
-
-    A full disk only costs the mark.
-    """
-    mark = state_dir / _MARK
-    with suppress(OSError):
-        mark.touch(0o644)  # for this user alone to write, whatever the umask gives
-    try:
-        yield
-    finally:
-        # Before the journal is closed: SQLite removes the log then.
-        with suppress(OSError):
-            mark.unlink(missing_ok=True)
-
-
-class QueueFiles:
-    """The files of an open journal as they were when it was opened: whether they still are those."""
-
-    def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir
-        self._files = {ending: self._identity(ending) for ending in ("", "-wal", "-shm")}
-        self._lock = _identity(state_dir / lock.FILE_NAME)
-
-    def lost(self) -> str | None:
-        """Say which of them was removed or replaced, None where all stand; blocking.
-
-        Who may not look cannot tell: then all counts as standing.
-        """
-        with suppress(PermissionError):
-            known = {self._path(ending): found for ending, found in self._files.items()}
-            known[self._state_dir / lock.FILE_NAME] = self._lock
-            for path, before in known.items():
-                found = _identity(path)
-                if before is None or found == before:
-                    continue
-                if found is not None:
-                    return f"{path} was replaced while floradl worked with it"
-                there = path if self._state_dir.is_dir() else self._state_dir
-                return f"{there} was removed while floradl worked with it"
-            if self._path("").stat().st_size == 0:
-                return f"{self._path('')} was emptied while floradl worked with it"
-        return None
-
-    @property
-    def gone(self) -> bool:
-        """Whether there is no journal any more."""
-        return self._identity("") is None
-
-    @property
-    def stands(self) -> bool:
-        """Whether the journal itself is the one that was opened."""
-        return self._identity("") == self._files[""]
-
-    @property
-    def locked(self) -> bool:
-        """Whether the lock is the one that was taken."""
-        return _identity(self._state_dir / lock.FILE_NAME) == self._lock
-
-    @property
-    def disk_is_there(self) -> bool:
-        """Whether the way to the folder still leads to the disk that the journal is on."""
-        there = next(path for path in (self._state_dir, *self._state_dir.parents) if path.exists())
-        journal = self._files[""]
-        return journal is None or there.stat().st_dev == journal[0]
-
-    def own_logs(self) -> list[str]:
-        """Return the endings of the log's files that are still those which were opened."""
-        return [
-            end for end in ("-wal", "-shm") if (known := self._files[end]) and self._identity(end) == known
-        ]
-
-    def _path(self, ending: str) -> Path:
-        return self._state_dir / (FILE_NAME + ending)
-
-    def _identity(self, ending: str) -> tuple[int, int] | None:
-        return _identity(self._path(ending))
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found.st_dev, found.st_ino
+    files, why = queue.files, queue.files.lost()
+    if why is None or files.stands:
+        aside = _put_away(state_dir, time.time(), "").aside if why is None or "emptied" in why else None
+        why = why or "the journal is damaged"
+        if aside is None:  # its log or the lock alone: closing it puts all into the journal
+            return f"{why}: it is opened anew"
+        return f"{why}: it is set aside as {aside.name}; {LOST}"
+    if not files.disk_is_there or (files.gone and not library_is_there()):
+        raise ConfigError(
+            f"{why}, and its disk or the library with it: mount the disk, then start floradl again"
+        )
+    endings = files.own_logs()
+    if endings:  # they would be taken for those of whatever comes in its place
+        set_aside(state_dir, time.time(), endings)
+    if files.gone:
+        state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        held = files.locked  # by this process, unless the lock went too
+        with nullcontext() if held else lock.hold(state_dir, "run", __version__, time.time()):
+            queue.copy_to(state_dir / FILE_NAME)
+        return f"{why}: it is written anew, with all that it held"
+    note_to_be_filled(state_dir)
+    return f"{why}: work goes on with the new one, which is filled up from library and inbox/accepted/"

@@ -6,7 +6,6 @@ what kind of library it fills, and every step can be run twice.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Set as AbstractSet
 from functools import partial
@@ -35,8 +34,7 @@ from floradl.models import (
 from floradl.polling.durations import Durations, detection_delay
 from floradl.polling.planner import PollPlanner
 from floradl.polling.poller import Poller
-from floradl.queue.group_commit import GroupCommit
-from floradl.queue.sqlite import SqliteQueue
+from floradl.queue.base import RunQueue
 from floradl.redaction import redact
 from floradl.retry import MAX_BACKOFF, after_trouble
 from floradl.runs.counters import Histogram
@@ -57,14 +55,14 @@ class Processor:
         poller: Poller,
         library: Library,
         saver: OutputSaver,
-        journal: GroupCommit,
+        queue: RunQueue,
         progress: RunEvents,
         deadlines: Deadlines,
     ) -> None:
         self._poller = poller
         self._library = library
         self._saver = saver
-        self._journal = journal
+        self._queue = queue
         self._progress = progress
         self._deadlines = deadlines
         self._looks = BatchWriter(1)
@@ -169,13 +167,7 @@ class Processor:
             if first and answer.status == "completed"
             else None
         )
-
-        def record(store: SqliteQueue) -> None:
-            store.put(run, self._deadlines.wall())
-            if seconds is not None:
-                store.add_duration(run.technique or "", seconds)
-
-        await self._journal.call(record)
+        await self._queue.update(run, self._deadlines.wall(), duration=seconds)
         if first and answer.status == "completed":
             _log.info("run_completed", run=run.run_id, technique=run.technique, outputs=len(answer.outputs))
         return run
@@ -209,11 +201,11 @@ class Processor:
         Each is remembered as soon as it is on disk. Where one meets trouble the others go on. What FLORA
         lists beyond that, when it is asked for a fresh URL, is saved too. Returns its newest answer, and one
         trouble.
-        Raises `ServicePausedError`, and `sqlite3.Error` where the journal cannot remember.
+        Raises `ServicePausedError`.
         """
         renewal = _Renewal(self._poller, run, answer)
         troubles: list[AttemptsExhaustedError] = []
-        pauses: list[ServicePausedError | sqlite3.Error] = []
+        pauses: list[ServicePausedError] = []
         begun: set[str] = set()
 
         async def save(output: RemoteOutput) -> None:
@@ -221,10 +213,10 @@ class Processor:
                 done = await self._saver.save(run, renewal.listed, output, renewal.newer_than)
                 saved[output.key] = done
                 if done.error is None:
-                    await self._journal.call(lambda store: store.save_output(run.run_id, output.key, done))
+                    await self._queue.save_output(run.run_id, output.key, done)
             except AttemptsExhaustedError as error:
                 troubles.append(error)
-            except (ServicePausedError, sqlite3.Error) as error:  # kept out of the group, which would wrap it
+            except ServicePausedError as error:  # kept out of the group, which would wrap it
                 pauses.append(error)
 
         while left := [
@@ -239,8 +231,8 @@ class Processor:
         return renewal.listed, troubles[0] if troubles else None
 
     async def _remembered(self, run: QueuedRun) -> _Had:
-        """Return the outputs that are on disk already: by the journal, or by an earlier sidecar."""
-        known = await self._journal.call(lambda store: store.saved(run.run_id))
+        """Return the outputs that are on disk already: by the queue, or by an earlier sidecar."""
+        known = await self._queue.saved_outputs(run.run_id)
 
         def look(_: Flush) -> _Had:
             earlier = self._vouched_for(run)
@@ -297,7 +289,7 @@ class Processor:
         seconds = after_trouble(error, tries)
         if seconds is None:
             return None
-        # As the journal will give it back: only so is it seen that the next trouble is the same.
+        # As the queue will give it back: only so is it seen that the next trouble is the same.
         trouble = redact(str(error))
         run = msgspec.structs.replace(run, tries=tries, error=RunFailure(error.code, trouble))
         return RetryIn(run, seconds, trouble)

@@ -7,7 +7,6 @@ it: FLORA is asked only so often, and of whom there is news already need not sta
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Set as AbstractSet
 
@@ -19,8 +18,7 @@ from floradl.errors import ErrorCode, PauseReason, ServicePausedError, Transient
 from floradl.models import QueuedRun, Reference
 from floradl.polling.due_queue import DueQueue
 from floradl.polling.planner import PollPlanner
-from floradl.queue.group_commit import GroupCommit
-from floradl.queue.sqlite import SqliteQueue
+from floradl.queue.base import RunQueue
 from floradl.runs.circuit_breaker import CircuitBreaker, Pause
 from floradl.runs.error_log import ErrorLog, LoggedError
 from floradl.runs.events import RunEvents
@@ -41,14 +39,14 @@ class Scheduler:
     def __init__(
         self,
         processor: Processor,
-        journal: GroupCommit,
+        queue: RunQueue,
         progress: RunEvents,
         due_queue: DueQueue,
         planner: PollPlanner,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._processor = processor
-        self._journal = journal
+        self._queue = queue
         self._progress = progress
         self._monotonic = monotonic
         self._due_queue = due_queue
@@ -95,7 +93,7 @@ class Scheduler:
         self._wake()
 
     def resume_open(self, run_ids: Iterable[str]) -> None:
-        """Take runs on that the journal held already: they come in their turn."""
+        """Take runs on that the queue held already: they come in their turn."""
         for run_id in self._unknown(run_ids):
             self._due_queue.put(run_id, 0.0)
         self._wake()
@@ -182,7 +180,7 @@ class Scheduler:
     async def _take_on(self, run_id: str) -> None:
         run: QueuedRun | None = None
         try:
-            run = await self._journal.call(lambda store: store.load(run_id))
+            run = await self._queue.get(run_id)
             if run is None or not run.state.open:
                 self._forget(run_id)
                 if run_id == self._circuit_breaker.probing:
@@ -194,8 +192,8 @@ class Scheduler:
             if not await self._has_room(run_id):
                 return
             await self._follow(run, await self._step(run))
-        except (ServicePausedError, sqlite3.Error) as error:
-            pause = self._circuit_breaker.met(run_id, *_cause(error))
+        except ServicePausedError as error:
+            pause = self._circuit_breaker.met(run_id, error.reason, str(error), error.needed)
             if run is not None:
                 self._progress.trouble(run, pause.message, self._circuit_breaker.next_look(pause.reason))
         finally:
@@ -229,7 +227,7 @@ class Scheduler:
     async def _step(self, run: QueuedRun) -> Step:
         try:
             step = await self._processor.advance(run)
-        except (ServicePausedError, sqlite3.Error):
+        except ServicePausedError:
             raise
         except Exception:  # noqa: BLE001 - a bug of ours must not cost the run, nor the others
             _log.exception("bug", run=run.run_id, technique=run.technique)
@@ -255,13 +253,7 @@ class Scheduler:
     async def _finish(self, step: Finished) -> None:
         run = step.run
         sidecar = step.brought.sidecar if step.brought else None
-
-        def record(store: SqliteQueue) -> None:
-            store.put(run, time.time())
-            store.drop_saved(run.run_id)
-            store.announcements.add(run.run_id, sidecar)
-
-        await self._journal.call(record)
+        await self._queue.finish(run, time.time(), sidecar)
         self._forget(run.run_id)
         self.moved_at = self._monotonic()
         _log.info(
@@ -284,7 +276,7 @@ class Scheduler:
             self._tell(run, step.trouble, step.seconds)
             self._progress.trouble(run, step.trouble, step.seconds)
         if run != before:
-            await self._journal.call(lambda store: store.put(run, time.time()))
+            await self._queue.update(run, time.time())
         if self._circuit_breaker.postpone(run.run_id, step.seconds):
             return
         if step.trouble is None and (soon := self._soon(run.run_id)) is not None:
@@ -322,10 +314,3 @@ class Scheduler:
 
     def _wake(self) -> None:
         self._changed.set()
-
-
-def _cause(error: ServicePausedError | sqlite3.Error) -> tuple[PauseReason, str, int]:
-    """Return why nothing goes on, and what to say of it."""
-    if isinstance(error, ServicePausedError):
-        return error.reason, str(error), error.needed
-    return PauseReason.DISK_FULL, f"the journal cannot be written: {error}", 0

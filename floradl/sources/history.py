@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
-from functools import partial
 from typing import Protocol
 
 import anyio
@@ -17,8 +16,7 @@ from floradl.errors import ErrorCode, FloradlError, ServicePausedError, Transien
 from floradl.flora.schema import KINDS, RunPage, run_owner
 from floradl.models import Reference, RemoteRun, RunRequest
 from floradl.polling.poller import Poller
-from floradl.queue.group_commit import GroupCommit
-from floradl.queue.sqlite import SqliteQueue
+from floradl.queue.base import RunQueue
 from floradl.retry import MAX_BACKOFF, backoff
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.intake import full
@@ -214,7 +212,7 @@ class HistorySync:
         options: HistoryOptions,
         techniques: TechniqueIds,
         poller: Poller,
-        journal: GroupCommit,
+        queue: RunQueue,
         scheduler: Scheduler,
         *,
         wall: Callable[[], float] = time.time,
@@ -222,7 +220,7 @@ class HistorySync:
         self._options = options
         self._techniques = techniques
         self._poller = poller
-        self._journal = journal
+        self._queue = queue
         self._scheduler = scheduler
         self._wall = wall
         self._wanted: RunFilter | None = None
@@ -276,9 +274,9 @@ class HistorySync:
         async for page in pages(self._poller, kind):
             if reach is None:
                 workspace, now = workspace_of(page), server_now(page, now)
-                mark = await self._journal.call(partial(_mark, kind, workspace))
+                mark = await self._queue.sync_mark(kind, workspace)
                 reach = HistoryRange.of(page, mark, self._options.since, now)
-            news = await self._queue(kind, list(wants.references(kind, reach.take(page))))
+            news = await self._submit(kind, list(wants.references(kind, reach.take(page))))
             below, first = below or (news and not first), False
             if not reach.goes_on(page, news=news):
                 break
@@ -290,22 +288,17 @@ class HistorySync:
         # A time that lies ahead is none: it would hide all that comes.
         newest = max(mark or 0.0, min(reach.newest, now) if reach else 0.0)
         if newest != mark:
-            await self._journal.call(lambda store: store.put_mark(kind, workspace, newest))
+            await self._queue.set_sync_mark(kind, workspace, newest)
 
-    async def _queue(self, kind: str, found: list[tuple[RemoteRun, Reference]]) -> bool:
+    async def _submit(self, kind: str, found: list[tuple[RemoteRun, Reference]]) -> bool:
         """Record what is new; whether anything was. What the list said of it stands for an answer."""
         orders = [RunRequest(reference) for _, reference in found]
         room = self._scheduler.open_runs < self._options.max_open
-
-        def record(store: SqliteQueue) -> set[str] | None:
-            if not room and store.opens(orders, again=False):
-                return None
-            return set(store.add(orders, self._wall(), again=False))
-
-        touched = await self._journal.call(record)
-        if touched is None:  # how far the list was read is not remembered, so that nothing is passed over
+        if not room and any(await self._queue.count_new([orders], retry_failed=False)):
+            # How far the list was read is not recorded, so that nothing is passed over.
             self._full = True
             raise self._no_room()
+        touched = set(await self._queue.submit(orders, self._wall(), retry_failed=False))
         if touched:
             self._poller.tell(run for run, _ in found if run.run_id in touched)
             self._scheduler.enqueue(run.run_id for run, _ in found if run.run_id in touched)
@@ -328,7 +321,7 @@ class HistorySync:
                 del self._seen[next(iter(self._seen))]
         if not lacking:
             return
-        again = await self._journal.call(lambda store: store.reopen(lacking, self._wall()))
+        again = await self._queue.reopen(lacking, self._wall())
         self._poller.tell(lacking[run_id] for run_id in again)
         self._scheduler.enqueue(again)
         for run_id in again:
@@ -351,10 +344,6 @@ class HistorySync:
         self._met = met
         reading = "is not read on" if isinstance(error, _FullError) else "cannot be read"
         self.trouble = None if error is None else f"the account's history {reading}: {error}"
-
-
-def _mark(kind: str, workspace: str, store: SqliteQueue) -> float | None:
-    return store.mark(kind, workspace)
 
 
 def _is_forbidden(error: FloradlError | None) -> bool:

@@ -1,12 +1,11 @@
-"""Takes in what comes: job files and the queue file become rows of the journal, and rows become work."""
+"""Takes in what comes: job files and the queue file become runs in the queue, and those become work."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import anyio
@@ -15,8 +14,7 @@ import structlog
 from anyio import to_thread
 
 from floradl.models import Action, RunRequest
-from floradl.queue.group_commit import GroupCommit
-from floradl.queue.sqlite import SqliteQueue
+from floradl.queue.base import RunQueue
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.inbox import Inbox, Job, Scan
 from floradl.sources.queue_file import QueueFile
@@ -45,18 +43,17 @@ class QueueLimit(msgspec.Struct, frozen=True):
     too_large: tuple[tuple[Job, int], ...] = ()
 
 
-def admit(jobs: Iterable[Job], needs: Callable[[Job], int], open_runs: int, max_open: int) -> QueueLimit:
+def admit(jobs: Iterable[tuple[Job, int]], open_runs: int, max_open: int) -> QueueLimit:
     """Decide which jobs may be taken, in their order: an older one is not overtaken by one that needs less.
 
-    `needs` says how many runs a job would open. What opens none is taken in any case: to forget runs makes
+    Each comes with how many runs it would open. What opens none is taken in any case: to forget runs makes
     room.
     """
     room = max_open - open_runs
     taken: list[Job] = []
     waiting: list[tuple[Job, int]] = []
     too_large: list[tuple[Job, int]] = []
-    for job in jobs:
-        wanted = needs(job)
+    for job, wanted in jobs:
         if wanted > max_open:
             too_large.append((job, wanted))
         elif wanted == 0 or (wanted <= room and not waiting and not job.behind):
@@ -115,19 +112,19 @@ class IntakeLimits(msgspec.Struct, frozen=True):
 
 
 class Intake:
-    """The way from inbox and queue file into the journal; every step can be run twice."""
+    """The way from inbox and queue file into the queue; every step can be run twice."""
 
     def __init__(
         self,
         inbox: Inbox,
         queue_file: QueueFile | None,
-        journal: GroupCommit,
+        queue: RunQueue,
         scheduler: Scheduler,
         bounds: IntakeLimits,
     ) -> None:
         self._inbox = inbox
         self._queue_file = queue_file
-        self._journal = journal
+        self._queue = queue
         self._scheduler = scheduler
         self._bounds = bounds
         self._recalled = False
@@ -190,19 +187,17 @@ class Intake:
         """Record what there is room for, and put it away; returns how many jobs wait."""
         open_runs, bounds = self._scheduler.open_runs, self._bounds
         plenty = sum(map(_most, jobs)) <= self._room and not any(job.behind for job in jobs)
-
-        def record(store: SqliteQueue) -> tuple[QueueLimit, list[str]]:
-            needs = _most if plenty else partial(_needs, store)
-            admission = admit(jobs, needs, open_runs, bounds.max_open)
-            now = time.time()
-            touched = store.add([order for job in admission.taken for order in job.orders], now, again=True)
-            for job in admission.taken:
-                store.leave_file(job.mark, now)
-            return admission, touched
-
-        admission, touched = await self._journal.call(record)
-        self._scheduler.enqueue(touched)
+        new = (
+            list(map(_most, jobs))
+            if plenty
+            else await self._queue.count_new([job.orders for job in jobs], retry_failed=True)
+        )
+        admission = admit(zip(jobs, new, strict=True), open_runs, bounds.max_open)
         taken = admission.taken
+        orders = [order for job in taken for order in job.orders]
+        marks = [job.mark for job in taken]
+        touched = await self._queue.submit(orders, time.time(), retry_failed=True, files=marks)
+        self._scheduler.enqueue(touched)
         troubles += await to_thread.run_sync(self._inbox.accept, taken)
         for job, wanted in admission.waiting:
             self._inbox.hold(job, wanted)
@@ -225,29 +220,24 @@ class Intake:
             self.rejected += 1
             _log.warning("job_rejected", file=rejection.name, message=rejection.message)
         if scan.left:
-
-            def record(store: SqliteQueue) -> None:
-                for mark in scan.left:
-                    store.leave_file(mark, time.time())
-
-            await self._journal.call(record)
+            await self._queue.submit((), time.time(), retry_failed=False, files=scan.left)
 
     async def _recall(self) -> None:
         """Learn once what was done with before the start, and could not be moved away."""
         if self._recalled:
             return
-        files = await self._journal.call(SqliteQueue.left_files)
+        files = await self._queue.left_files()
         self._inbox.recall(files)
         gone = await to_thread.run_sync(self._inbox.missing, files)
         if gone:  # a watch folder that is not mounted just now has them again later
             before = time.time() - _REMEMBERED
-            await self._journal.call(lambda store: store.drop_left_files(gone, before))
+            await self._queue.drop_left_files(gone, before)
         self._recalled = True
 
     async def _forget_gone(self) -> None:
         gone = self._inbox.forgettable()
         if gone:
-            await self._journal.call(lambda store: store.drop_left_files(gone))
+            await self._queue.drop_left_files(gone)
 
     def _hold(self, reason: str, message: str) -> None:
         """Say once why job files wait."""
@@ -284,17 +274,13 @@ class Intake:
         It is read at each change: what failed is not tried again just because its line still stands.
         """
         room, max_open = self._room, self._bounds.max_open
-
-        def record(store: SqliteQueue) -> tuple[int, list[str]]:
-            wanted = store.opens(lines, again=False)
-            if wanted > room:
-                return wanted, []
-            return 0, store.add(lines, time.time(), again=False)
-
-        wanted, touched = await self._journal.call(record)
-        self._scheduler.enqueue(touched)
-        self._lines = lines if wanted else ()
-        return f"the queue file waits: {too_many(wanted, max_open)}" if wanted > max_open else None
+        (wanted,) = await self._queue.count_new([lines], retry_failed=False)
+        if wanted > room:
+            self._lines = lines
+            return f"the queue file waits: {too_many(wanted, max_open)}" if wanted > max_open else None
+        self._scheduler.enqueue(await self._queue.submit(lines, time.time(), retry_failed=False))
+        self._lines = ()
+        return None
 
     async def serve(self, watch: Watcher) -> None:
         """Take in for ever: at each wake-up, and when a file has had its time to settle."""
@@ -320,8 +306,3 @@ class Intake:
 def _most(job: Job) -> int:
     """Count the runs that a job opens where none of them is known."""
     return sum(order.action is not Action.FORGET for order in job.orders)
-
-
-def _needs(store: SqliteQueue, job: Job) -> int:
-    """Count the runs that a job does open."""
-    return store.opens(job.orders, again=True)

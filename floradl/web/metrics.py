@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from floradl.errors import PauseReason
 from floradl.models import RunState
-from floradl.queue.group_commit import GroupCommit
+from floradl.queue.base import RunQueue
 from floradl.runs.counters import Histogram, OutputCounters
 
 _WITHIN = 1.0  # seconds for what disks have to say: where they hang the other figures come without
@@ -46,22 +46,23 @@ class MetricsSnapshot(Struct, frozen=True):
 class MetricsCollector:
     """Measures."""
 
-    def __init__(self, journal: GroupCommit, folders: Mapping[str, Path]) -> None:
-        self._journal = journal
+    def __init__(self, queue: RunQueue, folders: Mapping[str, Path]) -> None:
+        self._queue = queue
         self._folders = folders
         self._looking = CapacityLimiter(len(folders))  # its own: a disk that hangs keeps these threads only
 
     async def measure(self, paused: PauseReason | None, now: float) -> MetricsSnapshot:
-        """Ask the journal and the disks; `now` is unix seconds."""
+        """Ask the queue and the disks; `now` is unix seconds."""
         counts: Mapping[RunState, int] | None = None
         age = 0.0
         free: dict[str, int] = {}
 
-        async def ask_journal() -> None:
+        async def ask_queue() -> None:
             nonlocal counts, age
-            if self._journal.trouble is None:  # what waits for it must not pile up
-                counts, since = await self._journal.call(lambda store: (store.counts(), store.oldest_open()))
-                age = max(now - since, 0.0) if since is not None else 0.0
+            if self._queue.trouble is None:  # what waits for it must not pile up
+                found = await self._queue.counts()
+                counts = found.states
+                age = max(now - found.oldest_open, 0.0) if found.oldest_open is not None else 0.0
 
         async def ask_disk(name: str, folder: Path) -> None:
             with suppress(OSError):
@@ -71,7 +72,7 @@ class MetricsCollector:
 
         with anyio.move_on_after(_WITHIN):
             async with anyio.create_task_group() as group:
-                group.start_soon(ask_journal)
+                group.start_soon(ask_queue)
                 for name, folder in self._folders.items():
                     group.start_soon(ask_disk, name, folder)
         return MetricsSnapshot(paused, counts, age, free)

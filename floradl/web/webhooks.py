@@ -22,8 +22,7 @@ from msgspec import Struct
 
 from floradl.errors import ConfigError, JobError
 from floradl.models import RunRequest
-from floradl.queue.group_commit import GroupCommit
-from floradl.queue.sqlite import SqliteQueue
+from floradl.queue.base import RunQueue
 from floradl.redaction import Secret
 from floradl.sources.job_file import described, parse_job
 from floradl.web.http import HttpRequest, HttpResponse
@@ -148,13 +147,6 @@ class _Waiting:
         self.done = anyio.Event()
 
 
-class _Recorded(Struct, frozen=True):
-    """What became of a delivery: whether it is new, and its run one that is open."""
-
-    new: bool
-    open: bool
-
-
 class Webhooks:
     """Takes deliveries in. `serve` must be running.
 
@@ -165,14 +157,14 @@ class Webhooks:
     def __init__(
         self,
         secrets: Callable[[], tuple[Secret, ...]],
-        journal: GroupCommit,
+        queue: RunQueue,
         work: Work,
         *,
         everything: bool,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._secrets = secrets
-        self._journal = journal
+        self._queue = queue
         self._work = work
         self._everything = everything
         self._wall = wall
@@ -189,7 +181,9 @@ class Webhooks:
                 batch = [first]
                 while len(batch) < _AT_ONCE and self._receive.statistics().current_buffer_used:
                     batch.append(self._receive.receive_nowait())
-                await self._record(batch)
+                async with anyio.create_task_group() as group:
+                    for waiting in batch:
+                        group.start_soon(self._record, waiting)
 
     async def take(self, request: HttpRequest) -> HttpResponse:
         """Answer a delivery: 200 once it is recorded, within a second whatever happens."""
@@ -219,7 +213,7 @@ class Webhooks:
 
     async def _accept(self, delivery: WebhookDelivery) -> HttpResponse:
         waiting = _Waiting(delivery)
-        trouble = self._journal.trouble
+        trouble = self._queue.trouble
         try:
             if trouble is not None:  # what would wait for it must not pile up
                 return self._not_now(trouble.message)
@@ -231,25 +225,26 @@ class Webhooks:
             return self._not_now("it could not be recorded")
         return self._answer("accepted" if waiting.new else "repeated", 200, "taken")
 
-    async def _record(self, batch: list[_Waiting]) -> None:
-        def record(store: SqliteQueue) -> list[_Recorded]:
-            return [_recorded(store, waiting.delivery, self._wall(), self._everything) for waiting in batch]
-
-        try:
-            for waiting, recorded in zip(batch, await self._journal.call(record), strict=True):
-                waiting.new = recorded.new
-                self._pass_on(waiting.delivery, recorded)
-        except Exception:  # noqa: BLE001 - what cannot be recorded comes again, and must not stop the others
-            _log.exception("bug", webhooks=[waiting.delivery.id for waiting in batch[:3]])
-        finally:
-            for waiting in batch:
-                waiting.done.set()
-
-    def _pass_on(self, delivery: WebhookDelivery, recorded: _Recorded) -> None:
+    async def _record(self, waiting: _Waiting) -> None:
+        delivery = waiting.delivery
         run_id = delivery.order.reference.run_id
-        if recorded.open and recorded.new:
-            self._work.poll_now(run_id)
-            _log.info("webhook_accepted", run=run_id, webhook=delivery.id, type=delivery.type)
+        try:
+            # What failed here before (we gave up, or it could not be found) is tried again where it is there.
+            recorded = await self._queue.note_delivery(
+                delivery.id,
+                delivery.order,
+                self._wall(),
+                known_only=not self._everything,
+                retry_failed=delivery.completed,
+            )
+            waiting.new = recorded.new
+            if recorded.open and recorded.new:
+                self._work.poll_now(run_id)
+                _log.info("webhook_accepted", run=run_id, webhook=delivery.id, type=delivery.type)
+        except Exception:  # noqa: BLE001 - what cannot be recorded comes again, and must not stop the others
+            _log.exception("bug", webhook=delivery.id)
+        finally:
+            waiting.done.set()
 
     def _not_now(self, why: str) -> HttpResponse:
         self._tell("webhook_trouble", f"{why}; FLORA is asked to send it again")
@@ -267,14 +262,3 @@ class Webhooks:
             return
         _log.warning(event, message=message, since_last=untold)
         self._told[event] = (time.monotonic(), 0)
-
-
-def _recorded(store: SqliteQueue, delivery: WebhookDelivery, now: float, everything: bool) -> _Recorded:  # noqa: FBT001
-    """Record one delivery, and what it asks for; a second time changes nothing."""
-    run_id = delivery.order.reference.run_id
-    new = store.note_delivery(delivery.id, now)
-    if new and (everything or store.load(run_id) is not None):
-        # What failed here before (we gave up, or it could not be found) is tried again, now that it is there.
-        store.add([delivery.order], now, again=delivery.completed)
-    run = store.load(run_id)
-    return _Recorded(new, run is not None and run.state.open)

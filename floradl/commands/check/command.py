@@ -13,13 +13,14 @@ from floradl.commands.check.finding import CheckLevel, CheckResult, fail, ok, wa
 from floradl.commands.check.guests import check_guests
 from floradl.commands.check.listening import check_listening
 from floradl.commands.check.machine import check_machine
-from floradl.commands.daemon_state import coarse, look_at_journal, read_counts, read_daemon
+from floradl.commands.daemon_state import coarse, read_counts, read_daemon
 from floradl.commands.exits import Exit
 from floradl.commands.streams import say
 from floradl.config.credentials import FoundKey, exposure, find_api_key
 from floradl.config.settings import Config
 from floradl.daemon.hooks import hook_orders
 from floradl.errors import ConfigError
+from floradl.queue.reader import check_queue
 from floradl.redaction import redact
 from floradl.sources.queue_file import QueueFile
 from floradl.units import format_count
@@ -142,7 +143,7 @@ def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[CheckResult]:
 
 def _journal(config: Config) -> Iterator[CheckResult]:
     try:
-        look_at_journal(config.state_dir)
+        check_queue(config.state_dir)
         counts = read_counts(config.state_dir)
     except ConfigError as error:
         yield fail("journal", str(error))

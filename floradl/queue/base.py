@@ -1,0 +1,246 @@
+"""The queue's door: all that the rest of floradl knows of how runs are kept over a restart.
+
+`RunQueue` is what an engine has to offer: `sqlite` keeps it on disk, `memory` for the length of a process.
+`tests/test_queue_conformance.py` holds each engine to what stands here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from floradl.models import Action, LeftFile, QueuedRun, RunRequest, RunState, SavedOutput
+from floradl.redaction import redact
+
+DURATIONS_KEPT = 400
+"""How many durations are kept of each technique."""
+
+DELIVERIES_KEPT = 7 * 86_400.0
+"""Seconds that a webhook's delivery is known; FLORA repeats one for minutes, nobody may after fifteen."""
+
+
+class QueueTrouble(Struct, frozen=True):
+    """Why nothing can be recorded. `since` is unix seconds."""
+
+    message: str
+    since: float
+
+
+class QueueCounts(Struct, frozen=True):
+    """How many runs are in each state, and when the oldest open one was queued (unix seconds), if any is."""
+
+    states: Mapping[RunState, int]
+    oldest_open: float | None
+
+
+class DeliveryRecord(Struct, frozen=True):
+    """What became of a webhook's delivery: whether it is new, and its run one that is open."""
+
+    new: bool
+    open: bool
+
+
+class HookEvent(Struct, frozen=True):
+    """A run that ended, for the hook. `tries` counts the failed ones.
+
+    `sidecar` is its path in the library; None where it stood already when the run was looked at.
+    """
+
+    number: int
+    run: QueuedRun
+    sidecar: str | None
+    tries: int
+
+
+class SentPause(Struct, frozen=True):
+    """A pause that the hook has reported. `since` and `told_at` are unix seconds; `over`: it has ended."""
+
+    reason: str
+    since: float
+    told_at: float
+    over: bool = False
+
+
+class HookOutbox(Protocol):
+    """What hooks have to report. Durable, and raises, as `RunQueue` does."""
+
+    async def expect(self, *, finished: bool) -> None:
+        """Say whether `RunQueue.finish` adds events from now on; where not, those that wait are dropped.
+
+        An engine that was just opened adds none. Safe to repeat.
+        """
+
+    async def after(self, number: int) -> list[int]:
+        """Return the numbers of the events added after `number`, ascending. No number is used twice."""
+
+    async def get(self, number: int) -> HookEvent | None:
+        """Read one event, its run as it is now; None where it was dropped."""
+
+    async def count_failure(self, number: int) -> None:
+        """Count a failed try; each call counts one."""
+
+    async def drop(self, number: int) -> None:
+        """Forget an event: it was delivered, or given up. Safe to repeat."""
+
+    async def pauses(self) -> list[SentPause]:
+        """Return the last pause of each reason that `put_pause` recorded, in no order."""
+
+    async def put_pause(self, pause: SentPause) -> None:
+        """Record a pause in place of the last of its reason. Safe to repeat."""
+
+
+class RunQueue(Protocol):
+    """Runs, how far each is, and what else must survive a restart.
+
+    A method that records does all of it or nothing, and it is durable on return. It may be called again
+    with the same arguments, after a crash too: where that adds anything, its docstring says so. While the
+    engine cannot record (a full disk) all methods wait, and `trouble` says why. All raise
+    `QueueUnavailableError` where that cannot be waited out. `serve` must be running. `now` is unix seconds.
+    """
+
+    @property
+    def trouble(self) -> QueueTrouble | None:
+        """Why nothing can be recorded now; None while all is well. Who has a choice should not call then."""
+
+    @property
+    def outbox(self) -> HookOutbox:
+        """What hooks have to report."""
+
+    async def serve(self) -> None:
+        """Do the work of the calls until `close`.
+
+        Raises `QueueDamagedError` once the queue is damaged or gone: calls that wait then never return, and
+        whoever waits is to be cancelled.
+        """
+
+    def close(self) -> None:
+        """Take no more calls; `serve` ends once those that wait are done with. Safe to repeat."""
+
+    async def submit(
+        self,
+        requests: Sequence[RunRequest],
+        now: float,
+        *,
+        retry_failed: bool,
+        files: Iterable[LeftFile] = (),
+    ) -> list[str]:
+        """Record what is asked for, and that the job `files` are done with.
+
+        A new run waits from then on; one that is open, done or forgotten stays as it is; one that failed or
+        is partial is queued again if `retry_failed`. `Action.RETRY` queues again whatever is not open, and
+        `Action.FORGET` makes any run forgotten. The technique and label first named stay. Returns the ids of
+        the runs that now wait because of this call, in order.
+        """
+
+    async def count_new(self, jobs: Sequence[Sequence[RunRequest]], *, retry_failed: bool) -> list[int]:
+        """Count, for each job by itself, the runs that `submit` would return for it."""
+
+    async def recover(self, runs: Sequence[tuple[QueuedRun, float]]) -> int:
+        """Add the unknown ones of `runs`, each as it was at a time (unix seconds); returns how many."""
+
+    async def reopen(self, run_ids: Iterable[str], now: float) -> list[str]:
+        """Make ended runs `running` again, as FLORA lists more of their outputs; returns which.
+
+        What is open, forgotten or unknown stays as it is.
+        """
+
+    async def get(self, run_id: str) -> QueuedRun | None:
+        """Read one run; None where it is unknown."""
+
+    async def update(self, run: QueuedRun, now: float, *, duration: float | None = None) -> None:
+        """Record how far a run is. One that was forgotten meanwhile stays forgotten.
+
+        `duration` is how long the run took at FLORA (seconds): it is kept for `durations` where this is the
+        update that first sets `detected_at`.
+        """
+
+    async def save_output(self, run_id: str, key: str, output: SavedOutput) -> None:
+        """Record an output that is on disk, until its run is finished; `key` is `RemoteOutput.key`."""
+
+    async def saved_outputs(self, run_id: str) -> dict[str, SavedOutput]:
+        """Return the outputs that `save_output` recorded for an unfinished run, by key."""
+
+    async def finish(self, run: QueuedRun, now: float, sidecar: str | None) -> None:
+        """Record how a run ended, forget its saved outputs, and add an event for the hook that is expected.
+
+        The event bears `sidecar`, see `HookEvent`; there is none where the run had ended before, or was
+        forgotten meanwhile.
+        """
+
+    async def open_ids(self) -> list[str]:
+        """Return the ids of all open runs: those under way first, then those that wait, each oldest first."""
+
+    async def counts(self) -> QueueCounts:
+        """Count the runs."""
+
+    async def durations(self) -> dict[str, list[float]]:
+        """Return how long past runs took at FLORA (seconds), by technique, oldest first."""
+
+    async def sync_mark(self, kind: str, workspace: str) -> float | None:
+        """Return how far a list of the account's history was read: its newest run's time, unix seconds.
+
+        0 where no run had a time, None where it was never read.
+        """
+
+    async def set_sync_mark(self, kind: str, workspace: str, mark: float) -> None:
+        """Record how far a list of the account's history was read."""
+
+    async def note_delivery(
+        self, delivery_id: str, request: RunRequest, now: float, *, known_only: bool, retry_failed: bool
+    ) -> DeliveryRecord:
+        """Record a webhook's delivery and, the first time, submit its `request`.
+
+        With `known_only` the run is submitted only where the queue knows it. A delivery is known for a week.
+        """
+
+    async def left_files(self) -> dict[str, LeftFile]:
+        """Return the job files that `submit` recorded and nobody dropped, by name."""
+
+    async def drop_left_files(self, names: Iterable[str], before: float = math.inf) -> None:
+        """Forget job files; with `before`, only those recorded before that time (unix seconds)."""
+
+
+def queued(request: RunRequest, now: float) -> QueuedRun:
+    """Return the run that a request queues."""
+    reference = request.reference
+    return QueuedRun(
+        run_id=reference.run_id,
+        technique=reference.technique,
+        label=request.label,
+        queued_at=now,
+        fresh=request.action is Action.RETRY,
+    )
+
+
+def is_queued_again(action: Action, state: RunState, *, retry_failed: bool) -> bool:
+    """Whether `RunQueue.submit` queues a known run once more; one under way goes on as it is."""
+    if action is Action.RETRY:
+        return not state.open
+    return action is Action.FETCH and retry_failed and state in {RunState.FAILED, RunState.PARTIAL}
+
+
+def loses_files(state: RunState) -> bool:
+    """Whether a run in this state is fetched anew where it is queued again, whatever the library holds.
+
+    What was forgotten may have been done before, and its files thrown away since.
+    """
+    return state in {RunState.DONE, RunState.FORGOTTEN}
+
+
+def is_detected_by(run: QueuedRun, before: QueuedRun | None) -> bool:
+    """Whether the row `run` is the first that says when the run's end was detected; `before` is the last."""
+    if before is None or before.state is RunState.FORGOTTEN:
+        return False
+    return before.detected_at is None and run.detected_at is not None
+
+
+def without_secrets(run: QueuedRun) -> QueuedRun:
+    """Return the run as it may be kept: its error's message may quote what others said, secrets included."""
+    if run.error is None:
+        return run
+    error = msgspec.structs.replace(run.error, message=redact(run.error.message))
+    return msgspec.structs.replace(run, error=error)

@@ -1,0 +1,266 @@
+"""The queue for the length of a process: for `get`, where the library alone remembers, and for fast tests."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import anyio
+from anyio.lowlevel import checkpoint
+from msgspec.structs import replace
+
+from floradl.models import Action, LeftFile, QueuedRun, RunRequest, RunState, SavedOutput
+from floradl.queue.base import (
+    DELIVERIES_KEPT,
+    DURATIONS_KEPT,
+    DeliveryRecord,
+    HookEvent,
+    HookOutbox,
+    QueueCounts,
+    RunQueue,
+    SentPause,
+    is_detected_by,
+    is_queued_again,
+    loses_files,
+    queued,
+    without_secrets,
+)
+
+
+class MemoryQueue(RunQueue):
+    """Keeps all in dictionaries; a call does its work at once, between two turns of the event loop."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, QueuedRun] = {}
+        self._saved: dict[str, dict[str, SavedOutput]] = {}
+        self._durations: dict[str, list[float]] = {}
+        self._marks: dict[tuple[str, str], float] = {}
+        self._deliveries: dict[str, float] = {}
+        self._left_files: dict[str, tuple[LeftFile, float]] = {}
+        self._closed = anyio.Event()
+        self._outbox = MemoryHookOutbox(self._runs, self._closed)
+
+    @property
+    def trouble(self) -> None:
+        return None
+
+    @property
+    def outbox(self) -> MemoryHookOutbox:
+        return self._outbox
+
+    async def serve(self) -> None:
+        await self._closed.wait()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    async def submit(
+        self,
+        requests: Sequence[RunRequest],
+        now: float,
+        *,
+        retry_failed: bool,
+        files: Iterable[LeftFile] = (),
+    ) -> list[str]:
+        await _turn(self._closed)
+        self._left_files.update({file.name: (file, now) for file in files})
+        return self._submit(requests, now, retry_failed=retry_failed)
+
+    def _submit(self, requests: Sequence[RunRequest], now: float, *, retry_failed: bool) -> list[str]:
+        waiting = []
+        for request in requests:
+            run = queued(request, now)
+            known = self._runs.get(run.run_id)
+            if request.action is Action.FORGET:
+                self._put(replace(run, state=RunState.FORGOTTEN))
+            elif known is None:
+                self._runs[run.run_id] = run
+                waiting.append(run.run_id)
+                continue
+            elif is_queued_again(request.action, known.state, retry_failed=retry_failed):
+                fresh = loses_files(known.state)
+                self._runs[run.run_id] = replace(
+                    run, technique=known.technique, label=known.label, fresh=fresh
+                )
+                waiting.append(run.run_id)
+            else:
+                continue
+            self._saved.pop(run.run_id, None)
+        return waiting
+
+    def _put(self, run: QueuedRun) -> None:
+        known = self._runs.get(run.run_id)
+        run = without_secrets(run)
+        if known is not None:
+            run = replace(run, technique=known.technique, label=known.label, queued_at=known.queued_at)
+        if known is None or known.state is not RunState.FORGOTTEN:
+            self._runs[run.run_id] = run
+
+    async def count_new(self, jobs: Sequence[Sequence[RunRequest]], *, retry_failed: bool) -> list[int]:
+        await _turn(self._closed)
+        return [self._count_new(requests, retry_failed=retry_failed) for requests in jobs]
+
+    def _count_new(self, requests: Sequence[RunRequest], *, retry_failed: bool) -> int:
+        actions = {request.reference.run_id: request.action for request in requests}
+        return sum(
+            (known := self._runs.get(run_id)) is None
+            or is_queued_again(action, known.state, retry_failed=retry_failed)
+            for run_id, action in actions.items()
+            if action is not Action.FORGET
+        )
+
+    async def recover(self, runs: Sequence[tuple[QueuedRun, float]]) -> int:
+        await _turn(self._closed)
+        before = len(self._runs)
+        for run, _ in runs:
+            self._runs.setdefault(run.run_id, without_secrets(run))
+        return len(self._runs) - before
+
+    async def reopen(self, run_ids: Iterable[str], now: float) -> list[str]:  # noqa: ARG002 - nobody reads it
+        await _turn(self._closed)
+        ended = {RunState.DONE, RunState.PARTIAL, RunState.FAILED}
+        again = [each for each in run_ids if (run := self._runs.get(each)) and run.state in ended]
+        for run_id in again:
+            run = self._runs[run_id]
+            self._runs[run_id] = replace(
+                run, state=RunState.RUNNING, waited=0.0, tries=0, error=None, fresh=False
+            )
+        return again
+
+    async def get(self, run_id: str) -> QueuedRun | None:
+        await _turn(self._closed)
+        return self._runs.get(run_id)
+
+    async def update(self, run: QueuedRun, now: float, *, duration: float | None = None) -> None:  # noqa: ARG002
+        await _turn(self._closed)
+        if duration is not None and is_detected_by(run, self._runs.get(run.run_id)):
+            of_technique = self._durations.setdefault(run.technique or "", [])
+            of_technique.append(duration)
+            del of_technique[:-DURATIONS_KEPT]
+        self._put(run)
+
+    async def save_output(self, run_id: str, key: str, output: SavedOutput) -> None:
+        await _turn(self._closed)
+        self._saved.setdefault(run_id, {})[key] = output
+
+    async def saved_outputs(self, run_id: str) -> dict[str, SavedOutput]:
+        await _turn(self._closed)
+        return dict(self._saved.get(run_id, {}))
+
+    async def finish(self, run: QueuedRun, now: float, sidecar: str | None) -> None:  # noqa: ARG002 - as above
+        await _turn(self._closed)
+        before = self._runs.get(run.run_id)
+        self._put(run)
+        self._saved.pop(run.run_id, None)
+        if before is None or before.state.open:
+            self._outbox.add(run.run_id, sidecar)
+
+    async def open_ids(self) -> list[str]:
+        await _turn(self._closed)
+        found = [run for run in self._runs.values() if run.state.open]
+        found.sort(key=lambda run: (run.state is RunState.WAITING, run.queued_at))
+        return [run.run_id for run in found]
+
+    async def counts(self) -> QueueCounts:
+        await _turn(self._closed)
+        runs = self._runs.values()
+        found = Counter(run.state for run in runs)
+        oldest = min((run.queued_at for run in runs if run.state.open), default=None)
+        return QueueCounts({state: found[state] for state in RunState}, oldest)
+
+    async def durations(self) -> dict[str, list[float]]:
+        await _turn(self._closed)
+        return {technique: list(durations) for technique, durations in self._durations.items()}
+
+    async def sync_mark(self, kind: str, workspace: str) -> float | None:
+        await _turn(self._closed)
+        return self._marks.get((kind, workspace))
+
+    async def set_sync_mark(self, kind: str, workspace: str, mark: float) -> None:
+        await _turn(self._closed)
+        self._marks[kind, workspace] = mark
+
+    async def note_delivery(
+        self, delivery_id: str, request: RunRequest, now: float, *, known_only: bool, retry_failed: bool
+    ) -> DeliveryRecord:
+        await _turn(self._closed)
+        run_id = request.reference.run_id
+        for each in [each for each, at in self._deliveries.items() if at < now - DELIVERIES_KEPT]:
+            del self._deliveries[each]
+        new = delivery_id not in self._deliveries
+        self._deliveries.setdefault(delivery_id, now)
+        if new and not (known_only and run_id not in self._runs):
+            self._submit([request], now, retry_failed=retry_failed)
+        run = self._runs.get(run_id)
+        return DeliveryRecord(new, run is not None and run.state.open)
+
+    async def left_files(self) -> dict[str, LeftFile]:
+        await _turn(self._closed)
+        return {name: file for name, (file, _) in self._left_files.items()}
+
+    async def drop_left_files(self, names: Iterable[str], before: float = math.inf) -> None:
+        await _turn(self._closed)
+        for name in names:
+            if name in self._left_files and self._left_files[name][1] < before:
+                del self._left_files[name]
+
+
+class MemoryHookOutbox(HookOutbox):
+    """The outbox of the queue that keeps these `runs`."""
+
+    def __init__(self, runs: Mapping[str, QueuedRun], closed: anyio.Event) -> None:
+        self._runs = runs
+        self._closed = closed
+        self._events: dict[int, tuple[str, str | None, int]] = {}
+        self._last = 0
+        self._expected = False
+        self._pauses: dict[str, SentPause] = {}
+
+    def add(self, run_id: str, sidecar: str | None) -> None:
+        """Add an event where one is expected."""
+        if self._expected:
+            self._last += 1
+            self._events[self._last] = run_id, sidecar, 0
+
+    async def expect(self, *, finished: bool) -> None:
+        await _turn(self._closed)
+        self._expected = finished
+        if not finished:
+            self._events.clear()
+
+    async def after(self, number: int) -> list[int]:
+        await _turn(self._closed)
+        return [each for each in self._events if each > number]
+
+    async def get(self, number: int) -> HookEvent | None:
+        await _turn(self._closed)
+        if number not in self._events:
+            return None
+        run_id, sidecar, tries = self._events[number]
+        return HookEvent(number, self._runs[run_id], sidecar, tries)
+
+    async def count_failure(self, number: int) -> None:
+        await _turn(self._closed)
+        if number in self._events:
+            run_id, sidecar, tries = self._events[number]
+            self._events[number] = run_id, sidecar, tries + 1
+
+    async def drop(self, number: int) -> None:
+        await _turn(self._closed)
+        self._events.pop(number, None)
+
+    async def pauses(self) -> list[SentPause]:
+        await _turn(self._closed)
+        return list(self._pauses.values())
+
+    async def put_pause(self, pause: SentPause) -> None:
+        await _turn(self._closed)
+        self._pauses[pause.reason] = pause
+
+
+async def _turn(closed: anyio.Event) -> None:
+    """Let others have their turn first, as an engine on disk does. Raises where the queue is closed."""
+    if closed.is_set():
+        raise anyio.ClosedResourceError
+    await checkpoint()
