@@ -14,11 +14,10 @@ from floradl.config.settings import Config
 from floradl.errors import ConfigError
 from floradl.net.listen_address import Endpoint
 from floradl.redaction import Secret
-from floradl.web import health, prometheus, webhooks
+from floradl.web import health, metrics, webhooks
 from floradl.web.health import Health, HealthState
 from floradl.web.http import Page, Site
-from floradl.web.metrics import MetricsCollector, Totals
-from floradl.web.prometheus import MetricsPage
+from floradl.web.metrics import MetricsCollector, MetricsPage, Totals
 from floradl.web.server import WebServer
 from floradl.web.webhooks import Webhooks
 
@@ -54,8 +53,8 @@ def _webhooks(config: Config, environ: Mapping[str, str], works: App) -> Webhook
 
 
 def _figures(config: Config, works: App, standing: HealthState, taken: Mapping[str, int]) -> _Pages:
-    if not prometheus.installed():
-        _log.warning("metrics_missing", message=prometheus.MISSING)
+    if not metrics.installed():
+        _log.warning("metrics_missing", message=metrics.MISSING)
     answers = Health(standing)
     sums = Totals(works.flora.answers, works.saver.tally, works.processor.delays, taken)
     meter = MetricsCollector(works.queue, {"library": config.output.dir, "state": config.state_dir})

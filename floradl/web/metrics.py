@@ -6,8 +6,10 @@ They hold no name of a run, no path and no message.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import anyio
@@ -18,6 +20,8 @@ from floradl.errors import PauseReason
 from floradl.models import RunState
 from floradl.queue.base import RunQueue
 from floradl.runs.counters import Histogram, OutputCounters
+from floradl.web.health import HealthState
+from floradl.web.http import HttpRequest, HttpResponse
 
 _WITHIN = 1.0  # seconds for what disks have to say: where they hang the other figures come without
 
@@ -81,3 +85,41 @@ class MetricsCollector:
 def _room(folder: Path) -> int:
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
+
+
+MISSING = (
+    "/metrics needs prometheus-client, which is not installed: add the extra `metrics`, see docs/webhooks.md"
+)
+
+
+def installed() -> bool:
+    """Whether the extra is there."""
+    try:
+        return find_spec("prometheus_client") is not None
+    except ValueError:  # it is there, and somebody has hidden it
+        return False
+
+
+class MetricsPage:
+    """Answers with the figures; without the extra it says so. `wall` gives unix seconds."""
+
+    def __init__(
+        self,
+        meter: MetricsCollector,
+        sums: Totals,
+        standing: HealthState,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._meter = meter
+        self._sums = sums
+        self._standing = standing
+        self._wall = wall
+
+    async def page(self, _request: HttpRequest) -> HttpResponse:
+        """Answer a scrape."""
+        if not installed():
+            return HttpResponse.said(503, MISSING)
+        from floradl.web import prometheus  # noqa: PLC0415 - needs the extra
+
+        figures = await self._meter.measure(self._standing.paused(), self._wall())
+        return HttpResponse(200, prometheus.render(figures, self._sums), prometheus.CONTENT_TYPE)

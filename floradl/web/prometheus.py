@@ -1,10 +1,8 @@
-"""Figures as Prometheus reads them. Needs the extra `metrics`; imported only where that is there."""
+"""The metrics in Prometheus' text format. Needs the extra `metrics`; imported only where it is installed."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
@@ -15,9 +13,7 @@ from prometheus_client.registry import Collector
 from floradl import __version__
 from floradl.errors import PauseReason
 from floradl.runs.counters import Histogram
-from floradl.web.health import HealthState
-from floradl.web.http import HttpRequest, HttpResponse
-from floradl.web.metrics import MetricsCollector, MetricsSnapshot, Totals
+from floradl.web.metrics import MetricsSnapshot, Totals
 
 _Name = TypeVar("_Name", bound=str)
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -88,40 +84,3 @@ def _histogram(name: str, meaning: str, histogram: Histogram) -> Metric:
 
 def _bound(value: float) -> str:
     return "+Inf" if value == float("inf") else str(float(value))
-
-
-MISSING = (
-    "/metrics needs prometheus-client, which is not installed: add the extra `metrics`, see docs/webhooks.md"
-)
-
-
-def installed() -> bool:
-    """Whether the extra is there."""
-    try:
-        return find_spec("prometheus_client") is not None
-    except ValueError:  # it is there, and somebody has hidden it
-        return False
-
-
-class MetricsPage:
-    """Answers with the figures; without the extra it says so. `wall` gives unix seconds."""
-
-    def __init__(
-        self,
-        meter: MetricsCollector,
-        sums: Totals,
-        standing: HealthState,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        self._meter = meter
-        self._sums = sums
-        self._standing = standing
-        self._wall = wall
-
-    async def page(self, _request: HttpRequest) -> HttpResponse:
-        """Answer a scrape."""
-        if not installed():
-            return HttpResponse.said(503, MISSING)
-
-        figures = await self._meter.measure(self._standing.paused(), self._wall())
-        return HttpResponse(200, render(figures, self._sums), CONTENT_TYPE)

@@ -12,7 +12,7 @@ from floradl.config.credentials import FoundSecrets, find_webhook_secrets
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
 from floradl.net.listen_address import Endpoint
-from floradl.web import prometheus, webhooks
+from floradl.web import metrics, webhooks
 from floradl.web.server import explained
 
 _PATIENCE = 2.0  # seconds
@@ -31,8 +31,8 @@ def check_listening(config: Config, environ: Mapping[str, str], *, daemon: bool)
         yield _answered(endpoint, setting) if daemon else _free(endpoint, setting)
     if config.webhook.listen is not None:
         yield _secret(config, environ)
-    if config.metrics.listen is not None and not prometheus.installed():
-        yield warn("metrics", prometheus.MISSING)
+    if config.metrics.listen is not None and not metrics.installed():
+        yield warn("metrics", metrics.MISSING)
 
 
 def _free(endpoint: Endpoint, setting: str) -> CheckResult:
