@@ -15,27 +15,30 @@ import click
 
 from floradl import __version__
 from floradl.commands.exits import Exit, outcome, told_of_bug
-from floradl.commands.options import common_options, configured, configured_from
+from floradl.commands.options import common_options, configured, configured_from, ending
 from floradl.commands.streams import finish, is_of_stdout, occupy, tell
 from floradl.errors import ConfigError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=ending("floradl get campaign/run_abc123", (0, 1, 2, 3, 4, 5, 70, 130), "README.md"),
+)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @common_options
 def floradl() -> None:
-    """Bring the media that FLORA techniques generate home.
+    """Download the media that FLORA techniques generate into a library of files.
 
     A run is named by TECHNIQUE/RUN_ID, by RUN_ID alone, or by its API URL.
     New here? 'floradl demo' shows the whole job, without an account.
     """
 
 
-@floradl.command()
+@floradl.command(epilog=ending("floradl --home /srv/flora run", (0, 2, 5), "docs/service.md"))
 @common_options
 @click.pass_obj
 def run(said: dict[str, Any]) -> Exit:
-    """Run the daemon: watch, poll and download until told to stop."""
+    """Run the daemon: watch, poll and download until stopped."""
     import anyio
 
     config, source = configured_from(said, "info")
@@ -45,12 +48,12 @@ def run(said: dict[str, Any]) -> Exit:
     return Exit.OK
 
 
-@floradl.command()
+@floradl.command(epilog=ending("floradl once --max-wait 30m", (0, 2, 3, 4, 5, 130), "README.md"))
 @click.option("--max-wait", metavar="DURATION", help="Give up waiting for unfinished runs after this (30m).")
 @common_options
 @click.pass_obj
 def once(said: dict[str, Any], max_wait: str | None) -> Exit:
-    """Work off everything queued, wait for runs that are not finished, then exit."""
+    """Download everything queued, wait for runs that are not finished, then exit."""
     import anyio
 
     seconds = _seconds(max_wait)
@@ -60,12 +63,12 @@ def once(said: dict[str, Any], max_wait: str | None) -> Exit:
     return anyio.run(get.once, config, os.environ, seconds)
 
 
-@floradl.command()
+@floradl.command(epilog=ending("floradl get campaign/run_abc123", (0, 2, 3, 4, 5, 130), "README.md"))
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @common_options
 @click.pass_obj
 def get(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
-    """Fetch runs now, with progress bars; needs no daemon, and does no harm beside one."""
+    """Download runs now, with progress bars; needs no daemon, and does no harm beside one."""
     import anyio
 
     from floradl.commands.submit import parse_all
@@ -77,7 +80,7 @@ def get(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
     return anyio.run(get.get, config, os.environ, wanted)
 
 
-@floradl.command()
+@floradl.command(epilog=ending("floradl add campaign/run_abc123 run_def456", (0, 2, 5), "README.md"))
 @click.argument("references", metavar="[REF...]", nargs=-1)
 @common_options
 @click.pass_obj
@@ -89,13 +92,13 @@ def add(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
     return submit.queue(configured(said), submit.read_orders(references, Action.FETCH))
 
 
-@floradl.command()
+@floradl.command(epilog=ending("floradl retry --failed", (0, 2, 5), "README.md"))
 @click.argument("references", metavar="[REF...]", nargs=-1)
 @click.option("--failed", is_flag=True, help="All runs that failed, in whole or in part.")
 @common_options
 @click.pass_obj
 def retry(said: dict[str, Any], references: tuple[str, ...], *, failed: bool) -> Exit:
-    """Queue runs again; one that is done is fetched anew."""
+    """Queue runs again; one that is done is downloaded anew."""
     from floradl.commands import submit
     from floradl.models import Action
 
@@ -111,7 +114,7 @@ def retry(said: dict[str, Any], references: tuple[str, ...], *, failed: bool) ->
     return submit.queue(config, orders)
 
 
-@floradl.command()
+@floradl.command(epilog=ending("floradl forget run_abc123", (0, 2, 5), "README.md"))
 @click.argument("references", metavar="[REF...]", nargs=-1)
 @common_options
 @click.pass_obj
@@ -123,12 +126,12 @@ def forget(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
     return submit.queue(configured(said), submit.read_orders(references, Action.FORGET))
 
 
-@floradl.command()
+@floradl.command(epilog=ending("floradl sync --since 30d", (0, 2, 4, 5, 130), "docs/sync.md"))
 @click.option("--since", metavar="WHEN", help="How far back (30d, 2026-11-01); sync.since if not given.")
 @common_options
 @click.pass_obj
 def sync(said: dict[str, Any], since: str | None) -> Exit:
-    """Queue what the account's history lists and the journal does not know yet."""
+    """Queue the runs of the account's history that are not known yet."""
     import anyio
 
     config = configured(said, "error")
@@ -137,7 +140,7 @@ def sync(said: dict[str, Any], since: str | None) -> Exit:
     return anyio.run(command.sync, config, os.environ, since)
 
 
-@floradl.command()
+@floradl.command(epilog=ending("floradl status --json", (0, 1, 2), "README.md"))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--all", "everything", is_flag=True, help="All runs, as lines of JSON.")
 @click.option("--check", is_flag=True, help="Exit 1 unless a daemon is alive and makes progress.")
@@ -153,19 +156,21 @@ def status(said: dict[str, Any], *, as_json: bool, everything: bool, check: bool
     )
 
 
-@floradl.command()
+@floradl.command(
+    epilog=ending("floradl verify --quick --since 7d", (0, 1, 2, 4, 5, 130), "docs/backup-and-move.md")
+)
 @click.argument("references", metavar="[REF...]", nargs=-1)
 @click.option("--quick", is_flag=True, help="Look at sizes and times only.")
 @click.option("--since", metavar="WHEN", help="Only runs finished since then (7d, 2026-11-01).")
-@click.option("--repair", is_flag=True, help="Fetch again what is damaged.")
-@click.option("--missing", is_flag=True, help="With --repair: fetch what is gone, too.")
+@click.option("--repair", is_flag=True, help="Download again what is damaged.")
+@click.option("--missing", is_flag=True, help="With --repair: download what is gone, too.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @common_options
 @click.pass_obj
 def verify(
     said: dict[str, Any], /, references: tuple[str, ...], since: str | None, *, as_json: bool, **how: bool
 ) -> Exit:
-    """Read the library's files again and hold them against their sidecars."""
+    """Read the library's files again, and compare them with their sidecars."""
     if how["missing"] and not how["repair"]:
         raise click.UsageError("--missing says what --repair fetches: give both")
     config = configured(said, "error")
@@ -177,11 +182,11 @@ def verify(
     return command.verify(config, os.environ, wanted, repair, streams, as_json=as_json)
 
 
-@floradl.command()
+@floradl.command(epilog=ending("floradl check", (0, 1, 2), "README.md"))
 @common_options
 @click.pass_obj
 def check(said: dict[str, Any]) -> Exit:
-    """Check configuration, key, folders, disk, clock and API; say how to mend what is wrong."""
+    """Check configuration, key, folders, disk, clock and API; say how to fix what is wrong."""
     import anyio
 
     config = configured(said, "critical")
@@ -190,7 +195,7 @@ def check(said: dict[str, Any]) -> Exit:
     return Exit(anyio.run(command.check, config, os.environ, sys.stdout))
 
 
-@floradl.command()
+@floradl.command(epilog=ending("floradl simulate --port 8700 --speed 10", (0, 2), "docs/simulator.md"))
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="a free one")
 @click.option("--speed", type=click.FloatRange(0.01, 1000), default=1.0, help="How fast time passes.")
 @click.option("--rate-limit", type=click.FloatRange(0.1), help="API requests a second before it answers 429.")
@@ -203,7 +208,7 @@ def simulate(port: int, speed: float, rate_limit: float | None, scenario: Path |
     return Exit(command.simulate(port=port, speed=speed, rate_limit=rate_limit, scenario=scenario))
 
 
-@floradl.command()
+@floradl.command(epilog=ending("floradl demo", (0, 2, 5), "docs/simulator.md"))
 @common_options
 @click.pass_obj
 def demo(said: dict[str, Any]) -> Exit:

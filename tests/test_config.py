@@ -599,8 +599,8 @@ def test_a_fault_is_told_with_file_line_key_and_what_would_be_right(
         ("FLORADL_FETCH__CONCURRENCY", "FLORADL_DOWNLOAD__CONCURRENCY"),
         ("FLORADL_OUTPUT__FOLDER", "FLORADL_OUTPUT__FOLDERS"),
         ("FLORADL_API__KEY", "FLORA_API_KEY"),
-        ("FLORADL_X__Y__Z", "README"),
-        ("FLORADL__HOME", "README"),
+        ("FLORADL_X__Y__Z", "docs/settings.md"),
+        ("FLORADL__HOME", "docs/settings.md"),
     ],
 )
 def test_a_misspelt_variable_is_an_error_that_names_the_right_one(

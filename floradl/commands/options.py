@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from floradl.commands.exits import Exit
 from floradl.errors import ConfigError
 from floradl.units import parse_duration
 
@@ -32,6 +33,24 @@ def moment(text: str, now: float) -> float:
         raise ConfigError(
             f"--since: {text[:60]!a} is neither a duration such as 7d or 24h, nor a date such as 2026-11-01"
         ) from None
+
+
+_MEANINGS = {
+    Exit.OK: "all good",
+    Exit.FOUND: "found something wrong",
+    Exit.USAGE: "usage or configuration",
+    Exit.FAILED: "a run, an output or a job file failed for good",
+    Exit.KEY_REFUSED: "the key was refused",
+    Exit.GAVE_UP: "gave up on trouble that may pass",
+    Exit.BUG: "a bug",
+    Exit.INTERRUPTED: "interrupted",
+}
+
+
+def ending(example: str, codes: Iterable[int], page: str) -> str:
+    """Return the end of a command's help: an example, its exit codes, and the page that says more."""
+    listed = "\n".join(f"  {code:>3}  {_MEANINGS[Exit(code)]}" for code in codes)
+    return f"\b\nExample:\n  {example}\n\n\b\nExit codes:\n{listed}\n\nMore: {page}"
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

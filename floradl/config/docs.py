@@ -1,4 +1,4 @@
-"""What is written about settings, made from the settings themselves."""
+"""docs/settings.md and config.example.yaml, made from the settings themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from floradl.config.settings import Key, sections, settings, variable
 from floradl.config.types import Location, Setting
 
 _WIDTH: Final = 100
-_TABLE_BEGINS: Final = "<!-- settings table: made by `./dev docs` -->"
+_TABLE_BEGINS: Final = "<!-- settings table: written by `./dev docs` -->"
 _TABLE_ENDS: Final = "<!-- end of the settings table -->"
 _HEAD: Final = """\
 # Every setting of floradl with its default: take over what you want to change, nothing is needed.
@@ -33,9 +33,9 @@ def settings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def with_table(readme: str) -> str:
-    """Return `readme` with the settings table between its two marks made anew."""
-    before, _, rest = readme.partition(_TABLE_BEGINS)
+def with_table(page: str) -> str:
+    """Return `page` with today's settings table between its two marks."""
+    before, _, rest = page.partition(_TABLE_BEGINS)
     _, _, after = rest.partition(_TABLE_ENDS)
     return f"{before}{_TABLE_BEGINS}\n{settings_table()}{_TABLE_ENDS}{after}"
 
@@ -77,5 +77,5 @@ def example_config() -> str:
 
 if __name__ == "__main__":
     Path("config.example.yaml").write_text(example_config(), encoding="utf-8")
-    text = Path("README.md").read_text(encoding="utf-8")
-    Path("README.md").write_text(with_table(text), encoding="utf-8")
+    page = Path("docs/settings.md")
+    page.write_text(with_table(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -292,7 +292,7 @@ def _right_variable(name: str, known: Mapping[str, Key]) -> str:
     leaf = name.removeprefix(PREFIX).rpartition("__")[2]
     near = nearest(name, known, cutoff=0.75)
     near = near or next((other for other, key in known.items() if key[-1].upper() == leaf), None)
-    return f"did you mean {near}?" if near else "see the README's table for their names"
+    return f"did you mean {near}?" if near else "docs/settings.md lists their names"
 
 
 _Stamp: TypeAlias = tuple[object, ...]

@@ -1,7 +1,6 @@
 """Every setting once: its key, type, default and meaning. All else about settings derives from here.
 
-`config.load_config` reads them, `settings_table` is the README's table, and `config.example.yaml` is
-`example_config`.
+`config.load` reads them; `config.docs` writes docs/settings.md and config.example.yaml from them.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ class SyncSection(Struct, frozen=True, kw_only=True):
         Setting(
             Duration(0, LONGEST),
             "7d",
-            "how far back the first look goes; from then on it goes on where the last one ended",
+            "how far back the first look goes; from then on each continues where the last one ended",
         ),
     ]
     projects: Annotated[
@@ -95,10 +94,10 @@ class SyncSection(Struct, frozen=True, kw_only=True):
             NameList("technique", "art-directors-critique"),
             (),
             "only runs of these techniques (slugs or tech_… ids); [] for all; generations have none, and are "
-            "not touched by it",
+            "not affected",
         ),
     ]
-    interval: Annotated[float, Setting(Duration(5, _DAY), "1m", "how often the history is looked at")]
+    interval: Annotated[float, Setting(Duration(5, _DAY), "1m", "how often the history is read")]
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -259,7 +258,7 @@ class PollSection(Struct, frozen=True, kw_only=True):
     """How FLORA is asked; in seconds."""
 
     interval: Annotated[
-        float, Setting(Duration(0.1, 60 * _MINUTE), "2s", "the fastest that a single run is asked about")
+        float, Setting(Duration(0.1, 60 * _MINUTE), "2s", "the shortest time between two polls of a run")
     ]
     give_up_after: Annotated[
         float,
@@ -274,10 +273,14 @@ class PollSection(Struct, frozen=True, kw_only=True):
 class DownloadSection(Struct, frozen=True, kw_only=True):
     """How outputs are fetched. `stall_timeout` is in seconds, sizes are in bytes."""
 
-    concurrency: Annotated[int, Setting(Whole(1, 256), "16", "transfers at once")]
+    concurrency: Annotated[int, Setting(Whole(1, 256), "16", "how many downloads at once")]
     stall_timeout: Annotated[
         float,
-        Setting(Duration(0.1, 60 * _MINUTE), "30s", "under 1 KiB/s for this long: given up, and tried again"),
+        Setting(
+            Duration(0.1, 60 * _MINUTE),
+            "30s",
+            "a transfer under 1 KiB/s for this long is given up, and tried again",
+        ),
     ]
     rate_limit: Annotated[
         RateSchedule | None,
@@ -360,7 +363,11 @@ class Config(Struct, frozen=True, kw_only=True):
     output: OutputSection
     state_dir: Annotated[
         Path,
-        Setting(Location("state"), None, "the journal and the lock; refused on a network file system"),
+        Setting(
+            Location("state"),
+            None,
+            "the queue (journal.sqlite3) and the lock; refused on a network file system",
+        ),
     ]
     poll: PollSection
     download: DownloadSection
