@@ -6,8 +6,6 @@ import datetime as dt
 import math
 import time
 
-import anyio
-
 _MILLISECONDS = 1e11
 """Values from here on are milliseconds: as seconds they would lie 3,000 years ahead."""
 
@@ -41,6 +39,8 @@ def unix_seconds(text: str | None) -> float | None:
 
 async def next_tick(seconds: float) -> None:
     """Sleep until the next moment that all share who look each so many seconds."""
+    import anyio  # noqa: PLC0415 - what only tells the time, as `status` does, needs none
+
     await anyio.sleep(until_tick(time.monotonic(), seconds))
 
 
