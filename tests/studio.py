@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import forked
 import jsonschema
 
 from floradl.library.sidecar import load_schema
@@ -121,10 +122,13 @@ class Home:
         self, *arguments: str, stdin: str = "", timeout: float = 2 * TEST_TIMEOUT, **settings: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
+        environ = self.environ | settings
+        if self._may_fork(environ):
+            return forked.run(arguments, environ, stdin=stdin, timeout=timeout)
         return subprocess.run(
             self.command(*arguments),
             **self.identity,
-            env=self.environ | settings,
+            env=environ,
             input=stdin,
             capture_output=True,
             text=True,
@@ -137,20 +141,24 @@ class Home:
         """Run the daemon while the block lasts, from the moment it has started."""
         log = self.path / "daemon.log"
         start = len(self.events("started"))
+        environ = self.environ | settings
+        process: subprocess.Popen[str]
         with log.open("a") as stream:
-            process = subprocess.Popen(
-                self.command("run", *arguments),
-                **self.identity,
-                env=self.environ | settings,
-                stderr=stream,
-                text=True,
-            )
+            if self._may_fork(environ):
+                process = forked.Forked(("run", *arguments), environ, stderr=stream)
+            else:
+                process = subprocess.Popen(
+                    self.command("run", *arguments), **self.identity, env=environ, stderr=stream, text=True
+                )
         try:
             wait_until(lambda: process.poll() is not None or len(self.events("started")) > start)
             yield process
         finally:
             process.kill()
             process.wait()
+
+    def _may_fork(self, environ: Mapping[str, str]) -> bool:
+        return self.command is command and not self.identity and forked.is_possible(environ)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the daemon's log events of that name."""
