@@ -35,15 +35,19 @@ from floradl.net.bandwidth import BandwidthLimiter
 from floradl.net.pool import PoolLimits as ClientLimits
 from floradl.net.transport import MediaClient, open_async_client, open_client
 from floradl.net.url_policy import UrlPolicy
+from floradl.polling.circuit_breaker import CircuitBreaker
 from floradl.polling.due_queue import DueQueue
 from floradl.polling.durations import Durations
+from floradl.polling.open_runs import OpenRuns
 from floradl.polling.planner import PollPlanner
-from floradl.polling.poller import Poller
+from floradl.polling.poller import Poller, PollOptions
 from floradl.queue.base import RunQueue
 from floradl.runs.events import RunEvents
 from floradl.runs.output_saver import OutputOptions, OutputSaver
-from floradl.runs.processor import Deadlines, Processor
+from floradl.runs.processor import ProcessOptions, Processor
+from floradl.runs.reports import RunReports
 from floradl.runs.scheduler import Scheduler
+from floradl.runs.slots import DownloadSlots
 from floradl.sources.history import HistoryOptions, HistorySync
 from floradl.workers.pool import Machine, WorkerPool
 from floradl.workers.protocol import WorkerConfig, WorkerSettings
@@ -67,7 +71,7 @@ class App(msgspec.Struct, frozen=True):
     flora: FloraClient
     saver: OutputSaver
     media: Downloads
-    processor: Processor
+    reports: RunReports
     sync: HistorySync | None
     workspace_check: WrongWorkspaceCheck
     change: Callable[[Config], None]
@@ -139,18 +143,22 @@ async def working(
     ):
         group.start_soon(_serve_queue, queue, media.halt)
         while_working = anyio.CancelScope()
+        slots: DownloadSlots | None = None
         try:
-            interval = config.poll.interval
+            interval, give_up_after = config.poll.interval, config.poll.give_up_after
             due_queue = DueQueue(time.monotonic, interval)
             durations = Durations(time.monotonic, await queue.durations())
             planner = PollPlanner(due_queue, durations, interval, time.monotonic)
-            deadlines = Deadlines(
-                config.poll.give_up_after, config.output.mtime == "completed", durations, planner
-            )
+            breaker = CircuitBreaker(due_queue, time.monotonic)
+            reports = RunReports(progress)
+            open_runs = OpenRuns(queue, due_queue, planner, breaker, reports)
+            slots = DownloadSlots(breaker, open_runs.put_first)
             key = _Key(config, environ)
             workspace_check = WrongWorkspaceCheck()
             flora = FloraClient(api, key, RateLimiter(time.monotonic), workspace_check)
-            poller = Poller(flora, planner, time.monotonic, interval, workspace_check)
+            options = PollOptions(give_up_after, interval)
+            poller = Poller(flora, open_runs, library, slots, options, workspace_check)
+            keep_times = config.output.mtime == "completed"
             saver = OutputSaver(
                 library,
                 media.fetcher,
@@ -158,12 +166,13 @@ async def working(
                 CapacityLimiter(config.download.concurrency),
                 OutputOptions(
                     HostPatterns.parse(config.download.text_url_hosts),
-                    deadlines.keep_times,
+                    keep_times,
                     monotonic=media.bandwidth.active_clock,
                 ),
             )
-            processor = Processor(poller, library, saver, queue, progress, deadlines)
-            scheduler = Scheduler(processor, queue, progress, due_queue, planner)
+            process_options = ProcessOptions(give_up_after, keep_times)
+            processor = Processor(flora, library, saver, queue, progress, process_options)
+            scheduler = Scheduler(open_runs, poller, slots, processor, reports)
             sync = _sync(config, flora, poller, queue, scheduler)
             group.start_soon(_watch_all, while_working, partial(_watch_key, key, scheduler, sync), media.tend)
 
@@ -173,17 +182,16 @@ async def working(
                 download = config.download
                 library.keep_free = download.min_free_space
                 saver.change(download.concurrency, HostPatterns.parse(download.text_url_hosts))
-                processor.change(config.poll.give_up_after)
-                scheduler.change(config.poll.interval)
+                scheduler.change(config.poll.interval, config.poll.give_up_after)
                 key.change(config)
 
-            yield App(
-                scheduler, queue, library, flora, saver, media, processor, sync, workspace_check, change
-            )
+            yield App(scheduler, queue, library, flora, saver, media, reports, sync, workspace_check, change)
         finally:
             media.halt()
             while_working.cancel()
             queue.close()
+            if slots is not None:
+                slots.close()
 
 
 def _api_client(

@@ -10,6 +10,7 @@
     │   ├── ExpiredUrlError   the output's URL ran out: ask FLORA for the run again
     │   ├── ForeignAnswerError  somebody else answered in FLORA's place: a proxy, a portal
     │   ├── FolderError       one folder of the library cannot be used: its runs wait, others go on
+    │   ├── AttemptsExhaustedError  an output met trouble in several attempts: its run is tried again later
     │   └── StandstillError   FLORA cannot be reached, or wants fewer questions: all fare the same
     ├── PermanentError        this run or output cannot be had; trying again changes nothing
     └── ServicePausedError    nothing can go on until something outside is mended
@@ -128,6 +129,14 @@ class FolderError(TransientError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ErrorCode.STORAGE)
+
+
+class AttemptsExhaustedError(TransientError):
+    """Several attempts at an output failed. `spent` is what they and the waits between took, in seconds."""
+
+    def __init__(self, error: TransientError, spent: float) -> None:
+        super().__init__(str(error), error.code, retry_after=error.retry_after)
+        self.spent = spent
 
 
 class ApiUnavailableError(TransientError):

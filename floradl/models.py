@@ -353,6 +353,18 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
         return Reference(self.run_id, self.technique)
 
 
+class FinishedRun(Struct, frozen=True):
+    """A run that needs no more polling, on its way to be saved; `answer` is the API's last.
+
+    `failure` says why it is given up although the API did not finish it. With neither, its sidecar stands
+    already.
+    """
+
+    run: QueuedRun
+    answer: RemoteRun | None = None
+    failure: RunFailure | None = None
+
+
 class LeftFile(Struct, frozen=True):
     """A job file that is done with and could perhaps not be moved away, so that it is not acted on twice.
 

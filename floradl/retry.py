@@ -1,10 +1,24 @@
-"""When a failed request is tried again, and when it is given up: pure, a table to read and to test."""
+"""From an error to what becomes of a run: try again in a while, fail, or pause. A table to read and test."""
 
 from __future__ import annotations
 
 import random
 
-from floradl.errors import ErrorCode, TransientError
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from floradl.errors import (
+    AttemptsExhaustedError,
+    ErrorCode,
+    ForeignAnswerError,
+    PauseReason,
+    PermanentError,
+    ServicePausedError,
+    TransientError,
+)
+from floradl.models import QueuedRun, RunFailure
+from floradl.redaction import redact
 
 MAX_BACKOFF = 30.0
 # A run just created may not be visible yet, a media host may lag behind, an error page may stand where
@@ -22,6 +36,71 @@ _SHORT_LIVED = {
     ErrorCode.BAD_URL: _SHORT_TRIES[:3],  # FLORA itself lists it malformed, and will hardly mend it
 }
 _DAMAGED_TRIES = 8
+_AFTER_BUG = 30.0
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class RetryIn(Struct, frozen=True):
+    """Poll `run` again in `seconds`. `trouble` says why, where it is more than "not finished".
+
+    `shared`: at a moment when others are due, too, since one request may answer for all of them.
+    """
+
+    run: QueuedRun
+    seconds: float
+    trouble: str | None = None
+    shared: bool = True
+
+
+class Failed(Struct, frozen=True):
+    """The run, or the outputs that are missing, are given up."""
+
+    failure: RunFailure
+
+
+class Halted(Struct, frozen=True):
+    """No run can go on; `needed` as in `ServicePausedError`."""
+
+    reason: PauseReason
+    message: str
+    needed: int = 0
+
+
+def outcome_of(run: QueuedRun, error: Exception, give_up_after: float) -> RetryIn | Failed | Halted:
+    """Return what becomes of `run`, which met `error`; a bug is logged, and costs no run.
+
+    `give_up_after` is in seconds.
+    """
+    match error:
+        case ServicePausedError():
+            return Halted(error.reason, str(error), error.needed)
+        case PermanentError():
+            return Failed(RunFailure(error.code, str(error)))
+        case TransientError():
+            return _after_transient(run, error, give_up_after)
+    _log.error("bug", run=run.run_id, technique=run.technique, exc_info=error)
+    return RetryIn(replace(run, tries=run.tries + 1), _AFTER_BUG, "a bug: see the log")
+
+
+def _after_transient(run: QueuedRun, error: TransientError, give_up_after: float) -> RetryIn | Failed:
+    again = run.error is not None and run.error.code is error.code
+    tries = run.tries + 1 if again else 1  # a 404 after a long outage is the first one
+    seconds = after_trouble(error, tries)
+    if seconds is None:
+        return Failed(RunFailure(error.code, str(error)))
+    waited, said = run.waited, str(error)
+    if isinstance(error, AttemptsExhaustedError):
+        # The library's own trouble is no fault of the outputs.
+        waited += 0.0 if error.code is ErrorCode.STORAGE else error.spent + seconds
+    elif error.code is ErrorCode.BAD_ANSWER and not isinstance(error, ForeignAnswerError):
+        waited += seconds
+        said = f"{error}, for {give_up_after:.0f} s (poll.give_up_after)"
+    if waited > max(give_up_after, run.waited):
+        return Failed(RunFailure(error.code, said))
+    # As the queue will give it back: only so is it seen that the next trouble is the same.
+    trouble = redact(str(error))
+    failure = RunFailure(error.code, trouble)
+    return RetryIn(replace(run, tries=tries, waited=waited, error=failure), seconds, trouble)
 
 
 def is_given_up(code: ErrorCode) -> bool:

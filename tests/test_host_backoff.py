@@ -11,8 +11,8 @@ import pytest
 
 from floradl.daemon.run import _quiet
 from floradl.errors import PauseReason
+from floradl.polling.circuit_breaker import Pause
 from floradl.queue.base import QueueTrouble
-from floradl.runs.circuit_breaker import Pause
 
 _HOUR = 3600.0
 

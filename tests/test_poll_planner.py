@@ -103,7 +103,7 @@ def test_one_that_there_is_news_of_is_not_put_back() -> None:
     world = World()
     world.goes_on("run_1", 20.0)
     world.due_queue.put("run_1", 60.0)
-    world.planner.poll_now("run_1")
+    world.planner.tell("run_1")
     assert world.due_queue.pop() == "run_1"
     assert not world.planner.puts_back("run_1")
 
@@ -155,7 +155,8 @@ def test_an_end_that_a_list_showed_before_the_webhook_came_brings_them_back_too(
     world = World()
     world.told("run_1", "run_2", "run_3")
     rare = world.gap()
-    world.planner.poll_now("run_4")
+    world.goes_on("run_4", 20.0)
+    world.planner.ended(RemoteRun("run_4", "completed", 100.0, 0.0, completed_at=30.0))
     world.planner.tell("run_4")
     assert world.gap() < rare / 2
 

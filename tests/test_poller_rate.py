@@ -1,4 +1,4 @@
-"""How often FLORA is asked and how late a run's end is heard of, with hundreds of runs in flight.
+"""How many requests polling takes and how late a run's end is noticed, with hundreds of runs in flight.
 
 The parts that decide are the real ones; FLORA is a table, and time passes only while all of them wait.
 """
@@ -16,17 +16,12 @@ from typing import TypeAlias
 import anyio
 import pytest
 import virtual
-from anyio import CapacityLimiter
+from polling import World
 
 from floradl.errors import ApiUnavailableError, ErrorCode, TransientError
 from floradl.flora.rate_limit import RateLimiter
 from floradl.flora.schema import RunPage
-from floradl.models import QueuedRun, Reference, RemoteOutput, RemoteRun
-from floradl.polling.due_queue import DueQueue
-from floradl.polling.durations import Durations
-from floradl.polling.planner import PollPlanner
-from floradl.polling.poller import Poller
-from floradl.retry import after_trouble
+from floradl.models import Reference, RemoteOutput, RemoteRun
 from floradl.simulator.api import TokenBucket
 
 OUTPUTS = (RemoteOutput("a", "text", "words"),)
@@ -114,40 +109,12 @@ class Workspace:
 
 
 async def follow(workspace: Workspace) -> Workspace:
-    """Do with each run what engine and pipeline do, but for its outputs."""
-    due_queue = DueQueue(workspace.now, 2.0)
-    durations = Durations(workspace.now)
-    planner = PollPlanner(due_queue, durations, 2.0, workspace.now)
-    poller = Poller(workspace, planner, workspace.now)
-    slots = CapacityLimiter(256)
-    tries: dict[str, int] = {}
-
-    async def take_on(run_id: str) -> None:
-        run = QueuedRun(run_id=run_id, technique="t", queued_at=0.0)
-        try:
-            answer = await poller.run(run.reference)
-        except TransientError as error:
-            tries[run_id] = tries.get(run_id, 0) + 1
-            due_queue.put(run_id, after_trouble(error, tries[run_id]) or 60.0, aligned=True)
-        else:
-            tries.pop(run_id, None)
-            if answer.finished:
-                planner.ended(answer)
-                durations.add("t", answer.created_at, answer.completed_at)
-            else:
-                due_queue.put(run_id, planner.goes_on(run, answer)[0], aligned=answer.batch_size > 1)
-        slots.release_on_behalf_of(run_id)
-
-    for run_id in workspace.ends:
-        due_queue.put(run_id, 0.0)
-    async with anyio.create_task_group() as group:
-        while len(workspace.told) < len(workspace.ends):
-            due = due_queue.pop()
-            if due is None:
-                await anyio.sleep(min(max(due_queue.delay(), 0.001), 0.05))
-            elif not planner.puts_back(due):
-                await slots.acquire_on_behalf_of(due)
-                group.start_soon(take_on, due)
+    """Poll until the end of each run is known."""
+    world = World(workspace, workspace.now)
+    world.make_due(*workspace.ends)
+    async with world.serving():
+        while len(workspace.told) < len(workspace.ends):  # noqa: ASYNC110 - FLORA sets no event
+            await anyio.sleep(0.05)
     return workspace
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 
+import anyio
 import pytest
 from studio import Home, wait_until
 
-from floradl.models import RemoteOutput
+from floradl.errors import PauseReason
+from floradl.models import FinishedRun, QueuedRun, RemoteOutput, RemoteRun
+from floradl.polling.circuit_breaker import CircuitBreaker
+from floradl.polling.due_queue import DueQueue
 from floradl.runs.slots import DownloadSlots, Load, load_of
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
@@ -92,36 +98,95 @@ def test_a_run_s_load_is_told_by_the_kinds_of_its_outputs(types: tuple[str, ...]
     assert load_of(outputs(*types)) is load
 
 
-def test_a_place_that_is_free_goes_to_the_one_who_waits_longest_and_to_no_newcomer() -> None:
-    slots = DownloadSlots({Load.LARGE: 1})
-    assert slots.take("run_1", Load.LARGE)
-    assert not slots.take("run_2", Load.LARGE)
-    assert not slots.take("run_3", Load.LARGE)
-    assert slots.next("run_2") == []
-    slots.leave(Load.LARGE)
-    assert slots.next("run_1") == ["run_2"]
-    assert not slots.take("run_4", Load.LARGE)
-    assert slots.take("run_2", Load.LARGE)
-    slots.leave(Load.LARGE)
-    assert slots.next("run_2") == ["run_3"]
+class Slots:
+    """Slots for one film at a time, with room for `waiting` more; `begun` says whose turn came."""
+
+    def __init__(self, waiting: int = 10) -> None:
+        self.breaker = CircuitBreaker(DueQueue(time.monotonic, 1.0), time.monotonic)
+        self.polled_again: list[str] = []
+        self.slots = DownloadSlots(
+            self.breaker, self.polled_again.extend, {Load.LARGE: 1, Load.SMALL: 1}, waiting
+        )
+        self.begun: list[str] = []
+        self.ends: dict[str, anyio.Event] = {}
+
+    def offer(self, *run_ids: str, kind: str = "videoUrl") -> None:
+        for run_id in run_ids:
+            answer = RemoteRun(run_id, "completed", 100.0, None, outputs=tuple(outputs(kind)))
+            self.slots.offer(FinishedRun(QueuedRun(run_id=run_id, queued_at=0.0), answer))
+
+    def is_full(self) -> bool:
+        return not self.slots.room
+
+    async def work(self, finished: FinishedRun) -> None:
+        self.begun.append(finished.run.run_id)
+        end = self.ends[finished.run.run_id] = anyio.Event()
+        await end.wait()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        with closing(self.slots):
+            async with anyio.create_task_group() as group:
+                group.start_soon(self.slots.serve, self.work)
+                await anyio.wait_all_tasks_blocked()
+                yield
+                group.cancel_scope.cancel()
+
+    async def end(self, run_id: str) -> None:
+        self.ends[run_id].set()
+        await anyio.wait_all_tasks_blocked()
 
 
-def test_one_who_gets_a_place_by_itself_is_not_called_for_another() -> None:
-    """A pause may have put it back: taken on twice, it would be saved by two at once."""
-    slots = DownloadSlots({Load.LARGE: 1})
-    assert slots.take("run_1", Load.LARGE)
-    assert not slots.take("run_2", Load.LARGE)
-    slots.leave(Load.LARGE)
-    assert slots.take("run_2", Load.LARGE)
-    slots.leave(Load.LARGE)
-    assert slots.next("run_2") == []
+@pytest.mark.anyio
+async def test_a_slot_that_is_free_goes_to_the_run_that_waits_longest() -> None:
+    slots = Slots()
+    async with slots.serving():
+        slots.offer("run_1", "run_2", "run_3")
+        await anyio.wait_all_tasks_blocked()
+        assert slots.begun == ["run_1"]
+        await slots.end("run_1")
+        slots.offer("run_4")
+        await anyio.wait_all_tasks_blocked()
+        assert slots.begun == ["run_1", "run_2"]
+        await slots.end("run_2")
+        await slots.end("run_3")
+        assert slots.begun == ["run_1", "run_2", "run_3", "run_4"]
 
 
-def test_a_place_that_its_owner_does_not_come_for_goes_to_the_next() -> None:
-    slots = DownloadSlots({Load.LARGE: 1})
-    assert slots.take("run_1", Load.LARGE)
-    for name in ("run_2", "run_3"):
-        assert not slots.take(name, Load.LARGE)
-    slots.leave(Load.LARGE)
-    assert slots.next("run_1") == ["run_2"]
-    assert slots.next("run_2") == ["run_3"]
+@pytest.mark.anyio
+async def test_a_slot_for_films_is_none_for_pictures_and_the_other_way_round() -> None:
+    slots = Slots()
+    async with slots.serving():
+        slots.offer("run_1", "run_2")
+        slots.offer("run_still", kind="imageUrl")
+        await anyio.wait_all_tasks_blocked()
+        assert sorted(slots.begun) == ["run_1", "run_still"]
+
+
+@pytest.mark.anyio
+async def test_runs_that_there_is_no_room_for_are_polled_again_once_there_is() -> None:
+    slots = Slots(waiting=2)
+    async with slots.serving():
+        for number in range(6):  # the first is at work, the second waits for the slot
+            slots.offer(f"run_{number}")
+            await anyio.wait_all_tasks_blocked()
+        assert slots.is_full()
+        assert slots.polled_again == []
+        await slots.end("run_0")
+        assert not slots.is_full()
+        assert slots.polled_again == ["run_4"]
+        await slots.end("run_1")
+        assert slots.polled_again == ["run_4", "run_5"]
+
+
+@pytest.mark.anyio
+async def test_no_work_begins_in_a_pause() -> None:
+    slots = Slots()
+    async with slots.serving():
+        slots.breaker.begin(PauseReason.CREDITS, "none left")
+        slots.offer("run_1")
+        await anyio.wait_all_tasks_blocked()
+        assert slots.begun == []
+        slots.breaker.end()
+        await anyio.wait_all_tasks_blocked()
+        assert slots.begun == ["run_1"]

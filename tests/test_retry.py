@@ -5,9 +5,20 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.errors import ErrorCode, ExpiredUrlError, TransientError
+from floradl.errors import (
+    AttemptsExhaustedError,
+    ErrorCode,
+    ExpiredUrlError,
+    ForeignAnswerError,
+    PauseReason,
+    PermanentError,
+    QueueUnavailableError,
+    ServicePausedError,
+    TransientError,
+)
+from floradl.models import QueuedRun, RunFailure
 from floradl.polling.duration_model import ANY, LogNormal, next_poll
-from floradl.retry import after_trouble
+from floradl.retry import Failed, Halted, RetryIn, after_trouble, outcome_of
 
 
 def test_without_a_history_long_runs_are_asked_about_rarely() -> None:
@@ -82,3 +93,53 @@ def test_what_the_other_side_asks_for_is_honoured(code: ErrorCode) -> None:
 def test_a_wait_is_never_negative_nor_endless(code: ErrorCode, tries: int, retry_after: float | None) -> None:
     delay = after_trouble(TransientError("x", code, retry_after=retry_after), tries)
     assert delay is None or 0 < delay <= max(30.0, retry_after or 0.0)
+
+
+PATIENCE = 60.0
+
+
+def run_with(error: RunFailure | None = None, tries: int = 0, waited: float = 0.0) -> QueuedRun:
+    return QueuedRun(run_id="run_a", queued_at=0.0, error=error, tries=tries, waited=waited)
+
+
+def test_what_pauses_all_is_told_from_what_fails_one_run() -> None:
+    paused = outcome_of(run_with(), ServicePausedError("no", PauseReason.CREDITS, needed=3), PATIENCE)
+    assert paused == Halted(PauseReason.CREDITS, "no", 3)
+    unwritten = outcome_of(run_with(), QueueUnavailableError("no room"), PATIENCE)
+    assert unwritten == Halted(PauseReason.DISK_FULL, "no room")
+    failed = outcome_of(run_with(), PermanentError("gone", ErrorCode.BAD_REQUEST), PATIENCE)
+    assert failed == Failed(RunFailure(ErrorCode.BAD_REQUEST, "gone"))
+
+
+def test_tries_count_trouble_of_the_same_kind_in_a_row() -> None:
+    gone = TransientError("not there", ErrorCode.NOT_FOUND)
+    same = RunFailure(ErrorCode.NOT_FOUND, "not there")
+    first = outcome_of(run_with(RunFailure(ErrorCode.NETWORK, "down"), tries=9), gone, PATIENCE)
+    assert isinstance(first, RetryIn)
+    assert (first.run.tries, first.run.error, first.trouble) == (1, same, "not there")
+    again = outcome_of(first.run, gone, PATIENCE)
+    assert isinstance(again, RetryIn)
+    assert again.run.tries == 2
+    assert outcome_of(run_with(same, tries=9), gone, PATIENCE) == Failed(same)
+
+
+@pytest.mark.parametrize(
+    ("error", "borne"),
+    [
+        (TransientError("?", ErrorCode.BAD_ANSWER), False),
+        (ForeignAnswerError("a portal"), True),
+        (AttemptsExhaustedError(TransientError("down"), 1.0), False),
+        (AttemptsExhaustedError(TransientError("rights", ErrorCode.STORAGE), 1.0), True),
+        (TransientError("down"), True),
+    ],
+    ids=["malformed", "foreign", "attempts", "storage", "outage"],
+)
+def test_what_is_borne_for_ever_and_what_until_patience_ends(error: TransientError, *, borne: bool) -> None:
+    outcome = outcome_of(run_with(waited=PATIENCE), error, PATIENCE)
+    assert isinstance(outcome, RetryIn) is borne
+
+
+def test_a_bug_costs_no_run() -> None:
+    outcome = outcome_of(run_with(tries=1), ZeroDivisionError(), PATIENCE)
+    assert isinstance(outcome, RetryIn)
+    assert (outcome.run.tries, outcome.seconds) == (2, 30.0)

@@ -56,7 +56,7 @@ def _figures(config: Config, works: App, standing: HealthState, taken: Mapping[s
     if not metrics.installed():
         _log.warning("metrics_missing", message=metrics.MISSING)
     answers = Health(standing)
-    sums = Totals(works.flora.answers, works.saver.tally, works.processor.delays, taken)
+    sums = Totals(works.flora.answers, works.saver.tally, works.reports.delays, taken)
     meter = MetricsCollector(works.queue, {"library": config.output.dir, "state": config.state_dir})
     return {
         ("GET", health.ALIVE): answers.alive,

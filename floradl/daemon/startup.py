@@ -37,6 +37,7 @@ from floradl.library.folder import MARKER, Library
 from floradl.library.scan import library_entries
 from floradl.library.sidecar import Sidecar
 from floradl.models import STATE_OF, Action, QueuedRun, RunFailure
+from floradl.polling.circuit_breaker import Pause
 from floradl.queue import folder as state_folder, heartbeat, lock
 from floradl.queue.base import RunQueue
 from floradl.queue.files import is_to_be_filled, note_filled
@@ -44,7 +45,6 @@ from floradl.queue.folder import SEEN
 from floradl.queue.heartbeat import LivePause, Snapshot
 from floradl.queue.recovery import kept_open, open_queue
 from floradl.queue.sqlite import SqliteQueue
-from floradl.runs.circuit_breaker import Pause
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.archive import accepted_orders
 

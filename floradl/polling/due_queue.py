@@ -70,6 +70,10 @@ class DueQueue:
         if name in self._valid:
             self.put_first(name)
 
+    def discard(self, name: str) -> None:
+        """Take `name` out, if it is waiting."""
+        self._valid.pop(name, None)
+
     def pop(self, *, first_only: bool = False) -> str | None:
         """Take what is due; None where nothing is. `first_only` takes only what was put first."""
         due = self._first(self._heap)

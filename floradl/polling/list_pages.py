@@ -1,4 +1,4 @@
-"""Which pages of a list are worth a request. It asks nobody, it only decides.
+"""Which pages of a list are worth a request. It sends none, it only decides.
 
 A list starts with the newest run, and a run only ever moves down in it. So it is known about where the next
 look will find what the last one showed, and what it did not show is not looked for there again.
@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 from msgspec import Struct
 
 _WORTH_A_PAGE = 3  # runs: for fewer, single questions are less to ask of FLORA
-_A_BACKLOG = 10  # runs that a page told of although nobody asked: there are more of them further down
+_A_BACKLOG = 10  # runs that a page has news of although they are not due: there are more further down
 _BLIND = 32  # runs not found yet, for each page in a row that may show none of them
 _MOST_PAGES = 100
 _MOST_BELOW = 10_000  # runs that are remembered to be further down
@@ -49,8 +49,8 @@ class ListQuery(Struct, frozen=True):
 class PageSummary(Struct, frozen=True):
     """What a page showed.
 
-    `open` are the runs that go on, `found` counts those that were due, `told` those that nobody asked about
-    and that there is news of; `cursor` opens the next page.
+    `open` are the runs that go on, `found` counts those that were due, `told` others of ours that it has news
+    of; `cursor` opens the next page.
     """
 
     open: frozenset[str]
@@ -99,10 +99,13 @@ class ListPlan:
             return None
         if self._known_to_pay(number + 1, sought) or self._hoped_to_pay(shown, sought):
             return further
-        return self._left_off(further, sought) if room else None
+        if not room and shown.found:
+            self._onward = (self._monotonic() + _ONWARD_FOR, place)
+            return None
+        return self._left_off(further, sought)
 
     def end(self, missing: Collection[str]) -> None:
-        """Hear which runs a look did not find: they are not looked for there again."""
+        """Record which runs a look did not find: they are not looked for there again."""
         if self._onward is not None:
             return  # that look did not go to its end
         for run_id in missing:
@@ -111,11 +114,11 @@ class ListPlan:
             del self._below[next(iter(self._below))]
 
     def failed(self, *, refused: bool) -> None:
-        """Hear that the list could not be had."""
+        """Record that the list is unavailable."""
         self._not_before = self._monotonic() + (_REFUSED_FOR if refused else _TROUBLE_FOR)
 
     def lost(self) -> None:
-        """Hear that a cursor is not good any more."""
+        """Record that a cursor is not good any more."""
         self._onward = None
 
     def _new(self, sought: ListQuery) -> int:

@@ -67,21 +67,12 @@ class PollPlanner:
         """Judge gaps by another interval (seconds) from now on."""
         self._interval = interval
 
-    def __contains__(self, run_id: str) -> bool:
-        """Whether it waits to be asked about, and nobody is at work on it."""
-        return run_id in self._due_queue
-
-    def poll_now(self, run_id: str) -> None:
-        """Have it taken on now: a list shows that it ended."""
-        self._learn(run_id, told=False)
-        self._put_aside(run_id)
-        self._due_queue.poll_now(run_id)
-
     def tell(self, run_id: str) -> None:
-        """Have it taken on now: a webhook says that it ended."""
+        """Have it polled now: a webhook says that it ended."""
         self._learn(run_id, told=True)
         self._told.add(run_id)
-        self.poll_now(run_id)
+        self._put_aside(run_id)
+        self._due_queue.poll_now(run_id)
 
     def goes_on(self, run: QueuedRun, answer: RemoteRun) -> tuple[float, float]:
         """Take in an answer "not finished".
@@ -102,9 +93,9 @@ class PollPlanner:
         return self._until_judged(look, self._gap(look)), put_back
 
     def saw(self, answer: RemoteRun) -> bool:
-        """Take in that a list shows a run, which nobody asked about now, to go on.
+        """Take in that a list shows a run, which is not due, to go on.
 
-        False where nothing was heard of it before: then it must be told of it itself.
+        False where it was not seen before: then the answer is the run's first.
         """
         look = self._looks.get(answer.run_id)
         if look is None:
@@ -130,15 +121,21 @@ class PollPlanner:
         return True
 
     def ended(self, answer: RemoteRun) -> None:
-        """Hear that a run ended, and learn how good its forecasts were."""
+        """Record that a run ended, and learn how good its forecasts were."""
         self._learn(answer.run_id, told=False)
         look = self._looks.get(answer.run_id)
         if look is not None and answer.created_at is not None and answer.completed_at is not None:
             self._durations.judge(look.technique, look.forecasts, answer.completed_at - answer.created_at)
         self._put_aside(answer.run_id)
 
+    def learn_duration(self, run: QueuedRun, answer: RemoteRun) -> float | None:
+        """Learn how long a run took that completed, the first time it is seen; returns the seconds."""
+        if answer.status != "completed":
+            return None
+        return self._durations.add(run.technique, answer.created_at, answer.completed_at)
+
     def forget(self, run_id: str) -> None:
-        """Hear that a run is not waited for any more."""
+        """Record that a run is not waited for any more."""
         self._told.discard(run_id)
         self._put_aside(run_id)
 

@@ -1,26 +1,24 @@
-"""Many questions become few: runs that wait are looked up in a list first.
+"""Polls the runs that are due: many by one list page, the others one by one.
 
-A page of `GET /technique-runs` answers for a hundred runs at the cost of one. So whoever falls due asks for
-the pages that pay: those that show enough runs that somebody waits for, due or not. What they show of runs
-that are not due is passed on: who ended is taken on at once, and who goes on need not be asked about soon.
-Runs that no list shows are asked about one by one.
-
-Lists are asked for one at a time, and who falls due meanwhile joins the next: what was just shown answers
-most of them. Who stands in line to ask alone joins again at each tick, so that whatever crowd is asked about
-one by one, the newest page is seen. A list that meets a limit is asked for again, since single questions
-would meet it all the more.
+At each tick the pages are read that pay: a page of `GET /technique-runs` answers for a hundred runs at the
+cost of one. What it shows of runs that are not due yet is used as well: who ended goes on at once, and who
+goes on need not be polled soon. Runs that no page shows stand in line for single requests, a few at a time,
+and are looked for in the lists again at each tick: so the newest page is seen however long the line is.
+A list that meets a limit is requested again, since single requests would meet it all the more.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable
-from typing import Protocol
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Protocol, TypeAlias
 
 import anyio
-import msgspec
 import structlog
+from anyio import to_thread
+from anyio.abc import TaskGroup
 from msgspec import Struct
+from msgspec.structs import replace
 
 from floradl.errors import (
     ApiUnavailableError,
@@ -32,328 +30,192 @@ from floradl.errors import (
 )
 from floradl.flora.schema import KINDS, RunPage
 from floradl.flora.wrong_workspace import WrongWorkspaceCheck
-from floradl.models import Reference, RemoteRun
+from floradl.library.folder import Library
+from floradl.models import FinishedRun, QueuedRun, Reference, RemoteRun, Result, RunFailure, RunState
 from floradl.polling.list_pages import ListPlan, ListQuery, PageSummary
+from floradl.polling.open_runs import OpenRuns
+from floradl.retry import Failed, Halted, RetryIn, outcome_of
 
-
-class LinePlace(Struct, frozen=True):
-    """Somebody's place in the line, kept while stepping out of it. `queued_at` says how new the run is."""
-
-    number: int
-    queued_at: float
-
-
-class RequestLine:
-    """Lets `most` at a time go on."""
-
-    def __init__(self, most: int) -> None:
-        self._free = most
-        self._numbers = itertools.count()
-        self._waiting: dict[LinePlace, anyio.Event] = {}
-        self._newest_first = True
-
-    def place(self, queued_at: float) -> LinePlace:
-        """Return a place behind all others."""
-        return LinePlace(next(self._numbers), queued_at)
-
-    async def enter(self, place: LinePlace, seconds: float) -> bool:
-        """Wait for a turn, for `seconds` at most; whether it came. `leave` ends it."""
-        if self._free:
-            self._free -= 1
-            return True
-        turn = self._waiting[place] = anyio.Event()
-        try:
-            with anyio.move_on_after(seconds):
-                await turn.wait()
-        except BaseException:
-            if self._waiting.pop(place, None) is None:
-                self.leave()  # the turn came, and nobody makes use of it
-            raise
-        return self._waiting.pop(place, None) is None
-
-    def leave(self) -> None:
-        """End a turn: the next one has it."""
-        if not self._waiting:
-            self._free += 1
-            return
-        if self._newest_first:
-            place = max(self._waiting, key=lambda each: (each.queued_at, -each.number))
-        else:
-            place = min(self._waiting, key=lambda each: each.number)
-        self._newest_first = not self._newest_first
-        self._waiting.pop(place).set()
-
-
-_FINISHED_FOR = 900.0  # seconds in which news of a run that ended stand: it does not change any more
-_OPEN_FOR = 10.0  # seconds in which one that was hastened hears that it goes on
-_SHOWN_FOR = 0.5  # seconds in which whatever was just shown stands for an answer
-_SHOWN_FINISHED_FOR = 5.0
-_MOST = 4000  # answers that somebody was told of: some kilobytes each
-_MOST_OPEN = 500  # of these, that it goes on: as many as hear it before they grow old
-_MOST_SHOWN = 1000
-
-
-class _Item(Struct, frozen=True):
-    until: float
-    answer: RemoteRun
-
-
-class News:
-    """Answers, each for one who will ask. `monotonic` returns seconds."""
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self._told: dict[str, _Item] = {}
-        self._open: set[str] = set()  # of those who were told, who goes on
-        self._shown: dict[str, _Item] = {}
-
-    def known(self, answer: RemoteRun) -> bool:
-        """Whether its owner was told as much, and will ask."""
-        told = self._told.get(answer.run_id)
-        return (
-            told is not None
-            and told.until > self._monotonic()
-            and (told.answer.finished or not answer.finished)
-        )
-
-    @property
-    def room(self) -> bool:
-        """Whether more may be kept."""
-        return len(self._told) < _MOST
-
-    def keep(self, answer: RemoteRun) -> bool:
-        """Keep an answer whose owner is told; whether there is room for it."""
-        if not self.room or (not answer.finished and len(self._open) >= _MOST_OPEN):
-            return False
-        stands = _FINISHED_FOR if answer.finished else _OPEN_FOR
-        self._told[answer.run_id] = _Item(self._monotonic() + stands, answer)
-        (self._open.discard if answer.finished else self._open.add)(answer.run_id)
-        return True
-
-    def show(self, answer: RemoteRun) -> None:
-        """Keep for a moment what may be on somebody's mind: who is about to ask is in no list of ours."""
-        self._shown.pop(answer.run_id, None)
-        stands = _SHOWN_FINISHED_FOR if answer.finished else _SHOWN_FOR
-        self._shown[answer.run_id] = _Item(self._monotonic() + stands, answer)
-        if len(self._shown) > _MOST_SHOWN:
-            del self._shown[next(iter(self._shown))]
-
-    def take(self, run_id: str) -> RemoteRun | None:
-        """Give what is known of a run, once."""
-        self._open.discard(run_id)
-        for items in (self._told, self._shown):
-            item = items.pop(run_id, None)
-            if item is not None and item.until > self._monotonic():
-                return item.answer
-        return None
-
-    def sweep(self) -> None:
-        """Drop what has grown old."""
-        now = self._monotonic()
-        self._told = {run_id: item for run_id, item in self._told.items() if item.until > now}
-        self._open &= self._told.keys()
-        self._shown = {run_id: item for run_id, item in self._shown.items() if item.until > now}
-
-
-_PAGE_FOR = 10.0  # seconds in which a first page that was asked for here serves who reads the whole list
-_GATHER = 0.01  # seconds in which those who are due at the same tick come together
+_PAGE_FOR = 10.0  # seconds in which a first page that was requested here serves who reads the whole list
+_GATHER = 0.01  # seconds in which those that are due at the same tick come together
 _TRIES = 3  # of a page
-_ALONE = 8  # single questions at once; the others may yet be answered by a list
-_TICK = 2.0  # seconds
+_CROWD = 256  # runs that are polled at a time; the others stay in the order in which they are due
+_ALONE = 8  # single requests at once; the others may yet be answered by a list
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_Polled: TypeAlias = RetryIn | FinishedRun | Halted
 
 
 class RunApi(Protocol):
     """What is needed of the API."""
 
     async def run(self, reference: Reference) -> RemoteRun:
-        """Ask for one run."""
-        ...
+        """Return one run."""
 
     async def page(self, kind: str, cursor: str | None = None) -> RunPage:
-        """Ask for a page of the newest runs."""
-        ...
+        """Return a page of the newest runs."""
 
 
-class Waiting(Protocol):
-    """The runs that somebody waits for. Who hastens one also sees to it that it is taken on."""
+class NextStage(Protocol):
+    """Where finished runs go."""
 
-    def __contains__(self, run_id: str, /) -> bool:
-        """Whether it waits to be asked about, and nobody is at work on it."""
-        ...
+    @property
+    def room(self) -> bool:
+        """Whether it takes any finished run now."""
 
-    def poll_now(self, run_id: str, /) -> None:
-        """Ask about it now: there is news of it."""
-        ...
-
-    def saw(self, answer: RemoteRun, /) -> bool:
-        """Hear that one which nobody asked about now goes on; False where its owner must hear it itself."""
-        ...
+    def offer(self, finished: FinishedRun, /) -> None:
+        """Take a finished run, or have it polled again once there is room."""
 
 
-class _Batch:
-    """Those who wait for the same lists: what was found so far, and whether the lists are through."""
+class PollOptions(Struct, frozen=True):
+    """`give_up_after` and `tick` are in seconds: how long a run may go on, how often lists are looked at."""
 
-    def __init__(self) -> None:
-        self.wanted: dict[str, Reference] = {}
-        self.found: dict[str, RemoteRun] = {}
-        self.standing = False  # whether some are here again
-        self.stopped: ServicePausedError | ApiUnavailableError | None = None
-        self.done = anyio.Event()
-
-    def join(self, reference: Reference, *, again: bool) -> None:
-        """Have a run looked up; `again` where that was done before, in vain."""
-        self.wanted[reference.run_id] = reference
-        self.standing = self.standing or again
+    give_up_after: float
+    tick: float = 2.0
+    wall: Callable[[], float] = time.time
 
 
 class Poller:
-    """Answers questions about runs, by list where that is cheaper.
-
-    What a list shows to be finished, of the runs in `waiting`, is hastened: the next question about it
-    is answered at once, from what the list said. `monotonic` returns seconds, `tick` is how many may pass
-    until who stands in line looks at the lists again.
-    """
+    """Polls open runs, and hands on those that are finished. `serve` must be running."""
 
     def __init__(
         self,
         api: RunApi,
-        waiting: Waiting,
-        monotonic: Callable[[], float],
-        tick: float = _TICK,
+        open_runs: OpenRuns,
+        library: Library,
+        next_stage: NextStage,
+        options: PollOptions,
         workspace_check: WrongWorkspaceCheck | None = None,
     ) -> None:
         self._api = api
-        self._waiting = waiting
-        self._monotonic = monotonic
-        self._news = News(monotonic)
-        self._lists = {kind: ListPlan(monotonic) for kind in KINDS}
+        self._open_runs = open_runs
+        self._library = library
+        self._next_stage = next_stage
+        self._options = options
         self._workspace_check = workspace_check or WrongWorkspaceCheck()
-        self._batch: _Batch | None = None
-        self._refused: set[str] = set()  # the lists that could not be had when last asked for
+        self._monotonic = open_runs.monotonic
+        self._lists = {kind: ListPlan(self._monotonic) for kind in KINDS}
+        self._unavailable: set[str] = set()  # the lists, when last requested
         self._looking = anyio.Lock()
-        self._tick = tick
-        self._alone = RequestLine(_ALONE)
-        self._first: dict[str, tuple[float, RunPage]] | None = None  # None until somebody reads whole lists
+        self._first_pages: dict[str, tuple[float, RunPage]] | None = (
+            None  # None until somebody reads whole lists
+        )
+        self._due: dict[str, QueuedRun] = {}  # due at this tick, and not found in a list yet
+        self._line: dict[str, QueuedRun] = {}  # no list shows them: they are polled one by one
+        self._alone: set[str] = set()  # those of a single request that is under way
+        self._ticked_at = 0.0  # when those in line were last looked for
+        self._newest_first = True
+        self._group: TaskGroup | None = None
 
-    async def run(self, reference: Reference, queued_at: float = 0.0) -> RemoteRun:
-        """Answer about one run, queued at that time (unix seconds). Raises as `Flora.run` does."""
+    def change(self, give_up_after: float) -> None:
+        """Wait for runs for so many seconds from now on."""
+        self._options = replace(self._options, give_up_after=give_up_after)
+
+    async def serve(self) -> None:
+        """Poll what is due, for ever."""
+        async with anyio.create_task_group() as group:
+            self._group = group
+            while True:
+                if self._open_runs.breaker.now is not None:
+                    self._put_back()
+                    await self._open_runs.breaker.passes()
+                self._poll_next_alone()
+                delay = min(self._open_runs.delay(first_only=self._room <= 0), self._until_tick())
+                if delay > 0:
+                    await self._open_runs.breaker.changed.wait(delay)
+                    continue
+                await anyio.sleep(_GATHER)
+                async with self._looking:
+                    await self._tick()
+
+    @property
+    def _room(self) -> int:
+        return _CROWD - len(self._line) - len(self._alone)
+
+    def _until_tick(self) -> float:
+        return self._ticked_at + self._options.tick - self._monotonic() if self._line else float("inf")
+
+    async def _tick(self) -> None:
+        """Look for what is due in the lists; what they do not show comes into the line."""
+        standing = bool(self._line) and self._until_tick() <= 0
+        if standing or not self._line:
+            self._ticked_at = self._monotonic()
+        self._due = await self._without_done(await self._load(self._open_runs.take_due(self._room)))
+        looked_for = {**self._line, **self._due} if standing else dict(self._due)
+        if self._open_runs.breaker.now is not None:
+            return
         try:
-            answer = await self._answer(reference, queued_at)
-        except TransientError as error:
-            if error.code is ErrorCode.NOT_FOUND:
-                self._miss(reference.run_id)
-            raise
-        self._workspace_check.found()
-        return answer
+            for kind in KINDS:
+                # A bare id may be of any kind; one with a technique is in the first list or in none.
+                due = {
+                    run_id
+                    for run_id, run in looked_for.items()
+                    if self._is_sought(run_id) and (kind == KINDS[0] or run.technique is None)
+                }
+                await self._read_list(kind, due, standing=standing)
+        except Exception as error:  # noqa: BLE001 - it holds for all of them: none needs to meet it alone
+            met = [run for run_id, run in looked_for.items() if self._is_sought(run_id)]
+            for run in met:
+                self._line.pop(run.run_id, None)
+                self._due.pop(run.run_id, None)
+            await self._settle([(run, self._after_error(run, error)) for run in met])
+        self._line |= self._due
+        self._due = {}
 
-    def _miss(self, run_id: str) -> None:
-        before = self._workspace_check.hint
-        self._workspace_check.missing(run_id)
-        if before is None and self._workspace_check.hint is not None:
-            _log.warning("key_in_doubt", message=self._workspace_check.hint)
+    def _put_back(self) -> None:
+        """Make all due again that wait for an answer: in a pause any of them may be the probe."""
+        waiting = {**self._line, **self._due}
+        self._line, self._due = {}, {}
+        self._open_runs.put_back(waiting)
 
-    async def _answer(self, reference: Reference, queued_at: float) -> RemoteRun:
-        told = self._news.take(reference.run_id) or await self._by_list(reference, again=False)
-        if told is not None:
-            return told
-        place = self._alone.place(queued_at)
-        while not await self._alone.enter(place, self._tick):
-            told = await self._by_list(reference, again=True)
-            if told is not None:
-                return told
+    def _is_sought(self, run_id: str) -> bool:
+        return run_id in self._due or run_id in self._line
+
+    async def _load(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
         try:
-            return self._news.take(reference.run_id) or await self._api.run(reference)
-        finally:
-            self._alone.leave()
+            return await self._open_runs.load(run_ids) if run_ids else {}
+        except Exception as error:  # noqa: BLE001 - none of them may be lost
+            unread = [QueuedRun(run_id=run_id, queued_at=0.0) for run_id in run_ids]
+            for run in unread:
+                self._apply(run, self._after_error(run, error))
+            return {}
 
-    async def _by_list(self, reference: Reference, *, again: bool) -> RemoteRun | None:
-        """Look a run up together with others; None where no list shows it."""
-        batch = self._batch
-        if batch is None:
-            batch = self._batch = _Batch()
-            batch.join(reference, again=again)
-            await self._serve(batch)
-        else:
-            batch.join(reference, again=again)
-            await batch.done.wait()
-        found = batch.found.get(reference.run_id)
-        if found is not None:
-            return found
-        if isinstance(batch.stopped, ServicePausedError):
-            raise ServicePausedError(str(batch.stopped), batch.stopped.reason)
-        if batch.stopped is not None:
-            raise ApiUnavailableError(str(batch.stopped), retry_after=batch.stopped.retry_after)
-        return None
+    async def _without_done(self, runs: dict[str, QueuedRun]) -> dict[str, QueuedRun]:
+        """Leave out the runs whose sidecar stands already: they are done, and not polled."""
+        new = [run for run in runs.values() if run.state is RunState.WAITING and not run.fresh]
+        if not new:
+            return runs
+        found = await to_thread.run_sync(lambda: [_is_done(self._library, run) for run in new])
+        settled: list[tuple[QueuedRun, _Polled]] = []
+        for run, done in zip(new, found, strict=True):
+            if isinstance(done, Exception):
+                settled.append((run, self._after_error(run, done)))
+            elif done:
+                settled.append((run, FinishedRun(run)))
+        await self._settle(settled)
+        known = {run.run_id for run, _ in settled}
+        return {run_id: run for run_id, run in runs.items() if run_id not in known}
 
-    def keep(self, answer: RemoteRun) -> None:
-        """Keep an answer for the next question about its run, which comes a while later."""
-        self._news.keep(answer)
+    # Lists
 
-    async def fresh(self, reference: Reference) -> RemoteRun:
-        """Ask about one run alone: what a list said may be a moment old."""
-        return await self._api.run(reference)
+    async def _read_list(self, kind: str, due: set[str], *, standing: bool) -> None:
+        """Read the pages of a list that pay, from the newest on, and take in what they show.
 
-    async def page(self, kind: str, cursor: str | None = None) -> RunPage:
-        """Return a page for somebody who reads a whole list: it is news for the runs that wait, too.
-
-        A first page that was asked for just now is not asked for again. Raises as `Flora.page` does.
+        Raises where a limit, or what pauses all, is met: that holds for every run.
         """
-        async with self._looking:
-            if self._first is None:
-                self._first = {}
-            asked_at, page = self._first.pop(kind, (0.0, None))
-            if cursor is None and page is not None and self._monotonic() - asked_at < _PAGE_FOR:
-                return page
-            page = await self._api.page(kind, cursor)
-            self._news.sweep()
-            self._take_in(page, set(), _Batch())
-        return page
-
-    def tell(self, answers: Iterable[RemoteRun]) -> None:
-        """Keep what a list said of runs that were queued by it: their first question is answered."""
-        for answer in answers:
-            if answer.status != "completed" or answer.outputs:
-                self.keep(answer)
-
-    async def _serve(self, batch: _Batch) -> None:
         try:
-            await anyio.sleep(_GATHER)
-            async with self._looking:
-                self._batch = None  # who comes from now on makes a batch of their own
-                await self._look_up(batch)
-        finally:
-            self._batch = None if self._batch is batch else self._batch
-            batch.done.set()
+            await self._page_through(kind, due, standing=standing)
+        except (ServicePausedError, ApiUnavailableError):
+            raise
+        except FloradlError as error:
+            # Whatever it is: single requests meet it, each for its own run.
+            self._lists[kind].failed(refused=_is_refusal(error))
+            if kind not in self._unavailable:  # one line when it begins
+                _log.info("list_refused", kind=kind, message=str(error))
+            self._unavailable.add(kind)
 
-    async def _look_up(self, batch: _Batch) -> None:
-        self._news.sweep()
-        for run_id in batch.wanted:
-            told = self._news.take(run_id)
-            if told is not None:  # while it stood in line
-                batch.found[run_id] = told
-        for kind in KINDS:
-            # A bare id may be of any kind; one with a technique is in the first list or in none.
-            due = {
-                run_id
-                for run_id, reference in batch.wanted.items()
-                if run_id not in batch.found and (kind == KINDS[0] or reference.technique is None)
-            }
-            try:
-                await self._page_through(kind, due, batch)
-            except (ServicePausedError, ApiUnavailableError) as error:
-                batch.stopped = error  # it holds for everybody: nobody needs to hear it alone
-                return
-            except FloradlError as error:
-                # Whatever it is: those who ask one by one will hear it, each for its own run.
-                self._lists[kind].failed(refused=_is_refusal(error))
-                if kind not in self._refused:  # one line when it begins
-                    _log.info("list_refused", kind=kind, message=str(error))
-                self._refused.add(kind)
-
-    async def _page_through(self, kind: str, due: set[str], batch: _Batch) -> None:
-        """Read the pages that pay, from the newest on."""
-        lists, sought = self._lists[kind], ListQuery(due, self._waiting, batch.standing)
+    async def _page_through(self, kind: str, due: set[str], *, standing: bool) -> None:
+        lists, sought = self._lists[kind], ListQuery(due, self._open_runs, standing)
         place = first = lists.begin(sought)
         while place is not None:
             _, cursor = place
@@ -364,15 +226,16 @@ class Poller:
                     raise
                 lists.lost()  # it was good for a while only
                 return
-            self._refused.discard(kind)
-            if cursor is None and self._first is not None:
-                self._first[kind] = (self._monotonic(), page)
-            place = lists.turn(place, self._take_in(page, due, batch), sought, room=self._news.room)
+            self._unavailable.discard(kind)
+            if cursor is None and self._first_pages is not None:
+                self._first_pages[kind] = (self._monotonic(), page)
+            shown = await self._take_in(page, due)
+            place = lists.turn(place, shown, sought, room=self._next_stage.room)
         if first is not None:
             lists.end(due)
 
     async def _page(self, kind: str, cursor: str | None) -> RunPage:
-        """Ask for a page; where there is trouble that may pass, a few times: the gate sees to the waits."""
+        """Request a page; where trouble may pass, a few times: the rate limiter waits in between."""
         for _ in range(_TRIES - 1):
             try:
                 return await self._api.page(kind, cursor)
@@ -381,35 +244,195 @@ class Poller:
                     raise
         return await self._api.page(kind, cursor)
 
-    def _take_in(self, page: RunPage, due: set[str], batch: _Batch) -> PageSummary:
-        """Hand on what a page says, to those who wait for it and to those who do not wait yet."""
+    async def _take_in(self, page: RunPage, due: set[str]) -> PageSummary:
+        """Use what a page shows of our runs, due or not. What it shows leaves `due`."""
         going_on = frozenset(run.run_id for run in page.runs if not run.finished)
-        batch_size = sum(run_id in due or run_id in self._waiting for run_id in going_on)
-        found = told = 0
+        batch_size = sum(self._is_sought(run_id) or run_id in self._open_runs for run_id in going_on)
+        found: list[RemoteRun] = []  # of those that were due
+        told: list[RemoteRun] = []
         for run in page.runs:
             if run.status == "completed" and not run.outputs:
-                continue  # a list that leaves the outputs out only tells that it is time to ask
-            answer = msgspec.structs.replace(run, batch_size=max(batch_size, 1))
-            if run.run_id in due:
+                continue  # a list that leaves the outputs out only tells that it is time to poll
+            answer = replace(run, batch_size=max(batch_size, 1))
+            if self._is_sought(run.run_id):
+                (found if run.run_id in due else told).append(answer)
                 due.discard(run.run_id)
-                batch.found[run.run_id] = answer
-                found += 1
-            elif run.run_id in self._waiting:
-                told += self._tell(answer)
-            else:
-                self._news.show(answer)
-        return PageSummary(going_on, found, told, page.cursor)
+            elif run.run_id in self._open_runs and self._is_news(answer):
+                told.append(answer)
+        new = {answer.run_id for answer in told if answer.run_id in self._open_runs}
+        await self._take_answers([*found, *told], new)
+        return PageSummary(going_on, len(found), len(told), page.cursor)
 
-    def _tell(self, answer: RemoteRun) -> bool:
-        """Tell the owner of a run that waits; whether that was news."""
-        if self._news.known(answer):
-            return False  # a backlog must not be paged through once more for each batch
-        if not answer.finished and self._waiting.saw(answer):
-            return False
-        if not self._news.keep(answer):
-            return False
-        self._waiting.poll_now(answer.run_id)
-        return True
+    def _is_news(self, answer: RemoteRun) -> bool:
+        """Whether an answer about a run that is not due is used."""
+        return self._next_stage.room if answer.finished else not self._open_runs.planner.saw(answer)
+
+    async def page(self, kind: str, cursor: str | None = None) -> RunPage:
+        """Return a page for somebody who reads a whole list; what it shows of our runs is used, too.
+
+        A first page that was requested just now is not requested again. Raises as `FloraClient.page` does.
+        """
+        async with self._looking:
+            if self._first_pages is None:
+                self._first_pages = {}
+            requested_at, page = self._first_pages.pop(kind, (0.0, None))
+            if cursor is None and page is not None and self._monotonic() - requested_at < _PAGE_FOR:
+                return page
+            page = await self._api.page(kind, cursor)
+            await self._take_in(page, set())
+        return page
+
+    async def add_answered(self, answers: Iterable[RemoteRun]) -> None:
+        """Take runs on that were queued by what a list showed of them: that is their first answer."""
+        answers = list(answers)
+        usable = [answer for answer in answers if answer.status != "completed" or answer.outputs]
+        taken = set(self._open_runs.take(answer.run_id for answer in usable))
+        await self._take_answers([answer for answer in usable if answer.run_id in taken], taken)
+        self._open_runs.add_new(answer.run_id for answer in answers if answer not in usable)
+
+    # Single requests
+
+    def _poll_next_alone(self) -> None:
+        """Send single requests, for the newest run and the first in line in turn."""
+        while self._line and len(self._alone) < _ALONE and self._group is not None:
+            runs = self._line.values()
+            run = max(runs, key=lambda each: each.queued_at) if self._newest_first else next(iter(runs))
+            self._newest_first = not self._newest_first
+            del self._line[run.run_id]
+            self._alone.add(run.run_id)
+            self._group.start_soon(self._poll_alone, run)
+
+    async def poll(self, run_id: str) -> None:
+        """Poll one run now, by a single request."""
+        for run in (await self._without_done(await self._load([run_id]))).values():
+            await self._poll_alone(run)
+
+    async def _poll_alone(self, run: QueuedRun) -> None:
+        try:
+            answer = await self._api.run(run.reference)
+        except Exception as error:  # noqa: BLE001 - each becomes an outcome
+            if isinstance(error, TransientError) and error.code is ErrorCode.NOT_FOUND:
+                self._count_missing(run.run_id)
+            await self._settle([(run, self._after_error(run, error))])
+        else:
+            self._workspace_check.found()
+            await self._take_answers([answer])
+        finally:
+            self._alone.discard(run.run_id)
+            self._open_runs.wake()
+
+    def _count_missing(self, run_id: str) -> None:
+        before = self._workspace_check.hint
+        self._workspace_check.missing(run_id)
+        if before is None and self._workspace_check.hint is not None:
+            _log.warning("key_in_doubt", message=self._workspace_check.hint)
+
+    # Answers
+
+    async def _take_answers(self, answers: Sequence[RemoteRun], new: Collection[str] = ()) -> None:
+        """Give each run what follows from its answer; of `new` ones it is not known whether they are done."""
+        for answer in answers:
+            self._line.pop(answer.run_id, None)
+            self._due.pop(answer.run_id, None)
+        self._open_runs.take(new)
+        runs = await self._load([answer.run_id for answer in answers])
+        unseen = await self._without_done({run_id: run for run_id, run in runs.items() if run_id in new})
+        settled = [
+            (run, self._after_answer(run, answer))
+            for answer in answers
+            if (run := runs.get(answer.run_id)) is not None
+            and (answer.run_id in unseen or answer.run_id not in new)
+        ]
+        await self._settle(settled)
+
+    def _after_answer(self, run: QueuedRun, answer: RemoteRun) -> _Polled:
+        if answer.finished:
+            self._open_runs.planner.ended(answer)
+            if answer.outputs:
+                return FinishedRun(self._detected(run), answer)
+            if answer.status == "failed":
+                return FinishedRun(run, answer)
+            said = "FLORA says that it completed, but lists no outputs"
+            return self._after_error(run, TransientError(said, ErrorCode.NO_OUTPUTS))
+        patience = self._options.give_up_after
+        if run.waited > patience:
+            failure = RunFailure(
+                ErrorCode.GAVE_UP,
+                f"FLORA did not finish it within {patience:.0f} s (poll.give_up_after); it was "
+                f"{answer.status[:40]!a} at {answer.progress:.0f} %",
+            )
+            return FinishedRun(run, answer, failure)
+        seconds, put_back = self._open_runs.planner.goes_on(run, answer)
+        run = replace(
+            run,
+            state=RunState.RUNNING,
+            waited=run.waited + put_back + seconds,
+            tries=0,
+            progress=answer.progress,
+            error=None,
+        )
+        return RetryIn(run, seconds, shared=answer.batch_size > 1)
+
+    def _detected(self, run: QueuedRun) -> QueuedRun:
+        """Return the run as it is recorded once it was found to have ended at FLORA."""
+        if run.detected_at is not None:
+            return run
+        return replace(
+            run,
+            state=RunState.RUNNING,
+            detected_at=self._options.wall(),
+            waited=0.0,
+            tries=0,
+            progress=100.0,
+            error=None,
+        )
+
+    def _after_error(self, run: QueuedRun, error: Exception) -> _Polled:
+        outcome = outcome_of(run, error, self._options.give_up_after)
+        return FinishedRun(run, failure=outcome.failure) if isinstance(outcome, Failed) else outcome
+
+    async def _settle(self, polled: Sequence[tuple[QueuedRun, _Polled]]) -> None:
+        """Record what became of runs, then make them due again or hand them on."""
+        changed = [each.run for run, each in polled if not isinstance(each, Halted) and each.run != run]
+        detected = {run.run_id: (run, a) for run, each in polled if (a := _detection(run, each)) is not None}
+        durations = {
+            run_id: self._open_runs.planner.learn_duration(run, answer)
+            for run_id, (run, answer) in detected.items()
+        }
+        try:
+            await self._open_runs.record((run, durations.get(run.run_id)) for run in changed)
+        except Exception as error:  # noqa: BLE001 - none of them may be lost
+            polled, detected = [(run, self._after_error(run, error)) for run, _ in polled], {}
+        for run, answer in detected.values():
+            self._open_runs.reports.detected(run, answer)
+        for run, outcome in polled:
+            self._apply(run, outcome)
+
+    def _apply(self, run: QueuedRun, outcome: _Polled) -> None:
+        match outcome:
+            case RetryIn():
+                self._open_runs.postpone(outcome)
+            case Halted():
+                self._open_runs.halt(outcome, run)
+            case FinishedRun():
+                self._open_runs.forwarded(run.run_id)
+                self._next_stage.offer(outcome)
+
+
+def _detection(run: QueuedRun, outcome: _Polled) -> RemoteRun | None:
+    """Return the answer by which a run was first found to have ended, if this is it."""
+    if isinstance(outcome, FinishedRun) and run.detected_at is None and outcome.run.detected_at is not None:
+        return outcome.answer
+    return None
+
+
+def _is_done(library: Library, run: QueuedRun) -> bool | Exception:
+    """Whether the sidecar of a run stands, or why that is not known; blocking."""
+    try:
+        stands = library.find_sidecar(run.reference)
+    except Exception as error:  # noqa: BLE001 - each becomes an outcome
+        return error
+    return stands is not None and stands.result is Result.COMPLETE
 
 
 def _is_refusal(error: FloradlError) -> bool:

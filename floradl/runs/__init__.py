@@ -1,4 +1,11 @@
-"""The life of a run: what is due is taken on, its outputs are saved, its result is recorded.
+"""The second stage: finished runs come in with their answer; files, sidecars and rows go out.
 
-Rows of the queue go in; files, sidecars and finished rows come out.
+`scheduler` joins the stages. `slots` takes each `FinishedRun` into a bounded stream of its load, and starts
+as many of each load at once as there are slots, so that large runs keep no small one waiting; what there is
+no room for is polled again later. `processor` saves a run: it reads once what is on disk, has `output_saver`
+fetch what is missing, and writes sidecar and row, in that order; each step can be run twice. It asks the API
+for nothing but fresh URLs.
+An error becomes an outcome in one place, by the table `floradl.retry.outcome_of`: retry in, fail, pause. A
+run to be retried is polled again when it is due, as any other; the probe of a pause keeps its answer.
+`result` says how a run ends, `reports` tells it to log and displays, `counters` and `error_log` sum up.
 """

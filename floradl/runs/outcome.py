@@ -1,4 +1,4 @@
-"""The attempts at one output, and when they are enough."""
+"""What the work on a run comes to, and the attempts at one output."""
 
 from __future__ import annotations
 
@@ -6,52 +6,30 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TypeAlias
 
-import msgspec
+from msgspec import Struct
 
-from floradl.errors import ErrorCode, ExpiredUrlError, FolderError, TransientError
+from floradl.errors import AttemptsExhaustedError, ErrorCode, ExpiredUrlError, FolderError, TransientError
 from floradl.models import QueuedRun
-from floradl.retry import is_given_up
+from floradl.retry import Halted, RetryIn, is_given_up
 from floradl.runs.events import RunSummary
 
 
-class RetryIn(msgspec.Struct, frozen=True):
-    """Come back with `run` in `seconds`. `trouble` says why, where it is more than "not finished".
-
-    `shared`: at a moment when others come back, too, since one question may answer for all of them.
-    """
+class Finished(Struct, frozen=True):
+    """`run` is done, partial or failed, and recorded so; without a `summary` all of it stood already."""
 
     run: QueuedRun
-    seconds: float
-    trouble: str | None = None
-    shared: bool = True
+    summary: RunSummary | None
 
 
-class Finished(msgspec.Struct, frozen=True):
-    """`run` is done, partial or failed; None was brought where all of it stood in the library already."""
-
-    run: QueuedRun
-    brought: RunSummary | None
+class Dropped(Struct, frozen=True):
+    """The run is not open any more: somebody else finished it, or it was forgotten."""
 
 
-class Paused(msgspec.Struct, frozen=True):
-    """Come back with `run` when there is a place for its outputs: `Pipeline.places` tells when."""
-
-    run: QueuedRun
-
-
-Step: TypeAlias = RetryIn | Finished | Paused
+Outcome: TypeAlias = Finished | Dropped | RetryIn | Halted
 
 
 _MISSED = 2  # times that a media host knows nothing of it, before FLORA is asked where it is now
-_TRIES = 5  # of trouble without end, before the run steps back and FLORA is asked anew
-
-
-class AttemptsExhaustedError(TransientError):
-    """Several tries failed. `spent` is what they and the waits between took, in seconds, queueing not."""
-
-    def __init__(self, error: TransientError, spent: float) -> None:
-        super().__init__(str(error), error.code, retry_after=error.retry_after)
-        self.spent = spent
+_TRIES = 5  # of trouble without end, before the run is polled anew
 
 
 class RetryState:

@@ -1,93 +1,135 @@
-"""How many runs may have outputs on their way at once, so that large ones keep nobody else waiting.
+"""How many runs are saved at once, so that large ones keep nobody else waiting.
 
-A run holds its place until all its outputs are here. Sizes are not known before, but kinds are: runs with a
-video, a sound or a file of unknown type have places of their own, and those with pictures and documents
-alone have others. A run with nothing to transfer needs none: its words stand in FLORA's answer.
+Sizes are not known before, but kinds are: runs with a video, a sound or a file of unknown type have slots of
+their own, those with pictures and documents alone have others, and so have those with nothing to download.
+Finished runs wait for a slot with their answers, up to a bound; beyond it they are polled again later.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum, auto
+from functools import partial
+from typing import TypeAlias
 
-from floradl.models import OutputKind, RemoteOutput
+import anyio
+from anyio import CapacityLimiter
+
+from floradl.models import FinishedRun, OutputKind, RemoteOutput
+from floradl.polling.circuit_breaker import CircuitBreaker
 
 
 class Load(Enum):
-    """What a run has to transfer."""
+    """What a run has to download."""
 
     NOTHING = auto()
     SMALL = auto()
     LARGE = auto()
 
 
-_PLACES = {Load.SMALL: 512, Load.LARGE: 256}  # many more than transfers: some wait for a host, others publish
-ALL_PLACES = sum(_PLACES.values())
+# Many more than downloads at once: some wait for a host, others publish.
+_SLOTS: Mapping[Load, int] = {Load.NOTHING: 256, Load.SMALL: 512, Load.LARGE: 256}
+_WAITING = 4000  # finished runs of each load that wait with their answers: some kilobytes each
+
+Work: TypeAlias = Callable[[FinishedRun], Awaitable[None]]
 
 
 def load_of(outputs: Iterable[RemoteOutput]) -> Load:
-    """Return what there is to transfer; a text counts as words, although a few are links to words."""
+    """Return what there is to download; a text counts as words, although a few are links to words."""
     kinds = {output.kind for output in outputs}
     if any(kind.is_large for kind in kinds):
         return Load.LARGE
     return Load.SMALL if kinds - {OutputKind.TEXT} else Load.NOTHING
 
 
-class DownloadSlots:
-    """Who has a place, and who waits for one. `most` is how many there are of each sort."""
+class _Lane:
+    """The finished runs of one load: those that wait, and how many are at work."""
 
-    def __init__(self, most: Mapping[Load, int] = _PLACES) -> None:
-        self._most = most
-        self._taken: Counter[Load] = Counter()
-        self._waiting: dict[Load, dict[str, None]] = {load: {} for load in most}  # who waits longest first
-        self._promised: dict[str, Load] = {}  # to those who are on their way: no newcomer takes it from them
-        self.when_taken: Callable[[], None] = lambda: None
-        """Called when somebody takes a place."""
+    def __init__(self, slots: int, waiting: int) -> None:
+        self._most = waiting
+        self.send, self.receive = anyio.create_memory_object_stream[FinishedRun](waiting)
+        self.slots = CapacityLimiter(slots)
+        self._turned_away: deque[str] = deque()
+        self._full = False
 
     @property
-    def taken(self) -> int:
-        """How many have a place."""
-        return self._taken.total()
+    def room(self) -> bool:
+        """Whether there is some; after it was full, only once half of it is free."""
+        self._full = self._used > self._most // 2 if self._full else self._used >= self._most
+        return not self._full
 
-    def has_one_for(self, run_id: str, load: Load) -> bool:
-        """Whether `take` would give `run_id` a place now."""
-        return load not in self._most or self._promised.get(run_id) is load or self._free(load)
+    @property
+    def _used(self) -> int:
+        return self.send.statistics().current_buffer_used
 
-    def take(self, run_id: str, load: Load) -> bool:
-        """Take a place; False where there is none, and `run_id` waits for one from now on."""
-        if load not in self._most:
-            return True
-        has_one = self.has_one_for(run_id, load)
-        self._promised.pop(run_id, None)
-        if not has_one:
-            self._waiting[load][run_id] = None
-            return False
-        self._waiting[load].pop(run_id, None)  # it may have come by itself: it is not to be called, too
-        self._taken[load] += 1
-        self.when_taken()
-        return True
+    def offer(self, finished: FinishedRun) -> None:
+        try:
+            self.send.send_nowait(finished)
+        except anyio.WouldBlock:
+            self._turned_away.append(finished.run.run_id)
 
-    def leave(self, load: Load) -> None:
-        """Give a place back."""
-        if load in self._most:
-            self._taken[load] -= 1
+    def take_turned_away(self) -> list[str]:
+        """Take those that there is room for by now."""
+        if not self._turned_away or self._used > self._most // 2:
+            return []
+        count = min(self._most // 2, len(self._turned_away)) if self._used else len(self._turned_away)
+        return [self._turned_away.popleft() for _ in range(count)]
 
-    def next(self, run_id: str) -> list[str]:
-        """Hear that a step of `run_id` is over; returns those for whom there is a place now.
 
-        They do not wait any more: each is to be taken on once.
-        """
-        self._promised.pop(run_id, None)  # it came for something else, or does not want it any more
-        ready = []
-        for load, waiting in self._waiting.items():
-            while waiting and self._free(load):
-                called = next(iter(waiting))
-                del waiting[called]
-                ready.append(called)
-                self._promised[called] = load
-        return ready
+class DownloadSlots:
+    """Takes finished runs, and starts the work on as many of each load as there are `slots` for.
 
-    def _free(self, load: Load) -> bool:
-        promised = sum(each is load for each in self._promised.values())
-        return self._taken[load] + promised < self._most[load]
+    `waiting` finished runs of each load are kept meanwhile. Those that there is no room for are handed to
+    `poll_again` once there is. In a pause nothing starts.
+    """
+
+    def __init__(
+        self,
+        breaker: CircuitBreaker,
+        poll_again: Callable[[Iterable[str]], None],
+        slots: Mapping[Load, int] = _SLOTS,
+        waiting: int = _WAITING,
+    ) -> None:
+        self._breaker = breaker
+        self._poll_again = poll_again
+        self._lanes = {load: _Lane(count, waiting) for load, count in slots.items()}
+
+    @property
+    def room(self) -> bool:
+        """Whether a finished run of any load is taken."""
+        return all(lane.room for lane in self._lanes.values())
+
+    def offer(self, finished: FinishedRun) -> None:
+        """Take a finished run, or have it polled again once there is room."""
+        self._lanes[load_of(finished.answer.outputs if finished.answer else ())].offer(finished)
+
+    def close(self) -> None:
+        """Drop what waits."""
+        for lane in self._lanes.values():
+            lane.send.close()
+            lane.receive.close()
+
+    async def serve(self, work: Work) -> None:
+        """Work on what is offered, for ever: the runs of each load in their order."""
+        async with anyio.create_task_group() as group:
+            for lane in self._lanes.values():
+                group.start_soon(self._serve, lane, work)
+
+    async def _serve(self, lane: _Lane, work: Work) -> None:
+        async with anyio.create_task_group() as group:
+            while True:
+                finished = await lane.receive.receive()
+                if turned_away := lane.take_turned_away():
+                    self._poll_again(turned_away)
+                slot = object()
+                await lane.slots.acquire_on_behalf_of(slot)
+                await self._breaker.passes()
+                group.start_soon(_work_on, partial(lane.slots.release_on_behalf_of, slot), work, finished)
+
+
+async def _work_on(release: Callable[[], None], work: Work, finished: FinishedRun) -> None:
+    try:
+        await work(finished)
+    finally:
+        release()

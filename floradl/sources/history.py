@@ -300,8 +300,7 @@ class HistorySync:
             raise self._no_room()
         touched = set(await self._queue.submit(orders, self._wall(), retry_failed=False))
         if touched:
-            self._poller.tell(run for run, _ in found if run.run_id in touched)
-            self._scheduler.enqueue(run.run_id for run, _ in found if run.run_id in touched)
+            await self._poller.add_answered(run for run, _ in found if run.run_id in touched)
             _log.info("history_queued", kind=kind, runs=len(touched))
         await self._reopen([(run, reference) for run, reference in found if run.run_id not in touched])
         return bool(touched)
@@ -322,8 +321,7 @@ class HistorySync:
         if not lacking:
             return
         again = await self._queue.reopen(lacking, self._wall())
-        self._poller.tell(lacking[run_id] for run_id in again)
-        self._scheduler.enqueue(again)
+        await self._poller.add_answered(lacking[run_id] for run_id in again)
         for run_id in again:
             _log.info("outputs_added", run=run_id, outputs=len(lacking[run_id].outputs))
 

@@ -1,0 +1,171 @@
+"""Why nothing goes on, and who looks whether it does again: the probe.
+
+What keeps every run from its work is met by one of them. That one is tried again now and then, and no other,
+until it goes on; then all do.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import structlog
+from msgspec import Struct
+
+from floradl.clock import Signal
+from floradl.errors import PauseReason
+from floradl.models import FinishedRun
+from floradl.polling.due_queue import DueQueue
+from floradl.retry import Halted
+
+_FIRST_PROBE = 2.0
+_RAREST = 300.0  # seconds
+_DOUBLINGS = 8
+_PROBE_EVERY = {  # the most seconds between looks at whether a pause can be lifted
+    PauseReason.KEY_REFUSED: 60.0,
+    PauseReason.CREDITS: 60.0,
+    PauseReason.DISK_FULL: 5.0,
+    PauseReason.LIBRARY_MISSING: 5.0,
+    PauseReason.LIBRARY_READ_ONLY: 5.0,
+}
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Pause(Struct, frozen=True):
+    """Why nothing goes on. `since` is unix seconds, `needed` bytes, see `ServicePausedError`."""
+
+    reason: PauseReason
+    message: str
+    since: float
+    needed: int = 0
+
+
+class Probe(Struct, frozen=True):
+    """The run that looks whether a pause is over, from `due` on (monotonic seconds).
+
+    `finished` is what is to be saved, where that met the cause; otherwise the run is to be polled.
+    """
+
+    run_id: str
+    due: float
+    finished: FinishedRun | None = None
+
+
+class CircuitBreaker:
+    """The pause that holds, if one does, and its probe. `monotonic` returns seconds."""
+
+    def __init__(self, due_queue: DueQueue, monotonic: Callable[[], float]) -> None:
+        self._due_queue = due_queue
+        self._monotonic = monotonic
+        self._began_at = 0.0
+        self._waiting: Probe | None = None
+        self._probing: Probe | None = None
+        self._in_vain = 0  # how often the probe met the cause again though the disk looked well
+        self.now: Pause | None = None
+        self.changed = Signal()
+        """Set when a pause or its probe changes, and by whoever makes runs due."""
+
+    @property
+    def leaderless(self) -> bool:
+        """Whether somebody else met the cause, and any run will tell when it is over."""
+        return self._waiting is None and self._probing is None
+
+    def is_probe(self, run_id: str) -> bool:
+        """Whether `run_id` is the probe, and at work."""
+        return self._probing is not None and self._probing.run_id == run_id
+
+    def begin(self, reason: PauseReason, message: str, needed: int = 0) -> Pause:
+        """Pause, whatever was before."""
+        _log.error("paused", reason=reason, message=message)
+        self.now = Pause(reason, message, time.time(), needed)
+        self._began_at = self._monotonic()
+        self._in_vain = 0
+        self.changed.set()
+        return self.now
+
+    def meet(self, run_id: str, halted: Halted, finished: FinishedRun | None = None) -> Pause:
+        """Pause, since a run met a cause. It becomes the probe, unless another one waits to look."""
+        pause = self.now
+        if pause is None or pause.reason is not halted.reason:
+            pause = self.begin(halted.reason, halted.message, halted.needed)
+        elif self.is_probe(run_id):
+            self._in_vain += 1
+        if self._waiting is None:
+            due = self._monotonic() + self.next_look(halted.reason)
+            self._waiting = Probe(run_id, due, finished)
+        else:
+            self._due_queue.put(run_id, 0.0)
+        self.changed.set()
+        return pause
+
+    def end(self) -> None:
+        """Let all go on."""
+        if self.now is not None:
+            _log.info("resumed", reason=self.now.reason)
+        self.now = None
+        if self._waiting is not None:
+            self._due_queue.put(self._waiting.run_id, 0.0)
+            self._waiting = None
+        self.changed.set()
+
+    async def passes(self) -> None:
+        """Wait until no pause holds."""
+        while self.now is not None:
+            await self.changed.wait()
+
+    async def next_probe(self) -> Probe:
+        """Wait until a run is to look whether the pause is over; `looked` must follow."""
+        while True:
+            if (probe := self._take()) is not None:
+                self._probing = probe
+                return probe
+            if self.now is None or self._probing is not None:
+                delay = math.inf
+            elif self._waiting is not None:
+                delay = self._waiting.due - self._monotonic()
+            else:
+                delay = self._due_queue.delay()
+            await self.changed.wait(delay)
+
+    def _take(self) -> Probe | None:
+        if self.now is None or self._probing is not None:
+            return None
+        if self._waiting is None:
+            run_id = self._due_queue.pop()
+            return Probe(run_id, 0.0) if run_id is not None else None
+        if self._waiting.due > self._monotonic():
+            return None
+        probe, self._waiting = self._waiting, None
+        return probe
+
+    def postpone(self, run_id: str, seconds: float) -> bool:
+        """Have the probe look again in `seconds`; False where `run_id` is not the probe of a pause."""
+        if self.now is None or self._waiting is not None or not self.is_probe(run_id):
+            return False
+        finished = self._probing.finished if self._probing is not None else None
+        self._waiting = Probe(run_id, self._monotonic() + seconds, finished)
+        return True
+
+    def looked(self) -> None:
+        """End the work of the probe, for now."""
+        self._probing = None
+        self.changed.set()
+
+    def hurry(self) -> bool:
+        """Have the probe look at once; False where somebody is looking just now."""
+        if self._waiting is None:
+            return False
+        self._waiting = Probe(self._waiting.run_id, self._monotonic(), self._waiting.finished)
+        self.changed.set()
+        return True
+
+    def next_look(self, reason: PauseReason) -> float:
+        """Return the seconds until the next look: soon at first, and more rarely the longer a pause lasts.
+
+        Whether a disk has room is seen without the network; where that deceives (a quota), looks become rare.
+        """
+        seconds = min(max(self._monotonic() - self._began_at, _FIRST_PROBE), _PROBE_EVERY[reason])
+        if reason is PauseReason.DISK_FULL:
+            return min(seconds * 2**self._in_vain, _RAREST) if self._in_vain < _DOUBLINGS else _RAREST
+        return seconds
