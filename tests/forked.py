@@ -52,7 +52,7 @@ class Forked(subprocess.Popen[str]):
         self._child_created = False  # so that the base class minds none
         self.args = ["floradl", *arguments]
         self.stdin = self.stdout = self.stderr = None
-        self.returncode = None  # type: ignore[assignment]  # as `Popen` has it while one runs
+        self.returncode = None
         status, ended = os.pipe()
         null = os.open(os.devnull, os.O_RDWR)
         try:
@@ -149,7 +149,8 @@ class _Server:
         text = json.dumps(order).encode("utf-8", "surrogatepass")
         socket.send_fds(self._socket, [_LENGTH.pack(len(text))], fds)
         self._socket.sendall(text)
-        return _LENGTH.unpack(_exactly(self._socket, _LENGTH.size))[0]
+        pid: int = _LENGTH.unpack(_exactly(self._socket, _LENGTH.size))[0]
+        return pid
 
     @property
     def is_up(self) -> bool:

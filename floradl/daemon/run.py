@@ -16,7 +16,6 @@ from anyio import to_thread
 
 from floradl import __version__
 from floradl.app import App, working
-from floradl.clock import next_tick
 from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
 from floradl.daemon.endpoints import answering
@@ -32,6 +31,7 @@ from floradl.sources.inbox import Inbox
 from floradl.sources.intake import Intake, IntakeLimits
 from floradl.sources.queue_file import QueueFile
 from floradl.sources.watcher import Watcher
+from floradl.wakeups import next_tick
 from floradl.web.health import HealthState
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised

@@ -17,7 +17,6 @@ import anyio
 import msgspec
 from anyio import to_thread
 
-from floradl.clock import next_tick
 from floradl.errors import QueueDamagedError
 from floradl.models import Action, LeftFile, QueuedRun, RunRequest, RunState, SavedOutput
 from floradl.queue.base import (
@@ -38,6 +37,7 @@ from floradl.queue.group_commit import GroupCommit
 from floradl.queue.hook_outbox import SqliteHookOutbox
 from floradl.queue.migrations import keep_copy, migrate
 from floradl.queue.rows import COLUMNS, count_states, select_left_files, select_run, select_saved
+from floradl.wakeups import next_tick
 
 _T = TypeVar("_T")
 _LOOK_EVERY = 5.0  # seconds between looks at the files
