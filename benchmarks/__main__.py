@@ -51,7 +51,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder goes then, too
     tools = look()
     with tempfile.TemporaryDirectory(prefix="floradl-benchmarks-", dir=options.work) as folder:
-        plan = Plan(options.quick, 1 if options.quick else options.pairs, Path(folder), tools)
+        plan = Plan(
+            options.quick, 1 if options.quick else options.pairs, Path(folder), tools, options.progress
+        )
         described = machine.describe(plan.work, tools)
         figures, failed = _measure_all(plan, options.only)
     lines = [cells(figure, WORK[figure.row], judged=not plan.quick) for figure in figures]
@@ -80,6 +82,12 @@ def _options() -> argparse.Namespace:
         default=Path("/var/tmp"),
         metavar="DIR",
         help="where files are written: a disk, not memory (/var/tmp)",
+    )
+    parser.add_argument(
+        "--progress",
+        choices=("even", "lumpy"),
+        default="even",
+        help="how `progress` of polled runs grows (even)",
     )
     options = parser.parse_args()
     if options.pairs < 1:

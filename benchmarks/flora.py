@@ -92,7 +92,12 @@ class _Watched(Simulator):
 
 
 async def _play(script: Script, report: Path) -> None:
-    simulator = _Watched(rate_limit=script.rate_limit, listing=script.listing, page_limit=script.page_limit)
+    simulator = _Watched(
+        rate_limit=script.rate_limit,
+        listing=script.listing,
+        page_limit=script.page_limit,
+        progress=script.progress,
+    )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with serve(simulator) as base_url:

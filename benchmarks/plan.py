@@ -11,18 +11,21 @@ from msgspec import Struct
 
 from benchmarks.figures import Figure
 from benchmarks.tools import Tools
+from floradl.simulator.runs import ProgressStyle
 
 
 class Plan(Struct, frozen=True):
     """How to measure. `pairs` is how often each comparison is repeated; `work` is a folder for everything.
 
-    The quick form sees that all works: its sizes and times are tiny, and its figures say nothing.
+    `progress` is how that of polled runs grows. The quick form sees that all works: its sizes and times are
+    tiny, and its figures say nothing.
     """
 
     quick: bool
     pairs: int
     work: Path
     tools: Tools
+    progress: ProgressStyle = "even"
 
     def size(self, full: int, quick: int) -> int:
         """Choose a size by the form."""

@@ -86,7 +86,9 @@ def _race(plan: Plan, name: str, seed: int, runs: tuple[PlayedRun, ...]) -> Iter
     rate = plan.seconds(_RATE, _RATE * _FASTER) if name == "f" else None
     follow = _official if name == "peer" else _floradl
     with (
-        simulated(Script(runs, rate_limit=rate, listing=name != "e"), folder) as flora,
+        simulated(
+            Script(runs, rate_limit=rate, listing=name != "e", progress=plan.progress), folder
+        ) as flora,
         follow(plan, folder, flora, runs) as racer,
     ):
         yield racer

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from floradl.simulator.runs import ProgressStyle
+
 TECHNIQUE = "benchmark"
 
 
@@ -25,12 +27,16 @@ class PlayedRun(Struct, frozen=True):
 
 
 class Script(Struct, frozen=True):
-    """The runs, and how the API behaves: requests a second, whether it lists runs, how many a page."""
+    """The runs, and how the API behaves: requests a second, whether it lists runs, how many a page.
+
+    `progress` is how that of the runs grows.
+    """
 
     runs: tuple[PlayedRun, ...]
     rate_limit: float | None = None
     listing: bool = True
     page_limit: int = 100
+    progress: ProgressStyle = "even"
 
 
 class Request(Struct, frozen=True):

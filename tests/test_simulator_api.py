@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,21 @@ async def test_a_run_goes_from_pending_over_running_to_completed(flora: Flora) -
     assert statuses == ["pending", *["running"] * 9, "completed", "completed"]
     assert [progress for _, progress in seen] == sorted(progress for _, progress in seen)
     assert seen[-1][1] == 100
+
+
+async def test_a_lumpy_progress_jumps_stalls_and_goes_back(flora: Flora) -> None:
+    flora.simulator.progress = "lumpy"
+    flora.simulator.add_run("run_a", technique="product-shot", duration=40)
+    seen = []
+    for _second in range(40):
+        seen.append((await flora.run("run_a"))["progress"])
+        flora.clock.at += 1
+    steps = [later - earlier for earlier, later in itertools.pairwise(seen)]
+    assert max(steps) > 30
+    assert min(steps) < 0
+    assert steps.count(0) > 30
+    assert max(seen) < 100
+    assert (await flora.run("run_a"))["progress"] == 100
 
 
 async def test_a_completed_run_has_the_fields_of_the_reference(flora: Flora) -> None:

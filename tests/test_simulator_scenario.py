@@ -22,6 +22,7 @@ FULL = """\
 url_lifetime: 30s
 media_style: s3
 time_unit: ms
+progress: lumpy
 rate_limit: 2.5
 listing: no-not-this
 runs:
@@ -51,6 +52,7 @@ def staged(text: str) -> Simulator:
 def test_a_scenario_sets_the_stage() -> None:
     simulator = staged(FULL)
     assert (simulator.url_lifetime, simulator.media_style) == (30, MediaStyle.S3)
+    assert simulator.progress == "lumpy"
     assert (simulator.time_unit, simulator.rate_limit, simulator.listing) == ("ms", 2.5, False)
     film = simulator.run("run_film")
     assert film is not None

@@ -315,7 +315,8 @@ class ApiHost:
         return technique
 
     def _as_json(self, run: ScriptedRun) -> dict[str, Any]:
-        return run_json(run, self._simulator.now(), self._addresses, self._simulator.time_unit)
+        simulator = self._simulator
+        return run_json(run, simulator.now(), self._addresses, simulator.time_unit, simulator.progress)
 
     def _receipt(self, run: ScriptedRun, cost: float) -> dict[str, Any]:
         return {

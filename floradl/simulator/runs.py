@@ -14,6 +14,10 @@ from floradl.simulator.bodies import Body, literal
 
 TimeUnit = Literal["s", "ms"]
 WebhookSigning = Literal["each", "once"]
+ProgressStyle = Literal["even", "lumpy"]
+
+# What a lumpy `progress` says from a share of the work on, as engines do that count steps of unlike length.
+_LUMPS = ((0.0, 0), (0.05, 35), (0.4, 22), (0.55, 80), (0.9, 71))
 
 
 class OutputSpec(Struct, frozen=True):
@@ -124,13 +128,20 @@ class ScriptedRun(Struct, frozen=True, kw_only=True):
             return "failed" if self.fail else "completed"
         return "running" if now >= self.started else "pending"
 
-    def progress(self, now: float) -> int:
-        """Give the API's `progress` at `now`, 0 to 100; a failed run stays where it broke off."""
+    def progress(self, now: float, style: ProgressStyle = "even") -> int:
+        """Give the API's `progress` at `now`, 0 to 100; a failed run stays where it broke off.
+
+        A `lumpy` one jumps, stalls and goes back, elsewhere for each run.
+        """
         if now < self.started:
             return 0
         if now >= self.ended:
             return 63 if self.fail else 100
-        return int(99 * (now - self.started) / (self.ended - self.started))
+        done = (now - self.started) / (self.ended - self.started)
+        if style == "even":
+            return int(99 * done)
+        shift = hashlib.sha256(self.run_id.encode("utf-8", "surrogatepass")).digest()[0] % 16
+        return next(value for share, value in reversed(_LUMPS) if share <= done) + shift
 
     def body(self, index: int) -> Body:
         """Make the bytes of one output (its position, from 0). Raises `ValueError` as `formats` does."""
@@ -148,13 +159,19 @@ class Addresses(Struct, frozen=True):
     output: Callable[[ScriptedRun, int], str]
 
 
-def run_json(run: ScriptedRun, now: float, addresses: Addresses, unit: TimeUnit = "s") -> dict[str, Any]:
+def run_json(
+    run: ScriptedRun,
+    now: float,
+    addresses: Addresses,
+    unit: TimeUnit = "s",
+    progress: ProgressStyle = "even",
+) -> dict[str, Any]:
     """Write a run as `GET /techniques/{techniqueId}/runs/{runId}` answers it at `now`."""
     status = run.status(now)
     answer: dict[str, Any] = {
         "run_id": run.run_id,
         "status": status,
-        "progress": run.progress(now),
+        "progress": run.progress(now, progress),
         "created_at": _time(run.created, unit),
         "poll_url": addresses.poll(run),
     }

@@ -34,7 +34,7 @@ from floradl import yaml_reader
 from floradl.errors import ConfigError
 from floradl.models import Reference
 from floradl.simulator.faults import Do, Fault, FaultBook, Match
-from floradl.simulator.runs import OutputSpec, RunKind, ScriptedRun, TimeUnit, WebhookSigning
+from floradl.simulator.runs import OutputSpec, ProgressStyle, RunKind, ScriptedRun, TimeUnit, WebhookSigning
 from floradl.simulator.signing import MediaStyle
 from floradl.simulator.state import Simulator
 from floradl.units import parse_duration, parse_size
@@ -102,6 +102,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     url_lifetime: float | None = None
     media_style: MediaStyle | None = None
     time_unit: TimeUnit | None = None
+    progress: ProgressStyle | None = None
     page_limit: int | None = None
     listing: bool | None = None
     webhook_secrets: list[str] | None = None
@@ -117,6 +118,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
             "url_lifetime",
             "media_style",
             "time_unit",
+            "progress",
             "webhook_secrets",
             "webhook_signing",
         ):

@@ -23,6 +23,7 @@ from floradl.simulator.runs import (
     BUILT_IN,
     VERDICT,
     OutputSpec,
+    ProgressStyle,
     RunKind,
     ScriptedRun,
     Technique,
@@ -118,6 +119,7 @@ class Simulator:
     url_lifetime: float = 3600.0
     media_style: MediaStyle = MediaStyle.GCS
     time_unit: TimeUnit = "s"
+    progress: ProgressStyle = "even"
     page_limit: int = 100
     listing: bool = True
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
