@@ -107,6 +107,25 @@ async def test_a_list_shows_the_end_of_a_run_that_is_not_due_yet() -> None:
     assert table.requested == ["technique_runs 0"]
 
 
+async def test_a_run_that_a_page_shows_twice_is_taken_once() -> None:
+    table = Table("run_1", "run_2", "run_3")
+    world = world_of(table)
+    stage: list[str] = []
+    world.offer = lambda finished: stage.append(finished.run.run_id)  # type: ignore[method-assign]
+    table.finish("run_1")
+    page = table.page
+
+    async def twice(kind: str, cursor: str | None = None) -> RunPage:
+        shown = await page(kind, cursor)
+        return RunPage(shown.runs * 2, shown.cursor)
+
+    table.page = twice  # type: ignore[method-assign]
+    world.make_due(*table.runs)
+    async with world.serving():
+        await world.answered(["run_2", "run_3"])
+    assert stage == ["run_1"]
+
+
 async def test_a_list_that_leaves_outputs_out_settles_nothing() -> None:
     table = Table("run_1", "run_2", "run_3")
     table.finish("run_1", outputs=())

@@ -9,6 +9,7 @@ A list that meets a limit is requested again, since single requests would meet i
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol, TypeAlias
@@ -97,9 +98,8 @@ class Poller:
         self._lists = {kind: ListPlan(self._monotonic) for kind in KINDS}
         self._unavailable: set[str] = set()  # the lists, when last requested
         self._looking = anyio.Lock()
-        self._first_pages: dict[str, tuple[float, RunPage]] | None = (
-            None  # None until somebody reads whole lists
-        )
+        # None until somebody reads whole lists.
+        self._first_pages: dict[str, tuple[float, RunPage]] | None = None
         self._due: dict[str, QueuedRun] = {}  # due at this tick, and not found in a list yet
         self._line: dict[str, QueuedRun] = {}  # no list shows them: they are polled one by one
         self._alone: set[str] = set()  # those of a single request that is under way
@@ -133,7 +133,7 @@ class Poller:
         return _CROWD - len(self._line) - len(self._alone)
 
     def _until_tick(self) -> float:
-        return self._ticked_at + self._options.tick - self._monotonic() if self._line else float("inf")
+        return self._ticked_at + self._options.tick - self._monotonic() if self._line else math.inf
 
     async def _tick(self) -> None:
         """Look for what is due in the lists; what they do not show comes into the line."""
@@ -141,9 +141,10 @@ class Poller:
         if standing or not self._line:
             self._ticked_at = self._monotonic()
         self._due = await self._without_done(await self._load(self._open_runs.take_due(self._room)))
-        looked_for = {**self._line, **self._due} if standing else dict(self._due)
         if self._open_runs.breaker.now is not None:
+            self._put_back()
             return
+        looked_for = {**self._line, **self._due} if standing else dict(self._due)
         try:
             for kind in KINDS:
                 # A bare id may be of any kind; one with a technique is in the first list or in none.
@@ -250,7 +251,7 @@ class Poller:
         batch_size = sum(self._is_sought(run_id) or run_id in self._open_runs for run_id in going_on)
         found: list[RemoteRun] = []  # of those that were due
         told: list[RemoteRun] = []
-        for run in page.runs:
+        for run in {run.run_id: run for run in page.runs}.values():
             if run.status == "completed" and not run.outputs:
                 continue  # a list that leaves the outputs out only tells that it is time to poll
             answer = replace(run, batch_size=max(batch_size, 1))
@@ -284,11 +285,13 @@ class Poller:
 
     async def add_answered(self, answers: Iterable[RemoteRun]) -> None:
         """Take runs on that were queued by what a list showed of them: that is their first answer."""
-        answers = list(answers)
-        usable = [answer for answer in answers if answer.status != "completed" or answer.outputs]
-        taken = set(self._open_runs.take(answer.run_id for answer in usable))
+        usable: list[RemoteRun] = []
+        useless: list[RemoteRun] = []
+        for answer in answers:
+            (usable if answer.status != "completed" or answer.outputs else useless).append(answer)
+        taken = self._open_runs.take(answer.run_id for answer in usable)
         await self._take_answers([answer for answer in usable if answer.run_id in taken], taken)
-        self._open_runs.add_new(answer.run_id for answer in answers if answer not in usable)
+        self._open_runs.add_new(answer.run_id for answer in useless)
 
     # Single requests
 
@@ -315,7 +318,6 @@ class Poller:
                 self._count_missing(run.run_id)
             await self._settle([(run, self._after_error(run, error))])
         else:
-            self._workspace_check.found()
             await self._take_answers([answer])
         finally:
             self._alone.discard(run.run_id)
@@ -331,6 +333,8 @@ class Poller:
 
     async def _take_answers(self, answers: Sequence[RemoteRun], new: Collection[str] = ()) -> None:
         """Give each run what follows from its answer; of `new` ones it is not known whether they are done."""
+        if answers:
+            self._workspace_check.found()
         for answer in answers:
             self._line.pop(answer.run_id, None)
             self._due.pop(answer.run_id, None)
@@ -338,12 +342,18 @@ class Poller:
         runs = await self._load([answer.run_id for answer in answers])
         unseen = await self._without_done({run_id: run for run_id, run in runs.items() if run_id in new})
         settled = [
-            (run, self._after_answer(run, answer))
+            (run, self._outcome(run, answer))
             for answer in answers
             if (run := runs.get(answer.run_id)) is not None
             and (answer.run_id in unseen or answer.run_id not in new)
         ]
         await self._settle(settled)
+
+    def _outcome(self, run: QueuedRun, answer: RemoteRun) -> _Polled:
+        try:
+            return self._after_answer(run, answer)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not cost the run, nor the others
+            return self._after_error(run, error)
 
     def _after_answer(self, run: QueuedRun, answer: RemoteRun) -> _Polled:
         if answer.finished:
