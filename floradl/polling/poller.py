@@ -176,8 +176,7 @@ class Poller:
         try:
             return await self._open_runs.load(run_ids) if run_ids else {}
         except Exception as error:  # noqa: BLE001 - none of them may be lost
-            unread = [QueuedRun(run_id=run_id, queued_at=0.0) for run_id in run_ids]
-            for run in unread:
+            for run in [QueuedRun(run_id=run_id, queued_at=0.0) for run_id in run_ids]:
                 self._apply(run, self._after_error(run, error))
             return {}
 
@@ -341,13 +340,9 @@ class Poller:
         self._open_runs.take(new)
         runs = await self._load([answer.run_id for answer in answers])
         unseen = await self._without_done({run_id: run for run_id, run in runs.items() if run_id in new})
-        settled = [
-            (run, self._outcome(run, answer))
-            for answer in answers
-            if (run := runs.get(answer.run_id)) is not None
-            and (answer.run_id in unseen or answer.run_id not in new)
-        ]
-        await self._settle(settled)
+        known = {run_id: run for run_id, run in runs.items() if run_id in unseen or run_id not in new}
+        found = [(known[answer.run_id], answer) for answer in answers if answer.run_id in known]
+        await self._settle([(run, self._outcome(run, answer)) for run, answer in found])
 
     def _outcome(self, run: QueuedRun, answer: RemoteRun) -> _Polled:
         try:

@@ -35,7 +35,7 @@ _TRIES = 5  # of trouble without end, before the run is polled anew
 class RetryState:
     """The attempts at one output: how often each kind of trouble was met, and what all of it took.
 
-    `stale` says that FLORA should be asked for a fresh URL before the next one. `delay` gives the seconds
+    `stale` says that a fresh URL is to be requested before the next one. `delay` gives the seconds
     until the next attempt as `after_trouble` does.
     """
 
@@ -50,7 +50,7 @@ class RetryState:
         self.stale = False
 
     def begin(self) -> None:
-        """Hear that a transfer begins: until then it only stood in line."""
+        """Record that a download begins: until then it only waited for a connection."""
         self._began = self._monotonic()
 
     def failed(self, error: TransientError) -> float | None:
