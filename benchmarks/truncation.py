@@ -17,7 +17,7 @@ from pathlib import Path
 
 from floradl.download.truncation import is_whole
 
-Judge = Callable[[int, int, str], bool | None]
+Judge = Callable[[Callable[[int, int], bytes], int, str], bool | None]
 
 
 def cuts(size: int) -> list[int]:
@@ -45,7 +45,7 @@ def judged(judge: Judge, data: bytes, extension: str) -> tuple[bool | None, list
         for length in (len(data), *cuts(len(data))):
             os.ftruncate(file.fileno(), length)
             start = time.perf_counter()
-            said.append(judge(file.fileno(), length, extension))
+            said.append(judge(lambda size, offset: os.pread(file.fileno(), size, offset), length, extension))
             longest = max(longest, time.perf_counter() - start)
     return said[0], said[1:], longest
 

@@ -26,7 +26,7 @@ from floradl.errors import ConfigError, PauseReason, QueueDamagedError, ServiceP
 from floradl.flora.client import FloraClient
 from floradl.flora.rate_limit import RateLimiter
 from floradl.flora.wrong_workspace import WrongWorkspaceCheck
-from floradl.library.folder import Library
+from floradl.library.folder import FolderLibrary
 from floradl.library.owners import Owners
 from floradl.library.template import Template
 from floradl.net.addresses import HostPatterns
@@ -67,7 +67,7 @@ class App(msgspec.Struct, frozen=True):
 
     scheduler: Scheduler
     queue: RunQueue
-    library: Library
+    library: FolderLibrary
     flora: FloraClient
     saver: OutputSaver
     media: Downloads
@@ -94,12 +94,14 @@ CHANGEABLE: Final[frozenset[Key]] = frozenset(
 """What `Works.change` can change."""
 
 
-def build_library(config: Config) -> Library:
+def build_library(config: Config) -> FolderLibrary:
     """Return the library that the configuration describes; nothing of it is touched yet."""
     output = config.output
     template = Template.parse(output.template)
     folders = output.folders.by_kind()
-    return Library(output.dir, template, folders, output.max_name_bytes, Owners(_daemon_s(config.state_dir)))
+    return FolderLibrary(
+        output.dir, template, folders, output.max_name_bytes, Owners(_daemon_s(config.state_dir))
+    )
 
 
 def _daemon_s(state_dir: Path) -> tuple[int, ...]:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import anyio
 import pytest
 
-from floradl.fs.durable import Flush
+from floradl.fs.durable import Flush, flushed_together
 from floradl.library.batch_writer import BatchWriter
 
 pytestmark = pytest.mark.anyio
+
+
+def each(works: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Do all, as a library does."""
+    return flushed_together([partial(_within, work) for work in works])
+
+
+def _within(work: Callable[[], Any], _: Flush) -> Any:
+    return work()
 
 
 class Gate:
@@ -23,16 +34,16 @@ class Gate:
         self.done: list[str] = []
         self.threads: list[int] = []
 
-    def blocking(self, name: str) -> Callable[[Flush], str]:
-        def work(_: Flush) -> str:
+    def blocking(self, name: str) -> Callable[[], str]:
+        def work() -> str:
             self.entered.set()
             assert self.opened.wait(30)
-            return self.plain(name)(_)
+            return self.plain(name)()
 
         return work
 
-    def plain(self, name: str) -> Callable[[Flush], str]:
-        def work(_: Flush) -> str:
+    def plain(self, name: str) -> Callable[[], str]:
+        def work() -> str:
             self.done.append(name)
             return name
 
@@ -44,14 +55,14 @@ async def entered(gate: Gate) -> None:
 
 
 async def test_a_work_gives_what_it_returns() -> None:
-    assert await BatchWriter().do(lambda _: 7) == 7
+    assert await BatchWriter(each).do(lambda: 7) == 7
 
 
 async def test_what_a_work_raises_reaches_whoever_waits_for_it_and_nobody_else() -> None:
-    def broken(_: Flush) -> str:
+    def broken() -> str:
         raise ValueError("mine")
 
-    groups, gate, got = BatchWriter(1), Gate(), []
+    groups, gate, got = BatchWriter(each, 1), Gate(), []
 
     async def other() -> None:
         got.append(await groups.do(gate.plain("b")))
@@ -64,7 +75,7 @@ async def test_what_a_work_raises_reaches_whoever_waits_for_it_and_nobody_else()
 
 
 async def test_those_that_wait_while_one_group_is_done_are_done_together_and_in_turn() -> None:
-    groups, gate = BatchWriter(1), Gate()
+    groups, gate = BatchWriter(each, 1), Gate()
     async with anyio.create_task_group() as group:
         group.start_soon(groups.do, gate.blocking("first"))
         await entered(gate)
@@ -77,7 +88,7 @@ async def test_those_that_wait_while_one_group_is_done_are_done_together_and_in_
 
 
 async def test_a_group_that_takes_long_does_not_hold_up_the_next() -> None:
-    groups, gate = BatchWriter(2), Gate()
+    groups, gate = BatchWriter(each, 2), Gate()
     async with anyio.create_task_group() as group:
         group.start_soon(groups.do, gate.blocking("slow"))
         await entered(gate)
@@ -88,7 +99,7 @@ async def test_a_group_that_takes_long_does_not_hold_up_the_next() -> None:
 
 
 async def test_a_work_that_waits_can_be_cancelled_and_is_not_done() -> None:
-    groups, gate = BatchWriter(1), Gate()
+    groups, gate = BatchWriter(each, 1), Gate()
     async with anyio.create_task_group() as group:
         group.start_soon(groups.do, gate.blocking("first"))
         await entered(gate)
@@ -101,7 +112,7 @@ async def test_a_work_that_waits_can_be_cancelled_and_is_not_done() -> None:
 
 
 async def test_a_work_that_has_begun_is_seen_to_its_end_before_a_cancellation_is_heeded() -> None:
-    groups, gate, ended = BatchWriter(1), Gate(), []
+    groups, gate, ended = BatchWriter(each, 1), Gate(), []
     scope = anyio.CancelScope()
 
     async def cancelled() -> None:
@@ -122,7 +133,7 @@ async def test_a_work_that_has_begun_is_seen_to_its_end_before_a_cancellation_is
 
 
 async def test_who_is_cancelled_when_its_turn_to_lead_came_leaves_it_to_the_next() -> None:
-    groups, gate = BatchWriter(1), Gate()
+    groups, gate = BatchWriter(each, 1), Gate()
     scope = anyio.CancelScope()
 
     async def leads_next() -> None:

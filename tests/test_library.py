@@ -24,7 +24,8 @@ from floradl.errors import (
     TransientError,
 )
 from floradl.fs.os_errors import trouble, unopened
-from floradl.library.folder import MARKER, Destination, Library
+from floradl.library.destination import FolderDestination
+from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import Template
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, Result, SavedOutput
@@ -43,12 +44,12 @@ FOLDERS = {
 V1, V2 = "11111111", "22222222"
 
 
-def library_at(root: Path, template: str = DEFAULT, max_name_bytes: int = 255) -> Library:
-    return Library(root, Template.parse(template), FOLDERS, max_name_bytes)
+def library_at(root: Path, template: str = DEFAULT, max_name_bytes: int = 255) -> FolderLibrary:
+    return FolderLibrary(root, Template.parse(template), FOLDERS, max_name_bytes)
 
 
 @pytest.fixture
-def library(tmp_path: Path) -> Library:
+def library(tmp_path: Path) -> FolderLibrary:
     library = library_at(tmp_path / "library")
     library.create()
     return library
@@ -62,12 +63,22 @@ def output(output_id: str = "o", nth: int = 1) -> RemoteOutput:
     return RemoteOutput(output_id, "imageUrl", "https://media.flora.ai/o.png", nth)
 
 
-def slot(library: Library, of: QueuedRun | None = None, which: RemoteOutput | None = None) -> Destination:
-    return library.slot(of or run(), which or output(), 1, None)
+def slot(
+    library: FolderLibrary, of: QueuedRun | None = None, which: RemoteOutput | None = None
+) -> FolderDestination:
+    return library.destination(of or run(), which or output(), 1, None)
 
 
-def save(where: Destination, data: bytes) -> str:
-    return where.write(data, ".png", None)[0]
+def save(where: FolderDestination, data: bytes) -> str:
+    with where.open("") as sink:
+        sink.truncate(0)
+        sink.write(data)
+        return where.publish(sink, ".png", hashlib.sha256(data).hexdigest(), None)
+
+
+def holds(library: FolderLibrary, path: str, size: int) -> bool:
+    named = SavedOutput(output_id="o", type="imageUrl", kind=OutputKind.IMAGE, path=path, bytes=size)
+    return library.existing({"o": named}) == {"o": named}
 
 
 def sidecar(run_id: str = "run_a", technique: str | None = "tech", path: str | None = None) -> Sidecar:
@@ -101,25 +112,27 @@ def test_a_new_library_carries_a_marker(tmp_path: Path) -> None:
         pass
 
 
-def test_making_a_library_again_leaves_it_as_it_is(library: Library) -> None:
+def test_making_a_library_again_leaves_it_as_it_is(library: FolderLibrary) -> None:
     (library.root / MARKER).write_bytes(b"mine")
     library.create()
     assert (library.root / MARKER).read_bytes() == b"mine"
 
 
-Use = Callable[[Library], object]
+Use = Callable[[FolderLibrary], object]
 USES: dict[str, Use] = {
-    "leftover": lambda library: slot(library).leftover(),
+    "leftover": lambda library: slot(library).resume_point(),
     "open": lambda library: slot(library).open(V1),
     "write": lambda library: save(slot(library), b"x"),
-    "holds": lambda library: library.holds("images/tech/run_a-o.png", 1),
+    "holds": lambda library: holds(library, "images/tech/run_a-o.png", 1),
     "find_sidecar": lambda library: library.find_sidecar(Reference("run_a", "tech")),
     "write_sidecar": lambda library: library.write_sidecar(sidecar(), None),
 }
 
 
 @pytest.mark.parametrize("use", USES)
-def test_without_its_marker_a_library_is_missing_and_nothing_is_written(library: Library, use: str) -> None:
+def test_without_its_marker_a_library_is_missing_and_nothing_is_written(
+    library: FolderLibrary, use: str
+) -> None:
     (library.root / MARKER).unlink()
     with pytest.raises(ServicePausedError) as caught:
         USES[use](library)
@@ -129,7 +142,7 @@ def test_without_its_marker_a_library_is_missing_and_nothing_is_written(library:
 
 
 @pytest.mark.parametrize("use", USES)
-def test_a_library_whose_folder_is_gone_is_missing(library: Library, use: str) -> None:
+def test_a_library_whose_folder_is_gone_is_missing(library: FolderLibrary, use: str) -> None:
     library.root.rename(library.root.with_name("moved"))
     with pytest.raises(ServicePausedError) as caught:
         USES[use](library)
@@ -155,7 +168,7 @@ def test_a_library_that_cannot_be_made_is_missing(tmp_path: Path) -> None:
         assert caught.value.reason is PauseReason.LIBRARY_MISSING
 
 
-def test_a_disk_that_is_gone_while_a_file_arrives_gets_nothing_more(library: Library) -> None:
+def test_a_disk_that_is_gone_while_a_file_arrives_gets_nothing_more(library: FolderLibrary) -> None:
     with slot(library).open(V1) as part:
         part.write(b"x")
         library.root.rename(library.root.with_name("unmounted"))
@@ -168,16 +181,16 @@ def test_a_disk_that_is_gone_while_a_file_arrives_gets_nothing_more(library: Lib
 # Final names
 
 
-def test_an_output_goes_where_the_template_says(library: Library) -> None:
+def test_an_output_goes_where_the_template_says(library: FolderLibrary) -> None:
     assert save(slot(library), b"x") == "images/tech/run_a-o.png"
     assert files(library.root) == {"images/tech/run_a-o.png": b"x"}
 
 
-def test_a_run_without_a_technique_goes_to_a_folder_of_its_own(library: Library) -> None:
+def test_a_run_without_a_technique_goes_to_a_folder_of_its_own(library: FolderLibrary) -> None:
     assert save(slot(library, run(technique=None)), b"x") == "images/_unknown/run_a-o.png"
 
 
-def test_another_file_under_the_final_name_is_left_alone(library: Library) -> None:
+def test_another_file_under_the_final_name_is_left_alone(library: FolderLibrary) -> None:
     path = library.root / save(slot(library), b"first")
     path.write_bytes(b"mine!")  # of the same size
     assert save(slot(library), b"other") == "images/tech/run_a-o-2.png"
@@ -189,7 +202,7 @@ def test_another_file_under_the_final_name_is_left_alone(library: Library) -> No
     }
 
 
-def test_a_file_that_has_the_right_bytes_is_adopted(library: Library) -> None:
+def test_a_file_that_has_the_right_bytes_is_adopted(library: FolderLibrary) -> None:
     path = library.root / save(slot(library), b"x")
     before = path.stat()
     again = library_at(library.root)  # with nothing in mind
@@ -200,7 +213,7 @@ def test_a_file_that_has_the_right_bytes_is_adopted(library: Library) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "fifo"])
 def test_what_is_no_file_under_the_final_name_is_left_alone(
-    library: Library, tmp_path: Path, kind: str
+    library: FolderLibrary, tmp_path: Path, kind: str
 ) -> None:
     (tmp_path / "outside").write_bytes(b"x")  # even what has the right bytes is not ours behind a link
     folder = library.root / "images/tech"
@@ -223,7 +236,7 @@ def test_what_is_no_file_under_the_final_name_is_left_alone(
 @pytest.mark.parametrize(
     ("one", "other"), [("run_a", "run_A"), ("run_é", "run_É"), ("run_straße", "run_STRASSE")]
 )
-def test_names_that_differ_in_case_only_are_kept_apart(library: Library, one: str, other: str) -> None:
+def test_names_that_differ_in_case_only_are_kept_apart(library: FolderLibrary, one: str, other: str) -> None:
     first = save(slot(library, run(one)), b"x")
     for fresh in (library, library_at(library.root)):
         second = save(slot(fresh, run(other)), b"x")
@@ -231,13 +244,13 @@ def test_names_that_differ_in_case_only_are_kept_apart(library: Library, one: st
         assert second.endswith("-o-2.png")
 
 
-def test_a_name_that_another_program_made_counts_too(library: Library) -> None:
+def test_a_name_that_another_program_made_counts_too(library: FolderLibrary) -> None:
     (library.root / "images/tech").mkdir(parents=True)
     (library.root / "images/tech/RUN_A-O.PNG").write_bytes(b"mine")
     assert save(slot(library), b"x") == "images/tech/run_a-o-2.png"
 
 
-def test_folders_that_differ_in_case_only_are_one(library: Library) -> None:
+def test_folders_that_differ_in_case_only_are_one(library: FolderLibrary) -> None:
     """On SMB one of two would be out of reach; there, and here, their names are kept apart within one."""
     assert save(slot(library, run("run_a", "Tech")), b"x") == "images/Tech/run_a-o.png"
     for fresh in (library, library_at(library.root)):
@@ -245,7 +258,7 @@ def test_folders_that_differ_in_case_only_are_one(library: Library) -> None:
     assert os.listdir(library.root / "images") == ["Tech"]
 
 
-def test_a_folder_that_stands_already_is_used_whatever_stands_beside_it(library: Library) -> None:
+def test_a_folder_that_stands_already_is_used_whatever_stands_beside_it(library: FolderLibrary) -> None:
     for name in ("Tech", "tech", "TECH"):
         (library.root / "images" / name).mkdir(parents=True)
     assert save(slot(library), b"x") == "images/tech/run_a-o.png"
@@ -260,7 +273,7 @@ def test_outputs_that_share_a_name_and_their_bytes_do_not_share_a_path(tmp_path:
 
 @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
 def test_outputs_of_one_id_never_share_a_path_after_a_restart_either(
-    library: Library, order: tuple[int, int]
+    library: FolderLibrary, order: tuple[int, int]
 ) -> None:
     paths = {nth: save(slot(library_at(library.root), run(), output("o", nth)), b"the same") for nth in order}
     assert paths == {1: "images/tech/run_a-o.png", 2: "images/tech/run_a-o-2.png"}
@@ -302,41 +315,41 @@ def test_a_name_fits_the_limit_with_its_temporary_suffix(tmp_path: Path) -> None
     assert all(len(os.fsencode(name)) <= 143 for name in path.split("/"))
 
 
-def test_times_are_those_of_the_run_where_wanted(library: Library) -> None:
-    path, _ = slot(library).write(b"x", ".png", 1_700_000_000.0)
-    assert (library.root / path).stat().st_mtime == 1_700_000_000.0
+def test_times_are_those_of_the_run_where_wanted(library: FolderLibrary) -> None:
+    stored = slot(library).write_text("x", 1_700_000_000.0)
+    assert (library.root / stored.path).stat().st_mtime == 1_700_000_000.0
 
 
 # Part files
 
 
-def test_nothing_is_left_over_before_a_first_attempt(library: Library) -> None:
-    assert slot(library).leftover() is None
+def test_nothing_is_left_over_before_a_first_attempt(library: FolderLibrary) -> None:
+    assert slot(library).resume_point() is None
 
 
-def test_a_leftover_is_found_again_after_a_restart(library: Library) -> None:
+def test_a_leftover_is_found_again_after_a_restart(library: FolderLibrary) -> None:
     with slot(library).open(V1) as part:
         part.write(b"half")
     for fresh in (library, library_at(library.root)):
-        assert slot(fresh).leftover() == (V1, 4)
+        assert slot(fresh).resume_point() == (V1, 4)
         with slot(fresh).open(V1) as part:
             assert part.size == 4
 
 
-def test_a_part_file_is_hidden_beside_the_final_name(library: Library) -> None:
+def test_a_part_file_is_hidden_beside_the_final_name(library: FolderLibrary) -> None:
     with slot(library).open(V1):
         [name] = os.listdir(library.root / "images/tech")
     assert name.startswith(".run_a-o.")
     assert name.endswith(f"-{V1}.part")
 
 
-def test_a_leftover_without_a_validator_proves_nothing(library: Library) -> None:
+def test_a_leftover_without_a_validator_proves_nothing(library: FolderLibrary) -> None:
     with slot(library).open("") as part:
         part.write(b"half")
-    assert slot(library).leftover() == ("", 4)
+    assert slot(library).resume_point() == ("", 4)
 
 
-def test_leftovers_of_other_validators_go(library: Library) -> None:
+def test_leftovers_of_other_validators_go(library: FolderLibrary) -> None:
     with slot(library).open(V1) as part:
         part.write(b"half")
     with slot(library).open(V2) as part:
@@ -344,7 +357,7 @@ def test_leftovers_of_other_validators_go(library: Library) -> None:
         assert list(files(library.root)) == [f"images/tech/{part.name}"]
 
 
-def left_by_others(library: Library, sizes: dict[str, int]) -> None:
+def left_by_others(library: FolderLibrary, sizes: dict[str, int]) -> None:
     """Leave part files of these validators."""
     with slot(library).open(V1) as part:
         name = part.name
@@ -354,15 +367,15 @@ def left_by_others(library: Library, sizes: dict[str, int]) -> None:
         path.write_bytes(bytes(size))
 
 
-def test_all_leftovers_go_that_other_processes_left(library: Library) -> None:
+def test_all_leftovers_go_that_other_processes_left(library: FolderLibrary) -> None:
     left_by_others(library, {V1: 1, V2: 2, "": 3})
     with slot(library_at(library.root)).open("44444444") as part:
         assert list(files(library.root)) == [f"images/tech/{part.name}"]
 
 
-def test_the_leftover_that_is_furthest_on_is_continued(library: Library) -> None:
+def test_the_leftover_that_is_furthest_on_is_continued(library: FolderLibrary) -> None:
     left_by_others(library, {V1: 3, V2: 5, "": 9})
-    assert slot(library_at(library.root)).leftover() == (V2, 5)
+    assert slot(library_at(library.root)).resume_point() == (V2, 5)
 
 
 def test_a_leftover_under_an_older_template_is_not_continued(tmp_path: Path) -> None:
@@ -372,22 +385,22 @@ def test_a_leftover_under_an_older_template_is_not_continued(tmp_path: Path) -> 
     with slot(old).open(V1) as part:
         part.write(b"half")
     new = library_at(tmp_path, "{folder}/{run_id}-{output_id}{ext}")
-    assert slot(new).leftover() is None
+    assert slot(new).resume_point() is None
     with slot(new).open(V1) as part:
         assert part.size == 0
         assert len(files(tmp_path)) == 1  # and the old one goes
 
 
-def test_a_leftover_that_is_gone_is_none(library: Library) -> None:
+def test_a_leftover_that_is_gone_is_none(library: FolderLibrary) -> None:
     with slot(library).open(V1) as part:
         part.write(b"half")
         part.discard()
-    assert slot(library).leftover() is None
+    assert slot(library).resume_point() is None
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "fifo", "folder"])
 def test_what_is_planted_under_a_parts_name_is_no_leftover(
-    library: Library, tmp_path: Path, kind: str
+    library: FolderLibrary, tmp_path: Path, kind: str
 ) -> None:
     (tmp_path / "outside").write_bytes(b"precious")
     with slot(library).open(V1) as part:
@@ -402,13 +415,13 @@ def test_what_is_planted_under_a_parts_name_is_no_leftover(
             os.mkfifo(planted)
         case "folder":
             planted.mkdir()
-    assert slot(library).leftover() is None
+    assert slot(library).resume_point() is None
     with suppress(PermanentError), slot(library).open(V1) as part:
         part.write(b"x")
     assert (tmp_path / "outside").read_bytes() == b"precious"
 
 
-def test_a_folder_under_a_parts_name_is_told_and_not_tried_for_ever(library: Library) -> None:
+def test_a_folder_under_a_parts_name_is_told_and_not_tried_for_ever(library: FolderLibrary) -> None:
     with slot(library).open("") as part:
         planted = library.root / "images/tech" / part.name
     planted.unlink()
@@ -419,23 +432,23 @@ def test_a_folder_under_a_parts_name_is_told_and_not_tried_for_ever(library: Lib
     assert "remove it and retry" in str(caught.value)
 
 
-def test_a_part_file_that_another_floradl_writes_is_passing_trouble(library: Library) -> None:
+def test_a_part_file_that_another_floradl_writes_is_passing_trouble(library: FolderLibrary) -> None:
     with slot(library).open(""), pytest.raises(TransientError) as caught:
         save(slot(library_at(library.root)), b"x")
     assert caught.value.code is ErrorCode.STORAGE
     assert caught.value.retry_after is not None
 
 
-def test_a_leftover_that_another_floradl_writes_is_not_thrown_away(library: Library) -> None:
+def test_a_leftover_that_another_floradl_writes_is_not_thrown_away(library: FolderLibrary) -> None:
     with slot(library).open(V1) as part:
         part.write(b"half")
-        with pytest.raises(TransientError), library.translating():
+        with pytest.raises(TransientError):
             slot(library).open(V2)
         assert part.read(10, 0) == b"half"
         assert list(files(library.root).values()) == [b"half"]
 
 
-def test_a_folder_that_was_moved_while_a_file_arrived_is_passing_trouble(library: Library) -> None:
+def test_a_folder_that_was_moved_while_a_file_arrived_is_passing_trouble(library: FolderLibrary) -> None:
     """Else the sidecar would name a path where nothing is."""
     with slot(library).open(V1) as part:
         part.write(b"x")
@@ -446,7 +459,7 @@ def test_a_folder_that_was_moved_while_a_file_arrived_is_passing_trouble(library
     assert save(slot(library), b"x") == "images/tech/run_a-o.png"
 
 
-def test_a_part_file_that_somebody_removed_is_passing_trouble(library: Library) -> None:
+def test_a_part_file_that_somebody_removed_is_passing_trouble(library: FolderLibrary) -> None:
     with slot(library).open(V1) as part:
         part.write(b"x")
         part.discard()
@@ -456,7 +469,7 @@ def test_a_part_file_that_somebody_removed_is_passing_trouble(library: Library) 
 
 
 @pytest.mark.parametrize("planted", ["images", "images/tech"])
-def test_a_link_in_place_of_a_folder_is_refused(library: Library, tmp_path: Path, planted: str) -> None:
+def test_a_link_in_place_of_a_folder_is_refused(library: FolderLibrary, tmp_path: Path, planted: str) -> None:
     (tmp_path / "outside").mkdir()
     (library.root / planted).parent.mkdir(exist_ok=True)
     (library.root / planted).symlink_to(tmp_path / "outside")
@@ -466,7 +479,7 @@ def test_a_link_in_place_of_a_folder_is_refused(library: Library, tmp_path: Path
     assert os.listdir(tmp_path / "outside") == []
 
 
-def test_two_processes_that_save_the_same_outputs_at_once_leave_one_file_each(library: Library) -> None:
+def test_two_processes_that_save_the_same_outputs_at_once_leave_one_file_each(library: FolderLibrary) -> None:
     code = """
 import sys, time
 from pathlib import Path
@@ -497,7 +510,7 @@ for number in range(60):
 # Sidecars
 
 
-def test_a_sidecar_is_found_again(library: Library) -> None:
+def test_a_sidecar_is_found_again(library: FolderLibrary) -> None:
     path = library.write_sidecar(sidecar(), 1_700_000_000.0)
     assert path == "runs/tech/run_a.json"
     assert (library.root / path).stat().st_mtime == 1_700_000_000.0
@@ -506,20 +519,20 @@ def test_a_sidecar_is_found_again(library: Library) -> None:
 
 @pytest.mark.parametrize("technique", [None, "other", "tech_123"])
 def test_a_sidecar_is_found_under_the_technique_it_was_first_named_by(
-    library: Library, technique: str | None
+    library: FolderLibrary, technique: str | None
 ) -> None:
     library.write_sidecar(sidecar(), None)
     library.write_sidecar(sidecar("run_b", "other"), None)
     assert library.find_sidecar(Reference("run_a", technique)) == sidecar()
 
 
-def test_no_sidecar_is_none(library: Library) -> None:
+def test_no_sidecar_is_none(library: FolderLibrary) -> None:
     assert library.find_sidecar(Reference("run_a", "tech")) is None
     library.write_sidecar(sidecar("run_b"), None)
     assert library.find_sidecar(Reference("run_a", "tech")) is None
 
 
-def test_a_sidecar_replaces_the_runs_own(library: Library) -> None:
+def test_a_sidecar_replaces_the_runs_own(library: FolderLibrary) -> None:
     library.write_sidecar(sidecar(), None)
     newer = sidecar(path="images/x.png")
     assert library.write_sidecar(newer, None) == "runs/tech/run_a.json"
@@ -527,13 +540,13 @@ def test_a_sidecar_replaces_the_runs_own(library: Library) -> None:
     assert list(files(library.root)) == ["runs/tech/run_a.json"]
 
 
-def test_a_folder_in_the_place_of_a_sidecar_is_named(library: Library) -> None:
+def test_a_folder_in_the_place_of_a_sidecar_is_named(library: FolderLibrary) -> None:
     (library.root / "runs/tech/run_a.json").mkdir(parents=True)
     with pytest.raises(TransientError, match=r"Is a directory \('run_a\.json'\)"):
         library.write_sidecar(sidecar(), None)
 
 
-def test_sidecars_of_runs_that_differ_in_case_only_are_kept_apart(library: Library) -> None:
+def test_sidecars_of_runs_that_differ_in_case_only_are_kept_apart(library: FolderLibrary) -> None:
     runs = ("run_a", "run_A")
     paths = {run_id: library.write_sidecar(sidecar(run_id), None) for run_id in runs}
     assert len({path.casefold() for path in paths.values()}) == 2
@@ -545,14 +558,14 @@ def test_sidecars_of_runs_that_differ_in_case_only_are_kept_apart(library: Libra
             assert fresh.write_sidecar(sidecar(run_id), None) == paths[run_id]
 
 
-def test_a_twin_that_came_later_does_not_move_a_sidecar(library: Library) -> None:
+def test_a_twin_that_came_later_does_not_move_a_sidecar(library: FolderLibrary) -> None:
     library.write_sidecar(sidecar("run_a"), None)
     (library.root / "runs/tech/RUN_A.json").write_bytes(b"{}")
     fresh = library_at(library.root)
     assert fresh.write_sidecar(sidecar("run_a"), None) == "runs/tech/run_a.json"
 
 
-def test_what_is_no_sidecar_counts_as_none_and_is_kept(library: Library) -> None:
+def test_what_is_no_sidecar_counts_as_none_and_is_kept(library: FolderLibrary) -> None:
     path = library.root / "runs/tech/run_a.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(b'{"notes": "mine"')
@@ -562,7 +575,7 @@ def test_what_is_no_sidecar_counts_as_none_and_is_kept(library: Library) -> None
     assert (library.root / "runs/tech/run_a.json.unreadable").read_bytes() == b'{"notes": "mine"'
 
 
-def test_an_empty_sidecar_is_replaced(library: Library) -> None:
+def test_an_empty_sidecar_is_replaced(library: FolderLibrary) -> None:
     path = library.root / "runs/tech/run_a.json"
     path.parent.mkdir(parents=True)
     path.touch()
@@ -571,7 +584,7 @@ def test_an_empty_sidecar_is_replaced(library: Library) -> None:
 
 
 def test_a_link_in_place_of_a_sidecar_is_replaced_and_what_it_points_to_kept(
-    library: Library, tmp_path: Path
+    library: FolderLibrary, tmp_path: Path
 ) -> None:
     (tmp_path / "outside").write_bytes(b"precious")
     path = library.root / "runs/tech/run_a.json"
@@ -585,7 +598,7 @@ def test_a_link_in_place_of_a_sidecar_is_replaced_and_what_it_points_to_kept(
 
 @pytest.mark.parametrize("planted", ["runs", "runs/tech", "runs/tech/run_a.json"])
 def test_whatever_stands_in_a_sidecars_way_its_run_is_not_failed_for_it(
-    library: Library, tmp_path: Path, planted: str
+    library: FolderLibrary, tmp_path: Path, planted: str
 ) -> None:
     """All else of the run is on disk: it waits until the way is free."""
     way = library.root / planted
@@ -602,7 +615,7 @@ def test_whatever_stands_in_a_sidecars_way_its_run_is_not_failed_for_it(
     assert library.write_sidecar(sidecar(), None) == "runs/tech/run_a.json"
 
 
-def test_files_among_the_techniques_are_passed_over(library: Library) -> None:
+def test_files_among_the_techniques_are_passed_over(library: FolderLibrary) -> None:
     library.write_sidecar(sidecar(), None)
     (library.root / "runs/README.txt").write_text("mine")
     (library.root / "runs/link").symlink_to("tech")
@@ -612,26 +625,26 @@ def test_files_among_the_techniques_are_passed_over(library: Library) -> None:
 # What sidecars and journal say
 
 
-def test_a_file_is_held_if_it_is_there_in_its_size(library: Library, tmp_path: Path) -> None:
+def test_a_file_is_held_if_it_is_there_in_its_size(library: FolderLibrary, tmp_path: Path) -> None:
     path = save(slot(library), b"12345")
-    assert library.holds(path, 5)
-    assert not library.holds(path, 4)
-    assert not library.holds("images/tech/none.png", 5)
-    assert not library.holds("images/none/run_a-o.png", 5)
+    assert holds(library, path, 5)
+    assert not holds(library, path, 4)
+    assert not holds(library, "images/tech/none.png", 5)
+    assert not holds(library, "images/none/run_a-o.png", 5)
     (tmp_path / "outside").write_bytes(b"12345")
     (library.root / "images/link").symlink_to(tmp_path / "outside")
     (library.root / "images/folder").symlink_to(library.root / "images/tech")
-    assert not library.holds("images/link", 5)
-    assert not library.holds("images/folder/run_a-o.png", 5)
-    assert not library.holds(f"{path}/below", 5)
+    assert not holds(library, "images/link", 5)
+    assert not holds(library, "images/folder/run_a-o.png", 5)
+    assert not holds(library, f"{path}/below", 5)
 
 
 @pytest.mark.parametrize(
     "path", ["", "/etc/passwd", "../outside", "a/../../outside", "a//b", "x" * 300, "a\0b"]
 )
-def test_a_path_that_leads_elsewhere_is_not_held(library: Library, tmp_path: Path, path: str) -> None:
+def test_a_path_that_leads_elsewhere_is_not_held(library: FolderLibrary, tmp_path: Path, path: str) -> None:
     (tmp_path / "outside").touch()
-    assert not library.holds(path, 0)
+    assert not holds(library, path, 0)
 
 
 # What the disk says
@@ -652,16 +665,15 @@ def test_a_full_disk_pauses_and_what_arrived_stays(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=256k"):
         library = library_at(tmp_path / "disk")
         library.create()
-        with library.translating(), slot(library).open(V1) as part:
+        with slot(library).open(V1) as part:
             part.write(bytes(100_000))
         with (
             pytest.raises(ServicePausedError) as caught,
-            library.translating(),
             slot(library).open(V1) as part,
         ):
             part.write(bytes(1_000_000))
         assert caught.value.reason is PauseReason.DISK_FULL
-        left = slot(library).leftover()
+        left = slot(library).resume_point()
         assert left is not None
         assert left[1] > 100_000
         with pytest.raises(ServicePausedError) as caught:
@@ -680,7 +692,7 @@ def test_a_read_only_disk_pauses_and_what_is_on_it_is_read(tmp_path: Path) -> No
         path = save(slot(library), b"x")
         library.write_sidecar(sidecar(), None)
         subprocess.run(["mount", "-o", "remount,ro", tmp_path / "disk"], check=True)
-        assert library.holds(path, 1)
+        assert holds(library, path, 1)
         assert library.find_sidecar(Reference("run_a", "tech")) == sidecar()
         writes: list[Use] = [
             lambda library: save(slot(library), b"y"),
@@ -706,7 +718,7 @@ def test_a_disk_that_is_unmounted_pauses_and_the_folder_below_stays_empty(tmp_pa
 
 
 @pytest.mark.root
-def test_a_library_that_is_somebody_elses_pauses(library: Library, tmp_path: Path) -> None:
+def test_a_library_that_is_somebody_elses_pauses(library: FolderLibrary, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
         path.chmod(0o755)
     os.seteuid(65534)
@@ -718,7 +730,7 @@ def test_a_library_that_is_somebody_elses_pauses(library: Library, tmp_path: Pat
     assert caught.value.reason is PauseReason.LIBRARY_READ_ONLY
 
 
-def test_a_file_too_large_for_the_file_system_is_not_tried_again(library: Library) -> None:
+def test_a_file_too_large_for_the_file_system_is_not_tried_again(library: FolderLibrary) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
@@ -736,7 +748,7 @@ def test_a_name_too_long_for_the_file_system_names_the_setting(tmp_path: Path) -
         save(slot(library, run("run_" + "x" * 250), output("y" * 100)), b"x")
 
 
-def test_too_many_open_files_is_trouble_that_passes(library: Library) -> None:
+def test_too_many_open_files_is_trouble_that_passes(library: FolderLibrary) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
     try:

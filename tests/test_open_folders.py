@@ -12,7 +12,7 @@ import pytest
 from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError
 from floradl.fs.folders import exists
 from floradl.fs.names import SafeName
-from floradl.library.folder import MARKER, Library
+from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.template import Template
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_left_open")
@@ -22,23 +22,23 @@ NAME = SafeName("a.png")
 
 
 @pytest.fixture
-def library(tmp_path: Path) -> Library:
-    library = Library(tmp_path / "library", Template.parse("{run_id}{ext}"), {}, 255)
+def library(tmp_path: Path) -> FolderLibrary:
+    library = FolderLibrary(tmp_path / "library", Template.parse("{run_id}{ext}"), {}, 255)
     library.create()
     return library
 
 
-def folder_at(library: Library) -> Path:
+def folder_at(library: FolderLibrary) -> Path:
     return library.root.joinpath(*PARTS)
 
 
-def test_a_folder_in_use_is_opened_once(library: Library) -> None:
+def test_a_folder_in_use_is_opened_once(library: FolderLibrary) -> None:
     with library.at(PARTS) as (first, _), library.at(PARTS) as (second, parts):
         assert second == first
         assert parts == PARTS
 
 
-def test_it_is_open_until_its_last_user_leaves(library: Library) -> None:
+def test_it_is_open_until_its_last_user_leaves(library: FolderLibrary) -> None:
     folder_at(library).mkdir(parents=True)
     (folder_at(library) / NAME).touch()
     with ExitStack() as last:
@@ -49,7 +49,7 @@ def test_it_is_open_until_its_last_user_leaves(library: Library) -> None:
         os.fstat(folder)
 
 
-def test_who_comes_after_the_last_opens_it_anew(library: Library) -> None:
+def test_who_comes_after_the_last_opens_it_anew(library: FolderLibrary) -> None:
     with library.at(PARTS):
         pass
     folder_at(library).rmdir()
@@ -57,7 +57,7 @@ def test_who_comes_after_the_last_opens_it_anew(library: Library) -> None:
         assert os.path.samestat(os.fstat(folder), folder_at(library).stat())
 
 
-def test_a_library_whose_marker_is_gone_is_missing_while_a_folder_is_in_use(library: Library) -> None:
+def test_a_library_whose_marker_is_gone_is_missing_while_a_folder_is_in_use(library: FolderLibrary) -> None:
     with library.at(PARTS):
         (library.root / MARKER).unlink()
         with pytest.raises(ServicePausedError) as caught, library.at(PARTS):
@@ -65,7 +65,7 @@ def test_a_library_whose_marker_is_gone_is_missing_while_a_folder_is_in_use(libr
     assert caught.value.reason is PauseReason.LIBRARY_MISSING
 
 
-def test_a_library_that_is_gone_is_missing_while_a_folder_is_in_use(library: Library) -> None:
+def test_a_library_that_is_gone_is_missing_while_a_folder_is_in_use(library: FolderLibrary) -> None:
     with library.at(PARTS):
         library.root.rename(library.root.with_name("unmounted"))
         library.root.mkdir()
@@ -76,7 +76,7 @@ def test_a_library_that_is_gone_is_missing_while_a_folder_is_in_use(library: Lib
 
 
 @pytest.mark.parametrize("moved", ["images", "images/tech"])
-def test_where_another_folder_took_its_place_that_one_is_given(library: Library, moved: str) -> None:
+def test_where_another_folder_took_its_place_that_one_is_given(library: FolderLibrary, moved: str) -> None:
     with library.at(PARTS) as (before, _):
         (library.root / moved).rename(library.root / "archive")
         with library.at(PARTS) as (after, _), library.at(PARTS) as (joined, _):
@@ -87,7 +87,7 @@ def test_where_another_folder_took_its_place_that_one_is_given(library: Library,
 
 @pytest.mark.parametrize("moved", ["images", "images/tech"])
 def test_a_link_that_leads_to_the_folder_in_use_is_refused(
-    library: Library, tmp_path: Path, moved: str
+    library: FolderLibrary, tmp_path: Path, moved: str
 ) -> None:
     with library.at(PARTS):
         (library.root / moved).rename(tmp_path / "outside")
@@ -97,13 +97,13 @@ def test_a_link_that_leads_to_the_folder_in_use_is_refused(
     assert caught.value.code is ErrorCode.STORAGE
 
 
-def test_a_file_beside_the_librarys_folders_needs_none_of_them(library: Library) -> None:
+def test_a_file_beside_the_librarys_folders_needs_none_of_them(library: FolderLibrary) -> None:
     with library.at(()) as (folder, parts), library.at(()):
         assert os.path.samestat(os.fstat(folder), library.root.stat())
         assert parts == ()
 
 
-def test_threads_that_come_and_go_have_an_open_folder_each_time(library: Library) -> None:
+def test_threads_that_come_and_go_have_an_open_folder_each_time(library: FolderLibrary) -> None:
     folder_at(library).mkdir(parents=True)
     (folder_at(library) / NAME).touch()
 

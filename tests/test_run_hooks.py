@@ -10,7 +10,7 @@ from wire import FOLDERS
 
 from floradl.hooks.runs import RunHooks
 from floradl.hooks.settings import RUN_FINISHED, HookSettings
-from floradl.library.folder import Library
+from floradl.library.folder import FolderLibrary
 from floradl.library.template import Template
 from floradl.models import QueuedRun, RunState
 from floradl.queue.memory import MemoryHookOutbox, MemoryQueue
@@ -31,15 +31,15 @@ class LateOutbox(MemoryHookOutbox):
 
 
 @pytest.fixture
-def library(tmp_path: Path) -> Library:
-    library = Library(tmp_path / "library", Template.parse("{output_id}{ext}"), FOLDERS, 255)
+def library(tmp_path: Path) -> FolderLibrary:
+    library = FolderLibrary(tmp_path / "library", Template.parse("{output_id}{ext}"), FOLDERS, 255)
     library.create()
     (library.root / "a.json").write_text("{}")
     return library
 
 
 @pytest.mark.anyio
-async def test_a_drain_waits_for_what_is_just_being_looked_up(library: Library, tmp_path: Path) -> None:
+async def test_a_drain_waits_for_what_is_just_being_looked_up(library: FolderLibrary, tmp_path: Path) -> None:
     told = tmp_path / "told"
     command = ("sh", "-c", f"cat > {told}", "hook")
     hooks = RunHooks(HookSettings({RUN_FINISHED: command}, 20.0, {"PATH": "/usr/bin:/bin"}))

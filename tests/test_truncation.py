@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 import zipfile
 from pathlib import Path
 
 import pytest
-from cuts import SAMPLES, box, judge, sample
+from cuts import box, judge, sample
 from hypothesis import given, settings, strategies as st
-
-from floradl.download.truncation import is_whole
 
 TELL = [
     *("sample.png", "sample.jpg", "thumbnail.jpg", "sample.gif", "sample.webp", "sample.wav", "sample.bmp"),
@@ -80,13 +77,6 @@ def test_an_empty_file_is_called_cut(name: str) -> None:
 @pytest.mark.parametrize("name", TELL)
 def test_content_of_another_format_cannot_be_told(name: str) -> None:
     assert judge(b"something else altogether" * 9, Path(name).suffix) is None
-
-
-def test_the_files_offset_stays() -> None:
-    with (SAMPLES / "sample.png").open("rb") as file:
-        os.lseek(file.fileno(), 7, os.SEEK_SET)
-        assert is_whole(file.fileno(), 189, ".png") is True
-        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 7
 
 
 def test_a_jpeg_that_says_more_pictures_follow_cannot_be_told() -> None:

@@ -73,7 +73,7 @@ def test_a_part_that_is_complete_already_costs_what_is_compared(bench: Bench) ->
     whole = answer(PNG, etag(PNG))
     output = RemoteOutput("o", "imageUrl", "")
     with MediaHost(lambda _: Reply(whole)) as host:
-        slot = bench.library.slot(RUN, output, 1, None)
+        slot = bench.library.destination(RUN, output, 1, None)
         with bench.fetcher.fetch(host.url(), slot, lambda _received, _total: None):
             pass  # and is killed before the file has its name
     assert bench.part() == PNG
@@ -311,8 +311,8 @@ def test_a_whole_answer_that_ends_before_what_is_held_is_the_file(bench: Bench) 
     """As long as is said: the file that was continued had grown beyond it."""
     begin(bench, *SAME)
     with MediaHost(lambda request: Reply(served(PNG, request, *SAME))) as host:
-        slot = bench.library.slot(RUN, RemoteOutput("o", "imageUrl", ""), 1, None)
-        validator, _ = slot.leftover() or ("", 0)
+        slot = bench.library.destination(RUN, RemoteOutput("o", "imageUrl", ""), 1, None)
+        validator, _ = slot.resume_point() or ("", 0)
         with slot.open(validator) as part:
             part.write(PNG[HALF:] + b"more")
         assert bench.fetch(host.url()).data == PNG

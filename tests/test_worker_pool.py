@@ -30,7 +30,7 @@ from floradl.errors import (
     TransientError,
 )
 from floradl.fs.durable import PartBusyError
-from floradl.library.folder import Library
+from floradl.library.folder import FolderLibrary
 from floradl.models import RemoteOutput
 from floradl.net.bandwidth import BandwidthLimiter, RateSchedule
 from floradl.net.url_policy import UrlPolicy
@@ -78,7 +78,7 @@ class Shift:
         return self._threads.submit(self._bench.fetch, url, RemoteOutput(output_id, type_, url))
 
     @property
-    def library(self) -> Library:
+    def library(self) -> FolderLibrary:
         return self._bench.library
 
     def part(self) -> bytes | None:
@@ -355,7 +355,7 @@ def test_what_stands_in_the_way_of_the_part_file_is_said_as_it_is_here(shift: Ca
     team = shift()
     with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
         output = RemoteOutput("o", "videoUrl", host.url("/o.mp4"))
-        with team.library.slot(RUN, output, 1, None).open(""):  # as another process would have it
+        with team.library.destination(RUN, output, 1, None).open(""):  # as another process would have it
             error = team.fetch(output.url).exception(20)
             pids = team.worker_pool.pids
         assert isinstance(error, TransientError)

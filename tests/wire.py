@@ -16,10 +16,9 @@ from typing import ClassVar, Literal, Self
 from clients import client
 from loopback import Certificate, Server, read_head
 
-from floradl.download import downloader as media
 from floradl.download.downloader import Downloader, DownloadLimits, Fetcher, Received, Report
-from floradl.fs.durable import PartFile
-from floradl.library.folder import MARKER, Library
+from floradl.library.base import Destination
+from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.template import Template
 from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput
 from floradl.net.bandwidth import BandwidthLimiter
@@ -206,7 +205,7 @@ class ByWorker:
         self._worker.change(rules)
         self._bandwidth = bench.bandwidth
 
-    def fetch(self, url: str, slot: media.FileSink[PartFile], report: Report) -> Received[PartFile]:
+    def fetch(self, url: str, slot: Destination, report: Report) -> Received:
         line = self._worker.lend()
         transfer = RemoteDownload(slot, report, self._bandwidth)
         try:
@@ -234,7 +233,7 @@ class Bench:
     bandwidth: BandwidthLimiter = field(default_factory=BandwidthLimiter)
 
     def __post_init__(self) -> None:
-        self.library = Library(self.folder, Template.parse("{kind}/{output_id}{ext}"), FOLDERS, 255)
+        self.library = FolderLibrary(self.folder, Template.parse("{kind}/{output_id}{ext}"), FOLDERS, 255)
         self.library.create()
         self._client = client(
             UrlPolicy(TRUSTED),
@@ -258,10 +257,10 @@ class Bench:
     def fetch(self, url: str, output: RemoteOutput | None = None) -> Fetched:
         """Make one attempt at an output (an image, unless said), up to its final name."""
         output = output or RemoteOutput("o", "imageUrl", url)
-        slot = self.library.slot(RUN, output, 1, None)
+        slot = self.library.destination(RUN, output, 1, None)
         with self.fetcher.fetch(url, slot, lambda _received, _total: None) as received:
             found = received.finding
-            path = slot.publish(received.part, found.ext, found.sha256, None)
+            path = slot.publish(received.sink, found.ext, found.sha256, None)
         return Fetched((self.folder / path).read_bytes(), path, found.integrity, found.checked)
 
     def files(self) -> list[str]:

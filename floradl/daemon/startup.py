@@ -29,12 +29,11 @@ from floradl.errors import (
     ServicePausedError,
     TransientError,
 )
-from floradl.fs.capabilities import probe
 from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.mounts import is_shared, unmounted
 from floradl.fs.permissions import refusal
-from floradl.library.folder import MARKER, Library
-from floradl.library.scan import library_entries
+from floradl.library.base import Library
+from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.sidecar import Sidecar
 from floradl.models import STATE_OF, Action, QueuedRun, RunFailure
 from floradl.polling.circuit_breaker import Pause
@@ -112,7 +111,7 @@ async def _open_when_room(state_dir: Path, since: float, supervision: Supervisio
                 return queue
 
 
-def first_start(state_dir: Path, library: Library) -> bool:
+def first_start(state_dir: Path, library: FolderLibrary) -> bool:
     """Make the library where this state folder has not seen it yet; later a missing one is a pause.
 
     Says whether it was made. Raises `ServicePausedError` where it should be made and cannot, `OSError` of the
@@ -151,7 +150,7 @@ class Startup:
     """Sees to the library and the journal at a start, and later on until both stand."""
 
     def __init__(
-        self, state_dir: Path, watch_dir: Path, library: Library, queue: RunQueue, scheduler: Scheduler
+        self, state_dir: Path, watch_dir: Path, library: FolderLibrary, queue: RunQueue, scheduler: Scheduler
     ) -> None:
         self._state_dir = state_dir
         self._watch_dir = watch_dir
@@ -197,8 +196,8 @@ class Startup:
 
     def _tell_weaknesses(self) -> None:
         # What keeps it from being tried out (a full disk) keeps the work too, and is told there.
-        with suppress(FloradlError), self._library.open() as root:
-            for weakness in probe(root).weaknesses():
+        with suppress(FloradlError):
+            for weakness in self._library.weaknesses():
                 _log.warning("library_weaker", message=f"{self._library.root}: {weakness}")
 
     async def _recall(self, *, made: bool) -> None:
@@ -237,7 +236,7 @@ def _some(runs: Iterator[tuple[QueuedRun, float]]) -> list[tuple[QueuedRun, floa
 
 
 def _finished(library: Library) -> Iterator[tuple[QueuedRun, float]]:
-    return (_row(found.sidecar) for found in library_entries(library) if found.sidecar is not None)
+    return (_row(found.sidecar) for found in library.scan() if found.sidecar is not None)
 
 
 def _row(sidecar: Sidecar) -> tuple[QueuedRun, float]:

@@ -12,12 +12,11 @@ written: so nothing is lost where a host refuses ranges and the line breaks once
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Generic, Protocol, Self, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Protocol, Self
 
 import httpx
 import msgspec
@@ -32,7 +31,6 @@ from floradl.download.resume import (
     OVERLAP,
     BytesDifferError,
     RangeRefusedError,
-    ResumeNotes,
     StartOverError,
     append,
     compare_head,
@@ -41,8 +39,8 @@ from floradl.download.resume import (
     takes_ranges,
 )
 from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError, TransientError
-from floradl.fs.durable import AppendedFile, PartFile
-from floradl.models import Integrity, OutputKind
+from floradl.library.base import Destination, DownloadTarget, Sink
+from floradl.models import Integrity
 from floradl.net import request_url
 from floradl.net.errors import CertificateError
 from floradl.net.transport import MediaClient, UrlPolicy, pieces, redirect_target
@@ -52,8 +50,6 @@ _MAX_REDIRECTS = 5
 _ASKED = "floradl_asked_path"  # of a response: the path that redirects led here from
 _CHECK_DISK_EVERY = 32 << 20  # bytes
 
-P = TypeVar("P", bound=AppendedFile)
-P_co = TypeVar("P_co", bound=AppendedFile, covariant=True)
 Report = Callable[[int, int | None], None]
 
 
@@ -69,24 +65,6 @@ class DownloadLimits(msgspec.Struct, frozen=True):
     deadline: float
 
 
-class FileSink(ResumeNotes, Protocol[P_co]):
-    """Where the part file of one output lies. `validator` stands in its name; empty means none."""
-
-    kind: OutputKind
-
-    def held(self) -> AbstractContextManager[None]:
-        """Keep its folder open meanwhile."""
-        ...
-
-    def leftover(self) -> tuple[str, int] | None:
-        """Return validator and size of what an earlier attempt left."""
-        ...
-
-    def open(self, validator: str) -> P_co:
-        """Open the part file for `validator`; leftovers of others go."""
-        ...
-
-
 class TypeCheck(msgspec.Struct, frozen=True):
     """What a whole part file turned out to be, and by what that is known."""
 
@@ -98,23 +76,23 @@ class TypeCheck(msgspec.Struct, frozen=True):
     checked: tuple[str, ...]
 
 
-class Received(msgspec.Struct, Generic[P], frozen=True):
-    """A whole, checked part file, open and locked: to be published inside `with`, which closes it."""
+class Received(msgspec.Struct, frozen=True):
+    """A sink that holds a whole, checked output: to be published inside `with`, which leaves the sink."""
 
-    part: P
+    sink: Sink
     finding: TypeCheck
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.part.__exit__()
+        self.sink.__exit__()
 
 
 class Fetcher(Protocol):
-    """Who fetches."""
+    """Downloads outputs, in whatever process."""
 
-    def fetch(self, url: str, slot: FileSink[PartFile], report: Report) -> Received[PartFile]:
+    def fetch(self, url: str, destination: Destination, report: Report) -> Received:
         """Fetch `url` as `Downloader.fetch` does."""
         ...
 
@@ -143,33 +121,32 @@ class Downloader:
         """Let these hold from now on, for transfers under way too, but for their deadline."""
         self._limits = limits
 
-    def fetch(self, url: str, slot: FileSink[P], report: Report) -> Received[P]:
-        """Fetch `url` into the slot's part file, continuing what is there; `report` hears bytes and total.
+    def fetch(self, url: str, target: DownloadTarget, report: Report) -> Received:
+        """Fetch `url` into the target's part file, continuing what is there; `report` hears bytes and total.
 
         A `data:` URL is decoded. Raises `TransientError` (`ExpiredUrlError` where FLORA should be asked for a
-        fresh URL), `PermanentError`, `ServicePausedError` (disk), `DownloadStoppedError`, and `OSError` of
-        the library.
+        fresh URL), `PermanentError`, `ServicePausedError` (disk), `DownloadStoppedError`.
         """
-        with slot.held():
+        with target.held():
             if is_data_url(url):
-                return self._decode(url, slot, report)
-            return self._fetch(url, slot, report)
+                return self._decode(url, target, report)
+            return self._fetch(url, target, report)
 
-    def _decode(self, url: str, slot: FileSink[P], report: Report) -> Received[P]:
+    def _decode(self, url: str, target: DownloadTarget, report: Report) -> Received:
         inline = data_url.decode(url)
         self._check_size(len(inline.data))
         head = beginning(lambda size, offset: inline.data[offset : offset + size])
-        sniff.refuse_not_media(head, inline.content_type, slot.kind)  # for good: it will say the same again
-        part = slot.open("")
+        sniff.refuse_not_media(head, inline.content_type, target.kind)  # for good: it will say the same again
+        sink = target.open("")
         try:
-            part.truncate(0)
-            self._check_disk(part, len(inline.data))
-            part.write(inline.data)
-            report(part.size, part.size)
-            ext = sniff.extension(head, inline.content_type, "", slot.kind)
-            _refuse_cut(part, ext)
+            sink.truncate(0)
+            self._check_disk(sink, len(inline.data))
+            sink.write(inline.data)
+            report(sink.size, sink.size)
+            ext = sniff.extension(head, inline.content_type, "", target.kind)
+            _refuse_cut(sink, ext)
         except BaseException:
-            part.__exit__()
+            sink.__exit__()
             raise
         finding = TypeCheck(
             ext=ext,
@@ -179,39 +156,39 @@ class Downloader:
             integrity=Integrity.VERIFIED,
             checked=("inline",),
         )
-        return Received(part, finding)
+        return Received(sink, finding)
 
-    def _fetch(self, url: str, slot: FileSink[P], report: Report) -> Received[P]:
-        validator, size = slot.leftover() or ("", 0)
-        if validator and size > OVERLAP and takes_ranges(slot):
+    def _fetch(self, url: str, target: DownloadTarget, report: Report) -> Received:
+        validator, size = target.resume_point() or ("", 0)
+        if validator and size > OVERLAP and takes_ranges(target):
             with suppress(StartOverError):
-                return self._resume(url, validator, slot, report)
+                return self._resume(url, validator, target, report)
         with self._ask(url) as response:
-            return self._receive_whole(response, slot, report)
+            return self._receive_whole(response, target, report)
 
-    def _resume(self, url: str, validator: str, slot: FileSink[P], report: Report) -> Received[P]:
+    def _resume(self, url: str, validator: str, target: DownloadTarget, report: Report) -> Received:
         """Continue the part file of `validator`. Raises as `fetch`, and `StartOverError`."""
-        part = slot.open(validator)
-        with in_hand(part, slot):
-            start = part.size - OVERLAP
+        sink = target.open(validator)
+        with in_hand(sink, target):
+            start = sink.size - OVERLAP
             if start <= 0:  # somebody else had it in hand meanwhile
                 raise StartOverError
             if is_weak(validator):
                 # First, and to its end: two connections at once would wait for one another.
                 with self._ask(url, 0, OVERLAP - 1) as response:
                     if response.status_code == 200:
-                        part.__exit__()
-                        return self._receive_whole(response, slot, report)
-                    compare_head(response, validator, part)
+                        sink.__exit__()
+                        return self._receive_whole(response, target, report)
+                    compare_head(response, validator, sink)
             with self._ask(url, start) as response:
                 if response.status_code == 200:
-                    part.__exit__()
-                    return self._receive_whole(response, slot, report)
+                    sink.__exit__()
+                    return self._receive_whole(response, target, report)
                 offer = offer_of(response)
                 if not (offer.is_from(start) and offer.continues(validator)):
                     raise StartOverError
-                offer = offer.with_promises_of(validator, slot.notes)
-                return self._receive(_ResponseBody(response, offer, part, pieces(response)), slot, report)
+                offer = offer.with_promises_of(validator, target.notes)
+                return self._receive(_ResponseBody(response, offer, sink, pieces(response)), target, report)
 
     @contextmanager
     def _ask(self, url: str, first: int | None = None, last: int | None = None) -> Iterator[httpx.Response]:
@@ -256,7 +233,7 @@ class Downloader:
             f"the media host {target.host} redirects more than {_MAX_REDIRECTS} times", ErrorCode.HTTP_ERROR
         )
 
-    def _receive_whole(self, response: httpx.Response, slot: FileSink[P], report: Report) -> Received[P]:
+    def _receive_whole(self, response: httpx.Response, target: DownloadTarget, report: Report) -> Received:
         offer = offer_of(response)
         if not offer.is_from(0):
             raise TransientError("the media host answers with a part that was not asked for")
@@ -264,50 +241,50 @@ class Downloader:
         body = undo(pieces(response), offer.codings)
         if body.codings:
             offer = offer.decoded()
-        part = slot.open(offer.validator)
+        sink = target.open(offer.validator)
         if offer.validator and offer.expected and (offer.total or 0) > OVERLAP:
-            notes = msgspec.structs.replace(slot.notes, validator=offer.validator, promised=offer.expected)
-            slot.note(notes)
-        return self._receive(_ResponseBody(response, offer, part, body.pieces, body.codings), slot, report)
+            notes = msgspec.structs.replace(target.notes, validator=offer.validator, promised=offer.expected)
+            target.note(notes)
+        return self._receive(_ResponseBody(response, offer, sink, body.pieces, body.codings), target, report)
 
-    def _receive(self, transfer: _ResponseBody[P], slot: FileSink[P], report: Report) -> Received[P]:
+    def _receive(self, transfer: _ResponseBody, target: DownloadTarget, report: Report) -> Received:
         """Receive into the part file, which stays open, unless an error is raised.
 
         Raises `BytesDifferError`, with the part file open, where a range differs from what is held.
         """
-        part, offer = transfer.part, transfer.offer
+        sink, offer = transfer.sink, transfer.offer
         try:
             self._check_size(offer.total)
             if not offer.validator:
-                part.truncate(0)
+                sink.truncate(0)
             digests = ChecksumSet(offer.expected, offer.total)
-            rehash(part, digests, offer.first)
+            rehash(sink, digests, offer.first)
             self._copy(transfer, digests, report)
-            return Received(part, self._check(transfer, digests, slot))
+            return Received(sink, self._check(transfer, digests, target))
         except BytesDifferError:
             raise
         except (TransientError, PermanentError) as error:
             if error.code in {ErrorCode.DAMAGED, ErrorCode.NOT_MEDIA, ErrorCode.TOO_LARGE}:
-                part.discard()
-            part.__exit__()
+                sink.discard()
+            sink.__exit__()
             raise
         except BaseException:
-            part.__exit__()
+            sink.__exit__()
             raise
 
-    def _copy(self, transfer: _ResponseBody[P], digests: ChecksumSet, report: Report) -> None:
+    def _copy(self, transfer: _ResponseBody, digests: ChecksumSet, report: Report) -> None:
         """Compare what comes with what is held, and append what is new."""
-        part, total = transfer.part, transfer.offer.total
+        sink, total = transfer.sink, transfer.offer.total
         ends = self._monotonic() + self._limits.deadline
         disk_checked = -_CHECK_DISK_EVERY
         at = transfer.offer.first
         for chunk in transfer.body:
             if self._stop.is_set():
                 raise DownloadStoppedError
-            if part.size - disk_checked >= _CHECK_DISK_EVERY:
-                self._check_disk(part, total)
-                disk_checked = part.size
-            append(part, at, chunk, may_differ=transfer.offer.first == 0)
+            if sink.size - disk_checked >= _CHECK_DISK_EVERY:
+                self._check_disk(sink, total)
+                disk_checked = sink.size
+            append(sink, at, chunk, may_differ=transfer.offer.first == 0)
             digests.update(chunk)
             at += len(chunk)
             self._check_size(at)
@@ -318,8 +295,8 @@ class Downloader:
                     ErrorCode.GAVE_UP,
                 )
             report(at, total)
-        if at < part.size:
-            part.truncate(at)
+        if at < sink.size:
+            sink.truncate(at)
 
     def _check_size(self, size: int | None) -> None:
         cap = self._limits.max_file_size
@@ -328,10 +305,9 @@ class Downloader:
                 f"it is over {cap} bytes, the limit that download.max_file_size sets", ErrorCode.TOO_LARGE
             )
 
-    def _check_disk(self, part: AppendedFile, total: int | None) -> None:
-        stat = os.fstatvfs(part.fd)
-        missing = max((total or 0) - part.size, 0)
-        free = stat.f_bavail * stat.f_frsize
+    def _check_disk(self, sink: Sink, total: int | None) -> None:
+        missing = max((total or 0) - sink.size, 0)
+        free = sink.free_space()
         if free - missing < self._limits.min_free_space:
             raise ServicePausedError(
                 f"the library's disk has {free >> 20} MiB free, this output needs {-(-missing >> 20)} MiB "
@@ -341,21 +317,21 @@ class Downloader:
                 needed=missing,
             )
 
-    def _check(self, transfer: _ResponseBody[P], digests: ChecksumSet, slot: FileSink[P]) -> TypeCheck:
+    def _check(self, transfer: _ResponseBody, digests: ChecksumSet, target: DownloadTarget) -> TypeCheck:
         """Decide whether what arrived is whole, and say by what."""
-        response, offer, part = transfer.response, transfer.offer, transfer.part
-        head = beginning(part.read)
+        response, offer, sink = transfer.response, transfer.offer, transfer.sink
+        head = beginning(sink.read)
         content_type, path = response.headers.get("content-type"), response.url.path
         disposition = response.headers.get("content-disposition")
         asked = response.extensions.get(_ASKED, "")
         try:
-            sniff.refuse_not_media(head, content_type, slot.kind, path, disposition, asked)
+            sniff.refuse_not_media(head, content_type, target.kind, path, disposition, asked)
         except PermanentError as error:  # a page of a proxy, or nothing at all, may stand there for a while
             raise TransientError(str(error), error.code) from None
-        if offer.total is not None and part.size != offer.total:
-            raise TransientError(f"{part.size} of {offer.total} bytes arrived", ErrorCode.DAMAGED)
-        proof = self._prove(transfer, digests, slot)
-        ext = sniff.extension(head, content_type, path, slot.kind, disposition, asked)
+        if offer.total is not None and sink.size != offer.total:
+            raise TransientError(f"{sink.size} of {offer.total} bytes arrived", ErrorCode.DAMAGED)
+        proof = self._prove(transfer, digests, target)
+        ext = sniff.extension(head, content_type, path, target.kind, disposition, asked)
         checked = ["length"] if offer.total is not None else []
         checked += proof.names
         integrity = Integrity.LENGTH_ONLY if offer.total is not None else Integrity.UNVERIFIED
@@ -363,7 +339,7 @@ class Downloader:
             integrity = Integrity.VERIFIED
         if integrity is Integrity.UNVERIFIED:
             # Nothing says how long it should be: a proxy that lost its server ends the body in good form.
-            whole = truncation.is_whole(part.fd, part.size, ext)
+            whole = truncation.is_whole(sink.read, sink.size, ext)
             if whole is False:
                 raise TransientError(
                     f"the server gives no length, and the {ext} file is cut short", ErrorCode.DAMAGED
@@ -379,7 +355,7 @@ class Downloader:
             checked=tuple(checked),
         )
 
-    def _prove(self, transfer: _ResponseBody[P], digests: ChecksumSet, slot: FileSink[P]) -> Proof:
+    def _prove(self, transfer: _ResponseBody, digests: ChecksumSet, target: DownloadTarget) -> Proof:
         """Hold what arrived against the server's checksum. Raises `TransientError` where it differs.
 
         Not where a whole file of the same bytes differed before: what a line does to bytes it does not do
@@ -389,18 +365,18 @@ class Downloader:
         proof = proof_of(digests, transfer.response.headers, transfer.undone)
         if proof.wrong is None:
             return proof
-        if slot.notes.disagreed != digests.sha256:
-            slot.note(msgspec.structs.replace(slot.notes, disagreed=digests.sha256))
+        if target.notes.disagreed != digests.sha256:
+            target.note(msgspec.structs.replace(target.notes, disagreed=digests.sha256))
             raise disagreement(proof.wrong)
         return proof
 
 
-class _ResponseBody(msgspec.Struct, Generic[P], frozen=True):
+class _ResponseBody(msgspec.Struct, frozen=True):
     """An answer on its way into an open part file. `undone` are the codings that `body` was freed of."""
 
     response: httpx.Response
     offer: ContentOffer
-    part: P
+    sink: Sink
     body: Iterable[bytes | memoryview]
     undone: tuple[str, ...] = ()
 
@@ -415,9 +391,9 @@ def _signed_for(url: httpx.URL) -> dict[str, str]:
     return {"x-amz-checksum-mode": "ENABLED"} if "x-amz-checksum-mode" in signed else {}
 
 
-def _refuse_cut(part: AppendedFile, ext: str) -> None:
-    if truncation.is_whole(part.fd, part.size, ext) is False:
-        part.discard()
+def _refuse_cut(sink: Sink, ext: str) -> None:
+    if truncation.is_whole(sink.read, sink.size, ext) is False:
+        sink.discard()
         raise PermanentError(f"the {ext} file in its data: URL is cut short", ErrorCode.DAMAGED)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final
 
 import httpx
 import msgspec
@@ -18,8 +18,7 @@ import msgspec
 from floradl.download.checksums import ChecksumSet
 from floradl.download.offer import offer_of
 from floradl.errors import ErrorCode, FloradlError, PermanentError, TransientError
-from floradl.fs.durable import AppendedFile
-from floradl.models import AttemptNotes
+from floradl.library.base import DownloadTarget, Sink
 from floradl.net.transport import pieces
 
 OVERLAP: Final = 64 << 10
@@ -28,19 +27,6 @@ OVERLAP: Final = 64 << 10
 _RANGED_TRIES: Final = 2  # in a row that gained nothing, before the whole is asked for
 # The host was reached, and said nothing, or broke off.
 _NO_ANSWER: Final = (httpx.ReadError, httpx.ReadTimeout, httpx.WriteError, httpx.RemoteProtocolError)
-
-
-class ResumeNotes(Protocol):
-    """Where one attempt at an output leaves what the next is to know."""
-
-    @property
-    def notes(self) -> AttemptNotes:
-        """What earlier attempts left."""
-        ...
-
-    def note(self, notes: AttemptNotes) -> None:
-        """Let the next attempt know this."""
-        ...
 
 
 class StartOverError(Exception):
@@ -60,44 +46,44 @@ class RangeRefusedError(Exception):
         self.error = error
 
 
-def takes_ranges(notebook: ResumeNotes) -> bool:
+def takes_ranges(target: DownloadTarget) -> bool:
     """Whether to ask for a range: not where the last ones gained nothing, this once."""
-    notes = notebook.notes
+    notes = target.notes
     if notes.ranges_refused < _RANGED_TRIES:
         return True
-    notebook.note(msgspec.structs.replace(notes, ranges_refused=0))
+    target.note(msgspec.structs.replace(notes, ranges_refused=0))
     return False
 
 
 @contextmanager
-def in_hand(part: AppendedFile, notebook: ResumeNotes) -> Iterator[None]:
-    """Try to continue `part`; where that fails it is closed, and noted if the range may be why.
+def in_hand(sink: Sink, target: DownloadTarget) -> Iterator[None]:
+    """Try to continue `sink`; where that fails it is closed, and noted if the range may be why.
 
     Raises `StartOverError` where the whole is to be asked for at once, else what was raised within; a refusal
     is passing trouble.
     """
-    size = part.size
+    size = sink.size
     try:
         yield
     except BaseException as error:
         if isinstance(error, BytesDifferError):
-            part.truncate(0)
-        gained = part.size > size
-        part.__exit__()
-        if gained and notebook.notes.ranges_refused:
-            notebook.note(msgspec.structs.replace(notebook.notes, ranges_refused=0))
+            sink.truncate(0)
+        gained = sink.size > size
+        sink.__exit__()
+        if gained and target.notes.ranges_refused:
+            target.note(msgspec.structs.replace(target.notes, ranges_refused=0))
         if isinstance(error, RangeRefusedError):
             if error.status == 416:  # it is shorter now, or there are no ranges here
                 raise StartOverError from None
-            _note_refusal(notebook)
+            _note_refusal(target)
             raise _passing(error.error) from None
         if isinstance(error, TransientError) and isinstance(error.__cause__, _NO_ANSWER) and not gained:
-            _note_refusal(notebook)
+            _note_refusal(target)
         raise
 
 
-def compare_head(response: httpx.Response, validator: str, part: AppendedFile) -> None:
-    """Hold the first bytes that `response` offers against those of `part`, which is called by `validator`.
+def compare_head(response: httpx.Response, validator: str, sink: Sink) -> None:
+    """Hold the first bytes that `response` offers against those of `sink`, which is called by `validator`.
 
     Raises `StartOverError` where they cannot be compared, `BytesDifferError` where they differ.
     """
@@ -109,42 +95,42 @@ def compare_head(response: httpx.Response, validator: str, part: AppendedFile) -
         came += piece
         if len(came) >= OVERLAP:
             break
-    if came != part.read(OVERLAP, 0):
+    if came != sink.read(OVERLAP, 0):
         raise BytesDifferError
 
 
-def rehash(part: AppendedFile, digests: ChecksumSet, size: int) -> None:
+def rehash(sink: Sink, digests: ChecksumSet, size: int) -> None:
     """Have `digests` take in the first `size` bytes. Raises `TransientError` where there are fewer."""
     offset = 0
     while offset < size:
-        chunk = part.read(min(1 << 20, size - offset), offset)
+        chunk = sink.read(min(1 << 20, size - offset), offset)
         if not chunk:
             raise TransientError("the part file is shorter than it was", ErrorCode.DAMAGED)
         digests.update(chunk)
         offset += len(chunk)
 
 
-def append(part: AppendedFile, at: int, chunk: bytes | memoryview, *, may_differ: bool) -> None:
+def append(sink: Sink, at: int, chunk: bytes | memoryview, *, may_differ: bool) -> None:
     """Put `chunk` at `at`: what is held there already is compared, and what follows appended.
 
     Where it differs, all from `at` on is replaced if it `may_differ`; `BytesDifferError` otherwise.
     """
-    wanted = min(len(chunk), part.size - at)
+    wanted = min(len(chunk), sink.size - at)
     if wanted > 0:
-        held = part.read(wanted, at)
+        held = sink.read(wanted, at)
         if len(held) == wanted and chunk[:wanted] == held:
             chunk = chunk[wanted:]
         elif may_differ:
-            part.truncate(at)
+            sink.truncate(at)
         else:
             raise BytesDifferError
     if len(chunk):
-        part.write(chunk)
+        sink.write(chunk)
 
 
-def _note_refusal(notebook: ResumeNotes) -> None:
-    notes = notebook.notes
-    notebook.note(msgspec.structs.replace(notes, ranges_refused=notes.ranges_refused + 1))
+def _note_refusal(target: DownloadTarget) -> None:
+    notes = target.notes
+    target.note(msgspec.structs.replace(notes, ranges_refused=notes.ranges_refused + 1))
 
 
 def _passing(error: FloradlError) -> FloradlError:

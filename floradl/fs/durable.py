@@ -151,6 +151,15 @@ class AppendedFile(ABC):
         """Read up to `size` bytes at `offset`."""
         return os.pread(self.fd, size, offset)
 
+    def free_space(self) -> int:
+        """Return how many bytes its disk has left for this user."""
+        found = os.fstatvfs(self.fd)
+        return found.f_bavail * found.f_frsize
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        return self.fd
+
     def truncate(self, size: int) -> None:
         """Drop what follows `size`.
 

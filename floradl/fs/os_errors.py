@@ -50,12 +50,8 @@ def translated(root: Path, folder: Path | None = None, vital: Sequence[Path] = (
     """
     try:
         yield
-    except PartBusyError as error:
-        raise TransientError(
-            "another floradl writes the same file at this moment", ErrorCode.STORAGE, retry_after=2.0
-        ) from error
-    except OSError as error:
-        own = _of_folder(error, root, folder, vital) if folder is not None else None
+    except (PartBusyError, OSError) as error:
+        own = _of_folder(error, root, folder, vital) if folder and isinstance(error, OSError) else None
         raise own or trouble(error, root) from error
 
 
@@ -83,8 +79,13 @@ def _is_writable(folder: Path) -> bool:
     return not folder.exists() or os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
-def trouble(error: OSError, root: Path) -> ServicePausedError | TransientError | PermanentError:
+def trouble(
+    error: OSError | PartBusyError, root: Path
+) -> ServicePausedError | TransientError | PermanentError:
     """Return what an error of something inside the library at `root` means."""
+    if isinstance(error, PartBusyError):
+        what = "another floradl writes the same file at this moment"
+        return TransientError(what, ErrorCode.STORAGE, retry_after=2.0)
     # Of a renaming that failed it is the new name that is taken: the old one is ours, and hidden.
     place = error.filename if error.filename2 is None else error.filename2
     name = f" ({place!a})" if isinstance(place, str) else ""

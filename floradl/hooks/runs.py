@@ -6,11 +6,11 @@ again is kept in mind by the monotonic clock, and forgotten at a restart.
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import BinaryIO
 
 import anyio
 import structlog
@@ -21,7 +21,7 @@ from floradl.clock import unix_seconds
 from floradl.errors import FloradlError, QueueUnavailableError
 from floradl.hooks.command import Command, Ended, NotStartedError, run, to_its_end
 from floradl.hooks.settings import RUN_FINISHED, HookSettings
-from floradl.library.folder import Library
+from floradl.library.base import Library
 from floradl.models import QueuedRun
 from floradl.polling.due_queue import DueQueue
 from floradl.queue.base import HookEvent, HookOutbox
@@ -57,7 +57,7 @@ class _News(Struct, frozen=True):
     """What there is to tell, found: the sidecar's path in the library, and the file, open."""
 
     path: str
-    file: io.BufferedReader
+    file: BinaryIO
 
 
 class RunHooks:
@@ -182,8 +182,7 @@ class RunHooks:
             await outbox.drop(number)
             return None
         with news.file:
-            path = str(library.root / news.path)
-            command = self._orders.command(RUN_FINISHED, path, str(library.root))
+            command = self._orders.command(RUN_FINISHED, library.location(news.path), library.location())
             if command is None:
                 return None  # it goes with its hook
             return await self._run(outbox, event, command, news.file.fileno(), hurry)
@@ -247,7 +246,7 @@ class RunHooks:
 def _find(library: Library, event: HookEvent) -> _News | None:
     """Find the sidecar that tells of it; None where there is nothing new. Blocking.
 
-    Raises `ServicePausedError` where the library is missing, and `OSError`.
+    Raises as the library does.
     """
     path, run = event.sidecar, event.run
     if path is None:

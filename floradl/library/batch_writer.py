@@ -6,17 +6,19 @@ for nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import anyio
 from anyio import to_thread
 
-from floradl.fs.durable import Flush, flushed_together
+from floradl.library.base import T
 
-_T = TypeVar("_T")
 _GROUPS = 2  # at once: flushes that overlap share their work, and more threads only contend
 _GROUP = 16
+
+Together: TypeAlias = Callable[[Sequence[Callable[[], Any]]], list[Any]]
+"""`Library.together`, or the like."""
 
 
 class _Call:
@@ -24,7 +26,7 @@ class _Call:
 
     __slots__ = ("group", "outcome", "woken", "work")
 
-    def __init__(self, work: Callable[[Flush], Any]) -> None:
+    def __init__(self, work: Callable[[], Any]) -> None:
         self.work = work
         self.group: list[_Call] = []
         self.outcome: Any = None
@@ -34,20 +36,20 @@ class _Call:
 class BatchWriter:
     """Does works that read from the disk or put files there, a few groups at a time, each in a thread.
 
-    No task of its own: who comes while there is room for a group leads one, and its end wakes who leads the
-    next. At most `most` groups are under way.
+    `together` does those of a group. No task of its own: who comes while there is room for a group leads one,
+    and its end wakes who leads the next. At most `most` groups are under way.
     """
 
-    def __init__(self, most: int = _GROUPS) -> None:
+    def __init__(self, together: Together, most: int = _GROUPS) -> None:
+        self._together = together
         self._waiting: list[_Call] = []
         self._groups = 0
         self._most = most
 
-    async def do(self, work: Callable[[Flush], _T]) -> _T:
-        """Do `work`, which hands changed folders to the `Flush` that it is given; all is on disk on return.
+    async def do(self, work: Callable[[], T]) -> T:
+        """Do `work`; what it wrote is on disk on return. Raises what it raised, and where a flush failed.
 
-        Raises what `work` raised, and `OSError` where a flush failed. A work that has begun is seen to its
-        end before a cancellation is heeded.
+        A work that has begun is completed before a cancellation takes effect.
         """
         call = _Call(work)
         self._waiting.append(call)
@@ -57,7 +59,7 @@ class BatchWriter:
             await self._lead(call.group)
         if isinstance(call.outcome, BaseException):
             raise call.outcome
-        outcome: _T = call.outcome
+        outcome: T = call.outcome
         return outcome
 
     def _gather(self) -> None:
@@ -90,7 +92,7 @@ class BatchWriter:
     async def _lead(self, group: list[_Call]) -> None:
         try:
             with anyio.CancelScope(shield=True):
-                outcomes = await to_thread.run_sync(flushed_together, [call.work for call in group])
+                outcomes = await to_thread.run_sync(self._together, [call.work for call in group])
             for call, outcome in zip(group, outcomes, strict=True):
                 call.outcome = outcome
         except BaseException as error:

@@ -10,15 +10,17 @@ import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
 
 from floradl.errors import ErrorCode, TransientError
-from floradl.fs.durable import FLUSH_NOW, Flush, PartFile, leave
+from floradl.fs.durable import Flush, PartFile, leave
 from floradl.fs.folders import FolderFd, open_regular
 from floradl.fs.names import SafeName, part_name
 from floradl.fs.os_errors import OF_ONE_ENTRY
+from floradl.library.base import ResumePoint, Sink, StoredText
 from floradl.library.name_index import FolderAt, FolderIndex
 from floradl.models import AttemptNotes, OutputKind
 
@@ -52,25 +54,64 @@ _NO_NOTES = AttemptNotes()
 
 
 class OutputPath(msgspec.Struct, frozen=True):
-    """What a slot knows of its library.
+    """What a destination knows of its library.
 
     `at` opens the folder of a path, and raises where the library is not there. `translated` makes our errors
-    of the disk's. `render` gives the components of the path for an extension and a number from 1 on, which
-    tells candidates apart. `set_aside` is told a folder, the path of a file in it, and the SHA-256 of what is
-    to stand there; it moves the file away if that is known to be the damaged one, and says whether it did.
-    `memory` is what earlier attempts left.
+    of the disk's, in the folder of a path. `flush` returns what puts new names on disk. `render` gives the
+    components of the path for an extension and a number from 1 on, which tells candidates apart. `set_aside`
+    is given a folder, the path of a file in it, and the SHA-256 of what is to stand there; it moves the file
+    away if that is known to be the damaged one, and says whether it did. `memory` is what earlier attempts
+    left.
     """
 
     at: Callable[[tuple[SafeName, ...]], AbstractContextManager[FolderAt]]
-    translated: Callable[[], AbstractContextManager[None]]
+    translated: Callable[[tuple[SafeName, ...]], AbstractContextManager[None]]
+    flush: Callable[[], Flush]
     index: FolderIndex
     render: Callable[[str, int], tuple[SafeName, ...]]
     set_aside: Callable[[FolderFd, tuple[SafeName, ...], str], bool]
     memory: AttemptMemory
 
 
-class Destination:
+class FolderSink(PartFile):
+    """A part file of the library. `translated` makes our errors of the disk's."""
+
+    def __init__(
+        self, folder: FolderFd, name: SafeName, translated: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._translated = translated
+        super().__init__(folder, name)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """See `Sink.write`."""
+        with self._translated():
+            super().write(data)
+
+    def read(self, size: int, offset: int) -> bytes:
+        """See `Sink.read`."""
+        with self._translated():
+            return super().read(size, offset)
+
+    def truncate(self, size: int) -> None:
+        """See `Sink.truncate`."""
+        with self._translated():
+            super().truncate(size)
+
+    def discard(self) -> None:
+        """See `Sink.discard`."""
+        with self._translated():
+            super().discard()
+
+    def free_space(self) -> int:
+        """See `Sink.free_space`."""
+        with self._translated():
+            return super().free_space()
+
+
+class FolderDestination:
     """One output's place. `tag` (8 hex digits) tells it from others; `nth` counts those of the same id."""
+
+    has_descriptors = True
 
     def __init__(self, place: OutputPath, kind: OutputKind, tag: str, nth: int) -> None:
         self.kind = kind
@@ -89,25 +130,21 @@ class Destination:
         """Let the next attempt know this."""
         self._place.memory.keep(self._tag, notes)
 
-    def leftover(self) -> tuple[str, int] | None:
-        """Return validator and size of what an earlier attempt left; the validator is empty for none."""
-        found: list[tuple[str, int]] = []
+    def resume_point(self) -> ResumePoint | None:
+        """See `DownloadTarget.resume_point`."""
+        found: list[ResumePoint] = []
         with self._folder() as (folder, _, stem), self._place.index.of(folder) as names:
             for name in names.parts(self._tag):
                 validator = name.removesuffix(".part")[-8:]
                 size = _regular_size(folder, name)
                 # Under another stem (the template was changed) it is not what `open` will continue.
                 if size is not None and name == self._part_name(stem, validator):
-                    found.append(("" if validator == _NO_VALIDATOR else validator, size))
+                    found.append(ResumePoint("" if validator == _NO_VALIDATOR else validator, size))
         return max(found, key=lambda each: (bool(each[0]), each[1]), default=None)
 
-    def open(self, validator: str) -> PartFile:
-        """Open the part file for `validator`, and remove those that are for others.
-
-        Raises `TransientError` (another process writes it, or one of those), `ServicePausedError`,
-        `PermanentError`.
-        """
-        with self._folder() as (folder, _, stem):
+    def open(self, validator: str) -> FolderSink:
+        """See `DownloadTarget.open`."""
+        with self._folder() as (folder, parts, stem):
             name = self._part_name(stem, validator or _NO_VALIDATOR)
             with self._place.index.of(folder) as names:
                 for old in names.parts(self._tag):
@@ -116,35 +153,32 @@ class Destination:
                             part.discard()
                 names.drop_parts(self._tag)
                 names.add_part(self._tag, name)
-            return PartFile(folder, name)
+            return FolderSink(folder, name, partial(self._place.translated, parts))
 
-    def publish(
-        self, part: PartFile, ext: str, sha256: str, mtime: float | None, flush: Flush = FLUSH_NOW
-    ) -> str:
-        """Put `part` on disk under its final name and return that path, relative and with `/`.
-
-        A file that already has this name and these bytes is adopted; any other is left alone, and the
-        next free name is taken. Raises `ServicePausedError`, `TransientError`, `PermanentError`.
-        """
+    def publish(self, sink: Sink, ext: str, sha256: str, mtime: float | None) -> str:
+        """See `Destination.publish`."""
+        if not isinstance(sink, FolderSink):
+            raise TypeError("this sink is another library's")
         with self._folder() as (folder, folders, _):
-            if not part.lies_in(folder):
+            if not sink.lies_in(folder):
                 raise TransientError(
                     f"the folder {'/'.join(folders)} was moved while a file arrived in it", ErrorCode.STORAGE
                 )
-            part.sync(mtime)
-            name = self._take_name(_Spot(folder, folders, flush), part, ext, sha256)
+            sink.sync(mtime)
+            name = self._take_name(_Spot(folder, folders, self._place.flush()), sink, ext, sha256)
             self.note(_NO_NOTES)
             with self._place.index.of(folder) as names:
                 names.drop_parts(self._tag)
             return "/".join((*folders, name))
 
-    def write(self, data: bytes, ext: str, mtime: float | None, flush: Flush = FLUSH_NOW) -> tuple[str, str]:
-        """Write a small file whole; returns its path and SHA-256. Raises as `publish` does."""
+    def write_text(self, text: str, mtime: float | None) -> StoredText:
+        """See `Destination.write_text`."""
+        data = text.encode("utf-8", "replace")
         sha256 = hashlib.sha256(data).hexdigest()
-        with self._place.translated(), self.open("") as part:
-            part.truncate(0)
-            part.write(data)
-            return self.publish(part, ext, sha256, mtime, flush), sha256
+        with self.open("") as sink:
+            sink.truncate(0)
+            sink.write(data)
+            return StoredText(self.publish(sink, ".txt", sha256, mtime), len(data), sha256)
 
     def _take_name(self, spot: _Spot, part: PartFile, ext: str, sha256: str) -> SafeName:
         for distinct in itertools.count(self._first):
@@ -164,10 +198,7 @@ class Destination:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep its folder open meanwhile: each opening costs a dozen calls. To be used by one thread.
-
-        Raises as `open`.
-        """
+        """See `DownloadTarget.held`: each opening of its folder costs a dozen calls."""
         with self._folder() as opened:
             _check_writable(opened[0])  # before anything is asked of the network for it
             self._held = opened

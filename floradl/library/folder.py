@@ -13,7 +13,8 @@ import io
 import itertools
 import os
 import stat
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -26,22 +27,22 @@ from floradl.errors import (
     ServicePausedError,
     TransientError,
 )
-from floradl.fs.durable import FLUSH_NOW, Flush, write_atomic
+from floradl.fs.capabilities import probe
+from floradl.fs.durable import FLUSH_NOW, Flush, PartBusyError, flushed_together, write_atomic
 from floradl.fs.folders import FolderFd, exists, open_folder, open_regular, open_root, sync_folder
 from floradl.fs.names import PART_RESERVE, SafeName, safe_name, stored_path
-from floradl.fs.os_errors import OF_ONE_ENTRY, translated, unopened
+from floradl.fs.os_errors import OF_ONE_ENTRY, translated, trouble, unopened
 from floradl.fs.permissions import make_above
 from floradl.fs.rename import rename_noreplace
-from floradl.library import sidecar as sidecars
-from floradl.library.destination import AttemptMemory, Destination, OutputPath
+from floradl.library import scan, sidecar as sidecars
+from floradl.library.base import Library, LibraryEntry, T
+from floradl.library.destination import AttemptMemory, FolderDestination, OutputPath
 from floradl.library.name_index import FolderAt, FolderIndex
 from floradl.library.open_folders import OpenFolders
-from floradl.library.owners import Found, Owners
+from floradl.library.owners import Owners
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import SIDECARS, UNKNOWN, NameFields, Template
-from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput
-
-__all__ = ["MARKER", "Destination", "Library"]
+from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
 
 MARKER = SafeName(".floradl-library")
 _LEAST_ROOM = 1 << 20  # bytes
@@ -49,8 +50,8 @@ _TRIAL = SafeName(".floradl-trial.part")
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
-class Library:
-    """The library at `root`. Safe to use from several threads, and beside another process."""
+class FolderLibrary(Library):
+    """The library in the folder `root`."""
 
     def __init__(
         self,
@@ -71,10 +72,9 @@ class Library:
         self._shared = OpenFolders(root, MARKER, self._opened, self.index)
         self.keep_free = 0
         """How many bytes are to stay free on its disk."""
-        self.damaged: dict[str, str] = {}
-        """Paths of files known to be damaged, and the SHA-256 of what is to take their place (`verify`)."""
-        self.kept_as: dict[str, str] = {}
-        """Where those went that something took the place of."""
+        self._damaged: dict[str, str] = {}  # path, and the SHA-256 of what is to take its place
+        self._kept_as: dict[str, str] = {}
+        self._group = threading.local()
 
     def create(self) -> bool:
         """Make the folder and its marker where they are missing; says whether the library is new.
@@ -86,7 +86,7 @@ class Library:
         except OSError as error:
             raise unopened(error, self.root) from error
         try:
-            with self.translating(), open_root(self.root) as root:
+            with translated(self.root), open_root(self.root) as root:
                 if exists(root, MARKER):
                     return False
                 write_atomic(root, MARKER, b"This folder is a library of floradl. Keep this file.\n")
@@ -99,7 +99,7 @@ class Library:
     @contextmanager
     def open(self) -> Iterator[FolderFd]:
         """Open the library's folder. Raises `ServicePausedError` where it, or its marker, is missing."""
-        with self._opened() as root, self.translating():
+        with self._opened() as root, translated(self.root):
             yield root
 
     @contextmanager
@@ -125,16 +125,48 @@ class Library:
 
         Raises as `open`; the disk's errors meanwhile become ours.
         """
-        vital = (self.root, self.root / SIDECARS)
-        with translated(self.root, self.root.joinpath(*parts), vital), self._shared.at(parts) as found:
+        with self._translated(parts), self._shared.at(parts) as found:
             yield found
 
-    def check_room(self, needed: int = 0) -> None:
-        """Try out whether the disk takes `needed` bytes beside what is to stay free, and a small file.
+    def _translated(self, parts: tuple[SafeName, ...]) -> AbstractContextManager[None]:
+        return translated(self.root, self.root.joinpath(*parts), (self.root, self.root / SIDECARS))
 
-        Only that meets a quota. Raises `ServicePausedError` where it is full or the library is missing, and
-        as `at` does.
-        """
+    def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
+        """See `Library.together`."""
+
+        def within(work: Callable[[], T], flush: Flush) -> T:
+            self._group.flush = flush
+            try:
+                return work()
+            finally:
+                del self._group.flush
+
+        outcomes = flushed_together([partial(within, work) for work in works])
+        return [self._ours(outcome) for outcome in outcomes]
+
+    def _ours(self, outcome: T | Exception) -> T | Exception:
+        if not isinstance(outcome, OSError | PartBusyError):
+            return outcome
+        error = trouble(outcome, self.root)
+        error.__cause__ = outcome
+        return error
+
+    def _flush(self) -> Flush:
+        flush: Flush = getattr(self._group, "flush", FLUSH_NOW)
+        return flush
+
+    def weaknesses(self) -> tuple[str, ...]:
+        """Say, for a person, what its file system does worse than others; raises as `open`."""
+        with self.open() as root:
+            return probe(root).weaknesses()
+
+    def others_may_write(self) -> bool:
+        """Whether others than floradl's user may write it; raises as `open`."""
+        with self.open() as root:
+            return self.owners.others_may_write(root)
+
+    def check_room(self, needed: int = 0) -> None:
+        """See `Library.check_room`. A small file is tried out: only that meets a quota."""
         needed = max(needed, _LEAST_ROOM)
         with self.open() as root:
             found = os.fstatvfs(root)
@@ -143,13 +175,12 @@ class Library:
                 raise ServicePausedError(
                     f"{self.root}: {free >> 20} MiB free", PauseReason.DISK_FULL, needed=needed
                 )
-            with self.translating():
-                _try_out(root)
+            _try_out(root)
 
-    def slot(
+    def destination(
         self, run: QueuedRun, output: RemoteOutput, index: int, completed_at: float | None
-    ) -> Destination:
-        """Plan where an output goes. `index` counts from 1; `completed_at` is unix seconds."""
+    ) -> FolderDestination:
+        """See `Library.destination`."""
         fields = NameFields(
             folder=self._folders[output.kind],
             kind=output.kind,
@@ -163,25 +194,42 @@ class Library:
         )
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
         render = cache(partial(self._render, fields))  # each look at its folder needs it
-        place = OutputPath(self.at, self.translating, self.index, render, self._set_aside, self._memory)
-        return Destination(place, output.kind, identity.hexdigest()[:8], output.nth)
+        place = OutputPath(
+            self.at, self._translated, self._flush, self.index, render, self._set_aside, self._memory
+        )
+        return FolderDestination(place, output.kind, identity.hexdigest()[:8], output.nth)
 
     def _render(self, fields: NameFields, ext: str, distinct: int) -> tuple[SafeName, ...]:
         return self.template.render(fields, ext, self.max_name_bytes, distinct)
 
     def _set_aside(self, folder: FolderFd, parts: tuple[SafeName, ...], sha256: str) -> bool:
         path = "/".join(parts)
-        if self.damaged.get(path) != sha256:
+        if self._damaged.get(path) != sha256:
             return False
         for number in itertools.count(1):
             kept = SafeName(f"{parts[-1]}.damaged" + (f"-{number}" if number > 1 else ""))
             if rename_noreplace(folder, parts[-1], kept):
-                self.kept_as[path] = "/".join((*parts[:-1], kept))
+                self._kept_as[path] = "/".join((*parts[:-1], kept))
                 return True
         raise AssertionError("counting ended")
 
-    def holds(self, path: str, size: int) -> bool:
-        """Whether a regular file of `size` bytes stands under `path`, which a sidecar or journal named."""
+    def expect_damaged(self, path: str, sha256: str) -> None:
+        """See `Library.expect_damaged`."""
+        self._damaged[path] = sha256
+
+    def kept_as(self, path: str) -> str | None:
+        """See `Library.kept_as`."""
+        return self._kept_as.get(path)
+
+    def existing(self, outputs: Mapping[str, SavedOutput]) -> dict[str, SavedOutput]:
+        """See `Library.existing`."""
+        return {
+            key: output
+            for key, output in outputs.items()
+            if output.path and self._holds(output.path, output.bytes or 0)
+        }
+
+    def _holds(self, path: str, size: int) -> bool:
         try:
             *folders, name = stored_path(path)
         except ValueError:
@@ -199,17 +247,8 @@ class Library:
                 raise
             return stat.S_ISREG(found.st_mode) and found.st_size == size
 
-    def find_sidecar(self, reference: Reference) -> Sidecar | None:
-        """Return the sidecar of a run, under whichever technique it was first named by.
-
-        A file that is no readable sidecar counts as none, and is replaced when the run is done. So does that
-        of somebody else where others may write the library, see `ownership`.
-        """
-        found = self.locate_sidecar(reference)
-        return found[1] if found else None
-
     def locate_sidecar(self, reference: Reference) -> tuple[str, Sidecar] | None:
-        """As `find_sidecar`, with its path in the library before it."""
+        """See `Library.locate_sidecar`. What counts as none is replaced when the run is done."""
         with self.open() as root:
             own = self._technique_folder(reference.technique)
             found = self._read_sidecar(root, own, reference.run_id)
@@ -224,10 +263,7 @@ class Library:
             return next((reading for reading in readings if reading is not None), None)
 
     def open_file(self, path: str) -> io.BufferedReader | None:
-        """Open a file that a sidecar or the journal named, to be read; None where none stands there.
-
-        Raises `ServicePausedError` where the library is missing, and `OSError`.
-        """
+        """See `Library.open_file`."""
         *folders, name = stored_path(path)
         with self.open() as root:
             try:
@@ -248,19 +284,27 @@ class Library:
             or os.access(f"{name}/{twin}", os.F_OK, dir_fd=folder)
         ]
 
-    def write_sidecar(self, sidecar: Sidecar, mtime: float | None, flush: Flush = FLUSH_NOW) -> str:
-        """Write a run's sidecar, the last thing of a run; returns its path. Safe to repeat.
+    def location(self, path: str = "") -> str:
+        """See `Library.location`: an absolute path."""
+        return str(self.root / path)
 
-        Raises `TransientError` and `ServicePausedError`: whatever stands in the way, all else of the run is
-        on disk.
-        """
+    def scan(self) -> Iterator[LibraryEntry]:
+        """See `Library.scan`."""
+        return scan.library_entries(self.open, self.owners)
+
+    def files(self) -> Iterator[str]:
+        """See `Library.files`."""
+        return scan.library_files(self.open)
+
+    def write_sidecar(self, sidecar: Sidecar, mtime: float | None) -> str:
+        """See `Library.write_sidecar`."""
         folders = (SafeName(SIDECARS), self._technique_folder(sidecar.technique))
         try:
             with self.at(folders) as (folder, there):
                 name = self._sidecar_name(folder, sidecar.run_id)
                 data = sidecars.render(sidecar)
                 # Whatever the umask gives others on the files: what says that a run is done is ours to write.
-                write_atomic(folder, name, data, mtime=mtime, flush=flush, mode=0o644)
+                write_atomic(folder, name, data, mtime=mtime, flush=self._flush(), mode=0o644)
                 return "/".join((*there, name))
         except PermanentError as error:
             raise TransientError(str(error), error.code) from error
@@ -271,7 +315,7 @@ class Library:
         with self.index.of(folder) as names:
             claimed = names.claim(plain, run_id)
         there = self.owners.read(self.open, folder, plain)
-        found = _parse(there)
+        found = there.sidecar if there else None
         if found is not None and found.run_id == run_id:
             return plain
         if found is not None or not claimed:
@@ -298,7 +342,8 @@ class Library:
         try:
             with open_folder(root, (SafeName(SIDECARS), technique), create=False) as folder:
                 for name in self._sidecar_names(run_id):
-                    found = _parse(self.owners.read(self.open, folder, name))
+                    there = self.owners.read(self.open, folder, name)
+                    found = there.sidecar if there else None
                     if found is not None and found.run_id == run_id:
                         return f"{SIDECARS}/{technique}/{name}", found
         except OSError as error:
@@ -314,10 +359,6 @@ class Library:
             if error.errno not in _NOT_THERE:
                 raise
         return None
-
-    def translating(self) -> AbstractContextManager[None]:
-        """Say of the disk's errors what they mean for the work; `OSError` becomes one of our errors."""
-        return translated(self.root)
 
 
 def _try_out(root: FolderFd) -> None:
@@ -342,15 +383,6 @@ def _make_folders(path: Path) -> None:
     for folder in missing:
         with open_root(folder.parent) as above:
             sync_folder(above)
-
-
-def _parse(found: Found | None) -> Sidecar | None:
-    if found is None or not found.counts:
-        return None
-    try:
-        return sidecars.read(found.data)
-    except ValueError:
-        return None
 
 
 def _local_day(seconds: float | None) -> dt.date | None:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from floradl.fs.folders import FolderFd, open_folder, open_regular
 from floradl.fs.names import SafeName
 from floradl.fs.permissions import may_write, trusted_users
+from floradl.library.sidecar import Sidecar, read
 from floradl.library.template import SIDECARS
 
 Opened: TypeAlias = Callable[[], AbstractContextManager[FolderFd]]
@@ -29,6 +30,14 @@ class Found(Struct, frozen=True):
     data: bytes
     uid: int
     counts: bool
+
+    @property
+    def sidecar(self) -> Sidecar | None:
+        """What it says; None where it does not count, or is no sidecar that can be read."""
+        try:
+            return read(self.data) if self.counts else None
+        except ValueError:
+            return None
 
 
 class Owners:

@@ -18,7 +18,7 @@ from floradl.clock import unix_seconds
 from floradl.fs.durable import drop_cached
 from floradl.fs.folders import NotRegularFileError, open_folder, open_plain
 from floradl.fs.names import stored_path
-from floradl.library.folder import Library
+from floradl.library.folder import FolderLibrary
 from floradl.models import SavedOutput
 
 _CHUNK = 1 << 20
@@ -55,7 +55,7 @@ class FileVerifier:
     """Looks at files. Safe to use from several threads; `report` hears of bytes read, or passed over."""
 
     def __init__(
-        self, library: Library, report: Callable[[int], None], stop: threading.Event, *, quick: bool
+        self, library: FolderLibrary, report: Callable[[int], None], stop: threading.Event, *, quick: bool
     ) -> None:
         self._library = library
         self._report = report

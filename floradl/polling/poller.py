@@ -31,7 +31,7 @@ from floradl.errors import (
 )
 from floradl.flora.schema import KINDS, RunPage
 from floradl.flora.wrong_workspace import WrongWorkspaceCheck
-from floradl.library.folder import Library
+from floradl.library.base import Library
 from floradl.models import FinishedRun, QueuedRun, Reference, RemoteRun, Result, RunFailure, RunState
 from floradl.polling.list_pages import ListPlan, ListQuery, PageSummary
 from floradl.polling.open_runs import OpenRuns

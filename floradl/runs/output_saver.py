@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TypeAlias
 
 import anyio
 import httpx
@@ -24,9 +23,8 @@ from floradl.download.checksums import names_wrong
 from floradl.download.downloader import DownloadStoppedError, Fetcher, Received
 from floradl.download.host_backoff import HostBackoff, HostBackoffError
 from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PermanentError, TransientError
-from floradl.fs.durable import FLUSH_NOW, Flush, PartFile
+from floradl.library.base import Destination, Library
 from floradl.library.batch_writer import BatchWriter
-from floradl.library.folder import Destination, Library
 from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput, RemoteRun, RunFailure, SavedOutput
 from floradl.net.addresses import HostPatterns
 from floradl.net.url_policy import port_of
@@ -43,7 +41,6 @@ _IN_HAND = 48  # files that have arrived and are not on disk yet
 _MAX_INLINE = 1024 * 1024
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-Fetched: TypeAlias = Received[PartFile]
 Refresh = Callable[[RemoteRun], Awaitable[RemoteRun]]
 """Ask FLORA for an answer newer than the one given."""
 
@@ -79,7 +76,7 @@ class OutputSaver:
         self._transfers = transfers
         self._options = options
         self._quiet = HostBackoff(time.monotonic)
-        self._groups = BatchWriter()
+        self._writes = BatchWriter(library.together)
         self._troubles = ErrorLog()
         self._publishers = CapacityLimiter(_PUBLISHERS)
         self.tally = OutputCounters()
@@ -148,28 +145,28 @@ class OutputSaver:
         if output.flaw:
             raise ExpiredUrlError(output.flaw, ErrorCode.BAD_URL)
         index = 1 + next(i for i, other in enumerate(answer.outputs) if other.key == output.key)
-        slot = self._library.slot(run, output, index, answer.completed_at)
+        destination = self._library.destination(run, output, index, answer.completed_at)
         mtime = answer.completed_at if self._options.keep_times else None
         if output.kind is OutputKind.TEXT and not self._is_link(output.url):
-            written = await self._put(partial(self._write_text, slot, output, mtime))
+            written = await self._writes.do(partial(_write_text, destination, output, mtime))
             self.tally.saved(output.kind, written.bytes or 0, None)
             return written
         started = began = time.monotonic()
         host = host_of(output.url) or ""
 
-        def fetch() -> Fetched:
+        def fetch() -> Received:
             nonlocal began
             began = time.monotonic()  # from here on it does not stand in line any more
             self._quiet.check(host)
             attempts.begin()
-            return self._fetch(run, slot, output)
+            return self._fetch(run, destination, output)
 
         saved = None
         while saved is None:
             await self._quiet.over(host)  # with nothing in hand: what goes to other hosts must not wait
             with suppress(HostBackoffError):
                 async with self._large if output.kind.is_large else nullcontext():
-                    saved = await self._transfer(fetch, host, partial(self._publish, slot, output, mtime))
+                    saved = await self._transfer(fetch, host, partial(_publish, destination, output, mtime))
         self.tally.saved(output.kind, saved.bytes or 0, time.monotonic() - began)
         _log.info(
             "output_saved",
@@ -192,7 +189,7 @@ class OutputSaver:
         return saved
 
     async def _transfer(
-        self, fetch: Callable[[], Fetched], host: str, publish: Callable[[Fetched, Flush], SavedOutput]
+        self, fetch: Callable[[], Received], host: str, publish: Callable[[Received], SavedOutput]
     ) -> SavedOutput:
         """Let `fetch` run when a transfer is free, then `publish`.
 
@@ -210,13 +207,9 @@ class OutputSaver:
                 await anyio.sleep_forever()  # all is being cancelled; the part file stays
                 raise
             with received:
-                if received.part.size >= _LARGE:
-                    return await to_thread.run_sync(publish, received, FLUSH_NOW, limiter=self._publishers)
-                return await self._put(partial(publish, received))
-
-    async def _put(self, work: Callable[[Flush], SavedOutput]) -> SavedOutput:
-        with self._library.translating():
-            return await self._groups.do(work)
+                if received.sink.size >= _LARGE:
+                    return await to_thread.run_sync(publish, received, limiter=self._publishers)
+                return await self._writes.do(partial(publish, received))
 
     def _is_link(self, text: str) -> bool:
         """Whether a text is nothing but a URL at a host that keeps outputs: any other is a model's words."""
@@ -228,59 +221,54 @@ class OutputSaver:
         except (httpx.InvalidURL, UnicodeError, FloradlError):
             return False
 
-    def _write_text(
-        self, slot: Destination, output: RemoteOutput, mtime: float | None, flush: Flush
-    ) -> SavedOutput:
-        data = output.url.encode("utf-8", "replace")
-        path, sha256 = slot.write(data, ".txt", mtime, flush)
-        return SavedOutput(
-            output_id=output.output_id,
-            type=output.type,
-            kind=output.kind,
-            path=path,
-            bytes=len(data),
-            sha256=sha256,
-            content_type="text/plain; charset=utf-8",
-            integrity=Integrity.VERIFIED,
-            checked=("inline",),
-            text=output.url,
-            downloaded_at=rfc3339(time.time()),
-        )
-
-    def _fetch(self, run: QueuedRun, slot: Destination, output: RemoteOutput) -> Fetched:
+    def _fetch(self, run: QueuedRun, destination: Destination, output: RemoteOutput) -> Received:
         """Fetch, in a worker thread."""
         report = partial(self._progress.transfer, run, output.output_id)
         try:
-            with self._library.translating():
-                return self._fetcher.fetch(output.url.strip(), slot, report)
+            return self._fetcher.fetch(output.url.strip(), destination, report)
         finally:
             self._progress.transferred(run, output.output_id)
 
-    def _publish(
-        self, slot: Destination, output: RemoteOutput, mtime: float | None, received: Fetched, flush: Flush
-    ) -> SavedOutput:
-        """Put what was fetched on disk under its final name, in a worker thread."""
-        found = received.finding
-        with self._library.translating():
-            text = None
-            if output.kind is OutputKind.TEXT and received.part.size <= _MAX_INLINE:
-                text = received.part.read(_MAX_INLINE, 0).decode("utf-8", "replace")
-            path = slot.publish(received.part, found.ext, found.sha256, mtime, flush)
-        return SavedOutput(
-            output_id=output.output_id,
-            type=output.type,
-            kind=output.kind,
-            path=path,
-            bytes=received.part.size,
-            sha256=found.sha256,
-            content_type=found.content_type,
-            etag=found.etag,
-            url=strip_query(output.url.strip()),
-            integrity=found.integrity,
-            checked=found.checked,
-            text=text,
-            downloaded_at=rfc3339(time.time()),
-        )
+
+def _write_text(destination: Destination, output: RemoteOutput, mtime: float | None) -> SavedOutput:
+    stored = destination.write_text(output.url, mtime)
+    return SavedOutput(
+        output_id=output.output_id,
+        type=output.type,
+        kind=output.kind,
+        path=stored.path,
+        bytes=stored.bytes,
+        sha256=stored.sha256,
+        content_type="text/plain; charset=utf-8",
+        integrity=Integrity.VERIFIED,
+        checked=("inline",),
+        text=output.url,
+        downloaded_at=rfc3339(time.time()),
+    )
+
+
+def _publish(
+    destination: Destination, output: RemoteOutput, mtime: float | None, received: Received
+) -> SavedOutput:
+    found, sink = received.finding, received.sink
+    text = None
+    if output.kind is OutputKind.TEXT and sink.size <= _MAX_INLINE:
+        text = sink.read(_MAX_INLINE, 0).decode("utf-8", "replace")
+    return SavedOutput(
+        output_id=output.output_id,
+        type=output.type,
+        kind=output.kind,
+        path=destination.publish(sink, found.ext, found.sha256, mtime),
+        bytes=sink.size,
+        sha256=found.sha256,
+        content_type=found.content_type,
+        etag=found.etag,
+        url=strip_query(output.url.strip()),
+        integrity=found.integrity,
+        checked=found.checked,
+        text=text,
+        downloaded_at=rfc3339(time.time()),
+    )
 
 
 async def _renewed(

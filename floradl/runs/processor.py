@@ -15,9 +15,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from floradl.errors import AttemptsExhaustedError, PermanentError, ServicePausedError
-from floradl.fs.durable import Flush
+from floradl.library.base import Library
 from floradl.library.batch_writer import BatchWriter
-from floradl.library.folder import Library
 from floradl.library.sidecar import by_key
 from floradl.models import (
     STATE_OF,
@@ -65,8 +64,8 @@ class Processor:
         self._queue = queue
         self._progress = progress
         self._options = options
-        self._looks = BatchWriter(1)
-        self._sidecars = BatchWriter()
+        self._looks = BatchWriter(library.together, 1)
+        self._sidecars = BatchWriter(library.together)
 
     async def check_room(self, needed: int) -> None:
         """Look whether the library's disk is full, see `Library.check_room`; nothing is fetched."""
@@ -78,7 +77,7 @@ class Processor:
 
     async def lacks(self, reference: Reference, outputs: AbstractSet[str]) -> bool:
         """Whether some of `outputs`, by key, are not in the sidecar of a run. False where it has none."""
-        found = await self._looks.do(lambda _: self._library.find_sidecar(reference))
+        found = await self._looks.do(lambda: self._library.find_sidecar(reference))
         return found is not None and not outputs <= by_key(found.outputs).keys()
 
     async def process(self, finished: FinishedRun) -> Outcome:
@@ -179,9 +178,9 @@ class Processor:
         """Return the outputs that are on disk already: by the queue, or by an earlier sidecar."""
         known = await self._queue.saved_outputs(run.run_id)
 
-        def look(_: Flush) -> _OnDisk:
-            earlier = self._standing(self._vouched_for(run))
-            saved = self._standing(known)
+        def look() -> _OnDisk:
+            earlier = self._library.existing(self._vouched_for(run))
+            saved = self._library.existing(known)
             return _OnDisk(saved if run.fresh else earlier | saved, earlier)
 
         return await self._looks.do(look)
@@ -194,14 +193,6 @@ class Processor:
             return {}
         return by_key(earlier.outputs) if earlier else {}
 
-    def _standing(self, outputs: dict[str, SavedOutput]) -> dict[str, SavedOutput]:
-        """Return those of `outputs` whose files are there; blocking."""
-        return {
-            key: output
-            for key, output in outputs.items()
-            if output.path and self._library.holds(output.path, output.bytes or 0)
-        }
-
     async def _conclude(
         self, run: QueuedRun, answer: RemoteRun | None, ending: RunResult, on_disk: _OnDisk
     ) -> Finished:
@@ -213,8 +204,7 @@ class Processor:
             ending = with_earlier(on_disk.earlier, ending)
         sidecar = sidecar_of(run, answer, ending, self._options.wall())
         mtime = answer.completed_at if answer and self._options.keep_times else None
-        with self._library.translating():
-            written = await self._sidecars.do(partial(self._library.write_sidecar, sidecar, mtime))
+        written = await self._sidecars.do(partial(self._library.write_sidecar, sidecar, mtime))
         return await self._finish(ended, RunSummary.of(written, sidecar.outputs))
 
     async def _record(self, run: QueuedRun) -> None:

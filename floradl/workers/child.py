@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from floradl import __version__
 from floradl.download.downloader import Downloader, DownloadLimits, DownloadStoppedError
 from floradl.fs.durable import AppendedFile
+from floradl.library.base import ResumePoint
 from floradl.models import AttemptNotes
 from floradl.net.bandwidth import ActiveClock
 from floradl.net.pool import PoolLimits as ClientLimits
@@ -44,7 +45,7 @@ _TELL_EVERY = 0.2  # seconds between two words about one transfer
 
 
 class RemoteSink:
-    """The slot of an errand, see `media.download.Slot`."""
+    """The place of one output, see `DownloadTarget`: it is the daemon who knows where that is."""
 
     def __init__(self, fetch_request: FetchRequest, line: Channel) -> None:
         self.kind = fetch_request.kind
@@ -61,9 +62,10 @@ class RemoteSink:
         self.notes = notes
         self._line.send(Note(notes))
 
-    def leftover(self) -> tuple[str, int] | None:
+    def resume_point(self) -> ResumePoint | None:
         """Return validator and size of what an earlier attempt left."""
-        return (self._fetch_request.validator, self._fetch_request.size) if self._fetch_request.size else None
+        request = self._fetch_request
+        return ResumePoint(request.validator, request.size) if request.size else None
 
     def open(self, validator: str) -> RemotePart:
         """Ask for the part file. Raises `DownloadStoppedError` where there is none, whatever the reason."""
@@ -237,7 +239,7 @@ class _Worker:
             with self._downloader.fetch(
                 fetch_request.url, RemoteSink(fetch_request, line), ProgressReporter(line)
             ) as received:
-                done = FetchDone(received.part.size, received.finding)
+                done = FetchDone(received.sink.size, received.finding)
         except ChannelClosedError:
             raise
         except BaseException as error:  # noqa: BLE001 - told to whoever waits for this errand

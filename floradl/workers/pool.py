@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 import structlog
 
-from floradl.download.downloader import DownloadStoppedError, Fetcher, FileSink, Received, Report
+from floradl.download.downloader import DownloadStoppedError, Fetcher, Received, Report
 from floradl.errors import TransientError
-from floradl.fs.durable import PartFile
+from floradl.library.base import Destination
 from floradl.net.bandwidth import ReadLimit
 from floradl.workers.channel import Channel, ChannelClosedError, MessageTooLongError
 from floradl.workers.process import WorkerProcess
@@ -68,15 +68,15 @@ class WorkerPool:
         with self._lock:
             return [worker.pid for worker in self._workers]
 
-    def fetch(self, url: str, slot: FileSink[PartFile], report: Report) -> Received[PartFile]:
+    def fetch(self, url: str, destination: Destination, report: Report) -> Received:
         """Fetch `url`, here or elsewhere: as `Downloader.fetch`."""
-        lent = self._lend(large=slot.kind.is_large)
+        lent = self._lend(destination)
         if lent is None:
             try:
-                return self._here.fetch(url, slot, report)
+                return self._here.fetch(url, destination, report)
             finally:
                 self._left()
-        transfer = RemoteDownload(slot, report, self._cap)
+        transfer = RemoteDownload(destination, report, self._cap)
         try:
             return self._send(*lent, transfer, url)
         except MessageTooLongError:
@@ -86,11 +86,9 @@ class WorkerPool:
                 raise DownloadStoppedError from None
             if transfer.begun:
                 raise TransientError("the process that fetched it ended before its time") from None
-        return self._here.fetch(url, slot, report)
+        return self._here.fetch(url, destination, report)
 
-    def _send(
-        self, worker: WorkerProcess, line: Channel, transfer: RemoteDownload, url: str
-    ) -> Received[PartFile]:
+    def _send(self, worker: WorkerProcess, line: Channel, transfer: RemoteDownload, url: str) -> Received:
         """Have `worker` make `transfer`, and take `line` back. Raises as that does."""
         try:
             worker.get_ready()
@@ -140,10 +138,11 @@ class WorkerPool:
         self._gone += self._workers
         self._workers = []
 
-    def _lend(self, *, large: bool) -> tuple[WorkerProcess, Channel] | None:
-        """Choose a worker for a transfer; None where it is to be made here, which `_left` ends."""
+    def _lend(self, destination: Destination) -> tuple[WorkerProcess, Channel] | None:
+        """Choose a worker for a download; None where it is to be made here, which `_left` ends."""
         with self._lock:
-            worker = None if self._halted else self._choose(large=large)
+            can_share = destination.has_descriptors and not self._halted
+            worker = self._choose(large=destination.kind.is_large) if can_share else None
             if worker is None:
                 self._few += 1
                 return None

@@ -1,11 +1,11 @@
-"""One transfer by a worker, seen from the daemon: the slot, the report and the cap are here."""
+"""One download by a worker, seen from the daemon: the target, the report and the rate limit are here."""
 
 from __future__ import annotations
 
 import os
 
-from floradl.download.downloader import FileSink, Received, Report
-from floradl.fs.durable import PartFile
+from floradl.download.downloader import Received, Report
+from floradl.library.base import DownloadTarget, Sink
 from floradl.net.bandwidth import ReadLimit
 from floradl.workers.channel import Channel
 from floradl.workers.protocol import (
@@ -33,33 +33,33 @@ class RemoteDownload:
     `begun` says whether the worker was heard of since, and `leaves_line` whether its line is still good.
     """
 
-    def __init__(self, slot: FileSink[PartFile], report: Report, cap: ReadLimit) -> None:
-        self._slot = slot
+    def __init__(self, target: DownloadTarget, report: Report, cap: ReadLimit) -> None:
+        self._target = target
         self._report = report
         self._cap = cap
-        self._part: PartFile | None = None
+        self._sink: Sink | None = None
         self._trouble: BaseException | None = None
         self.begun = False
         self.leaves_line = True
 
-    def run(self, line: Channel, url: str) -> Received[PartFile]:
+    def run(self, line: Channel, url: str) -> Received:
         """Have the worker at the other end of `line` fetch `url`, see `Downloader.fetch`.
 
         Raises what that does, `ChannelClosedError` where the worker ended, and `MessageTooLongError` where
         `url` is nothing that can be told it.
         """
-        with self._slot.held():
-            validator, size = self._slot.leftover() or ("", 0)
-            line.send(FetchRequest(url, self._slot.kind, validator, size, self._slot.notes))
+        with self._target.held():
+            validator, size = self._target.resume_point() or ("", 0)
+            line.send(FetchRequest(url, self._target.kind, validator, size, self._target.notes))
             self.leaves_line = False
             try:
                 return self._listen(line)
             except BaseException:
-                if self._part is not None:
-                    self._part.__exit__()
+                if self._sink is not None:
+                    self._sink.__exit__()
                 raise
 
-    def _listen(self, line: Channel) -> Received[PartFile]:
+    def _listen(self, line: Channel) -> Received:
         while True:
             message, fd = line.receive(FROM_ERRAND)
             self.begun = True
@@ -80,10 +80,10 @@ class RemoteDownload:
             case OpenPart(validator):
                 self._open(line, validator)
             case Note(notes):
-                self._slot.note(notes)
+                self._target.note(notes)
             case DiscardPart():
-                if self._part is not None:
-                    self._part.discard()
+                if self._sink is not None:
+                    self._sink.discard()
             case BytesArrived(received, total):
                 self._report(received, total)
             case ReadWanted(most):
@@ -94,19 +94,19 @@ class RemoteDownload:
     def _open(self, line: Channel, validator: str) -> None:
         """Open the part file and hand it over; what stands in the way is raised once the worker let go."""
         try:
-            if self._part is not None:  # the worker has let go of it, and wants another, or the same anew
-                self._part.__exit__()
-            self._part = part = self._slot.open(validator)
+            if self._sink is not None:  # the worker has let go of it, and wants another, or the same anew
+                self._sink.__exit__()
+            self._sink = sink = self._target.open(validator)
         except Exception as error:  # noqa: BLE001 - raised when the worker has answered
             self._trouble = error
             line.send(PartRefused())
         else:
-            line.send(PartOpened(), part.fd)
+            line.send(PartOpened(), sink.fileno())
 
-    def _received(self, done: FetchDone) -> Received[PartFile]:
-        part = self._part
-        if part is None:
-            raise AssertionError("a transfer was done without a part file")
-        part.size = done.size
+    def _received(self, done: FetchDone) -> Received:
+        sink = self._sink
+        if sink is None:
+            raise AssertionError("a download was done without a sink")
+        sink.size = done.size
         self._report(done.size, done.size)
-        return Received(part, done.finding)
+        return Received(sink, done.finding)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 
 from floradl.app import build_library
 from floradl.commands.check.finding import CheckResult, ok, warn
@@ -14,7 +13,6 @@ from floradl.config.load import passed_over
 from floradl.config.settings import Config
 from floradl.errors import FloradlError
 from floradl.fs.permissions import exposure
-from floradl.library.scan import foreign_sidecars
 
 _SHOWN = 3
 
@@ -40,10 +38,10 @@ def _configuration(config: Config) -> Iterator[CheckResult]:
 def _library(config: Config) -> Iterator[CheckResult]:
     library = build_library(config)
     try:
-        with library.open() as root:
-            if not library.owners.others_may_write(root):
-                return
-        found = [str(Path(config.output.dir, path)) for path in islice(foreign_sidecars(library), _SHOWN + 1)]
+        if not library.others_may_write():
+            return
+        theirs = (entry.path for entry in library.scan() if entry.foreign is not None)
+        found = [library.location(path) for path in islice(theirs, _SHOWN + 1)]
     except FloradlError:  # told elsewhere
         return
     if found:

@@ -170,7 +170,7 @@ class _Mender:
         if remote is None:
             raise PermanentError("FLORA does not list this output any more", ErrorCode.NOT_FOUND)
         if problem.verdict is FileVerdict.DAMAGED and output.path and output.sha256:
-            self._works.library.damaged[output.path] = output.sha256
+            self._works.library.expect_damaged(output.path, output.sha256)
 
         async def newer(_: RemoteRun) -> RemoteRun:
             return await self._ask(run.reference)
@@ -201,7 +201,7 @@ class _Mender:
         examined = self._examiner.examine(saved, sidecar.times.completed_at if sidecar else None)
         if examined.verdict is not FileVerdict.SOUND:
             return VerifyOutcome(mended=False, message=examined.message, path=saved.path)
-        kept = self._works.library.kept_as.get(problem.path or "")
+        kept = self._works.library.kept_as(problem.path or "")
         message = f"the damaged file is kept as {kept}" if kept else ""
         if problem.output is not None and saved.sha256 != problem.output.sha256:
             message = _ELSEWHERE

@@ -16,13 +16,10 @@ from msgspec import Struct
 from floradl.clock import unix_seconds
 from floradl.commands.verify.progress_line import ProgressLine
 from floradl.errors import FloradlError
-from floradl.fs.folders import open_folder
-from floradl.fs.names import SafeName
 from floradl.fs.permissions import user_name
-from floradl.library.folder import Library
-from floradl.library.scan import LibraryEntry, library_entries
+from floradl.library.base import Library, LibraryEntry
+from floradl.library.folder import FolderLibrary
 from floradl.library.sidecar import Sidecar
-from floradl.library.template import SIDECARS
 from floradl.library.verify import FileReport, FileVerdict, FileVerifier
 from floradl.models import Reference, SavedOutput
 from floradl.sources.scan import is_ignored
@@ -81,7 +78,7 @@ class LibraryScan:
     """One walk through the library. `forgotten` are the ids of runs that are not wanted any more."""
 
     def __init__(
-        self, library: Library, wanted: FileFilter, forgotten: AbstractSet[str], meter: ProgressLine
+        self, library: FolderLibrary, wanted: FileFilter, forgotten: AbstractSet[str], meter: ProgressLine
     ) -> None:
         self._library = library
         self._wanted = wanted
@@ -150,7 +147,7 @@ class LibraryScan:
 
     def _chosen(self) -> Iterator[LibraryEntry | Problem]:
         if not self._wanted.references:
-            yield from filter(self._recent, library_entries(self._library))
+            yield from filter(self._recent, self._library.scan())
         for reference in self._wanted.references:
             sidecar = self._library.find_sidecar(reference)
             if sidecar is None:
@@ -197,11 +194,6 @@ def _finish(item: Problem | tuple[Future[FileReport], Sidecar, int]) -> Iterator
         )
 
 
-# What NAS boxes, Windows and macOS keep to themselves; hidden folders and those beginning with `@` besides.
-_FOLDERS_OF_SYSTEMS = {
-    *("#recycle", "#snapshot", "lost+found", "$recycle.bin", "system volume information"),
-    *("network trash folder", "temporary items"),
-}
 _BESIDE = re.compile(r"(.+)\.(?:damaged(?:-[0-9]+)?|xmp)", re.DOTALL)
 
 
@@ -224,45 +216,20 @@ def unknown_files(library: Library, known: KnownFiles, under_way: Callable[[], I
 
     Raises `ServicePausedError` where the library is gone.
     """
-    found = [path for path in _files(library, ()) if path not in known and not _is_beside(path, known)]
+    found = [path for path in library.files() if path not in known and not _is_passed_over(path, known)]
     if not found:
         return []
     since = KnownFiles()  # runs that ended while all that was looked at
     since.add(under_way())  # asked now, when all files that were found were there
-    for each in library_entries(library):
+    for each in library.scan():
         if each.sidecar is not None:
             since.add(output.path for output in each.sidecar.outputs if output.path is not None)
     return [path for path in found if path not in since]
 
 
-def _files(library: Library, parts: tuple[SafeName, ...]) -> Iterator[str]:
-    """Yield all that is no folder, by folder and name; nothing stays open in between."""
-    folders, names = _listed(library, parts)
-    for name in sorted(names):
-        if not is_ignored(name):
-            yield "/".join((*parts, name))
-    for name in sorted(folders):
-        strewn = name.startswith((".", "@")) or name.lower() in _FOLDERS_OF_SYSTEMS
-        if not strewn and (parts or name != SIDECARS):
-            yield from _files(library, (*parts, SafeName(name)))
-
-
-def _listed(library: Library, parts: tuple[SafeName, ...]) -> tuple[list[str], list[str]]:
-    folders: list[str] = []
-    names: list[str] = []
-    with library.open() as root:
-        try:
-            with open_folder(root, parts, create=False) as folder, os.scandir(folder) as entries:
-                for entry in entries:
-                    (folders if entry.is_dir(follow_symlinks=False) else names).append(entry.name)
-        except OSError:  # it went meanwhile, or this user may not read it: its files are told of one by one
-            pass
-    return folders, names
-
-
-def _is_beside(path: str, known: KnownFiles) -> bool:
+def _is_passed_over(path: str, known: KnownFiles) -> bool:
     found = _BESIDE.fullmatch(path)
-    return found is not None and found[1] in known
+    return is_ignored(path.rpartition("/")[2]) or (found is not None and found[1] in known)
 
 
 def _hash(path: str) -> int:

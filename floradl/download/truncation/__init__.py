@@ -14,16 +14,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from floradl.download.truncation import audio, documents, images, models, rasters, riff, video
-from floradl.download.truncation.window import Judge, Window
+from floradl.download.truncation.window import Judge, ReadAt, Window
 
 
-def is_whole(fd: int, size: int, extension: str) -> bool | None:
-    """Say whether the file of `size` bytes behind `fd` is whole, as its `extension` (`.png`) has it.
+def is_whole(read: ReadAt, size: int, extension: str) -> bool | None:
+    """Say whether the file of `size` bytes that `read` reads is whole, as its `extension` (`.png`) has it.
 
-    Reads by position, so that the file's offset stays. Raises `OSError` where the file cannot be read.
+    Raises what `read` does.
     """
     judge = _JUDGES.get(extension)
-    return judge(Window(fd, size)) if judge else None
+    return judge(Window(read, size)) if judge else None
 
 
 _BY_JUDGE: Mapping[Judge, str] = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 MOST_STEPS = 200_000
 """How many chunks, boxes, pages or frames of one file are walked at most: beyond, it cannot be told."""
+
+ReadAt: TypeAlias = Callable[[int, int], bytes]
+"""Gives up to so many bytes from an offset on."""
 
 _WINDOW = 1 << 16
 _HEAD = 1 << 12
@@ -17,8 +20,8 @@ _BLOCK = 1 << 20
 class Window:
     """Bytes by position, through one small window, so that walking small blocks costs few reads."""
 
-    def __init__(self, fd: int, size: int) -> None:
-        self.fd = fd
+    def __init__(self, read: ReadAt, size: int) -> None:
+        self._read = read
         self.size = size
         self._start = 0
         self._window = b""
@@ -33,9 +36,7 @@ class Window:
             # Who walks in small steps reads on here; who leaps over large blocks wants their heads alone.
             near = 0 <= offset <= len(self._window) + _HEAD
             self._start, offset = start, 0
-            self._window = os.pread(
-                self.fd, max(length, min(_WINDOW if near else _HEAD, self.size - start)), start
-            )
+            self._window = self._read(max(length, min(_WINDOW if near else _HEAD, self.size - start)), start)
         return self._window[offset : offset + length]
 
     def big(self, start: int, length: int) -> int:
@@ -62,7 +63,7 @@ class Window:
         """Read on from `start` in small blocks; in growing ones for a reader that begins anew with each."""
         block = _WINDOW
         while start < self.size:
-            data = os.pread(self.fd, min(block, self.size - start), start)
+            data = self._read(min(block, self.size - start), start)
             if not data:
                 return
             yield data
@@ -73,7 +74,7 @@ class Window:
         """Return where `pattern`, which matches up to `overlap` bytes, is found first from `start` on."""
         block = _HEAD
         while start < self.size:
-            data = os.pread(self.fd, min(block, self.size - start), start)
+            data = self._read(min(block, self.size - start), start)
             block = min(2 * block, _BLOCK)
             found = pattern.search(data)
             if found:
@@ -89,7 +90,7 @@ class Window:
         while end >= len(mark):
             start = max(0, end - block)
             block = min(2 * block, _BLOCK)
-            found = os.pread(self.fd, end - start, start).rfind(mark)
+            found = self._read(end - start, start).rfind(mark)
             if found >= 0:
                 return start + found
             if not start:
