@@ -199,7 +199,7 @@ class Library(ABC):
 
     @abstractmethod
     def files(self) -> Iterator[str]:
-        """Give the paths of all files but the sidecars, by folder and name."""
+        """Give the paths of all files but the sidecars and what is hidden, by folder and name."""
 
     @abstractmethod
     def expect_damaged(self, path: str, sha256: str) -> None:

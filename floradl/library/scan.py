@@ -69,10 +69,10 @@ def _names(opened: Opened, below: tuple[SafeName, ...]) -> list[SafeName] | None
 def library_files(opened: Opened, parts: tuple[SafeName, ...] = ()) -> Iterator[str]:
     """Yield all that is no folder, by folder and name, without the sidecars; nothing stays open in between.
 
-    What systems keep to themselves (hidden folders, recycle bins) is passed over.
+    What is hidden, and what systems keep to themselves (recycle bins), is passed over.
     """
     folders, names = _listed(opened, parts)
-    for name in sorted(names):
+    for name in sorted(name for name in names if not name.startswith(".")):
         yield "/".join((*parts, name))
     for name in sorted(folders):
         strewn = name.startswith((".", "@")) or name.lower() in _FOLDERS_OF_SYSTEMS

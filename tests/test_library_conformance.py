@@ -1,0 +1,420 @@
+"""What every library promises, whatever it keeps its files in: the folder and the one in memory alike."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import pytest
+
+from floradl.errors import PauseReason, ServicePausedError, TransientError
+from floradl.library.base import Destination, Library
+from floradl.library.folder import MARKER, FolderLibrary
+from floradl.library.memory import MemoryLibrary
+from floradl.library.sidecar import Sidecar
+from floradl.library.template import Template
+from floradl.models import (
+    AttemptNotes,
+    OutputKind,
+    QueuedRun,
+    Reference,
+    RemoteOutput,
+    Result,
+    SavedOutput,
+)
+
+pytestmark = pytest.mark.usefixtures("no_descriptor_is_left_open")
+
+V1, V2 = "11111111", "22222222"
+REFERENCE = Reference("run_a", "tech")
+
+
+class Kept(ABC):
+    """A library, and what may happen to the place where it keeps its files."""
+
+    library: Library
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Forget all that only the process knew."""
+
+    @abstractmethod
+    def fill(self) -> None:
+        """Leave no room."""
+
+    @abstractmethod
+    def lose(self) -> None:
+        """Take the place away."""
+
+    @abstractmethod
+    def put(self, path: str, data: bytes) -> None:
+        """Store a file as another program would."""
+
+    def read(self, path: str) -> bytes | None:
+        file = self.library.open_file(path)
+        if file is None:
+            return None
+        with file:
+            return file.read()
+
+
+class InFolder(Kept):
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._root = root
+        self._monkeypatch = monkeypatch
+        self.restart()
+
+    def restart(self) -> None:
+        template = Template.parse("{kind}/{technique}/{run_id}-{output_id}{ext}")
+        self.library = library = FolderLibrary(
+            self._root, template, {kind: kind.value for kind in OutputKind}, 255
+        )
+        library.create()
+
+    def fill(self) -> None:
+        def full(*_: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        for name in ("pwrite", "write"):
+            self._monkeypatch.setattr(os, name, full)
+
+    def lose(self) -> None:
+        (self._root / MARKER).unlink()
+
+    def put(self, path: str, data: bytes) -> None:
+        (self._root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self._root / path).write_bytes(data)
+
+
+class InMemory(Kept):
+    def __init__(self) -> None:
+        self.library: MemoryLibrary = MemoryLibrary()
+
+    def restart(self) -> None:
+        """It is its own place: what it holds is all that stays."""
+
+    def fill(self) -> None:
+        self.library.capacity = 0
+
+    def lose(self) -> None:
+        self.library.missing = True
+
+    def put(self, path: str, data: bytes) -> None:
+        self.library.put(path, data)
+
+
+@pytest.fixture(params=["folder", "memory"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    return InFolder(tmp_path / "library", monkeypatch) if request.param == "folder" else InMemory()
+
+
+def destination(kept: Kept, run_id: str = "run_a", output_id: str = "o", nth: int = 1) -> Destination:
+    run = QueuedRun(run_id=run_id, technique="tech", queued_at=1.0)
+    return kept.library.destination(run, RemoteOutput(output_id, "imageUrl", "", nth), 1, None)
+
+
+def save(where: Destination, data: bytes) -> str:
+    with where.open("") as sink:
+        sink.truncate(0)
+        sink.write(data)
+        return where.publish(sink, ".png", hashlib.sha256(data).hexdigest(), None)
+
+
+def saved(path: str | None, size: int) -> SavedOutput:
+    return SavedOutput(output_id="o", type="imageUrl", kind=OutputKind.IMAGE, path=path, bytes=size)
+
+
+def sidecar(run_id: str = "run_a", technique: str = "tech", label: str | None = None) -> Sidecar:
+    reference = str(Reference(run_id, technique))
+    return Sidecar(
+        reference=reference,
+        technique=technique,
+        run_id=run_id,
+        label=label,
+        result=Result.COMPLETE,
+        outputs=(),
+    )
+
+
+def test_a_published_file_has_the_bytes_that_arrived(kept: Kept) -> None:
+    path = save(destination(kept), b"bytes")
+    assert path == "image/tech/run_a-o.png"
+    assert kept.read(path) == b"bytes"
+    assert list(kept.library.files()) == [path]
+
+
+def test_nothing_has_a_final_name_before_it_is_published(kept: Kept) -> None:
+    with destination(kept).open(V1) as sink:
+        sink.write(b"half")
+        assert kept.read("image/tech/run_a-o.png") is None
+
+
+def test_publish_twice_gives_one_path(kept: Kept) -> None:
+    first = save(destination(kept), b"same")
+    kept.restart()
+    assert save(destination(kept), b"same") == first
+    assert list(kept.library.files()) == [first]
+
+
+def test_publish_never_replaces_a_file_of_another_program(kept: Kept) -> None:
+    kept.put("image/tech/run_a-o.png", b"theirs")
+    path = save(destination(kept), b"ours")
+    assert path == "image/tech/run_a-o-2.png"
+    assert kept.read("image/tech/run_a-o.png") == b"theirs"
+    assert kept.read(path) == b"ours"
+
+
+def test_publish_never_replaces_an_earlier_version(kept: Kept) -> None:
+    first, second = save(destination(kept), b"one"), save(destination(kept), b"two")
+    assert (kept.read(first), kept.read(second)) == (b"one", b"two")
+
+
+def test_names_never_collide_where_case_does_not_count(kept: Kept) -> None:
+    paths = {save(destination(kept, run_id), b"x") for run_id in ("run_a", "run_A", "RUN_A")}
+    assert len({path.casefold() for path in paths}) == 3
+
+
+def test_outputs_of_one_id_never_share_a_path(kept: Kept) -> None:
+    paths = {save(destination(kept, nth=nth), b"x") for nth in (2, 1)}
+    assert paths == {"image/tech/run_a-o.png", "image/tech/run_a-o-2.png"}
+
+
+def test_a_first_attempt_has_nothing_to_resume(kept: Kept) -> None:
+    assert destination(kept).resume_point() is None
+
+
+def test_a_resume_point_survives_a_restart(kept: Kept) -> None:
+    with destination(kept).open(V1) as sink:
+        sink.write(b"half")
+    kept.restart()
+    assert destination(kept).resume_point() == (V1, 4)
+    with destination(kept).open(V1) as sink:
+        assert (sink.size, sink.read(10, 1)) == (4, b"alf")
+        sink.write(b" and half")
+        path = destination(kept).publish(sink, ".png", hashlib.sha256(b"half and half").hexdigest(), None)
+    assert kept.read(path) == b"half and half"
+    assert destination(kept).resume_point() is None
+
+
+def test_another_validator_starts_anew(kept: Kept) -> None:
+    with destination(kept).open(V1) as sink:
+        sink.write(b"half")
+    with destination(kept).open(V2) as sink:
+        assert sink.size == 0
+    assert destination(kept).resume_point() == (V2, 0)
+
+
+def test_a_resume_point_without_a_validator_names_none(kept: Kept) -> None:
+    with destination(kept).open("") as sink:
+        sink.write(b"half")
+    assert destination(kept).resume_point() == ("", 4)
+
+
+def test_a_discarded_sink_leaves_nothing_and_may_be_discarded_again(kept: Kept) -> None:
+    with destination(kept).open(V1) as sink:
+        sink.write(b"half")
+        sink.discard()
+        sink.discard()
+    kept.restart()
+    assert destination(kept).resume_point() is None
+
+
+def test_a_sink_that_was_left_may_be_left_again(kept: Kept) -> None:
+    sink = destination(kept).open(V1)
+    sink.__exit__()
+    sink.__exit__()
+    with destination(kept).open(V1):
+        pass
+
+
+def test_truncate_drops_the_end_and_never_makes_a_hole(kept: Kept) -> None:
+    with destination(kept).open(V1) as sink:
+        sink.write(b"half")
+        sink.truncate(2)
+        assert (sink.size, sink.read(9, 0)) == (2, b"ha")
+        with pytest.raises(TransientError):
+            sink.truncate(3)
+
+
+def test_a_sink_is_one_attempts_alone(kept: Kept) -> None:
+    with destination(kept).open(V1) as sink:
+        sink.write(b"half")
+        for validator in (V1, V2):
+            with pytest.raises(TransientError):
+                destination(kept).open(validator)
+        assert sink.read(9, 0) == b"half"
+
+
+def test_a_descriptor_is_given_where_the_destination_says_so(kept: Kept) -> None:
+    where = destination(kept)
+    with where.open(V1) as sink:
+        assert (sink.fileno() is not None) == where.has_descriptors
+        assert sink.free_space() > 0
+
+
+def test_notes_of_one_attempt_reach_the_next_and_end_with_publishing(kept: Kept) -> None:
+    destination(kept).note(AttemptNotes(ranges_refused=1))
+    assert destination(kept).notes == AttemptNotes(ranges_refused=1)
+    assert destination(kept, "run_b").notes == AttemptNotes()
+    save(destination(kept), b"x")
+    assert destination(kept).notes == AttemptNotes()
+
+
+def test_text_is_saved_as_utf_8(kept: Kept) -> None:
+    stored = destination(kept).write_text("Grüße", None)
+    data = "Grüße".encode()
+    assert stored.path == "image/tech/run_a-o.txt"
+    assert (stored.bytes, stored.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert kept.read(stored.path) == data
+    assert destination(kept).write_text("Grüße", None) == stored
+
+
+def test_a_sidecar_is_found_again_under_whatever_technique(kept: Kept) -> None:
+    path = kept.library.write_sidecar(sidecar(), None)
+    kept.restart()
+    assert path == "runs/tech/run_a.json"
+    for technique in ("tech", "other", None):
+        assert kept.library.locate_sidecar(Reference("run_a", technique)) == (path, sidecar())
+        assert kept.library.find_sidecar(Reference("run_a", technique)) == sidecar()
+    assert kept.library.find_sidecar(Reference("run_b", "tech")) is None
+
+
+def test_a_sidecar_written_again_stands_once_and_says_the_last(kept: Kept) -> None:
+    paths = {kept.library.write_sidecar(sidecar(label=label), None) for label in ("one", "one", "two")}
+    assert len(paths) == 1
+    assert kept.library.find_sidecar(REFERENCE) == sidecar(label="two")
+    assert [entry.sidecar for entry in kept.library.scan()] == [sidecar(label="two")]
+
+
+def test_sidecars_of_runs_that_differ_in_case_only_are_both_found(kept: Kept) -> None:
+    paths = {kept.library.write_sidecar(sidecar(run_id), None) for run_id in ("run_a", "run_A")}
+    assert len({path.casefold() for path in paths}) == 2
+    kept.restart()
+    for run_id in ("run_a", "run_A"):
+        assert kept.library.find_sidecar(Reference(run_id, "tech")) == sidecar(run_id)
+
+
+def test_a_scan_reads_all_sidecars_and_reports_what_is_none(kept: Kept) -> None:
+    kept.library.write_sidecar(sidecar("run_a", "a"), None)
+    kept.library.write_sidecar(sidecar("run_b", "b"), None)
+    kept.put("runs/a/broken.json", b"{")
+    found = {entry.path: entry.sidecar for entry in kept.library.scan()}
+    assert found == {
+        "runs/a/run_a.json": sidecar("run_a", "a"),
+        "runs/b/run_b.json": sidecar("run_b", "b"),
+        "runs/a/broken.json": None,
+    }
+    assert list(kept.library.files()) == []
+
+
+def test_a_file_exists_where_it_has_its_size(kept: Kept) -> None:
+    path = save(destination(kept), b"12345")
+    named = {
+        "there": saved(path, 5),
+        "short": saved(path, 4),
+        "gone": saved("image/tech/none.png", 5),
+        "outside": saved("../outside", 5),
+        "none": saved(None, 5),
+    }
+    assert kept.library.existing(named) == {"there": named["there"]}
+
+
+def test_a_file_is_opened_with_a_descriptor(kept: Kept) -> None:
+    path = save(destination(kept), b"12345")
+    file = kept.library.open_file(path)
+    assert file is not None
+    with file:
+        assert os.read(file.fileno(), 9) == b"12345"
+    assert kept.library.open_file("image/tech/none.png") is None
+    assert kept.library.location(path).startswith(kept.library.location())
+
+
+def test_a_damaged_file_is_kept_beside_what_takes_its_place(kept: Kept) -> None:
+    path = save(destination(kept), b"right")
+    kept.put(path, b"wrong")
+    kept.restart()
+    kept.library.expect_damaged(path, hashlib.sha256(b"right").hexdigest())
+    assert kept.library.kept_as(path) is None
+    assert save(destination(kept), b"right") == path
+    aside = kept.library.kept_as(path)
+    assert aside == f"{path}.damaged"
+    assert (kept.read(path), kept.read(aside)) == (b"right", b"wrong")
+
+
+def test_a_full_disk_is_a_pause_and_what_arrived_stays(kept: Kept) -> None:
+    with destination(kept).open(V1) as sink:
+        sink.write(b"half")
+        kept.fill()
+        with pytest.raises(ServicePausedError) as caught:
+            sink.write(b"more")
+    assert caught.value.reason is PauseReason.DISK_FULL
+    assert destination(kept).resume_point() == (V1, 4)
+    for write in (
+        lambda: destination(kept, "run_b").write_text("text", None),
+        lambda: kept.library.write_sidecar(sidecar(), None),
+        lambda: kept.library.check_room(1),
+    ):
+        with pytest.raises(ServicePausedError) as caught:
+            write()
+        assert caught.value.reason is PauseReason.DISK_FULL
+    assert list(kept.library.files()) == []
+
+
+def test_check_room_passes_while_there_is_room(kept: Kept) -> None:
+    kept.library.check_room()
+    with pytest.raises(ServicePausedError) as caught:
+        kept.library.check_room(1 << 60)
+    assert caught.value.reason is PauseReason.DISK_FULL
+
+
+def test_a_missing_library_is_a_pause_whatever_is_done(kept: Kept) -> None:
+    path = save(destination(kept), b"x")
+    kept.library.write_sidecar(sidecar(), None)
+    kept.lose()
+    where = destination(kept)
+    for use in (
+        where.resume_point,
+        lambda: where.open(V1),
+        lambda: where.held().__enter__(),
+        lambda: where.write_text("x", None),
+        kept.library.check_room,
+        lambda: kept.library.existing({"o": saved(path, 1)}),
+        lambda: kept.library.find_sidecar(REFERENCE),
+        lambda: kept.library.write_sidecar(sidecar(), None),
+        lambda: kept.library.open_file(path),
+        lambda: list(kept.library.scan()),
+        lambda: list(kept.library.files()),
+    ):
+        with pytest.raises(ServicePausedError) as caught:
+            use()
+        assert caught.value.reason is PauseReason.LIBRARY_MISSING
+
+
+def test_works_done_together_give_each_its_result_or_its_error(kept: Kept) -> None:
+    def broken() -> str:
+        raise ValueError("mine")
+
+    first, failed, last = kept.library.together(
+        [
+            lambda: save(destination(kept, "run_a"), b"a"),
+            broken,
+            lambda: kept.library.write_sidecar(sidecar(), None),
+        ]
+    )
+    assert (first, last) == ("image/tech/run_a-o.png", "runs/tech/run_a.json")
+    assert isinstance(failed, ValueError)
+    kept.restart()
+    assert kept.read("image/tech/run_a-o.png") == b"a"
+    assert kept.library.find_sidecar(REFERENCE) == sidecar()
+
+
+def test_held_reaches_the_same_place(kept: Kept) -> None:
+    where = destination(kept)
+    with where.held():
+        with where.open(V1) as sink:
+            sink.write(b"half")
+        assert where.resume_point() == (V1, 4)
+    assert where.resume_point() == (V1, 4)
