@@ -31,6 +31,7 @@ from floradl.errors import (
 )
 from floradl.fs.durable import PartBusyError
 from floradl.library.folder import FolderLibrary
+from floradl.library.memory import MemoryLibrary
 from floradl.models import RemoteOutput
 from floradl.net.bandwidth import BandwidthLimiter, RateSchedule
 from floradl.net.url_policy import UrlPolicy
@@ -434,3 +435,17 @@ def test_a_worker_that_is_killed_fails_no_run(home: Home, simulator: Simulator) 
         wait_until(lambda: simulator.asked("media"))
         os.kill(worker, signal.SIGKILL)
         assert home.finished("campaign/run_0")["result"] == "complete"
+
+
+def test_what_has_no_descriptor_is_downloaded_in_this_process(shift: Callable[..., Shift]) -> None:
+    team, library = shift(), MemoryLibrary()
+    with MediaHost(serving(Reply(answer(MP4)))) as host:
+        output = RemoteOutput("o", "videoUrl", host.url())
+        destination = library.destination(RUN, output, 1, None)
+        with team.worker_pool.fetch(host.url(), destination, lambda _received, _total: None) as received:
+            path = destination.publish(received.sink, received.finding.ext, received.finding.sha256, None)
+    assert team.worker_pool.pids == []  # a clip goes to a worker otherwise
+    file = library.open_file(path)
+    assert file is not None
+    with file:
+        assert file.read() == MP4
