@@ -704,3 +704,8 @@ def test_reading_the_configuration_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.stderr.strip() == ""
+
+
+def test_an_empty_home_variable_is_none(machine: Machine) -> None:
+    config = load_config(Options(), {"HOME": ""}, system_file=machine.system_file)
+    assert config.home == Path(pwd.getpwuid(os.getuid()).pw_dir) / "flora"

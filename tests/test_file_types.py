@@ -436,6 +436,9 @@ def test_the_file_name_of_a_content_disposition_comes_last(disposition: str | No
         ("sample.mkv", None, "/x", ".mkv"),
         ("sample.mka", None, "/x", ".mka"),
         ("sample.m4a", "video/mp4", "/x", ".m4a"),
+        ("pictures.m4a", "audio/mp4", "/x", ".m4a"),
+        ("pictures.m4a", "application/octet-stream", "/x.m4a", ".m4a"),
+        ("pictures.m4a", None, "/x", ".m4v"),
     ],
 )
 def test_a_sound_with_pictures_is_called_what_type_or_name_say(

@@ -299,6 +299,7 @@ def test_job_files_that_wait_or_were_refused_are_told(config: Config) -> None:
     (config.queue.watch_dir / ".hidden").touch()
     (config.queue.watch_dir / "rejected/bad.txt").touch()
     (config.queue.watch_dir / "rejected/bad.txt.error.txt").touch()
+    os.mkfifo(config.queue.watch_dir / "rejected/planted.error.txt")
     text = told(config)[1]
     assert f"1 job file in {config.queue.watch_dir} not taken yet" in text
     assert "1 job file refused" in text

@@ -45,7 +45,7 @@ def test_a_job_handed_in_under_a_narrow_umask_may_be_read_by_the_daemon(
         path = drop_job(inbox, "run_a\n", daemon.pw_uid)
     finally:
         os.umask(before)
-    assert path.stat().st_mode & 0o777 == (0o640 if by_group else 0o604)
+    assert path.stat().st_mode & 0o777 == (0o640 if by_group else 0o644)
     assert drop_job(inbox, "run_a\n", os.geteuid()).stat().st_mode & 0o777 == 0o666 & ~before
 
 

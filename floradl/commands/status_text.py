@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -83,8 +84,9 @@ def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
     except OSError as error:
         yield f"inbox    {watch_dir} cannot be read: {error.strerror}"
         return
-    with suppress(OSError):  # it is told of where a file is to go there
-        refused = sum(file.name.endswith(".error.txt") for file in (watch_dir / "rejected").iterdir())
+    with suppress(OSError), os.scandir(watch_dir / "rejected") as rejected:
+        notes = (file for file in rejected if file.name.endswith(".error.txt"))
+        refused = sum(note.is_file(follow_symlinks=False) for note in notes)
     snapshot = standing.daemon.snapshot
     if waiting:
         yield f"inbox    {format_count(len(waiting), 'job file')} in {watch_dir} not taken yet"

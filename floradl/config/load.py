@@ -6,7 +6,9 @@ Whatever is wrong is told at once, each fault with its place, and then nothing o
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -103,7 +105,9 @@ def config_file(options: Options, environ: Mapping[str, str], system_file: Path 
 
 
 def _user_home(environ: Mapping[str, str]) -> str:
-    return environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111  # pathlib's may raise
+    with suppress(KeyError):  # a user whom no list knows
+        return environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    return "~"
 
 
 def _leaves(value: Value, key: Key, source: _Source, faults: _Faults) -> Iterator[tuple[Key, _Given]]:

@@ -58,8 +58,9 @@ def translated(root: Path, folder: Path | None = None, vital: Sequence[Path] = (
 def _of_folder(error: OSError, root: Path, folder: Path, vital: Sequence[Path]) -> FolderError | None:
     """Return what `error` means where `folder` alone, below `root`, is the cause; None where all are hit."""
     if error.errno in _READ_ONLY and all(_is_writable(path) for path in vital):
+        stands = next(path for path in (folder, *folder.parents) if path.exists())
         return FolderError(
-            f"{folder}: {error.strerror}: this folder cannot be written, and what goes there waits; mend its "
+            f"{stands}: {error.strerror}: this folder cannot be written, and what goes there waits; mend its "
             "permissions or mount options"
         )
     if error.errno == errno.ENOTDIR:

@@ -280,7 +280,8 @@ def _theirs(step: Step) -> Exposure:
     place = shlex.quote(step.place)
     me = user_name(os.geteuid()).removeprefix("user ")
     what = "a link" if stat.S_ISLNK(step.mode) else "it"
-    unknown = ", somebody whom this container does not know" if step.uid == _overflow() else ""
+    hidden = step.uid == _overflow() and not _knows_all()
+    unknown = ", somebody whom this container does not know" if hidden else ""
     mend = f"if {what} is as it should be, as root: chown -h {me} {place}; if not, move it away"
     return Exposure(step.place, f"belongs to {user_name(step.uid)}{unknown}", mend)
 
@@ -296,6 +297,14 @@ def _knows_root() -> bool:
     except OSError:
         return True
     return any(line.split()[:1] == ["0"] for line in lines)
+
+
+def _knows_all() -> bool:
+    """Whether each user has a number of its own here, as in the first user namespace."""
+    try:
+        return Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(2**32 - 1)]
+    except OSError:
+        return True
 
 
 def _overflow() -> int:

@@ -59,10 +59,13 @@ def _write(path: Path, data: bytes, reader: int | None) -> None:
 
 
 def _let_read(fd: int, reader: int) -> None:
-    """Let a user read the file: by its group where that is one of the user's, else as anybody may."""
+    """Let a user read the file: by its group where that is one of the user's, else as anybody may.
+
+    Its group may then, too: who is of it is not "other", and a user whom no list knows may be of it.
+    """
     found = os.fstat(fd)
-    by = stat.S_IRGRP if found.st_gid in _groups(reader) else stat.S_IROTH
-    if not found.st_mode & by:
+    by = stat.S_IRGRP if found.st_gid in _groups(reader) else stat.S_IRGRP | stat.S_IROTH
+    if found.st_mode & by != by:
         os.fchmod(fd, stat.S_IMODE(found.st_mode) | by)
 
 

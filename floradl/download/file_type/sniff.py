@@ -37,7 +37,11 @@ _MEDIA = frozenset({OutputKind.IMAGE, OutputKind.VIDEO, OutputKind.AUDIO})
 _NOUNS = {kind: "output" if kind is OutputKind.OTHER else kind.value for kind in OutputKind}
 _SOUND = {
     ".mp4": REFINED[".mp4"],
+    ".m4v": REFINED[".mp4"] | {".mp4"},
+    ".f4v": REFINED[".mp4"] | {".mp4"},
+    ".mov": REFINED[".mp4"] | {".mp4"},
     ".mkv": REFINED[".mkv"],
+    ".webm": REFINED[".webm"],
     ".ogv": frozenset({".ogg", ".oga", ".ogx", ".ogm"}),
 }
 """Containers of pictures and sound, and what else an audio output in one may be called."""
@@ -162,7 +166,7 @@ def _told(head: bytes, claims: _Claims) -> str:
 
 def _of_sound(head: bytes, certain: str, claims: _Claims) -> str:
     """Return what an audio output is in a container that may hold pictures, too: then type or name decide."""
-    alone = {".mp4": ".m4a", ".mkv": ".mka"}.get(certain, certain)
+    alone = {".mp4": ".m4a", ".m4v": ".m4a", ".f4v": ".m4a", ".mkv": ".mka"}.get(certain, certain)
     pictures = holds_pictures(head)
     said = [claim for claim in (claims.declared, claims.named) if claim in _SOUND[certain] | {certain}]
     if pictures is False:
