@@ -6,14 +6,13 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio
-import httpx
 import msgspec
 import structlog
 from anyio import CapacityLimiter, to_thread
@@ -31,8 +30,8 @@ from floradl.library.owners import Owners
 from floradl.library.template import Template
 from floradl.net.addresses import HostPatterns
 from floradl.net.bandwidth import BandwidthLimiter
-from floradl.net.pool import PoolLimits as ClientLimits
-from floradl.net.transport import MediaClient, open_async_client, open_client
+from floradl.net.client import ApiClient, MediaClient, open_client
+from floradl.net.pool import PoolLimits
 from floradl.net.url_policy import UrlPolicy
 from floradl.polling.circuit_breaker import CircuitBreaker
 from floradl.polling.due_queue import DueQueue
@@ -54,6 +53,7 @@ from floradl.workers.protocol import WorkerConfig, WorkerSettings
 
 _LOOK_AT_KEY_EVERY = 1.0  # seconds, while it is refused
 _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
+_API_THREADS = 8
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -138,11 +138,10 @@ async def working(
     library = build_library(config)
     library.keep_free = config.download.min_free_space
     url_policy = api_guard(config)
-    async with (
-        open_downloads(config, environ) as media,
-        _api_client(config, environ, url_policy) as api,
-        anyio.create_task_group() as group,
-    ):
+    async with AsyncExitStack() as stack:
+        media = await stack.enter_async_context(open_downloads(config, environ))
+        api = stack.enter_context(_api_client(config, environ, url_policy))
+        group = await stack.enter_async_context(anyio.create_task_group())
         group.start_soon(_serve_queue, queue, media.halt)
         while_working = anyio.CancelScope()
         slots: DownloadSlots | None = None
@@ -196,21 +195,16 @@ async def working(
                 slots.close()
 
 
-def _api_client(
-    config: Config, environ: Mapping[str, str], url_policy: UrlPolicy
-) -> AbstractAsyncContextManager[httpx.AsyncClient]:
-    headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
-    limits = ClientLimits(read=_API_TIMEOUT, connections=8)
-    return open_async_client(
-        url_policy, base_url=config.api.base_url, headers=headers, limits=limits, environ=environ
-    )
+def _api_client(config: Config, environ: Mapping[str, str], url_policy: UrlPolicy) -> ApiClient:
+    limits = PoolLimits(read=_API_TIMEOUT, connections=_API_THREADS)
+    return ApiClient(url_policy, config.api.base_url, user_agent=USER_AGENT, limits=limits, environ=environ)
 
 
 @asynccontextmanager
 async def flora_alone(config: Config, environ: Mapping[str, str]) -> AsyncIterator[FloraClient]:
     """Open the API and nothing else, for a command that only asks. Raises `ConfigError` as `working` does."""
     read_api_key(config, environ)
-    async with _api_client(config, environ, api_guard(config)) as api:
+    with _api_client(config, environ, api_guard(config)) as api:
         yield FloraClient(api, _Key(config, environ), RateLimiter(time.monotonic))
 
 
@@ -359,7 +353,7 @@ async def open_downloads(config: Config, environ: Mapping[str, str]) -> AsyncIte
     download = config.download
     url_policy = UrlPolicy(config.network.trusted_private_hosts, download.media_hosts)
     bandwidth = BandwidthLimiter(download.rate_limit)
-    limits = ClientLimits(read=download.stall_timeout, connections=download.concurrency)
+    limits = PoolLimits(read=download.stall_timeout, connections=download.concurrency)
     with open_client(
         url_policy, user_agent=USER_AGENT, limits=limits, environ=environ, bandwidth=bandwidth
     ) as client:

@@ -10,13 +10,11 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from clients import QUICK, SITE, client, resolve_to
+from clients import QUICK, SITE, api_client, client, resolve_to
 from loopback import Certificate, Server, in_own_network, trap
 
 from floradl.errors import ConfigError, PermanentError
-from floradl.net.connect import AsyncBackend
 from floradl.net.pool import PoolLimits
-from floradl.net.transport import open_async_client
 from floradl.net.url_policy import UrlPolicy
 
 
@@ -94,10 +92,8 @@ def test_of_a_names_addresses_the_public_ones_are_tried_in_turn(
     )
 
     async def ask(url: str, environ: dict[str, str]) -> str:
-        async with open_async_client(
-            url_policy, base_url=url, headers={}, limits=QUICK, environ=environ
-        ) as http:
-            return (await http.get("/")).text
+        with api_client(url, url_policy, environ, QUICK) as http:
+            return (await http.get("/", 100)).body.decode()
 
     def work() -> None:
         with Server(address=alive, tls=certificate.server) as server:
@@ -192,13 +188,6 @@ def test_a_look_up_that_hangs_ends_with_the_time_to_connect() -> None:
     ):
         http.get("https://slow.example/")
     hanging.set()
-
-
-@pytest.mark.anyio
-async def test_a_socket_file_is_never_connected_to(tmp_path: Path) -> None:
-    backend = AsyncBackend(UrlPolicy().resolve)
-    with pytest.raises(NotImplementedError):
-        await backend.connect_unix_socket(str(tmp_path / "socket"))
 
 
 def test_tls_checks_the_name_although_the_connection_goes_to_a_number(

@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
-import httpx
 import msgspec
 import pytest
 from aiohttp import web
 from anyio.abc import SocketStream
+from clients import api_client
 from hypothesis import example, given, strategies as st
 from studio import TEST_TIMEOUT
 
@@ -34,6 +34,8 @@ from floradl.flora.client import FloraClient
 from floradl.flora.rate_limit import RateLimiter
 from floradl.flora.schema import decode_page, decode_run
 from floradl.models import Reference, RemoteOutput, RemoteRun
+from floradl.net.client import ApiClient
+from floradl.net.pool import PoolLimits
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator, serve
 
 KEY = "sk_test_0123456789abcdef"
@@ -75,7 +77,7 @@ class Unpaced(RateLimiter):
 
 
 class World:
-    def __init__(self, base_url: str, client: httpx.AsyncClient, answers: Answers) -> None:
+    def __init__(self, base_url: str, client: ApiClient, answers: Answers) -> None:
         self.base_url = base_url
         self.answers = answers
         self.key = KEY
@@ -99,7 +101,7 @@ async def world() -> AsyncIterator[World]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/api/v1"
-    async with httpx.AsyncClient(base_url=base_url, trust_env=False) as client:
+    with api_client(base_url) as client:
         yield World(base_url, client, answers)
     await runner.cleanup()
 
@@ -509,8 +511,8 @@ async def test_a_run_that_is_answered_clears_the_key(world: World) -> None:
 # The wire
 
 
-async def unanswered(world: World, base_url: str, **options: Any) -> FloradlError:
-    async with httpx.AsyncClient(base_url=base_url, trust_env=False, **options) as client:
+async def unanswered(world: World, base_url: str, limits: PoolLimits | None = None) -> FloradlError:
+    with api_client(base_url, limits=limits) as client:
         flora = FloraClient(client, lambda: KEY, world.rate_limiter)
         with pytest.raises(FloradlError) as caught:
             await flora.run(RUN)
@@ -574,7 +576,7 @@ async def test_an_answer_that_breaks_off_is_passing_trouble(world: World, said: 
 @pytest.mark.anyio
 async def test_an_answer_that_never_comes_times_out(world: World) -> None:
     async with speaking(lambda _: anyio.sleep_forever()) as base_url:
-        error = await unanswered(world, base_url, timeout=0.1)
+        error = await unanswered(world, base_url, PoolLimits(read=0.1))
     assert isinstance(error, TransientError)
     assert world.rate_limiter.told == ["unreachable"]
 
@@ -621,9 +623,7 @@ async def test_a_huge_answer_is_not_read_to_its_end(world: World) -> None:
 @pytest.mark.anyio
 async def test_no_connection_is_lost_whatever_is_answered(world: World) -> None:
     """A response that is not closed keeps its connection, and the pool runs dry."""
-    async with httpx.AsyncClient(
-        base_url=world.base_url, trust_env=False, limits=httpx.Limits(max_connections=1), timeout=5
-    ) as client:
+    with api_client(world.base_url, limits=PoolLimits(read=5, connections=1)) as client:
         flora = FloraClient(client, lambda: KEY, world.rate_limiter)
         says: list[Callable[[str], web.Response]] = [
             lambda _: web.Response(body=bytes(17 << 20)),
@@ -927,11 +927,9 @@ def test_an_answer_cut_anywhere_is_passing_trouble(end: int) -> None:
 
 @asynccontextmanager
 async def simulated(simulator: Simulator, key: str | None = None) -> AsyncIterator[FloraClient]:
-    async with (
-        serve(simulator) as base_url,
-        httpx.AsyncClient(base_url=base_url, trust_env=False) as client,
-    ):
-        yield FloraClient(client, lambda: key or simulator.key, Unpaced())
+    async with serve(simulator) as base_url:
+        with api_client(base_url) as client:
+            yield FloraClient(client, lambda: key or simulator.key, Unpaced())
 
 
 @pytest.mark.anyio

@@ -15,8 +15,9 @@ from studio import TEST_TIMEOUT
 from wire import answer
 
 from floradl.net.bandwidth import BandwidthLimiter, RateSchedule
+from floradl.net.bodies import pieces
+from floradl.net.client import MediaClient
 from floradl.net.pool import PoolLimits
-from floradl.net.transport import MediaClient, pieces
 from floradl.net.url_policy import UrlPolicy
 
 LARGE = bytes(range(256)) * 4000  # more than one buffer full

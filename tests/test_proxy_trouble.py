@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from clients import SITE, client
+from clients import SITE, api_client, client
 from loopback import Certificate, ConnectProxy, Server
 from studio import Home, wait_until
 from wire import Bench
@@ -27,7 +27,6 @@ from floradl.flora.client import FloraClient
 from floradl.flora.rate_limit import RateLimiter
 from floradl.models import Reference
 from floradl.net.errors import CertificateError, ProxyRefusedError
-from floradl.net.transport import open_async_client
 from floradl.net.url_policy import UrlPolicy
 
 REFUSALS = [
@@ -81,11 +80,10 @@ async def test_a_proxy_that_is_not_there_is_named() -> None:
 async def asked_through(proxy: str, base_url: str) -> ApiUnavailableError:
     url_policy = UrlPolicy([SITE])
     environ = {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy}
-    async with open_async_client(url_policy, base_url=base_url, headers={}, environ=environ) as api:
+    with api_client(base_url, url_policy, environ) as api:
+        flora = FloraClient(api, lambda: "sk_test_0123456789abcdef", RateLimiter(lambda: 0.0))
         with pytest.raises(ApiUnavailableError) as caught, anyio.fail_after(20):
-            await FloraClient(api, lambda: "sk_test_0123456789abcdef", RateLimiter(lambda: 0.0)).run(
-                Reference("run_a")
-            )
+            await flora.run(Reference("run_a"))
     return caught.value
 
 

@@ -15,7 +15,7 @@ from studio import wait_until
 from wire import PNG, Bench, MediaHost, Reply, answer, serving
 
 from floradl.net.bandwidth import BandwidthLimiter, RateSchedule
-from floradl.net.transport import MediaClient
+from floradl.net.client import MediaClient
 from floradl.net.url_policy import UrlPolicy
 
 BODY = bytes(400_000)

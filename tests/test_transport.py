@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import socket
 
+import anyio
 import httpcore
 import httpx
 import pytest
-from clients import QUICK, SITE, client, resolve_to
-from loopback import Certificate, ConnectProxy, Server, trap
+from clients import QUICK, SITE, api_client, client, resolve_to
+from loopback import OK, Certificate, ConnectProxy, Server, read_head, trap
 
 from floradl.errors import ErrorCode, PermanentError
 from floradl.net.pool import PoolLimits
-from floradl.net.transport import open_async_client, redirect_target
+from floradl.net.request_url import redirect_target
 from floradl.net.url_policy import UrlPolicy
 
 # --- proxies -----------------------------------------------------------------------------------------
@@ -161,7 +162,9 @@ def test_the_responses_own_socket_is_in_reach() -> None:
         assert stream.get_extra_info("socket").getpeername() == ("127.0.0.1", server.port)
 
 
-# --- the asynchronous client ---------------------------------------------------------------------------
+# --- the client for an API ------------------------------------------------------------------------------
+
+KEY = {"Authorization": "Bearer k"}
 
 
 @pytest.mark.anyio
@@ -171,12 +174,10 @@ async def test_the_api_client_sends_its_headers_to_its_host_alone() -> None:
         url_policy = UrlPolicy(
             [f"127.0.0.1:{server.port}"], [f"127.0.0.1:{server.port}"], remedy="only api.base_url is"
         )
-        async with open_async_client(
-            url_policy, base_url=base, headers={"Authorization": "Bearer k"}, limits=QUICK, environ={}
-        ) as http:
-            assert (await http.get("runs/run_1")).text == "ok"
+        with api_client(base, url_policy, limits=QUICK) as http:
+            assert (await http.get("runs/run_1", 100, KEY)).body == b"ok"
             with pytest.raises(PermanentError, match=r"not allowed: only api\.base_url is"):
-                await http.get(f"http://127.0.0.1:{other.port}/")
+                await http.get(f"http://127.0.0.1:{other.port}/", 100, KEY)
         assert server.heads[0].startswith(b"GET /api/v1/runs/run_1 HTTP/1.1\r\n")
         assert b"Authorization: Bearer k\r\n" in server.heads[0]
         assert other.connections == 0
@@ -185,7 +186,7 @@ async def test_the_api_client_sends_its_headers_to_its_host_alone() -> None:
 @pytest.mark.anyio
 async def test_an_api_at_a_private_address_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(PermanentError) as caught:
-        open_async_client(UrlPolicy(), base_url="http://127.0.0.1:1/api/v1", headers={}, environ={})
+        api_client("http://127.0.0.1:1/api/v1", UrlPolicy())
     assert caught.value.code is ErrorCode.HOST_REFUSED
 
 
@@ -195,43 +196,63 @@ async def test_the_api_client_connects_only_where_the_guard_lets_it(closed_port:
         url_policy = UrlPolicy(
             [SITE], resolver=lambda host, _: ["127.0.0.1" if host == "evil.example" else "127.0.0.2"]
         )
-        async with open_async_client(
-            url_policy, base_url=f"http://{SITE}:{server.port}", headers={}, limits=QUICK, environ={}
-        ) as http:
-            assert (await http.get("/x")).text == "ok"
+        with api_client(f"http://{SITE}:{server.port}", url_policy, limits=QUICK) as http:
+            assert (await http.get("/x", 100)).body == b"ok"
             with pytest.raises(PermanentError, match="private address"):
-                await http.get(f"https://evil.example:{listener.getsockname()[1]}/")
+                await http.get(f"https://evil.example:{listener.getsockname()[1]}/", 100)
             with pytest.raises(httpx.ConnectError, match=f"^{SITE}: no connection"):
-                await http.get(f"http://{SITE}:{closed_port}/")
+                await http.get(f"http://{SITE}:{closed_port}/", 100)
 
 
 @pytest.mark.anyio
 async def test_the_api_client_knows_proxies_and_tls(certificate: Certificate, tls: dict[str, str]) -> None:
     with Server(tls=certificate.server) as server, ConnectProxy(server.port) as proxy:
         environ = tls | {"HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}"}
-        async with (
-            open_async_client(
-                UrlPolicy(), base_url="https://public.example", headers={}, limits=QUICK, environ=environ
-            ) as http,
-            http.stream("GET", "/x") as response,
-        ):
-            assert [part async for part in response.aiter_raw()] == [b"ok"]
+        with api_client("https://public.example", UrlPolicy(), environ, QUICK) as http:
+            assert (await http.get("/x", 100)).body == b"ok"
         assert proxy.heads[0].startswith(b"CONNECT public.example:443 ")
 
 
 @pytest.mark.anyio
 async def test_the_api_client_names_what_failed() -> None:
-    with Server(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok") as server:
-        url_policy = UrlPolicy(["127.0.0.1"])
-        async with open_async_client(
-            url_policy,
-            base_url=f"http://127.0.0.1:{server.port}",
-            headers={},
-            limits=PoolLimits(read=0.1),
-            environ={},
-        ) as http:
-            with pytest.raises(httpx.ReadTimeout, match=r"^127\.0\.0\.1: no answer within the time limit"):
-                await http.get("/x?PLANTED")
+    with (
+        Server(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok") as server,
+        api_client(f"http://127.0.0.1:{server.port}", limits=PoolLimits(read=0.1)) as http,
+        pytest.raises(httpx.ReadTimeout, match=r"^127\.0\.0\.1: no answer within the time limit"),
+    ):
+        await http.get("/x?PLANTED", 100)
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_api_request_gives_its_thread_and_its_connection_back() -> None:
+    with (
+        Server(lambda _: None) as server,
+        api_client(f"http://127.0.0.1:{server.port}", limits=PoolLimits(connections=1)) as http,
+    ):
+        for asked in range(1, 4):  # each has to wait for the place of the one before
+            server.asked.clear()
+            server.left.clear()
+            async with anyio.create_task_group() as group:
+                group.start_soon(http.get, "/x", 100)
+                assert await anyio.to_thread.run_sync(server.asked.wait, 5)
+                group.cancel_scope.cancel()
+            assert await anyio.to_thread.run_sync(server.left.wait, 5)
+            assert server.connections == asked
+
+
+@pytest.mark.anyio
+async def test_an_api_request_is_repeated_where_the_kept_connection_was_closed_meanwhile() -> None:
+    class Closing(Server):
+        def talk(self, connection: socket.socket) -> None:
+            read_head(connection)
+            connection.sendall(OK)
+            read_head(connection)
+
+    with Closing() as server:
+        with api_client(f"http://127.0.0.1:{server.port}") as http:
+            for _ in range(3):
+                assert (await http.get("/x", 100)).body == b"ok"
+        assert server.connections == 3
 
 
 # --- redirects ---------------------------------------------------------------------------------------

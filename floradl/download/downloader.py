@@ -42,8 +42,11 @@ from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePaused
 from floradl.library.base import Destination, DownloadTarget, Sink
 from floradl.models import Integrity
 from floradl.net import request_url
+from floradl.net.bodies import pieces
+from floradl.net.client import MediaClient
 from floradl.net.errors import CertificateError
-from floradl.net.transport import MediaClient, UrlPolicy, pieces, redirect_target
+from floradl.net.request_url import redirect_target
+from floradl.net.url_policy import UrlPolicy
 from floradl.urls import is_data_url
 
 _MAX_REDIRECTS = 5

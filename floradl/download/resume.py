@@ -19,7 +19,7 @@ from floradl.download.checksums import ChecksumSet
 from floradl.download.offer import offer_of
 from floradl.errors import ErrorCode, FloradlError, PermanentError, TransientError
 from floradl.library.base import DownloadTarget, Sink
-from floradl.net.transport import pieces
+from floradl.net.bodies import pieces
 
 OVERLAP: Final = 64 << 10
 """Bytes that are asked for again, and compared."""

@@ -29,7 +29,7 @@ from floradl.flora.rate_limit import RateLimiter
 from floradl.flora.schema import RunPage, decode_page, decode_run, error_body, parse_json
 from floradl.flora.wrong_workspace import WrongWorkspaceCheck
 from floradl.models import Reference, RemoteRun
-from floradl.net.bodies import IDENTITY, read_bounded
+from floradl.net.client import ApiClient
 from floradl.net.headers import date, retry_after
 from floradl.redaction import cut, printable, redact
 from floradl.urls import host_of
@@ -46,12 +46,12 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class FloraClient:
     """The API as seen with one key.
 
-    `client` has the API's base URL; `key` is asked at each request, so a changed key is used at once.
+    `client` asks the API; `key` is asked at each request, so a changed key is used at once.
     """
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: ApiClient,
         key: Callable[[], str],
         rate_limiter: RateLimiter,
         workspace_check: WrongWorkspaceCheck | None = None,
@@ -148,12 +148,9 @@ class FloraClient:
             started = time.monotonic()
             key = self._key()
             self._workspace_check.asked_with(key)
-            request = self._client.build_request(
-                "GET", path, headers=IDENTITY | {"Authorization": f"Bearer {key}"}
-            )
             try:
                 with anyio.fail_after(_DEADLINE):
-                    status, headers, body = await _exchange(self._client, request)
+                    answer = await self._client.get(path, _MAX_ANSWER, {"Authorization": f"Bearer {key}"})
             except httpx.RequestError as error:
                 self._rate_limiter.unreachable()
                 self.answers["none"] += 1
@@ -166,6 +163,7 @@ class FloraClient:
                 raise ApiUnavailableError(
                     f"FLORA's API at {host} did not end its answer in {_DEADLINE:.0f} s"
                 ) from error
+        status, headers, body = answer.status, answer.headers, answer.body
         self.answers[str(status)] += 1
         if _is_foreign(status, headers, body):
             self._rate_limiter.unreachable()
@@ -236,14 +234,6 @@ def _aged(run: RemoteRun, now: float | None) -> RemoteRun:
     if now is None or run.created_at is None:
         return run
     return msgspec.structs.replace(run, age=max(now - run.created_at, 0.0))
-
-
-async def _exchange(client: httpx.AsyncClient, request: httpx.Request) -> tuple[int, httpx.Headers, bytes]:
-    response = await client.send(request, stream=True)
-    try:
-        return response.status_code, response.headers, await read_bounded(response, _MAX_ANSWER)
-    finally:
-        await response.aclose()
 
 
 def _is_page(headers: httpx.Headers, body: bytes) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 
-import httpcore
 import httpx
 
 from floradl.errors import ErrorCode, FloradlError, ForeignAnswerError, PermanentError, TransientError
@@ -67,20 +66,17 @@ def inflate(chunks: Iterable[bytes | memoryview], coding: str, *, raw: bool = Fa
         raise TransientError(f"the {coding} body was cut short", ErrorCode.DAMAGED)
 
 
-IDENTITY = {"Accept-Encoding": "identity"}
-"""What to send, so that nothing has to be inflated; somebody on the way may do so all the same."""
-
 _MOST_CODINGS = 2
 
 
-async def read_bounded(response: httpx.Response, most: int) -> bytes:
+def read_bounded(response: httpx.Response, most: int) -> bytes:
     """Read the body of a streamed `response`, and undo its content codings (RFC 9110, 8.4).
 
     Raises `TransientError` for more than `most` bytes of either kind, `ForeignAnswerError` for a coding that
     is not known, and `httpx.RequestError`.
     """
     raw = bytearray()
-    async for piece in response.aiter_raw():
+    for piece in pieces(response):
         raw += piece
         if len(raw) > most:
             raise _too_much(most)
@@ -93,10 +89,10 @@ async def read_bounded(response: httpx.Response, most: int) -> bytes:
         return bytes(raw)
     if len(codings) > _MOST_CODINGS:
         raise ForeignAnswerError(f"the API's answer is coded {len(codings)} times over, and was not read")
-    pieces: Iterable[bytes] = [bytes(raw)]
+    decoded: Iterable[bytes] = [bytes(raw)]
     for coding in reversed(codings):
-        pieces = inflate(pieces, coding)
-    return _gathered(pieces, most)
+        decoded = inflate(decoded, coding)
+    return _gathered(decoded, most)
 
 
 def _gathered(pieces: Iterable[bytes], most: int) -> bytes:
@@ -119,7 +115,7 @@ def _too_much(most: int) -> TransientError:
     return TransientError(f"the API's answer is over {most >> 20} MiB and was not read", ErrorCode.BAD_ANSWER)
 
 
-class SyncBody(httpx.SyncByteStream):
+class Body(httpx.SyncByteStream):
     """A body to be read by blocking, once."""
 
     def __init__(
@@ -152,23 +148,4 @@ class SyncBody(httpx.SyncByteStream):
 def pieces(response: httpx.Response) -> Iterator[Piece]:
     """Yield the body of `response` as it comes: each piece is valid until the next is asked for."""
     stream = response.stream
-    return stream.pieces() if isinstance(stream, SyncBody) else response.iter_raw()
-
-
-class AsyncBody(httpx.AsyncByteStream):
-    """A body to be read by awaiting."""
-
-    def __init__(self, response: httpcore.Response, translated: Translated) -> None:
-        self._response = response
-        self._translated = translated
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the bytes as they come."""
-        with self._translated():
-            async for part in self._response.aiter_stream():
-                yield part
-
-    async def aclose(self) -> None:
-        """Give the connection back."""
-        with self._translated():
-            await self._response.aclose()
+    return stream.pieces() if isinstance(stream, Body) else response.iter_raw()

@@ -1,29 +1,68 @@
-"""The client for media: blocking, for many threads, and without credentials."""
+"""Clients that connect only where their `UrlPolicy` lets them: one for media, and one for an API.
+
+Both block, and have one HTTP stack; that for an API runs in threads of its own. Each request is checked by
+its URL, and each connection by the address it goes to (`connect`). Through a proxy only the first can be:
+the proxy looks names up. Nothing is followed, stored or added on the way: no redirects, cookies, netrc, or
+credentials of a URL.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Self
+from threading import Lock
+from typing import Final, Self
 
 import httpcore
 import httpx
+from anyio import CapacityLimiter, to_thread
+from msgspec import Struct
 
 from floradl.net import request_url
 from floradl.net.bandwidth import ReadLimit
-from floradl.net.bodies import SyncBody
+from floradl.net.bodies import Body, read_bounded
 from floradl.net.connect import Connector
 from floradl.net.errors import Translated, map_errors, refuse_proxy_answer
 from floradl.net.http11 import Timeouts
 from floradl.net.pool import ConnectionPool, PooledConnection, PoolLimits
 from floradl.net.proxies import Routes
-from floradl.net.socket_stream import OpenStreams
+from floradl.net.socket_stream import OpenStreams, Stream
 from floradl.net.url_policy import UrlPolicy
 
 
-class SyncTransport(httpx.BaseTransport):
-    """HTTP/1.1 over own sockets: see `open_client`. May be used from several threads."""
+class Cancellation:
+    """Ends one request from another thread."""
+
+    def __init__(self) -> None:
+        self.is_cancelled = False
+        self._lock = Lock()
+        self._stream: Stream | None = None
+
+    def cancel(self) -> None:
+        """End the request: a read or write fails at once, and a connection as soon as it is made."""
+        with self._lock:
+            self.is_cancelled = True
+            self._shut()
+
+    def watch(self, stream: Stream | None) -> None:
+        """Shut `stream` when the request is cancelled; None where it has none any more."""
+        with self._lock:
+            self._stream = stream
+            if self.is_cancelled:
+                self._shut()
+
+    def _shut(self) -> None:
+        if self._stream is not None:
+            self._stream.shut()
+
+
+_CANCELLATION: Final = "cancellation"  # the extension of a request that has one
+
+
+class HttpTransport:
+    """HTTP/1.1 over own sockets. May be used from several threads."""
 
     def __init__(
         self,
@@ -55,7 +94,7 @@ class SyncTransport(httpx.BaseTransport):
                     refuse_proxy_answer(answer, proxy)
                 return answer
             except BaseException:
-                self._pool.give_back(pooled)
+                self._give_back(pooled, request)
                 raise
 
     def change(self, connections: int) -> None:
@@ -74,15 +113,19 @@ class SyncTransport(httpx.BaseTransport):
     def _ask(
         self, pooled: PooledConnection, request: httpx.Request, timeouts: Timeouts, said: Translated
     ) -> httpx.Response:
+        cancellation = _cancellation(request)
         connection = self._pool.connected(pooled, request.url, timeouts)
+        cancellation.watch(connection.stream)
         try:
             exchange, head = connection.ask(request)
         except (httpcore.ReadError, httpcore.RemoteProtocolError):
-            if not connection.may_repeat(request):
+            if cancellation.is_cancelled or not connection.may_repeat(request):
                 raise
+            cancellation.watch(None)
             connection = self._pool.renewed(pooled, request.url, timeouts)
+            cancellation.watch(connection.stream)
             exchange, head = connection.ask(request)
-        body = SyncBody(exchange, said, partial(self._pool.give_back, pooled))
+        body = Body(exchange, said, partial(self._give_back, pooled, request))
         return httpx.Response(
             head.status_code,
             headers=head.headers.raw_items(),
@@ -95,19 +138,28 @@ class SyncTransport(httpx.BaseTransport):
             request=request,
         )
 
+    def _give_back(self, pooled: PooledConnection, request: httpx.Request) -> None:
+        _cancellation(request).watch(None)
+        self._pool.give_back(pooled)
+
+
+def _cancellation(request: httpx.Request) -> Cancellation:
+    found: Cancellation = request.extensions.setdefault(_CANCELLATION, Cancellation())
+    return found
+
 
 class MediaClient:
-    """Sends requests through a `SyncTransport`, each with the same few fields and time limits.
+    """Sends requests through an `HttpTransport`, each with the same few fields and time limits.
 
     It speaks of them in httpx's `HttpRequest` and `Response`, and has no more than is needed of what
     `httpx.Client` has: that takes longer than all else about a small file.
     """
 
-    def __init__(self, transport: SyncTransport, *, user_agent: str, limits: PoolLimits) -> None:
+    def __init__(self, transport: HttpTransport, *, user_agent: str, limits: PoolLimits) -> None:
         self._transport = transport
         # Range requests need the bytes as they are stored, and an inflated bomb needs memory: identity.
         self._fields = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
-        self._timeouts = httpx.Timeout(limits.read, connect=limits.connect).as_dict()
+        self._timeouts = limits.timeouts()
 
     def __enter__(self) -> Self:
         return self
@@ -164,3 +216,106 @@ class MediaClient:
     def close(self) -> None:
         """Close all connections; a body that is still being read ends with an error."""
         self._transport.close()
+
+
+def open_client(
+    url_policy: UrlPolicy,
+    *,
+    user_agent: str,
+    limits: PoolLimits | None = None,
+    environ: Mapping[str, str] = os.environ,
+    bandwidth: ReadLimit | None = None,
+) -> MediaClient:
+    """Return a client for media: it sends no credentials to anyone. Close it (it is a context manager).
+
+    `bandwidth` caps what all its connections together read, and is stopped when they are shut. Proxies and
+    certificates are those that `environ` names. Its requests raise `PermanentError` for what `url_policy`
+    refuses, else `httpx.TransportError`, whose messages hold no more of the URL than its host. Raises
+    `ConfigError` for a proxy or certificate file in `environ` that cannot be used.
+    """
+    limits = limits or PoolLimits()
+    transport = HttpTransport(url_policy, limits, environ, bandwidth)
+    return MediaClient(transport, user_agent=user_agent, limits=limits)
+
+
+class ApiAnswer(Struct, frozen=True):
+    """One answer of an API. `body` is whole, and its content codings are undone."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+
+class ApiClient:
+    """Gets answers of one API for async code, in threads of its own: one for each connection at most.
+
+    Close it (it is a context manager).
+    """
+
+    def __init__(
+        self,
+        url_policy: UrlPolicy,
+        base_url: str,
+        *,
+        user_agent: str,
+        limits: PoolLimits | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Check `base_url`; connect to nothing yet.
+
+        Where a key is sent, `url_policy` should allow the host of `base_url` only. Raises `PermanentError`
+        where it refuses `base_url`, and `ConfigError` as `open_client` does.
+        """
+        url_policy.check(base_url)
+        limits = limits or PoolLimits()
+        self.base_url: Final = httpx.URL(base_url)
+        self._transport = HttpTransport(url_policy, limits, environ)
+        self._threads = CapacityLimiter(limits.connections)
+        self._fields = {
+            "User-Agent": user_agent,
+            "Accept": "application/json",
+            # Nothing has to be inflated then; somebody on the way may deflate it all the same.
+            "Accept-Encoding": "identity",
+        }
+        self._timeouts = limits.timeouts()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    async def get(self, path: str, most: int, headers: Mapping[str, str] | None = None) -> ApiAnswer:
+        """Ask for `path`, relative to the base URL, and read the whole answer.
+
+        When it is cancelled its connection is shut, and its thread ends by itself, soon. Raises as
+        `MediaClient.send`, and `read_bounded` for an answer over `most` bytes.
+        """
+        cancellation = Cancellation()
+        request = httpx.Request(
+            "GET",
+            self._url(path),
+            headers={**self._fields, **(headers or {})},
+            extensions={"timeout": self._timeouts, _CANCELLATION: cancellation},
+        )
+        try:
+            return await to_thread.run_sync(
+                self._ask, request, most, abandon_on_cancel=True, limiter=self._threads
+            )
+        finally:
+            cancellation.cancel()
+
+    def close(self) -> None:
+        """Close all connections; whoever still waits for an answer gets an error."""
+        self._transport.close()
+
+    def _url(self, path: str) -> httpx.URL:
+        url = httpx.URL(path)
+        if not url.is_relative_url:
+            return url
+        base = self.base_url.raw_path.removesuffix(b"/") + b"/"
+        return self.base_url.copy_with(raw_path=base + url.raw_path.lstrip(b"/"))
+
+    def _ask(self, request: httpx.Request, most: int) -> ApiAnswer:
+        with closing(self._transport.handle_request(request)) as response:
+            return ApiAnswer(response.status_code, response.headers, read_bounded(response, most))

@@ -1,9 +1,8 @@
 """Connections to the addresses that were judged, and to no others.
 
 httpcore's own backends hand a name to the system, which looks it up and connects wherever the answer
-says. These are given the addresses by `resolve` (`Guard.resolve`) and connect to them by number. The
-name is still what TLS checks the certificate against: httpcore passes it to `start_tls`. Socket files are not
-connected to: what the base classes say of them, NotImplementedError, stands.
+says. These are given the addresses by `resolve` (`UrlPolicy.resolve`) and connect to them by number. The
+name is still what TLS checks the certificate against.
 """
 
 from __future__ import annotations
@@ -11,11 +10,10 @@ from __future__ import annotations
 import base64
 import ssl
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, TypeAlias
+from typing import Final
 
-import anyio.to_thread
 import h11
 import httpcore
 import httpx
@@ -27,77 +25,30 @@ from floradl.net.socket_stream import OpenStreams, Stream
 from floradl.net.url_policy import Resolve, port_of
 
 _BLOCKING: Final = httpcore.SyncBackend()
-_Options: TypeAlias = Iterable[httpcore.SOCKET_OPTION] | None
 
 
 def connect(resolve: Resolve, streams: OpenStreams, host: str, port: int, timeout: float | None) -> Stream:
     """Connect to the first address of `host` that answers, all within `timeout` seconds, by blocking.
 
-    Raises what `resolve` refuses with, `httpcore.ConnectError` or `httpcore.ConnectTimeout`.
+    Each address has an equal share of the time that those before it left. Raises what `resolve` refuses
+    with, `httpcore.ConnectError` or `httpcore.ConnectTimeout`.
     """
-    attempts = _Attempts(timeout)
+    ends = None if timeout is None else time.monotonic() + timeout
     with _translated():
         found = resolve(host, port, timeout)
-    for address, seconds in attempts.over(found):
+    failure: Exception = httpcore.ConnectError("the name has no address")
+    for left, address in zip(range(len(found), 0, -1), found, strict=True):
+        remaining = None if ends is None else ends - time.monotonic()
+        if remaining is not None and remaining <= 0:
+            raise httpcore.ConnectTimeout("timed out")
+        seconds = None if remaining is None else remaining / left
         try:
             stream = _BLOCKING.connect_tcp(address, port, seconds)
         except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-            attempts.failed(error)
+            failure = error
         else:
             return streams.admit(Stream(stream, streams))
-    raise attempts.error()
-
-
-class AsyncBackend(httpcore.AsyncNetworkBackend):
-    """For `httpcore.AsyncConnectionPool`; the look-up runs in a worker thread."""
-
-    def __init__(self, resolve: Resolve) -> None:
-        self._resolve = resolve
-        self._inner = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
-        local_address: str | None = None,
-        socket_options: _Options = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """As `connect`, by awaiting."""
-        attempts = _Attempts(timeout)
-        with _translated():
-            found = await anyio.to_thread.run_sync(self._resolve, host, port, timeout, abandon_on_cancel=True)
-        for address, seconds in attempts.over(found):
-            try:
-                return await self._inner.connect_tcp(address, port, seconds, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                attempts.failed(error)
-        raise attempts.error()
-
-
-class _Attempts:
-    """Deals the time for one connection out among the addresses that are tried in turn."""
-
-    def __init__(self, timeout: float | None) -> None:
-        self._ends = None if timeout is None else time.monotonic() + timeout
-        self._error: httpcore.ConnectError | httpcore.ConnectTimeout | None = None
-
-    def over(self, found: tuple[str, ...]) -> Iterator[tuple[str, float | None]]:
-        """Yield each address with its seconds: an equal share of what those before it have left."""
-        for left, address in zip(range(len(found), 0, -1), found, strict=True):
-            if self._ends is None:
-                yield address, None
-            elif (remaining := self._ends - time.monotonic()) > 0:
-                yield address, remaining / left
-            else:
-                self._error = httpcore.ConnectTimeout("timed out")
-                return
-
-    def failed(self, error: httpcore.ConnectError | httpcore.ConnectTimeout) -> None:
-        self._error = error
-
-    def error(self) -> httpcore.ConnectError | httpcore.ConnectTimeout:
-        return self._error or httpcore.ConnectError("the name has no address")
+    raise failure
 
 
 @contextmanager

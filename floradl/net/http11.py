@@ -22,6 +22,7 @@ from floradl.net.socket_stream import Stream
 Piece: TypeAlias = bytes | memoryview
 """Some bytes of a body. A memoryview is valid only until the next piece is asked for."""
 
+_BUFFER: Final = 128 << 10  # bytes, of each connection; larger ones gain nothing, and smaller ones cost
 _MOST_HEAD: Final = 100 << 10  # bytes of a head or a chunk's header
 _MOST_INTERIM: Final = 16  # answers of 1xx before the one that counts
 _HEAD_READ: Final = 16 << 10  # bytes: what comes with the head is handed through h11
@@ -157,6 +158,9 @@ def _plain_length(method: bytes, head: h11.Response) -> int | None:
     return None if length is None or b"transfer-encoding" in fields else int(length)
 
 
+Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+
 class Connection:
     """Owns its stream. `forward_fields` go to a proxy that is asked for whole URLs; else they are None."""
 
@@ -213,9 +217,3 @@ def site(url: httpx.URL) -> str:
     host = host_of(url)
     name = f"[{host}]" if ":" in host else host
     return f"{url.scheme}://{name if url.port is None else join_port(host, url.port)}"
-
-
-_BUFFER: Final = 128 << 10  # bytes, of each connection; larger ones gain nothing, and smaller ones cost
-
-
-Fields: TypeAlias = Sequence[tuple[bytes, bytes]]

@@ -171,3 +171,7 @@ class PoolLimits(Struct, frozen=True, kw_only=True):
     read: float = 30.0
     connections: int = 16
     idle: float = 30.0
+
+    def timeouts(self) -> dict[str, float | None]:
+        """Return the time limits of one request, as httpx writes them."""
+        return httpx.Timeout(self.read, connect=self.connect).as_dict()

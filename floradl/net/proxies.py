@@ -123,10 +123,6 @@ class Routes:
         if any(self._tls_files):
             _tls_context(*self._tls_files)  # what is wrong with it is said now, not at the first request
 
-    def key(self, url: httpx.URL) -> tuple[str, bool]:
-        """Return a key that is the same for all URLs that go the same way."""
-        return url.scheme, self._proxies.of(url) is not None
-
     def proxy_of(self, url: httpx.URL) -> str | None:
         """Return HOST:PORT of the proxy that `url` is asked through; None where it is asked directly."""
         proxy = self._proxies.of(url)

@@ -16,8 +16,8 @@ from floradl.fs.durable import AppendedFile
 from floradl.library.base import ResumePoint
 from floradl.models import AttemptNotes
 from floradl.net.bandwidth import ActiveClock
-from floradl.net.pool import PoolLimits as ClientLimits
-from floradl.net.transport import open_client
+from floradl.net.client import open_client
+from floradl.net.pool import PoolLimits
 from floradl.net.url_policy import UrlPolicy
 from floradl.workers.channel import Channel, ChannelClosedError
 from floradl.workers.protocol import (
@@ -189,7 +189,7 @@ class _Worker:
         self._client = open_client(
             self._url_policy,
             user_agent=terms.user_agent,
-            limits=ClientLimits(read=terms.stall_timeout),
+            limits=PoolLimits(read=terms.stall_timeout),
             bandwidth=self._cap,
         )
         self._downloader = Downloader(

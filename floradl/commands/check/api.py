@@ -22,12 +22,11 @@ from floradl.config.settings import Config
 from floradl.errors import ConfigError, PermanentError, TransientError
 from floradl.flora.schema import error_body
 from floradl.net.addresses import join_port
-from floradl.net.bodies import IDENTITY, read_bounded
+from floradl.net.client import ApiClient
 from floradl.net.errors import CertificateError, ProxyRefusedError
 from floradl.net.headers import date
 from floradl.net.pool import PoolLimits
 from floradl.net.proxies import Proxies
-from floradl.net.transport import open_async_client
 from floradl.net.url_policy import port_of
 
 _NAME, _PROXY = "API", "proxy"
@@ -78,18 +77,15 @@ async def ask_api(
 async def _ask(
     config: Config, environ: Mapping[str, str], key: FoundKey | None, wall: Callable[[], float]
 ) -> _Answer:
-    headers = {"User-Agent": USER_AGENT, "Accept": "application/json"} | IDENTITY
-    if key is not None:
-        headers["Authorization"] = f"Bearer {key.key.reveal()}"
-    base_url, limits = config.api.base_url, PoolLimits(read=_TIMEOUT, connections=1)
-    async with open_async_client(
-        api_guard(config), base_url=base_url, headers=headers, limits=limits, environ=environ
+    headers = {} if key is None else {"Authorization": f"Bearer {key.key.reveal()}"}
+    limits = PoolLimits(read=_TIMEOUT, connections=1)
+    with ApiClient(
+        api_guard(config), config.api.base_url, user_agent=USER_AGENT, limits=limits, environ=environ
     ) as client:
         started = time.monotonic()
-        async with client.stream("GET", "technique-runs", params={"limit": "1"}) as response:
-            at, seconds = wall(), time.monotonic() - started
-            body = await read_bounded(response, _MOST_BYTES)
-    return _Answer(response.status_code, response.headers, _object(body), seconds, at)
+        answer = await client.get("technique-runs?limit=1", _MOST_BYTES, headers)
+        at, seconds = wall(), time.monotonic() - started
+    return _Answer(answer.status, answer.headers, _object(answer.body), seconds, at)
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
