@@ -91,7 +91,7 @@ class Reference(Struct, frozen=True):
         """Check the two parts of a reference. Raises `ValueError` as `parse` does."""
         if not _RUN_ID.fullmatch(run_id) or (not run_id.isascii() and _odd(run_id)):
             raise ValueError(
-                f"{_shown(run_id)} is no run id: it starts with 'run_' and has no spaces or slashes "
+                f"{_shown(run_id)} is not a run id: it starts with 'run_' and has no spaces or slashes "
                 f"(write RUN_ID, TECHNIQUE/RUN_ID, or the run's API URL){_odd(run_id)}"
             )
         if technique is not None and (not _TECHNIQUE.fullmatch(technique) or technique in {".", ".."}):

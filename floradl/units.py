@@ -55,7 +55,7 @@ def parse_duration(text: str) -> float:
 def _no_duration(text: str) -> str:
     if re.fullmatch(_NUMBER, text):
         return f"has no unit: write {text}s, {text}m, {text}h or {text}d"
-    return "is no duration: write it like 2s, 5m, 24h or 30d (ms, s, m, h, d and w are known)"
+    return "is not a duration: write it like 2s, 5m, 24h or 30d (ms, s, m, h, d and w are known)"
 
 
 def format_duration(seconds: float) -> str:
@@ -76,7 +76,7 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError("is no size: write it like 500MB, 1.5GB, 1GiB or 0")
+        raise ValueError("is not a size: write it like 500MB, 1.5GB, 1GiB or 0")
     number, unit = match[1], match[2].lower()
     if not unit and "." in number:
         raise ValueError(f"has no unit: write {number}MB, {number}GB or {number}GiB")

@@ -158,7 +158,7 @@ async def test_a_missing_key_is_found_and_the_api_asked_all_the_same(place: Plac
 
 async def test_a_key_that_cannot_be_one_is_found(place: Place) -> None:
     told = await with_variables(place, FLORA_API_KEY="sk_test planted").finding("API key")
-    assert told.startswith("FAIL: the variable FLORA_API_KEY: this is no API key")
+    assert told.startswith("FAIL: the variable FLORA_API_KEY: this is not an API key")
 
 
 async def test_a_key_that_does_not_look_like_flora_s_is_remarked(place: Place) -> None:
@@ -250,7 +250,7 @@ async def test_the_proxy_is_named_without_its_password(place: Place) -> None:
             HTTPS_PROXY=f"http://user:planted@127.0.0.1:{server.port}",
         )
         found = (await proxied.lines())[1]
-    assert found["proxy"] == f"ok: the API is asked through 127.0.0.1:{server.port}"
+    assert found["proxy"] == f"ok: requests to the API go through 127.0.0.1:{server.port}"
     assert found["API"].startswith("FAIL: cannot be reached: ")
     assert "is the proxy right" in found["API"]
 

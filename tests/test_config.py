@@ -171,7 +171,7 @@ def test_the_home_option_leads_to_that_home_s_file(machine: Machine) -> None:
 @pytest.mark.parametrize("environ", [{}, {"FLORADL_CONFIG": "gone.yaml"}])
 def test_a_named_file_that_does_not_exist_is_an_error(machine: Machine, environ: dict[str, str]) -> None:
     options = Options() if environ else Options(config=machine.root / "gone.yaml")
-    with pytest.raises(ConfigError, match=r"gone\.yaml: there is no such configuration file"):
+    with pytest.raises(ConfigError, match=r"gone\.yaml: this configuration file does not exist"):
         machine.load(options, environ)
 
 
@@ -475,48 +475,52 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
 @pytest.mark.parametrize(
     ("text", "line", "fault"),
     [
-        ("api:\n  base_ulr: x", 2, "api.base_ulr: is no setting: did you mean api.base_url?"),
-        ("dwnload: {}", 1, "dwnload: is no setting: did you mean download?"),
+        ("api:\n  base_ulr: x", 2, "api.base_ulr: is not a setting: did you mean api.base_url?"),
+        ("dwnload: {}", 1, "dwnload: is not a setting: did you mean download?"),
         ("output: {watch-dir: x}", 1, "it belongs in another section: queue.watch_dir"),
         ("queue: {watch-dir: x}", 1, "did you mean queue.watch_dir?"),
         ("concurrency: 3", 1, "it belongs in another section: download.concurrency"),
-        ("log: {zzz: 1}", 1, "log.zzz: is no setting: known here are level, format"),
+        ("log: {zzz: 1}", 1, "log.zzz: is not a setting: known here are level, format"),
         ("api: {key: sk_live_planted}", 1, "api.key_file name a file"),
-        ("sk_live_planted: 1", 1, "is no setting"),
+        ("sk_live_planted: 1", 1, "is not a setting"),
         ("queue: 5", 1, "queue: holds keys"),
         ("[a, b]", None, "holds keys"),
-        ("download:\n  concurrency: many", 2, "'many' is no whole number from 1 to 256; the default is 16"),
+        (
+            "download:\n  concurrency: many",
+            2,
+            "'many' is not a whole number from 1 to 256; the default is 16",
+        ),
         ("download: {concurrency: 0}", 1, "'0' is out of range: 1 to 256"),
         ("download: {concurrency: 257}", 1, "out of range"),
-        ("download: {concurrency: 1e3}", 1, "no whole number"),
+        ("download: {concurrency: 1e3}", 1, "is not a whole number"),
         ("download:\n  concurrency:\n", 2, "has no value"),
         ("download: {concurrency: [1]}", 1, "is a list to YAML"),
         ("sync: true", 1, "sync: holds keys"),
         ("sync: {generations: yes}", 1, "'yes' is neither true nor false; the default is false"),
-        ("sync: {generations: true, projects: prj_a}", 1, "is no list: write it like [prj_abc123]"),
-        ("sync: {generations: true, projects: [a b]}", 1, "no project id"),
+        ("sync: {generations: true, projects: prj_a}", 1, "is not a list: write it like [prj_abc123]"),
+        ("sync: {generations: true, projects: [a b]}", 1, "not a project id"),
         ("sync:\n  techniques: [a]", 2, "set sync.technique_runs or sync.generations to true"),
         ("poll: {interval: 2}", 1, "'2' has no unit: write 2s, 2m, 2h or 2d"),
         ("poll: {interval: 10ms}", 1, "out of range: 100ms to 1h"),
-        ("poll: {interval: 1:30}", 1, "'1:30' is no duration"),
-        ("poll: {give_up_after: soon}", 1, "'soon' is no duration: write it like 2s"),
+        ("poll: {interval: 1:30}", 1, "'1:30' is not a duration"),
+        ("poll: {give_up_after: soon}", 1, "'soon' is not a duration: write it like 2s"),
         ("poll: {give_up_after: 0}", 1, "out of range"),
         ("download: {stall_timeout: 0}", 1, "out of range"),
         ("download: {max_file_size: 0}", 1, "1 B at least, or null for no limit"),
         ("download: {max_file_size: 5G}", 1, "write 5GB or 5GiB"),
         ("download: {rate_limit: 10M}", 1, "'10M' can be read two ways: write 10MB or 10MiB"),
-        ("download: {rate_limit: 0}", 1, "'0' is out of range: 1 kB a second at least; null is no limit"),
-        ("download: {rate_limit: fast}", 1, "'fast' is no size"),
+        ("download: {rate_limit: 0}", 1, "'0' is out of range: 1 kB a second at least; null means no limit"),
+        ("download: {rate_limit: fast}", 1, "'fast' is not a size"),
         ("download: {rate_limit: {from: 1:00, to: 2:00, rate: 1MB}}", 1, "a list of them belongs here"),
-        ("download: {rate_limit: '[{from: 1:00}]'}", 1, "is no list to YAML"),
+        ("download: {rate_limit: '[{from: 1:00}]'}", 1, "is not a list to YAML"),
         ("download:\n  rate_limit: [2MB]", 2, "has an entry 1 without from, to and rate alone"),
         ("download: {rate_limit: [{from: 1:00, to: 2:00}]}", 1, 'write it like [{from: "09:00"'),
         ("download: {rate_limit: [{from: 1:00, to: 2:00, rate: 1MB, x: 1}]}", 1, "has an entry 1 without"),
-        ("download: {rate_limit: [{from: 1:00, to: 25:00, rate: 1MB}]}", 1, "'25:00' is no time of day"),
+        ("download: {rate_limit: [{from: 1:00, to: 25:00, rate: 1MB}]}", 1, "'25:00' is not a time of day"),
         ("download: {rate_limit: [{from: 24:01, to: 2:00, rate: 1MB}]}", 1, "from 00:00 to 24:00"),
         ("download: {rate_limit: [{from: 9am, to: 2:00, rate: 1MB}]}", 1, "entry 1 that is wrong: '9am' is"),
-        ("download: {rate_limit: [{from: , to: 2:00, rate: 1MB}]}", 1, "what it says is no time of day"),
-        ("download: {rate_limit: [{from: 1:00, to: 2:00, rate: }]}", 1, "what it says as rate is no size"),
+        ("download: {rate_limit: [{from: , to: 2:00, rate: 1MB}]}", 1, "what it says is not a time of day"),
+        ("download: {rate_limit: [{from: 1:00, to: 2:00, rate: }]}", 1, "what it says as rate is not a size"),
         ("download: {rate_limit: [{from: 1:00, to: 2:00, rate: 0}]}", 1, "'0' is out of range: 1 kB"),
         ("download: {rate_limit: [{from: 1:00, to: 1:00, rate: 1MB}]}", 1, "that ends when it begins"),
         (
@@ -548,12 +552,12 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
             2,
             "is a mapping to YAML, but one value belongs here: put it in quotes",
         ),
-        ("output: {template: '{folder}/{techniqe}{ext}'}", 1, "is no template"),
+        ("output: {template: '{folder}/{techniqe}{ext}'}", 1, "is not a template"),
         ("output: {template: /abs/{run_id}}", 1, ""),
-        ("output: {template: '../{run_id}'}", 1, "is no template"),
+        ("output: {template: '../{run_id}'}", 1, "is not a template"),
         ("output:\n  folders:\n    vidoe: x", 3, "did you mean output.folders.video?"),
-        ("output: {folders: {image: ../x}}", 1, "'../x' is no folder in the library"),
-        ("output: {folders: {image: /x}}", 1, "no folder in the library"),
+        ("output: {folders: {image: ../x}}", 1, "'../x' is not a folder in the library"),
+        ("output: {folders: {image: /x}}", 1, "not a folder in the library"),
         ("output: {folders: {image: Runs}}", 1, "is where the sidecars stand"),
         ("output: {folders: [a]}", 1, "output.folders: holds keys"),
         ("log: {level: verbose}", 1, "is none of debug, info, warning, error"),
@@ -568,8 +572,8 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
         ("api: {base_url: 'https://[::1]/v1'}", 1, "add '[::1]:443' to network.trusted"),
         ("api: {base_url: 'https://flora.local/v1'}", 1, "at a private address"),
         ("api: {key_file: sk_live_planted}", 1, "holds a secret where a path belongs"),
-        ("home: ''", 1, "'' is no path"),
-        ('home: "a\\tb"', 1, "is no path"),
+        ("home: ''", 1, "'' is not a path"),
+        ('home: "a\\tb"', 1, "is not a path"),
         ("a: 1\na: 2", 2, "stands twice"),
         ("poll:\n\tinterval: 2s", 2, "a tab indents this line"),
         ("home: *x", 1, "must be quoted"),
@@ -621,11 +625,11 @@ def test_a_variable_without_two_underscores_is_nobody_s_business(machine: Machin
 
 def test_a_wrong_value_in_a_variable_names_the_variable(machine: Machine) -> None:
     with pytest.raises(
-        ConfigError, match=r"^the variable FLORADL_POLL__INTERVAL: poll\.interval: 'x' is no dur"
+        ConfigError, match=r"^the variable FLORADL_POLL__INTERVAL: poll\.interval: 'x' is not a dur"
     ):
         machine.load(Options(), {"FLORADL_POLL__INTERVAL": "x"})
     with pytest.raises(
-        ConfigError, match=r"^the variable FLORA_BASE_URL: api\.base_url: 'x' is no web address"
+        ConfigError, match=r"^the variable FLORA_BASE_URL: api\.base_url: 'x' is not a web address"
     ):
         machine.load(Options(), {"FLORA_BASE_URL": "x"})
 

@@ -137,7 +137,7 @@ def test_a_key_that_was_read_is_hidden_from_then_on(places: Places) -> None:
 
 def test_a_key_s_file_that_is_missing_is_an_error(places: Places) -> None:
     told = places.refusal(FLORA_API_KEY_FILE=str(places.root / "gone"))
-    assert told == f"{places.root / 'gone'}: there is no such file, but api.key_file names it"
+    assert told == f"{places.root / 'gone'}: this file does not exist, but api.key_file names it"
 
 
 def test_a_key_s_file_that_cannot_be_read_is_an_error(places: Places) -> None:

@@ -93,7 +93,7 @@ def test_a_bad_file_is_moved_beside_its_reason_and_queues_nothing(inbox: Inbox, 
     assert scan.jobs == ()
     [rejection] = scan.rejected
     assert rejection.name == "job.txt"
-    assert rejection.message.startswith("line 2: 'nonsense' is no run id")
+    assert rejection.message.startswith("line 2: 'nonsense' is not a run id")
     assert names(folder / "rejected") == ["job.txt", "job.txt.error.txt"]
     note = (folder / "rejected/job.txt.error.txt").read_text()
     assert rejection.message in note

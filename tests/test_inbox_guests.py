@@ -259,7 +259,9 @@ def test_a_file_that_cannot_be_moved_is_acted_on_once_though_floradl_starts_agai
         with home.daemon():
             troubles = wait_until(lambda: home.status()["inbox"]["troubles"])
             assert any("again is done with, but cannot be moved" in trouble for trouble in troubles)
-            assert any("bad was rejected (line 1: 'nonsense' is no run id" in trouble for trouble in troubles)
+            assert any(
+                "bad was rejected (line 1: 'nonsense' is not a run id" in trouble for trouble in troubles
+            )
             assert "not acted on again unless it changes" in home.run("status").stdout
         assert len(simulator.asked("api")) == asked
         (home.inbox / "again").write_text("# once more\n- {run: campaign/run_a, action: retry}")

@@ -116,19 +116,19 @@ def test_an_empty_file_is_a_job_by_its_name(name: str, content: str) -> None:
 
 @pytest.mark.parametrize("name", ["notes.txt", "run_", "run_\udcff", "run_a b"])
 def test_an_empty_file_of_another_name_is_refused(name: str) -> None:
-    assert "its name is no run id" in str(refusal("", name))
+    assert "its name is not a run id" in str(refusal("", name))
 
 
 @pytest.mark.parametrize(
     ("text", "line", "key", "words"),
     [
-        ("run_a\nnonsense here\nrun_c", 2, None, "no run id"),
-        ("run_a\rrun b", 2, None, "no run id"),
+        ("run_a\nnonsense here\nrun_c", 2, None, "not a run id"),
+        ("run_a\rrun b", 2, None, "not a run id"),
         ("run_a,run_b", 1, None, "without commas"),
         ("run_a,\nrun_b,\n", 1, None, "without commas"),
         ("https://media.flora.ai/a.png?sig=s3cret", 1, None, "not one of a FLORA run"),
         ("HTTPS://app.flora.ai/runs/run_a?sig=s3cret", 1, None, "no reference has a '?'"),
-        ("- run_a\n- nonsense\n", 2, "[1]", "no run id"),
+        ("- run_a\n- nonsense\n", 2, "[1]", "not a run id"),
         ("runs:\n- run: run_a\n  tecnique: art\n", 3, "runs[0].tecnique", "did you mean 'technique'?"),
         ("run_id: run_a", 1, "run_id", "did you mean 'run'?"),
         ('{"runId": "run_a"}', 1, "runId", "did you mean 'run'?"),
@@ -159,7 +159,7 @@ def test_a_bad_file_is_refused_with_its_place(
 
 
 def test_a_described_refusal_begins_with_its_place() -> None:
-    assert described(refusal("- run_a\n- run: x")).startswith("line 2, key [1].run: 'x' is no run id")
+    assert described(refusal("- run_a\n- run: x")).startswith("line 2, key [1].run: 'x' is not a run id")
     assert described(refusal("a b")).startswith("line 1: ")
     assert described(refusal("# only")).startswith("this names no run")
 

@@ -214,7 +214,7 @@ def test_a_change_of_the_file_reaches_transfers_under_way(home: Home, simulator:
         assert status["rate_limit"] == 2000
         write(home.path, "download: {rate_limit: fast}")
         broken = wait_until(lambda: home.events("config_broken"))
-        assert "rate_limit: 'fast' is no size" in broken[0]["message"]
+        assert "rate_limit: 'fast' is not a size" in broken[0]["message"]
         assert home.sidecar("campaign/run_a") is None
         write(home.path, "download: {stall_timeout: 20s}")
         assert home.finished("campaign/run_a")["result"] == "complete"

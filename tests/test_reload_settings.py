@@ -77,7 +77,7 @@ def test_a_key_file_that_is_not_there_is_a_broken_configuration(home: Home, simu
         configure(home, api={"key_file": "gone"}, download={"max_file_size": 1})
         process.send_signal(signal.SIGHUP)
         (broken,) = wait_until(lambda: home.events("config_broken"))
-        assert "gone: there is no such file" in broken["message"]
+        assert "gone: this file does not exist" in broken["message"]
         assert fetch(home, simulator, "run_a", PICTURE)["result"] == "complete"
 
 

@@ -218,7 +218,7 @@ def test_a_reload_applies_what_can_be_and_tells_of_a_broken_file(service: Servic
     wait_until(lambda: '"settings":["download.rate_limit"]' in service.journal())
     service.configure("download: {rate_limit: fast}\n")
     service.machine.run("systemctl", "reload", SERVICE)
-    wait_until(lambda: "rate_limit: 'fast' is no size" in service.says("StatusText"))
+    wait_until(lambda: "rate_limit: 'fast' is not a size" in service.says("StatusText"))
     assert service.says("ActiveState") == "active"
     assert service.main() == before
 
@@ -339,4 +339,4 @@ def test_an_instance_without_settings_of_its_own_does_not_take_the_others_s(
     machine.write("/etc/floradl/films/flora_api_key", "sk_test_films000", 0o600)
     machine.run("systemctl", "start", "floradl@films", check=False)
     told = machine.run("systemctl", "status", "floradl@films", check=False)
-    assert "/etc/floradl/films/config.yaml: there is no such configuration file" in told
+    assert "/etc/floradl/films/config.yaml: this configuration file does not exist" in told

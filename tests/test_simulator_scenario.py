@@ -94,7 +94,7 @@ def test_an_empty_scenario_changes_nothing() -> None:
         ("runs:\n- outputs: [{rates: 5}]\n", r"outputs\[0\].rates: .*did you mean 'rate'"),
         ("keys: x\n", r"line 1: keys: .*did you mean 'key'"),
         ("faults:\n- do:\n    html: perhaps\n", r"line 3: faults\[0\].do.html: Expected `bool`"),
-        ("faults:\n- do:\n    cut_after: half\n", r"line 3: faults\[0\].do.cut_after: 'half' is no size"),
+        ("faults:\n- do:\n    cut_after: half\n", r"line 3: faults\[0\].do.cut_after: 'half' is not a size"),
         ("faults:\n- match: {host: api}\n", r"line 2: faults\[0\]: .*missing required field `do`"),
         ("runs:\n- duration: 5x\n", r"line 2: runs\[0\].duration: '5x'"),
         ("runs:\n- run: film\n", r"line 2: runs\[0\]: .*starts with 'run_'"),

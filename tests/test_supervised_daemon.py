@@ -107,7 +107,7 @@ def test_a_reload_is_announced_and_ended_and_a_broken_file_is_told(home: Home, e
         ear.wait_for("READY", after=ear.wait_for("MONOTONIC_USEC"))
         (home.path / "config.yaml").write_text("download: {rate_limit: fast}")
         process.send_signal(signal.SIGHUP)
-        ear.wait_for("STATUS", "rate_limit: 'fast' is no size")
+        ear.wait_for("STATUS", "rate_limit: 'fast' is not a size")
     assert order(ear)[:3] == ["READY", "RELOADING", "READY"]
 
 

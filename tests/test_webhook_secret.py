@@ -83,7 +83,7 @@ def test_a_file_that_changes_is_read_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("", "empty"), (" \n", "empty"), ("two words", "no webhook secret")]
+    ("text", "said"), [("", "empty"), (" \n", "empty"), ("two words", "not a webhook secret")]
 )
 def test_a_file_without_a_secret_is_named_and_not_shown(tmp_path: Path, text: str, said: str) -> None:
     file = put(tmp_path / "file", text)
@@ -94,7 +94,7 @@ def test_a_file_without_a_secret_is_named_and_not_shown(tmp_path: Path, text: st
 
 
 def test_a_file_that_is_named_and_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no such file, but webhook\.secret_file"):
+    with pytest.raises(ConfigError, match=r"this file does not exist, but webhook\.secret_file"):
         find(tmp_path, FLORA_WEBHOOK_SECRET_FILE=str(tmp_path / "none"))
 
 

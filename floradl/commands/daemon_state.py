@@ -19,7 +19,7 @@ from floradl.queue.reader import read_queue, readable
 from floradl.units import format_duration
 
 _MOST = 1000
-_FAILED_AT_LEAST = 100  # however many wait, so many of the failed are told
+_FAILED_AT_LEAST = 100  # so many of the failed are shown, however many wait
 _SAME_START = 60.0
 _PAGE = 1000
 
@@ -57,7 +57,7 @@ class DaemonInfo(Struct, frozen=True):
 
 
 class DaemonState(Struct, frozen=True):
-    """The whole picture. `counts` is None where there is no journal yet; the lists hold the most telling.
+    """The whole picture. `counts` is None where there is no journal yet; the lists hold the most important.
 
     `left` are job files that are done with though they may still lie in the watch folder, by name.
     """
@@ -150,5 +150,5 @@ def coarse(seconds: float) -> str:
 
 
 def _wrote(holder: Holder, snapshot: Snapshot) -> bool:
-    # In containers each daemon has the same process id, so a snapshot left behind is told by its start.
+    # In containers each daemon has the same process id, so a snapshot left behind is recognised by its start.
     return holder.pid == snapshot.pid and abs(holder.since - snapshot.since) <= _SAME_START

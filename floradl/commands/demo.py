@@ -51,7 +51,7 @@ async def _demo(folder: Path, state_dir: Path) -> Exit:
     async with serve(simulator) as base_url:
         wanted = demo_runs(simulator)
         config = _config(folder, state_dir, base_url)
-        tell(f"A simulated FLORA serves {len(wanted)} runs; they come home to {_shown(folder)}")
+        tell(f"A simulated FLORA serves {len(wanted)} runs; they are downloaded to {_shown(folder)}")
         drop_job(config.queue.watch_dir, render_orders(RunRequest(reference) for reference in wanted))
         code = await once(config, {"FLORA_API_KEY": simulator.key})
     # One run fails on purpose: a demo that shows it went well.

@@ -1,4 +1,4 @@
-"""The exit codes, as the README lists them."""
+"""The exit codes, as README.md lists them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from floradl.errors import (
 
 
 class Exit(IntEnum):
-    """How a command ended. Where several hold, `worst` says which one is told."""
+    """How a command ended. Where several hold, `worst` says which one counts."""
 
     OK = 0
     FOUND = 1  # a check found something
@@ -34,7 +34,7 @@ class Exit(IntEnum):
 
 
 def worst(*codes: Exit) -> Exit:
-    """Return the one that is told: 4, then 5, then 3."""
+    """Return the one that counts: 4, then 5, then 3."""
     order = (Exit.INTERRUPTED, Exit.KEY_REFUSED, Exit.GAVE_UP, Exit.FAILED)
     return next((code for code in order if code in codes), Exit.OK)
 

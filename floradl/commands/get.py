@@ -63,7 +63,7 @@ async def get(config: Config, environ: Mapping[str, str], references: Iterable[R
 
 
 async def once(config: Config, environ: Mapping[str, str], max_wait: float = math.inf) -> Exit:
-    """Take what the inbox holds, work off everything queued, and end. `max_wait` is in seconds."""
+    """Take what the inbox holds, download everything queued, and end. `max_wait` is in seconds."""
     inbox, queue_file = build_inbox(config)
     hooks = RunHooks(safe_orders(config, environ))
     with open_display(sys.stderr, quiet=_quiet(config)) as display:
@@ -103,7 +103,7 @@ def _make_library(config: Config, works: App) -> None:
             first_start(config.state_dir, works.library)
     except OSError as error:
         message = f"the state folder {config.state_dir} cannot be made or used: {error.strerror}"
-        raise ConfigError(f"{message}; mend that, or let --home or state_dir name another") from error
+        raise ConfigError(f"{message}; fix that, or let --home or state_dir name another") from error
 
 
 def _quiet(config: Config) -> bool:
@@ -117,7 +117,7 @@ async def _work_off(
     intake: Intake | None = None,
     start: Startup | None = None,
 ) -> Exit:
-    """Serve the engine until nothing is open, and say how it went. `start` is one that waits for a disk."""
+    """Work until no run is open; return the exit code. `start` is one that waits for a disk."""
     code = Exit.OK
 
     async def end(reason: Exit) -> None:
@@ -141,7 +141,7 @@ async def _work_off(
             if now >= deadline:
                 tell("floradl: --max-wait is over, and some runs are not finished")
                 await end(Exit.GAVE_UP)
-            rest = min(works.scheduler.rests_until, now)  # a long `poll.interval` is no standstill
+            rest = min(works.scheduler.rests_until, now)  # a long `poll.interval` is not a standstill
             if now - max(works.scheduler.moved_at, progress.bytes_at, rest) > _NO_PROGRESS:
                 tell("floradl: nothing went forward for ten minutes")
                 await end(Exit.GAVE_UP)
@@ -160,7 +160,7 @@ async def _work_off(
 
 
 async def _take_and_work(works: App, intake: Intake) -> Exit:
-    """Take in what there is; where there is no room for all of it, work off the one and take in the other.
+    """Take in what there is; where there is no room for all of it, take turns with downloading.
 
     Says how the look at the account's history went.
     """

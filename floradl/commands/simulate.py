@@ -28,7 +28,7 @@ def simulate(*, port: int, speed: float, rate_limit: float | None, scenario: Pat
 
     The first line on stdout holds the base URL and the key, as assignments; how to try it follows on stderr.
     `port` 0 takes a free one, `speed` divides durations, `rate_limit` is in requests a second. Raises
-    `ConfigError` without aiohttp, for a port that cannot be had, and for a scenario that cannot be read.
+    `ConfigError` without aiohttp, for a port that is taken, and for a scenario that cannot be read.
     """
     with needing_simulator("the simulator"):
         from floradl.simulator import Simulator, serve  # noqa: PLC0415  # an extra, and heavy
@@ -44,7 +44,7 @@ def simulate(*, port: int, speed: float, rate_limit: float | None, scenario: Pat
         if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
             raise
         raise ConfigError(
-            f"port {port} of {_HOST} cannot be had ({os.strerror(error.errno)}): name another one with "
+            f"port {port} of {_HOST} is unavailable ({os.strerror(error.errno)}): name another one with "
             "--port, or leave it out to get a free one"
         ) from error
     return 0
@@ -70,7 +70,7 @@ def _introduction(simulator: Simulator, base_url: str) -> str:
 A simulated FLORA; Ctrl-C ends it. Start a run, and see what comes back:
   curl -s {base_url}/techniques/campaign/runs -H 'Authorization: Bearer {simulator.key}' \\
     -H 'Content-Type: application/json' -d '{{"mode": "async", "inputs": []}}'
-floradl fetches it with the variables of the first line, and leave to speak plain http to this host:
+floradl fetches it with the variables of the first line, and permission to speak plain http to this host:
   FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS={_HOST} floradl get campaign/RUN_ID
 A run that is started with "callback_url" gets a webhook when it ends, signed with
   FLORA_WEBHOOK_SECRET={simulator.webhook_secrets[0]}

@@ -61,7 +61,7 @@ def _daemon_lines(daemon: DaemonInfo, now: float) -> Iterator[str]:
         yield f"         {trouble}"
     if daemon.snapshot is not None and (paused := daemon.snapshot.paused) is not None:
         yield f"paused   for {coarse(now - paused.since)} ({paused.reason}): {paused.message}"
-        yield "         it goes on by itself once that is mended"
+        yield "         it resumes once that is fixed"
     if daemon.snapshot is not None and daemon.snapshot.queue_file_error:
         yield f"queue    {daemon.snapshot.queue_file_error}"
     for hint in daemon.snapshot.hints if daemon.snapshot else ():

@@ -44,7 +44,7 @@ def tell(message: str) -> None:
 
 
 def finish(code: Exit) -> Exit:
-    """Flush both streams, and return the exit code: what stdout did not take is told, and is exit 5.
+    """Flush both streams, and return the exit code: what stdout did not take is reported, with exit code 5.
 
     A reader who went away had enough: that is no error. Python would end with 120 where a stream fails.
     """

@@ -68,7 +68,7 @@ def read_orders(references: tuple[str, ...], action: Action) -> list[RunRequest]
 
 
 def _reader(config: Config) -> int | None:
-    """Return the user id of the daemon: its state is its own. None where nothing tells."""
+    """Return the user id of the daemon: its state is its own. None where that is unknown."""
     for folder in (config.state_dir, config.queue.watch_dir):
         with suppress(OSError):
             return folder.stat().st_uid

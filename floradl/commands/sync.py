@@ -80,7 +80,7 @@ def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
         return False
     try:
         found = build_library(config).find_sidecar(reference)
-    except FloradlError:  # the library is not there: what is done cannot be told
+    except FloradlError:  # the library is not there: what is done is unknown
         return False
     return found is not None and not {output.key for output in run.outputs} <= by_key(found.outputs).keys()
 

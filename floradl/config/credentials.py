@@ -88,7 +88,7 @@ def find_api_key(
     replaced while the daemon runs.
 
     Raises `ConfigError` if two places hold different keys, if a file that was named cannot be read, or if
-    what is there is no key; no message shows any of it.
+    what is there is not a key; no message shows any of it.
     """
     texts: list[tuple[str | Path, str]] = [*_from_variables(environ), *_from_key_file(config, environ)]
     unreadable: ConfigError | None = None
@@ -129,7 +129,7 @@ def _from_key_file(config: Config, environ: Mapping[str, str]) -> Iterator[tuple
     try:
         yield file, read_text(file, _WHAT)
     except FileNotFoundError:
-        raise ConfigError(f"{file}: there is no such file, but api.key_file names it") from None
+        raise ConfigError(f"{file}: this file does not exist, but api.key_file names it") from None
 
 
 def _own_file(environ: Mapping[str, str]) -> bool:
@@ -172,11 +172,11 @@ def read_text(file: Path, what: str) -> str:
             "as the right to it, and to the folders above"
         ) from error
     if len(data) > _MOST_BYTES:
-        raise ConfigError(f"{file}: this is no {what}'s file: it holds more than {_MOST_BYTES} bytes")
+        raise ConfigError(f"{file}: this file holds no valid {what}: it holds more than {_MOST_BYTES} bytes")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigError(f"{file}: this is no {what}'s file: it is not plain text") from None
+        raise ConfigError(f"{file}: this file holds no valid {what}: it is not plain text") from None
 
 
 def _key(text: str, place: str) -> Secret:
@@ -185,7 +185,7 @@ def _key(text: str, place: str) -> Secret:
     if not text:
         raise ConfigError(f"{place}: the file is empty, but the API key belongs in it")
     if len(text) > _MOST_BYTES:  # of a variable; never sent, and nobody needs to look for it in each message
-        raise ConfigError(f"{place}: this is no API key: it has {len(text)} characters")
+        raise ConfigError(f"{place}: this is not an API key: it has {len(text)} characters")
     secret = Secret(text)
     remember(secret)
     if text.startswith(("FLORA_API_KEY=", "FLORADL_API_KEY=")):
@@ -195,8 +195,8 @@ def _key(text: str, place: str) -> Secret:
     # RFC 9110 section 5.5: a field value may hold more, but no key does, and a line end would forge a header.
     if not _VISIBLE.fullmatch(text):
         raise ConfigError(
-            f"{place}: this is no API key: it holds spaces, line ends, control characters or letters that "
-            "are not ASCII"
+            f"{place}: this is not an API key: it holds spaces, line ends, control characters or "
+            "letters that are not ASCII"
         )
     return secret
 
@@ -239,7 +239,7 @@ def find_webhook_secrets(
             )
         except FileNotFoundError:
             raise ConfigError(
-                f"{config.webhook.secret_file}: there is no such file, but webhook.secret_file names it"
+                f"{config.webhook.secret_file}: this file does not exist, but webhook.secret_file names it"
             ) from None
     for file in conventional(WEBHOOK_CREDENTIAL, environ, run_secrets):
         with suppress(FileNotFoundError):
@@ -249,7 +249,7 @@ def find_webhook_secrets(
 
 def _found(place: str, text: str) -> FoundSecrets:
     if len(text) > _MOST:
-        raise ConfigError(f"{place}: this is no {_WEBHOOK_WHAT}: it has {len(text)} characters")
+        raise ConfigError(f"{place}: this is not a {_WEBHOOK_WHAT}: it has {len(text)} characters")
     secrets = tuple(Secret(line.strip()) for line in text.split("\n") if line.strip())
     for secret in secrets:
         remember(secret)
@@ -257,7 +257,7 @@ def _found(place: str, text: str) -> FoundSecrets:
         raise ConfigError(f"{place}: the file is empty, but the {_WEBHOOK_WHAT} belongs in it")
     if not all(_VISIBLE.fullmatch(secret.reveal()) for secret in secrets):
         raise ConfigError(
-            f"{place}: this is no {_WEBHOOK_WHAT}: it holds spaces, control characters or letters that are "
-            "not ASCII"
+            f"{place}: this is not a {_WEBHOOK_WHAT}: it holds spaces, control characters or letters that "
+            "are not ASCII"
         )
     return FoundSecrets(place, secrets)

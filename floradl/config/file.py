@@ -25,7 +25,7 @@ def find_file(
 ) -> Path | None:
     """Return the absolute path of the file to read, None where there is none.
 
-    One that was named is returned whether it exists or not. Raises `ConfigError` where it cannot be told
+    One that was named is returned whether it exists or not. Raises `ConfigError` where it is unclear
     whether one exists, for running without it would be half a configuration.
     """
     if option is not None:
@@ -40,7 +40,7 @@ def find_file(
         except OSError as error:
             raise ConfigError(
                 f"{candidate}: cannot tell whether there is a configuration file: {error.strerror}; "
-                "mend that, or name a file with --config"
+                "fix that, or name a file with --config"
             ) from error
         return candidate
     return None
@@ -99,7 +99,7 @@ def _read(file: Path) -> bytes:
         with os.fdopen(open_unexposed(file, "configuration"), "rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{file}: there is no such configuration file") from None
+        raise ConfigError(f"{file}: this configuration file does not exist") from None
     except IsADirectoryError:
         raise ConfigError(f"{file}: this is a folder; name the file in it, {file / NAME}") from None
     except OSError as error:

@@ -1,6 +1,6 @@
 """The YAML file, the environment and the options -> one frozen, checked `Config`.
 
-Whatever is wrong is told at once, each fault with its place, and then nothing of it is applied.
+All faults are reported at once, each with its place; then nothing is applied.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class _Given(Struct, frozen=True):
 
 
 class _Faults:
-    """Everything that is wrong, so that one start tells it all."""
+    """Everything that is wrong, so that one start reports it all."""
 
     def __init__(self) -> None:
         self._found: list[str] = []
@@ -99,7 +99,7 @@ def load_config(options: Options, environ: Mapping[str, str], *, system_file: Pa
 
 
 def config_file(options: Options, environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -> Path | None:
-    """Return the file that `load_config` would read. Raises `ConfigError` where that cannot be told."""
+    """Return the file that `load_config` would read. Raises `ConfigError` where that is unclear."""
     place = DiskPath(Path(), Path(), _user_home(environ))
     return find_file(options.config, options.home, environ, place, system_file)
 
@@ -128,7 +128,7 @@ def _leaves(value: Value, key: Key, source: _Source, faults: _Faults) -> Iterato
         elif below in settings():
             yield below, _Given(item, source)
         else:
-            faults.add(source.place(below), f"is no setting: {_right_key(below)}")
+            faults.add(source.place(below), f"is not a setting: {_right_key(below)}")
 
 
 def _from_environment(environ: Mapping[str, str], faults: _Faults) -> Iterator[tuple[Key, _Given]]:

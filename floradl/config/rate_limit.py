@@ -40,7 +40,7 @@ class RateLimit(SettingType, frozen=True):
 
     def _always(self, text: str) -> RateSchedule:
         if text.startswith(("[", "{")):
-            raise ValueError(f"is no list to YAML: write it like {_TABLE}")
+            raise ValueError(f"is not a list to YAML: write it like {_TABLE}")
         return RateSchedule.always(self._rate(text))
 
     def _table(self, entries: list[Value]) -> RateSchedule | None:
@@ -76,7 +76,7 @@ class RateLimit(SettingType, frozen=True):
         rate = parse_size(text.strip().removesuffix("/s"))
         if rate < self.least:
             raise ValueError(
-                f"is out of range: {format_size(self.least)} a second at least; null is no limit"
+                f"is out of range: {format_size(self.least)} a second at least; null means no limit"
             )
         return rate
 
@@ -86,5 +86,5 @@ def _second_of_day(value: Value) -> int:
     second = int(match[1]) * 3600 + int(match[2]) * 60 if match else DAY + 1
     if second > DAY:
         shown = ascii(value[:20]) if isinstance(value, str) else "what it says"
-        raise ValueError(f"{shown} is no time of day: write it like 09:00, from 00:00 to 24:00")
+        raise ValueError(f"{shown} is not a time of day: write it like 09:00, from 00:00 to 24:00")
     return second % DAY

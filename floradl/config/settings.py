@@ -38,7 +38,7 @@ from floradl.units import LONGEST
 
 
 class HooksSection(Struct, frozen=True, kw_only=True):
-    """Programs of yours that are run when something happened. `timeout` is in seconds."""
+    """Programs of the user that are run when something happened. `timeout` is in seconds."""
 
     run_finished: Annotated[
         tuple[str, ...],
@@ -68,7 +68,7 @@ _DAY: Final = 86_400.0
 
 
 class SyncSection(Struct, frozen=True, kw_only=True):
-    """What is taken from the account's history, without anybody queueing it. Times are in seconds."""
+    """Which runs of the account's history are queued. Times are in seconds."""
 
     technique_runs: Annotated[
         bool, Setting(Flag(), "false", "queue every technique run that the account's history lists")
@@ -140,7 +140,7 @@ class WebhookSection(Struct, frozen=True, kw_only=True):
 
 
 class MetricsSection(Struct, frozen=True, kw_only=True):
-    """Where others see how it goes."""
+    """Where health and metrics are served."""
 
     listen: Annotated[
         Endpoint | None,
@@ -162,7 +162,7 @@ PREFIX: Final = "FLORADL_"
 
 
 class ApiSection(Struct, frozen=True, kw_only=True):
-    """Where FLORA is, and who asks."""
+    """Where the API is, and with which key."""
 
     base_url: Annotated[
         str,
@@ -255,7 +255,7 @@ class OutputSection(Struct, frozen=True, kw_only=True):
 
 
 class PollSection(Struct, frozen=True, kw_only=True):
-    """How FLORA is asked; in seconds."""
+    """How often runs are polled, and for how long; in seconds."""
 
     interval: Annotated[
         float, Setting(Duration(0.1, 60 * _MINUTE), "2s", "the shortest time between two polls of a run")
@@ -322,7 +322,7 @@ class DownloadSection(Struct, frozen=True, kw_only=True):
 
 
 class NetworkSection(Struct, frozen=True, kw_only=True):
-    """What lies inside."""
+    """What may be reached inside your own network."""
 
     trusted_private_hosts: Annotated[
         tuple[str, ...],

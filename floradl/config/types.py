@@ -1,6 +1,6 @@
 """The types that settings have: how what the file or the environment says becomes a value. Pure.
 
-`read` raises `ValueError` whose message goes on where "KEY: VALUE" began: `is no duration: write it like …`.
+`read` raises `ValueError` whose message continues "KEY: VALUE": `is not a duration: write it like …`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Whole(SettingType, frozen=True):
 
     def _parse(self, text: str) -> int:
         if not re.fullmatch("[+-]?[0-9]{1,18}", text):
-            raise ValueError(f"is no whole number from {self.least} to {self.most}")
+            raise ValueError(f"is not a whole number from {self.least} to {self.most}")
         number = int(text)
         if not self.least <= number <= self.most:
             raise ValueError(f"is out of range: {self.least} to {self.most}")
@@ -147,11 +147,11 @@ class BaseUrl(SettingType, frozen=True):
             parts = urlsplit(text)
             port = parts.port
         except ValueError:
-            raise ValueError("is no URL: the port must be a number, and [ ] must match") from None
+            raise ValueError("is not a URL: the port must be a number, and [ ] must match") from None
         if "@" in parts.netloc:
             raise ValueError("holds a user name or password, which do not belong in a URL: take them out")
         if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-            raise ValueError("is no web address: it starts with https:// and a host's name")
+            raise ValueError("is not a web address: it starts with https:// and a host's name")
         if "?" in text or "#" in text:
             raise ValueError("must end with its path: take out what follows the ? or #")
         if re.search(r"[\s\\\x00-\x1f\x7f]", text):
@@ -177,7 +177,7 @@ class NameTemplate(SettingType, frozen=True):
         try:
             Template.parse(text)
         except ValueError as error:
-            raise ValueError(f"is no template: {error}") from None
+            raise ValueError(f"is not a template: {error}") from None
         return text
 
 
@@ -187,7 +187,7 @@ class FolderName(SettingType, frozen=True):
     def _parse(self, text: str) -> str:
         parts = text.split("/")
         if any(part.strip() in {"", ".", ".."} for part in parts) or "\\" in text or _CONTROL.search(text):
-            raise ValueError("is no folder in the library: write a name such as images, or media/images")
+            raise ValueError("is not a folder in the library: write a name such as images, or media/images")
         if parts[0].casefold() == "runs":
             raise ValueError("is where the sidecars stand: choose another name")
         return text
@@ -204,9 +204,9 @@ class HostList(SettingType, frozen=True):
             case list():
                 return tuple(dict.fromkeys(self._host(item) for item in value))
             case str():
-                raise ValueError(f"is no list: write it like {json.dumps([value], ensure_ascii=False)}")
+                raise ValueError(f"is not a list: write it like {json.dumps([value], ensure_ascii=False)}")
             case _:
-                raise ValueError('is no list: write it like ["storage.googleapis.com"], or [] for none')
+                raise ValueError('is not a list: write it like ["storage.googleapis.com"], or [] for none')
 
     def from_variable(self, text: str) -> Value:
         """Return the list that a variable holds: with commas, or as YAML has it."""
@@ -224,7 +224,7 @@ class HostList(SettingType, frozen=True):
             case str():
                 host = item.strip()
             case _:  # [::1] is a list to YAML, `a: b` a mapping, and nothing is null
-                raise ValueError("holds something that is no text to YAML: put each host in quotes")
+                raise ValueError("holds something that YAML does not read as text: put each host in quotes")
         HostPatterns.parse([host])
         if not self.any_host and host.partition(":")[0] == "*":
             raise ValueError("holds '*', but each host that is trusted must be named")
@@ -267,7 +267,7 @@ class Location(SettingType, frozen=True):
 
     def _parse(self, text: str) -> str:
         if not text or _CONTROL.search(text):
-            raise ValueError("is no path: write one, or null for the default")
+            raise ValueError("is not a path: write one, or null for the default")
         if redact(text) != text:
             raise ValueError("holds a secret where a path belongs: write the path of the file that has it")
         return text
@@ -288,7 +288,7 @@ class NameList(SettingType, frozen=True):
             case list():
                 return tuple(dict.fromkeys(self._name(item) for item in value))
             case _:
-                raise ValueError(f"is no list: write it like [{self.example}], or [] for all")
+                raise ValueError(f"is not a list: write it like [{self.example}], or [] for all")
 
     def from_variable(self, text: str) -> Value:
         """Return the list that a variable holds: with commas, or as YAML has it."""
@@ -300,7 +300,7 @@ class NameList(SettingType, frozen=True):
             case str() if _NAME.fullmatch(item.strip()):
                 return item.strip()
             case _:
-                raise ValueError(f"holds something that is no {self.what}: write each like {self.example}")
+                raise ValueError(f"holds something that is not a {self.what}: write each like {self.example}")
 
 
 _EXAMPLE: Final = '["/usr/local/bin/notify", "--quiet"]'
@@ -316,7 +316,7 @@ class CommandLine(SettingType, frozen=True):
                 return ()
             case str():
                 like = json.dumps(value.split(), ensure_ascii=False)
-                raise ValueError(f"is no list, and no shell reads it: write it like {like}")
+                raise ValueError(f"is not a list, and no shell reads it: write it like {like}")
             case dict():
                 raise ValueError(f"is a mapping to YAML, but a list belongs here: write it like {_EXAMPLE}")
         words = tuple(self._word(item) for item in value)
@@ -344,7 +344,7 @@ class CommandLine(SettingType, frozen=True):
     def _word(self, item: Value) -> str:
         if not isinstance(item, str):
             raise ValueError(  # noqa: TRY004 - a fault of the file, as the others are
-                "holds something that is no text to YAML: put each word in quotes"
+                "holds something that YAML does not read as text: put each word in quotes"
             )
         if "\0" in item:
             raise ValueError("holds a NUL character, which no argument can")

@@ -1,4 +1,4 @@
-"""Answers where the configuration says so: webhooks, health, figures. No trouble here stops the rest."""
+"""Serves webhooks, health and metrics where the configuration says so. No trouble here stops the rest."""
 
 from __future__ import annotations
 
@@ -72,4 +72,4 @@ def _warn_without_secret(config: Config, environ: Mapping[str, str]) -> None:
         message = webhooks.MISSING
     except ConfigError as error:
         message = str(error)
-    _log.warning("webhook_secret_missing", message=f"{message}; until then FLORA is asked to send them again")
+    _log.warning("webhook_secret_missing", message=f"{message}; until then FLORA will send them again")

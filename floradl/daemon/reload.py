@@ -1,4 +1,4 @@
-"""The configuration while the daemon runs: what can change without a restart does, of the rest it is told."""
+"""The configuration while the daemon runs: what can change without a restart does, the rest is logged."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Changing:
         try:
             read_api_key(config, self._environ)
         except ConfigError as error:
-            # Another trouble of a key that is where it was is told by the pause that comes of it.
+            # Another trouble of a key that is where it was is reported by the pause that it causes.
             if _KEY_FILE in changed or isinstance(error, ExposedError):
                 raise
 

@@ -217,7 +217,7 @@ def _hints(works: App) -> tuple[str, ...]:
     trouble = works.sync.trouble if works.sync is not None and works.scheduler.paused is None else None
     silences = {"FLORA": works.flora.silent_until} | works.saver.quiet_hosts
     asked = [
-        f"{who} asked to be left alone until {_clock(until)}: it is asked again then"
+        f"{who} asked to be left alone until {_clock(until)}: the next request is sent then"
         for who, until in silences.items()
         if _wall(until) is not None
     ]
@@ -255,7 +255,7 @@ def _reason(works: App, start: Startup) -> PauseReason | None:
 
 
 def _progress_at(quiet: float) -> float:
-    """Return when all was seen to be well (unix seconds): now, unless nothing was done for long."""
+    """Return when all was seen to work (unix seconds): now, unless nothing was done for long."""
     return time.time() - (quiet if quiet >= _STUCK_AFTER else 0.0)
 
 
@@ -270,7 +270,7 @@ def _quiet(works: App, progress: Heartbeat, intake: Intake, start: Startup) -> f
     since = intake.turned_at if intake.served.is_set() else max(intake.turned_at, start.turned_at)
     now = time.monotonic()
     if not scheduler.idle:
-        # What was asked for is no fault: a long interval, or the `Retry-After` of whoever is to be asked.
+        # What was asked for is no fault: a long interval, or the `Retry-After` of the server.
         rest = min(
             max(scheduler.rests_until, works.flora.silent_until, *works.saver.quiet_hosts.values()), now
         )

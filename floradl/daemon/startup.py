@@ -65,7 +65,7 @@ async def opened(
 
     Where the disk is full those with a `supervision` wait for room, and others give up. A file that cannot
     be worked with is set aside, and a new one is to be filled; where that shows later, `QueueDamagedError`
-    comes through here, and the next who opens it finds it mended. Raises that, `LockedError`, `ConfigError`
+    comes through here, and the next who opens it finds it repaired. Raises that, `LockedError`, `ConfigError`
     (also where others could have put there what stands there), `TransientError` (no room),
     `StartStoppedError`.
     """
@@ -124,7 +124,7 @@ def first_start(state_dir: Path, library: FolderLibrary) -> bool:
     point = unmounted(library.root)
     if point is not None:
         raise ServicePausedError(
-            f"{library.root}: nothing is mounted at {point}, as /etc/fstab wants it: mount it, or mend "
+            f"{library.root}: nothing is mounted at {point}, as /etc/fstab wants it: mount it, or correct "
             "output.dir",
             PauseReason.LIBRARY_MISSING,
         )
@@ -225,7 +225,7 @@ class Startup:
 
 
 def _some(runs: Iterator[tuple[QueuedRun, float]]) -> list[tuple[QueuedRun, float]]:
-    """Take what can be had in a second, so that a slow disk keeps nobody from stopping."""
+    """Take what is ready within a second, so that a slow disk keeps nobody from stopping."""
     until = time.monotonic() + 1
     found = []
     for each in islice(runs, _BATCH):

@@ -1,4 +1,4 @@
-"""What the service manager hears of a daemon: that it has started, is well, reads its settings, stops.
+"""What is reported to the service manager: that the daemon has started, works, reads its settings, stops.
 
 Source: sd_notify(3). The watchdog is fed by what the daemon gets done, not by a timer: whoever hangs says
 nothing.
@@ -24,18 +24,18 @@ _UNSENDABLE: Final = dict.fromkeys(map(ord, "\r\n\0"), " ")
 
 
 class ServiceManager:
-    """The manager's socket. Telling it anything never fails: where there is none, nobody hears."""
+    """The manager's socket. Sending to it never fails, also where there is none."""
 
     def __init__(self, address: str | None, watchdog: float | None = None) -> None:
         self._address = address
         self.watchdog = watchdog
-        """Within how many seconds it wants to hear that all is well, None where it does not."""
+        """Within how many seconds it wants a sign of life, None where it wants none."""
 
     @classmethod
     def of(cls, environ: Mapping[str, str], pid: int | None = None) -> ServiceManager:
-        """Return the one that the environment tells of. `pid` is that of this process.
+        """Return the one that the environment names. `pid` is that of this process.
 
-        A variable that makes no sense is one that is not set: it may have been left over by somebody else.
+        A malformed variable counts as one that is not set: it may have been left over by somebody else.
         """
         address = environ.get("NOTIFY_SOCKET", "")
         if not address.startswith(("/", "@")) or len(address) < 2:
@@ -100,7 +100,7 @@ class Supervision:
         self._told_at = self._pleaded_at = self._pinged_at = -math.inf
 
     def beat(self, text: str, *, well: bool) -> None:
-        """Say how things stand, once a second or so; without `well` the manager hears no sign of life.
+        """Say how things stand, once a second or so; without `well` the manager gets no sign of life.
 
         While the daemon starts, that is a plea for more time, and afterwards the watchdog's.
         """
@@ -134,9 +134,9 @@ class Supervision:
         self._ready = True
 
     def reloading(self) -> None:
-        """Say that the settings are being read again. While the daemon starts that is no news."""
+        """Say that the settings are being read again. While the daemon starts, nothing is sent."""
         if self._started:
-            # By this the manager tells an answer to its own wish from an earlier one.
+            # By this the manager tells an answer to its own request from an earlier one.
             self._manager.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
 
     def reloaded(self, trouble: str | None) -> None:

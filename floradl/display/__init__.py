@@ -13,7 +13,7 @@ from floradl.runs.events import RunEvents
 
 @contextmanager
 def open_display(stream: TextIO, *, quiet: bool = False, total: int | None = None) -> Iterator[RunEvents]:
-    """Show on `stream` what the `RunEvents` hears, until the block ends; a summary comes last.
+    """Show on `stream` what the `RunEvents` gets, until the block ends; a summary comes last.
 
     On a terminal that is a picture that moves, and finished runs stay above it. What is written to
     `sys.stderr` or `sys.stdout` meanwhile, if they are that terminal, appears above it too. Elsewhere, and

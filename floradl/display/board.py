@@ -1,4 +1,4 @@
-"""What is under way, in numbers: heard from the work's threads, looked at ten times a second.
+"""What is under way, in numbers: reported by the work's threads, read ten times a second.
 
 Hearing is cheap (a transfer stores two numbers), and looking costs what is to be seen rather than what there
 is, so a hundred thousand runs slow neither.
@@ -23,7 +23,7 @@ from floradl.runs.events import RunSummary
 
 _MEMORY = 3.0  # seconds over which rates are averaged
 _SETTLED = 0.3  # seconds until a rate is worth showing
-_CHUNK = 256 * 1024  # the most that one report adds: what a first one tells beyond was there before
+_CHUNK = 256 * 1024  # the most that one report adds: what a first one reports beyond that was there before
 
 
 class TransferStage(Enum):
@@ -140,9 +140,9 @@ class Board:
         self._rate = Rate()
         self._tally = ResultCounts()
         self.endings: deque[RunLine] = deque()
-        """Finished runs that are not told yet: whoever tells them takes them out, at the left."""
+        """Finished runs that are not printed yet: whoever prints them takes them out, at the left."""
 
-    def run(self, run: QueuedRun, next_in: float | None) -> None:  # noqa: ARG002  # polls are no news
+    def run(self, run: QueuedRun, next_in: float | None) -> None:  # noqa: ARG002  # polls change nothing
         """Note where a run stands."""
         stage = {
             RunState.DOWNLOADING: TransferStage.DOWNLOADING,
@@ -173,7 +173,7 @@ class Board:
                 self._unsampled += max(0, transfer.received - transfer.seen)
 
     def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
-        """Forget a run, and have its end told."""
+        """Forget a run, and have its end printed."""
         with self._lock:
             entry = self._open.pop(run.run_id, None)
             if entry is not None:

@@ -243,7 +243,7 @@ def _rate(rate: float | None) -> str:
 
 
 def _left(row: TransferRow) -> str:
-    """Write the time left: `0:03`, `1:02:30`; nothing where it cannot be told."""
+    """Write the time left: `0:03`, `1:02:30`; nothing where it is unknown."""
     if row.total is None or not row.rate or row.rate < 1:
         return ""
     seconds = max(0, row.total - row.received) / row.rate

@@ -49,7 +49,7 @@ class PlainDisplay:
         """Keep silent: bytes are for bars."""
 
     def transferred(self, run: QueuedRun, output_id: str) -> None:
-        """Keep silent: the finished run tells its files."""
+        """Print nothing: the finished run names its files."""
 
     def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
         """Tell how it ended."""

@@ -26,12 +26,12 @@ from floradl.runs.events import RunEvents
 
 _EVERY = 0.1  # seconds from look to look
 _SHARE = 25  # drawing takes one part of so many: a tall window or a slow line costs pictures, not the work
-_AT_ONCE = 500  # endings told at one look
+_AT_ONCE = 500  # ended runs printed at one look
 
 
 @contextmanager
 def on_terminal(stream: TextIO, total: int | None) -> Iterator[RunEvents]:
-    """Show on the terminal `stream` what the `RunEvents` hears; the arguments are those of `open_display`."""
+    """Show on the terminal `stream` what the `RunEvents` gets; the arguments are those of `open_display`."""
     board = Board()
     above: deque[str] = deque()
     picture = _Picture(stream, board, above, total)
@@ -68,7 +68,7 @@ class _Picture(threading.Thread):
         self._done = threading.Event()
 
     def run(self) -> None:
-        """Draw until told to finish, or until nobody can see it any more."""
+        """Draw until asked to finish, or until nobody can see it any more."""
         try:
             self._draw()
         except OSError:

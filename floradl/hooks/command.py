@@ -58,11 +58,11 @@ _INTERPRETERS = re.compile(
 def program_of(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
     """Return the absolute path of a command's program, None where there is none that can be executed."""
     found = shutil.which(words[0], path=environ.get("PATH", os.defpath))
-    return None if found is None else os.path.abspath(found)  # noqa: PTH100 - a link's name tells what it is
+    return None if found is None else os.path.abspath(found)  # noqa: PTH100 - a link's name says what it is
 
 
 def exposed(words: Sequence[str], environ: Mapping[str, str], cwd: str) -> str | None:
-    """Say which of what a command runs others could write or replace, and the mend; None where nobody could.
+    """Say what of a command others could write or replace, and how to fix it; None where nobody could.
 
     `cwd` is where it is to run. What is not there (yet), or cannot be looked at, is nobody's fault here.
     """
@@ -177,7 +177,7 @@ def missing(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
         return f"{program!a} is a folder, not a program: write the program's path"
     if os.path.lexists(program):
         return f"{program!a} cannot be executed: chmod +x it, and let the service's user reach it"
-    return f"there is no {program!a}: mend the path, or put the program there"
+    return f"there is no {program!a}: correct the path, or put the program there"
 
 
 async def run(command: Command, stdin: int, hurry: anyio.Event) -> Ended:

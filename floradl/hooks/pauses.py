@@ -1,8 +1,8 @@
-"""The hook `paused`: told once a pause, and each day while it lasts, so that somebody hears of it.
+"""The hook `paused`: run once a pause, and each day while it lasts.
 
-A pause goes on over a restart: what was told is in the journal. But the hook never waits for the journal,
+A pause goes on over a restart: what was reported is in the queue. But the hook never waits for the journal,
 whose full disk may be what there is to tell. Time is measured by the monotonic clock; the wall clock counts
-across restarts only, and where it jumped a pause is told once too often.
+across restarts only, and where it jumped a pause is reported once too often.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class PauseNotice:
-    """Decides whether a pause has to be told now. Pure but for its memory; `now` is monotonic seconds."""
+    """Decides whether a pause has to be reported now. Pure but for its memory; `now` is monotonic seconds."""
 
     def __init__(self, told: Iterable[SentPause], now: float, wall: float) -> None:
-        """Begin with what was told before, at `wall` unix seconds."""
+        """Begin with what was reported before, at `wall` unix seconds."""
         self._told = {each.reason: each for each in told}
         # A clock that was put back must not silence it, nor one put forward make a pause look older.
         self._at = {
@@ -54,7 +54,7 @@ class PauseNotice:
         return over
 
     def due(self, pause: LivePause, now: float) -> LivePause | None:
-        """Return the pause as it is to be told now, since when it holds over restarts; None for not now."""
+        """Return the pause to report now, with its beginning before any restart; None for not now."""
         told = self._told.get(pause.reason)
         if told is None:
             return pause
@@ -65,7 +65,7 @@ class PauseNotice:
         return replace(pause, since=min(told.since, pause.since))
 
     def note(self, pause: LivePause, now: float, wall: float) -> SentPause:
-        """Note that a pause was told; returns what is to be remembered."""
+        """Note that a pause was reported; returns what is to be recorded."""
         told = SentPause(pause.reason, pause.since, wall)
         self._told[pause.reason] = told
         self._at[pause.reason] = now

@@ -1,4 +1,4 @@
-"""The hook `run_finished`: each run that ended is told at least once, over restarts, beside all other work.
+"""The hook `run_finished`: run at least once for each run that ended, over restarts, beside all other work.
 
 What is to be reported stands in the queue since the moment in which the run's end was recorded. When to try
 again is kept in mind by the monotonic clock, and forgotten at a restart.
@@ -37,7 +37,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Heard:
-    """A `RunEvents` that hands all on to another, and tells when a run has ended."""
+    """A `RunEvents` that hands all on to another, and reports when a run has ended."""
 
     def __init__(self, progress: RunEvents, tell: Callable[[], None]) -> None:
         self.run = progress.run
@@ -230,7 +230,7 @@ class RunHooks:
         return delay
 
     def _hold(self, why: str) -> float:
-        """Let all wait while the program is missing: that is no run's fault, and is told once."""
+        """Let all wait while the program is missing: that is no run's fault, and is reported once."""
         now = self._monotonic()
         if now < self._held_until:
             return 0.0  # of those that were under way together the first one counts

@@ -39,7 +39,7 @@ class HookSettings(Struct, frozen=True):
         return found
 
     def exposed(self) -> dict[str, str]:
-        """Say of each event whose program or script others could write or replace how that is mended."""
+        """Say, for each event whose program or script others could write or replace, how to fix that."""
         found = {}
         for event, words in self.commands.items():
             why = exposed(words, environment_of(event, self.environ), "/") if words else None

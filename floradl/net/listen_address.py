@@ -32,7 +32,7 @@ class Endpoint(Struct, frozen=True):
                 raise ValueError(
                     f"names no address: write 127.0.0.1:{port} for this machine alone, 0.0.0.0:{port} for all"
                 )
-            raise ValueError(f"is no address and port: {_WRITE}")
+            raise ValueError(f"is not an address and port: {_WRITE}")
         port_number = int(match["port"])
         if not 1 <= port_number <= 65535:
             raise ValueError(f"has a port out of range, which is 1 to 65535: {_WRITE}")

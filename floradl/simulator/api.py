@@ -93,7 +93,7 @@ def json_object(data: bytes) -> dict[str, Any]:
 
 
 def text_or_none(body: Mapping[str, Any], name: str) -> str | None:
-    """Read a field that may be missing. Raises `ApiError` where it is no text."""
+    """Read a field that may be missing. Raises `ApiError` where it is not a text."""
     value = body.get(name)
     if value is not None and not isinstance(value, str):
         raise invalid(name, f"{name} is a text.")

@@ -20,8 +20,8 @@ _POSITION = re.compile(r"\d{1,12}|\d{1,3}(\.\d+)?%", re.ASCII)
 class Match(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which requests a fault hits; what is not named does not matter.
 
-    `path`, `run` and `output` are shell patterns, `technique` is a slug or id. `resumed` tells requests with
-    a `Range` from those without.
+    `path`, `run` and `output` are shell patterns, `technique` is a slug or id. `resumed` selects requests
+    with a `Range` (true) or without (false).
     """
 
     host: Literal["api", "media"] | None = None

@@ -71,7 +71,7 @@ def media_of(output: OutputSpec) -> Media:
 
 
 class Technique(Struct, frozen=True):
-    """A technique as `GET /techniques/{techniqueId}` tells it; `outputs` are what its runs bring."""
+    """A technique as `GET /techniques/{techniqueId}` shows it; `outputs` are what its runs make."""
 
     technique_id: str
     slug: str

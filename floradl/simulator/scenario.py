@@ -212,7 +212,7 @@ def _explained(message: str, lines: Mapping[yaml_reader.Path, int]) -> str:
         known = _known_at(path)
         near = nearest(unknown["name"], known)
         hint = f"did you mean {near!r}?" if near else f"known here are {', '.join(known)}"
-        what = f"there is no such key; {hint}"
+        what = f"this key does not exist; {hint}"
         path = (*path, unknown["name"])
     while path not in lines and path:
         path = path[:-1]

@@ -158,7 +158,7 @@ async def serve(
     """Serve until the block ends, and give the API's base URL, `http://HOST:PORT/api/v1`.
 
     The media host has a port of its own, so that it is another origin. Port 0 takes a free one. Open
-    connections are broken off at the end. Raises `OSError` if a port cannot be had.
+    connections are broken off at the end. Raises `OSError` if a port is taken.
     """
     media = _runner(MediaHost(simulator).application())
     api = _runner(ApiHost(simulator).application())

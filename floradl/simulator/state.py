@@ -41,7 +41,7 @@ _DEFAULT_OUTPUTS = (OutputSpec(),)
 class RequestRecord(Struct, frozen=True, kw_only=True):
     """One answered request. It is written before the answer's first byte leaves.
 
-    `status` is 0 where the connection was broken instead. `authorization` tells whether that header was
+    `status` is 0 where the connection was broken instead. `authorization` says whether that header was
     there; its value is not kept. `query` is kept for the API only: a media URL's is a secret.
     """
 

@@ -1,6 +1,6 @@
 """Whether a file is finished, and its bytes: a file that somebody still writes is never acted on.
 
-A read lease tells: the kernel refuses one while any process has the file open for writing, and holds a
+A read lease shows it: the kernel refuses one while any process has the file open for writing, and holds a
 writer back while we read. Where it cannot tell (a network mount, a file of somebody else's), a file counts as
 finished when it was quiet for a while.
 
@@ -64,7 +64,7 @@ def read(path: Path, *, follow: bool, leases: bool) -> Reading:
     """Read a regular file, and say whether anybody may still be writing it.
 
     `follow` goes through a symbolic link at the end of `path`. `leases` is False on file systems where a
-    lease tells nothing. Never waits: not for a FIFO's writer, nor for a lease.
+    lease shows nothing. Never waits: not for a FIFO's writer, nor for a lease.
 
     Raises `NotRegularFileError` (without `follow`, also for a file that has a second name), `BlockingIOError`
     where somebody else holds a lease that is called back first, and `OSError` where it cannot be opened or
@@ -118,7 +118,7 @@ class SettleTimes:
     def wait(self, name: str, stamp: Stamp, standing: FileState, now: float) -> float:
         """Say after how many seconds to look at a file again; 0 when it can be taken now.
 
-        An empty file is told by nothing: its writer may have it open a moment later (a shell's `>`, `touch`).
+        Nothing shows that an empty file is complete: its writer may open it a moment later (a shell's `>`).
         """
         if standing is FileState.FREE and stamp.size > 0:
             return 0.0

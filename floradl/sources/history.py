@@ -1,4 +1,4 @@
-"""Queues what the account's history lists, so that runs that were started anywhere come home."""
+"""Queues what the account's history lists, so that runs that were started anywhere are downloaded."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def server_now(page: RunPage, now: float) -> float:
 
 
 def workspace_of(page: RunPage) -> str:
-    """Return the workspace that a list is of; empty where that is not told."""
+    """Return the workspace that a list is of; empty where that is unknown."""
     return next((found.workspace_id for run in page.runs if (found := run_owner(run)).workspace_id), "")
 
 
@@ -141,7 +141,7 @@ class RunFilter(msgspec.Struct, frozen=True):
     techniques: Mapping[str, str] | None = None
 
     def references(self, kind: str, runs: Iterable[RemoteRun]) -> Iterator[tuple[RemoteRun, Reference]]:
-        """Give those that are wanted, with their names; what is no run id is left out."""
+        """Give those that are wanted, with their names; what is not a run id is left out."""
         for run in runs:
             of = run_owner(run)
             if self.projects and of.project_id not in self.projects:
@@ -179,7 +179,7 @@ def _polled(run: RemoteRun) -> str | None:
     return reference.technique if reference.run_id == run.run_id else None
 
 
-_MOST_SEEN = 20_000  # runs whose outputs are remembered, as the lists last told of them
+_MOST_SEEN = 20_000  # runs whose outputs are remembered, as the lists last showed them
 _ROOM_AGAIN = 0.9  # of the runs that may be open: below it lists that were left for want of room are read on
 _FORBIDDEN_FOR = 600.0  # seconds after which lists that the key may not read are tried again
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -242,7 +242,7 @@ class HistorySync:
                 await self._hurried.wait()
 
     def hurry(self) -> None:
-        """Look at once: something outside was mended."""
+        """Look at once: something outside was fixed."""
         self._hurried.set()
 
     async def look(self) -> FloradlError | None:

@@ -30,7 +30,7 @@ from floradl.sources.job_file import described, parse_job
 from floradl.sources.scan import PLACES, SECOND_NAME, Entry, dates, entries, open_place, shown
 
 _HANDIN_SECONDS = 3600.0  # no hand-in takes that long
-_MOST_TOLD = 5  # files of which `troubles` tells one by one
+_MOST_TOLD = 5  # files that `troubles` reports one by one
 _BATCH_BYTES = 8 << 20  # no more than so much is read in one scan, whatever the number of files
 
 
@@ -136,7 +136,7 @@ class Inbox:
         """Make the folders. Raises `ConfigError` where that cannot be."""
         for folder in (self._dir, self._accepted, self._rejected):
             if folder != self._dir and _is_unseen(folder):
-                continue  # told when a file is to go there; what it says is taken all the same
+                continue  # reported when a file is to go there; its content is taken all the same
             try:
                 if folder != self._dir and folder.is_symlink():
                     raise ConfigError(f"{folder} is a link, and links are not followed here: remove it")
@@ -173,7 +173,7 @@ class Inbox:
     def scan(self, limit: int = 1000, room: float = math.inf) -> Scan:
         """Read the job files that are finished, the oldest first, and move the bad ones to `rejected/`.
 
-        At most `limit` files are taken; of those that `hold` was told of, as many as there is `room` for.
+        At most `limit` files are taken; of those that `hold` names, as many as there is `room` for.
         Never raises for what lies in the folder, nor for the folder.
         """
         found = _Findings()
@@ -234,7 +234,7 @@ class Inbox:
         """
         troubles = []
         oldest = self._wall() - self._keep
-        with suppress(OSError):  # the scan tells of a folder that cannot be read
+        with suppress(OSError):  # the scan reports a folder that cannot be read
             submit.sweep(self._dir, self._wall() - _HANDIN_SECONDS)
         for folder in (self._accepted, self._rejected):
             failed: OSError | None = None
@@ -357,7 +357,7 @@ class Inbox:
                 self._dir / name, leaving.folder, leaving.stamp, now=self._wall(), note=leaving.note
             )
         except FileChangedError:
-            if noted:  # perhaps its rights alone were: the next look tells by its content
+            if noted:  # perhaps its rights alone were: the next look decides by its content
                 self._left[name] = leaving.mark
             self._stuck.pop(name, None)
             return None

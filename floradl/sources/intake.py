@@ -89,7 +89,7 @@ def short_of_room(state_dir: Path) -> str | None:
     try:
         found = os.statvfs(state_dir)
     except OSError:
-        return None  # the journal itself tells what is wrong there
+        return None  # the queue itself reports what is wrong there
     free, floor = found.f_bavail * found.f_frsize, min(_FLOOR, found.f_blocks * found.f_frsize // _SHARE)
     if free >= floor or free < _NOTHING:
         return None

@@ -174,7 +174,7 @@ def _order_by_name(name: str) -> RunRequest:
         return RunRequest(Reference.of(bare(_encodable(stem))))
     except (ValueError, JobError) as error:
         raise JobError(
-            "this file is empty, and its name is no run id: write references into it, "
+            "this file is empty, and its name is not a run id: write references into it, "
             "or call it by the run (run_abc123, run_abc123.txt)"
         ) from error
 
@@ -258,7 +258,7 @@ def _run(document: Document, path: Path, value: Value) -> tuple[RunRequest, _Pla
 
 def _unknown_key(key: str) -> str:
     near = nearest(key.lower(), (*_RUN_KEYS, *_KNOWN_AS, "runs"), cutoff=0.75)
-    message = f"{key[:60]!a} is no key of a run"
+    message = f"{key[:60]!a} is not a key of a run"
     if near:
         return f"{message}: did you mean {_KNOWN_AS.get(near, near)!r}?"
     return f"{message}: it has {', '.join(_RUN_KEYS)}"

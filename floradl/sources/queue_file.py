@@ -1,6 +1,6 @@
 """The queue file: a file of runs that is the user's own. It is read when it changed, and never written.
 
-What tells a change is its inode, size and times. Times are coarse (FAT counts in 2 s, others in a clock's
+A change shows in its inode, size and times. Times are coarse (FAT counts in 2 s, others in a clock's
 ticks), so a file that was written a moment before it was read is read again at the next look.
 """
 
@@ -28,7 +28,7 @@ class QueueReading(msgspec.Struct, frozen=True):
     """One look at the queue file.
 
     `orders` is None where nothing new was read: the last good content stays. `error` is what is wrong with
-    the file now, until it is mended. `again_in` is after how many seconds to look at a file again.
+    the file now, until it is fixed. `again_in` is after how many seconds to look at a file again.
     """
 
     orders: tuple[RunRequest, ...] | None = None
@@ -67,7 +67,7 @@ class QueueFile:
             self._seen, self._sha256, self._error = None, None, None
             return QueueReading()
         except NotRegularFileError:
-            return self._broken("this is no regular file")
+            return self._broken("this is not a regular file")
         except BlockingIOError:  # somebody else's lease: it is called back now
             return QueueReading(error=self._error, again_in=0.1)
         except OSError as error:

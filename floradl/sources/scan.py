@@ -49,7 +49,7 @@ _NO_STAMP = Stamp(0, 0, 0, 0)
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One name in the folder that is no folder itself. `kind` names what is refused ("a link"), else None.
+    """One name in the folder that is not a folder itself. `kind` names what is refused ("a link"), else None.
 
     `unseen` says why it cannot be looked at, None where it can: then it has no stamp.
     """
@@ -61,7 +61,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file of this name is no job: hidden, a transfer under way, or litter."""
+    """Whether a file of this name is not a job: hidden, a transfer under way, or litter."""
     return _IGNORED.match(name) is not None
 
 
@@ -73,7 +73,7 @@ def shown(name: str) -> str:
 def entries(folder: Path) -> list[Entry]:
     """List what may be jobs, the oldest first, for a later file may take back what an earlier one says.
 
-    Raises `OSError` where the folder itself cannot be read; what ails one name in it is told in its entry.
+    Raises `OSError` where the folder itself cannot be read; trouble with one name in it is in its entry.
     """
     with os.scandir(folder) as scanned:
         found = [
@@ -102,7 +102,7 @@ def dates(folder: Path) -> Iterator[tuple[Path, float]]:
     with open_place(folder) as place, os.scandir(place) as scanned:
         for item in scanned:
             try:
-                if item.is_dir(follow_symlinks=False):  # told without a look, even of a mount that hangs
+                if item.is_dir(follow_symlinks=False):  # known without a look, even for a mount that hangs
                     continue
                 status = item.stat(follow_symlinks=False)
             except OSError:  # just taken away, or not to be looked at: another user's mount, or a dead one

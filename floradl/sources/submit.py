@@ -43,7 +43,7 @@ def drop_job(watch_dir: Path, text: str, reader: int | None = None) -> Path:
 def sweep(watch_dir: Path, before: float) -> None:
     """Remove what hand-ins left that were killed half way, before then (unix seconds). Raises `OSError`."""
     for path in watch_dir.glob(".add-*.txt.tmp"):
-        with suppress(OSError):  # the one who writes it has just renamed it, or it is no file at all
+        with suppress(OSError):  # the one who writes it has just renamed it, or it is not a file at all
             if path.lstat().st_mtime < before:
                 path.unlink()
 

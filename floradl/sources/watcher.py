@@ -6,7 +6,7 @@ made again. So there is a wake-up at start, after every restart of the watcher, 
 changed without an event, and every 30 s anyway.
 
 Each step and tick of a watcher is a wake-up of a thread. They stay in that one thread: the event loop, which
-is woken at twice the price, hears of what is to be looked at alone.
+is woken at twice the price, gets only the events that matter.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class ClientConnection:
 
     @contextmanager
     def evictable(self) -> Iterator[None]:
-        """Let the block be broken off by `send_away`; `sent_away` tells afterwards."""
+        """Let the block be broken off by `send_away`; `sent_away` says so afterwards."""
         with anyio.CancelScope() as scope:
             self._scope = scope
             if self.sent_away:

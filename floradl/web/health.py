@@ -22,7 +22,7 @@ PATHS = (ALIVE, READY)
 class HealthState(Struct, frozen=True):
     """How the daemon stands, each asked anew.
 
-    `progress_at` is when all was last seen to be well (unix seconds), `paused` why nothing goes on, `started`
+    `progress_at` is when all was last seen to work (unix seconds), `paused` why floradl is paused, `started`
     whether it is past its start.
     """
 

@@ -105,7 +105,7 @@ async def converse(stream: ByteStream, site: Site, visit: ClientConnection, with
     """Read one request from `stream`, answer it, and close. Never raises for what the other side does.
 
     It must come within so many seconds, all of it, and its answer must be taken within as many. `visit` is
-    told of each stage, and may be sent away.
+    informed of each stage, and may be closed.
     """
     async with stream:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
@@ -122,7 +122,7 @@ async def _converse(stream: ByteStream, site: Site, visit: ClientConnection, wit
         except TimeoutError:
             answer = HttpResponse.said(408, f"the request did not come within {within:g} s")
         except h11.RemoteProtocolError as error:
-            answer = HttpResponse.said(error.error_status_hint, "this is no request that HTTP knows")
+            answer = HttpResponse.said(error.error_status_hint, "this is not an HTTP request")
         except _RefusedError as error:
             answer = error.answer
         else:

@@ -1,4 +1,4 @@
-"""Figures of how it goes: what is counted as it happens, and what is measured when somebody asks.
+"""Metrics: what is counted as it happens, and what is measured at a scrape.
 
 They hold no name of a run, no path and no message.
 """
@@ -23,7 +23,7 @@ from floradl.runs.counters import Histogram, OutputCounters
 from floradl.web.health import HealthState
 from floradl.web.http import HttpRequest, HttpResponse
 
-_WITHIN = 1.0  # seconds for what disks have to say: where they hang the other figures come without
+_WITHIN = 1.0  # seconds for disks to answer: where they hang, the other metrics come without theirs
 
 
 class Totals(Struct, frozen=True):
@@ -38,7 +38,7 @@ class Totals(Struct, frozen=True):
 class MetricsSnapshot(Struct, frozen=True):
     """What was measured. `age` is of the oldest open run (seconds), `free` is in bytes by folder.
 
-    What could not be told in time is missing: `counts` is None, `age` is 0.
+    What was not measured in time is missing: `counts` is None, `age` is 0.
     """
 
     paused: PauseReason | None

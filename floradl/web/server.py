@@ -1,4 +1,4 @@
-"""Holds one address of this machine, as soon as it can be had and for as long as floradl works.
+"""Holds one address of this machine, as soon as it is free and for as long as floradl runs.
 
 A port that is taken, or an address that this machine does not have yet, costs no download: it is said once
 and tried again.
@@ -39,7 +39,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 class WebServer:
     """Answers at `endpoint` with the pages of `site`.
 
-    A port that cannot be had is tried again each `again` seconds. A request has `within` seconds to come, and
+    A port that is taken is tried again each `again` seconds. A request has `within` seconds to come, and
     less where half of the `most` connections are here.
     """
 
@@ -99,7 +99,7 @@ class WebServer:
                 group.start_soon(self._answer, stream, self._visits.admit())
 
     async def _missed(self, error: OSError) -> None:
-        """Wait a moment after a connection that could not be had; where descriptors are scarce, free one."""
+        """Wait a moment after a connection that was not accepted; where descriptors are scarce, free one."""
         if error.errno in _STARVED:
             self._visits.evict()
             if time.monotonic() - self._starved_at >= _TOLD_EVERY:
@@ -136,7 +136,7 @@ def explained(endpoint: Endpoint, error: OSError) -> str:
         case _ if isinstance(error, socket.gaierror):
             remedy = "name an address of this machine"
         case _:
-            remedy = "see to it, or name another address"
+            remedy = "fix that, or name another address"
     said = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
     return f"{endpoint} cannot be listened at ({said}): {remedy}"
 

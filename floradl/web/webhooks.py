@@ -1,7 +1,7 @@
 """FLORA's webhooks: each is checked, durably recorded, and only then answered with 200.
 
 FLORA waits 10 s and tries four times, so whatever keeps us from recording one is answered with 503, within
-a second: it comes again. One that never comes costs little, as each run is asked about all the same.
+a second: it comes again. One that never comes costs little, as each run is polled all the same.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class WebhookDelivery(Struct, frozen=True):
 
     @property
     def ended(self) -> bool:
-        """Whether it says that the run is over; other types may come, and are no news for us."""
+        """Whether it says that the run is over; other types may come, and change nothing."""
         return self.type in {"run.completed", "run.failed"}
 
     @property
@@ -111,11 +111,11 @@ def parse_delivery(data: bytes) -> WebhookDelivery:
         body = msgspec.json.decode(data, type=_Body)
         orders = parse_job(data, "webhook")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise JobError(f"this is no webhook of FLORA's: {error}") from error
+        raise JobError(f"this is not a webhook of FLORA's: {error}") from error
     except JobError as error:
         raise JobError(described(error)) from error
     if not 0 < len(body.id) <= _LONGEST_ID:
-        raise JobError(f"this is no webhook of FLORA's: its id has {len(body.id)} characters")
+        raise JobError(f"this is not a webhook of FLORA's: its id has {len(body.id)} characters")
     return WebhookDelivery(body.id, body.type, orders[0])
 
 
@@ -206,7 +206,7 @@ class Webhooks:
             return self._answer("refused", 401, "the signature is not accepted")
         except JobError as error:
             self._tell("webhook_refused", str(error))
-            return self._answer("refused", 400, "this is no webhook that floradl knows")
+            return self._answer("refused", 400, "this is not a webhook that floradl knows")
         if not delivery.ended:
             return self._answer("ignored", 200, "nothing to do")
         return await self._accept(delivery)
@@ -247,7 +247,7 @@ class Webhooks:
             waiting.done.set()
 
     def _not_now(self, why: str) -> HttpResponse:
-        self._tell("webhook_trouble", f"{why}; FLORA is asked to send it again")
+        self._tell("webhook_trouble", f"{why}; FLORA will send it again")
         return self._answer("postponed", 503, "not now: try again")
 
     def _answer(self, result: str, status: int, text: str) -> HttpResponse:

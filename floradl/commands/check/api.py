@@ -56,7 +56,9 @@ async def ask_api(
         return [fail(_PROXY, str(error))]
     found = []
     if proxy is not None:
-        found.append(ok(_PROXY, f"the API is asked through {join_port(proxy.url.host, port_of(proxy.url))}"))
+        found.append(
+            ok(_PROXY, f"requests to the API go through {join_port(proxy.url.host, port_of(proxy.url))}")
+        )
     try:
         with anyio.fail_after(_TIMEOUT):
             answer = await _ask(config, environ, key, wall)

@@ -1,4 +1,4 @@
-"""`floradl check`: whether everything stands ready, and how to mend what does not."""
+"""`floradl check`: whether everything is ready, and how to fix what is not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def check(
     as_json: bool = False,
     wall: Callable[[], float] = time.time,
 ) -> Exit:
-    """Look at everything; write a line for each thing to `stream` as it is found, or one JSON object.
+    """Check everything; write a line for each thing to `stream` as it is found, or one JSON object.
 
     Returns `FOUND` if anything would keep floradl from its work. Nothing is changed: what is written to see
     whether it can be is removed again. `wall` gives unix seconds.
@@ -47,7 +47,7 @@ async def check(
         found.append(finding)
         if not as_json:
             say(stream, str(finding))
-            stream.flush()  # a dead mount may hang the next one: the last line tells how far it got
+            stream.flush()  # a dead mount may hang the next one: the last line shows how far it got
     if as_json:
         checks = [
             {
@@ -93,7 +93,7 @@ def _key(found: FoundKey | None, environ: Mapping[str, str], *, daemon: bool) ->
         message = (
             "there is none here; the daemon at work may have been given one, as a systemd credential say"
         )
-        return warn("API key", message, "'paused' below tells where it has none, or a refused one")
+        return warn("API key", message, "'paused' below says if it has none, or a refused one")
     if found is None:
         remedy = "set FLORA_API_KEY, or let api.key_file (FLORA_API_KEY_FILE) name a file that holds the key"
         return fail("API key", "there is none", remedy)
@@ -168,7 +168,7 @@ def _daemon(config: Config, now: float) -> Iterator[CheckResult]:
     yield ok("daemon", f"{daemon.holder}, for {coarse(now - daemon.holder.since)}")
     if daemon.snapshot is not None and (paused := daemon.snapshot.paused) is not None:
         message = f"the daemon waits for {coarse(now - paused.since)} ({paused.reason}): {paused.message}"
-        yield fail("paused", message, "it goes on by itself once that is mended")
+        yield fail("paused", message, "it resumes once that is fixed")
     if daemon.snapshot is not None and daemon.snapshot.queue_file_error:
         yield fail("queue file", f"the daemon says: {daemon.snapshot.queue_file_error}")
     for hint in daemon.snapshot.hints if daemon.snapshot is not None else ():

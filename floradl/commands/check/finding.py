@@ -16,7 +16,7 @@ class CheckLevel(StrEnum):
 
 
 class CheckResult(Struct, frozen=True):
-    """One line: what was looked at, what was found, and how to mend it, where it is to be mended."""
+    """One line: what was checked, what was found, and how to fix it."""
 
     level: CheckLevel
     name: str
@@ -39,5 +39,5 @@ def warn(name: str, message: str, remedy: str | None = None) -> CheckResult:
 
 
 def fail(name: str, message: str, remedy: str | None = None) -> CheckResult:
-    """Make a finding that keeps floradl from its work. Without `remedy`, the message says how to mend it."""
+    """Make a finding that keeps floradl from its work. Without `remedy`, the message says how to fix it."""
     return CheckResult(CheckLevel.FAIL, name, message, remedy)

@@ -36,7 +36,7 @@ def check_group(config: Config) -> Iterator[CheckResult]:
 
 
 def _faults(inbox: Path, library: Path, gid: int, group: str) -> Iterator[tuple[str, str]]:
-    """Give what keeps people of the group out, and how it is mended."""
+    """Give what keeps people of the group out, and how to fix it."""
     for folder in (inbox, library):
         closed = next((above for above in folder.parents if not _may_enter(above, gid)), None)
         if closed is not None:

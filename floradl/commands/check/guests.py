@@ -20,7 +20,7 @@ _SHOWN = 3
 def check_guests(config: Config) -> Iterator[CheckResult]:
     """Look at all of it: what decides what floradl does, and what its library says."""
     yield from _configuration(config)
-    with suppress(OSError):  # a folder that cannot be reached is told elsewhere
+    with suppress(OSError):  # a folder that cannot be reached is reported elsewhere
         if (found := exposure(config.home, state_writers(config))) is not None:
             message = (
                 f"{found.place} {found.whom}, so what is in it can be renamed: inbox and library alone need "
@@ -49,6 +49,6 @@ def _library(config: Config) -> Iterator[CheckResult]:
         message = (
             f"others may write the library, and these are not floradl's: {', '.join(found[:_SHOWN])}{more}"
         )
-        yield warn("sidecars", message, "'floradl verify' tells of each: it counts for nothing")
+        yield warn("sidecars", message, "'floradl verify' lists each: none of them counts")
     else:
         yield ok("sidecars", "others may write the library too: what they put there says nothing of a run")

@@ -57,7 +57,7 @@ def _watch_folder(folder: Path) -> CheckResult:
     if trouble is not None:
         return trouble
     if is_shared(folder):
-        message = f"{folder} is on {filesystem(folder)}, where no event tells of a new file"
+        message = f"{folder} is on {filesystem(folder)}, where no event reports a new file"
         return warn(
             "watch folder", f"{message}: it is looked at each 2 s, and a file taken when quiet for 2 s"
         )
@@ -144,7 +144,7 @@ def _state_folder(config: Config, *, daemon: bool) -> CheckResult:
         )
     if trouble is not None:
         return trouble
-    with suppress(OSError):  # where that cannot be told, the others tell why
+    with suppress(OSError):  # where that is unknown, the others say why
         if (why := state_folder.fault(folder, state_writers(config))) is not None:
             return fail("state folder", why)
     if filesystem(folder) in _IN_MEMORY | {"overlay"}:
@@ -198,7 +198,7 @@ def _room(name: str, existing: Path, folder: Path, floor: int, setting: str | No
     try:
         found = os.statvfs(existing)
     except OSError as error:
-        return fail(name, f"how much room {folder} has cannot be told: {error.strerror}")
+        return fail(name, f"how much room {folder} has is unknown: {error.strerror}")
     free = found.f_bavail * found.f_frsize
     message = f"{format_size(free)} free for {folder}"
     if free < floor:
@@ -212,7 +212,7 @@ def _room(name: str, existing: Path, folder: Path, floor: int, setting: str | No
 
 
 def _standing(folder: Path) -> str:
-    where = f"{folder} (on {filesystem(folder) or 'a file system that is not told'})"
+    where = f"{folder} (on {filesystem(folder) or 'an unknown file system'})"
     return where if folder.exists() else f"{where} will be made at the first start"
 
 

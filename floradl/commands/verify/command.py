@@ -66,9 +66,9 @@ def verify(
     *,
     as_json: bool,
 ) -> Exit:
-    """Look at what is `asked` for, mend what `repair` covers, and tell.
+    """Examine what is `asked` for, mend what `repair` covers, and report.
 
-    Files that no sidecar names are told of, and nothing more: they may be anybody's. Results go to the first
+    Files that no sidecar names are listed, and nothing more: they may be anybody's. Results go to the first
     of `streams`, progress to the second. Returns `FOUND` where something is wrong that was not mended,
     `GAVE_UP` where the library is not there. Raises `ConfigError`.
     """

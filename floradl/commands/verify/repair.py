@@ -221,7 +221,7 @@ def _run_of(sidecar: Sidecar) -> QueuedRun:
 
 
 def _remembered(sidecar: Sidecar) -> RemoteRun:
-    """Return the answer that the sidecar tells of, with words in place of URLs where it has them."""
+    """Return the answer that the sidecar has, with words in place of URLs where it has them."""
     outputs = [
         RemoteOutput(output.output_id, output.type, output.text or "", _nth(key, output.output_id))
         for key, output in by_key(sidecar.outputs).items()

@@ -67,7 +67,7 @@ class VerifyOutcome(Struct, frozen=True):
 
 
 def foreign(uid: int) -> str:
-    """Say of a sidecar of that user's why it counts for nothing, and how that is mended."""
+    """Say why a sidecar of that user's does not count, and how to fix it."""
     return (
         f"it belongs to {user_name(uid)}, and others than floradl may write there, so it counts for nothing: "
         "give it to the user that floradl runs as (chown) where it is right, or remove it"
@@ -127,9 +127,7 @@ class LibraryScan:
             yield Problem(verdict=FileVerdict.FOREIGN, path=found.path, message=foreign(found.foreign))
             return
         if sidecar is None:
-            yield Problem(
-                verdict=FileVerdict.DAMAGED, path=found.path, message="this is no sidecar that can be read"
-            )
+            yield Problem(verdict=FileVerdict.DAMAGED, path=found.path, message="this sidecar cannot be read")
             return
         self.known.add(output.path for output in sidecar.outputs if output.path is not None)
         if sidecar.run_id in self._forgotten:
