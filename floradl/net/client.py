@@ -318,4 +318,10 @@ class ApiClient:
 
     def _ask(self, request: httpx.Request, most: int) -> ApiAnswer:
         with closing(self._transport.handle_request(request)) as response:
+            if response.has_redirect_location:
+                try:
+                    request.url.join(response.headers["location"])
+                except (httpx.InvalidURL, ValueError) as error:
+                    message = f"Invalid URL in location header: {error}."
+                    raise httpx.RemoteProtocolError(message) from error
             return ApiAnswer(response.status_code, response.headers, read_bounded(response, most))

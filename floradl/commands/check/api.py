@@ -135,7 +135,7 @@ def _judge_list(answer: _Answer, took: str, url: str) -> CheckResult:
 def _judge_stranger(answer: _Answer, url: str) -> CheckResult:
     """Say what an error means that is not in FLORA's form: somebody else answered."""
     if httpx.codes.is_redirect(answer.status):
-        target = httpx.URL(url).join(answer.headers.get("location", ""))  # httpx refused what is no URL
+        target = httpx.URL(url).join(answer.headers.get("location", ""))  # the client refused what is no URL
         where = f"{target.scheme}://{target.host}"
         return fail(_NAME, f"{url} sends its readers to {where} (HTTP {answer.status})", _BASE_URL)
     what = "with a web page" if _is_html(answer) else "in a form that is not FLORA's"
