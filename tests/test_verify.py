@@ -225,7 +225,7 @@ def test_a_sidecar_that_cannot_be_read_is_told(home: Home) -> None:
     (home.library / "runs/campaign/run_a.json").write_bytes(b'{"half')
     told = report(home, "--repair", code=1)
     assert problems(told) == {("damaged", "runs/campaign/run_a.json")}
-    assert "floradl get" in told["problems"][0]["repair"]["message"]
+    assert "'floradl get run_a'" in told["problems"][0]["repair"]["message"]
 
 
 @pytest.mark.root

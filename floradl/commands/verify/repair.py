@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from itertools import groupby
+from pathlib import PurePosixPath
 
 import anyio
 import msgspec
@@ -66,9 +67,8 @@ def _unmendable(problem: Problem) -> VerifyOutcome:
     """Return what is said where nothing was done."""
     if problem.sidecar is not None:
         return VerifyOutcome(mended=False, message="it was not its turn any more")
-    return VerifyOutcome(
-        mended=False, message=f"'floradl get {problem.reference or 'RUN_ID'}' fetches the run again"
-    )
+    run = problem.reference or PurePosixPath(problem.path or "").stem  # a sidecar is named by its run
+    return VerifyOutcome(mended=False, message=f"'floradl get {run}' downloads the run again")
 
 
 class _Mender:
