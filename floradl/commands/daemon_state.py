@@ -95,7 +95,7 @@ def read_daemon(state_dir: Path) -> DaemonInfo:
 
 
 def read_counts(state_dir: Path) -> Mapping[RunState, int] | None:
-    """Read how many runs stand where, None where there is no journal. Raises as `read_daemon_state` does."""
+    """Count the runs in each state, None where there is no journal. Raises as `read_daemon_state` does."""
     with read_queue(state_dir) as queue:
         return None if queue is None else queue.counts()
 

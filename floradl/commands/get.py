@@ -86,7 +86,7 @@ async def once(config: Config, environ: Mapping[str, str], max_wait: float = mat
 
 @asynccontextmanager
 async def _announcing(hooks: RunHooks, works: App) -> AsyncIterator[None]:
-    """Meanwhile, tell the hook of runs that end; one that fails is tried again by whoever comes next."""
+    """Meanwhile, run the hook for runs that end; one that fails is tried again by the next command."""
     await hooks.prepare(works.queue.outbox)
     async with anyio.create_task_group() as group:
         group.start_soon(hooks.serve, works.queue.outbox, works.library)

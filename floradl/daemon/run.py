@@ -39,7 +39,7 @@ _BEAT = 1.0
 _SLOW_BEAT = 10.0
 _STUCK_AFTER = 600.0
 _SWEEP_EVERY = 3600.0
-_SILENCE = 30.0  # seconds of silence that are worth to be told
+_SILENCE = 30.0  # seconds of silence that are worth reporting
 _JOURNALS = 3  # that may turn out to be damaged in a daemon's life
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

@@ -195,7 +195,7 @@ class Startup:
         return True
 
     def _tell_weaknesses(self) -> None:
-        # What keeps it from being tried out (a full disk) keeps the work too, and is told there.
+        # What keeps it from being tried out (a full disk) keeps the work too, and is reported there.
         with suppress(FloradlError):
             for weakness in self._library.weaknesses():
                 _log.warning("library_weaker", message=f"{self._library.root}: {weakness}")

@@ -202,7 +202,7 @@ class RunHooks:
             _log.info("hook_done", hook=RUN_FINISHED, run=event.run.run_id, **_told(ended))
             return None
         if hurry.is_set():
-            return None  # it was cut short by the stop: the next start tells it
+            return None  # it was cut short by the stop: the next start runs it
         return await self._failed(outbox, event, ended)
 
     async def _failed(self, outbox: HookOutbox, event: HookEvent, ended: Ended) -> float | None:
@@ -244,7 +244,7 @@ class RunHooks:
 
 
 def _find(library: Library, event: HookEvent) -> _News | None:
-    """Find the sidecar that tells of it; None where there is nothing new. Blocking.
+    """Find the sidecar of an ended run; None where there is nothing new. Blocking.
 
     Raises as the library does.
     """

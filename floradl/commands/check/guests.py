@@ -42,7 +42,7 @@ def _library(config: Config) -> Iterator[CheckResult]:
             return
         theirs = (entry.path for entry in library.scan() if entry.foreign is not None)
         found = [library.location(path) for path in islice(theirs, _SHOWN + 1)]
-    except FloradlError:  # told elsewhere
+    except FloradlError:  # reported elsewhere
         return
     if found:
         more = ", …" if len(found) > _SHOWN else ""
