@@ -31,8 +31,19 @@ _LENGTH = struct.Struct("!I")
 _AT_START = ("PYTHON", "LC_", "LANG", "LD_", "OPENSSL", "MALLOC")
 
 
+def _namespaces() -> list[str]:
+    """Return the namespaces of this thread, as the kernel names them."""
+    here = Path("/proc/thread-self/ns")
+    return [str((here / name).readlink()) for name in ("net", "mnt", "user", "pid")]
+
+
+_AT_IMPORT = _namespaces()
+
+
 def is_possible(environ: Mapping[str, str]) -> bool:
     """Whether a process with this environment is what a fork of this one's would be."""
+    if _namespaces() != _AT_IMPORT:
+        return False
     mine = {name: value for name, value in os.environ.items() if name.startswith(_AT_START)}
     return mine == {name: value for name, value in environ.items() if name.startswith(_AT_START)}
 

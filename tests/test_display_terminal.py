@@ -115,7 +115,7 @@ with open_display(sys.stderr) as progress:
     pictures()
     for number in range(30):
         progress.transferred(a_run(number), "output_1")
-        progress.finished(a_run(number, RunState.DONE), Brought("runs/x.json", 1, 1, 5))
+        progress.finished(a_run(number, RunState.DONE), RunSummary("runs/x.json", 1, 1, 5))
         time.sleep(0.01)
 """)
     assert end.status == 0

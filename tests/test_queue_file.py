@@ -102,7 +102,7 @@ def test_a_queue_file_that_went_missing_and_came_back_is_read(queue: QueueFile, 
 
 def test_what_is_no_file_or_too_large_is_reported(queue: QueueFile, path: Path) -> None:
     os.mkfifo(path)
-    assert "no regular file" in (queue.read().error or "")
+    assert "not a regular file" in (queue.read().error or "")
     path.unlink()
     path.write_bytes(b"#" * (2 << 20))
     for _ in range(2):

@@ -77,7 +77,7 @@ class GroupCommit:
 
     async def serve(self) -> None:
         """Commit what comes, until `close`. Raises `QueueDamagedError`: then calls that wait never return."""
-        with self._receive:
+        with self._receive, self._send:
             async for first in self._receive:
                 batch = [first]
                 while len(batch) < _BATCH:
