@@ -159,7 +159,7 @@ def test_a_state_folder_that_others_may_write_is_refused_unless_it_is_sticky(mak
     container = make()
     container.state.chmod(0o777)
     assert container.finish() == 2
-    assert "/state can be written by every user: chmod o-w /state" in container.said()
+    assert "/state can be written by every user: chmod go-w /state" in container.said()
     os.chown(container.state, 0, 0)
     container.state.chmod(0o1777)  # as a new volume is, which takes the mode of the image's folder
     with container.daemon():
