@@ -12,7 +12,7 @@
     │   ├── FolderError       one folder of the library cannot be used: its runs wait, others go on
     │   ├── AttemptsExhaustedError  an output met trouble in several attempts: its run is tried again later
     │   └── StandstillError   FLORA cannot be reached, or wants fewer questions: all fare the same
-    ├── PermanentError        this run or output cannot be had; trying again changes nothing
+    ├── PermanentError        this run or output is unavailable; trying again changes nothing
     └── ServicePausedError    nothing can go on until something outside is mended
         └── QueueUnavailableError  the queue cannot record (exit 5)
 
@@ -147,7 +147,7 @@ class ApiUnavailableError(TransientError):
 
 
 class PermanentError(FloradlError):
-    """A run or an output that cannot be had."""
+    """A run or an output that is unavailable."""
 
     def __init__(self, message: str, code: ErrorCode) -> None:
         super().__init__(message)

@@ -71,11 +71,11 @@ class ReloadListener(Protocol):
     """Who wants to know that the configuration is read again."""
 
     def reloading(self) -> None:
-        """Hear that it begins."""
+        """Record that it begins."""
         ...
 
     def reloaded(self, trouble: str | None) -> None:
-        """Hear that it is over. `trouble` is why nothing was applied, None where all is well."""
+        """Record that it is over. `trouble` is why nothing was applied, None where all is well."""
         ...
 
 

@@ -73,7 +73,7 @@ class FloraClient:
     async def run(self, reference: Reference) -> RemoteRun:
         """Ask for one run.
 
-        Raises `TransientError` (network, 404, 408, 409, 429, 5xx, an answer that makes no sense),
+        Raises `TransientError` (network, 404, 408, 409, 429, 5xx, an answer that is malformed),
         `PermanentError` (400 and other refusals of this run) and `ServicePausedError` (401, 402, and 403 for
         every run). Where somebody else answers in FLORA's place it is `ForeignAnswerError`, whatever the
         status.

@@ -59,7 +59,7 @@ class TokenBuckets:
         self._long.take(moment)
 
     def give_back(self) -> None:
-        """Hear that a request told of a run's end."""
+        """Record that a request told of a run's end."""
         self._long.give_back()
 
 

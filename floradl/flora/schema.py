@@ -69,7 +69,7 @@ def decode_run(body: bytes, run_id: str) -> RemoteRun:
 
 
 def decode_page(body: bytes, key: str) -> RunPage:
-    """Read a page of runs that stand under `key`; a run that makes no sense is left out.
+    """Read a page of runs that stand under `key`; a run that is malformed is left out.
 
     One with a malformed output has none here: whoever waits for it asks for it alone.
 

@@ -8,6 +8,7 @@ somebody fixes it). What was written is on disk on return, or when `Library.toge
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -129,7 +130,12 @@ class Destination(DownloadTarget, Protocol):
 
     def write_text(self, text: str, mtime: float | None) -> StoredText:
         """Save `text` whole, as UTF-8 in a `.txt` file, as `publish` does."""
-        ...
+        data = text.encode("utf-8", "replace")
+        sha256 = hashlib.sha256(data).hexdigest()
+        with self.open("") as sink:
+            sink.truncate(0)
+            sink.write(data)
+            return StoredText(self.publish(sink, ".txt", sha256, mtime), len(data), sha256)
 
 
 class LibraryEntry(Struct, frozen=True):

@@ -20,7 +20,7 @@ from floradl.fs.durable import Flush, PartFile, leave
 from floradl.fs.folders import FolderFd, open_regular
 from floradl.fs.names import SafeName, part_name
 from floradl.fs.os_errors import OF_ONE_ENTRY
-from floradl.library.base import ResumePoint, Sink, StoredText
+from floradl.library.base import Destination, ResumePoint, Sink
 from floradl.library.name_index import FolderAt, FolderIndex
 from floradl.models import AttemptNotes, OutputKind
 
@@ -108,7 +108,7 @@ class FolderSink(PartFile):
             return super().free_space()
 
 
-class FolderDestination:
+class FolderDestination(Destination):
     """One output's place. `tag` (8 hex digits) tells it from others; `nth` counts those of the same id."""
 
     has_descriptors = True
@@ -170,15 +170,6 @@ class FolderDestination:
             with self._place.index.of(folder) as names:
                 names.drop_parts(self._tag)
             return "/".join((*folders, name))
-
-    def write_text(self, text: str, mtime: float | None) -> StoredText:
-        """See `Destination.write_text`."""
-        data = text.encode("utf-8", "replace")
-        sha256 = hashlib.sha256(data).hexdigest()
-        with self.open("") as sink:
-            sink.truncate(0)
-            sink.write(data)
-            return StoredText(self.publish(sink, ".txt", sha256, mtime), len(data), sha256)
 
     def _take_name(self, spot: _Spot, part: PartFile, ext: str, sha256: str) -> SafeName:
         for distinct in itertools.count(self._first):

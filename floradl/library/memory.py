@@ -18,7 +18,7 @@ from msgspec import Struct
 from floradl.errors import ErrorCode, PauseReason, ServicePausedError, TransientError
 from floradl.fs.names import fold, stored_path
 from floradl.library import sidecar as sidecars
-from floradl.library.base import Library, LibraryEntry, ResumePoint, Sink, StoredText, T
+from floradl.library.base import Destination, Library, LibraryEntry, ResumePoint, Sink, T
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import SIDECARS, UNKNOWN
 from floradl.models import AttemptNotes, OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
@@ -260,7 +260,7 @@ class MemorySink:
         """See `Sink.fileno`."""
 
 
-class MemoryDestination:
+class MemoryDestination(Destination):
     """One output's place: names from `stem` on, counted from `nth`."""
 
     has_descriptors = False
@@ -315,15 +315,6 @@ class MemoryDestination:
             names = itertools.islice(_names(self._stem, ext), self._first - 1, None)
             file = _File(data, self._owner, mtime)
             return next(name for name in names if library.take_name(name, file))
-
-    def write_text(self, text: str, mtime: float | None) -> StoredText:
-        """See `Destination.write_text`."""
-        data = text.encode("utf-8", "replace")
-        sha256 = hashlib.sha256(data).hexdigest()
-        with self.open("") as sink:
-            sink.truncate(0)
-            sink.write(data)
-            return StoredText(self.publish(sink, ".txt", sha256, mtime), len(data), sha256)
 
 
 def _plain(text: str) -> str:

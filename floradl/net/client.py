@@ -151,7 +151,7 @@ def _cancellation(request: httpx.Request) -> Cancellation:
 class MediaClient:
     """Sends requests through an `HttpTransport`, each with the same few fields and time limits.
 
-    It speaks of them in httpx's `HttpRequest` and `Response`, and has no more than is needed of what
+    It speaks of them in httpx's `Request` and `Response`, and has no more than is needed of what
     `httpx.Client` has: that takes longer than all else about a small file.
     """
 
@@ -180,7 +180,7 @@ class MediaClient:
     def send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
         """Send `request`. With `stream` the body is not read yet: close the response, whatever happens.
 
-        Raises `PermanentError` for what the guard refuses, else `httpx.TransportError`.
+        Raises `PermanentError` for what the URL policy refuses, else `httpx.TransportError`.
         """
         response = self._transport.handle_request(request)
         if not stream:
@@ -205,12 +205,12 @@ class MediaClient:
 
         Threads that read or write, through httpx or on the response's own socket, get an error at once
         (`httpx.TransportError`, `OSError`, or the end of the data before its time); so does each new
-        request. One that is looking a name up or connecting goes on until `Limits.connect` at most.
+        request. One that is looking a name up or connecting goes on until `PoolLimits.connect` at most.
         """
         self._transport.abort()
 
     def change(self, connections: int) -> None:
-        """Have so many connections at once from now on, made anew: by what the guard allows now."""
+        """Have so many connections at once from now on, made anew: by what the URL policy allows now."""
         self._transport.change(connections)
 
     def close(self) -> None:

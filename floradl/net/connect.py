@@ -71,8 +71,8 @@ class Connector:
     def dial(self, url: httpx.URL, timeouts: Timeouts) -> Connection:
         """Connect to the site of `url`, which was checked.
 
-        Raises what the guard refuses with, `httpcore.ProxyError` where a proxy refuses, and otherwise in the
-        words of httpcore and h11.
+        Raises what the URL policy refuses with, `httpcore.ProxyError` where a proxy refuses, and otherwise in
+        the words of httpcore and h11.
         """
         route = self._routes.of(url)
         if route.proxy is None:

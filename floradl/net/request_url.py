@@ -65,7 +65,7 @@ def redirect_target(response: httpx.Response) -> httpx.URL | None:
     """Return where `response` sends its reader, `None` if it is no redirect (RFC 9110 section 15.4).
 
     A relative `Location` is resolved against the URL that was asked (section 10.2.2), and a fragment
-    dropped; the dot segments of a whole path stay. The target is not checked: `Guard.check` it, which
+    dropped; the dot segments of a whole path stay. The target is not checked: `UrlPolicy.check` it, which
     also refuses a step down to http.
     Raises `PermanentError`: `HTTP_ERROR` where it names no target or several, `BAD_URL` for no URL.
     """

@@ -1,7 +1,7 @@
 """The one who says which URLs may be asked for, and which addresses may be connected to.
 
-A URL is judged by `Guard.check` before anything is sent; a name's addresses by `Guard.resolve`, at the
-moment of the connection, which then goes to one of the addresses that it returned. So an answer that
+A URL is judged by `UrlPolicy.check` before anything is sent; a name's addresses by `UrlPolicy.resolve`, at
+the moment of the connection, which then goes to one of the addresses that it returned. So an answer that
 changes between two look-ups (DNS rebinding) has no second look-up to fool.
 """
 
@@ -117,7 +117,7 @@ class UrlPolicy:
 def addresses(host: str, port: int, timeout: float | None, resolver: Resolver = look_up) -> tuple[str, ...]:
     """Return what `resolver` says of `host`, or `host` itself where it is an address; judge nothing.
 
-    Raises as `Guard.resolve` does. The system's resolver cannot be stopped, and may take half a minute
+    Raises as `UrlPolicy.resolve` does. The system's resolver cannot be stopped, and may take half a minute
     where no server answers: hence a thread of its own, that an exit need not wait for.
     """
     if literal(host) is not None:
@@ -176,5 +176,5 @@ def _refused(message: str) -> PermanentError:
     return PermanentError(message, ErrorCode.HOST_REFUSED)
 
 
-# host, port, seconds -> addresses; raises as `Guard.resolve` does
+# host, port, seconds -> addresses; raises as `UrlPolicy.resolve` does
 Resolve: TypeAlias = Callable[[str, int, float | None], tuple[str, ...]]

@@ -55,7 +55,7 @@ class EtaAccuracy:
         self._off: tuple[float, float] | None = None  # mean and deviation of the logarithms, where trusted
 
     def ended(self, forecasts: Collection[ProgressEta], duration: float, usual: LogNormal) -> None:
-        """Hear that a run took `duration` seconds; `usual` is what was expected without forecasts."""
+        """Record that a run took `duration` seconds; `usual` is what was expected without forecasts."""
         if not forecasts:
             return
         self._runs += 1

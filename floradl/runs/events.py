@@ -29,19 +29,19 @@ class RunEvents(Protocol):
     """Hears of every step. `transfer` and `transferred` are called from worker threads too."""
 
     def run(self, run: QueuedRun, next_in: float | None) -> None:
-        """Hear that a run changed, or was asked about; `next_in` is in seconds, None when it is at work."""
+        """Record that a run changed, or was asked about; `next_in` is in seconds, None when it is at work."""
         ...
 
     def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
-        """Hear that `received` of `total` bytes of an output are there."""
+        """Record that `received` of `total` bytes of an output are there."""
         ...
 
     def transferred(self, run: QueuedRun, output_id: str) -> None:
-        """Hear that no transfer of this output is under way any more."""
+        """Record that no transfer of this output is under way any more."""
         ...
 
     def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
-        """Hear that a run is finished; None where all of it stood in the library already."""
+        """Record that a run is finished; None where all of it stood in the library already."""
         ...
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:

@@ -100,7 +100,7 @@ class OutputSaver:
     async def save(
         self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh
     ) -> SavedOutput:
-        """Save `output`; one that cannot be had comes back with its `error`.
+        """Save `output`; one that is unavailable comes back with its `error`.
 
         Raises `AttemptsExhaustedError` where several tries failed, and `ServicePausedError`.
         """

@@ -105,7 +105,7 @@ class ProgressReporter:
 
 
 class RemoteRateLimit:
-    """The cap on all transfers, see `net.throttle.Cap`: a turn is asked for over the line of the thread."""
+    """The cap on all transfers, see `net.bandwidth.ReadLimit`: each turn is requested over the channel."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._capped = False

@@ -74,7 +74,7 @@ def jpeg(file: Window) -> bool | None:
 
 
 def _pictures(index: bytes, base: int) -> int:
-    """Return where the last picture that an MPF index lists ends, 0 where it makes no sense."""
+    """Return where the last picture that an MPF index lists ends, 0 where it is malformed."""
     if not index.startswith(b"MPF\0"):
         return 0
     tiff = index[4:]

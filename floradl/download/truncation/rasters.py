@@ -135,7 +135,7 @@ def exr(file: Window) -> bool | None:
 
 
 def _exr_headers(file: Window, parts: bool) -> int | None:  # noqa: FBT001 - of the file's flags
-    """Return where the headers end; 0 where they are cut, None where they make no sense."""
+    """Return where the headers end; 0 where they are cut, None where they are malformed."""
     at = 8
     for _ in range(MOST_STEPS):
         name = file.at(at, 256)

@@ -101,7 +101,7 @@ def _suffices(file: Window, boxes: list[Box]) -> bool:
 
 
 def _indexed(file: Window, start: int, end: int) -> int:
-    """Return where what a `sidx` lists ends; 0 where it lists other indexes or makes no sense."""
+    """Return where what a `sidx` lists ends; 0 where it lists other indexes or is malformed."""
     wide = 8 if file.at(start, 1) == b"\1" else 4
     at = start + 12 + 2 * wide + 4
     total = end + file.big(at - 4 - wide, wide)
