@@ -18,15 +18,15 @@ import structlog
 from anyio import CapacityLimiter, to_thread
 
 from floradl import __version__
+from floradl.clock import next_tick
 from floradl.config.credentials import exposure, find_api_key, read_api_key
 from floradl.config.settings import Config, Key
 from floradl.download.downloader import Downloader, DownloadLimits, Fetcher
 from floradl.errors import ConfigError, PauseReason, QueueDamagedError, ServicePausedError
-from floradl.flora.client import FloraClient
+from floradl.flora.client import FloraClient, WrongWorkspaceCheck
 from floradl.flora.rate_limit import RateLimiter
-from floradl.flora.wrong_workspace import WrongWorkspaceCheck
 from floradl.library.folder import FolderLibrary
-from floradl.library.owners import Owners
+from floradl.library.scan import Owners
 from floradl.library.template import Template
 from floradl.net.addresses import HostPatterns
 from floradl.net.bandwidth import BandwidthLimiter
@@ -47,7 +47,6 @@ from floradl.runs.reports import RunReports
 from floradl.runs.scheduler import Scheduler
 from floradl.runs.slots import DownloadSlots
 from floradl.sources.history import HistoryOptions, HistorySync
-from floradl.wakeups import next_tick
 from floradl.workers.pool import Machine, WorkerPool
 from floradl.workers.protocol import WorkerConfig, WorkerSettings
 

@@ -203,7 +203,7 @@ def check(said: dict[str, Any]) -> Exit:
 @common_options
 def simulate(port: int, speed: float, rate_limit: float | None, scenario: Path | None) -> Exit:
     """Serve a FLORA API on loopback to try things against; no account is needed."""
-    from floradl.commands import simulate as command
+    from floradl.commands import demo as command
 
     return Exit(command.simulate(port=port, speed=speed, rate_limit=rate_limit, scenario=scenario))
 

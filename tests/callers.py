@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 from anyio.abc import SocketStream
 
-from floradl.net.listen_address import Endpoint
-from floradl.web.connections import MOST
-from floradl.web.http import HttpRequest, HttpResponse, Page, Site
+from floradl.net.addresses import Endpoint
+from floradl.web.http import MOST, HttpRequest, HttpResponse, Page, Site
 from floradl.web.server import WebServer
 
 HOST = "127.0.0.1"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from floradl.fs.durable import rename_noreplace
 from floradl.fs.folders import FolderFd
 from floradl.fs.names import SafeName
-from floradl.fs.rename import rename_noreplace
 from floradl.sources.archive import FileChangedError, put_away
 from floradl.sources.file_ready import Stamp
 

@@ -28,7 +28,7 @@ from floradl.config.settings import Config
 from floradl.daemon.startup import first_start
 from floradl.errors import PauseReason
 from floradl.fs import mounts
-from floradl.queue.files import FILE_NAME
+from floradl.queue.folder import FILE_NAME
 from floradl.queue.heartbeat import LivePause, Snapshot, write
 from floradl.simulator import Simulator, serve
 from floradl.simulator.faults import Do, Fault

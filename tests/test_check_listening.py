@@ -11,7 +11,7 @@ from loopback import Server
 from studio import Home, wait_until
 
 from floradl import redaction
-from floradl.commands.check.listening import check_listening
+from floradl.commands.check.machine import check_listening
 from floradl.config.load import Options, load_config
 
 

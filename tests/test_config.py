@@ -16,8 +16,8 @@ from floradl.config.load import Options, load_config
 from floradl.config.settings import Config, sections, settings, variable
 from floradl.errors import ConfigError, ExposedError
 from floradl.models import OutputKind
+from floradl.net.addresses import Endpoint
 from floradl.net.bandwidth import RateSchedule, RateWindow
-from floradl.net.listen_address import Endpoint
 
 
 class Machine(msgspec.Struct, frozen=True):

@@ -9,9 +9,8 @@ from loopback import OK, Server, trap
 from studio import TEST_TIMEOUT
 
 from floradl.errors import PermanentError
-from floradl.net.connect import Connector
 from floradl.net.http11 import Timeouts
-from floradl.net.pool import ConnectionPool, PoolLimits
+from floradl.net.pool import ConnectionPool, Connector, PoolLimits
 from floradl.net.proxies import Routes
 from floradl.net.socket_stream import OpenStreams
 from floradl.net.url_policy import UrlPolicy

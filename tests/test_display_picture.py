@@ -4,8 +4,8 @@ import msgspec
 from hypothesis import given, strategies as st
 
 from floradl.display.board import Board
-from floradl.display.frames import Pen, draw_ending, draw_view
-from floradl.display.results import RunLine
+from floradl.display.plain import RunLine
+from floradl.display.terminal import Pen, draw_ending, draw_view
 from floradl.errors import ErrorCode
 from floradl.models import QueuedRun, RunFailure, RunState
 from floradl.runs.events import RunSummary

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from floradl.errors import ErrorCode
-from floradl.runs.error_log import ErrorLog, LoggedError
+from floradl.runs.events import ErrorLog, LoggedError
 
 NETWORK, DAMAGED = ErrorCode.NETWORK, ErrorCode.DAMAGED
 

@@ -15,8 +15,8 @@ from studio import TEST_TIMEOUT
 from wire import answer
 
 from floradl.net.bandwidth import BandwidthLimiter, RateSchedule
-from floradl.net.bodies import pieces
 from floradl.net.client import MediaClient
+from floradl.net.http11 import pieces
 from floradl.net.pool import PoolLimits
 from floradl.net.url_policy import UrlPolicy
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.errors import ErrorCode, PermanentError, TransientError
-from floradl.net.bodies import inflate
+from floradl.net.http11 import inflate
 
 TEXT = b"".join(b"line %d of a document\n" % number for number in range(2000))
 CODINGS: dict[str, Callable[[bytes], bytes]] = {

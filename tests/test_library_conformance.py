@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 import pytest
+from memory_library import MemoryLibrary
 
 from floradl.errors import PauseReason, ServicePausedError, TransientError
 from floradl.library.base import Destination, Library
 from floradl.library.folder import MARKER, FolderLibrary
-from floradl.library.memory import MemoryLibrary
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import Template
 from floradl.models import (

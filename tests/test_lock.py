@@ -14,15 +14,15 @@ import pytest
 from bystanders import holding, open_to_all
 
 from floradl.errors import LockedError
-from floradl.queue import lock
-from floradl.queue.lock import Holder
+from floradl.queue import folder
+from floradl.queue.folder import Holder
 
 
 def test_a_lock_that_another_process_holds_is_refused_by_its_name(tmp_path: Path) -> None:
     with (
         holding(tmp_path, since=5.0) as pid,
         pytest.raises(LockedError) as caught,
-        lock.hold(tmp_path, "once", "1.0", 6.0),
+        folder.hold(tmp_path, "once", "1.0", 6.0),
     ):
         pass
     assert f"floradl run (process {pid} on {socket.gethostname()})" in str(caught.value)
@@ -31,28 +31,28 @@ def test_a_lock_that_another_process_holds_is_refused_by_its_name(tmp_path: Path
 
 def test_the_holder_is_told(tmp_path: Path) -> None:
     with holding(tmp_path, since=5.0) as pid:
-        assert lock.holder(tmp_path) == Holder(pid, socket.gethostname(), "run", "1.2.3", 5.0)
+        assert folder.holder(tmp_path) == Holder(pid, socket.gethostname(), "run", "1.2.3", 5.0)
 
 
 def test_nobody_holds_a_lock_that_was_given_back(tmp_path: Path) -> None:
-    assert lock.holder(tmp_path) is None
-    with lock.hold(tmp_path, "run", "1.0", 1.0):
-        assert lock.holder(tmp_path) is not None
-    assert lock.holder(tmp_path) is None
+    assert folder.holder(tmp_path) is None
+    with folder.hold(tmp_path, "run", "1.0", 1.0):
+        assert folder.holder(tmp_path) is not None
+    assert folder.holder(tmp_path) is None
 
 
 def test_the_lock_goes_with_a_process_that_is_killed(tmp_path: Path) -> None:
     with holding(tmp_path, since=5.0) as pid:
         os.kill(pid, signal.SIGKILL)
-    assert lock.holder(tmp_path) is None
-    with lock.hold(tmp_path, "run", "1.0", 1.0):
+    assert folder.holder(tmp_path) is None
+    with folder.hold(tmp_path, "run", "1.0", 1.0):
         pass
 
 
 def test_a_lock_that_was_refused_is_to_be_had_later(tmp_path: Path) -> None:
-    with holding(tmp_path, since=5.0), pytest.raises(LockedError), lock.hold(tmp_path, "run", "1.0", 1.0):
+    with holding(tmp_path, since=5.0), pytest.raises(LockedError), folder.hold(tmp_path, "run", "1.0", 1.0):
         pass
-    with lock.hold(tmp_path, "run", "1.0", 1.0):
+    with folder.hold(tmp_path, "run", "1.0", 1.0):
         pass
 
 
@@ -68,7 +68,7 @@ def test_looking_does_not_keep_a_daemon_from_starting(tmp_path: Path) -> None:
             assert process.stdout is not None
             assert process.stdout.readline() == b"looking\n"
             for _ in range(1000):
-                with lock.hold(tmp_path, "run", "1.0", 1.0):
+                with folder.hold(tmp_path, "run", "1.0", 1.0):
                     pass
         finally:
             process.kill()
@@ -82,7 +82,7 @@ def test_of_many_that_start_at_once_one_holds_the_lock(tmp_path: Path) -> None:
     def start() -> None:
         together.wait()
         try:
-            with lock.hold(tmp_path, "run", "1.0", 1.0):
+            with folder.hold(tmp_path, "run", "1.0", 1.0):
                 held.append(True)
                 done.wait()
         except LockedError:
@@ -97,14 +97,14 @@ def test_of_many_that_start_at_once_one_holds_the_lock(tmp_path: Path) -> None:
 
 
 def test_a_lock_file_with_nonsense_in_it_is_still_a_lock(tmp_path: Path) -> None:
-    with lock.hold(tmp_path, "run", "1.0", 1.0):
+    with folder.hold(tmp_path, "run", "1.0", 1.0):
         (tmp_path / "lock").write_bytes(b'{"pid": "\xff')
         with (
             pytest.raises(LockedError, match="another process already works"),
-            lock.hold(tmp_path, "x", "1", 1),
+            folder.hold(tmp_path, "x", "1", 1),
         ):
             pass
-        holder = lock.holder(tmp_path)
+        holder = folder.holder(tmp_path)
         assert holder is not None
         assert holder.pid == 0
 
@@ -112,17 +112,17 @@ def test_a_lock_file_with_nonsense_in_it_is_still_a_lock(tmp_path: Path) -> None
 def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "lock").symlink_to("precious")
-    with pytest.raises(OSError, match="symbolic links"), lock.hold(tmp_path, "run", "1.0", 1.0):
+    with pytest.raises(OSError, match="symbolic links"), folder.hold(tmp_path, "run", "1.0", 1.0):
         pass
     assert (tmp_path / "precious").read_text() == "precious"
 
 
 @pytest.mark.root
 def test_another_user_sees_who_holds_the_lock() -> None:
-    with open_to_all() as folder, holding(folder, since=5.0) as pid:
+    with open_to_all() as state, holding(state, since=5.0) as pid:
         os.seteuid(65534)
         try:
-            holder = lock.holder(folder)
+            holder = folder.holder(state)
         finally:
             os.seteuid(0)
         assert holder is not None
@@ -131,11 +131,11 @@ def test_another_user_sees_who_holds_the_lock() -> None:
 
 @pytest.mark.root
 def test_who_may_not_look_is_told_so() -> None:
-    with open_to_all() as folder, holding(folder, since=5.0):
-        folder.chmod(0o700)
+    with open_to_all() as state, holding(state, since=5.0):
+        state.chmod(0o700)
         os.seteuid(65534)
         try:
             with pytest.raises(PermissionError):
-                lock.holder(folder)
+                folder.holder(state)
         finally:
             os.seteuid(0)

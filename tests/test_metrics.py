@@ -15,11 +15,10 @@ from studio import Home, wait_until
 from floradl.errors import PauseReason
 from floradl.models import OutputKind, RemoteRun, RunState
 from floradl.polling.durations import detection_delay
-from floradl.runs.counters import Histogram, OutputCounters
+from floradl.runs.events import Histogram, OutputCounters
 from floradl.simulator import OutputSpec, Simulator
-from floradl.web.health import Health, HealthState
 from floradl.web.http import HttpRequest
-from floradl.web.metrics import MetricsSnapshot, Totals
+from floradl.web.metrics import Health, HealthState, MetricsSnapshot, Totals
 from floradl.web.prometheus import render
 
 Samples = dict[tuple[str, str], float]

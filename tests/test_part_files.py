@@ -16,11 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from floradl.fs import rename
-from floradl.fs.durable import PartBusyError, PartFile, write_atomic
+from floradl.fs import durable
+from floradl.fs.durable import PartBusyError, PartFile, rename_noreplace, write_atomic
 from floradl.fs.folders import FolderFd, exists, open_folder, open_root, read_regular
 from floradl.fs.names import SafeName
-from floradl.fs.rename import rename_noreplace
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_left_open")
 
@@ -236,7 +235,7 @@ def test_renaming_replaces_nothing_whatever_the_file_system_can(
     tmp_path: Path, folder: FolderFd, renames: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if renames != "renameat2":  # a C library without it, as musl's
-        monkeypatch.setattr(rename, "_renameat2", None)
+        monkeypatch.setattr(durable, "_renameat2", None)
     if renames == "rename":  # and a file system without links, as FAT
 
         def no_link(*_: object, **__: object) -> None:

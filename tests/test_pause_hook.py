@@ -13,8 +13,8 @@ from hooked import Hook, configure
 from mounting import in_memory
 from studio import TEST_TIMEOUT, Home, queue, wait_until
 
+from floradl.hooks.command import HookSettings
 from floradl.hooks.pauses import PauseHook, PauseNotice
-from floradl.hooks.settings import HookSettings
 from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
 from floradl.simulator import Simulator

@@ -8,8 +8,8 @@ import anyio
 import pytest
 from wire import FOLDERS
 
+from floradl.hooks.command import RUN_FINISHED, HookSettings
 from floradl.hooks.runs import RunHooks
-from floradl.hooks.settings import RUN_FINISHED, HookSettings
 from floradl.library.folder import FolderLibrary
 from floradl.library.template import Template
 from floradl.models import QueuedRun, RunState

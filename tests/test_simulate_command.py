@@ -14,13 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from floradl.commands.simulate import simulate
+from floradl.commands.demo import simulate
 from floradl.errors import ConfigError
 
 _CALL = """
 import sys
 from pathlib import Path
-from floradl.commands.simulate import simulate
+from floradl.commands.demo import simulate
 sys.exit(simulate({}))
 """
 
@@ -98,6 +98,6 @@ def test_a_missing_aiohttp_is_said_in_words(tmp_path: Path) -> None:
 
 
 def test_importing_the_command_pulls_in_nothing_heavy() -> None:
-    code = "import sys, floradl.commands.simulate; print('aiohttp' in sys.modules, 'httpx' in sys.modules)"
+    code = "import sys, floradl.commands.demo; print('aiohttp' in sys.modules, 'httpx' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -14,8 +14,8 @@ from studio import TEST_TIMEOUT
 
 from floradl.redaction import Secret
 from floradl.simulator import Simulator, serve
-from floradl.simulator.callbacks import event_json, sign
 from floradl.simulator.runs import WebhookSigning
+from floradl.simulator.server import event_json, sign
 from floradl.web.webhooks import parse_delivery, verify
 
 pytestmark = pytest.mark.anyio

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from floradl.simulator import formats
-from floradl.simulator.bodies import Body, digest, filler, literal
+from floradl.simulator.formats import Body, digest, filler, literal
 
 MIB = 1024 * 1024
 MAKERS = [formats.png, formats.mp4, formats.wav, formats.pdf, formats.text, formats.binary]

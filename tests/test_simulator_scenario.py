@@ -12,9 +12,9 @@ from hypothesis import given, strategies as st
 from msgspec import Struct
 
 from floradl.cli import floradl
+from floradl.commands.demo import demo_runs
 from floradl.errors import ConfigError
 from floradl.simulator import Do, MediaStyle, RunKind, Simulator
-from floradl.simulator.demo_runs import demo_runs
 from floradl.simulator.faults import Facts, Fault, Match
 from floradl.simulator.scenario import Scenario, ScenarioOutput, ScenarioRun, load_scenario, parse_scenario
 

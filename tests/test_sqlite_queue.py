@@ -21,7 +21,7 @@ from queues import make_queue, sqlite_queue, work_with, write_runs
 from floradl.errors import ConfigError, ErrorCode, QueueDamagedError
 from floradl.models import OutputKind, QueuedRun, Reference, RunFailure, RunRequest, RunState, SavedOutput
 from floradl.queue import migrations
-from floradl.queue.files import FILE_NAME, note_to_be_filled
+from floradl.queue.folder import FILE_NAME, note_to_be_filled
 from floradl.queue.reader import read_queue
 from floradl.queue.sqlite import SqliteQueue
 

@@ -22,11 +22,11 @@ from floradl.config.settings import Config
 from floradl.errors import ConfigError, ErrorCode, PauseReason
 from floradl.models import QueuedRun, RunFailure, RunState
 from floradl.queue import heartbeat
-from floradl.queue.files import FILE_NAME
+from floradl.queue.folder import FILE_NAME
 from floradl.queue.heartbeat import LivePause, LiveRun, Snapshot, Transfer
 from floradl.queue.reader import read_queue
 from floradl.queue.sqlite import SqliteQueue
-from floradl.sources.submit import drop_job
+from floradl.sources.job_file import drop_job
 
 _NOW = 1_800_000_000.0
 _AS_NOBODY = """
@@ -506,7 +506,7 @@ def test_what_programs_ask_loads_even_less(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", script, str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, env={"HOME": str(tmp_path)})
     assert json.loads(done.stdout)["runs"] == []
-    heavy = {"yaml", "hashlib", "socket", "ssl", "floradl.commands.status_text", "floradl.sources"}
+    heavy = {"yaml", "hashlib", "socket", "ssl", "floradl.commands.status", "floradl.sources"}
     assert heavy.isdisjoint(done.stderr.split())
 
 

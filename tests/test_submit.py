@@ -10,7 +10,7 @@ import pytest
 from floradl.errors import ConfigError
 from floradl.models import Reference
 from floradl.sources.inbox import Inbox
-from floradl.sources.submit import drop_job, sweep
+from floradl.sources.job_file import drop_job, sweep
 
 
 def test_a_dropped_job_is_whole_and_is_taken_by_the_next_scan(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ from loopback import OK, Certificate, ConnectProxy, Server, read_head, trap
 
 from floradl.errors import ErrorCode, PermanentError
 from floradl.net.pool import PoolLimits
-from floradl.net.request_url import redirect_target
-from floradl.net.url_policy import UrlPolicy
+from floradl.net.url_policy import UrlPolicy, redirect_target
 
 # --- proxies -----------------------------------------------------------------------------------------
 

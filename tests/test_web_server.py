@@ -11,7 +11,7 @@ from callers import GET, HOST, Echo, ask, connected, listening, post, rest
 from structlog.testing import capture_logs
 from studio import until
 
-from floradl.net.listen_address import Endpoint
+from floradl.net.addresses import Endpoint
 from floradl.web.http import HttpRequest, HttpResponse, Site
 from floradl.web.server import WebServer
 

@@ -15,16 +15,18 @@ from callers import GET, HOST, Echo, ask, connected, free_port, listening, post,
 from structlog.testing import capture_logs
 from studio import until
 
-from floradl.net.listen_address import Endpoint
-from floradl.web.connections import (
+from floradl.net.addresses import Endpoint
+from floradl.web.http import (
     MOST,
     ClientConnection,
     ClientConnections,
     ConnectionStage,
+    HttpRequest,
+    HttpResponse,
+    Site,
     overdue,
     slowest,
 )
-from floradl.web.http import HttpRequest, HttpResponse, Site
 from floradl.web.server import WebServer
 
 pytestmark = pytest.mark.anyio

@@ -27,7 +27,7 @@ from floradl.queue.memory import MemoryQueue
 from floradl.queue.sqlite import SqliteQueue
 from floradl.redaction import Secret
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
-from floradl.simulator.callbacks import sign
+from floradl.simulator.server import sign
 from floradl.web.http import HttpRequest
 from floradl.web.webhooks import Webhooks
 

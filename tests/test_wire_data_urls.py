@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, strategies as st
 from wire import PDF, PNG, Bench
 
-from floradl.download.data_url import decode
 from floradl.errors import ErrorCode, PermanentError
 from floradl.models import Integrity, RemoteOutput
+from floradl.urls import decode
 
 IN_BASE64 = base64.b64encode(PNG).decode()
 

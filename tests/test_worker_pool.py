@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from clients import client
 from hands import Hands
+from memory_library import MemoryLibrary
 from studio import TEST_TIMEOUT, Home, wait_until
 from wire import MP4, PNG, RUN, TRUSTED, Bench, Fetched, MediaHost, Reply, Request, answer, ranged, serving
 
@@ -31,7 +32,6 @@ from floradl.errors import (
 )
 from floradl.fs.durable import PartBusyError
 from floradl.library.folder import FolderLibrary
-from floradl.library.memory import MemoryLibrary
 from floradl.models import RemoteOutput
 from floradl.net.bandwidth import BandwidthLimiter, RateSchedule
 from floradl.net.url_policy import UrlPolicy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from studio import Home, wait_until
 
-from floradl.flora.wrong_workspace import WrongWorkspaceCheck
+from floradl.flora.client import WrongWorkspaceCheck
 from floradl.simulator import OutputSpec, Simulator
 
 WORDS = (OutputSpec("words", "text", text="Grown."),)

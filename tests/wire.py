@@ -25,9 +25,9 @@ from floradl.net.bandwidth import BandwidthLimiter
 from floradl.net.pool import PoolLimits as ClientLimits
 from floradl.net.url_policy import UrlPolicy
 from floradl.simulator import formats
+from floradl.workers.pool import RemoteDownload
 from floradl.workers.process import WorkerProcess
 from floradl.workers.protocol import WorkerConfig, WorkerSettings
-from floradl.workers.remote_download import RemoteDownload
 
 PNG = formats.png("wire", "wire", 3000).read()
 OTHER_PNG = formats.png("other wire", "other wire", 3000).read()

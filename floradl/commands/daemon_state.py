@@ -12,9 +12,9 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from floradl.models import LeftFile, QueuedRun, RunState
-from floradl.queue import heartbeat, lock
+from floradl.queue import folder, heartbeat
+from floradl.queue.folder import Holder
 from floradl.queue.heartbeat import LiveRun, Snapshot
-from floradl.queue.lock import Holder
 from floradl.queue.reader import read_queue, readable
 from floradl.units import format_duration
 
@@ -87,7 +87,7 @@ def read_daemon_state(state_dir: Path) -> DaemonState:
 def read_daemon(state_dir: Path) -> DaemonInfo:
     """Read who works with the state folder. Raises `ConfigError` where this user may not."""
     with readable(state_dir):
-        holder = lock.holder(state_dir)
+        holder = folder.holder(state_dir)
         snapshot = heartbeat.read(state_dir) if holder is not None else None
     if holder is None or snapshot is None or not _wrote(holder, snapshot):
         return DaemonInfo(holder, None)

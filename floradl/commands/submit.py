@@ -14,9 +14,8 @@ from floradl.commands.streams import tell
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
 from floradl.models import Action, Reference, RunRequest
-from floradl.queue import lock
-from floradl.sources.job_file import parse_job, render_orders
-from floradl.sources.submit import drop_job
+from floradl.queue import folder
+from floradl.sources.job_file import drop_job, parse_job, render_orders
 from floradl.units import format_count
 
 _AT_ONCE = 10_000  # runs a job file: far below the size that the inbox takes
@@ -69,15 +68,15 @@ def read_orders(references: tuple[str, ...], action: Action) -> list[RunRequest]
 
 def _reader(config: Config) -> int | None:
     """Return the user id of the daemon: its state is its own. None where that is unknown."""
-    for folder in (config.state_dir, config.queue.watch_dir):
+    for place in (config.state_dir, config.queue.watch_dir):
         with suppress(OSError):
-            return folder.stat().st_uid
+            return place.stat().st_uid
     return None
 
 
 def _who_takes_it(config: Config) -> str:
     try:
-        alive = lock.holder(config.state_dir) is not None
+        alive = folder.holder(config.state_dir) is not None
     except OSError:
         return ""
     return "" if alive else "; no daemon is running: start one with 'floradl run', or once: 'floradl once'"

@@ -13,7 +13,6 @@ from typing import Annotated, Final, TypeAlias, get_type_hints
 
 from msgspec import Struct
 
-from floradl.config.rate_limit import RateLimit
 from floradl.config.types import (
     BaseUrl,
     Choice,
@@ -26,14 +25,15 @@ from floradl.config.types import (
     Location,
     NameList,
     NameTemplate,
+    RateLimit,
     Setting,
     Size,
     Whole,
 )
 from floradl.fs.names import MIN_BYTES, PART_RESERVE
 from floradl.models import OutputKind
+from floradl.net.addresses import Endpoint
 from floradl.net.bandwidth import RateSchedule
-from floradl.net.listen_address import Endpoint
 from floradl.units import LONGEST
 
 

@@ -13,9 +13,9 @@ from anyio import to_thread
 from floradl.app import App
 from floradl.config.settings import Config
 from floradl.errors import ExposedError, QueueUnavailableError
+from floradl.hooks.command import PAUSED, RUN_FINISHED, HookSettings
 from floradl.hooks.pauses import PauseHook
 from floradl.hooks.runs import RunHooks
-from floradl.hooks.settings import PAUSED, RUN_FINISHED, HookSettings
 from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
 

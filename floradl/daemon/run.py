@@ -16,12 +16,12 @@ from anyio import to_thread
 
 from floradl import __version__
 from floradl.app import App, working
+from floradl.clock import next_tick
 from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
-from floradl.daemon.endpoints import answering
 from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pauses, tell_missing
 from floradl.daemon.reload import Changing, reloading
-from floradl.daemon.startup import StartStoppedError, Startup, opened
+from floradl.daemon.startup import StartStoppedError, Startup, answering, opened
 from floradl.daemon.systemd import ServiceManager, Supervision, SystemdView, describe
 from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedError
 from floradl.hooks.runs import Heard
@@ -31,8 +31,7 @@ from floradl.sources.inbox import Inbox
 from floradl.sources.intake import Intake, IntakeLimits
 from floradl.sources.queue_file import QueueFile
 from floradl.sources.watcher import Watcher
-from floradl.wakeups import next_tick
-from floradl.web.health import HealthState
+from floradl.web.metrics import HealthState
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
 _BEAT = 1.0

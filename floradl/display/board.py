@@ -17,7 +17,7 @@ from enum import Enum
 import msgspec
 from msgspec import Struct
 
-from floradl.display.results import ResultCounts, RunLine
+from floradl.display.plain import ResultCounts, RunLine
 from floradl.models import QueuedRun, RunState
 from floradl.runs.events import RunSummary
 

@@ -15,14 +15,260 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
+from msgspec import Struct
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from floradl.display.board import Board
-from floradl.display.frames import Pen, draw_ending, draw_view
-from floradl.display.results import summary
+from floradl.display.board import Board, BoardView, RunRow, TransferRow, TransferStage
+from floradl.display.plain import RunLine, format_seconds, gains, shown, summary
+from floradl.models import QueuedRun, RunState
 from floradl.runs.events import RunEvents
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_SHORTEST_BAR, _LONGEST_BAR = 8, 40
+_MOST_LINES = 6  # of one failure's reason
+_STATES = {
+    RunState.DONE: ("done", "green"),
+    RunState.PARTIAL: ("partial", "yellow"),
+    RunState.FAILED: ("failed", "red"),
+}
+
+
+class Signs(Struct, frozen=True):
+    """The characters to draw with."""
+
+    done: str = "✓"
+    partial: str = "◐"
+    failed: str = "✗"
+    trouble: str = "!"
+    spinner: str = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+    full: str = "━"
+    half: str = "╸"
+    track: str = "━"
+    dot: str = "·"
+    ellipsis: str = "…"
+
+
+_ASCII = Signs("+", "%", "x", "!", "|/-\\", "#", "#", "-", "|", "...")
+
+
+class Pen(Struct, frozen=True):
+    """How to draw for one terminal: its width in cells, its encoding, and whether it has colours."""
+
+    width: int
+    encoding: str
+    colour: bool
+
+    @property
+    def signs(self) -> Signs:
+        """The signs that the encoding can write."""
+        return Signs() if self.encoding.lower().startswith("utf") else _ASCII
+
+    def text(self, text: str, style: str = "") -> Text:
+        """Return a text from outside, fit to be seen."""
+        return Text(shown(text, self.encoding), style)
+
+    def cut(self, text: Text, width: int | None = None) -> Text:
+        """Return `text` cut to `width` cells, by default the terminal's."""
+        width = self.width if width is None else width
+        if text.cell_len > width:
+            ellipsis = self.signs.ellipsis
+            text.truncate(max(0, width - cell_len(ellipsis)))
+            text.append(ellipsis, "dim")
+        return text
+
+    def name(self, run: QueuedRun, width: int) -> Text:
+        """Return a run's reference within `width`, and its label where there is room.
+
+        Where it is too long the technique gives way first: the run id is the identity.
+        """
+        run_id = self.text(run.run_id)
+        text = Text()
+        if run.technique:
+            technique = self.text(run.technique, "dim")
+            text.append_text(self.cut(technique, max(8, width - run_id.cell_len - 1))).append("/", "dim")
+        text.append_text(run_id)
+        if run.label:
+            label = self.text(f" {run.label}", "italic")
+            if text.cell_len + label.cell_len <= width:
+                text.append_text(label)
+        return self.cut(text, width)
+
+    def bar(self, part: float, width: int, style: str) -> Text:
+        """Return a bar of `width` cells, filled to `part` (0 to 1)."""
+        signs = self.signs
+        halves = int(min(max(part, 0.0), 1.0) * width * 2)
+        bar = Text().append(signs.full * (halves // 2) + signs.half * (halves % 2), style)
+        # Without colours a full bar and its track would look the same.
+        track = signs.track if self.colour or signs.track != signs.full else " "
+        return bar.append(track * (width - len(bar)), "dim")
+
+
+def draw_ending(pen: Pen, ending: RunLine) -> list[Text]:
+    """Return the lines that stay for a finished run: one, or more where a failure has much to tell."""
+    run = ending.run
+    sign, style = {
+        RunState.PARTIAL: (pen.signs.partial, "yellow"),
+        RunState.FAILED: (pen.signs.failed, "red"),
+    }.get(run.state, (pen.signs.done, "green"))
+    told = pen.text("" if run.state is RunState.FAILED else gains(ending), "dim")
+    room = pen.width - 2 - (told.cell_len + 2 if told else 0)
+    line = Text().append(f"{sign} ", style).append_text(pen.name(run, max(room, len(run.run_id) + 10)))
+    if told:
+        line.append("  ").append_text(told)
+    if run.error is None:
+        return [pen.cut(line)]
+    because = Text().append(f"{run.error.code}: ", style).append_text(pen.text(run.error.message))
+    if line.cell_len + 2 + because.cell_len <= pen.width:
+        return [line.append("  ").append_text(because)]
+    return [pen.cut(line), *_folded(pen, because)]
+
+
+def _folded(pen: Pen, text: Text) -> Iterator[Text]:
+    """Yield `text` over several lines: a reason that is cut off is of no use."""
+    width = max(8, pen.width - 4)
+    rest = text
+    for last in [False] * (_MOST_LINES - 1) + [True]:
+        if rest.cell_len <= width or last:
+            yield Text("    ").append_text(pen.cut(rest, width))
+            return
+        end = rest.plain.rfind(" ", width // 2, width + 1)
+        line, rest = rest.divide([end if end > 0 else _fitting(rest.plain, width)])
+        yield Text("    ").append_text(line)
+        if rest.plain.startswith(" "):
+            rest = rest[1:]
+
+
+def _fitting(text: str, width: int) -> int:
+    """Return how many characters of `text` fill at most `width` cells; at least 1."""
+    for count in range(min(width, len(text)), 1, -1):
+        if cell_len(text[:count]) <= width:
+            return count
+    return 1
+
+
+def draw_view(pen: Pen, view: BoardView, total: int | None) -> list[Text]:
+    """Return the lines that move: runs under way, their transfers, and the sum of it all."""
+    spin = pen.signs.spinner[int(view.elapsed * 10) % len(pen.signs.spinner)]
+    runs = [row for row in view.rows if isinstance(row, RunRow)]
+    outputs = [row for row in view.rows if isinstance(row, TransferRow)]
+    names = {row.run.run_id: pen.name(row.run, pen.width // 2) for row in runs}
+    column = max((name.cell_len for name in names.values()), default=0)
+    of_outputs = max((cell_len(_output(pen, row).plain) for row in outputs), default=0)
+    lines = []
+    for row in view.rows:
+        if isinstance(row, RunRow):
+            name = names[row.run.run_id]
+            name.pad_right(column - name.cell_len)
+            lines.append(pen.cut(_run(pen, row, name, spin)))
+        else:
+            lines.append(pen.cut(_transfer(pen, row, of_outputs)))
+    if view.hidden:
+        lines.append(Text(f"  {pen.signs.ellipsis} and {view.hidden:,} more", "dim"))
+    lines.append(pen.cut(_sum(pen, view, total, spin)))
+    return lines
+
+
+def _run(pen: Pen, row: RunRow, name: Text, spin: str) -> Text:
+    if row.stage is TransferStage.TROUBLED:
+        when = f"next try in {format_seconds(round(row.next_in))}" if row.next_in else "trying again"
+        told = Text().append(f"  {when}: ", "yellow").append_text(pen.text(row.message or ""))
+        if 2 + name.cell_len + told.cell_len > pen.width:
+            name.rstrip()  # the reason needs the room more than the column its order
+        return Text().append(f"{pen.signs.trouble} ", "yellow").append_text(name).append_text(told)
+    line = Text().append(f"{spin} ", "cyan").append_text(name).append("  ")
+    if row.stage is TransferStage.RUNNING and row.run.progress > 0:
+        line.append_text(pen.bar(row.run.progress / 100, 12, "magenta"))
+        return line.append(f" {row.run.progress:3.0f} %")
+    return line if row.moving else line.append(row.stage.value, "dim")  # its bars say so
+
+
+def _output(pen: Pen, row: TransferRow) -> Text:
+    return pen.cut(pen.text(row.output_id), min(24, pen.width // 4))
+
+
+def _transfer(pen: Pen, row: TransferRow, column: int) -> Text:
+    line = Text("    ").append_text(_output(pen, row))
+    line.pad_right(4 + column - line.cell_len)
+    numbers = [f"{_of(row.received, row.total):>14}", f"{_rate(row.rate):>10}", f"{_left(row):>7}"]
+    while len(numbers) > 1 and line.cell_len + sum(len(number) + 2 for number in numbers) > pen.width - 10:
+        numbers.pop()
+    room = pen.width - line.cell_len - sum(len(number) + 2 for number in numbers) - 2
+    if room >= _SHORTEST_BAR:
+        part = row.received / row.total if row.total else 0.0
+        line.append("  ").append_text(pen.bar(part, min(room, _LONGEST_BAR), "cyan"))
+    for number, style in zip(numbers, ("", "cyan", "dim"), strict=False):
+        line.append(f"  {number}", style)
+    return line
+
+
+def _sum(pen: Pen, view: BoardView, total: int | None, spin: str) -> Text:
+    tally, stages = view.tally, view.stages
+    open_runs = sum(stages.values())
+    if not tally.ended and not open_runs:
+        return Text().append(f"{spin} ", "cyan").append("asking FLORA", "dim")
+    unseen = 0 if total is None else max(0, total - tally.ended - open_runs)
+    done = f"of {total:,} done" if total and total > 1 else "done"
+    numbers = [
+        (tally.done, done, "green"),
+        (tally.partial, "partial", "yellow"),
+        (tally.failed, "failed", "red"),
+    ]
+    numbers += [
+        (stages[stage] + (unseen if stage is TransferStage.WAITING else 0), stage.value, "")
+        for stage in TransferStage
+    ]
+    parts = [(f"{number:,} {word}", style) for number, word, style in numbers if number]
+    if view.rate is not None:
+        parts.append((_rate(view.rate), "cyan"))
+    line = Text(" ")
+    for part, style in [*parts, (_clock(view.elapsed), "dim")]:
+        if line.cell_len > 1:
+            if line.cell_len + 3 + len(part) > pen.width:
+                break
+            line.append(f" {pen.signs.dot}", "dim")
+        line.append(" ").append(part, style)
+    return line
+
+
+def _scaled(size: float) -> tuple[float, str]:
+    """Return the divisor and the unit that write `size` with at most three digits before the point."""
+    power = 0
+    while power < len(_UNITS) - 1 and size >= 999.95 * 1000**power:
+        power += 1
+    return 1000.0**power, _UNITS[power]
+
+
+def _of(received: int, total: int | None) -> str:
+    """Write how much of how much, in one unit, so that the numbers keep their places: `3.1/12.0 MB`."""
+    divisor, unit = _scaled(max(received, total or 0))
+    digits = 0 if divisor == 1 else 1
+    of = "" if total is None else f"/{total / divisor:.{digits}f}"
+    return f"{received / divisor:.{digits}f}{of} {unit}"
+
+
+def _rate(rate: float | None) -> str:
+    if rate is None:
+        return ""
+    divisor, unit = _scaled(rate)
+    return f"{rate / divisor:.{0 if divisor == 1 else 1}f} {unit}/s"
+
+
+def _left(row: TransferRow) -> str:
+    """Write the time left: `0:03`, `1:02:30`; nothing where it is unknown."""
+    if row.total is None or not row.rate or row.rate < 1:
+        return ""
+    seconds = max(0, row.total - row.received) / row.rate
+    return _clock(seconds) if seconds < 360_000 else ""
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
 
 _EVERY = 0.1  # seconds from look to look
 _SHARE = 25  # drawing takes one part of so many: a tall window or a slow line costs pictures, not the work

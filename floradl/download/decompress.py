@@ -14,7 +14,7 @@ import msgspec
 
 from floradl.download.file_type.signatures import HEAD, from_content
 from floradl.errors import ErrorCode, PermanentError, TransientError
-from floradl.net.bodies import BOMB_BYTES, BOMB_RATIO, STEP, bomb, inflate
+from floradl.net.http11 import BOMB_BYTES, BOMB_RATIO, STEP, bomb, inflate
 
 _MOST_CODINGS = 4
 _GZIP = b"\x1f\x8b\x08"

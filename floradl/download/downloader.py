@@ -21,32 +21,36 @@ from typing import Protocol, Self
 import httpx
 import msgspec
 
-from floradl.download import data_url, truncation
+from floradl import urls
+from floradl.download import truncation
 from floradl.download.checksums import ChecksumSet, Proof, disagreement, proof_of
 from floradl.download.decompress import undo
 from floradl.download.file_type import sniff
 from floradl.download.file_type.signatures import beginning
-from floradl.download.offer import ContentOffer, is_weak, offer_of, refusal_of, refuses_range
 from floradl.download.resume import (
     OVERLAP,
     BytesDifferError,
+    ContentOffer,
     RangeRefusedError,
     StartOverError,
     append,
     compare_head,
     in_hand,
+    is_weak,
+    offer_of,
+    refusal_of,
+    refuses_range,
     rehash,
     takes_ranges,
 )
 from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError, TransientError
 from floradl.library.base import Destination, DownloadTarget, Sink
 from floradl.models import Integrity
-from floradl.net import request_url
-from floradl.net.bodies import pieces
+from floradl.net import url_policy
 from floradl.net.client import MediaClient
 from floradl.net.errors import CertificateError
-from floradl.net.request_url import redirect_target
-from floradl.net.url_policy import UrlPolicy
+from floradl.net.http11 import pieces
+from floradl.net.url_policy import UrlPolicy, redirect_target
 from floradl.urls import is_data_url
 
 _MAX_REDIRECTS = 5
@@ -136,7 +140,7 @@ class Downloader:
             return self._fetch(url, target, report)
 
     def _decode(self, url: str, target: DownloadTarget, report: Report) -> Received:
-        inline = data_url.decode(url)
+        inline = urls.decode(url)
         self._check_size(len(inline.data))
         head = beginning(lambda size, offset: inline.data[offset : offset + size])
         sniff.refuse_not_media(head, inline.content_type, target.kind)  # for good: it will say the same again
@@ -215,7 +219,7 @@ class Downloader:
     def _follow(self, url: str, headers: dict[str, str]) -> httpx.Response:
         """Send the request, following redirects by hand: each hop is checked like the first."""
         try:
-            target = asked = request_url.parse(url)
+            target = asked = url_policy.parse(url)
         except (httpx.InvalidURL, UnicodeError):  # the cause may quote the query
             raise PermanentError("the output's URL is not a URL", ErrorCode.BAD_URL) from None
         for _ in range(_MAX_REDIRECTS + 1):

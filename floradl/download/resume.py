@@ -8,6 +8,8 @@ compared as well.
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -15,11 +17,118 @@ from typing import Final
 import httpx
 import msgspec
 
-from floradl.download.checksums import ChecksumSet
-from floradl.download.offer import offer_of
-from floradl.errors import ErrorCode, FloradlError, PermanentError, TransientError
+from floradl.download.checksums import ChecksumSet, promised
+from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PermanentError, TransientError
 from floradl.library.base import DownloadTarget, Sink
-from floradl.net.bodies import pieces
+from floradl.models import AttemptNotes
+from floradl.net.headers import (
+    content_codings,
+    content_length,
+    content_range,
+    last_modified,
+    opaque_tag,
+    retry_after,
+    strong_etag,
+)
+from floradl.net.http11 import pieces
+
+_PASSING_STATUS = {408, 409, 425, 429}
+_NOT_OF_THE_RANGE = {404, 408, 409, 410, 425, 429, 502, 503, 504}
+
+
+class ContentOffer(msgspec.Struct, frozen=True):
+    """What a 200 or 206 offers.
+
+    `first` and `last` are where its bytes begin and end, of `total` in all: -1 and None for a 206 whose range
+    is malformed, which fits nothing. `validator` is what a part file of these bytes is called by, empty where
+    they cannot be continued; one that `is_weak` needs more bytes compared. `codings` has to be undone.
+    """
+
+    first: int
+    last: int | None
+    total: int | None
+    validator: str
+    weak_validator: str
+    expected: dict[str, bytes]
+    codings: tuple[str, ...]
+
+    def continues(self, validator: str) -> bool:
+        """Whether the bytes may be those of a part file that is called by `validator`."""
+        return bool(validator) and validator in {self.validator, self.weak_validator}
+
+    def is_from(self, first: int) -> bool:
+        """Whether these are the bytes from `first` to the end."""
+        return self.first == first and (self.total is None or self.last == self.total - 1)
+
+    def with_promises_of(self, validator: str, notes: AttemptNotes) -> ContentOffer:
+        """Return it with the checksums that the whole answer promised for the part file of `validator`."""
+        promises = notes.promised if notes.validator == validator else {}
+        return msgspec.structs.replace(self, expected={**promises, **self.expected})
+
+    def decoded(self) -> ContentOffer:
+        """Return what is offered once a coding was undone: of those bytes nothing is told."""
+        return ContentOffer(self.first, None, None, "", "", {}, ())
+
+
+def is_weak(validator: str) -> bool:
+    """Whether `validator` names a version by its time and length alone."""
+    return validator.startswith("w")
+
+
+def offer_of(response: httpx.Response) -> ContentOffer:
+    """Read what the answer offers."""
+    headers = response.headers
+    codings = content_codings(headers)
+    if response.status_code == 206:
+        span = content_range(headers)
+        several = headers.get("content-type", "").lower().startswith("multipart/byteranges")
+        # Some servers code the bytes of a range of what is not coded: which bytes these are is unsure.
+        if span is None or span.total is None or several or codings:
+            return ContentOffer(-1, None, None, "", "", {}, codings)
+        first: int = span.first
+        last: int | None = span.last
+        total: int | None = span.total
+    else:
+        first, total = 0, content_length(headers)
+        last = None if total is None else total - 1
+    validators = ("", "") if total is None else _validators(headers, total)
+    return ContentOffer(first, last, total, *validators, promised(headers, response.url.host), codings)
+
+
+def _validators(headers: httpx.Headers, total: int) -> tuple[str, str]:
+    """Return what a part file of this version is called by, and what it may have been called by.
+
+    A server that has just made a file may call it weak, and a second later strong, by the same letters
+    (Apache 2.4): hence the second does not depend on it.
+    """
+    strong = weak = ""
+    if (etag := strong_etag(headers)) is not None:
+        strong = hashlib.sha256(f"{etag} {total}".encode()).hexdigest()[:8]
+    if (changed := last_modified(headers)) is not None:
+        name = f"{opaque_tag(headers)} {changed} {total}"
+        weak = "w" + hashlib.sha256(name.encode()).hexdigest()[:7]
+    return strong or weak, weak
+
+
+def refuses_range(status: int) -> bool:
+    """Whether a status may be due to the request's `Range`, the host and the object being all right."""
+    return status not in _NOT_OF_THE_RANGE
+
+
+def refusal_of(response: httpx.Response) -> FloradlError:
+    """Return what a media host's status other than 200 and 206 means."""
+    status = response.status_code
+    text = f"the media host {response.url.host} answered {status}"
+    if status in _PASSING_STATUS or status >= 500 or 200 <= status < 300:  # 202: it is not ready yet
+        return TransientError(text, retry_after=retry_after(response.headers, time.time()))
+    if status == 404:
+        return TransientError(text, ErrorCode.NOT_FOUND)
+    if status == 410:  # so nginx says that a link ran out, others that the thing is gone for good
+        return ExpiredUrlError(text, ErrorCode.NOT_FOUND)
+    if status in {400, 401, 403}:
+        return ExpiredUrlError(f"{text}: the URL is not valid (any more)")
+    return PermanentError(text, ErrorCode.HTTP_ERROR)
+
 
 OVERLAP: Final = 64 << 10
 """Bytes that are asked for again, and compared."""

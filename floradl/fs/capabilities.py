@@ -10,9 +10,9 @@ from contextlib import suppress
 
 from msgspec import Struct
 
+from floradl.fs.durable import CANNOT_LINK, renameat2_noreplace
 from floradl.fs.folders import CANNOT, FolderFd
 from floradl.fs.names import SafeName
-from floradl.fs.rename import CANNOT_LINK, renameat2_noreplace
 
 _PART, _NAME, _LINK = (SafeName(f".floradl-probe.{ext}") for ext in ("part", "tmp", "link"))
 

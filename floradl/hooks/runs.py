@@ -19,8 +19,7 @@ from msgspec import Struct
 
 from floradl.clock import unix_seconds
 from floradl.errors import FloradlError, QueueUnavailableError
-from floradl.hooks.command import Command, Ended, NotStartedError, run, to_its_end
-from floradl.hooks.settings import RUN_FINISHED, HookSettings
+from floradl.hooks.command import RUN_FINISHED, Command, Ended, HookSettings, NotStartedError, run, to_its_end
 from floradl.library.base import Library
 from floradl.models import QueuedRun
 from floradl.polling.due_queue import DueQueue

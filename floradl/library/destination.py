@@ -21,7 +21,7 @@ from floradl.fs.folders import FolderFd, open_regular
 from floradl.fs.names import SafeName, part_name
 from floradl.fs.os_errors import OF_ONE_ENTRY
 from floradl.library.base import Destination, ResumePoint, Sink
-from floradl.library.name_index import FolderAt, FolderIndex
+from floradl.library.open_folders import FolderAt, FolderIndex
 from floradl.models import AttemptNotes, OutputKind
 
 _NO_VALIDATOR = "00000000"

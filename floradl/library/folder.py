@@ -28,18 +28,23 @@ from floradl.errors import (
     TransientError,
 )
 from floradl.fs.capabilities import probe
-from floradl.fs.durable import FLUSH_NOW, Flush, PartBusyError, flushed_together, write_atomic
+from floradl.fs.durable import (
+    FLUSH_NOW,
+    Flush,
+    PartBusyError,
+    flushed_together,
+    rename_noreplace,
+    write_atomic,
+)
 from floradl.fs.folders import FolderFd, exists, open_folder, open_regular, open_root, sync_folder
 from floradl.fs.names import PART_RESERVE, SafeName, safe_name, stored_path
 from floradl.fs.os_errors import OF_ONE_ENTRY, translated, trouble, unopened
 from floradl.fs.permissions import make_above
-from floradl.fs.rename import rename_noreplace
 from floradl.library import scan, sidecar as sidecars
 from floradl.library.base import Library, LibraryEntry, T
 from floradl.library.destination import AttemptMemory, FolderDestination, OutputPath
-from floradl.library.name_index import FolderAt, FolderIndex
-from floradl.library.open_folders import OpenFolders
-from floradl.library.owners import Owners
+from floradl.library.open_folders import FolderAt, FolderIndex, OpenFolders
+from floradl.library.scan import Owners
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import SIDECARS, UNKNOWN, NameFields, Template
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput

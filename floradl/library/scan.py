@@ -4,14 +4,111 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, suppress
+from typing import TypeAlias
 
-from floradl.fs.folders import open_folder
+from msgspec import Struct
+
+from floradl.fs.folders import FolderFd, open_folder, open_regular
 from floradl.fs.names import SafeName
 from floradl.fs.os_errors import OF_ONE_ENTRY
+from floradl.fs.permissions import may_write, trusted_users
 from floradl.library.base import LibraryEntry
-from floradl.library.owners import Found, Opened, Owners
+from floradl.library.sidecar import Sidecar, read
 from floradl.library.template import SIDECARS
+
+Opened: TypeAlias = Callable[[], AbstractContextManager[FolderFd]]
+MAX_SIDECAR = 64 * 1024 * 1024
+
+
+class Found(Struct, frozen=True):
+    """What stands under a sidecar's name: its bytes, whose it is, and whether it counts."""
+
+    data: bytes
+    uid: int
+    counts: bool
+
+    @property
+    def sidecar(self) -> Sidecar | None:
+        """What it says; None where it does not count, or is no sidecar that can be read."""
+        try:
+            return read(self.data) if self.counts else None
+        except ValueError:
+            return None
+
+
+class Owners:
+    """Tells whose sidecars count. `known` are users besides this one and root, such as the daemon's."""
+
+    def __init__(self, known: Collection[int] = ()) -> None:
+        self._trusted = trusted_users() | frozenset(known)
+        self._seen_as: int | None = None
+
+    def read(self, opened: Opened, folder: FolderFd, name: SafeName) -> Found | None:
+        """Read what has the `name` of a sidecar; None where no regular file has it.
+
+        `opened` opens the library, which only somebody else's needs. Raises `OSError`, and as `opened`.
+        """
+        try:
+            file = open_regular(folder, name)
+        except PermissionError:
+            uid = os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid
+            if uid in self._trusted:
+                raise
+            return Found(b"", uid, counts=False)  # closed to us, so that it may hold nobody up
+        if file is None:
+            return None
+        with file:
+            uid = os.fstat(file.fileno()).st_uid
+            return Found(file.read(MAX_SIDECAR), uid, self._counts(opened, folder, uid))
+
+    def closed_by(self, root: FolderFd, folder: SafeName) -> int | None:
+        """Return who keeps us out of a folder of sidecars that is his; None where nobody does."""
+        try:
+            with open_folder(root, (SafeName(SIDECARS), folder), create=False):
+                return None
+        except PermissionError:
+            with suppress(OSError):  # a mount of his may tell us nothing at all
+                uid = os.stat(f"{SIDECARS}/{folder}", dir_fd=root, follow_symlinks=False).st_uid
+                return None if uid in self._trusted else uid
+        except OSError:
+            pass
+        return None
+
+    def _counts(self, opened: Opened, folder: FolderFd, uid: int) -> bool:
+        if uid in self._trusted:
+            return True
+        with opened() as root:
+            return not self.others_may_write(root, folder) or uid == self._own_number(root)
+
+    def others_may_write(self, root: FolderFd, folder: FolderFd | None = None) -> bool:
+        """Whether others may put files into `folder`, or put another in its place."""
+        way = [os.fstat(root)]
+        with suppress(FileNotFoundError):
+            way.append(os.stat(SafeName(SIDECARS), dir_fd=root, follow_symlinks=False))
+        if folder is not None:
+            way.append(os.fstat(folder))
+        return any(may_write(each, self._trusted) for each in way)
+
+    def _own_number(self, root: FolderFd) -> int:
+        """Return who owns what this user makes there: a network's server, or a mount's option, may say.
+
+        Where that is another, owners tell nothing there. It is tried out once, and only where it matters.
+        """
+        if self._seen_as is None:
+            self._seen_as = os.geteuid()
+            name = SafeName(f".floradl-owner-{secrets.token_hex(4)}.part")
+            with suppress(OSError):  # who may not write there has made none of them
+                fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=root)
+                try:
+                    self._seen_as = os.fstat(fd).st_uid
+                finally:
+                    os.close(fd)
+                    os.unlink(name, dir_fd=root)
+        return self._seen_as
+
 
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 # What NAS boxes, Windows and macOS keep to themselves; hidden folders and those beginning with `@` besides.

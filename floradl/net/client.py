@@ -20,13 +20,11 @@ import httpx
 from anyio import CapacityLimiter, to_thread
 from msgspec import Struct
 
-from floradl.net import request_url
+from floradl.net import url_policy
 from floradl.net.bandwidth import ReadLimit
-from floradl.net.bodies import Body, read_bounded
-from floradl.net.connect import Connector
 from floradl.net.errors import Translated, map_errors, refuse_proxy_answer
-from floradl.net.http11 import Timeouts
-from floradl.net.pool import ConnectionPool, PooledConnection, PoolLimits
+from floradl.net.http11 import Body, Timeouts, read_bounded
+from floradl.net.pool import ConnectionPool, Connector, PooledConnection, PoolLimits
 from floradl.net.proxies import Routes
 from floradl.net.socket_stream import OpenStreams, Stream
 from floradl.net.url_policy import UrlPolicy
@@ -172,7 +170,7 @@ class MediaClient:
     ) -> httpx.Request:
         """Return a request, to be sent once. Raises `httpx.InvalidURL`."""
         fields = self._fields if headers is None else {**self._fields, **headers}
-        exact = request_url.parse(url) if isinstance(url, str) else url
+        exact = url_policy.parse(url) if isinstance(url, str) else url
         request = httpx.Request(method, exact, headers=fields, extensions={"timeout": self._timeouts})
         request.url = exact  # httpx keeps a copy, which has lost the dot segments
         return request

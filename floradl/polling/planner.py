@@ -17,8 +17,7 @@ from msgspec import Struct
 from floradl.models import QueuedRun, RemoteRun
 from floradl.polling.due_queue import DueQueue
 from floradl.polling.duration_model import COST, next_poll
-from floradl.polling.durations import Durations, WebhookTrust
-from floradl.polling.progress_eta import ProgressEta, forecast
+from floradl.polling.durations import Durations, ProgressEta, WebhookTrust, forecast
 
 _KEPT = 10_000  # runs; of a larger crowd the others are asked about when they fall due
 _FEW = 6  # runs in flight; fewer than these may be asked about more often: that is no burden yet

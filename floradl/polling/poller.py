@@ -29,8 +29,8 @@ from floradl.errors import (
     ServicePausedError,
     TransientError,
 )
+from floradl.flora.client import WrongWorkspaceCheck
 from floradl.flora.schema import KINDS, RunPage
-from floradl.flora.wrong_workspace import WrongWorkspaceCheck
 from floradl.library.base import Library
 from floradl.models import FinishedRun, QueuedRun, Reference, RemoteRun, Result, RunFailure, RunState
 from floradl.polling.list_pages import ListPlan, ListQuery, PageSummary

@@ -14,10 +14,15 @@ import msgspec
 
 from floradl.errors import ConfigError
 from floradl.models import LeftFile, QueuedRun, RunState
-from floradl.queue.damage import LOST, find_damage, is_damage
-from floradl.queue.files import FILE_NAME, is_to_be_filled
-from floradl.queue.migrations import check_readable
-from floradl.queue.rows import count_states, select_left_files, select_runs, select_saved
+from floradl.queue.folder import FILE_NAME, is_to_be_filled
+from floradl.queue.group_commit import LOST, find_damage, is_damage
+from floradl.queue.migrations import (
+    check_readable,
+    count_states,
+    select_left_files,
+    select_runs,
+    select_saved,
+)
 
 
 class QueueReader:

@@ -15,9 +15,8 @@ from anyio import to_thread
 from floradl import __version__
 from floradl.errors import ConfigError, ErrorCode, QueueDamagedError, TransientError
 from floradl.fs.os_errors import is_full
-from floradl.queue import lock
-from floradl.queue.damage import LOST, find_damage, is_damage
-from floradl.queue.files import (
+from floradl.queue import folder
+from floradl.queue.folder import (
     FILE_NAME,
     OPEN_MARK,
     is_to_be_filled,
@@ -25,6 +24,7 @@ from floradl.queue.files import (
     note_to_be_filled,
     set_aside,
 )
+from floradl.queue.group_commit import LOST, find_damage, is_damage
 from floradl.queue.sqlite import SqliteQueue
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -167,7 +167,7 @@ def _leave(queue: SqliteQueue, state_dir: Path, library_is_there: Callable[[], b
     if files.gone:
         state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         held = files.locked  # by this process, unless the lock went too
-        with nullcontext() if held else lock.hold(state_dir, "run", __version__, time.time()):
+        with nullcontext() if held else folder.hold(state_dir, "run", __version__, time.time()):
             queue.copy_to(state_dir / FILE_NAME)
         return f"{why}: it is written anew, with all that it held"
     note_to_be_filled(state_dir)

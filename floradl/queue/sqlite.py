@@ -17,27 +17,92 @@ import anyio
 import msgspec
 from anyio import to_thread
 
+from floradl.clock import next_tick
 from floradl.errors import QueueDamagedError
 from floradl.models import Action, LeftFile, QueuedRun, RunRequest, RunState, SavedOutput
 from floradl.queue.base import (
     DELIVERIES_KEPT,
     DURATIONS_KEPT,
     DeliveryRecord,
+    HookEvent,
+    HookOutbox,
     QueueCounts,
     QueueTrouble,
     RunQueue,
+    SentPause,
     is_detected_by,
     is_queued_again,
     loses_files,
     queued,
     without_secrets,
 )
-from floradl.queue.files import FILE_NAME, QueueFiles
+from floradl.queue.folder import FILE_NAME, QueueFiles
 from floradl.queue.group_commit import GroupCommit
-from floradl.queue.hook_outbox import SqliteHookOutbox
-from floradl.queue.migrations import keep_copy, migrate
-from floradl.queue.rows import COLUMNS, count_states, select_left_files, select_run, select_saved
-from floradl.wakeups import next_tick
+from floradl.queue.migrations import (
+    COLUMNS,
+    count_states,
+    keep_copy,
+    migrate,
+    select_left_files,
+    select_run,
+    select_saved,
+)
+
+
+class SqliteHookOutbox(HookOutbox):
+    """The tables of hooks in the file that `commits` writes."""
+
+    def __init__(self, commits: GroupCommit) -> None:
+        self._commits = commits
+        self._expected = False
+
+    async def expect(self, *, finished: bool) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            self._expected = finished
+            if not finished:
+                db.execute("DELETE FROM announcements")
+
+        await self._commits.call(work)
+
+    def add(self, db: sqlite3.Connection, run_id: str, sidecar: str | None) -> None:
+        """Add an event as a part of the transaction under way, where one is expected."""
+        if self._expected:
+            db.execute("INSERT INTO announcements (run_id, sidecar) VALUES (?, ?)", (run_id, sidecar))
+
+    async def after(self, number: int) -> list[int]:
+        query = "SELECT id FROM announcements WHERE id > ? ORDER BY id"
+        return await self._commits.call(lambda db: [row[0] for row in db.execute(query, (number,))])
+
+    async def get(self, number: int) -> HookEvent | None:
+        def work(db: sqlite3.Connection) -> HookEvent | None:
+            query = "SELECT run_id, sidecar, tries FROM announcements WHERE id = ?"
+            row = db.execute(query, (number,)).fetchone()
+            run = select_run(db, row[0]) if row else None
+            return HookEvent(number, run, row[1], row[2]) if run else None
+
+        return await self._commits.call(work)
+
+    async def count_failure(self, number: int) -> None:
+        count = "UPDATE announcements SET tries = tries + 1 WHERE id = ?"
+        await self._commits.call(lambda db: db.execute(count, (number,)))
+
+    async def drop(self, number: int) -> None:
+        delete = "DELETE FROM announcements WHERE id = ?"
+        await self._commits.call(lambda db: db.execute(delete, (number,)))
+
+    async def pauses(self) -> list[SentPause]:
+        def work(db: sqlite3.Connection) -> list[SentPause]:
+            rows = db.execute("SELECT reason, since, told_at, over FROM pauses_told")
+            return [SentPause(reason, since, told_at, bool(over)) for reason, since, told_at, over in rows]
+
+        return await self._commits.call(work)
+
+    async def put_pause(self, pause: SentPause) -> None:
+        row = (pause.reason, pause.since, pause.told_at, pause.over)
+        await self._commits.call(
+            lambda db: db.execute("INSERT OR REPLACE INTO pauses_told VALUES (?, ?, ?, ?)", row)
+        )
+
 
 _T = TypeVar("_T")
 _LOOK_EVERY = 5.0  # seconds between looks at the files

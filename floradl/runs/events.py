@@ -2,12 +2,97 @@
 
 from __future__ import annotations
 
+import bisect
+import math
+from collections import Counter
 from collections.abc import Sequence
+from enum import Enum
 from typing import Protocol, Self
 
 from msgspec import Struct
 
-from floradl.models import QueuedRun, SavedOutput
+from floradl.errors import ErrorCode
+from floradl.models import OutputKind, QueuedRun, SavedOutput
+
+_TOLD = 5  # runs in the same trouble that are told one by one
+
+
+class LoggedError(Enum):
+    """What is worth a line when a run meets trouble."""
+
+    RUN = "run"
+    MORE = "more"  # that further runs are in it, too
+    NOTHING = "nothing"  # it is known, of this run or of enough others
+
+
+class ErrorLog:
+    """Follows the runs. A trouble lasts from the first run that meets it until none is in it any more."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, ErrorCode] = {}
+        self._in: dict[ErrorCode, set[str]] = {}
+        self._told: dict[ErrorCode, int] = {}
+
+    def met(self, run_id: str, code: ErrorCode) -> LoggedError:
+        """Note that a run is in trouble."""
+        if self._of.get(run_id) is code:
+            return LoggedError.NOTHING
+        self.over(run_id)
+        self._of[run_id] = code
+        self._in.setdefault(code, set()).add(run_id)
+        told = self._told[code] = self._told.get(code, 0) + 1
+        if told <= _TOLD:
+            return LoggedError.RUN
+        return LoggedError.MORE if told == _TOLD + 1 else LoggedError.NOTHING
+
+    def over(self, run_id: str) -> ErrorCode | None:
+        """Note that a run is out of trouble; returns which trouble ends with it, where many were in it."""
+        code = self._of.pop(run_id, None)
+        if code is None:
+            return None
+        self._in[code].discard(run_id)
+        if self._in[code]:
+            return None
+        del self._in[code]
+        return code if self._told.pop(code) > 1 else None
+
+
+class Histogram:
+    """How many values there were up to each bound, and their sum."""
+
+    def __init__(self, *bounds: float) -> None:
+        self._bounds = (*sorted(bounds), math.inf)
+        self._counts = [0] * len(self._bounds)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        """Take a value in."""
+        self._counts[bisect.bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+    def cumulative(self) -> list[tuple[float, int]]:
+        """Return each bound, the last one infinity, with how many values were not above it."""
+        total, found = 0, []
+        for bound, number in zip(self._bounds, self._counts, strict=True):
+            total += number
+            found.append((bound, total))
+        return found
+
+
+class OutputCounters:
+    """What was saved. `seconds` are those of transfers, from the request until the file stands on disk."""
+
+    def __init__(self) -> None:
+        self.outputs: Counter[OutputKind] = Counter()
+        self.bytes: Counter[OutputKind] = Counter()
+        self.seconds = Histogram(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+    def saved(self, kind: OutputKind, size: int, seconds: float | None) -> None:
+        """Count an output of `size` bytes; `seconds` is None where nothing was transferred."""
+        self.outputs[kind] += 1
+        self.bytes[kind] += size
+        if seconds is not None:
+            self.seconds.add(seconds)
 
 
 class RunSummary(Struct, frozen=True):

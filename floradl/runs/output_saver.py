@@ -21,7 +21,6 @@ from anyio import CapacityLimiter, to_thread
 from floradl.clock import rfc3339
 from floradl.download.checksums import names_wrong
 from floradl.download.downloader import DownloadStoppedError, Fetcher, Received
-from floradl.download.host_backoff import HostBackoff, HostBackoffError
 from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PermanentError, TransientError
 from floradl.library.base import Destination, Library
 from floradl.library.batch_writer import BatchWriter
@@ -29,10 +28,9 @@ from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput, Remot
 from floradl.net.addresses import HostPatterns
 from floradl.net.url_policy import port_of
 from floradl.retry import after_trouble
-from floradl.runs.counters import OutputCounters
-from floradl.runs.error_log import ErrorLog, LoggedError
-from floradl.runs.events import RunEvents
-from floradl.runs.outcome import RetryState
+from floradl.runs.events import ErrorLog, LoggedError, OutputCounters, RunEvents
+from floradl.runs.result import RetryState
+from floradl.runs.slots import HostBackoff, HostBackoffError
 from floradl.urls import host_of, is_only_url, strip_query
 
 _PUBLISHERS = 16  # large files put on disk at once: their flushes overlap

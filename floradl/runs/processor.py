@@ -33,9 +33,17 @@ from floradl.polling.poller import RunApi
 from floradl.queue.base import RunQueue
 from floradl.retry import MAX_BACKOFF, Failed, Halted, RetryIn, outcome_of
 from floradl.runs.events import RunEvents, RunSummary
-from floradl.runs.outcome import Dropped, Finished, Outcome
 from floradl.runs.output_saver import OutputSaver, not_had
-from floradl.runs.result import RunResult, reason_of, result_of, sidecar_of, with_earlier
+from floradl.runs.result import (
+    Dropped,
+    Finished,
+    Outcome,
+    RunResult,
+    reason_of,
+    result_of,
+    sidecar_of,
+    with_earlier,
+)
 
 
 class ProcessOptions(Struct, frozen=True):

@@ -10,9 +10,7 @@ import structlog
 from floradl.errors import ErrorCode
 from floradl.models import QueuedRun, RemoteRun
 from floradl.polling.durations import detection_delay
-from floradl.runs.counters import Histogram
-from floradl.runs.error_log import ErrorLog, LoggedError
-from floradl.runs.events import RunEvents, RunSummary
+from floradl.runs.events import ErrorLog, Histogram, LoggedError, RunEvents, RunSummary
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

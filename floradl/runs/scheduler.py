@@ -13,9 +13,9 @@ from floradl.polling.circuit_breaker import Pause, Probe
 from floradl.polling.open_runs import OpenRuns
 from floradl.polling.poller import Poller
 from floradl.retry import Halted, RetryIn
-from floradl.runs.outcome import Finished
 from floradl.runs.processor import Processor
 from floradl.runs.reports import RunReports
+from floradl.runs.result import Finished
 from floradl.runs.slots import DownloadSlots
 
 _OF_THE_LIBRARY = {PauseReason.DISK_FULL, PauseReason.LIBRARY_MISSING, PauseReason.LIBRARY_READ_ONLY}

@@ -14,8 +14,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from floradl.simulator import server as wire
-from floradl.simulator.fault_answers import bend, error_answer, json_answer, small
-from floradl.simulator.ranges import StoredAnswer
+from floradl.simulator.delivery import StoredAnswer, bend, error_answer, json_answer, small
 from floradl.simulator.runs import (
     Addresses,
     OutputSpec,

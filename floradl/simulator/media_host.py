@@ -12,10 +12,9 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from floradl.simulator import server as wire, signing
-from floradl.simulator.bodies import BLOCK, Body, BodyDigests, Part, digest, literal
-from floradl.simulator.fault_answers import small
+from floradl.simulator.delivery import StoredAnswer, StoredObject, answer, small
 from floradl.simulator.faults import Do
-from floradl.simulator.ranges import StoredAnswer, StoredObject, answer
+from floradl.simulator.formats import BLOCK, Body, BodyDigests, Part, digest, literal
 from floradl.simulator.runs import ScriptedRun, media_of
 from floradl.simulator.signing import MediaStyle, UrlVerdict
 from floradl.simulator.state import Simulator

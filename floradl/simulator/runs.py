@@ -10,7 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from floradl.simulator import formats
-from floradl.simulator.bodies import Body, literal
+from floradl.simulator.formats import Body, literal
 
 TimeUnit = Literal["s", "ms"]
 WebhookSigning = Literal["each", "once"]

@@ -17,8 +17,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from floradl.models import Reference
-from floradl.simulator.bodies import BodyDigests, digest
 from floradl.simulator.faults import FaultBook
+from floradl.simulator.formats import BodyDigests, digest
 from floradl.simulator.runs import (
     BUILT_IN,
     VERDICT,

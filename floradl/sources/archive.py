@@ -16,9 +16,9 @@ from itertools import chain
 from pathlib import Path
 
 from floradl.errors import JobError
+from floradl.fs.durable import rename_noreplace
 from floradl.fs.folders import FolderFd, NotRegularFileError, exists, open_plain, open_regular, open_root
 from floradl.fs.names import SafeName
-from floradl.fs.rename import rename_noreplace
 from floradl.models import Action, RunRequest
 from floradl.redaction import printable
 from floradl.sources.file_ready import Stamp

@@ -23,7 +23,7 @@ from floradl.fs.mounts import tells_writers
 from floradl.fs.permissions import make_above, refusal
 from floradl.models import LeftFile, RunRequest
 from floradl.redaction import redact
-from floradl.sources import archive, file_ready, submit
+from floradl.sources import archive, file_ready, job_file
 from floradl.sources.archive import FileChangedError
 from floradl.sources.file_ready import FileState, Reading, SettleTimes, Stamp
 from floradl.sources.job_file import described, parse_job
@@ -235,7 +235,7 @@ class Inbox:
         troubles = []
         oldest = self._wall() - self._keep
         with suppress(OSError):  # the scan reports a folder that cannot be read
-            submit.sweep(self._dir, self._wall() - _HANDIN_SECONDS)
+            job_file.sweep(self._dir, self._wall() - _HANDIN_SECONDS)
         for folder in (self._accepted, self._rejected):
             failed: OSError | None = None
             try:

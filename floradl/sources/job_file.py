@@ -10,15 +10,97 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
+import pwd
 import re
+import secrets
+import stat
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 from msgspec.structs import replace
 
-from floradl.errors import JobError
+from floradl.errors import ConfigError, JobError
+from floradl.fs.permissions import make_above
 from floradl.models import Action, Reference, RunRequest, bare, visible
 from floradl.redaction import printable
-from floradl.yaml_reader import Document, DocumentError, Path, Value, dotted, load, nearest
+from floradl.yaml_reader import Document, DocumentError, Path as YamlPath, Value, dotted, load, nearest
+
+
+def drop_job(watch_dir: Path, text: str, reader: int | None = None) -> Path:
+    """Put a job file with `text` into the watch folder, whole and on disk, and return its path.
+
+    The folder is made where it is missing. `reader` is the user id of the daemon that is to read it, where
+    that is known: it may, whatever the umask. Raises `ConfigError` where the file cannot be written, or not
+    so.
+    """
+    day = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    name = f"add-{day}-{os.getpid()}-{secrets.token_hex(4)}.txt"
+    hidden, path = watch_dir / f".{name}.tmp", watch_dir / name
+    try:
+        make_above(watch_dir)
+        watch_dir.mkdir(exist_ok=True)
+        _write(hidden, text.encode(), reader)
+        hidden.rename(path)
+        _sync(watch_dir)
+    except OSError as error:
+        with suppress(OSError):
+            hidden.unlink()
+        raise ConfigError(
+            f"nothing was queued: the watch folder {watch_dir} cannot be written to ({error.strerror}); "
+            "give this user the rights to it, or name another with queue.watch_dir"
+        ) from error
+    return path
+
+
+def sweep(watch_dir: Path, before: float) -> None:
+    """Remove what hand-ins left that were killed half way, before then (unix seconds). Raises `OSError`."""
+    for path in watch_dir.glob(".add-*.txt.tmp"):
+        with suppress(OSError):  # the one who writes it has just renamed it, or it is not a file at all
+            if path.lstat().st_mtime < before:
+                path.unlink()
+
+
+def _write(path: Path, data: bytes, reader: int | None) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with os.fdopen(fd, "wb") as file:
+        if reader is not None and reader not in {0, os.geteuid()}:
+            _let_read(fd, reader)
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+
+
+def _let_read(fd: int, reader: int) -> None:
+    """Let a user read the file: by its group where that is one of the user's, else as anybody may.
+
+    Its group may then, too: who is of it is not "other", and a user whom no list knows may be of it.
+    """
+    found = os.fstat(fd)
+    by = stat.S_IRGRP if found.st_gid in _groups(reader) else stat.S_IRGRP | stat.S_IROTH
+    if found.st_mode & by != by:
+        os.fchmod(fd, stat.S_IMODE(found.st_mode) | by)
+
+
+def _groups(user: int) -> frozenset[int]:
+    try:
+        entry = pwd.getpwuid(user)
+        return frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    except (KeyError, OSError):  # a user of a container's
+        return frozenset()
+
+
+def _sync(folder: Path) -> None:
+    """Make the new name last; where the file system cannot do that for a folder, the file is whole anyway."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
 
 _RUN_KEYS = ("technique", "run", "label", "action")
 _KNOWN_AS = {  # what FLORA and people call them -> our key
@@ -181,7 +263,7 @@ def _order_by_name(name: str) -> RunRequest:
 
 def _read_document(document: Document) -> Iterator[tuple[RunRequest, _Place]]:
     value = document.value
-    path: Path = ()
+    path: YamlPath = ()
     if isinstance(value, dict) and isinstance(value.get("data"), dict):
         yield _webhook(document)
         return
@@ -201,7 +283,7 @@ def _read_document(document: Document) -> Iterator[tuple[RunRequest, _Place]]:
         yield _run(document, path, value)
 
 
-def _fault(document: Document, path: Path, message: str) -> JobError:
+def _fault(document: Document, path: YamlPath, message: str) -> JobError:
     return JobError(message, line=document.lines.get(path), key=dotted(path) or None)
 
 
@@ -216,7 +298,7 @@ def _webhook(document: Document) -> tuple[RunRequest, _Place]:
     raise _fault(document, ("data",), "this looks like a webhook of FLORA's, but 'data' has no 'run_id'")
 
 
-def _checked(document: Document, path: Path, text: str, technique: str | None = None) -> Reference:
+def _checked(document: Document, path: YamlPath, text: str, technique: str | None = None) -> Reference:
     try:
         reference = _reference(text)
     except ValueError as error:
@@ -231,7 +313,7 @@ def _checked(document: Document, path: Path, text: str, technique: str | None = 
         raise _fault(document, (*path[:-1], "technique"), str(error)) from error
 
 
-def _run(document: Document, path: Path, value: Value) -> tuple[RunRequest, _Place]:
+def _run(document: Document, path: YamlPath, value: Value) -> tuple[RunRequest, _Place]:
     place = (document.lines.get(path), dotted(path) or None)
     if isinstance(value, str):
         return RunRequest(_checked(document, path, value)), place

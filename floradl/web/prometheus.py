@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from floradl import __version__
 from floradl.errors import PauseReason
-from floradl.runs.counters import Histogram
+from floradl.runs.events import Histogram
 from floradl.web.metrics import MetricsSnapshot, Totals
 
 _Name = TypeVar("_Name", bound=str)

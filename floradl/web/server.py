@@ -16,9 +16,8 @@ import anyio
 import structlog
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
-from floradl.net.listen_address import Endpoint
-from floradl.web.connections import MOST, ClientConnection, ClientConnections
-from floradl.web.http import WITHIN, Site, converse
+from floradl.net.addresses import Endpoint
+from floradl.web.http import MOST, WITHIN, ClientConnection, ClientConnections, Site, converse
 
 _AGAIN = 5.0  # seconds
 _ACCEPT_AGAIN = 0.1

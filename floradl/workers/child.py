@@ -19,11 +19,12 @@ from floradl.net.bandwidth import ActiveClock
 from floradl.net.client import open_client
 from floradl.net.pool import PoolLimits
 from floradl.net.url_policy import UrlPolicy
-from floradl.workers.channel import Channel, ChannelClosedError
 from floradl.workers.protocol import (
     TO_ERRAND,
     TO_WORKER,
     BytesArrived,
+    Channel,
+    ChannelClosedError,
     DiscardPart,
     FetchDone,
     FetchRequest,

@@ -9,8 +9,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from floradl import __version__
-from floradl.workers.channel import Channel, ChannelClosedError
-from floradl.workers.protocol import FROM_WORKER, NewChannel, WorkerConfig, WorkerSettings
+from floradl.workers.protocol import (
+    FROM_WORKER,
+    Channel,
+    ChannelClosedError,
+    NewChannel,
+    WorkerConfig,
+    WorkerSettings,
+)
 
 _SECRETS = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")  # how what is not its business begins
 _GRACE = 2.0  # seconds

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 
 from floradl.app import USER_AGENT, api_guard
-from floradl.commands.check.finding import CheckResult, fail, ok, warn
+from floradl.commands.check import CheckResult, fail, ok, warn
 from floradl.commands.daemon_state import coarse
 from floradl.config.credentials import FoundKey
 from floradl.config.settings import Config

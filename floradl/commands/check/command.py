@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
+from floradl.commands.check import CheckLevel, CheckResult, fail, ok, warn
 from floradl.commands.check.api import ask_api
-from floradl.commands.check.finding import CheckLevel, CheckResult, fail, ok, warn
-from floradl.commands.check.guests import check_guests
-from floradl.commands.check.listening import check_listening
-from floradl.commands.check.machine import check_machine
+from floradl.commands.check.group import check_guests
+from floradl.commands.check.machine import check_listening, check_machine
 from floradl.commands.daemon_state import coarse, read_counts, read_daemon
 from floradl.commands.exits import Exit
 from floradl.commands.streams import say

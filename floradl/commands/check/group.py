@@ -1,17 +1,73 @@
-"""Whether people can get at a floradl that is a service, with a user of its own: its group lets them."""
+"""Whether people can use a floradl that runs as a service with a user of its own: they need its group."""
 
 from __future__ import annotations
 
 import grp
+import os
 import pwd
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
-from floradl.commands.check.finding import CheckResult, ok, warn
+from floradl.app import build_library
+from floradl.commands.check import CheckResult, ok, warn
+from floradl.config.load import passed_over
 from floradl.config.settings import Config
-from floradl.fs.permissions import FIRST_PERSON
+from floradl.errors import FloradlError
+from floradl.fs.permissions import FIRST_PERSON, exposure, trusted_users
+
+_SHOWN = 3
+
+
+def state_writers(config: Config) -> Collection[int]:
+    """Return who may write the state: who asks, root, and the home's owner, as whom floradl mostly runs.
+
+    Where the state folder is this user's, floradl runs as this user, and the home's owner is another.
+    """
+    with suppress(OSError):
+        if not config.state_dir.exists() or config.state_dir.stat().st_uid != os.geteuid():
+            return trusted_users() | {config.home.stat().st_uid}
+    return trusted_users()
+
+
+def check_guests(config: Config) -> Iterator[CheckResult]:
+    """Look at all of it: what decides what floradl does, and what its library says."""
+    yield from _configuration(config)
+    with suppress(OSError):  # a folder that cannot be reached is reported elsewhere
+        if (found := exposure(config.home, state_writers(config))) is not None:
+            message = (
+                f"{found.place} {found.whom}, so what is in it can be renamed: inbox and library alone need "
+                "to be open to others"
+            )
+            yield warn("home", message, found.mend)
+    yield from _library(config)
+
+
+def _configuration(config: Config) -> Iterator[CheckResult]:
+    if (why := passed_over(config)) is not None:
+        yield warn("configuration", why, "move what is right in it there, and remove it")
+
+
+def _library(config: Config) -> Iterator[CheckResult]:
+    library = build_library(config)
+    try:
+        if not library.others_may_write():
+            return
+        theirs = (entry.path for entry in library.scan() if entry.foreign is not None)
+        found = [library.location(path) for path in islice(theirs, _SHOWN + 1)]
+    except FloradlError:  # reported elsewhere
+        return
+    if found:
+        more = ", …" if len(found) > _SHOWN else ""
+        message = (
+            f"others may write the library, and these are not floradl's: {', '.join(found[:_SHOWN])}{more}"
+        )
+        yield warn("sidecars", message, "'floradl verify' lists each: none of them counts")
+    else:
+        yield ok("sidecars", "others may write the library too: what they put there says nothing of a run")
+
 
 _USE = stat.S_IRGRP | stat.S_IXGRP
 _DROP = stat.S_IWGRP | stat.S_IXGRP

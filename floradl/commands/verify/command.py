@@ -16,8 +16,14 @@ from floradl.commands.exits import Exit
 from floradl.commands.options import moment
 from floradl.commands.streams import say, tell
 from floradl.commands.submit import parse_all
-from floradl.commands.verify.progress_line import ProgressLine
-from floradl.commands.verify.scan import FileFilter, LibraryScan, Problem, VerifyOutcome, unknown_files
+from floradl.commands.verify.scan import (
+    FileFilter,
+    LibraryScan,
+    Problem,
+    ProgressLine,
+    VerifyOutcome,
+    unknown_files,
+)
 from floradl.config.settings import Config
 from floradl.errors import ServicePausedError
 from floradl.library.verify import FileVerdict

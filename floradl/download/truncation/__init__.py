@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from floradl.download.truncation import audio, documents, images, models, rasters, riff, video
+from floradl.download.truncation import audio, documents, images, rasters, riff, video
 from floradl.download.truncation.window import Judge, ReadAt, Window
 
 
@@ -95,12 +95,12 @@ _BY_JUDGE: Mapping[Judge, str] = {
         "opml xhtml xsl xspf icml drawio"
     ),
     documents.json: "json gltf geojson topojson ipynb webmanifest har",
-    models.binary_gltf: "glb vrm",
-    models.stereolithography: "stl",
-    models.polygons: "ply",
-    models.filmbox: "fbx",
-    models.chunked_studio: "3ds",
-    models.crate: "usdc",
-    models.font: "ttf otf woff woff2",
+    images.binary_gltf: "glb vrm",
+    images.stereolithography: "stl",
+    images.polygons: "ply",
+    images.filmbox: "fbx",
+    images.chunked_studio: "3ds",
+    images.crate: "usdc",
+    images.font: "ttf otf woff woff2",
 }
 _JUDGES = {f".{extension}": judge for judge, all_ in _BY_JUDGE.items() for extension in all_.split()}
