@@ -15,16 +15,18 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 import structlog
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 
 from floradl import __version__
 from floradl.clock import next_tick
 from floradl.config.credentials import exposure, find_api_key, read_api_key
 from floradl.config.settings import Config, Key
-from floradl.download.downloader import Downloader, DownloadLimits, Fetcher
+from floradl.download.downloader import Downloader, DownloadLimits
+from floradl.download.small_files import SmallFiles
 from floradl.errors import ConfigError, PauseReason, QueueDamagedError, ServicePausedError
 from floradl.flora.client import FloraClient, WrongWorkspaceCheck
 from floradl.flora.rate_limit import RateLimiter
+from floradl.library.batch_writer import Together
 from floradl.library.folder import FolderLibrary
 from floradl.library.scan import Owners
 from floradl.library.template import Template
@@ -41,11 +43,11 @@ from floradl.polling.planner import PollPlanner
 from floradl.polling.poller import Poller, PollOptions
 from floradl.queue.base import RunQueue
 from floradl.runs.events import RunEvents
-from floradl.runs.output_saver import OutputOptions, OutputSaver
+from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
 from floradl.runs.processor import ProcessOptions, Processor
 from floradl.runs.reports import RunReports
 from floradl.runs.scheduler import Scheduler
-from floradl.runs.slots import DownloadSlots
+from floradl.runs.slots import DownloadSlots, TransferSlots
 from floradl.sources.history import HistoryOptions, HistorySync
 from floradl.workers.pool import Machine, WorkerPool
 from floradl.workers.protocol import WorkerConfig, WorkerSettings
@@ -159,11 +161,12 @@ async def working(
             options = PollOptions(give_up_after, interval)
             poller = Poller(flora, open_runs, library, slots, options, workspace_check)
             keep_times = config.output.mtime == "completed"
+            transfers = TransferSlots(config.download.concurrency)
             saver = OutputSaver(
                 library,
-                media.fetcher,
+                media.fetchers(transfers, library.together),
                 progress,
-                CapacityLimiter(config.download.concurrency),
+                transfers,
                 OutputOptions(
                     HostPatterns.parse(config.download.text_url_hosts),
                     keep_times,
@@ -304,15 +307,18 @@ class Downloads:
         self._url_policy = url_policy
         self._client = client
         self._stop = threading.Event()
+        self._small: SmallFiles | None = None
         self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
         terms = WorkerConfig(USER_AGENT, config.download.stall_timeout)
         machine = Machine(len(os.sched_getaffinity(0)), environ)
         self._worker_pool = WorkerPool(self._downloader, bandwidth, terms, _rules(config), machine)
 
-    @property
-    def fetcher(self) -> Fetcher:
-        """Who fetches."""
-        return self._worker_pool
+    def fetchers(self, slots: TransferSlots, together: Together) -> Fetchers:
+        """Return who downloads, as far as `slots` allow; `together` is that of the library."""
+        client = self._client.many(slots)
+        slots.on_free = client.wake
+        self._small = SmallFiles(client, self._downloader, together)
+        return Fetchers(self._worker_pool, self._small)
 
     def change(self, config: Config) -> None:
         """Let another configuration hold, see `Works.change`."""
@@ -340,6 +346,8 @@ class Downloads:
         """Halt, and see the workers to their end."""
         self.halt()
         with anyio.CancelScope(shield=True):
+            if self._small is not None:
+                await to_thread.run_sync(self._small.close)
             await to_thread.run_sync(self._worker_pool.close)
 
 

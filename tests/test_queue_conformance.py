@@ -77,7 +77,7 @@ async def bring_to(queue: RunQueue, state: RunState, run_id: str = "run_a") -> N
             run_id=run_id, state=state, queued_at=1.0, tries=3, waited=9.0, progress=40.0, error=failure
         )
         await queue.update(run, 2.0)
-    await queue.save_output(run_id, "o", OUTPUT)
+    await queue.save_outputs(run_id, {"o": OUTPUT})
 
 
 async def get(queue: RunQueue, run_id: str = "run_a") -> QueuedRun:
@@ -279,11 +279,11 @@ async def test_no_secret_is_kept_in_an_error(queue: RunQueue) -> None:
 
 async def test_outputs_are_saved_by_run_and_key(queue: RunQueue) -> None:
     newer = replace(OUTPUT, bytes=4)
-    await queue.save_output("run_a", "o", OUTPUT)
-    await queue.save_output("run_a", "o\x002", OUTPUT)
-    await queue.save_output("run_b", "o", OUTPUT)
+    await queue.save_outputs("run_a", {"o": OUTPUT})
+    await queue.save_outputs("run_a", {"o\x002": OUTPUT})
+    await queue.save_outputs("run_b", {"o": OUTPUT})
     for _ in range(2):
-        await queue.save_output("run_a", "o", newer)
+        await queue.save_outputs("run_a", {"o": newer})
     assert await queue.saved_outputs("run_a") == {"o": newer, "o\x002": OUTPUT}
     await queue.finish(QueuedRun(run_id="run_a", state=RunState.DONE, queued_at=1.0), 1.0, None)
     assert await queue.saved_outputs("run_a") == {}
@@ -331,7 +331,7 @@ async def test_ended_runs_are_reopened_where_flora_lists_more(queue: RunQueue) -
     for state in RunState:
         run = QueuedRun(run_id=f"run_{state}", queued_at=1.0, state=state, fresh=True, tries=2, waited=3.0)
         await queue.update(run, 1.0)
-        await queue.save_output(run.run_id, "o", OUTPUT)
+        await queue.save_outputs(run.run_id, {"o": OUTPUT})
     names = [f"run_{state}" for state in RunState]
     assert await queue.reopen([*names, "run_nobody"], 2.0) == [f"run_{state}" for state in ENDED]
     assert await queue.reopen([*names, "run_nobody"], 2.0) == []
@@ -537,7 +537,7 @@ async def test_what_was_recorded_is_there_after_a_restart(durable: Opens) -> Non
     async with durable() as queue:
         await queue.outbox.expect(finished=True)
         await queue.submit([order("run_a")], 1.0, retry_failed=True, files=[FILE])
-        await queue.save_output("run_a", "o", OUTPUT)
+        await queue.save_outputs("run_a", {"o": OUTPUT})
         await detect(queue, "run_b", 3.0)
         await finish(queue, "run_c", "c.json")
         await queue.outbox.count_failure(1)

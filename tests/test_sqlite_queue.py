@@ -60,7 +60,7 @@ def test_a_failure_that_only_a_newer_floradl_knows_is_read(tmp_path: Path) -> No
 
 def test_a_saved_output_that_only_a_newer_floradl_knows_is_fetched_again(tmp_path: Path) -> None:
     for key in "op":
-        work_with(tmp_path, lambda queue, key=key: queue.save_output("run_a", key, OUTPUT))  # type: ignore[misc]
+        work_with(tmp_path, lambda queue, key=key: queue.save_outputs("run_a", {key: OUTPUT}))  # type: ignore[misc]
     change(tmp_path, "UPDATE saved SET output = replace(output, 'image', 'hologram') WHERE output_key = 'p'")
     assert work_with(tmp_path, lambda queue: queue.saved_outputs("run_a")) == {"o": OUTPUT}
 

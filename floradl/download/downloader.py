@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol, Self
+from typing import NoReturn, Protocol, Self
 
 import httpx
 import msgspec
@@ -29,6 +29,7 @@ from floradl.download.file_type import sniff
 from floradl.download.file_type.signatures import beginning
 from floradl.download.resume import (
     OVERLAP,
+    Answer,
     BytesDifferError,
     ContentOffer,
     RangeRefusedError,
@@ -49,7 +50,7 @@ from floradl.models import Integrity
 from floradl.net import url_policy
 from floradl.net.client import MediaClient
 from floradl.net.errors import CertificateError
-from floradl.net.http11 import pieces
+from floradl.net.http11 import Piece, pieces
 from floradl.net.url_policy import UrlPolicy, redirect_target
 from floradl.urls import is_data_url
 
@@ -139,6 +140,29 @@ class Downloader:
                 return self._decode(url, target, report)
             return self._fetch(url, target, report)
 
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether no limit on the bandwidth is set."""
+        return self._client.is_unlimited
+
+    def receive(
+        self, answer: Answer, body: Iterable[Piece], target: DownloadTarget, report: Report
+    ) -> Received:
+        """Receive into the target's part file, which is held, an answer to a request for the whole output.
+
+        Raises as `fetch` does, also for what `body` raises.
+        """
+        with _wire_trouble():
+            if answer.status_code != 200:
+                raise refusal_of(answer)
+            return self._receive_whole(answer, body, target, report)
+
+    def refuse(self, error: httpx.TransportError) -> NoReturn:
+        """Raise as `fetch` does where `error` is met before there is an answer."""
+        with _wire_trouble():
+            raise error
+        raise AssertionError(error)
+
     def _decode(self, url: str, target: DownloadTarget, report: Report) -> Received:
         inline = urls.decode(url)
         self._check_size(len(inline.data))
@@ -171,7 +195,7 @@ class Downloader:
             with suppress(StartOverError):
                 return self._resume(url, validator, target, report)
         with self._ask(url) as response:
-            return self._receive_whole(response, target, report)
+            return self._receive_whole(response, pieces(response), target, report)
 
     def _resume(self, url: str, validator: str, target: DownloadTarget, report: Report) -> Received:
         """Continue the part file of `validator`. Raises as `fetch`, and `StartOverError`."""
@@ -185,12 +209,12 @@ class Downloader:
                 with self._ask(url, 0, OVERLAP - 1) as response:
                     if response.status_code == 200:
                         sink.__exit__()
-                        return self._receive_whole(response, target, report)
+                        return self._receive_whole(response, pieces(response), target, report)
                     compare_head(response, validator, sink)
             with self._ask(url, start) as response:
                 if response.status_code == 200:
                     sink.__exit__()
-                    return self._receive_whole(response, target, report)
+                    return self._receive_whole(response, pieces(response), target, report)
                 offer = offer_of(response)
                 if not (offer.is_from(start) and offer.continues(validator)):
                     raise StartOverError
@@ -224,7 +248,7 @@ class Downloader:
             raise PermanentError("the output's URL is not a URL", ErrorCode.BAD_URL) from None
         for _ in range(_MAX_REDIRECTS + 1):
             self._url_policy.check(target)
-            request = self._client.build_request("GET", target, headers={**headers, **_signed_for(target)})
+            request = self._client.build_request("GET", target, headers={**headers, **signed_fields(target)})
             response = self._client.send(request, stream=True)
             try:
                 further = redirect_target(response)
@@ -240,12 +264,14 @@ class Downloader:
             f"the media host {target.host} redirects more than {_MAX_REDIRECTS} times", ErrorCode.HTTP_ERROR
         )
 
-    def _receive_whole(self, response: httpx.Response, target: DownloadTarget, report: Report) -> Received:
+    def _receive_whole(
+        self, response: Answer, pieces: Iterable[Piece], target: DownloadTarget, report: Report
+    ) -> Received:
         offer = offer_of(response)
         if not offer.is_from(0):
             raise TransientError("the media host answers with a part that was not asked for")
         self._check_size(offer.total)
-        body = undo(pieces(response), offer.codings)
+        body = undo(pieces, offer.codings)
         if body.codings:
             offer = offer.decoded()
         sink = target.open(offer.validator)
@@ -330,7 +356,9 @@ class Downloader:
         head = beginning(sink.read)
         content_type, path = response.headers.get("content-type"), response.url.path
         disposition = response.headers.get("content-disposition")
-        asked = response.extensions.get(_ASKED, "")
+        asked = (
+            response.extensions.get(_ASKED, "") if isinstance(response, httpx.Response) else response.url.path
+        )
         try:
             sniff.refuse_not_media(head, content_type, target.kind, path, disposition, asked)
         except PermanentError as error:  # a page of a proxy, or nothing at all, may stand there for a while
@@ -381,19 +409,21 @@ class Downloader:
 class _ResponseBody(msgspec.Struct, frozen=True):
     """An answer on its way into an open part file. `undone` are the codings that `body` was freed of."""
 
-    response: httpx.Response
+    response: Answer
     offer: ContentOffer
     sink: Sink
     body: Iterable[bytes | memoryview]
     undone: tuple[str, ...] = ()
 
 
-def _signed_for(url: httpx.URL) -> dict[str, str]:
+def signed_fields(url: httpx.URL) -> dict[str, str]:
     """Return the header that a presigned URL of S3 was signed with, and has to be asked with.
 
     boto3 signs `x-amz-checksum-mode` where its caller wants checksums. S3 refuses any other `x-amz-…` header,
     and this one where it was not signed.
     """
+    if b"x-amz-signedheaders" not in url.query.lower():
+        return {}
     signed = url.params.get("X-Amz-SignedHeaders", "").lower().split(";")
     return {"x-amz-checksum-mode": "ENABLED"} if "x-amz-checksum-mode" in signed else {}
 

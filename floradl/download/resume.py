@@ -12,7 +12,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Protocol
 
 import httpx
 import msgspec
@@ -34,6 +34,17 @@ from floradl.net.http11 import pieces
 
 _PASSING_STATUS = {408, 409, 425, 429}
 _NOT_OF_THE_RANGE = {404, 408, 409, 410, 425, 429, 502, 503, 504}
+
+
+class Answer(Protocol):
+    """What is known of an answer before its body, as httpx has it."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> httpx.Headers: ...
+    @property
+    def url(self) -> httpx.URL: ...
 
 
 class ContentOffer(msgspec.Struct, frozen=True):
@@ -75,7 +86,7 @@ def is_weak(validator: str) -> bool:
     return validator.startswith("w")
 
 
-def offer_of(response: httpx.Response) -> ContentOffer:
+def offer_of(response: Answer) -> ContentOffer:
     """Read what the answer offers."""
     headers = response.headers
     codings = content_codings(headers)
@@ -115,7 +126,7 @@ def refuses_range(status: int) -> bool:
     return status not in _NOT_OF_THE_RANGE
 
 
-def refusal_of(response: httpx.Response) -> FloradlError:
+def refusal_of(response: Answer) -> FloradlError:
     """Return what a media host's status other than 200 and 206 means."""
     status = response.status_code
     text = f"the media host {response.url.host} answered {status}"

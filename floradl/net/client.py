@@ -23,7 +23,8 @@ from msgspec import Struct
 from floradl.net import url_policy
 from floradl.net.bandwidth import ReadLimit
 from floradl.net.errors import Translated, map_errors, refuse_proxy_answer
-from floradl.net.http11 import Body, Timeouts, read_bounded
+from floradl.net.http11 import Body, Connection, Timeouts, read_bounded
+from floradl.net.multi_client import MultiClient, TransferTokens
 from floradl.net.pool import ConnectionPool, Connector, PooledConnection, PoolLimits
 from floradl.net.proxies import Routes
 from floradl.net.socket_stream import OpenStreams, Stream
@@ -72,8 +73,8 @@ class HttpTransport:
         self._url_policy = url_policy
         self._streams = OpenStreams(bandwidth)
         self._routes = Routes(environ, url_policy)
-        connector = Connector(self._routes, self._streams)
-        self._pool = ConnectionPool(connector, limits.connections, limits.idle)
+        self._connector = Connector(self._routes, self._streams)
+        self._pool = ConnectionPool(self._connector, limits.connections, limits.idle)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`; its answer's body is to be read, and closed. Nothing is followed, stored or added.
@@ -94,6 +95,23 @@ class HttpTransport:
             except BaseException:
                 self._give_back(pooled, request)
                 raise
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether no limit on the bandwidth is set."""
+        return not self._streams.bandwidth.limits()
+
+    def check(self, url: httpx.URL) -> None:
+        """Raise `PermanentError` where the URL policy refuses `url`."""
+        self._url_policy.check(url)
+
+    def proxy_of(self, url: httpx.URL) -> str | None:
+        """Return HOST:PORT of the proxy that `url` is asked through, None where it is asked directly."""
+        return self._routes.proxy_of(url)
+
+    def dial(self, url: httpx.URL, timeouts: Timeouts) -> Connection:
+        """Connect to the site of `url`, see `Connector.dial`; the connection is not the pool's."""
+        return self._connector.dial(url, timeouts)
 
     def change(self, connections: int) -> None:
         """Have so many connections, made anew: see `MediaClient.change`."""
@@ -157,13 +175,25 @@ class MediaClient:
         self._transport = transport
         # Range requests need the bytes as they are stored, and an inflated bomb needs memory: identity.
         self._fields = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        self._limits = limits
         self._timeouts = limits.timeouts()
+        self._many: MultiClient | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def many(self, tokens: TransferTokens) -> MultiClient:
+        """Return a client for many small requests at once over the same transport; close it before this."""
+        self._many = MultiClient(self._transport, self._fields, self._limits, tokens)
+        return self._many
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether no limit on the bandwidth is set."""
+        return self._transport.is_unlimited
 
     def build_request(
         self, method: str, url: httpx.URL | str, *, headers: Mapping[str, str] | None = None
@@ -210,6 +240,8 @@ class MediaClient:
     def change(self, connections: int) -> None:
         """Have so many connections at once from now on, made anew: by what the URL policy allows now."""
         self._transport.change(connections)
+        if self._many is not None:
+            self._many.change(connections)
 
     def close(self) -> None:
         """Close all connections; a body that is still being read ends with an error."""

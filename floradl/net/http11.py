@@ -171,7 +171,7 @@ class Connection:
         self.stream = stream
         self.has_served = False
         self._forward_fields = forward_fields
-        self._buffer = memoryview(bytearray(_BUFFER))
+        self._buffer: memoryview | None = None  # made when it is read here
         self._exchange: Http11Exchange | None = None
 
     def ask(self, request: httpx.Request) -> tuple[Http11Exchange, h11.Response]:
@@ -180,6 +180,8 @@ class Connection:
         Raises in the words of httpcore and of h11.
         """
         worded = self._worded(request)  # a request that cannot be sent leaves the connection as it was
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(_BUFFER))
         self._exchange = exchange = Http11Exchange(self.stream, self._buffer, Timeouts.of(request))
         return exchange, exchange.ask(worded, request.stream)  # type: ignore[arg-type]
 

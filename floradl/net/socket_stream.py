@@ -19,7 +19,7 @@ import httpcore
 
 from floradl.net.bandwidth import BandwidthLimiter, ReadLimit
 
-_MIN_RATE: Final = 1024  # bytes a second
+MIN_RATE: Final = 1024  # bytes a second
 _MOMENT: Final = 0.25  # seconds for which bytes that came are held back, waiting for more
 
 
@@ -69,6 +69,11 @@ class Stream(httpcore.NetworkStream):
         self._broken: httpcore.ReadError | None = None
         self._waited = 0.0
         self._arrived = 0
+
+    @property
+    def direct_socket(self) -> socket.socket | None:
+        """The socket that gives the bytes of this stream; None where one TLS lies in another."""
+        return self._socket if self._tls_layers <= 1 else None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return what has come, at most `max_bytes`; empty at the end. Raises as `read_into` does."""
@@ -174,7 +179,7 @@ class Stream(httpcore.NetworkStream):
         self._arrived += came
         if self._waited < window:
             return
-        if self._arrived < window * _MIN_RATE:
+        if self._arrived < window * MIN_RATE:
             raise httpcore.ReadTimeout(f"only {self._arrived} bytes came in {self._waited:.0f} s")
         self._waited, self._arrived = 0.0, 0
 

@@ -158,11 +158,11 @@ class RunQueue(Protocol):
         update that first sets `detected_at`.
         """
 
-    async def save_output(self, run_id: str, key: str, output: SavedOutput) -> None:
-        """Record an output that is on disk, until its run is finished; `key` is `RemoteOutput.key`."""
+    async def save_outputs(self, run_id: str, outputs: Mapping[str, SavedOutput]) -> None:
+        """Record outputs that are on disk, by `RemoteOutput.key`, until their run is finished."""
 
     async def saved_outputs(self, run_id: str) -> dict[str, SavedOutput]:
-        """Return the outputs that `save_output` recorded for an unfinished run, by key."""
+        """Return the outputs that `save_outputs` recorded for an unfinished run, by key."""
 
     async def finish(self, run: QueuedRun, now: float, sidecar: str | None) -> None:
         """Record how a run ended, forget its saved outputs, and add an event for the hook that is expected.

@@ -140,9 +140,9 @@ class MemoryQueue(RunQueue):
             del of_technique[:-DURATIONS_KEPT]
         self._put(run)
 
-    async def save_output(self, run_id: str, key: str, output: SavedOutput) -> None:
+    async def save_outputs(self, run_id: str, outputs: Mapping[str, SavedOutput]) -> None:
         await _turn(self._closed)
-        self._saved.setdefault(run_id, {})[key] = output
+        self._saved.setdefault(run_id, {}).update(outputs)
 
     async def saved_outputs(self, run_id: str) -> dict[str, SavedOutput]:
         await _turn(self._closed)

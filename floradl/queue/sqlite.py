@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -224,9 +224,9 @@ class SqliteQueue(RunQueue):
 
         await self._call(work)
 
-    async def save_output(self, run_id: str, key: str, output: SavedOutput) -> None:
-        row = (run_id, key, msgspec.json.encode(output).decode())
-        await self._call(lambda db: db.execute("INSERT OR REPLACE INTO saved VALUES (?, ?, ?)", row))
+    async def save_outputs(self, run_id: str, outputs: Mapping[str, SavedOutput]) -> None:
+        rows = [(run_id, key, msgspec.json.encode(output).decode()) for key, output in outputs.items()]
+        await self._call(lambda db: db.executemany("INSERT OR REPLACE INTO saved VALUES (?, ?, ?)", rows))
 
     async def saved_outputs(self, run_id: str) -> dict[str, SavedOutput]:
         return await self._call(lambda db: select_saved(db, run_id))

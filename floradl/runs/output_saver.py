@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import anyio
@@ -21,16 +21,18 @@ from anyio import CapacityLimiter, to_thread
 from floradl.clock import rfc3339
 from floradl.download.checksums import names_wrong
 from floradl.download.downloader import DownloadStoppedError, Fetcher, Received
+from floradl.download.small_files import SmallFiles, SmallOutput
 from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PermanentError, TransientError
 from floradl.library.base import Destination, Library
 from floradl.library.batch_writer import BatchWriter
 from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput, RemoteRun, RunFailure, SavedOutput
 from floradl.net.addresses import HostPatterns
+from floradl.net.multi_client import NotPlainError
 from floradl.net.url_policy import port_of
 from floradl.retry import after_trouble
 from floradl.runs.events import ErrorLog, LoggedError, OutputCounters, RunEvents
 from floradl.runs.result import RetryState
-from floradl.runs.slots import HostBackoff, HostBackoffError
+from floradl.runs.slots import HostBackoff, HostBackoffError, TransferSlots
 from floradl.urls import host_of, is_only_url, strip_query
 
 _PUBLISHERS = 16  # large files put on disk at once: their flushes overlap
@@ -57,21 +59,38 @@ class OutputOptions(msgspec.Struct, frozen=True):
     monotonic: Callable[[], float] = time.monotonic
 
 
+class PlannedOutput(msgspec.Struct, frozen=True):
+    """An output of which nothing arrived yet, and where it comes from and goes."""
+
+    output: RemoteOutput
+    url: httpx.URL
+    host: str
+    destination: Destination
+
+
+class Fetchers(msgspec.Struct, frozen=True):
+    """Who downloads: `small` the first time an output of a small kind is tried, `any` all else."""
+
+    any: Fetcher
+    small: SmallFiles
+
+
 class OutputSaver:
-    """Saves outputs, as many at once as `transfers` allows."""
+    """Saves outputs, as many at once as `slots` allows."""
 
     def __init__(
         self,
         library: Library,
-        fetcher: Fetcher,
+        fetchers: Fetchers,
         progress: RunEvents,
-        transfers: CapacityLimiter,
+        slots: TransferSlots,
         options: OutputOptions,
     ) -> None:
         self._library = library
-        self._fetcher = fetcher
+        self._fetchers = fetchers
         self._progress = progress
-        self._transfers = transfers
+        self._slots = slots
+        self._threads = CapacityLimiter(1)
         self._options = options
         self._quiet = HostBackoff(time.monotonic)
         self._writes = BatchWriter(library.together)
@@ -79,7 +98,7 @@ class OutputSaver:
         self._publishers = CapacityLimiter(_PUBLISHERS)
         self.tally = OutputCounters()
         self._in_hand, self._large = CapacityLimiter(1), CapacityLimiter(1)
-        self.change(int(transfers.total_tokens), options.text_url_hosts)
+        self.change(slots.total, options.text_url_hosts)
 
     @property
     def quiet_hosts(self) -> dict[str, float]:
@@ -88,30 +107,107 @@ class OutputSaver:
 
     def change(self, transfers: int, text_url_hosts: HostPatterns) -> None:
         """Have so many transfers at once, and fetch texts from these hosts; those under way go on."""
-        self._transfers.total_tokens = transfers
+        self._slots.change(transfers)
+        self._threads.total_tokens = transfers
         # A slow disk must not gather open files without end.
         self._in_hand.total_tokens = transfers + _IN_HAND
         # Of few transfers one is for small outputs, of one none.
         self._large.total_tokens = transfers - math.ceil((transfers - 1) / 8)
         self._options = msgspec.structs.replace(self._options, text_url_hosts=text_url_hosts)
 
+    def plan_small(self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput) -> PlannedOutput | None:
+        """Plan how `output` is fetched with many others; None where it is not for `save_small`. Blocking.
+
+        It is where it is of a small kind, nothing of it arrived yet, and its folder can be written.
+        """
+        if (
+            output.flaw
+            or output.kind.is_large
+            or (output.kind is OutputKind.TEXT and not self._is_link(output.url))
+        ):
+            return None
+        url = self._fetchers.small.plain_url(output.url)
+        host = host_of(output.url) or ""
+        if url is None or self._quiet.asked_for(host):
+            return None
+        try:
+            destination = self._destination(run, answer, output)
+            with destination.held():
+                if destination.resume_point() is not None:
+                    return None
+        except (FloradlError, OSError):  # reported when it is saved
+            return None
+        return PlannedOutput(output, url, host, destination)
+
+    async def save_small(
+        self, run: QueuedRun, answer: RemoteRun, planned: Sequence[PlannedOutput]
+    ) -> dict[str, SavedOutput | Exception]:
+        """Save what is `planned` of a run, each output in one try; return by key what came of it.
+
+        One that is not to be had this way is left out; `save` goes on with it, and with an error.
+        """
+        mtime = answer.completed_at if self._options.keep_times else None
+        begun = [0.0] * len(planned)
+
+        def begin(index: int) -> None:
+            begun[index] = time.monotonic()
+            self._quiet.check(planned[index].host)
+
+        small = [
+            SmallOutput(
+                each.url,
+                each.destination,
+                partial(begin, index),
+                partial(self._progress.transfer, run, each.output.output_id),
+                partial(_publish, each.destination, each.output, mtime),
+            )
+            for index, each in enumerate(planned)
+        ]
+        found: dict[str, SavedOutput | Exception] = {}
+        try:
+            results = await self._fetchers.small.save(small)
+        finally:
+            for each in planned:
+                self._progress.transferred(run, each.output.output_id)
+        if any(isinstance(result, DownloadStoppedError) for result in results):
+            await anyio.sleep_forever()  # all is being cancelled; the part files stay
+        for each, result, began in zip(planned, results, begun, strict=True):
+            if isinstance(result, SavedOutput):
+                self._saved(run, result, time.monotonic() - began, each.host)
+            if not isinstance(result, NotPlainError | HostBackoffError):
+                found[each.output.key] = result
+        return found
+
     async def save(
-        self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh
+        self,
+        run: QueuedRun,
+        answer: RemoteRun,
+        output: RemoteOutput,
+        refresh: Refresh,
+        failed: Exception | None = None,
     ) -> SavedOutput:
-        """Save `output`; one that is unavailable comes back with its `error`.
+        """Save `output`, of which one try `failed` already; one that is unavailable comes back with its `error`.
 
         Raises `AttemptsExhaustedError` where several tries failed, and `ServicePausedError`.
         """
-        saved = await self._save(run, answer, output, refresh)
+        saved = await self._save(run, answer, output, refresh, failed)
         self._troubles.over(f"{run.run_id}\0{output.key}")
         return saved
 
     async def _save(
-        self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput, refresh: Refresh
+        self,
+        run: QueuedRun,
+        answer: RemoteRun,
+        output: RemoteOutput,
+        refresh: Refresh,
+        failed: Exception | None,
     ) -> SavedOutput:
         attempts = RetryState(self._options.delay, self._options.monotonic)
         while True:
             try:
+                if failed is not None:
+                    error, failed = failed, None
+                    raise error
                 if attempts.stale:
                     answer, output = await _renewed(answer, output, refresh)
                     attempts.stale = False
@@ -119,6 +215,8 @@ class OutputSaver:
             except PermanentError as error:
                 return not_had(output, RunFailure(error.code, str(error)))
             except TransientError as error:
+                if error.retry_after is not None:
+                    self._quiet.ask_for(host_of(output.url) or "", error.retry_after)
                 delay = attempts.failed(error)
                 if delay is None:
                     return not_had(output, RunFailure(error.code, str(error)))
@@ -142,65 +240,71 @@ class OutputSaver:
     ) -> SavedOutput:
         if output.flaw:
             raise ExpiredUrlError(output.flaw, ErrorCode.BAD_URL)
-        index = 1 + next(i for i, other in enumerate(answer.outputs) if other.key == output.key)
-        destination = self._library.destination(run, output, index, answer.completed_at)
+        destination = self._destination(run, answer, output)
         mtime = answer.completed_at if self._options.keep_times else None
         if output.kind is OutputKind.TEXT and not self._is_link(output.url):
             written = await self._writes.do(partial(_write_text, destination, output, mtime))
             self.tally.saved(output.kind, written.bytes or 0, None)
             return written
-        started = began = time.monotonic()
+        began = time.monotonic()
         host = host_of(output.url) or ""
+
+        report = partial(self._progress.transfer, run, output.output_id)
 
         def fetch() -> Received:
             nonlocal began
             began = time.monotonic()  # from here on it does not stand in line any more
             self._quiet.check(host)
             attempts.begin()
-            return self._fetch(run, destination, output)
+            return self._fetchers.any.fetch(output.url.strip(), destination, report)
 
+        publish = partial(_publish, destination, output, mtime)
         saved = None
         while saved is None:
             await self._quiet.over(host)  # with nothing in hand: what goes to other hosts must not wait
-            with suppress(HostBackoffError):
+            try:
                 async with self._large if output.kind.is_large else nullcontext():
-                    saved = await self._transfer(fetch, host, partial(_publish, destination, output, mtime))
-        self.tally.saved(output.kind, saved.bytes or 0, time.monotonic() - began)
+                    saved = await self._transfer(fetch, publish)
+            except HostBackoffError:
+                continue
+            finally:
+                self._progress.transferred(run, output.output_id)
+        self._saved(run, saved, time.monotonic() - began, host)
+        return saved
+
+    def _saved(self, run: QueuedRun, saved: SavedOutput, seconds: float, host: str) -> None:
+        """Report an output that was downloaded in so many seconds."""
+        self.tally.saved(saved.kind, saved.bytes or 0, seconds)
         _log.info(
             "output_saved",
             run=run.run_id,
             technique=run.technique,
-            output=output.output_id,
+            output=saved.output_id,
             path=saved.path,
             bytes=saved.bytes,
             integrity=saved.integrity,
-            duration=round(time.monotonic() - started, 3),
+            duration=round(seconds, 3),
         )
         if (wrong := names_wrong(saved.checked)) is not None:
             _log.warning(
                 "checksum_wrong",
                 run=run.run_id,
-                output=output.output_id,
+                output=saved.output_id,
                 message=f"two whole downloads from {host} are alike, and not what its {wrong} checksum says: "
                 "that is taken to be wrong, and the file is kept",
             )
-        return saved
 
     async def _transfer(
-        self, fetch: Callable[[], Received], host: str, publish: Callable[[Received], SavedOutput]
+        self, fetch: Callable[[], Received], publish: Callable[[Received], SavedOutput]
     ) -> SavedOutput:
-        """Let `fetch` run when a transfer is free, then `publish`.
+        """Let `fetch` run when a slot is free, then `publish`.
 
-        That is done in another thread, so that the turn goes to the next transfer meanwhile. Raises
-        `HostBackoffError` where `host` asked for silence in the last moment.
+        That is done in another thread, so that the slot goes to the next transfer meanwhile.
         """
         async with self._in_hand:
             try:
-                received = await to_thread.run_sync(fetch, limiter=self._transfers)
-            except TransientError as error:
-                if error.retry_after is not None:
-                    self._quiet.ask_for(host, error.retry_after)
-                raise
+                async with self._slots:
+                    received = await to_thread.run_sync(fetch, limiter=self._threads)
             except DownloadStoppedError:
                 await anyio.sleep_forever()  # all is being cancelled; the part file stays
                 raise
@@ -208,6 +312,10 @@ class OutputSaver:
                 if received.sink.size >= _LARGE:
                     return await to_thread.run_sync(publish, received, limiter=self._publishers)
                 return await self._writes.do(partial(publish, received))
+
+    def _destination(self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput) -> Destination:
+        index = 1 + next(i for i, other in enumerate(answer.outputs) if other.key == output.key)
+        return self._library.destination(run, output, index, answer.completed_at)
 
     def _is_link(self, text: str) -> bool:
         """Whether a text is nothing but a URL at a host that keeps outputs: any other is a model's words."""
@@ -218,14 +326,6 @@ class OutputSaver:
             return self._options.text_url_hosts.match(url.host, port_of(url))
         except (httpx.InvalidURL, UnicodeError, FloradlError):
             return False
-
-    def _fetch(self, run: QueuedRun, destination: Destination, output: RemoteOutput) -> Received:
-        """Fetch, in a worker thread."""
-        report = partial(self._progress.transfer, run, output.output_id)
-        try:
-            return self._fetcher.fetch(output.url.strip(), destination, report)
-        finally:
-            self._progress.transferred(run, output.output_id)
 
 
 def _write_text(destination: Destination, output: RemoteOutput, mtime: float | None) -> SavedOutput:

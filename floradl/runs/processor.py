@@ -33,7 +33,7 @@ from floradl.polling.poller import RunApi
 from floradl.queue.base import RunQueue
 from floradl.retry import MAX_BACKOFF, Failed, Halted, RetryIn, outcome_of
 from floradl.runs.events import RunEvents, RunSummary
-from floradl.runs.output_saver import OutputSaver, not_had
+from floradl.runs.output_saver import OutputSaver, PlannedOutput, not_had
 from floradl.runs.result import (
     Dropped,
     Finished,
@@ -130,13 +130,13 @@ class Processor:
                 return await self._save(run, answer)
             failure = reason_of(answer)
         run = replace(run, detected_at=run.detected_at or self._options.wall())
-        on_disk = await self._read(run)
+        on_disk = await self._read(run, None)
         return await self._conclude(run, answer, RunResult(Result.FAILED, failure, failure), on_disk)
 
     async def _save(self, run: QueuedRun, answer: RemoteRun) -> Outcome:
         self._progress.run(run, None)
-        on_disk = await self._read(run)
-        answer, trouble = await self._save_all(run, answer, on_disk.saved)
+        on_disk = await self._read(run, answer)
+        answer, trouble = await self._save_all(run, answer, on_disk)
         if trouble is not None:
             outcome = outcome_of(run, trouble, self._options.give_up_after)
             if not isinstance(outcome, Failed):
@@ -147,49 +147,75 @@ class Processor:
         return await self._conclude(run, answer, result_of(on_disk.all_of(answer), failed), on_disk)
 
     async def _save_all(
-        self, run: QueuedRun, answer: RemoteRun, saved: dict[str, SavedOutput]
+        self, run: QueuedRun, answer: RemoteRun, on_disk: _OnDisk
     ) -> tuple[RemoteRun, AttemptsExhaustedError | None]:
-        """Save what is not among `saved` yet, all at once, and add it there, by key, as it is settled.
+        """Save what is not among `on_disk.saved` yet, all at once, and add it there, as it is settled.
 
         Each is recorded as soon as it is on disk. Where one meets trouble the others go on. What FLORA lists
         beyond that, when a fresh URL is requested, is saved too. Returns its newest answer, and one trouble.
         Raises `ServicePausedError`.
         """
+        saved = on_disk.saved
         renewal = _Renewal(self._api, run, answer)
         troubles: list[AttemptsExhaustedError] = []
         pauses: list[ServicePausedError] = []
         begun: set[str] = set()
 
-        async def save(output: RemoteOutput) -> None:
+        async def save(output: RemoteOutput, failed: Exception | None = None) -> None:
             try:
-                done = await self._saver.save(run, renewal.listed, output, renewal.newer_than)
+                done = await self._saver.save(run, renewal.listed, output, renewal.newer_than, failed)
                 saved[output.key] = done
                 if done.error is None:
-                    await self._queue.save_output(run.run_id, output.key, done)
+                    await self._queue.save_outputs(run.run_id, {output.key: done})
             except AttemptsExhaustedError as error:
                 troubles.append(error)
             except ServicePausedError as error:  # kept out of the group, which would wrap it
                 pauses.append(error)
 
+        small = {planned.output.key for planned in on_disk.small}
         while left := [
             output for output in renewal.listed.outputs if output.key not in saved and output.key not in begun
         ]:
+            begun.update(output.key for output in left)
             async with anyio.create_task_group() as group:
                 for output in left:
-                    begun.add(output.key)
-                    group.start_soon(save, output)
+                    if output.key not in small:
+                        group.start_soon(save, output)
+                if small:
+                    failed = await self._save_small(run, answer, on_disk)
+                    for output in left:
+                        if output.key in small and output.key not in saved:
+                            group.start_soon(save, output, failed.get(output.key))
+                    small.clear()
             if pauses:
                 raise pauses[0]
         return renewal.listed, troubles[0] if troubles else None
 
-    async def _read(self, run: QueuedRun) -> _OnDisk:
+    async def _save_small(self, run: QueuedRun, answer: RemoteRun, on_disk: _OnDisk) -> dict[str, Exception]:
+        """Save the small outputs together, and add them to what is saved; return the others' errors."""
+        if not on_disk.small:
+            return {}
+        found = await self._saver.save_small(run, answer, on_disk.small)
+        done = {key: result for key, result in found.items() if isinstance(result, SavedOutput)}
+        if done:
+            await self._queue.save_outputs(run.run_id, done)
+        on_disk.saved.update(done)
+        return {key: result for key, result in found.items() if isinstance(result, Exception)}
+
+    async def _read(self, run: QueuedRun, answer: RemoteRun | None) -> _OnDisk:
         """Return the outputs that are on disk already: by the queue, or by an earlier sidecar."""
         known = await self._queue.saved_outputs(run.run_id)
 
         def look() -> _OnDisk:
             earlier = self._library.existing(self._vouched_for(run))
             saved = self._library.existing(known)
-            return _OnDisk(saved if run.fresh else earlier | saved, earlier)
+            saved = saved if run.fresh else earlier | saved
+            if answer is None:
+                return _OnDisk(saved, earlier, [])
+            missing = (output for output in answer.outputs if output.key not in saved)
+            plans = (self._saver.plan_small(run, answer, output) for output in missing)
+            small = [planned for planned in plans if planned is not None]
+            return _OnDisk(saved, earlier, small)
 
         return await self._looks.do(look)
 
@@ -224,10 +250,14 @@ class Processor:
 
 
 class _OnDisk(Struct):
-    """What is on disk of a run, by key: what stays as it is, and what an earlier sidecar names."""
+    """What is on disk of a run, by key: what stays as it is, and what an earlier sidecar names.
+
+    Of the outputs that are `small` nothing is there yet, and they can be fetched with many others.
+    """
 
     saved: dict[str, SavedOutput]
     earlier: dict[str, SavedOutput]
+    small: list[PlannedOutput]
 
     def all_of(self, answer: RemoteRun) -> list[SavedOutput]:
         """Return the outputs of `answer`, and with them what was had that it lists no more, or otherwise.

@@ -7,10 +7,12 @@ Finished runs wait for a slot with their answers, up to a bound; beyond it they 
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum, auto
 from functools import partial
+from threading import Lock
 from typing import TypeAlias
 
 import anyio
@@ -47,6 +49,10 @@ class HostBackoff:
         if self._left(host) > 0:
             raise HostBackoffError(f"the media host {host} asked for {self._left(host):.0f} s of silence")
 
+    def asked_for(self, host: str) -> bool:
+        """Whether `host` is to be left alone now."""
+        return self._left(host) > 0
+
     async def over(self, host: str) -> None:
         """Wait until `host` may be asked; it may have asked for more meanwhile."""
         seconds = self._left(host)
@@ -56,6 +62,84 @@ class HostBackoff:
 
     def _left(self, host: str) -> float:
         return self._until.get(host, 0.0) - self._monotonic()
+
+
+class TransferSlots:
+    """How many transfers are under way at once, whoever makes them: threads and tasks share it.
+
+    `on_free` is called when a task gave one back, and nobody waits for it.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.on_free: Callable[[], None] = lambda: None
+        self._used = 0
+        self._lock = Lock()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def change(self, total: int) -> None:
+        """Allow so many from now on; those under way go on."""
+        with self._lock:
+            self.total = total
+            granted = self._grant()
+        _wake(granted)
+        self.on_free()
+
+    def take_now(self) -> bool:
+        """Take one, if one is free and no task waits for it. May be called from any thread."""
+        with self._lock:
+            if self._used >= self.total or self._waiting:
+                return False
+            self._used += 1
+            return True
+
+    def release(self) -> None:
+        """Give one back; the task that waits longest gets it. May be called from any thread."""
+        with self._lock:
+            self._used -= 1
+            granted = self._grant()
+        _wake(granted)
+
+    async def __aenter__(self) -> None:
+        if self.take_now():
+            return
+        future = asyncio.get_running_loop().create_future()
+        with self._lock:
+            self._waiting.append(future)
+            granted = self._grant()
+        _wake(granted)
+        try:
+            await future
+        except asyncio.CancelledError:
+            with self._lock:
+                waits = future in self._waiting
+                if waits:
+                    self._waiting.remove(future)
+            if not waits:  # it was granted meanwhile
+                await self.__aexit__()
+            raise
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.release()
+        self.on_free()
+
+    def _grant(self) -> list[asyncio.Future[None]]:
+        """Take for those who wait what is free; holds the lock."""
+        granted = []
+        while self._waiting and self._used < self.total:
+            self._used += 1
+            granted.append(self._waiting.popleft())
+        return granted
+
+
+def _wake(granted: list[asyncio.Future[None]]) -> None:
+    for future in granted:
+        future.get_loop().call_soon_threadsafe(_set, future)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Load(Enum):
