@@ -26,7 +26,7 @@ from floradl.download.small_files import SmallFiles
 from floradl.errors import ConfigError, PauseReason, QueueDamagedError, ServicePausedError
 from floradl.flora.client import FloraClient, WrongWorkspaceCheck
 from floradl.flora.rate_limit import RateLimiter
-from floradl.library.batch_writer import Together
+from floradl.library.batch_writer import BatchWriter
 from floradl.library.folder import FolderLibrary
 from floradl.library.scan import Owners
 from floradl.library.template import Template
@@ -162,9 +162,11 @@ async def working(
             poller = Poller(flora, open_runs, library, slots, options, workspace_check)
             keep_times = config.output.mtime == "completed"
             transfers = TransferSlots(config.download.concurrency)
+            disk = BatchWriter(library.together)
             saver = OutputSaver(
                 library,
-                media.fetchers(transfers, library.together),
+                disk,
+                media.fetchers(transfers, disk),
                 progress,
                 transfers,
                 OutputOptions(
@@ -308,16 +310,18 @@ class Downloads:
         self._client = client
         self._stop = threading.Event()
         self._small: SmallFiles | None = None
+        self._disk: BatchWriter | None = None
         self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
         terms = WorkerConfig(USER_AGENT, config.download.stall_timeout)
         machine = Machine(len(os.sched_getaffinity(0)), environ)
         self._worker_pool = WorkerPool(self._downloader, bandwidth, terms, _rules(config), machine)
 
-    def fetchers(self, slots: TransferSlots, together: Together) -> Fetchers:
-        """Return who downloads, as far as `slots` allow; `together` is that of the library."""
+    def fetchers(self, slots: TransferSlots, disk: BatchWriter) -> Fetchers:
+        """Return who downloads, as far as `slots` allow; `disk` is closed with them."""
         client = self._client.many(slots)
         slots.on_free = client.wake
-        self._small = SmallFiles(client, self._downloader, together)
+        self._small = SmallFiles(client, self._downloader, disk)
+        self._disk = disk
         return Fetchers(self._worker_pool, self._small)
 
     def change(self, config: Config) -> None:
@@ -348,6 +352,8 @@ class Downloads:
         with anyio.CancelScope(shield=True):
             if self._small is not None:
                 await to_thread.run_sync(self._small.close)
+            if self._disk is not None:
+                await to_thread.run_sync(self._disk.close)
             await to_thread.run_sync(self._worker_pool.close)
 
 

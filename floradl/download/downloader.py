@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn, Protocol, Self
+from typing import Protocol, Self
 
 import httpx
 import msgspec
@@ -152,16 +152,10 @@ class Downloader:
 
         Raises as `fetch` does, also for what `body` raises.
         """
-        with _wire_trouble():
+        with wire_errors():
             if answer.status_code != 200:
                 raise refusal_of(answer)
             return self._receive_whole(answer, body, target, report)
-
-    def refuse(self, error: httpx.TransportError) -> NoReturn:
-        """Raise as `fetch` does where `error` is met before there is an answer."""
-        with _wire_trouble():
-            raise error
-        raise AssertionError(error)
 
     def _decode(self, url: str, target: DownloadTarget, report: Report) -> Received:
         inline = urls.decode(url)
@@ -229,7 +223,7 @@ class Downloader:
         """
         ranged = first is not None
         headers = {"Range": f"bytes={first}-{'' if last is None else last}"} if ranged else {}
-        with _wire_trouble():
+        with wire_errors():
             response = self._follow(url, headers)
             try:
                 status = response.status_code
@@ -435,7 +429,7 @@ def _refuse_cut(sink: Sink, ext: str) -> None:
 
 
 @contextmanager
-def _wire_trouble() -> Iterator[None]:
+def wire_errors() -> Iterator[None]:
     """Translate httpx's errors: only their kind is told, but for what a person has to set."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Small outputs, many at once: fetched by one thread (`MultiClient`), checked and published by two, in batches.
+"""Small outputs, many at once: one thread fetches them, and others check and publish them in batches.
 
 An output that needs more than a plain answer raises `NotPlainError`, with nothing done: `Downloader.fetch`
 is for it, and for all further attempts.
@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
-from threading import Lock, Thread
-from typing import Final, TypeAlias
+from threading import Lock
+from typing import NoReturn, TypeAlias
 
 import httpx
 from msgspec import Struct
 
-from floradl.download.downloader import Downloader, Received, Report, signed_fields
+from floradl.download.downloader import Downloader, Received, Report, signed_fields, wire_errors
 from floradl.library.base import Destination
-from floradl.library.batch_writer import Together
+from floradl.library.batch_writer import BatchWriter, Then
 from floradl.models import SavedOutput
 from floradl.net import url_policy
 from floradl.net.http11 import Piece
 from floradl.net.multi_client import MultiClient, NotPlainError, SmallAnswer, SmallRequest
 from floradl.urls import is_data_url
-
-_THREADS: Final = 2  # their flushes overlap; more only contend
-_BATCH: Final = 16  # files that share the flushes of their folders
 
 
 class SmallOutput(Struct, frozen=True):
@@ -44,35 +39,48 @@ class SmallOutput(Struct, frozen=True):
     publish: Callable[[Received], SavedOutput]
 
 
+Conclude: TypeAlias = Callable[[Sequence[SavedOutput]], object]
+"""What is done once all of some outputs are saved."""
+
+
 class _Group:
     """Outputs that are waited for together."""
 
-    __slots__ = ("future", "left", "results")
-
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, conclude: Conclude | None) -> None:
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.left = size
         self.results: list[SavedOutput | Exception] = [NotPlainError()] * size
+        self.concluded: object = None
+        self._left = size
+        self._conclude = conclude
+        self._lock = Lock()
 
+    def settle(self, index: int, result: SavedOutput | Exception) -> bool:
+        """Note a result; return whether it is the last one. May be called from any thread."""
+        with self._lock:
+            self.results[index] = result
+            self._left -= 1
+            return not self._left
 
-class _Work(Struct, frozen=True):
-    """Work on the disk, and where its result goes."""
+    def conclusion(self) -> Callable[[], object] | None:
+        """Return what is left to do once all was saved."""
+        saved = [result for result in self.results if isinstance(result, SavedOutput)]
+        if self._conclude is None or len(saved) < len(self.results):
+            return None
+        return partial(self._conclude, saved)
 
-    do: Callable[[], SavedOutput]
-    group: _Group
-    index: int
+    def wake(self) -> None:
+        """Wake who waits; in the event loop."""
+        if not self.future.done():
+            self.future.set_result(None)
 
 
 class SmallFiles:
-    """Fetches small outputs. `together` is that of the library they go to. Close it."""
+    """Fetches small outputs, and has `disk` check and publish them. Close it before `disk`."""
 
-    def __init__(self, client: MultiClient, downloader: Downloader, together: Together) -> None:
+    def __init__(self, client: MultiClient, downloader: Downloader, disk: BatchWriter) -> None:
         self._client = client
         self._downloader = downloader
-        self._together = together
-        self._works: SimpleQueue[_Work | None] = SimpleQueue()
-        self._threads: list[Thread] = []
-        self._lock = Lock()
+        self._disk = disk
 
     def plain_url(self, url: str) -> httpx.URL | None:
         """Return `url` parsed, where it may have a plain answer; None where that is not to be expected."""
@@ -84,73 +92,47 @@ class SmallFiles:
             return None
         return parsed if self._client.reads(parsed) else None
 
-    async def save(self, outputs: Sequence[SmallOutput]) -> list[SavedOutput | Exception]:
+    async def save(
+        self, outputs: Sequence[SmallOutput], conclude: Conclude | None = None
+    ) -> tuple[list[SavedOutput | Exception], object]:
         """Fetch `outputs`, check and publish them; return for each what `publish` returned, or its error.
 
         What was returned is on disk. Errors are those of `begin`, `Downloader.receive` and `publish`, and
-        `NotPlainError`.
+        `NotPlainError`. If all were saved, `conclude` is given them, in a thread as `publish` is: what it
+        returns comes second, and what it raises is raised.
         """
-        group = _Group(len(outputs))
+        self._disk.attach()
+        group = _Group(len(outputs), conclude)
         for index, output in enumerate(outputs):
             fields = signed_fields(output.url)
             done = partial(self._take, output, group, index)
             self._client.send(SmallRequest(output.url, fields, output.begin, output.report, done))
         await group.future
-        return group.results
+        if isinstance(group.concluded, Exception):
+            raise group.concluded
+        return group.results, group.concluded
 
     def close(self) -> None:
         """End what is under way: what arrived of it is kept for the next start. Safe to repeat."""
         self._client.close()
-        with self._lock:
-            threads, self._threads = self._threads, []
-        for _ in threads:
-            self._works.put(None)
-        for thread in threads:
-            thread.join()
 
     def _take(self, output: SmallOutput, group: _Group, index: int, answer: SmallAnswer | Exception) -> None:
         """Take an answer, in the client's thread."""
-        if isinstance(answer, SmallAnswer):
-            self._put(_Work(partial(self._store, answer, output), group, index))
-        elif isinstance(answer, httpx.TransportError):
-            self._put(_Work(partial(self._downloader.refuse, answer), group, index))
-        else:
-            _post([(group, index, answer)])
+        do = (
+            partial(self._store, answer, output)
+            if isinstance(answer, SmallAnswer)
+            else partial(_fail, answer)
+        )
+        self._disk.put(do, partial(self._settle, group, index))
 
-    def _put(self, work: _Work) -> None:
-        if len(self._threads) < _THREADS:
-            with self._lock:
-                thread = Thread(target=self._serve, name="floradl-disk", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-        self._works.put(work)
-
-    def _serve(self) -> None:
-        ended = False
-        while not ended:
-            works, ended = self._batch()
-            if not works:
-                continue
-            results: Sequence[SavedOutput | Exception]
-            try:
-                results = self._together([work.do for work in works])
-            except Exception as error:  # noqa: BLE001 - each of them meets it
-                results = [error] * len(works)
-            _post([(work.group, work.index, result) for work, result in zip(works, results, strict=True)])
-
-    def _batch(self) -> tuple[list[_Work], bool]:
-        """Wait for work; return what there is of it, and whether that is the end."""
-        works: list[_Work] = []
-        work = self._works.get()
-        while work is not None:
-            works.append(work)
-            if len(works) == _BATCH:
-                return works, False
-            try:
-                work = self._works.get_nowait()
-            except Empty:
-                return works, False
-        return works, True
+    def _settle(self, group: _Group, index: int, result: SavedOutput | Exception) -> Then | None:
+        if not group.settle(index, result):
+            return None
+        conclude = group.conclusion()
+        if conclude is None:
+            return group.wake
+        self._disk.put(conclude, partial(_conclude, group))
+        return None
 
     def _store(self, answer: SmallAnswer, output: SmallOutput) -> SavedOutput:
         try:
@@ -172,18 +154,13 @@ def _body(answer: SmallAnswer) -> Iterator[Piece]:
         raise answer.error
 
 
-_Settled: TypeAlias = tuple[_Group, int, SavedOutput | Exception]
+def _fail(error: Exception) -> NoReturn:
+    if isinstance(error, httpx.TransportError):
+        with wire_errors():
+            raise error
+    raise error
 
 
-def _post(settled: list[_Settled]) -> None:
-    """Hand results to the event loop, in one step."""
-    with suppress(RuntimeError):  # it is closed: nobody waits any more
-        settled[0][0].future.get_loop().call_soon_threadsafe(_settle, settled)
-
-
-def _settle(settled: list[_Settled]) -> None:
-    for group, index, result in settled:
-        group.results[index] = result
-        group.left -= 1
-        if not group.left and not group.future.done():
-            group.future.set_result(None)
+def _conclude(group: _Group, result: object) -> Then:
+    group.concluded = result
+    return group.wake

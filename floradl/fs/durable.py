@@ -20,7 +20,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any, Self, TypeAlias, TypeVar
 
 import msgspec
@@ -370,8 +370,9 @@ def write_atomic(
     flush(folder, leave)
 
 
+@cache
 def _umask() -> int:
-    """Return the process's umask, read without setting it (setting would race with other threads)."""
+    """Return the process's umask, read without setting it (setting would race with other threads), and once."""
     with suppress(OSError):
         fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -1,114 +1,156 @@
-"""Work on the disk is done in groups: those that wait while the groups before them are at it are the next.
+"""Work on the disk is done in batches: what waits while the batches before it are at work is the next one.
 
-So a burst of small files costs a few turns of a thread, and a few flushes of folders, and one alone waits
-for nobody.
+So a burst of small files costs a few turns of a thread, and a few flushes of folders; one alone waits for
+nobody.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import Any, Final, TypeAlias
 
 import anyio
-from anyio import to_thread
 
 from floradl.library.base import T
 
-_GROUPS = 2  # at once: flushes that overlap share their work, and more threads only contend
-_GROUP = 16
+_THREADS: Final = 2  # flushes that overlap share their work, and more threads only contend
+_BATCH: Final = 16
 
 Together: TypeAlias = Callable[[Sequence[Callable[[], Any]]], list[Any]]
 """`Library.together`, or the like."""
 
+Then: TypeAlias = Callable[[], None]
+"""What is left to do in the event loop."""
 
-class _Call:
-    """One work that waits. It is woken when it was done, or when it has to lead `group`, itself the first."""
 
-    __slots__ = ("group", "outcome", "woken", "work")
+class _Work:
+    """Work that waits; once it `has_begun`, or `is_withdrawn`, the other cannot be any more."""
 
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self.work = work
-        self.group: list[_Call] = []
-        self.outcome: Any = None
-        self.woken = anyio.Event()
+    __slots__ = ("do", "done", "has_begun", "is_withdrawn")
+
+    def __init__(self, do: Callable[[], Any], done: Callable[[Any], Then | None]) -> None:
+        self.do = do
+        self.done = done
+        self.has_begun = self.is_withdrawn = False
 
 
 class BatchWriter:
-    """Does works that read from the disk or put files there, a few groups at a time, each in a thread.
+    """Does work that reads from the disk or puts files there, in at most `threads` threads of its own.
 
-    `together` does those of a group. No task of its own: who comes while there is room for a group leads one,
-    and its end wakes who leads the next. At most `most` groups are under way.
+    `together` does a batch. The threads start when there is use for them.
     """
 
-    def __init__(self, together: Together, most: int = _GROUPS) -> None:
+    def __init__(self, together: Together, threads: int = _THREADS) -> None:
         self._together = together
-        self._waiting: list[_Call] = []
-        self._groups = 0
-        self._most = most
+        self._most = threads
+        self._threads: list[Thread] = []
+        self._idle = 0
+        self._lock = Lock()
+        self._waiting: SimpleQueue[_Work | None] = SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def do(self, work: Callable[[], T]) -> T:
-        """Do `work`; what it wrote is on disk on return. Raises what it raised, and where a flush failed.
+    def attach(self) -> None:
+        """Run what is left to do in the running event loop from now on."""
+        self._loop = asyncio.get_running_loop()
 
-        A work that has begun is completed before a cancellation takes effect.
+    def put(self, do: Callable[[], T], done: Callable[[T | Exception], Then | None]) -> None:
+        """Have `do` done. May be called from any thread.
+
+        What it wrote is on disk when `done` is called, in the same thread, with what it returned or raised.
+        What that returns is called in the event loop.
         """
-        call = _Call(work)
-        self._waiting.append(call)
-        self._gather()
-        await self._turn(call)
-        if call.group:
-            await self._lead(call.group)
-        if isinstance(call.outcome, BaseException):
-            raise call.outcome
-        outcome: T = call.outcome
-        return outcome
+        self._put(_Work(do, done))
 
-    def _gather(self) -> None:
-        """Make a group of those that wait, where there is room for one."""
-        if self._waiting and self._groups < self._most:
-            self._groups += 1
-            group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
-            _appoint(group)
+    async def do(self, do: Callable[[], T]) -> T:
+        """Do `do`; what it wrote is on disk on return. Raises what it raised, and where a flush failed.
 
-    async def _turn(self, call: _Call) -> None:
-        """Wait until `call` was done, or has to lead."""
+        Work that has begun is completed before a cancellation takes effect.
+        """
+        self.attach()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        work = _Work(do, lambda result: partial(_settle, future, result))
+        self._put(work)
         try:
-            await call.woken.wait()
-        except BaseException:
-            if call in self._waiting:
-                self._waiting.remove(call)
-            elif not call.group:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            with self._lock:
+                work.is_withdrawn = not work.has_begun
+            if work.has_begun:
                 with anyio.CancelScope(shield=True):
-                    await call.woken.wait()
-            if call.group:
-                self._leave(call.group)
+                    await asyncio.wait([future])
+                if not future.cancelled():
+                    future.exception()  # it is known: whoever waited has gone
             raise
 
-    def _leave(self, group: list[_Call]) -> None:
-        if len(group) > 1:
-            _appoint(group[1:])
-        else:
-            self._end_group()
+    def close(self) -> None:
+        """Let the threads end once all that waits is done, and wait for that. Safe to repeat."""
+        with self._lock:
+            threads, self._threads = self._threads, []
+        for _ in threads:
+            self._waiting.put(None)
+        for thread in threads:
+            thread.join()
 
-    async def _lead(self, group: list[_Call]) -> None:
-        try:
-            with anyio.CancelScope(shield=True):
-                outcomes = await to_thread.run_sync(self._together, [call.work for call in group])
-            for call, outcome in zip(group, outcomes, strict=True):
-                call.outcome = outcome
-        except BaseException as error:
-            for call in group:
-                call.outcome = error
-            raise
-        finally:
-            for call in group:
-                call.woken.set()
-            self._end_group()
+    def _put(self, work: _Work) -> None:
+        self._waiting.put(work)
+        with self._lock:
+            if self._idle or len(self._threads) == self._most:
+                return
+            thread = Thread(target=self._serve, name="floradl-disk", daemon=True)
+            self._threads.append(thread)
+        thread.start()
 
-    def _end_group(self) -> None:
-        self._groups -= 1
-        self._gather()
+    def _serve(self) -> None:
+        ended = False
+        while not ended:
+            batch, ended = self._next()
+            if not batch:
+                continue
+            try:
+                results = self._together([work.do for work in batch])
+            except Exception as error:  # noqa: BLE001 - all of them meet it
+                results = [error] * len(batch)
+            left = [work.done(result) for work, result in zip(batch, results, strict=True)]
+            then = [each for each in left if each is not None]
+            if then and self._loop is not None:
+                with suppress(RuntimeError):  # it is closed: nobody waits any more
+                    self._loop.call_soon_threadsafe(_run, then)
+
+    def _next(self) -> tuple[list[_Work], bool]:
+        """Wait for work; return what there is of it, and whether that is the end."""
+        with self._lock:
+            self._idle += 1
+        work = self._waiting.get()
+        batch: list[_Work] = []
+        with self._lock:
+            self._idle -= 1
+            while work is not None:
+                if not work.is_withdrawn:
+                    work.has_begun = True
+                    batch.append(work)
+                if len(batch) == _BATCH:
+                    return batch, False
+                try:
+                    work = self._waiting.get_nowait()
+                except Empty:
+                    return batch, False
+        return batch, True
 
 
-def _appoint(group: list[_Call]) -> None:
-    group[0].group = group
-    group[0].woken.set()
+def _settle(future: asyncio.Future[T], result: T | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _run(then: list[Then]) -> None:
+    for each in then:
+        each()

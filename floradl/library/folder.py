@@ -55,6 +55,15 @@ _TRIAL = SafeName(".floradl-trial.part")
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
+class _Group:
+    """Works that a thread does together: what puts their names on disk, and the folders they have open."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+        self.flush: Flush = FLUSH_NOW
+        self.folders: dict[tuple[SafeName, ...], FolderAt] = {}
+
+
 class FolderLibrary(Library):
     """The library in the folder `root`."""
 
@@ -79,7 +88,7 @@ class FolderLibrary(Library):
         """How many bytes are to stay free on its disk."""
         self._damaged: dict[str, str] = {}  # path, and the SHA-256 of what is to take its place
         self._kept_as: dict[str, str] = {}
-        self._group = threading.local()
+        self._local = threading.local()
 
     def create(self) -> bool:
         """Make the folder and its marker where they are missing; says whether the library is new.
@@ -128,10 +137,17 @@ class FolderLibrary(Library):
     def at(self, parts: tuple[SafeName, ...]) -> Iterator[FolderAt]:
         """Use the folder `parts`, made where it is missing.
 
-        Raises as `open`; the disk's errors meanwhile become ours.
+        Raises as `open`; the disk's errors meanwhile become ours. Works that are done together open it once.
         """
-        with self._translated(parts), self._shared.at(parts) as found:
-            yield found
+        with self._translated(parts):
+            group: _Group | None = getattr(self._local, "group", None)
+            if group is None:
+                with self._shared.at(parts) as found:
+                    yield found
+                return
+            if parts not in group.folders:
+                group.folders[parts] = group.stack.enter_context(self._shared.at(parts))
+            yield group.folders[parts]
 
     def _translated(self, parts: tuple[SafeName, ...]) -> AbstractContextManager[None]:
         return translated(self.root, self.root.joinpath(*parts), (self.root, self.root / SIDECARS))
@@ -140,13 +156,15 @@ class FolderLibrary(Library):
         """See `Library.together`."""
 
         def within(work: Callable[[], T], flush: Flush) -> T:
-            self._group.flush = flush
-            try:
-                return work()
-            finally:
-                del self._group.flush
+            self._local.group.flush = flush
+            return work()
 
-        outcomes = flushed_together([partial(within, work) for work in works])
+        with ExitStack() as stack:
+            self._local.group = _Group(stack)
+            try:
+                outcomes = flushed_together([partial(within, work) for work in works])
+            finally:
+                del self._local.group
         return [self._ours(outcome) for outcome in outcomes]
 
     def _ours(self, outcome: T | Exception) -> T | Exception:
@@ -157,8 +175,8 @@ class FolderLibrary(Library):
         return error
 
     def _flush(self) -> Flush:
-        flush: Flush = getattr(self._group, "flush", FLUSH_NOW)
-        return flush
+        group: _Group | None = getattr(self._local, "group", None)
+        return FLUSH_NOW if group is None else group.flush
 
     def weaknesses(self) -> tuple[str, ...]:
         """Say, for a person, what its file system does worse than others; raises as `open`."""

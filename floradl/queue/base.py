@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from floradl.models import Action, LeftFile, QueuedRun, RunRequest, RunState, SavedOutput
 from floradl.redaction import redact
@@ -158,6 +159,14 @@ class RunQueue(Protocol):
         update that first sets `detected_at`.
         """
 
+    async def begin_download(
+        self, run_id: str, now: float
+    ) -> tuple[QueuedRun, dict[str, SavedOutput]] | None:
+        """Record that the outputs of an open run are downloaded; return it, and its `saved_outputs`.
+
+        None, and nothing is recorded, where it is not open.
+        """
+
     async def save_outputs(self, run_id: str, outputs: Mapping[str, SavedOutput]) -> None:
         """Record outputs that are on disk, by `RemoteOutput.key`, until their run is finished."""
 
@@ -244,3 +253,8 @@ def without_secrets(run: QueuedRun) -> QueuedRun:
         return run
     error = msgspec.structs.replace(run.error, message=redact(run.error.message))
     return msgspec.structs.replace(run, error=error)
+
+
+def downloading(run: QueuedRun) -> QueuedRun:
+    """Return `run` as it is while its outputs are downloaded."""
+    return replace(run, state=RunState.DOWNLOADING, waited=0.0, tries=0, progress=100.0, error=None)

@@ -9,6 +9,7 @@ whoever waits goes on where he was.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import sqlite3
 import time
@@ -86,7 +87,7 @@ class _Call:
         self.work = work
         self.result: Any = None
         self.error: BaseException | None = None
-        self.done = anyio.Event()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class GroupCommit:
@@ -111,7 +112,7 @@ class GroupCommit:
         """
         call = _Call(work)
         self._send.send_nowait(call)
-        await call.done.wait()
+        await call.done
         if isinstance(call.error, sqlite3.Error):
             raise QueueUnavailableError(f"the journal cannot be written: {call.error}") from call.error
         if call.error is not None:
@@ -142,8 +143,8 @@ class GroupCommit:
             raise QueueDamagedError(str(damage))
         refused = [] if self._closing.is_set() else [call for call in batch if _may_pass(call.error)]
         for call in batch:
-            if call not in refused:
-                call.done.set()
+            if call not in refused and not call.done.done():
+                call.done.set_result(None)
         self._note(refused[0].error if refused else None)
         if refused:
             with anyio.move_on_after(self._retry_after):

@@ -20,6 +20,7 @@ from floradl.queue.base import (
     QueueCounts,
     RunQueue,
     SentPause,
+    downloading,
     is_detected_by,
     is_queued_again,
     loses_files,
@@ -139,6 +140,18 @@ class MemoryQueue(RunQueue):
             of_technique.append(duration)
             del of_technique[:-DURATIONS_KEPT]
         self._put(run)
+
+    async def begin_download(
+        self, run_id: str, now: float
+    ) -> tuple[QueuedRun, dict[str, SavedOutput]] | None:  # noqa: ARG002 - as above
+        await _turn(self._closed)
+        run = self._runs.get(run_id)
+        if run is None or not run.state.open:
+            return None
+        if run.state is not RunState.DOWNLOADING:
+            run = downloading(run)
+            self._put(run)
+        return run, dict(self._saved.get(run_id, {}))
 
     async def save_outputs(self, run_id: str, outputs: Mapping[str, SavedOutput]) -> None:
         await _turn(self._closed)

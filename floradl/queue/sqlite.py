@@ -30,6 +30,7 @@ from floradl.queue.base import (
     QueueTrouble,
     RunQueue,
     SentPause,
+    downloading,
     is_detected_by,
     is_queued_again,
     loses_files,
@@ -223,6 +224,20 @@ class SqliteQueue(RunQueue):
             _put(db, run, now)
 
         await self._call(work)
+
+    async def begin_download(
+        self, run_id: str, now: float
+    ) -> tuple[QueuedRun, dict[str, SavedOutput]] | None:
+        def work(db: sqlite3.Connection) -> tuple[QueuedRun, dict[str, SavedOutput]] | None:
+            run = select_run(db, run_id)
+            if run is None or not run.state.open:
+                return None
+            if run.state is not RunState.DOWNLOADING:
+                run = downloading(run)
+                _put(db, run, now)
+            return run, select_saved(db, run_id)
+
+        return await self._call(work)
 
     async def save_outputs(self, run_id: str, outputs: Mapping[str, SavedOutput]) -> None:
         rows = [(run_id, key, msgspec.json.encode(output).decode()) for key, output in outputs.items()]

@@ -21,7 +21,7 @@ from anyio import CapacityLimiter, to_thread
 from floradl.clock import rfc3339
 from floradl.download.checksums import names_wrong
 from floradl.download.downloader import DownloadStoppedError, Fetcher, Received
-from floradl.download.small_files import SmallFiles, SmallOutput
+from floradl.download.small_files import Conclude, SmallFiles, SmallOutput
 from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PermanentError, TransientError
 from floradl.library.base import Destination, Library
 from floradl.library.batch_writer import BatchWriter
@@ -81,6 +81,7 @@ class OutputSaver:
     def __init__(
         self,
         library: Library,
+        disk: BatchWriter,
         fetchers: Fetchers,
         progress: RunEvents,
         slots: TransferSlots,
@@ -93,7 +94,7 @@ class OutputSaver:
         self._threads = CapacityLimiter(1)
         self._options = options
         self._quiet = HostBackoff(time.monotonic)
-        self._writes = BatchWriter(library.together)
+        self.disk = disk
         self._troubles = ErrorLog()
         self._publishers = CapacityLimiter(_PUBLISHERS)
         self.tally = OutputCounters()
@@ -140,11 +141,16 @@ class OutputSaver:
         return PlannedOutput(output, url, host, destination)
 
     async def save_small(
-        self, run: QueuedRun, answer: RemoteRun, planned: Sequence[PlannedOutput]
-    ) -> dict[str, SavedOutput | Exception]:
+        self,
+        run: QueuedRun,
+        answer: RemoteRun,
+        planned: Sequence[PlannedOutput],
+        conclude: Conclude | None = None,
+    ) -> tuple[dict[str, SavedOutput | Exception], object]:
         """Save what is `planned` of a run, each output in one try; return by key what came of it.
 
-        One that is not to be had this way is left out; `save` goes on with it, and with an error.
+        One that is not to be had this way is left out; `save` goes on with it, and with an error. `conclude`
+        is that of `SmallFiles.save`.
         """
         mtime = answer.completed_at if self._options.keep_times else None
         begun = [0.0] * len(planned)
@@ -165,7 +171,7 @@ class OutputSaver:
         ]
         found: dict[str, SavedOutput | Exception] = {}
         try:
-            results = await self._fetchers.small.save(small)
+            results, concluded = await self._fetchers.small.save(small, conclude)
         finally:
             for each in planned:
                 self._progress.transferred(run, each.output.output_id)
@@ -176,7 +182,7 @@ class OutputSaver:
                 self._saved(run, result, time.monotonic() - began, each.host)
             if not isinstance(result, NotPlainError | HostBackoffError):
                 found[each.output.key] = result
-        return found
+        return found, concluded
 
     async def save(
         self,
@@ -243,7 +249,7 @@ class OutputSaver:
         destination = self._destination(run, answer, output)
         mtime = answer.completed_at if self._options.keep_times else None
         if output.kind is OutputKind.TEXT and not self._is_link(output.url):
-            written = await self._writes.do(partial(_write_text, destination, output, mtime))
+            written = await self.disk.do(partial(_write_text, destination, output, mtime))
             self.tally.saved(output.kind, written.bytes or 0, None)
             return written
         began = time.monotonic()
@@ -311,7 +317,7 @@ class OutputSaver:
             with received:
                 if received.sink.size >= _LARGE:
                     return await to_thread.run_sync(publish, received, limiter=self._publishers)
-                return await self._writes.do(partial(publish, received))
+                return await self.disk.do(partial(publish, received))
 
     def _destination(self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput) -> Destination:
         index = 1 + next(i for i, other in enumerate(answer.outputs) if other.key == output.key)

@@ -6,7 +6,7 @@ It asks the API for nothing but fresh URLs. Every step can be run twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Set as AbstractSet
+from collections.abc import Callable, Sequence, Set as AbstractSet
 from functools import partial
 
 import anyio
@@ -16,7 +16,6 @@ from msgspec.structs import replace
 
 from floradl.errors import AttemptsExhaustedError, PermanentError, ServicePausedError
 from floradl.library.base import Library
-from floradl.library.batch_writer import BatchWriter
 from floradl.library.sidecar import by_key
 from floradl.models import (
     STATE_OF,
@@ -72,8 +71,7 @@ class Processor:
         self._queue = queue
         self._progress = progress
         self._options = options
-        self._looks = BatchWriter(library.together, 1)
-        self._sidecars = BatchWriter(library.together)
+        self._disk = saver.disk
 
     async def check_room(self, needed: int) -> None:
         """Look whether the library's disk is full, see `Library.check_room`; nothing is fetched."""
@@ -85,7 +83,7 @@ class Processor:
 
     async def lacks(self, reference: Reference, outputs: AbstractSet[str]) -> bool:
         """Whether some of `outputs`, by key, are not in the sidecar of a run. False where it has none."""
-        found = await self._looks.do(lambda: self._library.find_sidecar(reference))
+        found = await self._disk.do(lambda: self._library.find_sidecar(reference))
         return found is not None and not outputs <= by_key(found.outputs).keys()
 
     async def process(self, finished: FinishedRun) -> Outcome:
@@ -93,11 +91,12 @@ class Processor:
         run = finished.run
         outcome: Outcome | Failed
         try:
-            row = await self._queue.get(run.run_id)
-            if row is None or not row.state.open:
+            answer = finished.answer if finished.failure is None else None
+            begun = await self._begin(run.run_id, downloads=answer is not None and bool(answer.outputs))
+            if begun is None:
                 return Dropped()
-            run = await self._begin(row, finished)
-            outcome = await self._process(run, finished)
+            run, known = begun
+            outcome = await self._process(run, finished, known)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not cost the run, nor the others
             outcome = outcome_of(run, error, self._options.give_up_after)
         if isinstance(outcome, Failed):
@@ -111,31 +110,36 @@ class Processor:
                 return Halted(error.reason, str(error))
         return outcome
 
-    async def _begin(self, run: QueuedRun, finished: FinishedRun) -> QueuedRun:
-        """Record that outputs of `run` are downloaded, where there are any."""
-        if run.state is RunState.DOWNLOADING or finished.failure is not None:
-            return run
-        if finished.answer is None or not finished.answer.outputs:
-            return run
-        run = replace(run, state=RunState.DOWNLOADING, waited=0.0, tries=0, progress=100.0, error=None)
-        await self._record(run)
-        return run
+    async def _begin(
+        self, run_id: str, *, downloads: bool
+    ) -> tuple[QueuedRun, dict[str, SavedOutput]] | None:
+        """Read a run and its saved outputs, and record that others are downloaded; None if it is not open."""
+        if downloads:
+            return await self._queue.begin_download(run_id, self._options.wall())
+        run = await self._queue.get(run_id)
+        if run is None or not run.state.open:
+            return None
+        return run, await self._queue.saved_outputs(run_id)
 
-    async def _process(self, run: QueuedRun, finished: FinishedRun) -> Outcome:
+    async def _process(self, run: QueuedRun, finished: FinishedRun, known: dict[str, SavedOutput]) -> Outcome:
         answer, failure = finished.answer, finished.failure
         if failure is None:
             if answer is None:
                 return await self._finish(replace(run, state=RunState.DONE, error=None), None)
             if answer.outputs:
-                return await self._save(run, answer)
+                return await self._save(run, answer, known)
             failure = reason_of(answer)
         run = replace(run, detected_at=run.detected_at or self._options.wall())
-        on_disk = await self._read(run, None)
+        on_disk = await self._read(run, None, known)
         return await self._conclude(run, answer, RunResult(Result.FAILED, failure, failure), on_disk)
 
-    async def _save(self, run: QueuedRun, answer: RemoteRun) -> Outcome:
+    async def _save(self, run: QueuedRun, answer: RemoteRun, known: dict[str, SavedOutput]) -> Outcome:
         self._progress.run(run, None)
-        on_disk = await self._read(run, answer)
+        on_disk = await self._read(run, answer, known)
+        if on_disk.is_all_small(answer):
+            done = await self._save_whole(run, answer, on_disk)
+            if done is not None:
+                return done
         answer, trouble = await self._save_all(run, answer, on_disk)
         if trouble is not None:
             outcome = outcome_of(run, trouble, self._options.give_up_after)
@@ -145,6 +149,22 @@ class Processor:
                 on_disk.saved.setdefault(output.key, not_had(output, outcome.failure))
         failed = reason_of(answer) if answer.status == "failed" else None
         return await self._conclude(run, answer, result_of(on_disk.all_of(answer), failed), on_disk)
+
+    async def _save_whole(self, run: QueuedRun, answer: RemoteRun, on_disk: _OnDisk) -> Finished | None:
+        """Save a run of small outputs with its sidecar, in as few steps as can be.
+
+        Where an output is not to be had at the first try, the others are saved, and None is returned.
+        """
+
+        def conclude(saved: Sequence[SavedOutput]) -> RunSummary:
+            return self._write_sidecar(run, answer, result_of([*saved]))
+
+        found, summary = await self._saver.save_small(run, answer, on_disk.small, conclude)
+        if isinstance(summary, RunSummary):
+            ended = replace(run, state=RunState.DONE, error=None, fresh=False, progress=100.0)
+            return await self._finish(ended, summary)
+        await self._keep(run, found, on_disk)
+        return None
 
     async def _save_all(
         self, run: QueuedRun, answer: RemoteRun, on_disk: _OnDisk
@@ -161,8 +181,9 @@ class Processor:
         pauses: list[ServicePausedError] = []
         begun: set[str] = set()
 
-        async def save(output: RemoteOutput, failed: Exception | None = None) -> None:
+        async def save(output: RemoteOutput) -> None:
             try:
+                failed = on_disk.failed.pop(output.key, None)
                 done = await self._saver.save(run, renewal.listed, output, renewal.newer_than, failed)
                 saved[output.key] = done
                 if done.error is None:
@@ -172,7 +193,7 @@ class Processor:
             except ServicePausedError as error:  # kept out of the group, which would wrap it
                 pauses.append(error)
 
-        small = {planned.output.key for planned in on_disk.small}
+        small = {planned.output.key for planned in on_disk.small if planned.output.key not in saved}
         while left := [
             output for output in renewal.listed.outputs if output.key not in saved and output.key not in begun
         ]:
@@ -182,29 +203,29 @@ class Processor:
                     if output.key not in small:
                         group.start_soon(save, output)
                 if small:
-                    failed = await self._save_small(run, answer, on_disk)
+                    found, _ = await self._saver.save_small(run, answer, on_disk.small)
+                    await self._keep(run, found, on_disk)
                     for output in left:
                         if output.key in small and output.key not in saved:
-                            group.start_soon(save, output, failed.get(output.key))
+                            group.start_soon(save, output)
                     small.clear()
             if pauses:
                 raise pauses[0]
         return renewal.listed, troubles[0] if troubles else None
 
-    async def _save_small(self, run: QueuedRun, answer: RemoteRun, on_disk: _OnDisk) -> dict[str, Exception]:
-        """Save the small outputs together, and add them to what is saved; return the others' errors."""
-        if not on_disk.small:
-            return {}
-        found = await self._saver.save_small(run, answer, on_disk.small)
+    async def _keep(
+        self, run: QueuedRun, found: dict[str, SavedOutput | Exception], on_disk: _OnDisk
+    ) -> None:
+        """Record what came of small outputs."""
+        on_disk.small = []
         done = {key: result for key, result in found.items() if isinstance(result, SavedOutput)}
+        on_disk.failed = {key: result for key, result in found.items() if isinstance(result, Exception)}
         if done:
             await self._queue.save_outputs(run.run_id, done)
         on_disk.saved.update(done)
-        return {key: result for key, result in found.items() if isinstance(result, Exception)}
 
-    async def _read(self, run: QueuedRun, answer: RemoteRun | None) -> _OnDisk:
+    async def _read(self, run: QueuedRun, answer: RemoteRun | None, known: dict[str, SavedOutput]) -> _OnDisk:
         """Return the outputs that are on disk already: by the queue, or by an earlier sidecar."""
-        known = await self._queue.saved_outputs(run.run_id)
 
         def look() -> _OnDisk:
             earlier = self._library.existing(self._vouched_for(run))
@@ -217,7 +238,7 @@ class Processor:
             small = [planned for planned in plans if planned is not None]
             return _OnDisk(saved, earlier, small)
 
-        return await self._looks.do(look)
+        return await self._disk.do(look)
 
     def _vouched_for(self, run: QueuedRun) -> dict[str, SavedOutput]:
         """Return, by key, what an earlier sidecar says of the run's outputs; blocking."""
@@ -236,10 +257,13 @@ class Processor:
             if not ending.outputs:
                 return await self._finish(ended, None)
             ending = with_earlier(on_disk.earlier, ending)
+        summary = await self._disk.do(partial(self._write_sidecar, run, answer, ending))
+        return await self._finish(ended, summary)
+
+    def _write_sidecar(self, run: QueuedRun, answer: RemoteRun | None, ending: RunResult) -> RunSummary:
         sidecar = sidecar_of(run, answer, ending, self._options.wall())
         mtime = answer.completed_at if answer and self._options.keep_times else None
-        written = await self._sidecars.do(partial(self._library.write_sidecar, sidecar, mtime))
-        return await self._finish(ended, RunSummary.of(written, sidecar.outputs))
+        return RunSummary.of(self._library.write_sidecar(sidecar, mtime), sidecar.outputs)
 
     async def _record(self, run: QueuedRun) -> None:
         await self._queue.update(run, self._options.wall())
@@ -253,11 +277,17 @@ class _OnDisk(Struct):
     """What is on disk of a run, by key: what stays as it is, and what an earlier sidecar names.
 
     Of the outputs that are `small` nothing is there yet, and they can be fetched with many others.
+    `failed` is what the first try at some of them met.
     """
 
     saved: dict[str, SavedOutput]
     earlier: dict[str, SavedOutput]
     small: list[PlannedOutput]
+    failed: dict[str, Exception] = {}
+
+    def is_all_small(self, answer: RemoteRun) -> bool:
+        """Whether nothing is there of a run, and all of it is small."""
+        return 0 < len(answer.outputs) == len(self.small) and not self.earlier and answer.status != "failed"
 
     def all_of(self, answer: RemoteRun) -> list[SavedOutput]:
         """Return the outputs of `answer`, and with them what was had that it lists no more, or otherwise.
