@@ -12,7 +12,7 @@ from clients import SITE
 from hypothesis import settings
 from loopback import Certificate
 from studio import Home, served
-from wire import Bench, ByWorker
+from wire import Bench, By, ByWorker
 
 from floradl.simulator import Simulator
 
@@ -22,17 +22,18 @@ settings.load_profile("floradl")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let what is said of a transfer hold here and in a worker: `test_wire_*` run once for each."""
+    """Let what is said of a transfer hold whoever makes it: `test_wire_*` run once for each."""
     if metafunc.module.__name__.startswith("test_wire_"):
-        metafunc.fixturenames.append("by_worker")
-        metafunc.parametrize("by_worker", [False, True], ids=["here", "worker"], indirect=True)
+        metafunc.fixturenames.append("by")
+        metafunc.parametrize("by", ["here", "worker", "many"], indirect=True)
 
 
 @pytest.fixture
-def by_worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether the test's transfers are made by another process."""
-    monkeypatch.setattr(Bench, "by_worker", request.param)
-    return bool(request.param)
+def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> By:
+    """Who makes the test's transfers."""
+    made_by: By = request.param
+    monkeypatch.setattr(Bench, "by", made_by)
+    return made_by
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,6 @@ import anyio
 import google_crc32c
 import msgspec
 import pytest
-from anyio import CapacityLimiter
 from hypothesis import given, settings, strategies as st
 from structlog.testing import capture_logs
 from studio import TEST_TIMEOUT
@@ -34,10 +33,12 @@ from wire import (
 )
 
 from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError, TransientError
+from floradl.library.batch_writer import BatchWriter
 from floradl.models import Integrity, RemoteOutput, RemoteRun, RunFailure, SavedOutput
 from floradl.net.addresses import HostPatterns
 from floradl.retry import after_trouble
-from floradl.runs.output_saver import OutputOptions, OutputSaver
+from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
+from floradl.runs.slots import TransferSlots
 from floradl.simulator import formats
 
 EXPIRED = answer(b"<Error><Code>ExpiredToken</Code></Error>", status="400 Bad Request")
@@ -58,9 +59,10 @@ class Desk:
         self.refusal: Exception | None = None
         self._saver = OutputSaver(
             bench.library,
-            bench.fetcher,
+            BatchWriter(bench.library.together),
+            Fetchers(bench.fetcher, None),
             Silent(),
-            CapacityLimiter(transfers),
+            TransferSlots(transfers),
             OutputOptions(HostPatterns.parse(["127.0.0.1"]), keep_times=False, delay=self._delay),
         )
 

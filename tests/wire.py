@@ -8,23 +8,31 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import ClassVar, Literal, Self
 
+import httpx
 from clients import client
 from loopback import Certificate, Server, read_head
 
-from floradl.download.downloader import Downloader, DownloadLimits, Fetcher, Received, Report
+from floradl.download.downloader import Downloader, DownloadLimits, Fetcher, Received, Report, signed_fields
+from floradl.download.small_files import body_of, raise_as_download
 from floradl.library.base import Destination
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.template import Template
 from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput
+from floradl.net import url_policy
 from floradl.net.bandwidth import BandwidthLimiter
+from floradl.net.client import MediaClient
+from floradl.net.multi_client import NotPlainError, SmallAnswer, SmallRequest
 from floradl.net.pool import PoolLimits as ClientLimits
 from floradl.net.url_policy import UrlPolicy
 from floradl.simulator import formats
+from floradl.urls import is_data_url
 from floradl.workers.pool import RemoteDownload
 from floradl.workers.process import WorkerProcess
 from floradl.workers.protocol import WorkerConfig, WorkerSettings
@@ -219,11 +227,56 @@ class ByWorker:
             cls._workers.popitem()[1].end()
 
 
+class _Tokens:
+    """As many transfers as anybody wants."""
+
+    def take_now(self) -> bool:
+        return True
+
+    def release(self) -> None: ...
+
+
+class ByMultiClient:
+    """Has each transfer that may be one made by a `MultiClient`, as small outputs are at their first try."""
+
+    def __init__(self, bench: Bench, client: MediaClient, downloader: Downloader) -> None:
+        self._downloader = downloader
+        self._multi_client = client.many(_Tokens())
+        self._bandwidth = bench.bandwidth
+
+    def fetch(self, url: str, slot: Destination, report: Report) -> Received:
+        with slot.held():
+            if slot.resume_point() is None and not self._bandwidth.limits() and not is_data_url(url):
+                with suppress(NotPlainError, httpx.InvalidURL, UnicodeError):
+                    return self._receive(url_policy.parse(url), slot, report)
+            return self._downloader.fetch(url, slot, report)
+
+    def _receive(self, url: httpx.URL, slot: Destination, report: Report) -> Received:
+        if not self._multi_client.reads(url):
+            raise NotPlainError
+        came: SimpleQueue[SmallAnswer | Exception] = SimpleQueue()
+        request = SmallRequest(url, signed_fields(url), lambda: None, report, came.put)
+        self._multi_client.send(request)
+        answer = came.get(timeout=60)
+        if isinstance(answer, Exception):
+            raise_as_download(answer)
+        try:
+            return self._downloader.receive(answer, body_of(answer), slot, report)
+        finally:
+            self._multi_client.taken(answer)
+
+    def close(self) -> None:
+        self._multi_client.close()
+
+
+By = Literal["here", "worker", "many"]
+
+
 @dataclass
 class Bench:
     """A library in `folder`, and who fetches and trusts loopback. Times are in seconds."""
 
-    by_worker: ClassVar[bool] = False  # whether transfers are made by another process
+    by: ClassVar[By] = "here"  # who makes transfers: this thread, another process, or the one for many
 
     folder: Path
     stall_timeout: float = 5.0
@@ -242,16 +295,22 @@ class Bench:
             self.bandwidth,
         )
         limits = DownloadLimits(self.max_file_size, 0, self.deadline)
-        self.fetcher: Fetcher = Downloader(
+        downloader = Downloader(
             self._client, UrlPolicy(TRUSTED), limits, monotonic=self.bandwidth.active_clock
         )
-        if self.by_worker:
+        self.fetcher: Fetcher = downloader
+        self._many: ByMultiClient | None = None
+        if self.by == "worker":
             self.fetcher = ByWorker(self)
+        elif self.by == "many":
+            self.fetcher = self._many = ByMultiClient(self, self._client, downloader)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        if self._many is not None:
+            self._many.close()
         self._client.close()
 
     def fetch(self, url: str, output: RemoteOutput | None = None) -> Fetched:

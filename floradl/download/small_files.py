@@ -16,6 +16,7 @@ import httpx
 from msgspec import Struct
 
 from floradl.download.downloader import Downloader, Received, Report, signed_fields, wire_errors
+from floradl.errors import FloradlError
 from floradl.library.base import Destination
 from floradl.library.batch_writer import BatchWriter, Then
 from floradl.models import SavedOutput
@@ -88,9 +89,9 @@ class SmallFiles:
             return None
         try:
             parsed = url_policy.parse(url.strip())
-        except (httpx.InvalidURL, UnicodeError):
+            return parsed if self._client.reads(parsed) else None
+        except (httpx.InvalidURL, UnicodeError, FloradlError):  # reported when it is saved
             return None
-        return parsed if self._client.reads(parsed) else None
 
     async def save(
         self, outputs: Sequence[SmallOutput], conclude: Conclude | None = None
@@ -121,7 +122,7 @@ class SmallFiles:
         do = (
             partial(self._store, answer, output)
             if isinstance(answer, SmallAnswer)
-            else partial(_fail, answer)
+            else partial(raise_as_download, answer)
         )
         self._disk.put(do, partial(self._settle, group, index))
 
@@ -139,7 +140,7 @@ class SmallFiles:
             with (
                 output.destination.held(),
                 self._downloader.receive(
-                    answer, _body(answer), output.destination, output.report
+                    answer, body_of(answer), output.destination, output.report
                 ) as received,
             ):
                 return output.publish(received)
@@ -147,14 +148,16 @@ class SmallFiles:
             self._client.taken(answer)
 
 
-def _body(answer: SmallAnswer) -> Iterator[Piece]:
+def body_of(answer: SmallAnswer) -> Iterator[Piece]:
+    """Yield what came of the body, and raise what ended it."""
     if answer.body:
         yield memoryview(answer.body)
     if answer.error is not None:
         raise answer.error
 
 
-def _fail(error: Exception) -> NoReturn:
+def raise_as_download(error: Exception) -> NoReturn:
+    """Raise `error` as `Downloader.fetch` would."""
     if isinstance(error, httpx.TransportError):
         with wire_errors():
             raise error

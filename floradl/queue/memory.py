@@ -143,7 +143,7 @@ class MemoryQueue(RunQueue):
 
     async def begin_download(
         self, run_id: str, now: float
-    ) -> tuple[QueuedRun, dict[str, SavedOutput]] | None:  # noqa: ARG002 - as above
+    ) -> tuple[QueuedRun, dict[str, SavedOutput]] | None:
         await _turn(self._closed)
         run = self._runs.get(run_id)
         if run is None or not run.state.open:

@@ -72,7 +72,7 @@ class Fetchers(msgspec.Struct, frozen=True):
     """Who downloads: `small` the first time an output of a small kind is tried, `any` all else."""
 
     any: Fetcher
-    small: SmallFiles
+    small: SmallFiles | None
 
 
 class OutputSaver:
@@ -127,7 +127,7 @@ class OutputSaver:
             or (output.kind is OutputKind.TEXT and not self._is_link(output.url))
         ):
             return None
-        url = self._fetchers.small.plain_url(output.url)
+        url = self._fetchers.small.plain_url(output.url) if self._fetchers.small else None
         host = host_of(output.url) or ""
         if url is None or self._quiet.asked_for(host):
             return None
@@ -171,6 +171,8 @@ class OutputSaver:
         ]
         found: dict[str, SavedOutput | Exception] = {}
         try:
+            if self._fetchers.small is None:
+                raise AssertionError("a plan without who carries it out")  # noqa: TRY301
             results, concluded = await self._fetchers.small.save(small, conclude)
         finally:
             for each in planned:
