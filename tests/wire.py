@@ -21,6 +21,7 @@ from loopback import Certificate, Server, read_head
 
 from floradl.download.downloader import Downloader, DownloadLimits, Fetcher, Received, Report, signed_fields
 from floradl.download.small_files import body_of, raise_as_download
+from floradl.errors import PermanentError
 from floradl.library.base import Destination
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.template import Template
@@ -247,7 +248,7 @@ class ByMultiClient:
     def fetch(self, url: str, slot: Destination, report: Report) -> Received:
         with slot.held():
             if slot.resume_point() is None and not self._bandwidth.limits() and not is_data_url(url):
-                with suppress(NotPlainError, httpx.InvalidURL, UnicodeError):
+                with suppress(NotPlainError, PermanentError, httpx.InvalidURL, UnicodeError):
                     return self._receive(url_policy.parse(url), slot, report)
             return self._downloader.fetch(url, slot, report)
 

@@ -180,7 +180,8 @@ class MultiClient:
         self._ticked = 0.0
 
     def reads(self, url: httpx.URL) -> bool:
-        """Whether `url` may have a plain answer, as far as is known. Raises `PermanentError` as `port_of`."""
+        """Whether `url` may have a plain answer, as far as is known. Raises `PermanentError` as `check` does."""
+        self._transport.check(url)
         site = (url.scheme, url.host, port_of(url))
         return site not in self._unplain and self._transport.proxy_of(url) is None
 
