@@ -1,4 +1,4 @@
-"""The cap, with real threads and a clock that the one who waits puts forward himself."""
+"""The rate limit, with real threads and a clock that the one who waits puts forward himself."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_burst_is_a_tenth_of_a_second_at_most(rate: int, gaps: list[float]) ->
 
 
 @pytest.mark.parametrize(("rate", "turn"), [(1000, 64), (20_000, 1000), (1_000_000, 50_000), (10**9, 65_536)])
-def test_a_turn_is_small_enough_for_the_cap_to_hold(rate: int, turn: int) -> None:
+def test_a_turn_is_small_enough_for_the_limit_to_hold(rate: int, turn: int) -> None:
     assert BandwidthLimiter(RateSchedule.always(rate), Hands()).admit(65_536) == turn
 
 
@@ -96,7 +96,7 @@ def test_transfers_take_turns() -> None:
 
     threads = in_threads(6, work)
     for turns in range(1, 25):
-        wait_until(lambda: len(bandwidth._line) == 6 and frozen.is_waited_for())
+        wait_until(lambda: len(bandwidth._waiting) == 6 and frozen.is_waited_for())
         frozen.advance(0.05)
         wait_until(partial(_longer, order, turns))
     first = order[:24]
@@ -123,7 +123,7 @@ def test_what_did_not_come_is_there_for_the_next() -> None:
     assert read / (hands.now - began) == pytest.approx(1_000_000, rel=0.05)
 
 
-def test_whether_there_is_a_limit_is_told_without_waiting() -> None:
+def test_whether_there_is_a_limit_is_known_without_waiting() -> None:
     hands = Hands()
     bandwidth = BandwidthLimiter(RateSchedule((RateWindow(9 * 3600, 18 * 3600, 20_000),)), hands)
     began = hands.now
