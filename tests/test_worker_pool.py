@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -420,7 +420,8 @@ class PlayedWorker(WorkerProcess):
     def __init__(self, play: Callable[[Channel], None]) -> None:
         self._play = play
 
-    def start(self, request: FetchRequest) -> Channel:  # noqa: ARG002
+    @contextmanager
+    def transfer(self, request: FetchRequest) -> Iterator[Channel]:  # noqa: ARG002
         channel, theirs = Channel.pair()
 
         def run() -> None:
@@ -428,10 +429,8 @@ class PlayedWorker(WorkerProcess):
                 self._play(Channel(theirs))
 
         threading.Thread(target=run).start()
-        return channel
-
-    def finish(self, channel: Channel) -> None:
-        channel.close()
+        with closing(channel):
+            yield channel
 
 
 def played(shift: Shift, play: Callable[[Channel], None]) -> BaseException:

@@ -106,7 +106,10 @@ class SystemClock:
 
 
 class BandwidthLimiter:
-    """The limit in one process. Methods may be called from any thread, and cost little without a limit."""
+    """The limit in one process. Methods may be called from any thread, and cost little without a limit.
+
+    `transfers` is how many are under way.
+    """
 
     def __init__(self, rate_schedule: RateSchedule | None = None, clock: Clock | None = None) -> None:
         self._clock: Clock = clock or SystemClock()
@@ -121,7 +124,7 @@ class BandwidthLimiter:
         self._bytes = 0.0
         self._filled_at = self._clock.monotonic()
         self._held_back = 0.0  # seconds
-        self._transfers = 0
+        self.transfers = 0
         self._demand: float | None = None
         self._used, self._spare, self._seconds = 0, 0.0, 0.0  # of what was allowed, since measured last
 
@@ -172,11 +175,6 @@ class BandwidthLimiter:
             yield
         finally:
             self._count(-1)
-
-    @property
-    def transfers(self) -> int:
-        """How many transfers are under way in this process."""
-        return self._transfers
 
     def demand(self) -> float | None:
         """Return the bytes a second that the transfers have use for, None for all that they can get.
@@ -244,7 +242,7 @@ class BandwidthLimiter:
             self._held_back += seconds if self._waiting else 0
             self._bytes += seconds * self._rate
             self._drop_spare(self._rate)
-            self._seconds += seconds if self._transfers else 0
+            self._seconds += seconds if self.transfers else 0
         self._filled_at = now
         if now >= self._look_at:
             schedule = self._rate_schedule
@@ -259,13 +257,13 @@ class BandwidthLimiter:
         spare = self._bytes - max(rate * _BURST, _LEAST)
         if spare > 0:
             self._bytes -= spare
-            self._spare += spare if self._transfers else 0
+            self._spare += spare if self.transfers else 0
 
     def _count(self, change: int) -> None:
         with self._lock:
             self._refresh()
-            self._transfers += change
-            if not self._transfers:
+            self.transfers += change
+            if not self.transfers:
                 self._measure_anew(None)
 
     def _measure_anew(self, demand: float | None) -> None:

@@ -6,12 +6,12 @@ import signal
 import socket
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 
 from msgspec.structs import replace
 
 from floradl import __version__
-from floradl.download.downloader import Downloader, DownloadLimits, DownloadStoppedError
+from floradl.download.downloader import Downloader, DownloadStoppedError
 from floradl.fs.durable import AppendedFile
 from floradl.library.base import ResumePoint
 from floradl.models import AttemptNotes
@@ -117,9 +117,8 @@ class _Worker:
             limits=PoolLimits(read=settings.stall_timeout),
             bandwidth=self._bandwidth,
         )
-        limits = DownloadLimits(None, 0, 0.0)
         self._downloader = Downloader(
-            self._client, self._url_policy, limits, self._stop, self._bandwidth.active_clock
+            self._client, self._url_policy, settings.limits, self._stop, self._bandwidth.active_clock
         )
 
     def serve(self, message: ToWorker, control: Channel) -> None:
@@ -148,19 +147,15 @@ class _Worker:
         self._bandwidth.change(None if settings.rate is None else RateSchedule.always(settings.rate))
 
     def _fetch(self, request: FetchRequest, channel: Channel) -> None:
-        try:
-            with suppress(ChannelClosedError):
-                channel.send(self._end_of(request, channel))
-        finally:
-            channel.close()
-
-    def _end_of(self, request: FetchRequest, channel: Channel) -> FetchDone | FetchFailed:
         target = RemoteTarget(request, channel)
+        end: FetchDone | FetchFailed
         try:
             with (
                 self._bandwidth.transfer(),
                 self._downloader.fetch(request.url, target, target.report) as received,
             ):
-                return FetchDone(received.sink.size, received.finding)
+                end = FetchDone(received.sink.size, received.finding)
         except BaseException as error:  # noqa: BLE001 - the daemon raises it where it waits for this transfer
-            return replace(failure_of(error), discard=target.discarded)
+            end = replace(failure_of(error), discard=target.discarded)
+        with closing(channel), suppress(ChannelClosedError):
+            channel.send(end)

@@ -50,6 +50,7 @@ class RemoteDownload:
         self._report = report
         self._sink: Sink | None = None
         self._error: Exception | None = None
+        self._discard = False
         self.begun = False
 
     def run(self, worker: WorkerProcess, url: str) -> Received:
@@ -62,16 +63,16 @@ class RemoteDownload:
         with target.held():
             validator, size = target.resume_point() or ("", 0)
             noted = target.notes
-            channel = worker.start(FetchRequest(url, target.kind, validator, size, noted))
             try:
-                return self._follow(channel)
+                with worker.transfer(FetchRequest(url, target.kind, validator, size, noted)) as channel:
+                    return self._follow(channel)
             except BaseException as error:
-                with self._sink or nullcontext():
-                    if isinstance(error, ChannelClosedError) and target.notes.disagreed != noted.disagreed:
-                        self._discard()  # it is whole, and wrong: the worker was about to have it discarded
+                # One that was found wrong just before the worker was killed would look right the next time.
+                wrong = isinstance(error, ChannelClosedError) and target.notes.disagreed != noted.disagreed
+                with self._sink or nullcontext() as sink:
+                    if sink and (wrong or self._discard):
+                        sink.discard()
                 raise
-            finally:
-                worker.finish(channel)
 
     def _follow(self, channel: Channel) -> Received:
         while True:
@@ -86,11 +87,12 @@ class RemoteDownload:
                     self._target.note(notes)
                 case Progress(received, total):
                     self._report(received, total)
-                case FetchDone():
-                    return self._received(message)
+                case FetchDone(size, finding) if self._sink is not None:
+                    self._sink.size = size
+                    self._report(size, size)
+                    return Received(self._sink, finding)
                 case FetchFailed():
-                    if message.discard:
-                        self._discard()
+                    self._discard = message.discard
                     raise self._error or error_of(message)
 
     def _open(self, channel: Channel, validator: str) -> None:
@@ -98,24 +100,13 @@ class RemoteDownload:
         try:
             if self._sink is not None:  # the worker has closed it, and needs another, or the same anew
                 self._sink.__exit__()
+                self._sink = None
             self._sink = sink = self._target.open(validator)
         except Exception as error:  # noqa: BLE001 - raised when the worker has answered
             self._error = error
             channel.send(PartOpened())
         else:
             channel.send(PartOpened(), sink.fileno())
-
-    def _discard(self) -> None:
-        if self._sink is not None:
-            self._sink.discard()
-
-    def _received(self, done: FetchDone) -> Received:
-        sink = self._sink
-        if sink is None:
-            raise AssertionError("a download was done without a sink")
-        sink.size = done.size
-        self._report(done.size, done.size)
-        return Received(sink, done.finding)
 
 
 _FEW: Final = 3  # small files that are downloaded here at once, before a worker is worth its memory

@@ -6,20 +6,14 @@ import math
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from threading import Condition, Thread
 
 from msgspec.structs import replace
 
 from floradl import __version__
-from floradl.workers.protocol import (
-    FROM_WORKER,
-    Channel,
-    ChannelClosedError,
-    FetchRequest,
-    WorkerSettings,
-)
+from floradl.workers.protocol import FROM_WORKER, Channel, ChannelClosedError, FetchRequest, WorkerSettings
 
 _SECRETS = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")  # how what a worker must not know begins
 _GRACE = 2.0  # seconds
@@ -34,14 +28,11 @@ class WorkerProcess:
     """
 
     def __init__(
-        self,
-        settings: WorkerSettings,
-        environ: Mapping[str, str],
-        applied: Callable[[], None] = lambda: None,
+        self, settings: WorkerSettings, environ: Mapping[str, str], applied: Callable[[], None] = lambda: None
     ) -> None:
-        """Start it; `applied` is called, in a thread, whenever it has applied settings.
+        """Start it. Raises `OSError` where the machine has no room for another process.
 
-        Raises `OSError` where the machine has no room for another process.
+        `applied` is called, from another thread, each time it has applied settings.
         """
         self._control, theirs = Channel.pair()
         try:
@@ -105,27 +96,23 @@ class WorkerProcess:
         """Let it read `rate` bytes a second from now on, infinite for no limit; it reports its demand."""
         self._send_settings(replace(self._settings, rate=None if rate == math.inf else int(rate)))
 
-    def start(self, request: FetchRequest) -> Channel:
-        """Have it download; return the transfer's channel, to be given to `finish` in the end.
+    @contextmanager
+    def transfer(self, request: FetchRequest) -> Iterator[Channel]:
+        """Have it download; give the transfer's channel, at whose end that ends.
 
         Raises `ChannelClosedError` where it is gone, and `MessageTooLongError`.
         """
         channel, theirs = Channel.pair()
+        with self._changed:
+            self._channels.add(channel)
         try:
             with theirs:
-                with self._changed:
-                    self._channels.add(channel)
                 self._control.send(request, theirs.fileno())
-        except BaseException:
-            self.finish(channel)
-            raise
-        return channel
-
-    def finish(self, channel: Channel) -> None:
-        """Close the channel of a transfer; where that is under way, it ends."""
-        with self._changed:
-            self._channels.discard(channel)
-        channel.close()
+            yield channel
+        finally:
+            with self._changed:
+                self._channels.discard(channel)
+            channel.close()
 
     def halt(self) -> None:
         """Make it end: whoever waits for it is woken at once. Safe to repeat."""
