@@ -67,7 +67,7 @@ _TURN: Final = 0.05  # seconds' worth of bytes at one turn
 _BURST: Final = 0.1  # and as much is saved up while nobody reads
 _LEAST: Final = 64  # bytes at one turn
 _LOOK_EVERY: Final = 1.0  # seconds between looks at the time of day
-_MEASURED: Final = 0.5  # seconds of reading that tell how much is wanted
+_MEASURED: Final = 0.5  # seconds of reading that show how much is wanted
 _NEARLY_ALL: Final = 0.9  # of what was allowed: who used that is held back by the limit
 _HEADROOM: Final = 1.25  # times what was used, for who is not: so that it is seen to want more
 

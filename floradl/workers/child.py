@@ -122,7 +122,7 @@ class _Worker:
         )
 
     def serve(self, message: ToWorker, control: Channel) -> None:
-        """Do what `message` and all that follow on `control` say."""
+        """Handle `message`, and then what comes from `control`, until that is closed."""
         fd: int | None = None
         try:
             while True:

@@ -143,7 +143,8 @@ class WorkerProcess:
         with suppress(ChannelClosedError):
             while (message := self._control.receive(FROM_WORKER)[0]).version == __version__:
                 with self._changed:
-                    self._rates.popleft()
+                    if len(self._rates) > 1:
+                        self._rates.popleft()
                     self._up, self.demand = True, message.demand
                     self._changed.notify_all()
                 self._applied()

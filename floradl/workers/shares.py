@@ -14,9 +14,7 @@ from typing import Final, NamedTuple
 from floradl.net.bandwidth import BandwidthLimiter
 from floradl.workers.process import WorkerProcess
 
-_KEPT: Final = (
-    1 / 16
-)  # of a fair share, by a process that has no use for it now, so that it can begin at once
+_KEPT: Final = 1 / 16  # of a fair share, by who has no use for it now: it can begin at once
 
 
 class Claim(NamedTuple):
@@ -30,10 +28,9 @@ def divide(limit: int, claims: Sequence[Claim]) -> list[int]:
     """Return the bytes a second of each claim, in their order: by transfers, but first by demand."""
     total = sum(claim.transfers for claim in claims)
 
-    def wanted(claim: Claim) -> float:  # per transfer
-        return (
-            math.inf if claim.demand is None else max(claim.demand / claim.transfers, limit / total * _KEPT)
-        )
+    def wanted(claim: Claim) -> float:  # for each transfer
+        demand = math.inf if claim.demand is None else claim.demand
+        return max(demand / claim.transfers, limit / total * _KEPT)
 
     left, transfers = float(limit), total
     shares = [0.0] * len(claims)
@@ -71,22 +68,21 @@ class BandwidthShares:
         self._send([])
 
     def _send(self, reporting: Sequence[WorkerProcess]) -> None:
-        """Send each worker its rate where that is another, and to those `reporting` in any case."""
-        settled = [
-            worker for worker in self._shares if worker.is_settled
-        ]  # what an earlier one became is known
+        """Send each worker its rate where that is another, and to those `reporting` in any case.
+
+        One that has not applied the last settings is left alone: should it hang, it is not flooded.
+        """
+        settled = [worker for worker in self._shares if worker.is_settled]
+        wanted = dict.fromkeys(settled, math.inf)
         rates = {worker: worker.rate for worker in self._shares}
-        wanted = {
-            worker: math.inf if self._limit is None else float(self._shares[worker]) for worker in settled
-        }
-        if self._limit is None:
-            self._bandwidth.reserve(0)
-        else:
+        reserved = 0.0
+        if self._limit is not None:
             free = max(sum(self._shares.values()) - sum(rates.values()), 0)
-            for worker, share in wanted.items():
-                wanted[worker] = min(share, rates[worker] + free)
+            for worker in settled:
+                wanted[worker] = min(self._shares[worker], rates[worker] + free)
                 free -= max(wanted[worker] - rates[worker], 0)
-            self._bandwidth.reserve(sum(max(rate, wanted.get(worker, 0)) for worker, rate in rates.items()))
+            reserved = sum(max(rate, wanted.get(worker, 0)) for worker, rate in rates.items())
+        self._bandwidth.reserve(reserved)
         for worker, rate in wanted.items():
             if rate != rates[worker] or worker in reporting:
                 worker.assign(rate)
