@@ -193,6 +193,39 @@ def test_time_in_which_a_transfer_is_held_back_is_not_its_own() -> None:
     assert bandwidth.active_clock() - before == pytest.approx(7, abs=1)
 
 
+def test_what_is_reserved_for_other_processes_is_not_read_here() -> None:
+    hands = Hands()
+    bandwidth = BandwidthLimiter(RateSchedule.always(1_000_000), hands)
+    bandwidth.reserve(900_000)
+    began = hands.now
+    assert read_for(bandwidth, hands, 10) / (hands.now - began) == pytest.approx(100_000, rel=0.05)
+    assert bandwidth.rate() == 1_000_000
+
+
+def test_an_idle_bucket_holds_no_more_once_more_may_be_read() -> None:
+    hands = Hands()
+    bandwidth = BandwidthLimiter(RateSchedule.always(1000), hands)
+    bandwidth.admit(64)
+    hands.now += 60
+    bandwidth.change(RateSchedule.always(1_000_000))
+    began = hands.now
+    bandwidth.admit(1000)
+    assert hands.now - began == pytest.approx(900 / 1_000_000)  # 100 bytes were saved up at the old rate
+
+
+def test_transfers_that_are_held_back_have_use_for_all_and_others_for_a_little_more_than_they_read() -> None:
+    hands = Hands()
+    bandwidth = BandwidthLimiter(RateSchedule.always(1_000_000), hands)
+    with bandwidth.transfer():
+        read_for(bandwidth, hands, 1)
+        assert bandwidth.demand() is None
+        for _ in range(100):
+            hands.now += 0.01
+            bandwidth.admit(1000)
+        assert bandwidth.demand() == pytest.approx(125_000, rel=0.1)
+    assert bandwidth.demand() is None
+
+
 def test_the_clock_of_the_machine_says_what_its_wall_clock_says() -> None:
     before = time.localtime()
     second = SystemClock().second_of_day()

@@ -350,6 +350,21 @@ def test_a_rate_limit_that_is_set_later_holds_for_a_workers_transfer_under_way(
     assert time.monotonic() - began > len(rest) / rate - 0.15  # a tenth saved up, and a turn under way
 
 
+def test_bandwidth_that_a_worker_does_not_use_goes_to_another(shift: Callable[..., Shift]) -> None:
+    rate = 1_000_000
+    team = shift(bandwidth=BandwidthLimiter(RateSchedule.always(rate)))
+    with hanging(team, 2, "videoUrl"), MediaHost(serving(Reply(answer(bytes(50_000_000))))) as host:
+        team.fetch(host.url("/o.mp4"), "large")
+        wait_until(lambda: len(team.worker_pool.pids) == 2)
+        idle, busy = team.worker_pool._workers
+
+        def moved() -> bool:
+            team.worker_pool.tend()
+            return idle.rate < 0.1 * rate and busy.rate > 0.8 * rate
+
+        wait_until(moved)
+
+
 def test_a_rate_limit_costs_no_message_per_read(
     shift: Callable[..., Shift], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,7 @@ class RemoteTarget:
         self.discarded = False
         self._request = request
         self._channel = channel
-        self._report_at = 0.0
+        self._report_at = time.monotonic() + _REPORT_EVERY
 
     def held(self) -> AbstractContextManager[None]:
         """Return nothing to do: the daemon holds the folder open."""
