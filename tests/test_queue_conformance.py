@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
 from hypothesis import given, strategies as st
+from memory_queue import MemoryQueue
 from msgspec.structs import replace
 from queues import serving, sqlite_queue
 
@@ -26,7 +27,7 @@ from floradl.models import (
     SavedOutput,
 )
 from floradl.queue.base import DELIVERIES_KEPT, DURATIONS_KEPT, DeliveryRecord, HookEvent, RunQueue, SentPause
-from floradl.queue.memory import MemoryQueue
+from floradl.queue.sqlite import SqliteQueue
 
 pytestmark = pytest.mark.anyio
 OPEN = (RunState.WAITING, RunState.RUNNING, RunState.DOWNLOADING)
@@ -39,10 +40,19 @@ Opens = Callable[[], AbstractAsyncContextManager[RunQueue]]
 
 def opens(engine: str, tmp_path: Path) -> Opens:
     """Return what opens a queue of that engine; one on disk is the same each time."""
-    return partial(sqlite_queue, tmp_path) if engine == "sqlite" else lambda: serving(MemoryQueue())
+    if engine == "sqlite":
+        return partial(sqlite_queue, tmp_path)
+    return in_memory if engine == "sqlite in memory" else lambda: serving(MemoryQueue())
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@asynccontextmanager
+async def in_memory() -> AsyncIterator[RunQueue]:
+    with SqliteQueue.in_memory() as queue:
+        async with serving(queue):
+            yield queue
+
+
+@pytest.fixture(params=["sqlite", "sqlite in memory", "memory"])
 async def queue(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunQueue]:
     async with opens(request.param, tmp_path)() as queue:
         yield queue
@@ -50,7 +60,7 @@ async def queue(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture(params=["sqlite"])
 def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Opens:
-    """What opens a queue that outlives its process: all engines but the one in memory."""
+    """What opens a queue that outlives its process: all engines but those in memory."""
     return opens(request.param, tmp_path)
 
 

@@ -19,6 +19,7 @@ from floradl.queue import folder
 from floradl.queue.folder import (
     FILE_NAME,
     OPEN_MARK,
+    QueueFiles,
     is_to_be_filled,
     marked_open,
     note_to_be_filled,
@@ -64,15 +65,16 @@ async def kept_open(
     Where it turns out to be damaged or gone, the next who opens it finds it mended. Raises
     `QueueDamagedError` then, and `ConfigError` where a person has to act first.
     """
+    files = queue.files
     with _translating(state_dir):
         try:
             with marked_open(state_dir):
                 yield
         except BaseExceptionGroup as error:
-            if error.subgroup(QueueDamagedError) is None:
+            if files is None or error.subgroup(QueueDamagedError) is None:
                 raise
             # Before it is closed, which would write into what is to stay as it is.
-            what = await to_thread.run_sync(_leave, queue, state_dir, library_is_there)
+            what = await to_thread.run_sync(_leave, queue, files, state_dir, library_is_there)
             raise QueueDamagedError(what) from error
         finally:
             queue.disconnect()
@@ -145,12 +147,14 @@ def _is_empty(db: sqlite3.Connection) -> bool:
     return version == 0
 
 
-def _leave(queue: SqliteQueue, state_dir: Path, library_is_there: Callable[[], bool]) -> str:
+def _leave(
+    queue: SqliteQueue, files: QueueFiles, state_dir: Path, library_is_there: Callable[[], bool]
+) -> str:
     """Leave a journal that cannot be worked with any more so that the next start finds all well; says how.
 
     Raises `ConfigError` where a person has to act first.
     """
-    files, why = queue.files, queue.files.lost()
+    why = files.lost()
     if why is None or files.stands:
         aside = _put_away(state_dir, time.time(), "").aside if why is None or "emptied" in why else None
         why = why or "the journal is damaged"

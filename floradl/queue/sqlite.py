@@ -1,7 +1,7 @@
-"""The queue in one SQLite file, `journal.sqlite3`.
+"""The queue and the hooks' outbox in SQLite: in `journal.sqlite3`, or in memory for a command like `get`.
 
 WAL with `synchronous=FULL`: what a commit promised is there after a power cut. One process alone writes
-(the lock ensures that), through one connection.
+(the lock ensures that), through one connection. Hook events are added in the transaction that ends their run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -112,12 +113,12 @@ _OPEN_MARKS = ",".join("?" * len(_OPEN))
 
 
 class SqliteQueue(RunQueue):
-    """The queue in the file that is open as `db`, with its `files` as they were then.
+    """The queue in the database that is open as `db`, with its `files` as they were then, if it has any.
 
     What the disk refuses is tried again each `retry_after` seconds.
     """
 
-    def __init__(self, db: sqlite3.Connection, files: QueueFiles, retry_after: float) -> None:
+    def __init__(self, db: sqlite3.Connection, files: QueueFiles | None, retry_after: float) -> None:
         self._db = db
         self.files = files
         self._commits = GroupCommit(db, retry_after)
@@ -141,6 +142,19 @@ class SqliteQueue(RunQueue):
             db.close()
             raise
 
+    @classmethod
+    @contextmanager
+    def in_memory(cls) -> Iterator[SqliteQueue]:
+        """Give a queue that nothing outlives: for commands whose only memory is the library."""
+        path = Path(":memory:")
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        migrate(db, path)
+        queue = cls(db, None, 0.0)
+        try:
+            yield queue
+        finally:
+            queue.disconnect()
+
     def copy_to(self, path: Path) -> None:
         """Write all that is recorded into a new file. Blocking. Raises `OSError` and `sqlite3.Error`."""
         keep_copy(self._db, path)
@@ -159,7 +173,8 @@ class SqliteQueue(RunQueue):
 
     async def serve(self) -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(_watch, self.files)
+            if self.files is not None:
+                group.start_soon(_watch, self.files)
             await self._commits.serve()
             group.cancel_scope.cancel()
 

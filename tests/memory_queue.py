@@ -1,4 +1,4 @@
-"""The queue for the length of a process: for `get`, where the library alone remembers, and for fast tests."""
+"""The queue in dictionaries: for fast tests, and to show that the door is one."""
 
 from __future__ import annotations
 
