@@ -345,7 +345,7 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
     tries: int = 0
     progress: float = 0.0
     error: RunFailure | None = None
-    fresh: bool = False  # `retry`: what stands in the library does not count as done
+    force: bool = False  # `retry`: what stands in the library does not count as done
 
     @property
     def reference(self) -> Reference:

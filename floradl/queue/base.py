@@ -212,7 +212,7 @@ def queued(request: RunRequest, now: float) -> QueuedRun:
         technique=reference.technique,
         label=request.label,
         queued_at=now,
-        fresh=request.action is Action.RETRY,
+        force=request.action is Action.RETRY,
     )
 
 

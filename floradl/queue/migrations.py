@@ -34,7 +34,7 @@ def run_of(row: tuple[Any, ...]) -> QueuedRun:
             tries=row[7],
             progress=row[8],
             error=_failure(row[9]) if row[9] else None,
-            fresh=bool(row[10]),
+            force=bool(row[10]),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise sqlite3.DatabaseError(f"the row of run {row[0]!a} is malformed") from error
