@@ -8,8 +8,16 @@ from __future__ import annotations
 
 def _rows(text: str) -> dict[str, str]:
     """Read lines of an extension and the types that mean it."""
-    rows = (line.split() for line in text.strip().splitlines())
+    rows = (line.split() for line in text.splitlines() if line.startswith("."))
     return {kind: row[0] for row in rows for kind in row[1:]}
+
+
+def marks(text: str) -> dict[bytes, str]:
+    """Read lines of an extension and the bytes that mean it, escaped as in Python, and without spaces."""
+    return {
+        mark.encode("ascii").decode("unicode_escape").encode("latin-1"): extension
+        for mark, extension in _rows(text).items()
+    }
 
 
 TYPES = _rows("""
@@ -174,6 +182,8 @@ TYPES = _rows("""
 .numbers application/vnd.apple.numbers application/x-iwork-numbers-sffnumbers
 .key    application/vnd.apple.keynote application/x-iwork-keynote-sffkey
 .epub   application/epub+zip
+.mxl    application/vnd.recordare.musicxml
+.idml   application/vnd.adobe.indesign-idml-package
 .mobi   application/x-mobipocket-ebook
 .webarchive application/x-webarchive
 .rtf    application/rtf text/rtf application/x-rtf

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from floradl.download.truncation.window import MOST_STEPS, Window
+from floradl.download.truncation.window import MOST_STEPS, Window, begins_with
 
 _PLACEHOLDER = 0x7F000000
 _WAVE64 = bytes.fromhex("2e91cf11a5d628db04c10000")
@@ -28,12 +28,9 @@ def _says_nothing(length: int) -> bool:
     return not 0 < length < _PLACEHOLDER
 
 
+@begins_with(b"RIFF", b"RIFX", b"RF64", b"BW64", least=12)
 def riff(file: Window) -> bool | None:
     """Judge WAV, RF64, AVI and WebP."""
-    if not file.begins(b"RIFF", b"RIFX", b"RF64", b"BW64"):
-        return None
-    if file.size < 12:
-        return False
     form = file.at(8, 4)
     if form == b"WAVE":
         return _sound(file, file.big if file.at(0, 4) == b"RIFX" else file.little, b"data")
@@ -42,12 +39,9 @@ def riff(file: Window) -> bool | None:
     return _picture(file) if form == b"WEBP" else None
 
 
+@begins_with(b"FORM", least=12)
 def form(file: Window) -> bool | None:
     """Judge AIFF, AIFF-C and 8SVX."""
-    if not file.begins(b"FORM"):
-        return None
-    if file.size < 12:
-        return False
     sound = {b"AIFF": b"SSND", b"AIFC": b"SSND", b"8SVX": b"BODY"}.get(file.at(8, 4))
     return _sound(file, file.big, sound) if sound else None
 
@@ -134,10 +128,9 @@ def _film(file: Window) -> bool | None:
     return None
 
 
+@begins_with(b"riff" + _WAVE64)
 def wave64(file: Window) -> bool | None:
     """Judge Sony's Wave64: sizes of 64 bit that count their own header."""
-    if not file.begins(b"riff" + _WAVE64):
-        return None
     at = 40
     for _ in range(MOST_STEPS):
         if at + 24 > file.size:
@@ -155,10 +148,9 @@ def wave64(file: Window) -> bool | None:
     return None
 
 
+@begins_with(b"caff\0\x01")
 def core_audio(file: Window) -> bool | None:
     """Judge Apple's Core Audio Format; sound without packets of one size needs its table of them, too."""
-    if not file.begins(b"caff\0\x01"):
-        return None
     at = 8
     seen: set[bytes] = set()
     tabled = False
@@ -182,22 +174,18 @@ def core_audio(file: Window) -> bool | None:
     return whole and at == file.size
 
 
+@begins_with(b".snd", least=24)
 def sun_audio(file: Window) -> bool | None:
     """Judge .au; without a length it cannot be told."""
-    if not file.begins(b".snd"):
-        return None
-    if file.size < 24:
-        return False
     start, length = file.big(4, 4), file.big(8, 4)
     if _says_nothing(length):
         return file.reaches(start)
     return file.compare(start + length)
 
 
+@begins_with(b"Creative Voice File\x1a")
 def creative_voice(file: Window) -> bool | None:
     """Judge Creative's VOC, whose closing block of one byte may be missing."""
-    if not file.begins(b"Creative Voice File\x1a"):
-        return None
     at = file.little(20, 2)
     if file.size < 26 or at < 26:
         return False if file.size < 26 else None

@@ -1,7 +1,15 @@
-"""Film outside MP4 and Matroska: MPEG-TS and PS, FLV, ASF, MXF, IVF, Y4M, SWF.
+"""Film, and whatever is made of boxes: MP4, HEIF, JPEG XL, JPEG 2000, Matroska, MPEG, FLV, ASF, MXF, SWF.
 
-Sources: ISO/IEC 13818-1; Adobe's FLV 10.1, annex E, and SWF 19; Microsoft's ASF 1.20; SMPTE 377-1 (MXF);
-On2's IVF; mjpegtools' yuv4mpeg(5).
+`mvex` counts in the `moov` at the top alone: what ffmpeg 8 leaves with `-movflags hybrid_fragmented` is an
+ordinary file with the old `moov` inside its `mdat`. ffmpeg's `frag_keyframe` without `empty_moov` describes
+the first fragment by an ordinary `moov`: only `mvex` tells that more must follow. A writer of Matroska that
+cannot go back leaves the Segment's size unknown; ffmpeg 5.1 still gives each Cluster its size, GStreamer 1.22
+(`streamable`), webm-muxer 5.1 and mediabunny 1.61 do not, but blocks have theirs always.
+
+Sources: ISO/IEC 14496-12, 4.2 (boxes), 8.8.1 (`mvex` announces fragments), 8.8.9 (`mfra` ends them), 8.16.3
+(`sidx` tells their lengths); ISO/IEC 18181-2, 9 (JPEG XL); ITU-T T.800, annexes A and I (JPEG 2000); RFC 8794
+(EBML), 6; RFC 9559 (Matroska); ISO/IEC 13818-1; Adobe's FLV 10.1, annex E, and SWF 19; Microsoft's ASF 1.20;
+SMPTE 377-1 (MXF); On2's IVF; mjpegtools' yuv4mpeg(5).
 """
 
 from __future__ import annotations
@@ -10,7 +18,7 @@ import re
 import struct
 import zlib
 
-from floradl.download.truncation.window import MOST_STEPS, Window
+from floradl.download.truncation.window import MOST_STEPS, Window, begins_with
 
 _SEQUENCES = re.compile(rb"avis|msf1|hevc|hevx")
 _STILLS = re.compile(rb"mif1|avif|heic|heix|miaf")
@@ -116,10 +124,9 @@ def _indexed(file: Window, start: int, end: int) -> int:
     return total
 
 
+@begins_with(b"\0\0\0\x0cJXL \r\n\x87\n")
 def jpeg_xl(file: Window) -> bool | None:
     """Judge JPEG XL in boxes; a bare codestream (FF 0A) has no end of its own."""
-    if not file.begins(b"\0\0\0\x0cJXL \r\n\x87\n"):
-        return None
     boxes, ends = _walk(file)
     if ends is None:
         return None
@@ -191,10 +198,9 @@ _KNOWN_ELEMENTS = frozenset(
 """What stands in a segment or in a cluster."""
 
 
+@begins_with(b"\x1a\x45\xdf\xa3")
 def matroska(file: Window) -> bool | None:
     """Judge by the segment's size; without one, by its clusters and their blocks."""
-    if not file.begins(b"\x1a\x45\xdf\xa3"):
-        return None
     size, start = _size(file, 4)
     if size is None:
         return False if file.size < 12 else None
@@ -291,12 +297,9 @@ def program(file: Window) -> bool | None:
     return None
 
 
+@begins_with(b"FLV\1", least=13)
 def flash(file: Window) -> bool | None:
     """Judge FLV by the length in its notes, then by its tags."""
-    if not file.begins(b"FLV\1"):
-        return None
-    if file.size < 13:
-        return False
     found = re.search(rb"\0\x08filesize\0(.{8})", file.at(0, 4096), re.DOTALL)
     stated = struct.unpack(">d", found[1])[0] if found else 0.0
     if 0 < stated < 1 << 52:
@@ -314,12 +317,9 @@ def flash(file: Window) -> bool | None:
     return None
 
 
+@begins_with(_ASF, least=30)
 def advanced_systems(file: Window) -> bool | None:
     """Judge ASF (WMV, WMA) by the length that it states, unless it says to be a broadcast."""
-    if not file.begins(_ASF):
-        return None
-    if file.size < 30:
-        return False
     at, end = 30, file.little(16, 8)
     if file.size < end:
         return False
@@ -336,10 +336,9 @@ def advanced_systems(file: Window) -> bool | None:
     return None
 
 
+@begins_with(_MXF)
 def material_exchange(file: Window) -> bool | None:
     """Judge MXF by its packets of key, length and value; the index at the end is its end."""
-    if not file.begins(_MXF):
-        return None
     at = 0
     key = b""
     for _ in range(MOST_STEPS):
@@ -358,12 +357,9 @@ def material_exchange(file: Window) -> bool | None:
     return None
 
 
+@begins_with(b"DKIF", least=32)
 def indeo_video(file: Window) -> bool | None:
     """Judge IVF by its frames, and by their count where it is stated."""
-    if not file.begins(b"DKIF"):
-        return None
-    if file.size < 32:
-        return False
     at, stated, count = file.little(6, 2), file.little(24, 4), 0
     for _ in range(MOST_STEPS):
         if at >= file.size:
@@ -378,10 +374,9 @@ def indeo_video(file: Window) -> bool | None:
 _CHROMA = {b"420": (3, 2), b"422": (2, 1), b"444": (3, 1), b"411": (3, 2), b"mono": (1, 1)}
 
 
+@begins_with(b"YUV4MPEG2 ")
 def raw_frames(file: Window) -> bool | None:
     """Judge YUV4MPEG2 by the size of its frames."""
-    if not file.begins(b"YUV4MPEG2 "):
-        return None
     head, newline, _ = file.at(0, 1024).partition(b"\n")
     if not newline:
         return False if file.size < 1024 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import TypeAlias
 
 MOST_STEPS = 200_000
@@ -103,4 +104,19 @@ class Window:
         return not self.at(start, 4096).strip(b"\0 \t\r\n")
 
 
-Judge = Callable[[Window], bool | None]
+Judge: TypeAlias = Callable[[Window], bool | None]
+
+
+def begins_with(*signatures: bytes, least: int = 0) -> Callable[[Judge], Judge]:
+    """Show a judge only files that begin so; one of fewer than `least` bytes is cut."""
+
+    def decorate(judge: Judge) -> Judge:
+        @wraps(judge)
+        def judged(file: Window) -> bool | None:
+            if not file.begins(*signatures):
+                return None
+            return judge(file) if file.size >= least else False
+
+        return judged
+
+    return decorate
