@@ -116,7 +116,7 @@ def _crc32c() -> _Hash:
     return _Crc(lambda value, data: google_crc32c.extend(value, bytes(data)))
 
 
-# Sizes in bytes, and makers. The cheapest first: sha-256 is computed anyway, and crc32c costs a tenth of an md5.
+# By size in bytes. The cheapest first: sha-256 is computed anyway, and crc32c costs a tenth of an md5.
 _HASHES: Mapping[str, tuple[int, Callable[[], _Hash]]] = {
     "sha-256": (32, hashlib.sha256),
     "crc32c": (4, _crc32c),
