@@ -162,7 +162,7 @@ def test_the_command_that_is_told_mends_it(tmp_path: Path) -> None:
     os.chown(place, -1, GROUP)
     found = exposure(place / "file")
     assert found is not None
-    subprocess.run(["sh", "-c", found.mend], check=True)
+    subprocess.run(["sh", "-c", found.remedy], check=True)
     assert exposure(place / "file") is None
 
 

@@ -1,4 +1,4 @@
-"""Files that survive crashes, power cuts and planted links.
+"""Files that survive crashes, power cuts and planted links: written, renamed and flushed.
 
 Every path is walked from an open folder, component by component, and no link is followed, so nothing can
 be led out of the library. A file gets its final name only when it is whole and on disk:
@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 
 import msgspec
@@ -31,6 +32,7 @@ from floradl.fs.names import SafeName
 CANNOT_LINK = CANNOT | {errno.EXDEV, errno.EMLINK}
 """The same of a hard link: some have room for few, some (mergerfs) cannot between their branches."""
 
+_T = TypeVar("_T")
 _RENAME_NOREPLACE = 1
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # not every C library has it
 
@@ -69,7 +71,6 @@ def renameat2_noreplace(folder: FolderFd, old: SafeName, to: FolderFd, new: Safe
     return 0 if done else ctypes.get_errno()
 
 
-_T = TypeVar("_T")
 TakeBack: TypeAlias = Callable[[FolderFd], None]
 Flush: TypeAlias = Callable[[FolderFd, TakeBack], None]
 """Puts the new names of a folder on disk, at once or later; the second takes the new one back.
@@ -373,11 +374,6 @@ def write_atomic(
 def _umask() -> int:
     """Return the process's umask, read without setting it (setting would race with other threads)."""
     with suppress(OSError):
-        fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            found = _UMASK.search(os.read(fd, 4096))
-        finally:
-            os.close(fd)
-        if found:
+        if found := _UMASK.search(Path("/proc/self/status").read_bytes()):
             return int(found[1], 8)
     return 0o022

@@ -2,7 +2,7 @@
 
 Text from the API or a job file is hostile until it went through `safe_name`, and a path from a sidecar until
 `stored_path` looked at it. Distinct texts give distinct names: one that had to be changed carries a hash of
-what it was. Names that differ for Linux may still be one to macOS, Windows or SMB (case): `fold` tells.
+what it was. Names that differ for Linux may still be one to macOS, Windows or SMB (case), see `fold`.
 
 Sources: Microsoft, "Naming Files, Paths, and Namespaces"; Apple's APFS reference (names are compared
 normalised, unassigned characters are refused); Unicode UAX 15 (NFC), UAX 29 (where a text may be cut).

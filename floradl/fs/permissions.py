@@ -35,7 +35,7 @@ FIRST_PERSON: Final = 1000
 
 
 class Step(Struct, frozen=True):
-    """What stands at one place of the way to a path, as lstat(2) tells of it."""
+    """What stands at one place of the way to a path, as lstat(2) has it."""
 
     place: str
     uid: int
@@ -49,14 +49,14 @@ class Step(Struct, frozen=True):
 
 
 class Exposure(Struct, frozen=True):
-    """Where on the way to a path others get in: the `place`, who they are, and the command that mends it."""
+    """Where on the way to a path others get in: the `place`, who they are, and the command against it."""
 
     place: str
     whom: str
-    mend: str
+    remedy: str
 
     def __str__(self) -> str:
-        return f"{self.place} {self.whom}: {self.mend}"
+        return f"{self.place} {self.whom}: {self.remedy}"
 
 
 def judge(
@@ -64,7 +64,7 @@ def judge(
 ) -> Exposure | None:
     """Say where on the `way` to a path others get in, None where nobody does; the way begins at the root.
 
-    `trusted` are the users who may: whoever asks, and root. `is_private` tells of a group's number whether
+    `trusted` are the users who may: whoever asks, and root. `is_private` says of a group's number whether
     nobody else is of it. The last step may be a sticky folder: who keeps something there must look whose
     it is.
     """
@@ -100,9 +100,9 @@ def trusted_users() -> frozenset[int]:
 
 
 def exposure(path: Path, trusted: Collection[int] | None = None) -> Exposure | None:
-    """Say who else may write `path`, or put something else in its place; what is not there yet counts, too.
+    """Say who else may write `path`, or put something else in its place; what is missing counts, too.
 
-    Raises `OSError` where that cannot be told.
+    Raises `OSError` where that is not known.
     """
     with _way(path) as (steps, _, _):
         return judge(steps, trusted_users() if trusted is None else trusted, is_private)
@@ -151,7 +151,7 @@ def make_above(path: Path) -> None:
 def is_private(gid: int) -> bool:
     """Whether nobody but this user is of the group, as that of a person with umask 002 mostly is.
 
-    Where user and group have no names, as in most containers, it cannot be told, and no group is private. Nor
+    Where user and group have no names, as in most containers, it is not known, and no group is private. Nor
     is a group that a service runs with, whoever is of it today: it is there to let others in.
     """
     try:
@@ -272,8 +272,9 @@ def _writers(step: Step, is_private: Callable[[int], bool]) -> str:
 
 def _open_to(step: Step, letters: str) -> Exposure:
     whom = "every user" if "o" in letters else f"the group {group_name(step.gid)}"
-    mend = f"{_as_root(step)}chmod {letters}-w {shlex.quote(step.place)}"
-    return Exposure(step.place, f"can be written by {whom}", mend)
+    by_root = "" if os.geteuid() in {step.uid, _ROOT} else "as root: "
+    remedy = f"{by_root}chmod {letters}-w {shlex.quote(step.place)}"
+    return Exposure(step.place, f"can be written by {whom}", remedy)
 
 
 def _theirs(step: Step) -> Exposure:
@@ -282,12 +283,8 @@ def _theirs(step: Step) -> Exposure:
     what = "a link" if stat.S_ISLNK(step.mode) else "it"
     hidden = step.uid == _overflow() and not _knows_all()
     unknown = ", somebody whom this container does not know" if hidden else ""
-    mend = f"if {what} is as it should be, as root: chown -h {me} {place}; if not, move it away"
-    return Exposure(step.place, f"belongs to {user_name(step.uid)}{unknown}", mend)
-
-
-def _as_root(step: Step) -> str:
-    return "" if os.geteuid() in {step.uid, _ROOT} else "as root: "
+    remedy = f"if {what} is as it should be, as root: chown -h {me} {place}; if not, move it away"
+    return Exposure(step.place, f"belongs to {user_name(step.uid)}{unknown}", remedy)
 
 
 def _knows_root() -> bool:

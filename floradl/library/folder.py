@@ -38,7 +38,7 @@ from floradl.fs.durable import (
 )
 from floradl.fs.folders import FolderFd, exists, open_folder, open_regular, open_root, sync_folder
 from floradl.fs.names import PART_RESERVE, SafeName, safe_name, stored_path
-from floradl.fs.os_errors import OF_ONE_ENTRY, translated, trouble, unopened
+from floradl.fs.os_errors import OF_ONE_ENTRY, library_error, translated, unopened
 from floradl.fs.permissions import make_above
 from floradl.library import scan, sidecar as sidecars
 from floradl.library.base import Library, LibraryEntry, T
@@ -152,7 +152,7 @@ class FolderLibrary(Library):
     def _ours(self, outcome: T | Exception) -> T | Exception:
         if not isinstance(outcome, OSError | PartBusyError):
             return outcome
-        error = trouble(outcome, self.root)
+        error = library_error(outcome, self.root)
         error.__cause__ = outcome
         return error
 

@@ -294,7 +294,7 @@ def fault(state_dir: Path, trusted: Collection[int]) -> str | None:
     """
     found = exposure(state_dir, trusted)
     if found is not None:
-        unit = " (in a systemd unit: StateDirectoryMode=2750)" if "chmod" in found.mend else ""
+        unit = " (in a systemd unit: StateDirectoryMode=2750)" if "chmod" in found.remedy else ""
         return (
             f"the state folder {state_dir} is not safe, others could replace it: {found}{unit}; "
             "docs/service.md shows how a service moves"
