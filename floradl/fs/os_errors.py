@@ -80,14 +80,12 @@ def _is_writable(folder: Path) -> bool:
     return not folder.exists() or os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
+_UNWRITABLE = (
+    "the library cannot be written; fix its permissions or mount options (of a systemd unit: ReadWritePaths=)"
+)
 _PAUSES = (
     (_FULL, PauseReason.DISK_FULL, "make room on the library's disk"),
-    (
-        _READ_ONLY,
-        PauseReason.LIBRARY_READ_ONLY,
-        "the library cannot be written; fix its permissions or mount options (of a systemd unit: "
-        "ReadWritePaths=)",
-    ),
+    (_READ_ONLY, PauseReason.LIBRARY_READ_ONLY, _UNWRITABLE),
     (_GONE, PauseReason.LIBRARY_MISSING, "the library's disk is gone"),
 )
 _FAILURES = (

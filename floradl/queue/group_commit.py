@@ -1,10 +1,10 @@
-"""Calls of the event loop on an SQLite connection: those that wait together are committed together.
+"""Calls of the event loop on an SQLite connection, committed together; and what damage of its file is.
 
 A commit costs an fsync. While one is under way the next calls gather, so a hundred runs that finish at
 once cost a handful of fsyncs, and one alone waits for no timer.
 
-Where the disk does not take a commit the calls wait until it does: nobody has to do anything twice, and
-whoever waits goes on where he was.
+Where the disk does not take a commit the calls wait until it does: nobody has to do anything twice. Where the
+file itself is damaged, waiting does not help: that is found here, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOST: Final = (
     "more are unfinished runs that came by webhook, by sync or longer than queue.keep ago (queue them anew), "
     "what was forgotten longer than queue.keep ago, and how long runs take"
 )
-"""What a journal that is filled anew does not know; for messages."""
+"""What a queue that is filled anew does not know; for messages."""
 
 _THOROUGH: Final = 64 << 20  # bytes; up to there each row is held against its indexes: a second or two
 _CODES: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ", "SQLITE_FORMAT")
@@ -134,7 +134,7 @@ class GroupCommit:
 
     async def _record(self, batch: list[_Call]) -> list[_Call]:
         """Commit a batch; return what the disk did not take, after the time until the next try."""
-        # Shielded: those who wait must hear how their commit went, even while all is stopping.
+        # Shielded: those who wait must learn how their commit went, even while all is stopping.
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(self._commit, batch)
         damage = next((call.error for call in batch if is_damage(call.error)), None)

@@ -1,4 +1,4 @@
-"""The journal's schema, and how an older one is brought up to date."""
+"""The schema of the SQLite file: reading its rows, and bringing an older one up to date."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def check_readable(db: sqlite3.Connection, path: Path) -> bool:
 def migrate(db: sqlite3.Connection, path: Path) -> None:
     """Make the schema, or bring it up to date, all or nothing.
 
-    A copy of the old journal stays beside it. Raises `ConfigError` where a newer floradl wrote it.
+    A copy of the old file stays beside it. Raises `ConfigError` where a newer floradl wrote it.
     """
     version = _version(db, path)
     if version == len(MIGRATIONS):
@@ -198,7 +198,7 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
 
 
 def keep_copy(db: sqlite3.Connection, copy: Path) -> None:
-    """Copy the journal with all that is in its log; a copy under `copy` is always whole."""
+    """Copy the queue with all that is in its log; a copy under `copy` is always whole."""
     half = copy.with_name(f".{copy.name}.part")
     half.unlink(missing_ok=True)
     with closing(sqlite3.connect(half)) as target:

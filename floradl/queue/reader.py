@@ -1,6 +1,6 @@
-"""Looks into the queue's file beside whoever works with it, or with nobody there; changes nothing.
+"""Reads the queue's file beside whoever works with it, or with nobody there; changes nothing.
 
-Whatever is in the way of reading becomes a `ConfigError` in words.
+Whatever keeps one from reading becomes a `ConfigError`.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ async def kept_open(
 ) -> AsyncIterator[None]:
     """Mark the queue as open for as long as it is at work inside, and disconnect it at the end.
 
-    Where it turns out to be damaged or gone, the next who opens it finds it mended. Raises
+    Where it turns out to be damaged or gone, the next who opens it finds it in order. Raises
     `QueueDamagedError` then, and `ConfigError` where a person has to act first.
     """
     files = queue.files
@@ -93,14 +93,14 @@ def _unusable(state_dir: Path, error: sqlite3.DatabaseError) -> ConfigError:
 
 
 class RecoveredQueue(msgspec.Struct, frozen=True):
-    """What was found at a start: `why`, and under which name the old journal lies, None where it stays."""
+    """What was found at a start: `why`, and under which name the old file lies, None where it stays."""
 
     why: str
     aside: Path | None
 
 
 def recover(state_dir: Path, now: float, *, new: bool) -> RecoveredQueue | None:
-    """Look whether the journal can be worked with, and set it aside where it cannot; None where all is well.
+    """Look whether the queue can be worked with, and set it aside where it cannot; None where all is well.
 
     The caller holds the lock. That it is to be filled anew is noted before anything is changed. `new` says
     that a start had begun to make it: then it may be empty. `now` is unix seconds. Raises `OSError`, and
@@ -150,7 +150,7 @@ def _is_empty(db: sqlite3.Connection) -> bool:
 def _leave(
     queue: SqliteQueue, files: QueueFiles, state_dir: Path, library_is_there: Callable[[], bool]
 ) -> str:
-    """Leave a journal that cannot be worked with any more so that the next start finds all well; says how.
+    """Leave a queue that cannot be worked with any more so that the next start finds all well; says how.
 
     Raises `ConfigError` where a person has to act first.
     """
@@ -158,7 +158,7 @@ def _leave(
     if why is None or files.stands:
         aside = _put_away(state_dir, time.time(), "").aside if why is None or "emptied" in why else None
         why = why or "the journal is damaged"
-        if aside is None:  # its log or the lock alone: closing it puts all into the journal
+        if aside is None:  # its log or the lock alone: closing it puts all into the file
             return f"{why}: it is opened anew"
         return f"{why}: it is set aside as {aside.name}; {LOST}"
     if not files.disk_is_there or (files.gone and not library_is_there()):
