@@ -15,10 +15,12 @@ import msgspec
 from floradl.errors import ConfigError
 from floradl.models import LeftFile, QueuedRun, RunState
 from floradl.queue.folder import FILE_NAME, is_to_be_filled
-from floradl.queue.group_commit import LOST, find_damage, is_damage
 from floradl.queue.migrations import (
+    LOST,
     check_readable,
     count_states,
+    find_damage,
+    is_damage,
     select_left_files,
     select_runs,
     select_saved,

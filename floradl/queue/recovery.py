@@ -25,7 +25,7 @@ from floradl.queue.folder import (
     note_to_be_filled,
     set_aside,
 )
-from floradl.queue.group_commit import LOST, find_damage, is_damage
+from floradl.queue.migrations import LOST, find_damage, is_damage
 from floradl.queue.sqlite import SqliteQueue
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
