@@ -22,9 +22,8 @@ from floradl.library.folder import FolderLibrary
 from floradl.models import SavedOutput
 
 _CHUNK = 1 << 20
-_DROP_EVERY = 64 << 20  # bytes, after which the page cache is told that they are not needed again
+_DROP_EVERY = 64 << 20  # bytes, after which the page cache may drop them
 _COARSE, _FINE = 2.0, 0.01  # seconds: FAT cuts times down to 2 s, and sidecars to 1 ms
-_IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR}
 
 
 class FileVerdict(StrEnum):
@@ -45,14 +44,15 @@ class FileReport(Struct, frozen=True):
 
 
 SOUND = FileReport(FileVerdict.SOUND)
+_IN_THE_WAY = FileReport(FileVerdict.DAMAGED, "a link, or something else that is no file, stands there")
 
 
 class VerifyStoppedError(Exception):
-    """The verification was told to stop."""
+    """Verification is to stop."""
 
 
 class FileVerifier:
-    """Looks at files. Safe to use from several threads; `report` hears of bytes read, or passed over."""
+    """Looks at files. Threads may share it. `report` is called with the bytes read, or passed over."""
 
     def __init__(
         self, library: FolderLibrary, report: Callable[[int], None], stop: threading.Event, *, quick: bool
@@ -63,7 +63,7 @@ class FileVerifier:
         self._quick = quick
 
     def examine(self, output: SavedOutput, completed_at: str | None) -> FileReport:
-        """Hold the file of an output that has a path against it.
+        """Compare the file of an output that has a path with what its sidecar says.
 
         With `quick` its bytes are only read where its time says that it was written to since. Raises
         `ServicePausedError` where the library is gone, and `VerifyStoppedError`.
@@ -75,16 +75,14 @@ class FileVerifier:
         except FileNotFoundError:
             return FileReport(FileVerdict.MISSING, "it is not there")
         except NotRegularFileError:
-            return FileReport(FileVerdict.DAMAGED, "a link, or something else that is no file, stands there")
+            return _IN_THE_WAY
         except PermissionError as error:
             return FileReport(FileVerdict.UNREADABLE, f"this user may not read it ({error.strerror})")
         except OSError as error:
-            with self._library.open():  # where the disk is gone, that is no word about the file
+            with self._library.open():  # where the disk is gone, the file may be well
                 pass
-            if error.errno in _IN_THE_WAY:
-                return FileReport(
-                    FileVerdict.DAMAGED, "a link, or something else that is no file, stands there"
-                )
+            if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                return _IN_THE_WAY
             return FileReport(FileVerdict.DAMAGED, f"it cannot be opened: {error.strerror}")
         try:
             return self._look(fd, output, completed_at)

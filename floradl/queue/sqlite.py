@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import anyio
 import msgspec
@@ -94,18 +93,17 @@ class SqliteHookOutbox(HookOutbox):
     async def pauses(self) -> list[SentPause]:
         def work(db: sqlite3.Connection) -> list[SentPause]:
             rows = db.execute("SELECT reason, since, told_at, over FROM pauses_told")
-            return [SentPause(reason, since, told_at, bool(over)) for reason, since, told_at, over in rows]
+            return [SentPause(reason, since, at, bool(over)) for reason, since, at, over in rows]
 
         return await self._commits.call(work)
 
     async def put_pause(self, pause: SentPause) -> None:
-        row = (pause.reason, pause.since, pause.told_at, pause.over)
+        row = (pause.reason, pause.since, pause.reported_at, pause.over)
         await self._commits.call(
             lambda db: db.execute("INSERT OR REPLACE INTO pauses_told VALUES (?, ?, ?, ?)", row)
         )
 
 
-_T = TypeVar("_T")
 _LOOK_EVERY = 5.0  # seconds between looks at the files
 _ERROR = COLUMNS.split(", ").index("error")
 _OPEN = tuple(state.value for state in RunState if state.open)
@@ -122,6 +120,7 @@ class SqliteQueue(RunQueue):
         self._db = db
         self.files = files
         self._commits = GroupCommit(db, retry_after)
+        self._call = self._commits.call
         self._outbox = SqliteHookOutbox(self._commits)
 
     @classmethod
@@ -310,9 +309,6 @@ class SqliteQueue(RunQueue):
         rows = [(os.fsencode(name), before) for name in names]
         delete = "DELETE FROM left_files WHERE name = ? AND since < ?"
         await self._call(lambda db: db.executemany(delete, rows))
-
-    async def _call(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        return await self._commits.call(work)
 
 
 async def _watch(files: QueueFiles) -> None:

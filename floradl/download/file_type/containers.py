@@ -210,7 +210,10 @@ def _members(head: bytes) -> list[bytes]:
         size, name, extra = struct.unpack("<18xI4xHH", head[at : at + 30])
         names.append(head[at + 30 : at + 30 + name])
         at += 30 + name + extra
-        if size in {0, 0xFFFF_FFFF}:  # told after the data, or elsewhere: deflated data hardly hold the mark
+        if size in {
+            0,
+            0xFFFF_FFFF,
+        }:  # stated after the data, or elsewhere: deflated data hardly hold the mark
             at = max(head.find(b"PK\x03\x04", at), 0) or len(head)
         else:
             at += size

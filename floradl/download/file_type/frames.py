@@ -1,4 +1,4 @@
-"""Formats without a signature worth the name: told by a structure that repeats, or by several fields at once.
+"""Formats without a signature worth the name: known by a structure that repeats, or by several fields.
 
 Sources: ISO/IEC 11172-3 and 13818-3 (MPEG audio), 13818-7, 6.2 (ADTS), 13818-1 (transport stream), 14496-3,
 1.7.2 (LOAS); ETSI TS 102 366 (AC-3, E-AC-3); ITU-T H.264 and H.265, annex B; ID3v2.4, 3.1; APEv2; ISO/IEC
