@@ -170,7 +170,10 @@ class RateLimiter:
                 await anyio.sleep(max(self._budget.wait(), self._token_buckets.wait(self._monotonic())))
         async with self._slots:
             await self._silence()
-            await anyio.sleep(self._reserve())
+            now = self._monotonic()
+            seconds = self._budget.reserve(self._token_buckets.wait(now))
+            self._token_buckets.take(now + seconds)
+            await anyio.sleep(seconds)
             await self._silence()  # a 429 may have come while this one waited for its place
             yield
 
@@ -178,12 +181,6 @@ class RateLimiter:
     def silent_until(self) -> float:
         """Until when nobody asks: FLORA wants it so, or cannot be reached (monotonic seconds)."""
         return self._not_before
-
-    def _reserve(self) -> float:
-        now = self._monotonic()
-        seconds = self._budget.reserve(self._token_buckets.wait(now))
-        self._token_buckets.take(now + seconds)
-        return seconds
 
     async def _silence(self) -> None:
         delay = self._not_before - self._monotonic()

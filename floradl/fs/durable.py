@@ -20,7 +20,6 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 
@@ -270,12 +269,8 @@ class PartFile(AppendedFile):
         """Give the synced file its final name. False where that name is taken: nothing was changed then."""
         if not rename_noreplace(self._folder, self.name, name):
             return False
-        flush(self._folder, partial(_remove, name))
+        flush(self._folder, lambda folder: os.unlink(name, dir_fd=folder))
         return True
-
-
-def _remove(name: SafeName, folder: FolderFd) -> None:
-    os.unlink(name, dir_fd=folder)
 
 
 @contextmanager

@@ -195,14 +195,12 @@ class FolderLibrary(Library):
             date=_local_day(completed_at),
         )
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
-        render = cache(partial(self._render, fields))  # each look at its folder needs it
+        # Each look at its folder needs it.
+        render = cache(lambda ext, distinct: self.template.render(fields, ext, self.max_name_bytes, distinct))
         place = OutputPath(
             self.at, self._translated, self._flush, self.index, render, self._set_aside, self._memory
         )
         return FolderDestination(place, output.kind, identity.hexdigest()[:8], output.nth)
-
-    def _render(self, fields: NameFields, ext: str, distinct: int) -> tuple[SafeName, ...]:
-        return self.template.render(fields, ext, self.max_name_bytes, distinct)
 
     def _set_aside(self, folder: FolderFd, parts: tuple[SafeName, ...], sha256: str) -> bool:
         path = "/".join(parts)

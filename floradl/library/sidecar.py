@@ -91,7 +91,9 @@ def render(sidecar: Sidecar) -> bytes:
     quote what others said. What steers a terminal or turns the direction of writing is escaped.
     """
     outputs = tuple(
-        structs.replace(output, url=_shown_url(output.url), error=_redacted(output.error))
+        structs.replace(
+            output, url=output.url and hide_keys(strip_query(output.url)), error=_redacted(output.error)
+        )
         for output in sidecar.outputs
     )
     sidecar = structs.replace(sidecar, outputs=outputs, error=_redacted(sidecar.error))
@@ -100,10 +102,6 @@ def render(sidecar: Sidecar) -> bytes:
     except UnicodeEncodeError:  # half a surrogate pair, from a label or an answer
         packed = msgspec.json.encode(_encodable(msgspec.to_builtins(sidecar)))
     return shown_json(msgspec.json.format(packed, indent=2)) + b"\n"
-
-
-def _shown_url(url: str | None) -> str | None:
-    return None if url is None else hide_keys(strip_query(url))
 
 
 def _redacted(error: RunFailure | None) -> RunFailure | None:

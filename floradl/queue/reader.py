@@ -104,12 +104,12 @@ def _opened(state_dir: Path) -> Iterator[sqlite3.Connection | None]:
         yield None
         return
     # Without a log there is nothing to merge, and `immutable` leaves no -shm behind: it needs no room.
-    mode = "mode=ro" if _has_words(path.with_name(FILE_NAME + "-wal")) else "immutable=1"
+    mode = "mode=ro" if _has_content(path.with_name(FILE_NAME + "-wal")) else "immutable=1"
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)) as db:
         yield db
 
 
-def _has_words(path: Path) -> bool:
+def _has_content(path: Path) -> bool:
     try:
         return path.stat().st_size > 0
     except FileNotFoundError:

@@ -118,7 +118,7 @@ def recover(state_dir: Path, now: float, *, new: bool) -> RecoveredQueue | None:
         if why is not None:
             # Before it is closed, which would merge the log into it: so both stay as they were found.
             return _put_away(state_dir, now, why)
-        empty = not new and _is_empty(db)
+        empty = not new and db.execute("PRAGMA user_version").fetchone()[0] == 0
         if log_lost or empty:
             note_to_be_filled(state_dir)
         mark.unlink(missing_ok=True)  # it is closed in good form now
@@ -140,11 +140,6 @@ def _look(db: sqlite3.Connection, path: Path, state_dir: Path) -> str | None:
         if is_damage(error) and not is_full(error, state_dir):
             return str(error)
         raise
-
-
-def _is_empty(db: sqlite3.Connection) -> bool:
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    return version == 0
 
 
 def _leave(

@@ -100,7 +100,9 @@ def extension(
     if certain == ".mp3" and not hides_behind_tags(head):
         return certain
     for better in claims.by_weight:
-        if better in REFINED.get(certain, ()) and not (better == ".txt" and _is_page(head)):
+        if better in REFINED.get(certain, ()) and not (
+            better == ".txt" and Markup(text_of(head) or "").is_page
+        ):
             return better or certain
     return certain
 
@@ -173,10 +175,6 @@ def _of_sound(head: bytes, certain: str, claims: _Claims) -> str:
     if pictures is False:
         return next((claim for claim in claimed if claim and claim != certain), alone)
     return next((claim for claim in claimed if claim), certain if pictures else alone)
-
-
-def _is_page(head: bytes) -> bool:
-    return Markup(text_of(head) or "").is_page
 
 
 def _found_instead(head: bytes, claims: _Claims, kind: OutputKind) -> str | None:

@@ -72,7 +72,7 @@ def text_of(head: bytes) -> str | None:
     """
     if head.startswith((b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")):
         text = _wide(head)
-    elif 0 in head or _controls(head) * 100 > len(head):
+    elif 0 in head or 100 * (len(head) - len(head.translate(None, _CONTROL))) > len(head):
         return None
     else:
         text = _narrow(head)
@@ -84,10 +84,6 @@ def _wide(head: bytes) -> str:
     coding = {b"<\0": "utf-16-le", b"\0<": "utf-16-be"}.get(head[:2], "utf-16")
     text = head.decode(coding, errors="ignore")
     return text if sum(character.isascii() for character in text[:4096]) * 10 >= len(text[:4096]) else "\0"
-
-
-def _controls(head: bytes) -> int:
-    return len(head) - len(head.translate(None, _CONTROL))
 
 
 def _narrow(head: bytes) -> str:

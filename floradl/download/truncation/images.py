@@ -179,16 +179,13 @@ def stereolithography(file: Window) -> bool | None:
     head = file.at(0, 1024)
     if head.lstrip()[:5].lower() == b"solid" and b"\0" not in head and (b"facet" in head or len(head) < 84):
         tail = file.at(max(0, file.size - 1024), 1024)
-        return None if re.search(rb"endsolid[^\n]*\s*\Z", tail, re.IGNORECASE) else _text_cut(file, tail)
+        ends = b"endsolid" in tail.lower() or file.last(b"endsolid", file.size) is not None
+        return None if ends else False
     if file.size < 84:
         return None
     count = file.little(80, 4)
     # The count is believed where the first facet's unused word is zero, as nearly all writers leave it.
     return file.compare(84 + 50 * count) if count and not file.little(132, 2) else None
-
-
-def _text_cut(file: Window, tail: bytes) -> bool | None:
-    return None if b"endsolid" in tail.lower() or file.last(b"endsolid", file.size) is not None else False
 
 
 @begins_with(b"ply\n", b"ply\r\n")
