@@ -28,6 +28,15 @@ _ONES: Final = (1 << 64) - 1
 _WORDS: Final = struct.Struct("<Q")
 
 _Table: TypeAlias = tuple[int, ...]
+_MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
+_SHA1_HEX = re.compile(r"[0-9a-f]{40}", re.IGNORECASE)
+_DIGEST_FIELD = re.compile(r"([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]+):")
+_S3_SUMS = {"sha256": "sha-256", "sha1": "sha-1"} | {name: name for name in ("crc32c", "crc32", "crc64nvme")}
+# How the names in `Repr-Digest`, `Content-Digest` and, in any case, `Digest` read here.
+_FIELD_NAMES = {"sha-256": "sha-256", "sha-512": "sha-512", "sha": "sha-1", "md5": "md5"}
+_SLOW = frozenset({"crc64nvme"})
+_SLOW_UP_TO = 4 << 20  # bytes: a second
+_WRONG: Final = "-disagreed"
 
 
 @cache
@@ -79,16 +88,6 @@ class Crc64Nvme:
         for byte in self._rest:
             state = table[(state ^ byte) & 255] ^ state >> 8
         return (state ^ _ONES).to_bytes(8, "big")
-
-
-_MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
-_SHA1_HEX = re.compile(r"[0-9a-f]{40}", re.IGNORECASE)
-_DIGEST_FIELD = re.compile(r"([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]+):")
-_S3_SUMS = {"sha256": "sha-256", "sha1": "sha-1"} | {name: name for name in ("crc32c", "crc32", "crc64nvme")}
-# How the names in `Repr-Digest`, `Content-Digest` and, in any case, `Digest` read here.
-_FIELD_NAMES = {"sha-256": "sha-256", "sha-512": "sha-512", "sha": "sha-1", "md5": "md5"}
-_SLOW = frozenset({"crc64nvme"})
-_SLOW_UP_TO = 4 << 20  # bytes: a second
 
 
 class _Hash(Protocol):
@@ -239,9 +238,6 @@ class ChecksumSet:
         if self.algorithm is None:
             return True
         return (self._other or self._sha256).digest() == self._expected
-
-
-_WRONG: Final = "-disagreed"
 
 
 class Proof(msgspec.Struct, frozen=True):

@@ -23,6 +23,20 @@ from floradl.retry import backoff
 
 _AT_ONCE, _FASTEST = 40, 40.0  # requests, and requests a second
 _AHEAD, _LASTING = 900, 5.0  # the same, in the long run: 200 runs, each polled alone, end within it
+_WINDOW = 10.0  # seconds in which our own rate is measured
+_SHORTEST = 2.0  # seconds: a few at once are no rate
+_LEAST = 0.5  # requests a second
+_MODEST = 1.0  # who sends no more than this has no part in a limit that is met
+_BACK_AFTER = 150.0  # seconds until the budget is again where the limit was met
+_FREE = 20.0  # requests a second that are as good as no limit: what we ever send
+_FAR_BELOW = 0.75  # of the rate at which the limit was met: there it cannot be met again by us
+_PASSED = 10  # requests between two 429s that make a few of many
+_EXCUSED_FOR = 300.0  # seconds in which few of many do not count
+_RECENT, _MANY = 30, 8  # requests, and 429s among them that are too many to be chance
+_AFTER_429 = 5.0  # seconds, where `retry-after` is absent
+_SLOW = 2
+_RECOVERY = 60.0
+_MAX_BACKOFF = 30.0
 
 
 class _Bucket(Struct):
@@ -61,18 +75,6 @@ class TokenBuckets:
     def give_back(self) -> None:
         """Give one back: a request found a run's end."""
         self._long.give_back()
-
-
-_WINDOW = 10.0  # seconds in which our own rate is measured
-_SHORTEST = 2.0  # seconds: a few at once are no rate
-_LEAST = 0.5  # requests a second
-_MODEST = 1.0  # who sends no more than this has no part in a limit that is met
-_BACK_AFTER = 150.0  # seconds until the budget is again where the limit was met
-_FREE = 20.0  # requests a second that are as good as no limit: what we ever send
-_FAR_BELOW = 0.75  # of the rate at which the limit was met: there it cannot be met again by us
-_PASSED = 10  # requests between two 429s that make a few of many
-_EXCUSED_FOR = 300.0  # seconds in which few of many do not count
-_RECENT, _MANY = 30, 8  # requests, and 429s among them that are too many to be chance
 
 
 class AdaptiveLimit:
@@ -140,12 +142,6 @@ class AdaptiveLimit:
 
     def _many(self) -> bool:
         return len(self._throttled) == _MANY and self._count - self._throttled[0] < _RECENT
-
-
-_AFTER_429 = 5.0  # seconds, where `retry-after` is absent
-_SLOW = 2
-_RECOVERY = 60.0
-_MAX_BACKOFF = 30.0
 
 
 class RateLimiter:

@@ -34,6 +34,19 @@ CANNOT_LINK = CANNOT | {errno.EXDEV, errno.EMLINK}
 _T = TypeVar("_T")
 _RENAME_NOREPLACE = 1
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # not every C library has it
+TakeBack: TypeAlias = Callable[[FolderFd], None]
+Flush: TypeAlias = Callable[[FolderFd, TakeBack], None]
+"""Puts the new names of a folder on disk, at once or later; the second takes the new one back.
+
+Later the folder may be open under another descriptor, which `TakeBack` is given: the first one may be some
+other file's by then.
+"""
+FLUSH_NOW: Flush = sync_new
+_OPENINGS = 50
+_WINDOW = 8 << 20  # bytes that are handed to the disk at a time
+_BEHIND = 4  # windows that the disk may take its time for
+_WORTH_FORGETTING = 512 << 10  # bytes: of smaller files the call costs more than the memory is worth
+_UMASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 
 
 def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName, into: FolderFd | None = None) -> bool:
@@ -68,17 +81,6 @@ def renameat2_noreplace(folder: FolderFd, old: SafeName, to: FolderFd, new: Safe
         return errno.ENOSYS
     done = _renameat2(folder, os.fsencode(old), to, os.fsencode(new), _RENAME_NOREPLACE) == 0
     return 0 if done else ctypes.get_errno()
-
-
-TakeBack: TypeAlias = Callable[[FolderFd], None]
-Flush: TypeAlias = Callable[[FolderFd, TakeBack], None]
-"""Puts the new names of a folder on disk, at once or later; the second takes the new one back.
-
-Later the folder may be open under another descriptor, which `TakeBack` is given: the first one may be some
-other file's by then.
-"""
-
-FLUSH_NOW: Flush = sync_new
 
 
 def leave(_: FolderFd) -> None:
@@ -125,13 +127,6 @@ def flushed_together(works: Sequence[Callable[[Flush], _T]]) -> list[_T | Except
         for each in changed.values():
             os.close(each.folder)
     return outcomes
-
-
-_OPENINGS = 50
-_WINDOW = 8 << 20  # bytes that are handed to the disk at a time
-_BEHIND = 4  # windows that the disk may take its time for
-_WORTH_FORGETTING = 512 << 10  # bytes: of smaller files the call costs more than the memory is worth
-_UMASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 
 
 class PartBusyError(Exception):

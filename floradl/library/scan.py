@@ -21,6 +21,12 @@ from floradl.library.template import SIDECARS
 
 Opened: TypeAlias = Callable[[], AbstractContextManager[FolderFd]]
 MAX_SIDECAR = 64 * 1024 * 1024
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+# What NAS boxes, Windows and macOS keep to themselves; hidden folders and those beginning with `@` besides.
+_FOLDERS_OF_SYSTEMS = {
+    *("#recycle", "#snapshot", "lost+found", "$recycle.bin", "system volume information"),
+    *("network trash folder", "temporary items"),
+}
 
 
 class Found(Struct, frozen=True):
@@ -108,14 +114,6 @@ class Owners:
                     os.close(fd)
                     os.unlink(name, dir_fd=root)
         return self._seen_as
-
-
-_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-# What NAS boxes, Windows and macOS keep to themselves; hidden folders and those beginning with `@` besides.
-_FOLDERS_OF_SYSTEMS = {
-    *("#recycle", "#snapshot", "lost+found", "$recycle.bin", "system volume information"),
-    *("network trash folder", "temporary items"),
-}
 
 
 def library_entries(opened: Opened, owners: Owners) -> Iterator[LibraryEntry]:

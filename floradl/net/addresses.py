@@ -60,6 +60,8 @@ _PRIVATE_SUFFIXES = (
 
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_PLACE = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+(?:%\w+)?)\]|(?P<name>[\w.-]+)):(?P<port>[0-9]{1,5})")
+_WRITE = 'write it like 127.0.0.1:8787, or "[::1]:8787"'
 
 
 def is_public(ip: IPv4Address | IPv6Address) -> bool:
@@ -208,10 +210,6 @@ def _ascii(name: str) -> str:
         return httpx.URL(scheme="https", host=name).raw_host.decode("ascii")
     except (httpx.InvalidURL, UnicodeError):
         raise ValueError(f"{shown(name)} is no host name") from None
-
-
-_PLACE = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+(?:%\w+)?)\]|(?P<name>[\w.-]+)):(?P<port>[0-9]{1,5})")
-_WRITE = 'write it like 127.0.0.1:8787, or "[::1]:8787"'
 
 
 class Endpoint(Struct, frozen=True):

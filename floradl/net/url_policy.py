@@ -31,6 +31,11 @@ from floradl.net.addresses import (
 
 _PARTS = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?(?://[^/?#]*)?([^#]*)", re.IGNORECASE | re.DOTALL)
 _DOTS = re.compile(r"/\.{1,2}(?:/|\Z)")
+Resolver: TypeAlias = Callable[[str, int], Sequence[str]]
+# A name with more addresses than this is played with; each would get its share of the time to connect.
+_MOST_ADDRESSES = 8
+# host, port, seconds -> addresses; raises as `UrlPolicy.resolve` does
+Resolve: TypeAlias = Callable[[str, int, float | None], tuple[str, ...]]
 
 
 class ExactURL(httpx.URL):
@@ -97,12 +102,6 @@ def redirect_target(response: httpx.Response) -> httpx.URL | None:
         return target
     except (httpx.InvalidURL, UnicodeError, ValueError):
         raise PermanentError(f"{host} redirects to what is no URL", ErrorCode.BAD_URL) from None
-
-
-Resolver: TypeAlias = Callable[[str, int], Sequence[str]]
-
-# A name with more addresses than this is played with; each would get its share of the time to connect.
-_MOST_ADDRESSES = 8
 
 
 def look_up(host: str, port: int) -> Sequence[str]:
@@ -246,7 +245,3 @@ def _bad(message: str) -> PermanentError:
 
 def _refused(message: str) -> PermanentError:
     return PermanentError(message, ErrorCode.HOST_REFUSED)
-
-
-# host, port, seconds -> addresses; raises as `UrlPolicy.resolve` does
-Resolve: TypeAlias = Callable[[str, int, float | None], tuple[str, ...]]

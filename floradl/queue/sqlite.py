@@ -48,6 +48,11 @@ from floradl.queue.migrations import (
     select_saved,
 )
 
+_LOOK_EVERY = 5.0  # seconds between looks at the files
+_ERROR = COLUMNS.split(", ").index("error")
+_OPEN = tuple(state.value for state in RunState if state.open)
+_OPEN_MARKS = ",".join("?" * len(_OPEN))
+
 
 class SqliteHookOutbox(HookOutbox):
     """The tables of hooks in the file that `commits` writes."""
@@ -102,12 +107,6 @@ class SqliteHookOutbox(HookOutbox):
         await self._commits.call(
             lambda db: db.execute("INSERT OR REPLACE INTO pauses_told VALUES (?, ?, ?, ?)", row)
         )
-
-
-_LOOK_EVERY = 5.0  # seconds between looks at the files
-_ERROR = COLUMNS.split(", ").index("error")
-_OPEN = tuple(state.value for state in RunState if state.open)
-_OPEN_MARKS = ",".join("?" * len(_OPEN))
 
 
 class SqliteQueue(RunQueue):

@@ -22,6 +22,24 @@ _MOST_INFLATED = 256 << 20
 _PIECE = 1 << 20
 _MOST_MEMBERS = 10_000
 _MOST_RECORDS = 64
+_LINEARIZED = re.compile(rb"/Linearized\b[^>]{0,200}?/L\s+(\d{1,19})")
+_END = re.compile(rb"startxref\s+(\d{1,19})\s+%%EOF")
+_GOES_ON = re.compile(rb"\A[\s\0]*(?:\d{1,10}\s+\d{1,5}\s+obj\b|xref\b|%)")
+_SPECIAL = 0xFFFFFFFA
+"""Numbers from here on are no sectors. SheetJS 0.18.5 fills its table up with ends of chains."""
+_LARGEST_TEXT = 64 << 20
+_RTF = re.compile(rb"\\[{}\\]")
+_LARGEST = 32 << 20
+_DEEPEST = 10_000
+_CUT = {
+    expat.errors.XML_ERROR_NO_ELEMENTS,
+    expat.errors.XML_ERROR_UNCLOSED_TOKEN,
+    expat.errors.XML_ERROR_PARTIAL_CHAR,
+    expat.errors.XML_ERROR_UNCLOSED_CDATA_SECTION,
+}
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_NOT_JSON = re.compile(rb"[^\[\]{}:,0-9+\-.eEtrufalsnINiy\s]")
+_SECOND = re.compile(rb"[\]}]\s*[\[{]")
 
 
 @begins_with(b"PK\x03\x04", b"PK\x05\x06")
@@ -191,15 +209,6 @@ def tar(file: Window) -> bool | None:
     return None
 
 
-_LINEARIZED = re.compile(rb"/Linearized\b[^>]{0,200}?/L\s+(\d{1,19})")
-_END = re.compile(rb"startxref\s+(\d{1,19})\s+%%EOF")
-_GOES_ON = re.compile(rb"\A[\s\0]*(?:\d{1,10}\s+\d{1,5}\s+obj\b|xref\b|%)")
-_SPECIAL = 0xFFFFFFFA
-"""Numbers from here on are no sectors. SheetJS 0.18.5 fills its table up with ends of chains."""
-
-_LARGEST_TEXT = 64 << 20
-
-
 @begins_with(b"%PDF-")
 def pdf(file: Window) -> bool | None:
     """Judge PDF by its last end mark, and by the length that one made for the web states.
@@ -241,9 +250,6 @@ def compound(file: Window) -> bool | None:
     return file.reaches(((last + 1) << shift) + 1)
 
 
-_RTF = re.compile(rb"\\[{}\\]")
-
-
 @begins_with(b"{\\rtf", least=1)
 def rich_text(file: Window) -> bool | None:
     """Judge RTF by its braces. Never True: white space may follow."""
@@ -265,19 +271,6 @@ def _with_whole_escapes(file: Window) -> Iterator[bytes]:
         text = carry + block
         carry = b"\\" if (len(text) - len(text.rstrip(b"\\"))) % 2 else b""
         yield text.removesuffix(carry)
-
-
-_LARGEST = 32 << 20
-_DEEPEST = 10_000
-_CUT = {
-    expat.errors.XML_ERROR_NO_ELEMENTS,
-    expat.errors.XML_ERROR_UNCLOSED_TOKEN,
-    expat.errors.XML_ERROR_PARTIAL_CHAR,
-    expat.errors.XML_ERROR_UNCLOSED_CDATA_SECTION,
-}
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-_NOT_JSON = re.compile(rb"[^\[\]{}:,0-9+\-.eEtrufalsnINiy\s]")
-_SECOND = re.compile(rb"[\]}]\s*[\[{]")
 
 
 class _BeyondError(Exception):

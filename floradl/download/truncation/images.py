@@ -21,6 +21,15 @@ _MORE = re.compile(rb"MicroVideo|MotionPhoto|Container:Directory")
 # Within a scan 0xFF is stuffed: with a zero byte, in JPEG-LS with a zero bit.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _LS_MARKER = re.compile(rb"\xff[\x80-\xfe]")
+_SIZES = {
+    **dict.fromkeys((b"char", b"uchar", b"int8", b"uint8"), 1),
+    **dict.fromkeys((b"short", b"ushort", b"int16", b"uint16"), 2),
+    **dict.fromkeys((b"int", b"uint", b"float", b"int32", b"uint32", b"float32"), 4),
+    **dict.fromkeys((b"double", b"float64", b"int64", b"uint64"), 8),
+}
+_FBX_END = bytes.fromhex("f85a8c6adef5d97eece90ce3758f290b")
+_Property = tuple[int, int]
+"""The width of a value; with that of the count before it, 0 where it is a single one."""
 
 
 def png(file: Window) -> bool | None:
@@ -159,15 +168,6 @@ def apple_icon(file: Window) -> bool | None:
     return file.compare(file.big(4, 4))
 
 
-_SIZES = {
-    **dict.fromkeys((b"char", b"uchar", b"int8", b"uint8"), 1),
-    **dict.fromkeys((b"short", b"ushort", b"int16", b"uint16"), 2),
-    **dict.fromkeys((b"int", b"uint", b"float", b"int32", b"uint32", b"float32"), 4),
-    **dict.fromkeys((b"double", b"float64", b"int64", b"uint64"), 8),
-}
-_FBX_END = bytes.fromhex("f85a8c6adef5d97eece90ce3758f290b")
-
-
 @begins_with(b"glTF", least=12)
 def binary_gltf(file: Window) -> bool | None:
     """Judge GLB by the length that it states."""
@@ -202,10 +202,6 @@ def polygons(file: Window) -> bool | None:
     if kind[1] == b"ascii":
         return _lines(file, found.end(), sum(count for count, _ in elements))
     return _rows(file, found.end(), elements, little=kind[1] == b"binary_little_endian")
-
-
-_Property = tuple[int, int]
-"""The width of a value; with that of the count before it, 0 where it is a single one."""
 
 
 def _elements(head: bytes) -> list[tuple[int, list[_Property]]] | None:

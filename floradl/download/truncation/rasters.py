@@ -23,6 +23,17 @@ _FURTHER = frozenset({330})
 """Tags whose values are directories of pictures; those of Exif are often left behind wrong by editors."""
 
 Number = Callable[[int, int], int]
+_Field = tuple[int, int, int]
+"""Type, count and where the values stand."""
+_BLOCKS = {
+    **dict.fromkeys((b"DXT1", b"ATI1", b"BC4U"), 8),
+    **dict.fromkeys((b"DXT2", b"DXT3", b"DXT4", b"DXT5", b"ATI2"), 16),
+}
+_PNM = re.compile(
+    rb"(P[4-6]|P[fF])\s+(?:#.*\n\s*)*(\d+)\s+(?:#.*\n\s*)*(\d+)\s+(?:#.*\n\s*)*(?:(-?[\d.]+)\s)?"
+)
+_PAM = re.compile(rb"P7\n(?:.*\n){0,30}?ENDHDR\n")
+_PAM_FIELD = re.compile(rb"(?<=\n)(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+(\d{1,9})")
 
 
 @begins_with(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", least=8)
@@ -51,10 +62,6 @@ def tiff(file: Window) -> bool | None:
             waiting += islice(_values(number, fields[tag]), 100)
         waiting.append(number(after, wide))
     return None
-
-
-_Field = tuple[int, int, int]
-"""Type, count and where the values stand."""
 
 
 def _fields(file: Window, number: Number, wide: int, table: tuple[int, int]) -> dict[int, _Field] | None:
@@ -165,12 +172,6 @@ def photoshop(file: Window) -> bool | None:
     return file.compare(end + packed)
 
 
-_BLOCKS = {
-    **dict.fromkeys((b"DXT1", b"ATI1", b"BC4U"), 8),
-    **dict.fromkeys((b"DXT2", b"DXT3", b"DXT4", b"DXT5", b"ATI2"), 16),
-}
-
-
 @begins_with(b"DDS \x7c\0\0\0", least=128)
 def direct_draw(file: Window) -> bool | None:
     """Judge DDS by its first picture, which is at least there: smaller ones may follow."""
@@ -201,13 +202,6 @@ def exchange(file: Window) -> bool | None:
     """Judge DPX by the length that it states. Cineon's cannot be believed (ImageMagick 6.9)."""
     length = (file.little if file.at(0, 1) == b"X" else file.big)(16, 4)
     return file.compare(length) if 0 < length < 0xFFFFFFFF else None
-
-
-_PNM = re.compile(
-    rb"(P[4-6]|P[fF])\s+(?:#.*\n\s*)*(\d+)\s+(?:#.*\n\s*)*(\d+)\s+(?:#.*\n\s*)*(?:(-?[\d.]+)\s)?"
-)
-_PAM = re.compile(rb"P7\n(?:.*\n){0,30}?ENDHDR\n")
-_PAM_FIELD = re.compile(rb"(?<=\n)(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+(\d{1,9})")
 
 
 @begins_with(b"P4", b"P5", b"P6", b"P7", b"Pf", b"PF")

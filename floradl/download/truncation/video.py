@@ -36,6 +36,25 @@ _MOST_INDEXED = 2000
 
 Box = tuple[bytes, int, int]
 """Kind, start of the content, end."""
+_EBML = 0x1A45DFA3
+_SEGMENT = 0x18538067
+_CLUSTER = 0x1F43B675
+_KNOWN_ELEMENTS = frozenset(
+    {
+        *(_EBML, _SEGMENT, _CLUSTER, 0xEC, 0xBF),
+        *(0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),
+        *(0xE7, 0xA3, 0xA0, 0xA7, 0xAB, 0x5854, 0xAF),
+    }
+)
+"""What stands in a segment or in a cluster."""
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_MXF = bytes.fromhex("060e2b34020501010d0102")
+_MXF_INDEX = bytes.fromhex("060e2b34020501010d01020101110100")
+_MOST_INFLATED = 64 << 20
+_SWF_PLACEHOLDER = 100 << 20
+"""The length that ffmpeg 5.1 writes where it cannot go back."""
+_CHROMA = {b"420": (3, 2), b"422": (2, 1), b"444": (3, 1), b"411": (3, 2), b"mono": (1, 1)}
 
 
 def film(file: Window) -> bool | None:
@@ -185,19 +204,6 @@ def _codestream(file: Window, at: int) -> bool | None:
     return None
 
 
-_EBML = 0x1A45DFA3
-_SEGMENT = 0x18538067
-_CLUSTER = 0x1F43B675
-_KNOWN_ELEMENTS = frozenset(
-    {
-        *(_EBML, _SEGMENT, _CLUSTER, 0xEC, 0xBF),
-        *(0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),
-        *(0xE7, 0xA3, 0xA0, 0xA7, 0xAB, 0x5854, 0xAF),
-    }
-)
-"""What stands in a segment or in a cluster."""
-
-
 @begins_with(b"\x1a\x45\xdf\xa3")
 def matroska(file: Window) -> bool | None:
     """Judge by the segment's size; without one, by its clusters and their blocks."""
@@ -251,15 +257,6 @@ def _size(file: Window, at: int) -> tuple[int | None, int]:
         return None, 0
     size = file.big(at, width) & ((1 << 7 * width) - 1)
     return (None if size == (1 << 7 * width) - 1 else size), at + width
-
-
-_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_MXF = bytes.fromhex("060e2b34020501010d0102")
-_MXF_INDEX = bytes.fromhex("060e2b34020501010d01020101110100")
-_MOST_INFLATED = 64 << 20
-_SWF_PLACEHOLDER = 100 << 20
-"""The length that ffmpeg 5.1 writes where it cannot go back."""
 
 
 def transport(file: Window) -> bool | None:
@@ -369,9 +366,6 @@ def indeo_video(file: Window) -> bool | None:
         at += 12 + file.little(at, 4)
         count += 1
     return None if stated or count else False
-
-
-_CHROMA = {b"420": (3, 2), b"422": (2, 1), b"444": (3, 1), b"411": (3, 2), b"mono": (1, 1)}
 
 
 @begins_with(b"YUV4MPEG2 ")
