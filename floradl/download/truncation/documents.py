@@ -23,7 +23,6 @@ _PIECE = 1 << 20
 _MOST_MEMBERS = 10_000
 _MOST_RECORDS = 64
 _LINEARIZED = re.compile(rb"/Linearized\b[^>]{0,200}?/L\s+(\d{1,19})")
-_END = re.compile(rb"startxref\s+(\d{1,19})\s+%%EOF")
 _GOES_ON = re.compile(rb"\A[\s\0]*(?:\d{1,10}\s+\d{1,5}\s+obj\b|xref\b|%)")
 _SPECIAL = 0xFFFFFFFA
 """Numbers from here on are no sectors. SheetJS 0.18.5 fills its table up with ends of chains."""

@@ -54,7 +54,6 @@ _MXF_INDEX = bytes.fromhex("060e2b34020501010d01020101110100")
 _MOST_INFLATED = 64 << 20
 _SWF_PLACEHOLDER = 100 << 20
 """The length that ffmpeg 5.1 writes where it cannot go back."""
-_CHROMA = {b"420": (3, 2), b"422": (2, 1), b"444": (3, 1), b"411": (3, 2), b"mono": (1, 1)}
 
 
 def film(file: Window) -> bool | None:
