@@ -34,15 +34,6 @@ class _WireRun(msgspec.Struct, frozen=True):
 
     run_id: str
     status: str
-    progress: Any = None
-    created_at: Any = None
-    started_at: Any = None
-    completed_at: Any = None
-    charged_cost: Any = None
-    error_code: Any = None
-    error_message: Any = None
-    outputs: Any = None
-    poll_url: Any = None
 
 
 class RunPage(msgspec.Struct, frozen=True):
@@ -144,15 +135,15 @@ def _run(raw: Any) -> RemoteRun:
     return RemoteRun(
         run_id=wire.run_id,
         status=wire.status,
-        progress=min(max(_number(wire.progress) or 0.0, 0.0), 100.0),
-        created_at=_moment(wire.created_at),
-        started_at=_moment(wire.started_at),
-        completed_at=_moment(wire.completed_at),
-        charged_cost=_number(wire.charged_cost),
-        error_code=_text(wire.error_code),
-        error_message=_text(wire.error_message),
-        outputs=_outputs(wire.outputs, needed=wire.status == "completed"),
-        poll_url=_text(wire.poll_url),
+        progress=min(max(_number(named.get("progress")) or 0.0, 0.0), 100.0),
+        created_at=_moment(named.get("created_at")),
+        started_at=_moment(named.get("started_at")),
+        completed_at=_moment(named.get("completed_at")),
+        charged_cost=_number(named.get("charged_cost")),
+        error_code=_text(named.get("error_code")),
+        error_message=_text(named.get("error_message")),
+        outputs=_outputs(named.get("outputs"), needed=wire.status == "completed"),
+        poll_url=_text(named.get("poll_url")),
         raw=raw,
     )
 

@@ -30,6 +30,7 @@ _MOST_LINKS = 40  # as many as Linux follows, path_resolution(7)
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ITSELF = "."
 _ROOT: Final = 0
+_ALL_USERS: Final = (0, 0, 2**32 - 1)  # of the first user namespace
 FIRST_PERSON: Final = 1000
 """The first number of a user whom somebody logs in as, login.defs(5): those of services are below."""
 
@@ -96,7 +97,9 @@ def trusted_users() -> frozenset[int]:
 
     In a sandbox that knows no root (user_namespaces(7)) the real one goes by the number for all the unknown.
     """
-    return frozenset({os.geteuid(), _ROOT if _knows_root() else _overflow()})
+    return frozenset(
+        {os.geteuid(), _ROOT if any(first == _ROOT for first, *_ in _known_users()) else _overflow()}
+    )
 
 
 def exposure(path: Path, trusted: Collection[int] | None = None) -> Exposure | None:
@@ -281,27 +284,19 @@ def _theirs(step: Step) -> Exposure:
     place = shlex.quote(step.place)
     me = user_name(os.geteuid()).removeprefix("user ")
     what = "a link" if stat.S_ISLNK(step.mode) else "it"
-    hidden = step.uid == _overflow() and not _knows_all()
+    hidden = step.uid == _overflow() and _known_users() != [_ALL_USERS]
     unknown = ", somebody whom this container does not know" if hidden else ""
     remedy = f"if {what} is as it should be, as root: chown -h {me} {place}; if not, move it away"
     return Exposure(step.place, f"belongs to {user_name(step.uid)}{unknown}", remedy)
 
 
-def _knows_root() -> bool:
-    """Whether there is a root in this process's user namespace; in the first one there is."""
+def _known_users() -> list[tuple[int, ...]]:
+    """Return which numbers of users this process's user namespace knows: first, first outside, how many."""
     try:
         lines = Path("/proc/self/uid_map").read_text().splitlines()
     except OSError:
-        return True
-    return any(line.split()[:1] == ["0"] for line in lines)
-
-
-def _knows_all() -> bool:
-    """Whether each user has a number of its own here, as in the first user namespace."""
-    try:
-        return Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(2**32 - 1)]
-    except OSError:
-        return True
+        return [_ALL_USERS]
+    return [tuple(map(int, line.split())) for line in lines]
 
 
 def _overflow() -> int:

@@ -226,15 +226,20 @@ class FolderLibrary(Library):
             if output.path and self._holds(output.path, output.bytes or 0)
         }
 
+    @contextmanager
+    def locate(self, path: str) -> Iterator[tuple[FolderFd, SafeName]]:
+        """Open the folder of a file; gives it, and the file's name. Raises `OSError`, and `ValueError`."""
+        *folders, name = stored_path(path)
+        with self._opened() as root, open_folder(root, tuple(folders), create=False) as folder:
+            yield folder, name
+
     def _holds(self, path: str, size: int) -> bool:
-        try:
-            *folders, name = stored_path(path)
-        except ValueError:
-            return False
-        with self.open() as root:
+        with translated(self.root):
             try:
-                with open_folder(root, tuple(folders), create=False) as folder:
+                with self.locate(path) as (folder, name):
                     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except ValueError:
+                return False
             except OSError as error:
                 if error.errno in _NOT_THERE:
                     return False
@@ -242,7 +247,7 @@ class FolderLibrary(Library):
                     message = f"{self.root / path}: {error.strerror}: whether it is there is not known"
                     raise TransientError(message, ErrorCode.STORAGE) from error
                 raise
-            return stat.S_ISREG(found.st_mode) and found.st_size == size
+        return stat.S_ISREG(found.st_mode) and found.st_size == size
 
     def locate_sidecar(self, reference: Reference) -> tuple[str, Sidecar] | None:
         with self.open() as root:
@@ -259,10 +264,9 @@ class FolderLibrary(Library):
             return next((reading for reading in readings if reading is not None), None)
 
     def open_file(self, path: str) -> io.BufferedReader | None:
-        *folders, name = stored_path(path)
-        with self.open() as root:
+        with translated(self.root):
             try:
-                with open_folder(root, tuple(folders), create=False) as folder:
+                with self.locate(path) as (folder, name):
                     return open_regular(folder, name)
             except OSError as error:
                 if error.errno in _NOT_THERE:

@@ -16,8 +16,7 @@ from msgspec import Struct
 
 from floradl.clock import unix_seconds
 from floradl.fs.durable import drop_cached
-from floradl.fs.folders import NotRegularFileError, open_folder, open_plain
-from floradl.fs.names import stored_path
+from floradl.fs.folders import NotRegularFileError, open_plain
 from floradl.library.folder import FolderLibrary
 from floradl.models import SavedOutput
 
@@ -71,7 +70,8 @@ class FileVerifier:
         if self._stop.is_set():
             raise VerifyStoppedError
         try:
-            fd = self._open(output.path or "")
+            with self._library.locate(output.path or "") as (folder, name):
+                fd = open_plain(name, os.O_RDONLY, folder=folder)
         except FileNotFoundError:
             return FileReport(FileVerdict.MISSING, "it is not there")
         except NotRegularFileError:
@@ -92,18 +92,6 @@ class FileVerifier:
             return FileReport(FileVerdict.DAMAGED, f"it cannot be read: {error.strerror}")
         finally:
             os.close(fd)
-
-    def _open(self, path: str) -> int:
-        *folders, name = stored_path(path)
-        failed: OSError | NotRegularFileError | None = None
-        with self._library.open() as root:
-            try:
-                with open_folder(root, tuple(folders), create=False) as folder:
-                    return open_plain(name, os.O_RDONLY, folder=folder)
-            except (OSError, NotRegularFileError) as error:
-                # The file's own: outside it would be taken for the whole disk's.
-                failed = error
-        raise failed
 
     def _look(self, fd: int, output: SavedOutput, completed_at: str | None) -> FileReport:
         found = os.fstat(fd)
