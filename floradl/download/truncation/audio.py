@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from floradl.download.file_type.frames import ac3_frame, adts_frame, id3_size, loas_frame, mpeg_frame
-from floradl.download.truncation.window import MOST_STEPS, Window, begins_with
+from floradl.download.truncation.window import MOST_STEPS, Window, judges
 
 _INFO_AT = (13, 21, 36, 15, 23, 38)
 """Where `Info` or `Xing` stands in a first frame: behind its side information, and a checksum maybe."""
@@ -53,6 +53,7 @@ def _frames(file: Window, at: int, sync: bytes, header: int, size_of: Callable[[
     return None
 
 
+@judges("mp3")
 def mpeg_layer_3(file: Window) -> bool | None:
     """Judge MP3 by the byte count of its first frame (Info, Xing, VBRI), where it has one.
 
@@ -77,6 +78,7 @@ def mpeg_layer_3(file: Window) -> bool | None:
     return None
 
 
+@judges("mp2")
 def mpeg_layer_2(file: Window) -> bool | None:
     """Judge MP2 by its frames."""
     return _frames(
@@ -84,6 +86,7 @@ def mpeg_layer_2(file: Window) -> bool | None:
     )
 
 
+@judges("flac")
 def flac(file: Window) -> bool | None:
     """Judge FLAC by its blocks, then by the last frame: its checksum, and the count of samples.
 
@@ -193,7 +196,7 @@ def _flac_end(data: bytes, start: int) -> int:
     return end
 
 
-@begins_with(b"OggS\0")
+@judges("ogg oga ogv opus spx ogx", b"OggS\0")
 def ogg(file: Window) -> bool | None:
     """Judge Ogg by its pages: each stream in it ends with a page that says so.
 
@@ -220,6 +223,7 @@ def ogg(file: Window) -> bool | None:
     return None
 
 
+@judges("aac loas latm")
 def advanced_audio(file: Window) -> bool | None:
     """Judge AAC by its frames of ADTS or LOAS."""
     at = _after_id3(file)
@@ -228,11 +232,13 @@ def advanced_audio(file: Window) -> bool | None:
     return _frames(file, at, b"\xff", 7, adts_frame)
 
 
+@judges("ac3 eac3 ec3")
 def dolby(file: Window) -> bool | None:
     """Judge AC-3 and E-AC-3 by their frames."""
     return _frames(file, 0, b"\x0b", 6, lambda head: ac3_frame(head)[0])
 
 
+@judges("dts")
 def digital_theater(file: Window) -> bool | None:
     """Judge DTS by its core frames."""
 
@@ -244,6 +250,7 @@ def digital_theater(file: Window) -> bool | None:
     return _frames(file, 0, b"\x7f", 8, size_of)
 
 
+@judges("amr awb amr-nb amr-wb")
 def adaptive_multi_rate(file: Window) -> bool | None:
     """Judge AMR and AMR-WB by their frames."""
     mark = next((mark for mark in _AMR if file.at(0, len(mark)) == mark), None)
@@ -253,7 +260,7 @@ def adaptive_multi_rate(file: Window) -> bool | None:
     return _frames(file, len(mark), mark, 1, lambda head: 1 + sizes.get(head[0] >> 3 & 15, -1))
 
 
-@begins_with(b"wvpk")
+@judges("wv", b"wvpk")
 def wavpack(file: Window) -> bool | None:
     """Judge WavPack by its blocks, and by the count of samples where the first states one. Never True."""
     at, reached = 0, 0
@@ -272,6 +279,7 @@ def wavpack(file: Window) -> bool | None:
     return False if short and at == file.size else None
 
 
+@judges("tta")
 def true_audio(file: Window) -> bool | None:
     """Judge TTA by the table of its frames. Never True: notes may follow."""
     at = _after_id3(file)
@@ -289,7 +297,7 @@ def true_audio(file: Window) -> bool | None:
     return file.reaches(at + 22 + 4 * frames + 4 + sizes)
 
 
-@begins_with(b"MThd", least=14)
+@judges("mid midi", b"MThd", least=14)
 def midi(file: Window) -> bool | None:
     """Judge a MIDI file by the tracks that it announces."""
     tracks, at = file.big(10, 2), 8 + file.big(4, 4)

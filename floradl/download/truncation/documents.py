@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from xml.parsers import expat
 
-from floradl.download.truncation.window import MOST_STEPS, Window, begins_with
+from floradl.download.truncation.window import MOST_STEPS, Window, judges
 
 _MOST_INFLATED = 256 << 20
 """How many bytes are unpacked at most; nothing of it is kept."""
@@ -41,7 +41,12 @@ _NOT_JSON = re.compile(rb"[^\[\]{}:,0-9+\-.eEtrufalsnINiy\s]")
 _SECOND = re.compile(rb"[\]}]\s*[\[{]")
 
 
-@begins_with(b"PK\x03\x04", b"PK\x05\x06")
+@judges(
+    "zip docx xlsx pptx docm xlsm pptm dotx xltx potx ppsx xlsb vsdx odt ods odp odg ott otp ots epub "
+    "usdz cbz 3mf kmz lottie ora kra pages key numbers xps oxps jar apk sketch idml mscz mxl fcstd",
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+)
 def zip_archive(file: Window) -> bool | None:
     """Judge ZIP by its directory and the record at its end, wherever in the file that is."""
     before, followed = file.size, False
@@ -78,7 +83,7 @@ def _zip64(file: Window, locator: int) -> bool:
     return file.little(at + 40, 8) + file.little(at + 48, 8) == at
 
 
-@begins_with(b"\x1f\x8b\x08")
+@judges("gz tgz svgz", b"\x1f\x8b\x08")
 def gzip(file: Window) -> bool | None:
     """Judge gzip by unpacking it: each member has its checksum and length.
 
@@ -105,7 +110,7 @@ def gzip(file: Window) -> bool | None:
     return None if between and file.size else False
 
 
-@begins_with(b"BZh")
+@judges("bz2", b"BZh")
 def bzip2(file: Window) -> bool | None:
     """Judge bzip2 by unpacking it. Never True, as with gzip."""
     unpacker = bz2.BZ2Decompressor()
@@ -125,7 +130,7 @@ def bzip2(file: Window) -> bool | None:
     return False
 
 
-@begins_with(b"\xfd7zXZ\0")
+@judges("xz", b"\xfd7zXZ\0")
 def xz(file: Window) -> bool | None:
     """Judge xz by its footer, behind which zeros may stand. Never True, as with gzip."""
     if file.size >= 24 and file.at(file.size - 2, 2) == b"YZ":
@@ -134,7 +139,7 @@ def xz(file: Window) -> bool | None:
     return None if is_padded else False
 
 
-@begins_with(b"\x28\xb5\x2f\xfd")
+@judges("zst", b"\x28\xb5\x2f\xfd")
 def zstandard(file: Window) -> bool | None:
     """Judge Zstandard by its blocks. Never True, as with gzip."""
     at, budget = 0, MOST_STEPS
@@ -165,7 +170,7 @@ def zstandard(file: Window) -> bool | None:
     return None
 
 
-@begins_with(b"\x04\x22\x4d\x18")
+@judges("lz4", b"\x04\x22\x4d\x18")
 def lz4(file: Window) -> bool | None:
     """Judge LZ4 frames by their blocks. Never True, as with gzip."""
     flags = file.big(4, 1)
@@ -180,12 +185,13 @@ def lz4(file: Window) -> bool | None:
     return None
 
 
-@begins_with(b"7z\xbc\xaf\x27\x1c", least=32)
+@judges("7z", b"7z\xbc\xaf\x27\x1c", least=32)
 def seven_zip(file: Window) -> bool | None:
     """Judge 7z by where its first header says that the last one lies."""
     return file.compare(32 + file.little(12, 8) + file.little(20, 8))
 
 
+@judges("tar")
 def tar(file: Window) -> bool | None:
     """Judge tar by its entries and the two empty records behind them."""
     if file.at(257, 5) != b"ustar"[: max(file.size - 257, 0)]:
@@ -208,7 +214,7 @@ def tar(file: Window) -> bool | None:
     return None
 
 
-@begins_with(b"%PDF-")
+@judges("pdf ai", b"%PDF-")
 def pdf(file: Window) -> bool | None:
     """Judge PDF by its last end mark, and by the length that one made for the web states.
 
@@ -228,7 +234,7 @@ def pdf(file: Window) -> bool | None:
     return False if _GOES_ON.match(behind) and len(behind.strip()) >= 8 else None
 
 
-@begins_with(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", least=512)
+@judges("doc xls ppt msg", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", least=512)
 def compound(file: Window) -> bool | None:
     """Judge Microsoft's compound files (DOC, XLS, PPT, MSG) by the last sector in use."""
     shift, tables = file.little(30, 2), file.little(44, 4)
@@ -249,7 +255,7 @@ def compound(file: Window) -> bool | None:
     return file.reaches(((last + 1) << shift) + 1)
 
 
-@begins_with(b"{\\rtf", least=1)
+@judges("rtf", b"{\\rtf", least=1)
 def rich_text(file: Window) -> bool | None:
     """Judge RTF by its braces. Never True: white space may follow."""
     if file.size > _LARGEST_TEXT:
@@ -276,6 +282,10 @@ class _BeyondError(Exception):
     """The document does what nobody is to be made to follow: entities of its own, endless depth."""
 
 
+@judges(
+    "svg xml gpx kml dae fcpxml ttml rss atom mpd fodt fods fodp fodg x3d amf xmp plist vtu musicxml "
+    "fb2 opml xhtml xsl xspf icml drawio"
+)
 def xml(file: Window) -> bool | None:
     """Judge XML: whether all that was opened is closed. What is malformed otherwise cannot be told.
 
@@ -316,6 +326,7 @@ def xml(file: Window) -> bool | None:
     return None
 
 
+@judges("json gltf geojson topojson ipynb webmanifest har")
 def json(file: Window) -> bool | None:
     """Judge JSON whose root is an object or a list; lines of JSON, or comments, cannot be told."""
     if file.size > _LARGEST:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from floradl.download.truncation.window import MOST_STEPS, Window, begins_with
+from floradl.download.truncation.window import MOST_STEPS, Window, judges
 
 _PNG_KINDS = {
     b"\x89PNG\r\n\x1a\n": b"IEND",
@@ -32,6 +32,7 @@ _Property = tuple[int, int]
 """The width of a value; with that of the count before it, 0 where it is a single one."""
 
 
+@judges("png apng mng jng")
 def png(file: Window) -> bool | None:
     """Judge PNG, APNG, MNG and JNG by their chunks, of which the last says so."""
     signature = next((mark for mark in _PNG_KINDS if file.begins(mark)), None)
@@ -48,7 +49,7 @@ def png(file: Window) -> bool | None:
     return None
 
 
-@begins_with(b"\xff\xd8\xff")
+@judges("jpg jpeg jpe jfif jls mpo", b"\xff\xd8\xff")
 def jpeg(file: Window) -> bool | None:
     """Judge JPEG by its segments and scans, up to the end marker.
 
@@ -105,7 +106,7 @@ def _pictures(index: bytes, base: int) -> int:
     return end
 
 
-@begins_with(b"GIF87a", b"GIF89a")
+@judges("gif", b"GIF87a", b"GIF89a")
 def gif(file: Window) -> bool | None:
     """Judge GIF by its blocks, up to the trailer."""
     at = 13 + _colours(file.big(10, 1))
@@ -133,7 +134,7 @@ def _colours(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-@begins_with(b"qoif")
+@judges("qoi", b"qoif")
 def qoi(file: Window) -> bool | None:
     """Judge QOI by its end marker, which no sound encoder writes elsewhere."""
     mark = b"\0" * 7 + b"\1"
@@ -144,14 +145,14 @@ def qoi(file: Window) -> bool | None:
     return None if file.last(mark, file.size) is not None else False
 
 
-@begins_with(b"BM", least=26)
+@judges("bmp dib", b"BM", least=26)
 def bitmap(file: Window) -> bool | None:
     """Judge BMP by the length that it states."""
     length = file.little(2, 4)
     return file.compare(length) if length else None
 
 
-@begins_with(b"\0\0\1\0", b"\0\0\2\0")
+@judges("ico cur", b"\0\0\1\0", b"\0\0\2\0")
 def icon(file: Window) -> bool | None:
     """Judge ICO and CUR by where their pictures lie."""
     count = file.little(4, 2)
@@ -162,18 +163,19 @@ def icon(file: Window) -> bool | None:
     return file.compare(max(ends)) if ends else None
 
 
-@begins_with(b"icns", least=8)
+@judges("icns", b"icns", least=8)
 def apple_icon(file: Window) -> bool | None:
     """Judge ICNS by the length that it states."""
     return file.compare(file.big(4, 4))
 
 
-@begins_with(b"glTF", least=12)
+@judges("glb vrm", b"glTF", least=12)
 def binary_gltf(file: Window) -> bool | None:
     """Judge GLB by the length that it states."""
     return file.compare(file.little(8, 4))
 
 
+@judges("stl")
 def stereolithography(file: Window) -> bool | None:
     """Judge STL, binary by its count of facets, as a text by its last word; it has no signature."""
     head = file.at(0, 1024)
@@ -188,7 +190,7 @@ def stereolithography(file: Window) -> bool | None:
     return file.compare(84 + 50 * count) if count and not file.little(132, 2) else None
 
 
-@begins_with(b"ply\n", b"ply\r\n")
+@judges("ply", b"ply\n", b"ply\r\n")
 def polygons(file: Window) -> bool | None:
     """Judge PLY by the counts of its header."""
     head = file.at(0, 1 << 14)
@@ -246,7 +248,7 @@ def _lines(file: Window, at: int, wanted: int) -> bool | None:
     return None if lines == wanted - 1 and file.at(file.size - 1, 1) != b"\n" else False
 
 
-@begins_with(b"Kaydara FBX Binary  \0", least=27)
+@judges("fbx", b"Kaydara FBX Binary  \0", least=27)
 def filmbox(file: Window) -> bool | None:
     """Judge binary FBX by its records at the top, then by its footer."""
     wide = 8 if file.little(23, 4) >= 7500 else 4
@@ -263,6 +265,7 @@ def filmbox(file: Window) -> bool | None:
     return None
 
 
+@judges("3ds")
 def chunked_studio(file: Window) -> bool | None:
     """Judge 3DS by the length of its outermost chunk."""
     if file.at(0, 2) != b"MM" or file.size < 6 or file.at(2, 2) in {b"\0*", b"\0+"}:
@@ -270,7 +273,7 @@ def chunked_studio(file: Window) -> bool | None:
     return file.compare(file.little(2, 4)) if file.little(2, 4) > 6 else None
 
 
-@begins_with(b"PXR-USDC", least=88)
+@judges("usdc", b"PXR-USDC", least=88)
 def crate(file: Window) -> bool | None:
     """Judge USDC by its table of contents."""
     at = file.little(16, 8)
@@ -286,6 +289,7 @@ def crate(file: Window) -> bool | None:
     )
 
 
+@judges("ttf otf woff woff2")
 def font(file: Window) -> bool | None:
     """Judge TrueType, OpenType, WOFF and WOFF 2."""
     if file.begins(b"wOFF", b"wOF2") and file.size:

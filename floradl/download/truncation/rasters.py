@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from floradl.download.truncation.window import MOST_STEPS, Window, begins_with
+from floradl.download.truncation.window import MOST_STEPS, Window, judges
 
 _WIDTHS = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)) | {16: 8, 17: 8, 18: 8}
 """Bytes of a value, by the number of its type."""
@@ -36,7 +36,7 @@ _PAM = re.compile(rb"P7\n(?:.*\n){0,30}?ENDHDR\n")
 _PAM_FIELD = re.compile(rb"(?<=\n)(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+(\d{1,9})")
 
 
-@begins_with(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", least=8)
+@judges("tif tiff dng nef arw cr2 ptif tf8 btf", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", least=8)
 def tiff(file: Window) -> bool | None:
     """Judge TIFF by its directories: what they refer to must be there. It has no end of its own."""
     number: Number = file.little if file.at(0, 1) == b"I" else file.big
@@ -96,7 +96,7 @@ def _values(number: Number, field: _Field) -> Iterator[int]:
     return (number(start + width * index, width) for index in range(min(length, MOST_STEPS)))
 
 
-@begins_with(b"v/1\x01")
+@judges("exr", b"v/1\x01")
 def exr(file: Window) -> bool | None:
     """Judge OpenEXR by its table of chunks, and by the chunk that lies last."""
     flags = file.little(4, 4)
@@ -147,7 +147,7 @@ def _exr_headers(file: Window, parts: bool) -> int | None:  # noqa: FBT001 - of 
     return None
 
 
-@begins_with(b"8BPS\0\1", b"8BPS\0\2", least=34)
+@judges("psd psb", b"8BPS\0\1", b"8BPS\0\2", least=34)
 def photoshop(file: Window) -> bool | None:
     """Judge PSD and PSB by their sections, and by the merged picture at the end."""
     large = file.big(4, 2) == 2
@@ -172,7 +172,7 @@ def photoshop(file: Window) -> bool | None:
     return file.compare(end + packed)
 
 
-@begins_with(b"DDS \x7c\0\0\0", least=128)
+@judges("dds", b"DDS \x7c\0\0\0", least=128)
 def direct_draw(file: Window) -> bool | None:
     """Judge DDS by its first picture, which is at least there: smaller ones may follow."""
     height, width, flags, bits = (file.little(at, 4) for at in (12, 16, 80, 88))
@@ -187,7 +187,7 @@ def direct_draw(file: Window) -> bool | None:
     return file.reaches(total)
 
 
-@begins_with(b"\xabKTX 20\xbb\r\n\x1a\n")
+@judges("ktx2", b"\xabKTX 20\xbb\r\n\x1a\n")
 def khronos(file: Window) -> bool | None:
     """Judge KTX 2 by where its levels lie."""
     levels = min(max(1, file.little(40, 4)), 64)
@@ -197,14 +197,14 @@ def khronos(file: Window) -> bool | None:
     return file.compare(max(file.little(at, 8) + file.little(at + 8, 8) for at in entries))
 
 
-@begins_with(b"SDPX", b"XPDS", least=2048)
+@judges("dpx", b"SDPX", b"XPDS", least=2048)
 def exchange(file: Window) -> bool | None:
     """Judge DPX by the length that it states. Cineon's cannot be believed (ImageMagick 6.9)."""
     length = (file.little if file.at(0, 1) == b"X" else file.big)(16, 4)
     return file.compare(length) if 0 < length < 0xFFFFFFFF else None
 
 
-@begins_with(b"P4", b"P5", b"P6", b"P7", b"Pf", b"PF")
+@judges("pbm pgm ppm pnm pam pfm", b"P4", b"P5", b"P6", b"P7", b"Pf", b"PF")
 def netpbm(file: Window) -> bool | None:
     """Judge PBM, PGM, PPM, PAM and PFM of binary pixels by width and height: more pictures may follow."""
     head = file.at(0, 4096)
@@ -232,7 +232,7 @@ def netpbm(file: Window) -> bool | None:
     return file.reaches(found.end() + width * height * deep * (3 if kind == b"P6" else 1))
 
 
-@begins_with(b"\x01\xda\0\1", b"\x01\xda\0\2", b"\x01\xda\1\1", b"\x01\xda\1\2", least=512)
+@judges("sgi rgb rgba bw", b"\x01\xda\0\1", b"\x01\xda\0\2", b"\x01\xda\1\1", b"\x01\xda\1\2", least=512)
 def silicon_graphics(file: Window) -> bool | None:
     """Judge SGI's picture: rows as they are, or each by its place in a table."""
     dimensions, width, height, channels = (file.big(at, 2) for at in (4, 6, 8, 10))
@@ -247,13 +247,14 @@ def silicon_graphics(file: Window) -> bool | None:
     return file.compare(max(ends, default=0))
 
 
-@begins_with(b"\x59\xa6\x6a\x95", least=32)
+@judges("ras sun sr", b"\x59\xa6\x6a\x95", least=32)
 def sun_raster(file: Window) -> bool | None:
     """Judge Sun's raster file by the length that it states."""
     length = file.big(16, 4)
     return file.reaches(32 + length + file.big(28, 4)) if length else None
 
 
+@judges("tga")
 def targa(file: Window) -> bool | None:
     """Judge TGA by width, height and the runs of what is packed, or by the footer of version 2."""
     if file.size >= 44 and file.at(file.size - 18, 18) == b"TRUEVISION-XFILE.\0":
@@ -280,13 +281,13 @@ def targa(file: Window) -> bool | None:
     return None
 
 
-@begins_with(b"SIMPLE  =")
+@judges("fits fit fts", b"SIMPLE  =")
 def flexible_transport(file: Window) -> bool | None:
     """Judge FITS: it consists of records of 2,880 bytes."""
     return False if file.size % 2880 else None
 
 
-@begins_with(b"#?RADIANCE", b"#?RGBE")
+@judges("hdr pic", b"#?RADIANCE", b"#?RGBE")
 def radiance(file: Window) -> bool | None:
     """Judge Radiance HDR of packed rows by walking their runs."""
     head = file.at(0, 8192)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from floradl.download.truncation.window import MOST_STEPS, Window, begins_with
+from floradl.download.truncation.window import MOST_STEPS, Window, judges
 
 _PLACEHOLDER = 0x7F000000
 _WAVE64 = bytes.fromhex("2e91cf11a5d628db04c10000")
@@ -28,7 +28,7 @@ def _says_nothing(length: int) -> bool:
     return not 0 < length < _PLACEHOLDER
 
 
-@begins_with(b"RIFF", b"RIFX", b"RF64", b"BW64", least=12)
+@judges("webp wav avi rf64 bwf", b"RIFF", b"RIFX", b"RF64", b"BW64", least=12)
 def riff(file: Window) -> bool | None:
     """Judge WAV, RF64, AVI and WebP."""
     form = file.at(8, 4)
@@ -39,7 +39,7 @@ def riff(file: Window) -> bool | None:
     return _picture(file) if form == b"WEBP" else None
 
 
-@begins_with(b"FORM", least=12)
+@judges("aif aiff aifc 8svx", b"FORM", least=12)
 def form(file: Window) -> bool | None:
     """Judge AIFF, AIFF-C and 8SVX."""
     sound = {b"AIFF": b"SSND", b"AIFC": b"SSND", b"8SVX": b"BODY"}.get(file.at(8, 4))
@@ -128,7 +128,7 @@ def _film(file: Window) -> bool | None:
     return None
 
 
-@begins_with(b"riff" + _WAVE64)
+@judges("w64", b"riff" + _WAVE64)
 def wave64(file: Window) -> bool | None:
     """Judge Sony's Wave64: sizes of 64 bit that count their own header."""
     at = 40
@@ -148,7 +148,7 @@ def wave64(file: Window) -> bool | None:
     return None
 
 
-@begins_with(b"caff\0\x01")
+@judges("caf", b"caff\0\x01")
 def core_audio(file: Window) -> bool | None:
     """Judge Apple's Core Audio Format; sound without packets of one size needs its table of them, too."""
     at = 8
@@ -174,7 +174,7 @@ def core_audio(file: Window) -> bool | None:
     return whole and at == file.size
 
 
-@begins_with(b".snd", least=24)
+@judges("au snd", b".snd", least=24)
 def sun_audio(file: Window) -> bool | None:
     """Judge .au; without a length it cannot be told."""
     start, length = file.big(4, 4), file.big(8, 4)
@@ -183,7 +183,7 @@ def sun_audio(file: Window) -> bool | None:
     return file.compare(start + length)
 
 
-@begins_with(b"Creative Voice File\x1a")
+@judges("voc", b"Creative Voice File\x1a")
 def creative_voice(file: Window) -> bool | None:
     """Judge Creative's VOC, whose closing block of one byte may be missing."""
     at = file.little(20, 2)

@@ -18,7 +18,7 @@ import re
 import struct
 import zlib
 
-from floradl.download.truncation.window import MOST_STEPS, Window, begins_with
+from floradl.download.truncation.window import MOST_STEPS, Window, judges
 
 _SEQUENCES = re.compile(rb"avis|msf1|hevc|hevx")
 _STILLS = re.compile(rb"mif1|avif|heic|heix|miaf")
@@ -56,6 +56,7 @@ _SWF_PLACEHOLDER = 100 << 20
 """The length that ffmpeg 5.1 writes where it cannot go back."""
 
 
+@judges("mp4 m4a m4b m4v mov 3gp 3g2 f4v ismv isma mj2 qt avif avifs heic heif hif cr3")
 def film(file: Window) -> bool | None:
     """Judge MP4, MOV and HEIF: the boxes add up, and those that one cannot do without are there.
 
@@ -64,6 +65,7 @@ def film(file: Window) -> bool | None:
     return _judge(file, segment=False)
 
 
+@judges("m4s cmfv cmfa")
 def segment(file: Window) -> bool | None:
     """Judge a segment of DASH or HLS, which has no end of its own: an initialization segment counts, too."""
     return _judge(file, segment=True)
@@ -142,7 +144,7 @@ def _indexed(file: Window, start: int, end: int) -> int:
     return total
 
 
-@begins_with(b"\0\0\0\x0cJXL \r\n\x87\n")
+@judges("jxl", b"\0\0\0\x0cJXL \r\n\x87\n")
 def jpeg_xl(file: Window) -> bool | None:
     """Judge JPEG XL in boxes; a bare codestream (FF 0A) has no end of its own."""
     boxes, ends = _walk(file)
@@ -157,6 +159,7 @@ def jpeg_xl(file: Window) -> bool | None:
     return any(coded)
 
 
+@judges("jp2 j2k j2c jpc jpx jpf jpm")
 def jpeg_2000(file: Window) -> bool | None:
     """Judge JPEG 2000, in boxes (JP2, JPX, JPM) or as a bare codestream, by its tile-parts and end marker."""
     if file.begins(b"\xff\x4f\xff\x51"):
@@ -203,7 +206,7 @@ def _codestream(file: Window, at: int) -> bool | None:
     return None
 
 
-@begins_with(b"\x1a\x45\xdf\xa3")
+@judges("webm mkv mka mks mk3d", b"\x1a\x45\xdf\xa3")
 def matroska(file: Window) -> bool | None:
     """Judge by the segment's size; without one, by its clusters and their blocks."""
     size, start = _size(file, 4)
@@ -258,6 +261,7 @@ def _size(file: Window, at: int) -> tuple[int | None, int]:
     return (None if size == (1 << 7 * width) - 1 else size), at + width
 
 
+@judges("ts m2ts mts")
 def transport(file: Window) -> bool | None:
     """Judge MPEG-TS, of Blu-ray's with their time stamps, too: writers write whole packets."""
     for packet, offset in ((188, 0), (192, 4)):
@@ -269,6 +273,7 @@ def transport(file: Window) -> bool | None:
     return None
 
 
+@judges("mpg mpeg vob")
 def program(file: Window) -> bool | None:
     """Judge an MPEG program stream by its packets, which state their lengths."""
     at = 0
@@ -293,7 +298,7 @@ def program(file: Window) -> bool | None:
     return None
 
 
-@begins_with(b"FLV\1", least=13)
+@judges("flv", b"FLV\1", least=13)
 def flash(file: Window) -> bool | None:
     """Judge FLV by the length in its notes, then by its tags."""
     found = re.search(rb"\0\x08filesize\0(.{8})", file.at(0, 4096), re.DOTALL)
@@ -313,7 +318,7 @@ def flash(file: Window) -> bool | None:
     return None
 
 
-@begins_with(_ASF, least=30)
+@judges("wmv wma asf", _ASF, least=30)
 def advanced_systems(file: Window) -> bool | None:
     """Judge ASF (WMV, WMA) by the length that it states, unless it says to be a broadcast."""
     at, end = 30, file.little(16, 8)
@@ -332,7 +337,7 @@ def advanced_systems(file: Window) -> bool | None:
     return None
 
 
-@begins_with(_MXF)
+@judges("mxf", _MXF)
 def material_exchange(file: Window) -> bool | None:
     """Judge MXF by its packets of key, length and value; the index at the end is its end."""
     at = 0
@@ -353,7 +358,7 @@ def material_exchange(file: Window) -> bool | None:
     return None
 
 
-@begins_with(b"DKIF", least=32)
+@judges("ivf", b"DKIF", least=32)
 def indeo_video(file: Window) -> bool | None:
     """Judge IVF by its frames, and by their count where it is stated."""
     at, stated, count = file.little(6, 2), file.little(24, 4), 0
@@ -367,7 +372,7 @@ def indeo_video(file: Window) -> bool | None:
     return None if stated or count else False
 
 
-@begins_with(b"YUV4MPEG2 ")
+@judges("y4m", b"YUV4MPEG2 ")
 def raw_frames(file: Window) -> bool | None:
     """Judge YUV4MPEG2 by the size of its frames."""
     head, newline, _ = file.at(0, 1024).partition(b"\n")
@@ -396,6 +401,7 @@ def raw_frames(file: Window) -> bool | None:
     return None
 
 
+@judges("swf")
 def shockwave(file: Window) -> bool | None:
     """Judge SWF by the length that it states, packed ones by unpacking them."""
     if file.begins(b"FWS"):

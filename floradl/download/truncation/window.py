@@ -105,18 +105,24 @@ class Window:
 
 
 Judge: TypeAlias = Callable[[Window], bool | None]
+JUDGES: dict[str, Judge] = {}
+"""By extension, dot included."""
 
 
-def begins_with(*signatures: bytes, least: int = 0) -> Callable[[Judge], Judge]:
-    """Show a judge only files that begin so; one of fewer than `least` bytes is cut."""
+def judges(extensions: str, *signatures: bytes, least: int = 0) -> Callable[[Judge], Judge]:
+    """Register the judge of files with these `extensions`, as `png apng`.
+
+    Where `signatures` are given it sees only files that begin so; one of fewer than `least` bytes is cut.
+    """
 
     def decorate(judge: Judge) -> Judge:
         @wraps(judge)
         def judged(file: Window) -> bool | None:
-            if not file.begins(*signatures):
+            if signatures and not file.begins(*signatures):
                 return None
             return judge(file) if file.size >= least else False
 
+        JUDGES.update({f".{extension}": judged for extension in extensions.split()})
         return judged
 
     return decorate
