@@ -207,7 +207,7 @@ class RemoteOutput(Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """What tells it from the run's other outputs."""
+        """What identifies it among the run's outputs."""
         return self.output_id if self.nth == 1 else f"{self.output_id}\0{self.nth}"
 
 

@@ -257,7 +257,7 @@ def proof_of(digests: ChecksumSet, headers: Mapping[str, str], undone: tuple[str
         if not {"gzip", "x-gzip"} & {*undone}:
             return Proof()
         # zlib held each member against its own checksum and length (RFC 1952, 2.3.1); how many there should
-        # be, an answer tells only by its length or its last chunk.
+        # be, an answer shows only by its length or its last chunk.
         return Proof(("gzip-crc32",), holds="content-length" in headers or "transfer-encoding" in headers)
     if digests.agree():
         return Proof((digests.algorithm,), holds=True)

@@ -23,7 +23,7 @@ class FolderFd(int):
 
     @cached_property
     def key(self) -> tuple[int, int]:
-        """Device and inode, which tell this folder from any other."""
+        """Device and inode: no other folder has the same."""
         found = os.fstat(self)
         return found.st_dev, found.st_ino
 

@@ -116,7 +116,7 @@ def fold(name: str) -> str:
 def part_name(stem: SafeName, tag: str) -> SafeName:
     """Name the hidden file that becomes `stem` plus an extension.
 
-    `tag` (8 hex, `-`, 8 hex of which the first may be a `w`) tells runs and outputs apart that share a stem;
+    `tag` (8 hex, `-`, 8 hex of which the first may be a `w`) differs for runs and outputs that share a stem;
     `ValueError` otherwise. What `Template.render` gives without an extension leaves room for this.
     """
     if not _TAG.fullmatch(tag):

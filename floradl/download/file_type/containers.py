@@ -1,4 +1,4 @@
-"""What is inside a container, as its beginning tells: RIFF, ISO media, Matroska, Ogg, ZIP, OLE, gzip, JPEG.
+"""What is inside a container, by its beginning: RIFF, ISO media, Matroska, Ogg, ZIP, OLE, gzip, JPEG.
 
 Sources: ISO/IEC 14496-12 (brands); RFC 9559 (Matroska); RFC 3533, 5334 and 7845 (Ogg); PKWARE's APPNOTE,
 4.3.7, and OpenDocument 1.3, part 2, 3.3 (ZIP); Microsoft's MS-CFB, MS-DOC, MS-XLS, MS-PPT (OLE); RFC 1952
@@ -101,7 +101,7 @@ def riff(head: bytes) -> str | None:
 
 
 def iso_media(head: bytes) -> str | None:
-    """Tell the MP4 family, JPEG 2000 and JPEG XL apart by brand; QuickTime from before there were brands."""
+    """The MP4 family, JPEG 2000 and JPEG XL, by brand; QuickTime from before there were brands."""
     kind = head[4:8]
     if kind in {b"moov", b"mdat", b"wide", b"pnot"} or (kind in {b"free", b"skip"} and _atom_follows(head)):
         return ".mov"
@@ -127,7 +127,7 @@ def _atom_follows(head: bytes) -> bool:
 
 
 def matroska(head: bytes) -> str | None:
-    """Tell WebM from Matroska."""
+    """WebM and Matroska, by document type."""
     if not head.startswith(b"\x1a\x45\xdf\xa3"):
         return None
     found = _DOCTYPE.search(head, 0, 256)
@@ -135,7 +135,7 @@ def matroska(head: bytes) -> str | None:
 
 
 def ogg(head: bytes) -> str | None:
-    """Tell Ogg's kinds apart by the first packets of its streams; pictures count most."""
+    """Ogg, by the first packets of its streams; pictures count most."""
     if not head.startswith(b"OggS\0"):
         return None
     first = head[:4096]
@@ -143,14 +143,14 @@ def ogg(head: bytes) -> str | None:
 
 
 def asf(head: bytes) -> str | None:
-    """Tell Windows Media with pictures from sound alone."""
+    """Windows Media, with pictures or sound alone."""
     if not head.startswith(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"):
         return None
     return ".wma" if _ASF_AUDIO in head and _ASF_VIDEO not in head else ".wmv"
 
 
 def holds_pictures(head: bytes) -> bool | None:
-    """Whether an MP4 or Matroska file has a track of pictures; `None` where its beginning does not tell."""
+    """Whether an MP4 or Matroska file has a track of pictures; `None` where its beginning does not show it."""
     if head[4:8] in {b"ftyp", b"styp", b"moov"}:
         found = set(_TRACKS.findall(head))
         return b"vide" in found if found else None
@@ -160,7 +160,7 @@ def holds_pictures(head: bytes) -> bool | None:
 
 
 def beyond(head: bytes, read: Read) -> bytes:
-    """Return what tells more and lies beyond `head`: the directory of OLE, the index of an MP4."""
+    """Return what says more and lies beyond `head`: the directory of OLE, the index of an MP4."""
     at = 0
     if head.startswith(_OLE) and len(head) >= 52:
         at = ((int.from_bytes(head[48:52], "little") & 0x7FFF_FFFF) + 1) << (head[30] & 15)
@@ -179,7 +179,7 @@ def beyond(head: bytes, read: Read) -> bytes:
 
 
 def zipped(head: bytes) -> str | None:
-    """Tell what a ZIP file is by its first members, whose names stand before their data."""
+    """ZIP and what is made of it, by the first members, whose names stand before their data."""
     if not head.startswith(b"PK\x03\x04"):
         return None
     names = _members(head)
@@ -221,7 +221,7 @@ def _members(head: bytes) -> list[bytes]:
 
 
 def ole(head: bytes) -> str | None:
-    """Tell old Office files apart by the streams of the directory, else by how the first stream begins."""
+    """Old Office files, by the streams of the directory, else by how the first stream begins."""
     if not head.startswith(_OLE):
         return None
     for name, extension in _OLE_STREAMS:
@@ -239,7 +239,7 @@ def unzipped(head: bytes) -> bytes:
 
 
 def gzipped(head: bytes) -> str | None:
-    """Tell what is inside gzip where that has a name of its own."""
+    """What is inside gzip, where that has a name of its own."""
     if not head.startswith(b"\x1f\x8b\x08"):
         return None
     inner = unzipped(head)
@@ -254,7 +254,7 @@ def gzipped(head: bytes) -> str | None:
 
 
 def jpeg(head: bytes) -> str | None:
-    """Tell JPEG-LS from JPEG by the frame's marker; both may have the SPIFF header."""
+    """JPEG and JPEG-LS, by the frame's marker; both may have the SPIFF header."""
     if not head.startswith(b"\xff\xd8\xff"):
         return None
     at = 2

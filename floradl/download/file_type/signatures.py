@@ -158,7 +158,7 @@ def beginning(read: containers.Read) -> bytes:
 
 
 def from_content(head: bytes) -> str | None:
-    """Return the extension that a file with these first bytes has, `None` where they do not tell."""
+    """Return the extension that a file with these first bytes has, `None` where they are not certain."""
     for prefix, extension in _PREFIXES.items():
         if head.startswith(prefix) and not (prefix in _WORDS and text_of(head) is not None):
             is_archive = extension == ".plist" and b"WebMainResource" in head[:4096]

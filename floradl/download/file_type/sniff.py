@@ -87,7 +87,7 @@ def extension(
 
     `content_type` and `disposition` are the headers as they came; `url_path` is the path of the URL that
     answered, without query, `asked_path` that of the one whose redirects led there.
-    A `text` output is `.txt` always; what nothing tells is `.bin`.
+    A `text` output is `.txt` always; what is unknown is `.bin`.
     """
     if kind is OutputKind.TEXT:
         return ".txt"

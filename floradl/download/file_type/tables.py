@@ -294,7 +294,7 @@ REFINED = _families("""
 .ttc    otc
 .rm     rmvb ra
 """)
-"""What the content tells for certain -> what a type or a name may know better, being a kind of it."""
+"""What the content is for certain -> what a type or a name may know better, being a kind of it."""
 
 BINARY = _set("""
     png jpg jpeg jpe jfif gif webp avif heic heif hif jxl jp2 jpx jph j2k j2c jls jxr bmp tiff tif svgz

@@ -100,7 +100,7 @@ class Markup:
     """What stands first in a text that may be XML or HTML.
 
     `root` is the local name of the first element in lower case, else that of the document type; empty for
-    none. `declared` tells whether it has an XML declaration, a document type, or a comment before.
+    none. `declared`: it has an XML declaration, a document type, or a comment before.
     """
 
     def __init__(self, text: str) -> None:
@@ -191,7 +191,7 @@ def is_json(text: str) -> bool:
 
 
 def from_text(text: str) -> str | None:
-    """Return the extension of a text whose beginning tells it for certain, `None` for others."""
+    """Return the extension of a text whose beginning shows it for certain, `None` for others."""
     if text.startswith("<"):
         return _from_markup(Markup(text))
     if is_json(text):

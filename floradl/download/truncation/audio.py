@@ -38,7 +38,7 @@ def _after_id3(file: Window) -> int:
 def _frames(file: Window, at: int, sync: bytes, header: int, size_of: Callable[[bytes], int]) -> bool | None:
     """Judge by frames from `at` on: encoders write whole ones.
 
-    `size_of` tells a frame's size from its first `header` bytes, 0 for what is no frame.
+    `size_of` returns a frame's size from its first `header` bytes, 0 for what is no frame.
     """
     for _ in range(MOST_STEPS):
         if at > file.size:

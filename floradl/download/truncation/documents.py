@@ -287,7 +287,7 @@ class _BeyondError(Exception):
     "fb2 opml xhtml xsl xspf icml drawio"
 )
 def xml(file: Window) -> bool | None:
-    """Judge XML: whether all that was opened is closed. What is malformed otherwise cannot be told.
+    """Judge XML: whether all that was opened is closed. Nothing is known of what is malformed otherwise.
 
     Never True, as JSON is not: white space may follow the last element.
     """
@@ -328,7 +328,7 @@ def xml(file: Window) -> bool | None:
 
 @judges("json gltf geojson topojson ipynb webmanifest har")
 def json(file: Window) -> bool | None:
-    """Judge JSON whose root is an object or a list; lines of JSON, or comments, cannot be told."""
+    """Judge JSON whose root is an object or a list; nothing is known of lines of JSON, or comments."""
     if file.size > _LARGEST:
         return None
     depth, within, last = 0, False, b""

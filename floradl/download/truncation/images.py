@@ -53,8 +53,8 @@ def png(file: Window) -> bool | None:
 def jpeg(file: Window) -> bool | None:
     """Judge JPEG by its segments and scans, up to the end marker.
 
-    What follows it is a picture more (MPF tells how long it is), a film (motion photos), notes of a camera
-    (Samsung's end in `SEFT`) or padding: it cannot be told, nor that nothing is missing of it.
+    What follows it is a picture more (MPF states how long it is), a film (motion photos), notes of a camera
+    (Samsung's end in `SEFT`) or padding: which, is unknown, and whether anything is missing of it.
     """
     at, more, listed = 2, False, 0
     scanned, marks = False, _MARKER

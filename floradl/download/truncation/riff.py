@@ -176,7 +176,7 @@ def core_audio(file: Window) -> bool | None:
 
 @judges("au snd", b".snd", least=24)
 def sun_audio(file: Window) -> bool | None:
-    """Judge .au; without a length it cannot be told."""
+    """Judge .au; without a length nothing is known."""
     start, length = file.big(4, 4), file.big(8, 4)
     if _says_nothing(length):
         return file.reaches(start)

@@ -2,14 +2,14 @@
 
 `mvex` counts in the `moov` at the top alone: what ffmpeg 8 leaves with `-movflags hybrid_fragmented` is an
 ordinary file with the old `moov` inside its `mdat`. ffmpeg's `frag_keyframe` without `empty_moov` describes
-the first fragment by an ordinary `moov`: only `mvex` tells that more must follow. A writer of Matroska that
+the first fragment by an ordinary `moov`: only `mvex` shows that more must follow. A writer of Matroska that
 cannot go back leaves the Segment's size unknown; ffmpeg 5.1 still gives each Cluster its size, GStreamer 1.22
 (`streamable`), webm-muxer 5.1 and mediabunny 1.61 do not, but blocks have theirs always.
 
 Sources: ISO/IEC 14496-12, 4.2 (boxes), 8.8.1 (`mvex` announces fragments), 8.8.9 (`mfra` ends them), 8.16.3
-(`sidx` tells their lengths); ISO/IEC 18181-2, 9 (JPEG XL); ITU-T T.800, annexes A and I (JPEG 2000); RFC 8794
-(EBML), 6; RFC 9559 (Matroska); ISO/IEC 13818-1; Adobe's FLV 10.1, annex E, and SWF 19; Microsoft's ASF 1.20;
-SMPTE 377-1 (MXF); On2's IVF; mjpegtools' yuv4mpeg(5).
+(`sidx` states their lengths); ISO/IEC 18181-2, 9 (JPEG XL); ITU-T T.800, annexes A and I (JPEG 2000); RFC
+8794 (EBML), 6; RFC 9559 (Matroska); ISO/IEC 13818-1; Adobe's FLV 10.1, annex E, and SWF 19; Microsoft's ASF
+1.20; SMPTE 377-1 (MXF); On2's IVF; mjpegtools' yuv4mpeg(5).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from functools import wraps
 from typing import TypeAlias
 
 MOST_STEPS = 200_000
-"""How many chunks, boxes, pages or frames of one file are walked at most: beyond, it cannot be told."""
+"""How many chunks, boxes, pages or frames of one file are walked at most: beyond, nothing is known."""
 
 ReadAt: TypeAlias = Callable[[int, int], bytes]
 """Gives up to so many bytes from an offset on."""
@@ -53,7 +53,7 @@ class Window:
         return any(self.at(0, len(mark)) == mark[: self.size] for mark in signatures)
 
     def compare(self, length: int) -> bool | None:
-        """Judge by the length that the file states: what follows it cannot be told."""
+        """Judge by the length that the file states: what follows it is unknown."""
         return None if self.size > length else self.size == length
 
     def reaches(self, length: int) -> bool | None:
