@@ -101,7 +101,7 @@ def riff(head: bytes) -> str | None:
 
 
 def iso_media(head: bytes) -> str | None:
-    """The MP4 family, JPEG 2000 and JPEG XL, by brand; QuickTime from before there were brands."""
+    """MP4 and its kin, JPEG 2000 and JPEG XL, by brand; QuickTime from before there were brands."""
     kind = head[4:8]
     if kind in {b"moov", b"mdat", b"wide", b"pnot"} or (kind in {b"free", b"skip"} and _atom_follows(head)):
         return ".mov"
@@ -150,7 +150,7 @@ def asf(head: bytes) -> str | None:
 
 
 def holds_pictures(head: bytes) -> bool | None:
-    """Whether an MP4 or Matroska file has a track of pictures; `None` where its beginning does not show it."""
+    """Whether an MP4 or Matroska file has a track of pictures; `None` where that is not in sight."""
     if head[4:8] in {b"ftyp", b"styp", b"moov"}:
         found = set(_TRACKS.findall(head))
         return b"vide" in found if found else None
@@ -239,7 +239,7 @@ def unzipped(head: bytes) -> bytes:
 
 
 def gzipped(head: bytes) -> str | None:
-    """What is inside gzip, where that has a name of its own."""
+    """Return what is inside gzip, where that has a name of its own."""
     if not head.startswith(b"\x1f\x8b\x08"):
         return None
     inner = unzipped(head)

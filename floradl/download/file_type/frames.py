@@ -49,7 +49,7 @@ _START = re.compile(rb"\0{0,8}\0\0\x01(.)(.)", re.DOTALL)
 
 
 def tagged(head: bytes) -> str | None:
-    """What is behind ID3v2 and APE tags; MP3 where that is not in sight."""
+    """Return what is behind ID3v2 and APE tags; MP3 where that is not in sight."""
     at = _end_of_tags(head)
     rest = head[at:].lstrip(b"\0")
     return (_BEHIND_A_TAG.get(rest[:4]) or ac3(rest) or mpeg_audio(rest) or ".mp3") if at else None

@@ -12,11 +12,6 @@ import re
 
 from floradl.download.truncation.window import MOST_STEPS, Window, judges
 
-_PNG_KINDS = {
-    b"\x89PNG\r\n\x1a\n": b"IEND",
-    b"\x8aMNG\r\n\x1a\n": b"MEND",
-    b"\x8bJNG\r\n\x1a\n": b"IEND",
-}
 _MORE = re.compile(rb"MicroVideo|MotionPhoto|Container:Directory")
 # Within a scan 0xFF is stuffed: with a zero byte, in JPEG-LS with a zero bit.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -32,19 +27,16 @@ _Property = tuple[int, int]
 """The width of a value; with that of the count before it, 0 where it is a single one."""
 
 
-@judges("png apng mng jng")
+@judges("png apng mng jng", b"\x89PNG\r\n\x1a\n", b"\x8aMNG\r\n\x1a\n", b"\x8bJNG\r\n\x1a\n")
 def png(file: Window) -> bool | None:
     """Judge PNG, APNG, MNG and JNG by their chunks, of which the last says so."""
-    signature = next((mark for mark in _PNG_KINDS if file.begins(mark)), None)
-    if signature is None:
-        return None
-    at = len(signature)
+    at, last = 8, b"MEND" if file.at(0, 1) == b"\x8a" else b"IEND"
     for _ in range(MOST_STEPS):
         if at + 12 > file.size:
             return False
         kind = file.at(at + 4, 4)
         at += 12 + file.big(at, 4)
-        if kind == _PNG_KINDS[signature]:
+        if kind == last:
             return file.compare(at)
     return None
 
