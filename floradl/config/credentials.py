@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ from typing import Final, NamedTuple
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
 from floradl.fs.mounts import filesystem
-from floradl.fs.permissions import group_name, open_unexposed
+from floradl.fs.permissions import open_unexposed
 from floradl.redaction import Secret, remember
 
 
@@ -35,8 +36,15 @@ def exposure(file: Path, environ: Mapping[str, str]) -> str | None:
         return f"{file} can be read by every user of this machine"
     through = all(mode & (stat.S_IXOTH | stat.S_IXGRP) for mode in ways)
     if status.st_mode & stat.S_IRGRP and through and status.st_uid == os.geteuid():
-        return f"{file} can be read by the group {group_name(status.st_gid)}"
+        return f"{file} can be read by the group {_group_name(status.st_gid)}"
     return None
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 NAME: Final = "flora_api_key"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import pwd
 import secrets
 import socket
 import time
@@ -24,7 +25,6 @@ from floradl.fs.durable import PartFile
 from floradl.fs.folders import FolderFd, open_root
 from floradl.fs.mounts import filesystem, is_shared, unmounted
 from floradl.fs.names import SafeName
-from floradl.fs.permissions import user_name
 from floradl.net.addresses import Endpoint
 from floradl.queue import folder as state_folder
 from floradl.units import format_size
@@ -207,7 +207,7 @@ def _state_folder(config: Config, *, daemon: bool) -> CheckResult:
     trouble = _trouble("state folder", folder, "state_dir")
     if trouble is not None and daemon and (owner := folder.stat().st_uid) != os.geteuid():
         return ok(
-            "state folder", f"{folder} is for {user_name(owner)} alone to write, whose daemon is at work"
+            "state folder", f"{folder} is for {_user_name(owner)} alone to write, whose daemon is at work"
         )
     if trouble is not None:
         return trouble
@@ -230,8 +230,15 @@ def _user(config: Config) -> Iterator[CheckResult]:
             folder, what = config.home, "home"
         owner = folder.stat().st_uid
         if owner != os.geteuid():
-            message = f"the {what} belongs to {user_name(owner)}, and this is {user_name(os.geteuid())}"
+            message = f"the {what} belongs to {_user_name(owner)}, and this is {_user_name(os.geteuid())}"
             yield warn("user", message, "check as the user that floradl runs as: its rights are what counts")
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
 
 
 def _space(config: Config) -> Iterator[CheckResult]:
