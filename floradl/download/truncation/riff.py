@@ -5,7 +5,7 @@ A writer that cannot go back leaves a placeholder where a size belongs. Seen in 
 GStreamer 1.22 0x7FFF0024, LAME 3.100 0x80000023, opusdec 0.2 0x7FFFFFFF, npm's wav 1.0 0xFFFFFFBF, mpg123
 1.31 36; in the data chunk: 0, or 0x7F000000 and more, from all of them; in CAF's also 4 (SoX). Some writers
 put the file's size where eight bytes less belong. So the chunk that holds the sound is what counts; such a
-number says nothing.
+number is a placeholder.
 
 Sources: Microsoft's RIFF (1991); EBU Tech 3306 (RF64), ITU-R BS.2088 (BW64); Sony's Wave64; Apple's AIFF-C
 (1991) and Core Audio Format; Sun's .au; RFC 9649 (WebP).
@@ -24,7 +24,7 @@ _LISTS = (b"RIFF", b"LIST")
 Number = Callable[[int, int], int]
 
 
-def _says_nothing(length: int) -> bool:
+def _is_placeholder(length: int) -> bool:
     return not 0 < length < _PLACEHOLDER
 
 
@@ -58,7 +58,7 @@ def _sound(file: Window, number: Number, kind: bytes) -> bool | None:
         elif name == kind:
             if length == 0xFFFFFFFF and large:
                 length = large
-            elif _says_nothing(length):
+            elif _is_placeholder(length):
                 return None
             return _after_sound(file, number, at + 8 + length, large)
         elif file.at(at + 8, 4) == b"wavl":
@@ -73,7 +73,7 @@ def _after_sound(file: Window, number: Number, end: int, large: int) -> bool | N
     if file.size < end:
         return False
     stated = file.little(20, 8) if large else number(4, 4)
-    if not large and _says_nothing(stated):
+    if not large and _is_placeholder(stated):
         return None
     stated += 8
     if stated == file.size:
@@ -97,7 +97,7 @@ def _torn(file: Window, number: Number, at: int) -> bool:
 def _picture(file: Window) -> bool | None:
     stated = file.little(4, 4)
     torn = _torn(file, file.little, 12)
-    if not _says_nothing(stated):
+    if not _is_placeholder(stated):
         if 8 + stated == file.size:
             # Chunks are padded to an even length; not every writer counts the padding.
             return None if stated % 2 or torn else True
@@ -110,7 +110,7 @@ def _picture(file: Window) -> bool | None:
 
 def _film(file: Window) -> bool | None:
     stated = file.little(4, 4)
-    if not _says_nothing(stated) and stated not in {file.size, file.size - 7} and 8 + stated > file.size:
+    if not _is_placeholder(stated) and stated not in {file.size, file.size - 7} and 8 + stated > file.size:
         return False
     at = 12
     for _ in range(MOST_STEPS):
@@ -121,7 +121,7 @@ def _film(file: Window) -> bool | None:
         name, length = file.at(at, 4), file.little(at + 4, 4)
         if not name.isascii() or b"\0" in name:
             return None
-        if name in _LISTS and (_says_nothing(length) or name == b"RIFF"):
+        if name in _LISTS and (_is_placeholder(length) or name == b"RIFF"):
             at += 12
         else:
             at += 8 + length + length % 2
@@ -178,7 +178,7 @@ def core_audio(file: Window) -> bool | None:
 def sun_audio(file: Window) -> bool | None:
     """Judge .au; without a length nothing is known."""
     start, length = file.big(4, 4), file.big(8, 4)
-    if _says_nothing(length):
+    if _is_placeholder(length):
         return file.reaches(start)
     return file.compare(start + length)
 
