@@ -40,7 +40,8 @@ class PauseNotice:
         self._told = {each.reason: each for each in told}
         # A clock that was put back must not silence it, nor one put forward make a pause look older.
         self._at = {
-            each.reason: now - min(max(wall - each.told_at, 0.0), 2 * _DAY) for each in self._told.values()
+            each.reason: now - min(max(wall - each.reported_at, 0.0), 2 * _DAY)
+            for each in self._told.values()
         }
 
     def ended(self, but: str | None) -> list[SentPause]:

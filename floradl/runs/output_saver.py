@@ -172,7 +172,7 @@ class OutputSaver:
         found: dict[str, SavedOutput | Exception] = {}
         try:
             if self._fetchers.small is None:
-                raise AssertionError("a plan without who carries it out")  # noqa: TRY301
+                raise AssertionError("a plan without who carries it out")
             results, concluded = await self._fetchers.small.save(small, conclude)
         finally:
             for each in planned:

@@ -161,7 +161,7 @@ class Processor:
 
         found, summary = await self._saver.save_small(run, answer, on_disk.small, conclude)
         if isinstance(summary, RunSummary):
-            ended = replace(run, state=RunState.DONE, error=None, fresh=False, progress=100.0)
+            ended = replace(run, state=RunState.DONE, error=None, force=False, progress=100.0)
             return await self._finish(ended, summary)
         await self._keep(run, found, on_disk)
         return None
@@ -230,7 +230,7 @@ class Processor:
         def look() -> _OnDisk:
             earlier = self._library.existing(self._vouched_for(run))
             saved = self._library.existing(known)
-            saved = saved if run.fresh else earlier | saved
+            saved = saved if run.force else earlier | saved
             if answer is None:
                 return _OnDisk(saved, earlier, [])
             missing = (output for output in answer.outputs if output.key not in saved)
@@ -251,7 +251,7 @@ class Processor:
     async def _conclude(
         self, run: QueuedRun, answer: RemoteRun | None, ending: RunResult, on_disk: _OnDisk
     ) -> Finished:
-        ended = replace(run, state=STATE_OF[ending.result], error=ending.reason, fresh=False, progress=100.0)
+        ended = replace(run, state=STATE_OF[ending.result], error=ending.reason, force=False, progress=100.0)
         if ending.result is not Result.COMPLETE and on_disk.earlier:
             # What is unavailable now may be there from before: that is neither lost nor denied.
             if not ending.outputs:
