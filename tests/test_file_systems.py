@@ -329,7 +329,8 @@ def test_a_file_that_appears_while_its_namesake_arrives_is_not_replaced(
     with home.daemon():
         home.drop("campaign/run_a\n")
         folder = home.library / "images/campaign"
-        wait_until(lambda: list(folder.glob(".*.part")) if folder.exists() else None)
+        wait_until(lambda: folder.exists() and simulator.asked("media", "run_a"))
+        assert not (home.library / PICTURE).exists()
         (home.library / PICTURE).write_bytes(b"somebody else's")
         sidecar = home.finished("campaign/run_a")
     assert sidecar["outputs"][0]["path"] == "images/campaign/run_a-a-2.png"

@@ -251,7 +251,7 @@ class ByMultiClient:
         if not self._multi_client.reads(url):
             raise NotPlainError
         came: SimpleQueue[SmallAnswer | Exception] = SimpleQueue()
-        request = SmallRequest(url, signed_fields(url), lambda: None, report, came.put)
+        request = SmallRequest(url, signed_fields(url), lambda: None, lambda _so_far, _total: None, came.put)
         self._multi_client.send(request)
         answer = came.get(timeout=60)
         if isinstance(answer, Exception):

@@ -157,6 +157,22 @@ class Downloader:
                 raise refusal_of(answer)
             return self._receive_whole(answer, body, target, report)
 
+    def keep(self, answer: Answer, offset: int, more: bytes, target: DownloadTarget) -> bool:
+        """Keep what follows the first `offset` bytes of an answer that is not whole yet, where it may help.
+
+        The target is held. Returns whether it was kept: not where the answer cannot be continued.
+        """
+        offer = offer_of(answer)
+        if not offer.validator:
+            return False
+        with target.open(offer.validator) as sink:
+            if sink.size != offset:
+                return False
+            self._check_disk(sink, offer.total)
+            self._note_promises(offer, target)
+            sink.write(more)
+        return True
+
     def _decode(self, url: str, target: DownloadTarget, report: Report) -> Received:
         inline = urls.decode(url)
         self._check_size(len(inline.data))
@@ -269,10 +285,14 @@ class Downloader:
         if body.codings:
             offer = offer.decoded()
         sink = target.open(offer.validator)
+        self._note_promises(offer, target)
+        return self._receive(_ResponseBody(response, offer, sink, body.pieces, body.codings), target, report)
+
+    def _note_promises(self, offer: ContentOffer, target: DownloadTarget) -> None:
+        """Let a further attempt know the checksums of the whole: a range may not come with them."""
         if offer.validator and offer.expected and (offer.total or 0) > OVERLAP:
             notes = msgspec.structs.replace(target.notes, validator=offer.validator, promised=offer.expected)
             target.note(notes)
-        return self._receive(_ResponseBody(response, offer, sink, body.pieces, body.codings), target, report)
 
     def _receive(self, transfer: _ResponseBody, target: DownloadTarget, report: Report) -> Received:
         """Receive into the part file, which stays open, unless an error is raised.

@@ -40,6 +40,8 @@ class SmallOutput(Struct, frozen=True):
     publish: Callable[[Received], SavedOutput]
 
 
+_WORTH_KEEPING = 64 << 10  # bytes; fewer are not continued, see `resume.OVERLAP`
+
 Conclude: TypeAlias = Callable[[Sequence[SavedOutput]], object]
 """What is done once all of some outputs are saved."""
 
@@ -75,6 +77,20 @@ class _Group:
             self.future.set_result(None)
 
 
+class _Fetch:
+    """An output that is being fetched: how much of it is in its part file, and whether more is being put there."""
+
+    __slots__ = ("answer", "is_keeping", "kept", "lock", "output", "settle")
+
+    def __init__(self, output: SmallOutput, settle: Callable[[SavedOutput | Exception], Then | None]) -> None:
+        self.output = output
+        self.settle = settle
+        self.lock = Lock()
+        self.is_keeping = False
+        self.kept = 0
+        self.answer: SmallAnswer | Exception | None = None
+
+
 class SmallFiles:
     """Fetches small outputs, and has `disk` check and publish them. Close it before `disk`."""
 
@@ -100,31 +116,59 @@ class SmallFiles:
 
         What was returned is on disk. Errors are those of `begin`, `Downloader.receive` and `publish`, and
         `NotPlainError`. If all were saved, `conclude` is given them, in a thread as `publish` is: what it
-        returns comes second, and what it raises is raised.
+        returned or raised comes second.
         """
         self._disk.attach()
         group = _Group(len(outputs), conclude)
         for index, output in enumerate(outputs):
+            fetch = _Fetch(output, partial(self._settle, group, index))
             fields = signed_fields(output.url)
-            done = partial(self._take, output, group, index)
-            self._client.send(SmallRequest(output.url, fields, output.begin, output.report, done))
+            self._client.send(
+                SmallRequest(
+                    output.url, fields, output.begin, partial(self._keep, fetch), partial(self._take, fetch)
+                )
+            )
         await group.future
-        if isinstance(group.concluded, Exception):
-            raise group.concluded
         return group.results, group.concluded
 
     def close(self) -> None:
         """End what is under way: what arrived of it is kept for the next start. Safe to repeat."""
         self._client.close()
 
-    def _take(self, output: SmallOutput, group: _Group, index: int, answer: SmallAnswer | Exception) -> None:
-        """Take an answer, in the client's thread."""
-        do = (
-            partial(self._store, answer, output)
-            if isinstance(answer, SmallAnswer)
-            else partial(raise_as_download, answer)
-        )
-        self._disk.put(do, partial(self._settle, group, index))
+    def _keep(self, fetch: _Fetch, so_far: SmallAnswer, total: int) -> None:
+        """Put on disk what a slow answer has brought so far; in the client's thread."""
+        fetch.output.report(len(so_far.body), total)
+        with fetch.lock:
+            if fetch.is_keeping or len(so_far.body) - fetch.kept < _WORTH_KEEPING:
+                return
+            fetch.is_keeping = True
+        more = bytes(memoryview(so_far.body)[fetch.kept :])
+        self._disk.put(partial(self._append, fetch, so_far, more), partial(self._kept, fetch))
+
+    def _append(self, fetch: _Fetch, answer: SmallAnswer, more: bytes) -> None:
+        target = fetch.output.destination
+        with target.held():
+            if self._downloader.keep(answer, fetch.kept, more, target):
+                fetch.kept += len(more)
+
+    def _kept(self, fetch: _Fetch, _: object) -> None:
+        """Go on with the whole answer, if it came meanwhile; what could not be kept is met again then."""
+        with fetch.lock:
+            fetch.is_keeping = False
+            answer, fetch.answer = fetch.answer, None
+        if answer is not None:
+            self._take(fetch, answer)
+
+    def _take(self, fetch: _Fetch, answer: SmallAnswer | Exception) -> None:
+        """Take an answer, in the client's thread or that of `_kept`."""
+        with fetch.lock:
+            if fetch.is_keeping:
+                fetch.answer = answer
+                return
+        if isinstance(answer, SmallAnswer):
+            self._disk.put(partial(self._store, answer, fetch.output), fetch.settle)
+        else:
+            self._disk.put(partial(raise_as_download, answer), fetch.settle)
 
     def _settle(self, group: _Group, index: int, result: SavedOutput | Exception) -> Then | None:
         if not group.settle(index, result):

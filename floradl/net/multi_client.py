@@ -36,6 +36,7 @@ _MOST_HELD: Final = 24 << 20  # bytes of bodies in memory at once
 _MOST_DONE: Final = 48  # answers that nobody has taken care of yet
 _DIALERS: Final = 8  # threads that connect
 _TICK: Final = 0.25  # seconds between two looks at who is silent
+_REPORT_EVERY: Final = 1.0  # seconds
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: [^\r\n\0]*)?\r\n")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\r\n")
 _TARGET: Final = re.compile(rb"[!-~]+")
@@ -76,15 +77,15 @@ class SmallAnswer(Struct, frozen=True):
     status_code: int
     headers: httpx.Headers
     url: httpx.URL
-    body: bytes | bytearray
+    body: bytes | bytearray | memoryview
     error: httpx.TransportError | None = None
 
 
 class SmallRequest(Struct, frozen=True):
     """What to ask for, and whom to call about it, each from the client's thread.
 
-    `begin` is called right before it is sent, and may raise to prevent it. `progress` gets bytes and total,
-    now and then. `done` gets the answer, or why there is none: what `begin` raised, `NotPlainError`,
+    `begin` is called right before it is sent, and may raise to prevent it. `progress` gets an answer
+    that takes long, as far as it came, and its length, each second: its body is to be read at once. `done` gets the answer, or why there is none: what `begin` raised, `NotPlainError`,
     `PermanentError` for what the URL policy refuses, `httpx.TransportError`. Who has taken care of an answer
     calls `MultiClient.taken`.
     """
@@ -92,7 +93,7 @@ class SmallRequest(Struct, frozen=True):
     url: httpx.URL
     fields: Mapping[str, str]
     begin: Callable[[], None]
-    progress: Callable[[int, int], None]
+    progress: Callable[[SmallAnswer, int], None]
     done: Callable[[SmallAnswer | Exception], None]
 
 
@@ -109,6 +110,7 @@ class _Open:
         "headers",
         "idle_since",
         "keep",
+        "reported",
         "request",
         "site",
         "sock",
@@ -133,7 +135,7 @@ class _Open:
         self.body: bytearray | None = None
         self.status = self.at = self.arrived = 0
         self.keep = True
-        self.window = self.waiting_since = now
+        self.window = self.waiting_since = self.reported = now
 
 
 class MultiClient:
@@ -534,8 +536,15 @@ class MultiClient:
                     self._break(opened, httpcore.ReadTimeout(text))
                 else:
                     opened.window, opened.arrived = now, 0
-            if opened.request is not None and opened.body is not None:
-                opened.request.progress(opened.at, len(opened.body))
+            self._report(opened, now)
+
+    def _report(self, opened: _Open, now: float) -> None:
+        request, headers, body = opened.request, opened.headers, opened.body
+        if request is None or headers is None or body is None or now - opened.reported < _REPORT_EVERY:
+            return
+        opened.reported = now
+        with memoryview(body)[: opened.at] as so_far:
+            request.progress(SmallAnswer(opened.status, headers, request.url, so_far), len(body))
 
     def _end(self) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence, Set as AbstractSet
 from functools import partial
 
 import anyio
+import anyio.abc
 from anyio import to_thread
 from msgspec import Struct
 from msgspec.structs import replace
@@ -164,6 +165,8 @@ class Processor:
             ended = replace(run, state=RunState.DONE, error=None, force=False, progress=100.0)
             return await self._finish(ended, summary)
         await self._keep(run, found, on_disk)
+        if isinstance(summary, Exception):
+            raise summary
         return None
 
     async def _save_all(
@@ -193,22 +196,29 @@ class Processor:
             except ServicePausedError as error:  # kept out of the group, which would wrap it
                 pauses.append(error)
 
-        small = {planned.output.key for planned in on_disk.small if planned.output.key not in saved}
+        async def save_small(group: anyio.abc.TaskGroup) -> None:
+            planned = [each.output for each in on_disk.small]
+            try:
+                found, _ = await self._saver.save_small(run, answer, on_disk.small)
+                await self._keep(run, found, on_disk)
+            except ServicePausedError as error:
+                pauses.append(error)
+                return
+            for output in planned:
+                if output.key not in saved:
+                    group.start_soon(save, output)
+
         while left := [
             output for output in renewal.listed.outputs if output.key not in saved and output.key not in begun
         ]:
             begun.update(output.key for output in left)
+            small = {planned.output.key for planned in on_disk.small}
             async with anyio.create_task_group() as group:
+                if small:
+                    group.start_soon(save_small, group)
                 for output in left:
                     if output.key not in small:
                         group.start_soon(save, output)
-                if small:
-                    found, _ = await self._saver.save_small(run, answer, on_disk.small)
-                    await self._keep(run, found, on_disk)
-                    for output in left:
-                        if output.key in small and output.key not in saved:
-                            group.start_soon(save, output)
-                    small.clear()
             if pauses:
                 raise pauses[0]
         return renewal.listed, troubles[0] if troubles else None
