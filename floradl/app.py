@@ -26,7 +26,7 @@ from floradl.download.small_files import SmallFiles
 from floradl.errors import ConfigError, PauseReason, QueueDamagedError, ServicePausedError
 from floradl.flora.client import FloraClient, WrongWorkspaceCheck
 from floradl.flora.rate_limit import RateLimiter
-from floradl.library.batch_writer import BatchWriter
+from floradl.library.batch_writer import BatchWriter, Together
 from floradl.library.folder import FolderLibrary
 from floradl.library.scan import Owners
 from floradl.library.template import Template
@@ -140,7 +140,7 @@ async def working(
     library.keep_free = config.download.min_free_space
     url_policy = api_guard(config)
     async with AsyncExitStack() as stack:
-        media = await stack.enter_async_context(open_downloads(config, environ))
+        media = await stack.enter_async_context(open_downloads(config, environ, library.together))
         api = stack.enter_context(_api_client(config, environ, url_policy))
         group = await stack.enter_async_context(anyio.create_task_group())
         group.start_soon(_serve_queue, queue, media.halt)
@@ -161,14 +161,12 @@ async def working(
             options = PollOptions(give_up_after, interval)
             poller = Poller(flora, open_runs, library, slots, options, workspace_check)
             keep_times = config.output.mtime == "completed"
-            transfers = TransferSlots(config.download.concurrency)
-            disk = BatchWriter(library.together)
             saver = OutputSaver(
                 library,
-                disk,
-                media.fetchers(transfers, disk),
+                media.disk,
+                media.fetchers,
                 progress,
-                transfers,
+                media.slots,
                 OutputOptions(
                     HostPatterns.parse(config.download.text_url_hosts),
                     keep_times,
@@ -301,6 +299,7 @@ class Downloads:
         self,
         config: Config,
         environ: Mapping[str, str],
+        together: Together,
         url_policy: UrlPolicy,
         client: MediaClient,
         bandwidth: BandwidthLimiter,
@@ -309,19 +308,14 @@ class Downloads:
         self._url_policy = url_policy
         self._client = client
         self._stop = threading.Event()
-        self._small: SmallFiles | None = None
-        self._disk: BatchWriter | None = None
+        self.slots = TransferSlots(config.download.concurrency)
+        many = client.many(self.slots)
+        self.slots.on_free = many.wake
+        self.disk = BatchWriter(together)
         self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
         machine = Machine(len(os.sched_getaffinity(0)), environ)
         self._worker_pool = WorkerPool(self._downloader, bandwidth, _worker_settings(config), machine)
-
-    def fetchers(self, slots: TransferSlots, disk: BatchWriter) -> Fetchers:
-        """Return who downloads, as far as `slots` allow; `disk` is closed with them."""
-        client = self._client.many(slots)
-        slots.on_free = client.wake
-        self._small = SmallFiles(client, self._downloader, disk)
-        self._disk = disk
-        return Fetchers(self._worker_pool, self._small)
+        self.fetchers = Fetchers(self._worker_pool, SmallFiles(many, self._downloader, self.disk))
 
     def change(self, config: Config) -> None:
         """Let another configuration hold, see `Works.change`."""
@@ -349,15 +343,15 @@ class Downloads:
         """Halt, and end the workers."""
         self.halt()
         with anyio.CancelScope(shield=True):
-            if self._small is not None:
-                await to_thread.run_sync(self._small.close)
-            if self._disk is not None:
-                await to_thread.run_sync(self._disk.close)
+            await to_thread.run_sync(self.fetchers.small.close)
+            await to_thread.run_sync(self.disk.close)
             await to_thread.run_sync(self._worker_pool.close)
 
 
 @asynccontextmanager
-async def open_downloads(config: Config, environ: Mapping[str, str]) -> AsyncIterator[Downloads]:
+async def open_downloads(
+    config: Config, environ: Mapping[str, str], together: Together
+) -> AsyncIterator[Downloads]:
     """Open what fetches media; it has no credentials. At the end nothing of it is left.
 
     Raises `ConfigError` for a proxy or certificate file in `environ` that cannot be used.
@@ -369,7 +363,7 @@ async def open_downloads(config: Config, environ: Mapping[str, str]) -> AsyncIte
     with open_client(
         url_policy, user_agent=USER_AGENT, limits=limits, environ=environ, bandwidth=bandwidth
     ) as client:
-        opened = Downloads(config, environ, url_policy, client, bandwidth)
+        opened = Downloads(config, environ, together, url_policy, client, bandwidth)
         try:
             yield opened
         finally:

@@ -142,7 +142,9 @@ class MemoryQueue(RunQueue):
         self._put(run)
 
     async def begin_download(
-        self, run_id: str, now: float
+        self,
+        run_id: str,
+        now: float,  # noqa: ARG002 - as above
     ) -> tuple[QueuedRun, dict[str, SavedOutput]] | None:
         await _turn(self._closed)
         run = self._runs.get(run_id)

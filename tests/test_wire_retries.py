@@ -33,7 +33,6 @@ from wire import (
 )
 
 from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError, TransientError
-from floradl.library.batch_writer import BatchWriter
 from floradl.models import Integrity, RemoteOutput, RemoteRun, RunFailure, SavedOutput
 from floradl.net.addresses import HostPatterns
 from floradl.retry import after_trouble
@@ -59,8 +58,8 @@ class Desk:
         self.refusal: Exception | None = None
         self._saver = OutputSaver(
             bench.library,
-            BatchWriter(bench.library.together),
-            Fetchers(bench.fetcher, None),
+            bench.disk,
+            Fetchers(bench.fetcher, bench.small),
             Silent(),
             TransferSlots(transfers),
             OutputOptions(HostPatterns.parse(["127.0.0.1"]), keep_times=False, delay=self._delay),

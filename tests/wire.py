@@ -21,16 +21,17 @@ from clients import client
 from loopback import Certificate, Server, read_head
 
 from floradl.download.downloader import Downloader, DownloadLimits, Fetcher, Received, Report, signed_fields
-from floradl.download.small_files import body_of, raise_as_download
+from floradl.download.small_files import SmallFiles, body_of, raise_as_download
 from floradl.errors import PermanentError
 from floradl.library.base import Destination
+from floradl.library.batch_writer import BatchWriter
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.template import Template
 from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput
 from floradl.net import url_policy
 from floradl.net.bandwidth import BandwidthLimiter
 from floradl.net.client import MediaClient
-from floradl.net.multi_client import NotPlainError, SmallAnswer, SmallRequest
+from floradl.net.plain_exchange import NotPlainError, SmallAnswer, SmallRequest
 from floradl.net.pool import PoolLimits as ClientLimits
 from floradl.net.url_policy import UrlPolicy
 from floradl.simulator import formats
@@ -295,6 +296,8 @@ class Bench:
             self._client, UrlPolicy(TRUSTED), limits, monotonic=self.bandwidth.active_clock
         )
         self.fetcher: Fetcher = downloader
+        self.disk = BatchWriter(self.library.together)
+        self.small = SmallFiles(self._client.many(_Tokens()), downloader, self.disk)
         self._many: ByMultiClient | None = None
         if self.by == "worker":
             self.fetcher = ByWorker(self)
@@ -307,6 +310,8 @@ class Bench:
     def __exit__(self, *exc_info: object) -> None:
         if self._many is not None:
             self._many.close()
+        self.small.close()
+        self.disk.close()
         self._client.close()
 
     def fetch(self, url: str, output: RemoteOutput | None = None) -> Fetched:

@@ -40,11 +40,16 @@ class Answer(Protocol):
     """What is known of an answer before its body, as httpx has it."""
 
     @property
-    def status_code(self) -> int: ...
+    def status_code(self) -> int:
+        """Its status."""
+
     @property
-    def headers(self) -> httpx.Headers: ...
+    def headers(self) -> httpx.Headers:
+        """Its fields."""
+
     @property
-    def url(self) -> httpx.URL: ...
+    def url(self) -> httpx.URL:
+        """What was asked for."""
 
 
 class ContentOffer(msgspec.Struct, frozen=True):

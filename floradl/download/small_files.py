@@ -22,7 +22,8 @@ from floradl.library.batch_writer import BatchWriter, Then
 from floradl.models import SavedOutput
 from floradl.net import url_policy
 from floradl.net.http11 import Piece
-from floradl.net.multi_client import MultiClient, NotPlainError, SmallAnswer, SmallRequest
+from floradl.net.multi_client import MultiClient
+from floradl.net.plain_exchange import NotPlainError, SmallAnswer, SmallRequest
 from floradl.urls import is_data_url
 
 
@@ -78,7 +79,7 @@ class _Group:
 
 
 class _Fetch:
-    """An output that is being fetched: how much of it is in its part file, and whether more is being put there."""
+    """An output that is being fetched: how much is in its part file, and whether more is being put there."""
 
     __slots__ = ("answer", "is_keeping", "kept", "lock", "output", "settle")
 

@@ -364,7 +364,7 @@ def write_atomic(
 
 @cache
 def _umask() -> int:
-    """Return the process's umask, read without setting it (setting would race with other threads), and once."""
+    """Return the process's umask, read once, and without setting it, which would race with other threads."""
     with suppress(OSError):
         if found := _UMASK.search(Path("/proc/self/status").read_bytes()):
             return int(found[1], 8)

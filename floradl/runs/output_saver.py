@@ -27,7 +27,7 @@ from floradl.library.base import Destination, Library
 from floradl.library.batch_writer import BatchWriter
 from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput, RemoteRun, RunFailure, SavedOutput
 from floradl.net.addresses import HostPatterns
-from floradl.net.multi_client import NotPlainError
+from floradl.net.plain_exchange import NotPlainError
 from floradl.net.url_policy import port_of
 from floradl.retry import after_trouble
 from floradl.runs.events import ErrorLog, LoggedError, OutputCounters, RunEvents
@@ -72,7 +72,7 @@ class Fetchers(msgspec.Struct, frozen=True):
     """Who downloads: `small` the first time an output of a small kind is tried, `any` all else."""
 
     any: Fetcher
-    small: SmallFiles | None
+    small: SmallFiles
 
 
 class OutputSaver:
@@ -127,7 +127,7 @@ class OutputSaver:
             or (output.kind is OutputKind.TEXT and not self._is_link(output.url))
         ):
             return None
-        url = self._fetchers.small.plain_url(output.url) if self._fetchers.small else None
+        url = self._fetchers.small.plain_url(output.url)
         host = host_of(output.url) or ""
         if url is None or self._quiet.asked_for(host):
             return None
@@ -171,8 +171,6 @@ class OutputSaver:
         ]
         found: dict[str, SavedOutput | Exception] = {}
         try:
-            if self._fetchers.small is None:
-                raise AssertionError("a plan without who carries it out")
             results, concluded = await self._fetchers.small.save(small, conclude)
         finally:
             for each in planned:
@@ -194,7 +192,7 @@ class OutputSaver:
         refresh: Refresh,
         failed: Exception | None = None,
     ) -> SavedOutput:
-        """Save `output`, of which one try `failed` already; one that is unavailable comes back with its `error`.
+        """Save `output`, of which one try `failed`; one that is unavailable comes back with its `error`.
 
         Raises `AttemptsExhaustedError` where several tries failed, and `ServicePausedError`.
         """

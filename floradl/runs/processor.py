@@ -6,7 +6,7 @@ It asks the API for nothing but fresh URLs. Every step can be run twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence, Set as AbstractSet
+from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
 from functools import partial
 
 import anyio
@@ -141,7 +141,8 @@ class Processor:
             done = await self._save_whole(run, answer, on_disk)
             if done is not None:
                 return done
-        answer, trouble = await self._save_all(run, answer, on_disk)
+        work = _OutputsOfRun(self._saver, self._queue, run, _Renewal(self._api, run, answer), on_disk)
+        answer, trouble = await work.save()
         if trouble is not None:
             outcome = outcome_of(run, trouble, self._options.give_up_after)
             if not isinstance(outcome, Failed):
@@ -164,75 +165,10 @@ class Processor:
         if isinstance(summary, RunSummary):
             ended = replace(run, state=RunState.DONE, error=None, force=False, progress=100.0)
             return await self._finish(ended, summary)
-        await self._keep(run, found, on_disk)
+        await _keep(self._queue, run, found, on_disk)
         if isinstance(summary, Exception):
             raise summary
         return None
-
-    async def _save_all(
-        self, run: QueuedRun, answer: RemoteRun, on_disk: _OnDisk
-    ) -> tuple[RemoteRun, AttemptsExhaustedError | None]:
-        """Save what is not among `on_disk.saved` yet, all at once, and add it there, as it is settled.
-
-        Each is recorded as soon as it is on disk. Where one meets trouble the others go on. What FLORA lists
-        beyond that, when a fresh URL is requested, is saved too. Returns its newest answer, and one trouble.
-        Raises `ServicePausedError`.
-        """
-        saved = on_disk.saved
-        renewal = _Renewal(self._api, run, answer)
-        troubles: list[AttemptsExhaustedError] = []
-        pauses: list[ServicePausedError] = []
-        begun: set[str] = set()
-
-        async def save(output: RemoteOutput) -> None:
-            try:
-                failed = on_disk.failed.pop(output.key, None)
-                done = await self._saver.save(run, renewal.listed, output, renewal.newer_than, failed)
-                saved[output.key] = done
-                if done.error is None:
-                    await self._queue.save_outputs(run.run_id, {output.key: done})
-            except AttemptsExhaustedError as error:
-                troubles.append(error)
-            except ServicePausedError as error:  # kept out of the group, which would wrap it
-                pauses.append(error)
-
-        async def save_small(group: anyio.abc.TaskGroup) -> None:
-            planned = [each.output for each in on_disk.small]
-            try:
-                found, _ = await self._saver.save_small(run, answer, on_disk.small)
-                await self._keep(run, found, on_disk)
-            except ServicePausedError as error:
-                pauses.append(error)
-                return
-            for output in planned:
-                if output.key not in saved:
-                    group.start_soon(save, output)
-
-        while left := [
-            output for output in renewal.listed.outputs if output.key not in saved and output.key not in begun
-        ]:
-            begun.update(output.key for output in left)
-            small = {planned.output.key for planned in on_disk.small}
-            async with anyio.create_task_group() as group:
-                if small:
-                    group.start_soon(save_small, group)
-                for output in left:
-                    if output.key not in small:
-                        group.start_soon(save, output)
-            if pauses:
-                raise pauses[0]
-        return renewal.listed, troubles[0] if troubles else None
-
-    async def _keep(
-        self, run: QueuedRun, found: dict[str, SavedOutput | Exception], on_disk: _OnDisk
-    ) -> None:
-        """Record what came of small outputs."""
-        on_disk.small = []
-        done = {key: result for key, result in found.items() if isinstance(result, SavedOutput)}
-        on_disk.failed = {key: result for key, result in found.items() if isinstance(result, Exception)}
-        if done:
-            await self._queue.save_outputs(run.run_id, done)
-        on_disk.saved.update(done)
 
     async def _read(self, run: QueuedRun, answer: RemoteRun | None, known: dict[str, SavedOutput]) -> _OnDisk:
         """Return the outputs that are on disk already: by the queue, or by an earlier sidecar."""
@@ -311,6 +247,85 @@ class _OnDisk(Struct):
                 paths.add(output.path)
                 outputs.append(output)
         return outputs
+
+
+async def _keep(
+    queue: RunQueue, run: QueuedRun, found: Mapping[str, SavedOutput | Exception], on_disk: _OnDisk
+) -> None:
+    """Record what came of small outputs."""
+    on_disk.small = []
+    done = {key: result for key, result in found.items() if isinstance(result, SavedOutput)}
+    on_disk.failed = {key: result for key, result in found.items() if isinstance(result, Exception)}
+    if done:
+        await queue.save_outputs(run.run_id, done)
+    on_disk.saved.update(done)
+
+
+class _OutputsOfRun:
+    """The outputs of one run, saved all at once, each recorded as soon as it is on disk.
+
+    Where one meets trouble the others go on. What FLORA lists beyond that, when a fresh URL is requested, is
+    saved too.
+    """
+
+    def __init__(
+        self, saver: OutputSaver, queue: RunQueue, run: QueuedRun, renewal: _Renewal, on_disk: _OnDisk
+    ) -> None:
+        self._saver = saver
+        self._queue = queue
+        self._run = run
+        self._renewal = renewal
+        self._on_disk = on_disk
+        self._troubles: list[AttemptsExhaustedError] = []
+        self._pauses: list[ServicePausedError] = []
+
+    async def save(self) -> tuple[RemoteRun, AttemptsExhaustedError | None]:
+        """Save what is not on disk yet; return FLORA's newest answer, and one trouble.
+
+        Raises `ServicePausedError`.
+        """
+        begun: set[str] = set()
+        while left := [
+            output
+            for output in self._renewal.listed.outputs
+            if output.key not in self._on_disk.saved and output.key not in begun
+        ]:
+            begun.update(output.key for output in left)
+            small = {planned.output.key for planned in self._on_disk.small}
+            async with anyio.create_task_group() as group:
+                if small:
+                    group.start_soon(self._save_small, group)
+                for output in left:
+                    if output.key not in small:
+                        group.start_soon(self._save, output)
+            if self._pauses:
+                raise self._pauses[0]
+        return self._renewal.listed, self._troubles[0] if self._troubles else None
+
+    async def _save(self, output: RemoteOutput) -> None:
+        renewal = self._renewal
+        failed = self._on_disk.failed.pop(output.key, None)
+        try:
+            done = await self._saver.save(self._run, renewal.listed, output, renewal.newer_than, failed)
+            self._on_disk.saved[output.key] = done
+            if done.error is None:
+                await self._queue.save_outputs(self._run.run_id, {output.key: done})
+        except AttemptsExhaustedError as error:
+            self._troubles.append(error)
+        except ServicePausedError as error:  # kept out of the group, which would wrap it
+            self._pauses.append(error)
+
+    async def _save_small(self, group: anyio.abc.TaskGroup) -> None:
+        planned = self._on_disk.small
+        try:
+            found, _ = await self._saver.save_small(self._run, self._renewal.listed, planned)
+            await _keep(self._queue, self._run, found, self._on_disk)
+        except ServicePausedError as error:
+            self._pauses.append(error)
+            return
+        for each in planned:
+            if each.output.key not in self._on_disk.saved:
+                group.start_soon(self._save, each.output)
 
 
 class _Renewal:
