@@ -34,6 +34,7 @@ _PLAIN: Final = "\x1b[0m"
 _DIM: Final = "\x1b[2m"
 _BOLD: Final = "\x1b[1m"
 _MARGIN: Final = "    | "
+_PROCESSORS: Final[list[structlog.typing.Processor]] = []
 
 
 def configure(
@@ -66,15 +67,17 @@ def configure(
     )
     _install(_Handler(stream, formatter))
     change_level(level)
+    # Loggers keep what they were first used with, and with it this list: they obey a second call, too.
+    _PROCESSORS[:] = [
+        structlog.stdlib.filter_by_level,
+        *shared,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ]
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=_PROCESSORS,
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,  # so that loggers made before this obey it
+        cache_logger_on_first_use=True,  # to make one costs more than most lines
     )
 
 

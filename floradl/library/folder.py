@@ -16,7 +16,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 from floradl.errors import (
@@ -51,6 +51,7 @@ from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, Saved
 
 MARKER = SafeName(".floradl-library")
 _LEAST_ROOM = 1 << 20  # bytes
+_PATHS = 256  # folders whose path is remembered
 _TRIAL = SafeName(".floradl-trial.part")
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
@@ -89,6 +90,7 @@ class FolderLibrary(Library):
         self._damaged: dict[str, str] = {}  # path, and the SHA-256 of what is to take its place
         self._kept_as: dict[str, str] = {}
         self._local = threading.local()
+        self._path_of = lru_cache(_PATHS)(lambda parts: root.joinpath(*parts))
 
     def create(self) -> bool:
         """Make the folder and its marker where they are missing; says whether the library is new.
@@ -150,7 +152,7 @@ class FolderLibrary(Library):
             yield group.folders[parts]
 
     def _translated(self, parts: tuple[SafeName, ...]) -> AbstractContextManager[None]:
-        return translated(self.root, self.root.joinpath(*parts), (self.root, self.root / SIDECARS))
+        return translated(self.root, self._path_of(parts), (self.root, self.root / SIDECARS))
 
     def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
 
