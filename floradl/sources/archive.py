@@ -1,4 +1,4 @@
-"""Putting job files away: moved, never over another file, and only if still those that were read.
+"""Moves job files that are done with away, and reads the accepted ones again after the queue was lost.
 
 Others may write to a watch folder, so all goes through open folders: a link planted in place of `accepted/`
 would lead us, who perhaps may write where they may not.
@@ -17,16 +17,17 @@ from pathlib import Path
 
 from floradl.errors import JobError
 from floradl.fs.durable import rename_noreplace
-from floradl.fs.folders import FolderFd, NotRegularFileError, exists, open_plain, open_regular, open_root
+from floradl.fs.folders import FolderFd, NotRegularFileError, exists, open_plain, open_root, read_regular
 from floradl.fs.names import SafeName
 from floradl.models import Action, RunRequest
 from floradl.redaction import printable
-from floradl.sources.file_ready import Stamp
+from floradl.sources.file_ready import MAX_BYTES, Stamp
 from floradl.sources.job_file import parse_job
 from floradl.sources.scan import PLACES, dates, open_place
 
 ERROR_SUFFIX = ".error.txt"
 _NAME_MAX = 255 - len(ERROR_SUFFIX)  # bytes
+_COUNTED = re.compile(r"(.+)-[0-9]{1,13}(-[0-9]{1,3})?(\.[^.]*)?")
 
 
 class FileChangedError(Exception):
@@ -36,9 +37,9 @@ class FileChangedError(Exception):
 def put_away(path: Path, folder: Path, stamp: Stamp, *, now: float, note: str | None = None) -> Path:
     """Move `path` into `folder` under its own name or `NAME-1.ext`, and return the new path.
 
-    `stamp` is what was read: a file that was changed or replaced since stays. `note` becomes the text of
-    `NEW_NAME.error.txt` beside it. The file is touched with `now` (unix seconds): its keeping counts from
-    then. A symbolic link is moved itself.
+    A file that was changed or replaced since it had `stamp` stays. `note` becomes the text of
+    `NEW_NAME.error.txt` beside it. The file is touched with `now` (unix seconds), from which its keeping
+    counts. A symbolic link is moved itself.
 
     Raises `FileChangedError` (nothing was moved), `OSError` (`ENOTDIR` where `folder` is a link or a file).
     """
@@ -63,10 +64,7 @@ def _stamp(folder: FolderFd, name: str) -> Stamp:
 
 
 def _move(here: FolderFd, name: str, there: FolderFd, now: float, note: str | None) -> tuple[str, str | None]:
-    """Move a file from `here` to `there` under a free name; return that, and the name of the note beside it.
-
-    The note comes first: a file that was refused never stands there without its reason.
-    """
+    # The note comes first: a file that was refused never stands there without its reason.
     for variant in _variants(name, now):
         remark = None
         if note is not None:
@@ -103,7 +101,6 @@ def _variants(name: str, now: float) -> Iterator[str]:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Cut `text` to `limit` bytes, between two characters."""
     while len(os.fsencode(text)) > limit:
         text = text[:-1]
     return text
@@ -137,12 +134,8 @@ def _drop(folder: FolderFd, remark: str | None) -> None:
             os.unlink(remark, dir_fd=folder)
 
 
-_MOST = 1 << 20  # bytes; a larger one was never accepted
-_COUNTED = re.compile(r"(.+)-[0-9]{1,13}(-[0-9]{1,3})?(\.[^.]*)?")
-
-
 def accepted_orders(watch_dir: Path) -> list[RunRequest]:
-    """Read what is left to say of each run: `FORGET` where that was the last word, else `FETCH`.
+    """Read which runs the accepted job files ask for: `FORGET` where that came last, else `FETCH`.
 
     What cannot be read is left out; never raises for what lies there.
     """
@@ -166,24 +159,16 @@ def accepted_orders(watch_dir: Path) -> list[RunRequest]:
 
 def _read(folder: Path, name: str) -> tuple[RunRequest, ...]:
     with suppress(OSError, JobError), open_root(folder) as root:
-        file = open_regular(root, SafeName(name))
-        if file is None:
-            return ()
-        with file:
-            data = file.read(_MOST + 1)
-        if not data and _is_second(folder, name):
-            return ()
-        return parse_job(data, name)
+        data = read_regular(root, SafeName(name), MAX_BYTES + 1)  # a larger one was never accepted
+        if data or (data is not None and not _is_second(folder, name)):
+            return parse_job(data, name)
     return ()
 
 
 def _is_second(folder: Path, name: str) -> bool:
     """Whether an empty file is a job by a name that a number was added to when it was put away."""
     counted = _COUNTED.fullmatch(name)
-    if counted is None:
-        return False
-    first = folder / f"{counted[1]}{counted[3] or ''}"
     with suppress(OSError):
-        found = first.lstat()
-        return stat.S_ISREG(found.st_mode) and found.st_size == 0
+        found = (folder / f"{counted[1]}{counted[3] or ''}").lstat() if counted else None
+        return found is not None and stat.S_ISREG(found.st_mode) and found.st_size == 0
     return False

@@ -28,7 +28,7 @@ class QueueReading(msgspec.Struct, frozen=True):
     """One look at the queue file.
 
     `orders` is None where nothing new was read: the last good content stays. `error` is what is wrong with
-    the file now, until it is fixed. `again_in` is after how many seconds to look at a file again.
+    the file now; `again_in` is after how many seconds to look again.
     """
 
     orders: tuple[RunRequest, ...] | None = None
@@ -72,7 +72,7 @@ class QueueFile:
             return QueueReading(error=self._error, again_in=0.1)
         except OSError as error:
             return self._broken(f"it cannot be read: {error.strerror}")
-        wait = self._deadlines.wait(self._path.name, reading.stamp, reading.standing, self._monotonic())
+        wait = self._deadlines.wait(self._path.name, reading.stamp, reading.state, self._monotonic())
         if wait > 0:
             return QueueReading(error=self._error, again_in=wait)
         self._seen = reading.stamp

@@ -1,12 +1,12 @@
-"""When to look at the watch folder and the queue file: on events, and wherever events cannot be relied on.
+"""When to look at the watch folder and the queue file: on events, and wherever events are unreliable.
 
 Events are hints. The system loses them when its queue overflows, sends none on network mounts, and watchfiles
-dies of a name that is not UTF-8 or of a spent inotify limit, and goes deaf when the folder is deleted and
-made again. So there is a wake-up at start, after every restart of the watcher, where the folder's own time
-changed without an event, and every 30 s anyway.
+ends at a name that is not UTF-8 or a spent inotify limit, and misses all once the folder is deleted and made
+again. So there is a wake-up at start, after every restart of the watcher, where the folder's own time changed
+without an event, and every 30 s anyway.
 
-Each step and tick of a watcher is a wake-up of a thread. They stay in that one thread: the event loop, which
-is woken at twice the price, gets only the events that matter.
+Each step and tick of a watcher is a wake-up of a thread. They stay in that one thread: the event loop, whose
+wake-up costs twice as much, gets only the events that matter.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ _Changes: TypeAlias = set[tuple[watchfiles.Change, str]]
 class WatchTimes(msgspec.Struct, frozen=True):
     """How often to do what, in seconds.
 
-    `step` is how often the watcher gathers events: each is a wake-up, and a file is seen one to two later.
-    `tick` is how often it is checked that the folder is still the one watched; `poll` how often to look where
-    there are no events.
+    `step` is how often events are gathered (a file is seen one to two later), `tick` how often it is checked
+    that the folder is still the one watched, `poll` how often to look where there are no events.
     """
 
     step: float = 0.06
@@ -47,15 +46,15 @@ class WatchTimes(msgspec.Struct, frozen=True):
     max_backoff: float = 60.0
 
 
-class _Heard(msgspec.Struct, frozen=True):
-    """Why the listening was left: a look is due, or another folder stands where the watched one was."""
+class _Wake(msgspec.Struct, frozen=True):
+    """Why waiting ended: a look is due, or another folder stands where the watched one was."""
 
     due: bool
     replaced: bool
 
 
 class Watcher:
-    """Yields whenever a look is due: `async for _ in Watch(…).wakes(): …`. Several reasons make one wake-up.
+    """Yields whenever a look is due: `async for _ in watcher.wakes(): …`. Several reasons make one wake-up.
 
     `report` is given a message whenever the watcher had to be restarted, or the folder is gone or back.
     """
@@ -85,7 +84,7 @@ class Watcher:
     async def wakes(self) -> AsyncGenerator[None, None]:
         """Yield at once, and then whenever a look is due, without end. Close it with `aclosing`.
 
-        A cancellation takes effect within `Pace.tick`.
+        A cancellation takes effect within `WatchTimes.tick`.
         """
         while True:
             gone = _identity(self._dir) is None
@@ -107,14 +106,13 @@ class Watcher:
                         yield
 
     async def _watched(self) -> AsyncGenerator[None, None]:
-        """Yield while one watcher lives; return when a new one has to be made."""
         folder, started = _identity(self._dir), self._monotonic()
         first = True
-        trouble: BaseException | str = "it stopped by itself"
+        cause: BaseException | str = "it stopped by itself"
         stop = threading.Event()
         try:
             with closing(self._events()) as events:
-                while heard := await self._listen(events, folder, stop, first=first):
+                while heard := await self._wait(events, folder, stop, first=first):
                     first = False
                     if heard.due:
                         self._woken()
@@ -124,13 +122,13 @@ class Watcher:
                             self._report(f"the watch folder {self._dir} was replaced: watching the new one")
                         return
         except (OSError, ValueError, RuntimeError, ExceptionGroup) as error:
-            trouble = _innermost(error)
+            cause = _innermost(error)
         lived = self._monotonic() - started
         self._failures = 1 if lived > self._pace.max_backoff else self._failures + 1
         # The first time it is made anew at once: what ended it was mostly a single odd name.
         delay = min(self._pace.max_backoff, 2.0 ** (self._failures - 2)) if self._failures > 1 else 0.0
         self._report(
-            f"watching {self._dir} ended ({trouble}): trying again in {delay:.0f} s, looking meanwhile"
+            f"watching {self._dir} ended ({cause}): trying again in {delay:.0f} s, looking meanwhile"
         )
         until = self._monotonic() + delay
         while (left := until - self._monotonic()) > 0:
@@ -138,12 +136,12 @@ class Watcher:
             self._woken()
             yield
 
-    async def _listen(
+    async def _wait(
         self, events: Generator[_Changes], folder: Identity, stop: threading.Event, *, first: bool
-    ) -> _Heard | None:
-        """Have a thread listen until there is something to do; None where the watcher stopped by itself."""
+    ) -> _Wake | None:
+        """Wait in a thread until there is something to do; None where the watcher stopped by itself."""
 
-        def listen() -> _Heard | None:
+        def wait() -> _Wake | None:
             for changes in events:
                 if stop.is_set():
                     break
@@ -154,7 +152,7 @@ class Watcher:
                 deleted = (watchfiles.Change.deleted, self._folder_name) in changes
                 replaced = deleted or _identity(self._dir) != folder
                 if due or replaced:
-                    return _Heard(due, replaced)
+                    return _Wake(due, replaced)
             return None
 
         async def stop_with_us() -> None:
@@ -166,7 +164,7 @@ class Watcher:
 
         async with anyio.create_task_group() as group:
             group.start_soon(stop_with_us)
-            heard = await to_thread.run_sync(listen)
+            heard = await to_thread.run_sync(wait)
             group.cancel_scope.cancel()
         await lowlevel.checkpoint_if_cancelled()  # a watcher that was stopped did not stop by itself
         return heard
@@ -182,7 +180,7 @@ class Watcher:
             *folders,
             watch_filter=None,
             step=step,
-            stop_event=None,  # it would be asked at each step
+            stop_event=None,  # it would be checked at each step
             debounce=step,  # a steady stream of files does not hold the wake-up back
             rust_timeout=round(self._pace.tick * 1000),
             yield_on_timeout=True,
