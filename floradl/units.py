@@ -104,6 +104,13 @@ def format_size(size: int) -> str:
     return f"{value / 1000:.4g} PB"
 
 
+def format_clock(seconds: float) -> str:
+    """Write a duration for a person, to the second: `0:03`, `1:02:30`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def format_count(number: int, noun: str) -> str:
     """Write how many there are: `1 file`, `3 files`, `1,200 files`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

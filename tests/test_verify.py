@@ -8,7 +8,7 @@ import pty
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -226,6 +226,16 @@ def test_a_sidecar_that_cannot_be_read_is_told(home: Home) -> None:
     told = report(home, "--repair", code=1)
     assert problems(told) == {("damaged", "runs/campaign/run_a.json")}
     assert "'floradl get run_a'" in told["problems"][0]["repair"]["message"]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("run_b.json")])
+def test_something_that_is_not_a_file_in_a_sidecars_place_is_damage(
+    home: Home, make: Callable[[Path], None]
+) -> None:
+    sidecar = home.library / "runs/campaign/run_a.json"
+    sidecar.unlink()
+    make(sidecar)
+    assert ("damaged", "runs/campaign/run_a.json") in problems(report(home, code=1))
 
 
 @pytest.mark.root

@@ -1,7 +1,7 @@
 """The standard streams: closed, full, or read by nobody any more. None of that may harm the work.
 
-A descriptor below 3 that is free would be given to the next file that is opened, the journal say, and
-whatever writes to "stderr" would write there.
+A descriptor below 3 that is free would be given to the next file that is opened, and whatever writes to
+"stderr" would write there.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ import click
 from floradl.commands.exits import Exit
 from floradl.redaction import printable, redact
 
-_STANDARD = (0, 1, 2)
-
 
 def occupy() -> None:
     """Let the standard streams that are closed lead to nowhere. To be called before anything is opened."""
-    for fd in _STANDARD:
+    for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
@@ -35,10 +33,7 @@ def occupy() -> None:
 
 
 def tell(message: str) -> None:
-    """Write a message to stderr, as a terminal can bear it.
-
-    Where stderr is full or nobody reads it, the work goes on in silence.
-    """
+    """Write a message to stderr, as a terminal can bear it; nothing where stderr is full or unread."""
     with suppress(OSError, ValueError):
         click.echo("\n".join(map(printable, message.split("\n"))), err=True)
 

@@ -1,4 +1,4 @@
-"""`add`, `retry` and `forget`: hand work to the daemon through the inbox, the only way in."""
+"""`add`, `retry` and `forget`: pass work to the daemon through the inbox, the only way in."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import suppress
 
 import click
 
-from floradl.commands.daemon_state import read_failed
+from floradl.commands.daemon_state import read_ended
 from floradl.commands.exits import Exit
 from floradl.commands.streams import tell
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
-from floradl.models import Action, Reference, RunRequest
+from floradl.models import Action, Reference, RunRequest, RunState
 from floradl.queue import folder
 from floradl.sources.job_file import drop_job, parse_job, render_orders
 from floradl.units import format_count
@@ -22,7 +22,7 @@ _AT_ONCE = 10_000  # runs a job file: far below the size that the inbox takes
 
 
 def queue(config: Config, orders: Iterable[RunRequest]) -> Exit:
-    """Write job files for `orders`, and say on stderr what happens with them."""
+    """Write job files for `orders`, and report on stderr what happens with them."""
     wanted = list(orders)
     reader = _reader(config)
     for start in range(0, len(wanted), _AT_ONCE):
@@ -32,8 +32,9 @@ def queue(config: Config, orders: Iterable[RunRequest]) -> Exit:
 
 
 def failed_runs(config: Config) -> list[RunRequest]:
-    """Return orders to retry all runs that failed, in whole or in part."""
-    return [RunRequest(run.reference, run.label, Action.RETRY) for run in read_failed(config.state_dir)]
+    """Return requests to retry all runs that failed, in whole or in part."""
+    failed = read_ended(config.state_dir, RunState.FAILED, RunState.PARTIAL)
+    return [RunRequest(run.reference, run.label, Action.RETRY) for run in failed]
 
 
 def parse_all(texts: Iterable[str]) -> list[Reference]:
@@ -48,9 +49,9 @@ def parse_all(texts: Iterable[str]) -> list[Reference]:
 
 
 def read_orders(references: tuple[str, ...], action: Action) -> list[RunRequest]:
-    """Return orders from the arguments, or from standard input where there are none.
+    """Return requests from the arguments, or from standard input where there are none.
 
-    Raises `ConfigError`, `JobError` and `click.UsageError` that say what is wrong.
+    Raises `ConfigError`, `JobError` and `click.UsageError`.
     """
     if references and references != ("-",):
         return [RunRequest(reference, None, action) for reference in parse_all(references)]

@@ -25,6 +25,7 @@ from floradl.display.board import Board, BoardView, RunRow, TransferRow, Transfe
 from floradl.display.plain import RunLine, format_seconds, gains, shown, summary
 from floradl.models import QueuedRun, RunState
 from floradl.runs.events import RunEvents
+from floradl.units import format_clock
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _SHORTEST_BAR, _LONGEST_BAR = 8, 40
@@ -224,7 +225,7 @@ def _sum(pen: Pen, view: BoardView, total: int | None, spin: str) -> Text:
     if view.rate is not None:
         parts.append((_rate(view.rate), "cyan"))
     line = Text(" ")
-    for part, style in [*parts, (_clock(view.elapsed), "dim")]:
+    for part, style in [*parts, (format_clock(view.elapsed), "dim")]:
         if line.cell_len > 1:
             if line.cell_len + 3 + len(part) > pen.width:
                 break
@@ -261,13 +262,7 @@ def _left(row: TransferRow) -> str:
     if row.total is None or not row.rate or row.rate < 1:
         return ""
     seconds = max(0, row.total - row.received) / row.rate
-    return _clock(seconds) if seconds < 360_000 else ""
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return format_clock(seconds) if seconds < 360_000 else ""
 
 
 _EVERY = 0.1  # seconds from look to look

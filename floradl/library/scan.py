@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from floradl.fs.folders import FolderFd, open_folder, open_regular
+from floradl.fs.folders import FolderFd, exists, open_folder, open_regular
 from floradl.fs.names import SafeName
 from floradl.fs.os_errors import OF_ONE_ENTRY
 from floradl.fs.permissions import may_write, trusted_users
@@ -121,8 +121,8 @@ _FOLDERS_OF_SYSTEMS = {
 def library_entries(opened: Opened, owners: Owners) -> Iterator[LibraryEntry]:
     """Read all sidecars, by technique. Links are not followed; one that goes meanwhile is left out.
 
-    What ails one file or folder of them (rights, a bad block, another user's mount) costs that one alone: it
-    counts as unreadable.
+    What ails one file or folder of them (rights, a bad block, another user's mount, a folder or FIFO in its
+    place) costs that one alone: it counts as unreadable.
 
     Raises `ServicePausedError` where the library is not there (any more), and our other errors of its disk.
     """
@@ -139,6 +139,8 @@ def library_entries(opened: Opened, owners: Owners) -> Iterator[LibraryEntry]:
                 try:
                     with open_folder(root, (SafeName(SIDECARS), technique), create=False) as folder:
                         found = owners.read(opened, folder, name)
+                        if found is None and exists(folder, name):  # a folder, a link, a FIFO
+                            found = Found(b"", os.geteuid(), counts=True)
                 except OSError as error:
                     if error.errno not in _NOT_THERE | OF_ONE_ENTRY:
                         raise

@@ -109,32 +109,22 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     webhook_signing: WebhookSigning | None = None
     seed: str = "floradl"
 
-    def stage(self, simulator: Simulator) -> None:
-        """Put the runs and faults into a simulator, and set what is named. Raises `ConfigError`."""
-        for name in (
-            "key",
-            "rate_limit",
-            "rate_burst",
-            "url_lifetime",
-            "media_style",
-            "time_unit",
-            "progress",
-            "webhook_secrets",
-            "webhook_signing",
-        ):
-            if getattr(self, name) is not None:
-                setattr(simulator, name, getattr(self, name))
-        simulator.page_limit = simulator.page_limit if self.page_limit is None else self.page_limit
-        simulator.listing = simulator.listing if self.listing is None else self.listing
+    def stage(self, simulator: Simulator) -> list[Reference]:
+        """Put the runs and faults into a simulator, and set what is named; return the runs' references.
+
+        Raises `ConfigError`.
+        """
+        for name, value in msgspec.structs.asdict(self).items():
+            if value is not None and name not in {"runs", "faults", "seed"}:
+                setattr(simulator, name, value)
         simulator.faults = FaultBook(self.faults, self.seed)
-        for run in self.runs:
-            try:
-                _add(simulator, run)
-            except ValueError as error:
-                raise ConfigError(f"the scenario cannot be staged: {error}") from error
+        try:
+            return [_add(simulator, run) for run in self.runs]
+        except ValueError as error:
+            raise ConfigError(f"the scenario cannot be staged: {error}") from error
 
 
-def _add(simulator: Simulator, run: ScenarioRun) -> None:
+def _add(simulator: Simulator, run: ScenarioRun) -> Reference:
     technique = simulator.add_technique(run.technique) if run.kind is RunKind.TECHNIQUE else None
     if run.outputs is not None:
         outputs = tuple(output.spec() for output in run.outputs)
@@ -155,7 +145,7 @@ def _add(simulator: Simulator, run: ScenarioRun) -> None:
     for index, output in enumerate(outputs):
         if not output.inline and output.url is None:
             scripted.body(index)  # an impossible size shows here, not in the middle of the rehearsal
-    simulator.add(scripted)
+    return simulator.add(scripted)
 
 
 def load_scenario(path: Path) -> Scenario:

@@ -99,7 +99,6 @@ def _object(body: bytes) -> dict[str, Any] | None:
 
 
 def _judge(answer: _Answer, key: FoundKey | None, config: Config) -> CheckResult:
-    """Say what an answer means."""
     url, status = config.api.base_url, answer.status
     took = f"{url} answers within {answer.seconds * 1000:.0f} ms"
     if status == httpx.codes.OK:
@@ -133,7 +132,6 @@ def _judge_list(answer: _Answer, took: str, url: str) -> CheckResult:
 
 
 def _judge_stranger(answer: _Answer, url: str) -> CheckResult:
-    """Say what an error means that is not in FLORA's form: somebody else answered."""
     if httpx.codes.is_redirect(answer.status):
         target = httpx.URL(url).join(answer.headers.get("location", ""))  # the client refused what is no URL
         where = f"{target.scheme}://{target.host}"

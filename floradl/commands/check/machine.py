@@ -1,11 +1,10 @@
-"""What `floradl check` looks at on this machine: folders, disks, the watcher's limits."""
+"""What `floradl check` looks at on this machine: folders, disks, the watcher's limits, what it listens at."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
-import pwd
 import secrets
 import socket
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from floradl.app import build_library
 from floradl.commands.check import CheckResult, fail, ok, warn
 from floradl.commands.check.group import check_group, state_writers
-from floradl.config.credentials import FoundSecrets, find_webhook_secrets
+from floradl.config.credentials import find_webhook_secrets
 from floradl.config.settings import Config
 from floradl.daemon.startup import was_seen
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError
@@ -25,6 +24,7 @@ from floradl.fs.durable import PartFile
 from floradl.fs.folders import FolderFd, open_root
 from floradl.fs.mounts import filesystem, is_shared, unmounted
 from floradl.fs.names import SafeName
+from floradl.fs.permissions import user_name
 from floradl.net.addresses import Endpoint
 from floradl.queue import folder as state_folder
 from floradl.units import format_size
@@ -32,15 +32,22 @@ from floradl.web import metrics, webhooks
 from floradl.web.server import explained
 
 _PATIENCE = 2.0  # seconds
+_STATE_FLOOR = 64 * 1024 * 1024  # bytes; the journal of 100,000 runs takes half of that
+_FEWEST_INODES = 100
+_IN_CREATE, _IN_CLOEXEC = 0x100, 0o2000000  # inotify(7)
+_LIMITS = {
+    errno.EMFILE: ("fs.inotify.max_user_instances", 1024),
+    errno.ENOSPC: ("fs.inotify.max_user_watches", 524_288),
+}
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check_listening(config: Config, environ: Mapping[str, str], *, daemon: bool) -> Iterator[CheckResult]:
-    """Look at it; nothing where floradl is to listen nowhere. `daemon`: one runs, and has the addresses."""
+    """Check the addresses to listen at; `daemon`: one runs, and has them."""
     places: dict[Endpoint, str] = {}
-    for setting, endpoint in (
-        ("webhook.listen", config.webhook.listen),
-        ("metrics.listen", config.metrics.listen),
-    ):
+    listens = {"webhook.listen": config.webhook.listen, "metrics.listen": config.metrics.listen}
+    for setting, endpoint in listens.items():
         if endpoint is not None:
             places[endpoint] = f"{places[endpoint]} and {setting}" if endpoint in places else setting
     for endpoint, setting in places.items():
@@ -52,7 +59,6 @@ def check_listening(config: Config, environ: Mapping[str, str], *, daemon: bool)
 
 
 def _free(endpoint: Endpoint, setting: str) -> CheckResult:
-    """Try whether it can be listened at; nobody is answered."""
     try:
         kind, *_, address = socket.getaddrinfo(
             endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -67,7 +73,6 @@ def _free(endpoint: Endpoint, setting: str) -> CheckResult:
 
 
 def _answered(endpoint: Endpoint, setting: str) -> CheckResult:
-    """Ask whether it is floradl that answers there."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(endpoint.host, endpoint.host)  # noqa: S104 - not bound
     try:
         with socket.create_connection((host, endpoint.port), _PATIENCE) as connection:
@@ -83,7 +88,7 @@ def _answered(endpoint: Endpoint, setting: str) -> CheckResult:
 
 def _secret(config: Config, environ: Mapping[str, str]) -> CheckResult:
     try:
-        found: FoundSecrets = find_webhook_secrets(config, environ)
+        found = find_webhook_secrets(config, environ)
     except ConfigError as error:
         return fail("webhook secret", str(error))
     if not found.secrets:
@@ -94,22 +99,8 @@ def _secret(config: Config, environ: Mapping[str, str]) -> CheckResult:
     return ok("webhook secret", f"from {found.place}" + (f", {number} of them" if number > 1 else ""))
 
 
-_STATE_FLOOR = 64 * 1024 * 1024  # bytes; the journal of 100,000 runs takes half of that
-_FEWEST_INODES = 100
-_IN_CREATE, _IN_CLOEXEC = 0x100, 0o2000000  # inotify(7)
-_LIMITS = {
-    errno.EMFILE: ("fs.inotify.max_user_instances", 1024),
-    errno.ENOSPC: ("fs.inotify.max_user_watches", 524_288),
-}
-_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
 def check_machine(config: Config, *, daemon: bool) -> Iterator[CheckResult]:
-    """Look at all of it; nothing is made, and what is written for a test is removed again.
-
-    `daemon` says that one is at work there.
-    """
+    """Check folders and disks; what is written for a trial is removed. `daemon`: one is at work there."""
     yield _watch_folder(config.queue.watch_dir)
     yield _inotify(config.queue.watch_dir)
     yield _library(config)
@@ -125,9 +116,8 @@ def _watch_folder(folder: Path) -> CheckResult:
         return trouble
     if is_shared(folder):
         message = f"{folder} is on {filesystem(folder)}, where no event reports a new file"
-        return warn(
-            "watch folder", f"{message}: it is looked at each 2 s, and a file taken when quiet for 2 s"
-        )
+        message += ": it is looked at each 2 s, and a file taken when quiet for 2 s"
+        return warn("watch folder", message)
     return ok("watch folder", _standing(folder))
 
 
@@ -206,9 +196,8 @@ def _state_folder(config: Config, *, daemon: bool) -> CheckResult:
         )
     trouble = _trouble("state folder", folder, "state_dir")
     if trouble is not None and daemon and (owner := folder.stat().st_uid) != os.geteuid():
-        return ok(
-            "state folder", f"{folder} is for {_user_name(owner)} alone to write, whose daemon is at work"
-        )
+        message = f"{folder} is for {user_name(owner)} alone to write, whose daemon is at work"
+        return ok("state folder", message)
     if trouble is not None:
         return trouble
     with suppress(OSError):  # where that is unknown, the others say why
@@ -223,22 +212,14 @@ def _state_folder(config: Config, *, daemon: bool) -> CheckResult:
 
 
 def _user(config: Config) -> Iterator[CheckResult]:
-    """Say so where another user than the daemon's asks: what the one may, the other may not."""
     folder, what = config.state_dir, "state folder"
     with suppress(OSError):
         if not folder.exists() and config.home in folder.parents:
             folder, what = config.home, "home"
         owner = folder.stat().st_uid
         if owner != os.geteuid():
-            message = f"the {what} belongs to {_user_name(owner)}, and this is {_user_name(os.geteuid())}"
+            message = f"the {what} belongs to {user_name(owner)}, and this is {user_name(os.geteuid())}"
             yield warn("user", message, "check as the user that floradl runs as: its rights are what counts")
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return f"user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"user {uid}"
 
 
 def _space(config: Config) -> Iterator[CheckResult]:
@@ -273,12 +254,10 @@ def _standing(folder: Path) -> str:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder itself, or of those above it the first that there is."""
     return next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path("/"))
 
 
 def _trouble(name: str, folder: Path, setting: str, longest: int = 0) -> CheckResult | None:
-    """Try out whether a folder can be written durably, or made; None if so."""
     existing = _nearest(folder)
     remedy = f"give this user the right to it, or let {setting} name another folder"
     if not existing.is_dir():
@@ -312,10 +291,7 @@ def _remedy(error: OSError, otherwise: str) -> str:
 
 
 def _try_out(folder: FolderFd, longest: int) -> None:
-    """Go the way of every file: part file, fsync, a rename that replaces nothing, fsync of the folder.
-
-    Raises `OSError` where a step fails, or does something else than it should.
-    """
+    # The way of every file: part file, fsync, a rename that replaces nothing, fsync of the folder.
     stem = f".floradl-check-{secrets.token_hex(4)}"
     part, name = SafeName(f"{stem}.part"), SafeName(f"{stem}.tmp".ljust(longest, "x"))
     try:

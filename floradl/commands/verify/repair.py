@@ -38,24 +38,17 @@ _TRIES = 5
 _ELSEWHERE = "FLORA has other bytes now; what stood there stays as it is"
 
 
-def mend_all(
+async def mend_all(
     config: Config, environ: Mapping[str, str], problems: Mapping[int, Problem]
 ) -> tuple[Exit, dict[int, VerifyOutcome]]:
-    """Fetch again what the numbered `problems` tell of.
+    """Fetch the numbered `problems` again.
 
     Returns what became of each, and whether something that concerns them all ended it early: `KEY_REFUSED`,
     `GAVE_UP`, `INTERRUPTED`. Raises `ConfigError`.
     """
-    return anyio.run(_mend_all, config, environ, problems)
-
-
-async def _mend_all(
-    config: Config, environ: Mapping[str, str], problems: Mapping[int, Problem]
-) -> tuple[Exit, dict[int, VerifyOutcome]]:
     outcomes = {number: _unmendable(problem) for number, problem in problems.items()}
     mendable = [(number, problem) for number, problem in problems.items() if problem.sidecar is not None]
-    quiet = config.log.level in {"error", "critical"}
-    with open_display(sys.stderr, quiet=quiet) as display:
+    with open_display(sys.stderr, quiet=config.log.quiet) as display:
         async with working(config, environ, MemoryQueue(), display) as works:
             mender = _Mender(works, display, keep_times=config.output.mtime == "completed")
             by_run = groupby(mendable, key=lambda each: each[1].sidecar.run_id if each[1].sidecar else "")
@@ -64,7 +57,6 @@ async def _mend_all(
 
 
 def _unmendable(problem: Problem) -> VerifyOutcome:
-    """Return what is said where nothing was done."""
     if problem.sidecar is not None:
         return VerifyOutcome(mended=False, message="it was not its turn any more")
     run = problem.reference or PurePosixPath(problem.path or "").stem  # a sidecar is named by its run
@@ -84,8 +76,6 @@ class _Mender:
         self.code = Exit.OK
 
     async def mend(self, runs: list[dict[int, Problem]]) -> None:
-        """Mend each run's problems, until all is done or nothing can go on."""
-
         async def interrupted() -> None:
             await wait_for_stop(self._works.media.halt, Exit.INTERRUPTED)
             end(Exit.INTERRUPTED)
@@ -140,19 +130,10 @@ class _Mender:
         )
 
     async def _ask(self, reference: Reference) -> RemoteRun:
-        """Ask FLORA for the run, patiently. Raises as `Flora.run`, and where it has no outputs there."""
-        answer = await self._answer(reference)
-        if answer.status != "completed" and not answer.outputs:
-            raise PermanentError(
-                f"FLORA says that the run is {answer.status[:40]!a} now", ErrorCode.RUN_FAILED
-            )
-        return answer
-
-    async def _answer(self, reference: Reference) -> RemoteRun:
         tries = 0
         while True:
             try:
-                return await self._works.flora.run(reference)
+                answer = await self._works.flora.run(reference)
             except TransientError as error:
                 tries += 1
                 delay = after_trouble(error, tries)
@@ -160,6 +141,11 @@ class _Mender:
                     raise
                 self._progress.trouble(QueuedRun(run_id=reference.run_id, queued_at=0), str(error), delay)
                 await anyio.sleep(delay)
+                continue
+            if answer.status != "completed" and not answer.outputs:
+                message = f"FLORA says that the run is {answer.status[:40]!a} now"
+                raise PermanentError(message, ErrorCode.RUN_FAILED)
+            return answer
 
     async def _fetch(self, run: QueuedRun, answer: RemoteRun, problem: Problem) -> SavedOutput:
         output, sidecar = problem.output, problem.sidecar
@@ -221,7 +207,7 @@ def _run_of(sidecar: Sidecar) -> QueuedRun:
 
 
 def _remembered(sidecar: Sidecar) -> RemoteRun:
-    """Return the answer that the sidecar has, with words in place of URLs where it has them."""
+    """Return the answer that the sidecar holds, with the text in place of a URL where it has it."""
     outputs = [
         RemoteOutput(output.output_id, output.type, output.text or "", _nth(key, output.output_id))
         for key, output in by_key(sidecar.outputs).items()
@@ -235,12 +221,8 @@ def _nth(key: str, output_id: str) -> int:
 
 
 def _is_remembered(output: SavedOutput | None) -> bool:
-    """Whether the sidecar itself holds the words: FLORA need not be asked for them."""
-    if (
-        output is None
-        or output.kind is not OutputKind.TEXT
-        or output.text is None
-        or is_only_url(output.text)
-    ):
+    """Whether the sidecar itself holds the text: FLORA need not be asked for it."""
+    if output is None or output.kind is not OutputKind.TEXT or output.text is None:
         return False
-    return hashlib.sha256(output.text.encode()).hexdigest() == output.sha256
+    digest = hashlib.sha256(output.text.encode()).hexdigest()
+    return not is_only_url(output.text) and digest == output.sha256
