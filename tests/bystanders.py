@@ -13,9 +13,9 @@ from pathlib import Path
 _HOLD = """
 import sys
 from pathlib import Path
-from floradl.queue import lock
+from floradl.queue import folder
 state_dir, command, since = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-with lock.hold(state_dir, command, "1.2.3", since):
+with folder.hold(state_dir, command, "1.2.3", since):
     print("held", flush=True)
     sys.stdin.read()
 """
