@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
@@ -27,8 +27,10 @@ from floradl.config.settings import Config
 from floradl.models import QueuedRun, RunState
 from floradl.queue.heartbeat import LivePause, LiveRun, Transfer
 from floradl.redaction import redact
-from floradl.sources.scan import Entry, entries, shown
 from floradl.units import format_count, format_size
+
+if TYPE_CHECKING:
+    from floradl.sources.scan import Entry
 
 _MOST_OPEN, _MOST_FAILED = 10, 5
 SCHEMA_VERSION = 1
@@ -84,6 +86,8 @@ def _daemon_lines(daemon: DaemonInfo, now: float) -> Iterator[str]:
 
 
 def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
+    from floradl.sources.scan import entries, shown  # noqa: PLC0415 - heavy, and `--json` needs none of it
+
     watch_dir, queue_file = config.queue.watch_dir, config.queue.file
     refused = 0
     waiting: list[Entry] = []
