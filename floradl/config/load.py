@@ -1,6 +1,7 @@
 """The YAML file, the environment and the options -> one frozen, checked `Config`.
 
-All faults are reported at once, each with its place; then nothing is applied.
+The file is the first that exists of those that may be named. All faults are reported at once, each with its
+place; then nothing is applied.
 """
 
 from __future__ import annotations
@@ -36,22 +37,32 @@ from floradl.yaml_reader import (
 NAME: Final = "config.yaml"
 """What the file is called wherever it is looked for."""
 
+SYSTEM_FILE: Final = Path("/etc/floradl/config.yaml")
+_MOST_REPORTED = 20
 _MISREAD = re.compile(r"\s*(-|[\w-]+:)\s+([\[{][^'#]*?)\s*(?:#.*)?")
+_Stamp: TypeAlias = tuple[object, ...]
 
 
-def find_file(
-    option: Path | None, home: Path | None, environ: Mapping[str, str], place: DiskPath, system_file: Path
-) -> Path | None:
-    """Return the absolute path of the file to read, None where there is none.
+class Options(Struct, frozen=True):
+    """The command line's options; None for those not given. `log_level` is a value of `log.level`."""
 
-    One that was named is returned whether it exists or not. Raises `ConfigError` where it is unclear
-    whether one exists, for running without it would be half a configuration.
+    config: Path | None = None
+    home: Path | None = None
+    log_level: str | None = None
+
+
+def config_file(options: Options, environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -> Path | None:
+    """Return the absolute path of the file that `load_config` reads, None where there is none.
+
+    One that was named is returned whether it exists or not. Raises `ConfigError` where it is unclear whether
+    one exists, for running without it would be half a configuration.
     """
-    if option is not None:
-        return _absolute(str(option), "the option --config", place)
+    place = DiskPath(Path(), Path(), _user_home(environ))
+    if options.config is not None:
+        return _absolute(str(options.config), "the option --config", place)
     if named := environ.get("FLORADL_CONFIG", "").strip():
         return _absolute(named, "the variable FLORADL_CONFIG", place)
-    for candidate in _candidates(home, environ, place, system_file):
+    for candidate in _candidates(options.home, environ, place, system_file):
         try:
             candidate.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -63,6 +74,12 @@ def find_file(
             ) from error
         return candidate
     return None
+
+
+def _user_home(environ: Mapping[str, str]) -> str:
+    with suppress(KeyError):  # a user whom no list knows
+        return environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    return "~"
 
 
 def _candidates(
@@ -92,7 +109,7 @@ def _absolute(text: str, name: str, place: DiskPath) -> Path:
 def read_document(file: Path) -> Document:
     """Read the file. Raises `ConfigError` with the place of what is wrong.
 
-    One that others could write or replace is not read: it says what is run with this user's rights.
+    One that others could write or replace is not read: it decides what is run with this user's rights.
     """
     text = _decode(_read(file), file)
     try:
@@ -105,7 +122,7 @@ def read_document(file: Path) -> Document:
 
 
 def _quoting(text: str, error: DocumentError) -> str:
-    """Say how to quote a value that starts like YAML's own syntax, if the fault is in its line."""
+    """Return how to quote a value that starts like YAML's own syntax, if the fault is in its line."""
     lines = text.splitlines()
     if error.line is None or error.line > len(lines) or "quoted" in str(error):
         return ""
@@ -130,25 +147,13 @@ def _decode(data: bytes, file: Path) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         if len(data) > MAX_BYTES:
-            return " " * (MAX_BYTES + 1)  # too long anyway: let the one who judges that say so
+            return " " * (MAX_BYTES + 1)  # too long anyway: let `load` report that
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{file}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
 
 
-SYSTEM_FILE: Final = Path("/etc/floradl/config.yaml")
-_MOST_TOLD = 20
-
-
-class Options(Struct, frozen=True):
-    """What the command line says; None where it is silent. `log_level` is one of `log.level`'s words."""
-
-    config: Path | None = None
-    home: Path | None = None
-    log_level: str | None = None
-
-
 class _Source(Struct, frozen=True):
-    """Who gave a value: a file with its lines, a variable, or an option. Relative paths start at `base`."""
+    """Where a value is from: a file with its lines, a variable, an option. Relative paths start at `base`."""
 
     name: str
     base: Path = Path()
@@ -161,8 +166,11 @@ class _Source(Struct, frozen=True):
         return f"{self.name}, line {line}: {dotted(where)}" if line else f"{self.name}: {dotted(where)}"
 
 
+_DEFAULT = _Source("the default")
+
+
 class _Given(Struct, frozen=True):
-    """What one source says about one setting."""
+    """What one source has for one setting."""
 
     value: Value
     source: _Source
@@ -180,9 +188,9 @@ class _Faults:
     def check(self) -> None:
         """Raise `ConfigError` if there is any."""
         if self._found:
-            more = len(self._found) - _MOST_TOLD
-            told = self._found[:_MOST_TOLD] + ([f"… and {more} more"] if more > 0 else [])
-            raise ConfigError("\n".join(told))
+            more = len(self._found) - _MOST_REPORTED
+            shown = self._found[:_MOST_REPORTED] + ([f"… and {more} more"] if more > 0 else [])
+            raise ConfigError("\n".join(shown))
 
 
 def load_config(options: Options, environ: Mapping[str, str], *, system_file: Path = SYSTEM_FILE) -> Config:
@@ -210,20 +218,7 @@ def load_config(options: Options, environ: Mapping[str, str], *, system_file: Pa
     return config
 
 
-def config_file(options: Options, environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -> Path | None:
-    """Return the file that `load_config` would read. Raises `ConfigError` where that is unclear."""
-    place = DiskPath(Path(), Path(), _user_home(environ))
-    return find_file(options.config, options.home, environ, place, system_file)
-
-
-def _user_home(environ: Mapping[str, str]) -> str:
-    with suppress(KeyError):  # a user whom no list knows
-        return environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
-    return "~"
-
-
 def _leaves(value: Value, key: Key, source: _Source, faults: _Faults) -> Iterator[tuple[Key, _Given]]:
-    """Find the settings in a section of a document; an empty section says nothing."""
     if value is None:
         return
     if not isinstance(value, dict):
@@ -245,9 +240,8 @@ def _leaves(value: Value, key: Key, source: _Source, faults: _Faults) -> Iterato
 
 def _from_environment(environ: Mapping[str, str], faults: _Faults) -> Iterator[tuple[Key, _Given]]:
     texts = {name: text.strip() for name, text in environ.items() if text.strip()}
-    for (
-        key
-    ) in sections():  # a whole section of settings as YAML has it: FLORADL_OUTPUT__FOLDERS={image: pics}
+    # A whole section of settings as YAML has it: FLORADL_OUTPUT__FOLDERS={image: pics}
+    for key in sections():
         if len(key) > 1 and (text := texts.get(variable(key))):
             yield from _section_variable(key, text, faults)
     for key, setting in settings().items():
@@ -279,39 +273,29 @@ def _from_options(options: Options) -> Iterator[tuple[Key, _Given]]:
 
 
 def _values(given: Mapping[Key, _Given], user_home: str, faults: _Faults) -> dict[Key, Any]:
-    """Read what was given, and the defaults elsewhere."""
     home = Path("/")  # `home` is the first of all settings: from then on it is right
     values: dict[Key, Any] = {}
     for key, setting in settings().items():
         said = given.get(key)
-        source = said.source if said else _Source("the default")
-        value = said.value if said else _default(setting)
+        source = said.source if said else _DEFAULT
+        default = setting.default if isinstance(setting.default, str) else None
+        value: Value = said.value if said else default
+        if said is None and isinstance(setting.default, tuple):
+            value = list(setting.default)
         try:
             values[key] = setting.type.read(value)
             place = DiskPath(source.base, home, user_home)
             if isinstance(setting.type, Location):
-                values[key] = setting.type.resolve(values[key] or _default_text(setting), place)
+                values[key] = setting.type.resolve(values[key] or default, place)
             elif isinstance(setting.type, CommandLine):
                 values[key] = setting.type.resolve(values[key], place)
         except ValueError as error:
             shown = f"{_shown(value)} " if isinstance(value, str) else ""
-            faults.add(source.place(key), f"{shown}{error}{_advice(setting)}")
+            advice = f"; the default is {default}" if default else ""
+            faults.add(source.place(key), f"{shown}{error}{advice}")
         found = values.get(("home",))
         home = found if isinstance(found, Path) else home  # a text is one that could not be resolved
     return values
-
-
-def _default(setting: Setting) -> Value:
-    return list(setting.default) if isinstance(setting.default, tuple) else setting.default
-
-
-def _default_text(setting: Setting) -> str | None:
-    return setting.default if isinstance(setting.default, str) else None
-
-
-def _advice(setting: Setting) -> str:
-    default = _default_text(setting)
-    return f"; the default is {default}" if default else ""
 
 
 def _assemble(section: type[Struct], key: Key, values: Mapping[Key, Any]) -> Any:
@@ -325,16 +309,16 @@ def _assemble(section: type[Struct], key: Key, values: Mapping[Key, Any]) -> Any
 
 
 def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -> None:
-    """Find what is right by itself, and wrong together."""
-
     def fault(key: Key, message: str) -> None:
         said = given.get(key)
-        faults.add((said.source if said else _Source("the default")).place(key), message)
+        faults.add((said.source if said else _DEFAULT).place(key), message)
 
     if remedy := _untrusted(config):
         fault(("api", "base_url"), remedy)
-    for key in _idle(config):
-        fault(key, "narrows what is synced: set sync.technique_runs or sync.generations to true, too")
+    for name in ("projects", "techniques"):
+        if getattr(config.sync, name) and not config.sync.kinds:
+            message = "narrows what is synced: set sync.technique_runs or sync.generations to true, too"
+            fault(("sync", name), message)
     inbox = _real(config.queue.watch_dir)
     for key, folder in {("output", "dir"): config.output.dir, ("state_dir",): config.state_dir}.items():
         if _real(folder) == inbox:
@@ -347,14 +331,8 @@ def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -
         faults.add(str(config.file), "lies in the watch folder, where it would be taken for a job: move it")
 
 
-def _idle(config: Config) -> Iterator[Key]:
-    """Give the settings that say more of a sync, where none was asked for."""
-    if not config.sync.kinds:
-        yield from (("sync", name) for name in ("projects", "techniques") if getattr(config.sync, name))
-
-
 def _untrusted(config: Config) -> str | None:
-    """Say why the API's URL would be refused, before each run is.
+    """Return why the API's URL would be refused, before each run is.
 
     Its literal host, private name or scheme suffices; what a name resolves to is judged at each connection.
     """
@@ -389,7 +367,6 @@ def _shown(value: str) -> str:
 
 
 def _right_key(key: Key) -> str:
-    """Say what the unknown key should rather be."""
     *section, name = key
     wanted = name.lower().replace("-", "_")
     siblings = list(fields(sections()[tuple(section)]))
@@ -409,9 +386,6 @@ def _right_variable(name: str, known: Mapping[str, Key]) -> str:
     near = nearest(name, known, cutoff=0.75)
     near = near or next((other for other, key in known.items() if key[-1].upper() == leaf), None)
     return f"did you mean {near}?" if near else "docs/settings.md lists their names"
-
-
-_Stamp: TypeAlias = tuple[object, ...]
 
 
 class Source:
@@ -440,7 +414,7 @@ class Source:
         return self._loaded != self._seen == before
 
     def _stamp(self) -> _Stamp:
-        """Return what is another where the file is, or may be read where it could not be."""
+        # What is another where the file is, or may be read where it could not be.
         try:
             file = config_file(self._options, self._environ, self._system_file)
             if file is None:
@@ -452,7 +426,7 @@ class Source:
 
 
 def passed_over(config: Config) -> str | None:
-    """Say so where a file in the home is not read because another is named; None where there is none."""
+    """Return why a file in the home is not read, where another is named; None where there is none."""
     here = config.home / NAME
     if config.file != here and os.path.lexists(here):
         return f"{here} is not read: {config.file or 'another'} was found first, or is named"
