@@ -1,4 +1,4 @@
-"""Brings hooks and the rest together: what is configured, what they look at, what they remember."""
+"""Connects hooks with the daemon: what is configured, what they look at, what they remember."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def hook_orders(config: Config, environ: Mapping[str, str]) -> HookSettings:
-    """Return what the configuration says of hooks."""
+    """Return the configuration's hooks."""
     hooks = config.hooks
     return HookSettings({RUN_FINISHED: hooks.run_finished, PAUSED: hooks.paused}, hooks.timeout, environ)
 
@@ -44,7 +44,7 @@ class HookRunner(msgspec.Struct, frozen=True):
     pauses: PauseHook
 
     async def change(self, orders: HookSettings) -> None:
-        """Let `orders` hold from now on, and say what of it is missing."""
+        """Let `orders` hold from now on, and log which of their programs are missing."""
         self.runs.change(orders)
         self.pauses.change(orders)
         await tell_missing(orders)
@@ -64,7 +64,7 @@ async def tell_missing(orders: HookSettings) -> None:
 
 @contextmanager
 def _nothing_worse() -> Iterator[None]:
-    """Where the queue is broken others report it: the hook's memory of a pause is not worth the daemon."""
+    # Where the queue is broken others report it: the hook's memory of a pause is not worth the daemon.
     try:
         yield
     except QueueUnavailableError as error:
@@ -72,7 +72,7 @@ def _nothing_worse() -> Iterator[None]:
 
 
 async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePause | None]) -> None:
-    """Tell of pauses for ever. `paused` gives the one that holds now."""
+    """Report pauses for ever. `paused` gives the one that holds now."""
     outbox, scheduler = works.queue.outbox, works.scheduler
     began = scheduler.moved_at
     told: list[SentPause] = []

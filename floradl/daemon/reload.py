@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 import anyio
@@ -24,13 +25,17 @@ from floradl.log import change_level
 
 _KEY_FILE: Final[Key] = ("api", "key_file")
 _LEVEL: Final[Key] = ("log", "level")
-_HOOKS: Final[frozenset[Key]] = frozenset(
-    {("hooks", "run_finished"), ("hooks", "paused"), ("hooks", "timeout")}
-)
+_HOOKS: Final = frozenset({("hooks", "run_finished"), ("hooks", "paused"), ("hooks", "timeout")})
+_LOOK_EVERY = 4.0  # seconds
+_BASE_URL: Key = ("api", "base_url")
+# A key is for the API that it was given with, and so is the trust in its host: until the restart that
+# another API needs, the old one must get no other key, and must not become a stranger.
+_GO_WITH_IT: frozenset[Key] = frozenset({_KEY_FILE, ("network", "trusted_private_hosts")})
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Changing:
-    """A `reload.Change` for a daemon's works and hooks."""
+    """A `Change` for a daemon's app and hooks."""
 
     keys: Final = CHANGEABLE | _HOOKS | {_LEVEL}
 
@@ -40,7 +45,7 @@ class Changing:
         self._environ = environ
 
     def check(self, config: Config, changed: Collection[Key]) -> None:
-        """Find what would not work, before anything of it holds. Raises `ConfigError`. Blocking."""
+        """See `Change.check`."""
         safe_orders(config, self._environ)
         try:
             read_api_key(config, self._environ)
@@ -50,7 +55,7 @@ class Changing:
                 raise
 
     async def apply(self, config: Config, changed: Collection[Key]) -> None:
-        """Let `config` hold; what did not change is left in peace."""
+        """See `Change.apply`; what did not change is left alone."""
         if _LEVEL in changed:
             change_level(config.log.level)
         if CHANGEABLE.intersection(changed):
@@ -59,16 +64,8 @@ class Changing:
             await self._hooks.change(hook_orders(config, self._environ))
 
 
-_LOOK_EVERY = 4.0  # seconds
-_BASE_URL: Key = ("api", "base_url")
-# A key is for the API that it was given with, and so is the trust in its host: until the restart that
-# another API needs, the old one must get no other key, and must not become a stranger.
-_GO_WITH_IT: frozenset[Key] = frozenset({("api", "key_file"), ("network", "trusted_private_hosts")})
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
 class ReloadListener(Protocol):
-    """Who wants to know that the configuration is read again."""
+    """Is notified when the configuration is read again."""
 
     def reloading(self) -> None:
         """Record that it begins."""
@@ -80,7 +77,7 @@ class ReloadListener(Protocol):
 
 
 class Change(Protocol):
-    """Who can let another configuration hold."""
+    """Applies another configuration."""
 
     @property
     def keys(self) -> Collection[Key]:
@@ -88,11 +85,11 @@ class Change(Protocol):
         ...
 
     def check(self, config: Config, changed: Collection[Key]) -> None:
-        """Find what would not work, before anything of it holds. Raises `ConfigError`. Blocking."""
+        """Raise `ConfigError` for what would not work, before anything is applied. Blocking."""
         ...
 
     async def apply(self, config: Config, changed: Collection[Key]) -> None:
-        """Let `config` hold."""
+        """Let `config` hold from now on."""
         ...
 
 
@@ -164,7 +161,7 @@ class Reload:
 
 
 def differing(one: Config, other: Config) -> Iterator[Key]:
-    """Give the settings in which two configurations differ."""
+    """Yield the settings in which two configurations differ."""
     for key in settings():
         if _value(one, key) != _value(other, key):
             yield key
@@ -185,10 +182,7 @@ def taken_over(held: Config, read: Config, keys: Collection[Key]) -> Config:
 
 
 def _value(config: Config, key: Key) -> Any:
-    found: Any = config
-    for name in key:
-        found = getattr(found, name)
-    return found
+    return attrgetter(".".join(key))(config)
 
 
 def _with(section: Any, key: Key, value: Any) -> Any:
@@ -210,7 +204,6 @@ async def _obey(hangups: AsyncIterator[signal.Signals], reload: Reload, terminal
 
 
 def _has_terminal() -> bool:
-    """Whether this process has a controlling terminal; one that hung up is none any more."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:

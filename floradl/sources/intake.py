@@ -15,6 +15,7 @@ from anyio import to_thread
 
 from floradl.models import Action, RunRequest
 from floradl.queue.base import RunQueue
+from floradl.queue.heartbeat import LivePause
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.inbox import Inbox, Job, Scan
 from floradl.sources.queue_file import QueueFile
@@ -28,14 +29,6 @@ _SHARE = 20  # of a small disk, as a part of it
 _HELD_AGAIN = 5.0  # seconds until it is looked again whether there is room for what waits
 _REMEMBERED = 7 * 86_400.0  # seconds that a file which could not be moved is known after it is gone
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-class HeldJob(msgspec.Struct, frozen=True):
-    """Why job files wait: `reason` is `MAX_OPEN` or `STATE_DISK_FULL`, `since` unix seconds."""
-
-    reason: str
-    message: str
-    since: float
 
 
 class QueueLimit(msgspec.Struct, frozen=True):
@@ -129,8 +122,8 @@ class Intake:
         self._lines: tuple[RunRequest, ...] = ()  # of the queue file, which wait for room
         self.rejected = 0
         self.queue_file_error: str | None = None
-        self.held: HeldJob | None = None
-        """Why job files that are whole wait; None where none does."""
+        self.held: LivePause | None = None
+        """Why job files that are whole wait (`MAX_OPEN` or `STATE_DISK_FULL`); None where none does."""
         self.served = anyio.Event()
         """Set once all that was there at the start has been looked at."""
         self.turned_at = time.monotonic()
@@ -238,7 +231,7 @@ class Intake:
         if before is None or before.reason != reason:
             _log.warning("jobs_held", reason=reason, message=message)
         since = before.since if before is not None and before.reason == reason else time.time()
-        self.held = HeldJob(reason, message, since)
+        self.held = LivePause(reason, message, since)
 
     def _release(self) -> None:
         if self.held is not None:
