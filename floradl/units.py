@@ -1,4 +1,4 @@
-"""Durations (`2s`, `1h30m`), sizes (`500MB`, `1GiB`) and counts (`3 files`), as people write them. Pure."""
+"""Durations (`2s`, `1h30m`, `1:02`), sizes (`500MB`, `1GiB`) and counts (`3 files`) as people write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a person sees while runs are fetched: a live picture on a terminal, plain lines elsewhere."""
+"""What a person sees while runs are fetched: a live picture on a terminal, plain lines elsewhere.
+
+Run events come in; a picture or lines on a stream go out.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ from floradl.runs.events import RunEvents
 def open_display(stream: TextIO, *, quiet: bool = False, total: int | None = None) -> Iterator[RunEvents]:
     """Show on `stream` what the `RunEvents` gets, until the block ends; a summary comes last.
 
-    On a terminal that is a picture that moves, and finished runs stay above it. What is written to
-    `sys.stderr` or `sys.stdout` meanwhile, if they are that terminal, appears above it too. Elsewhere, and
-    with `quiet`, it is plain lines; `quiet` leaves failures only. `total` is how many runs there will be,
-    where that is known. A stream that breaks ends the showing, never the work.
+    On a terminal that is a picture that moves; above it are finished runs, and what is written to `stderr`
+    or `stdout` if they are that terminal. Elsewhere, and with `quiet`, it is plain lines; `quiet` leaves
+    failures only. `total` is how many runs there will be, where that is known. A stream that breaks ends the
+    showing, never the work.
     """
     if quiet or not stream.isatty() or os.environ.get("TERM", "dumb") in {"dumb", "unknown", ""}:
         plain = PlainDisplay(stream, quiet=quiet)

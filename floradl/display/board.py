@@ -1,7 +1,7 @@
 """What is under way, in numbers: reported by the work's threads, read ten times a second.
 
-Hearing is cheap (a transfer stores two numbers), and looking costs what is to be seen rather than what there
-is, so a hundred thousand runs slow neither.
+Reporting is cheap (a transfer stores two numbers), and looking costs what is to be seen rather than what
+there is, so a hundred thousand runs slow neither.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TransferStage(Enum):
 
 
 class RunRow(Struct, frozen=True):
-    """One run to be seen; `next_in` is seconds to the next try, `moving` says that transfers follow."""
+    """One run to be seen; `next_in` is seconds to the next try, `moving`: transfers follow."""
 
     run: QueuedRun
     stage: TransferStage
@@ -74,7 +74,7 @@ class Rate:
         self._bytes = self._seconds = 0.0
 
     def add(self, size: int, seconds: float) -> None:
-        """Note that `size` bytes came within `seconds`."""
+        """Record that `size` bytes came within `seconds`."""
         fading = math.exp(-seconds / _MEMORY)
         self._bytes = self._bytes * fading + size
         self._seconds = self._seconds * fading + seconds
@@ -99,7 +99,6 @@ class _Transfer:
         self.rate = Rate()
 
     def sample(self, now: float) -> int:
-        """Return the bytes that came since the last look."""
         received = self.received
         size = max(0, received - self.seen)  # less than before: it started over
         self.rate.add(size, now - self.at)
@@ -107,18 +106,13 @@ class _Transfer:
         return size
 
 
-class _Open:
-    """An open run."""
-
-    __slots__ = ("message", "next_at", "order", "run", "since", "stage")
-
-    def __init__(self, run: QueuedRun, order: int, since: float) -> None:
-        self.run = run
-        self.order = order
-        self.since = since
-        self.stage = TransferStage.WAITING
-        self.message: str | None = None
-        self.next_at: float | None = None
+class _Open(Struct, eq=False):
+    run: QueuedRun
+    order: int
+    since: float
+    stage: TransferStage
+    message: str | None = None
+    next_at: float | None = None
 
     def row(self, now: float, *, moving: bool) -> RunRow:
         next_in = None if self.next_at is None else max(0.0, self.next_at - now)
@@ -143,27 +137,25 @@ class Board:
         """Finished runs that are not printed yet: whoever prints them takes them out, at the left."""
 
     def run(self, run: QueuedRun, next_in: float | None) -> None:  # noqa: ARG002  # polls change nothing
-        """Note where a run stands."""
-        stage = {
-            RunState.DOWNLOADING: TransferStage.DOWNLOADING,
-            RunState.RUNNING: TransferStage.RUNNING,
-        }.get(run.state, TransferStage.WAITING)
+        """Record where a run is."""
+        stages = {RunState.DOWNLOADING: TransferStage.DOWNLOADING, RunState.RUNNING: TransferStage.RUNNING}
         with self._lock:
-            self._move(run, stage)
+            self._move(run, stages.get(run.state, TransferStage.WAITING))
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
-        """Note what holds a run up."""
+        """Record what holds a run up."""
         with self._lock:
             entry = self._move(run, TransferStage.TROUBLED)
             entry.message, entry.next_at = message, self._monotonic() + next_in
 
     def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
-        """Note how far a transfer is."""
+        """Record how far a transfer is."""
         transfer = self._transfers.get((run.run_id, output_id))
         if transfer is None:
-            transfer = self._begin(run, output_id, received)
-        transfer.received = received
-        transfer.total = total
+            transfer = _Transfer(output_id, received, self._monotonic())
+            with self._lock:
+                self._transfers[run.run_id, output_id] = transfer
+        transfer.received, transfer.total = received, total
 
     def transferred(self, run: QueuedRun, output_id: str) -> None:
         """Forget a transfer."""
@@ -220,25 +212,18 @@ class Board:
         return rows, len(self._open) - seen
 
     def _in_order(self, active: Iterable[str]) -> Iterator[_Open]:
-        """Yield the open runs, those with transfers first, each kind in the order of their coming."""
+        # Those with transfers first, each kind in the order of their coming.
         moving = [self._open[run_id] for run_id in active if run_id in self._open]
         yield from sorted(moving, key=lambda entry: entry.order)
         for entries in self._stages.values():
             yield from (entry for run_id, entry in entries.items() if run_id not in active)
 
-    def _begin(self, run: QueuedRun, output_id: str, received: int) -> _Transfer:
-        transfer = _Transfer(output_id, received, self._monotonic())
-        with self._lock:
-            self._transfers[run.run_id, output_id] = transfer
-        return transfer
-
     def _move(self, run: QueuedRun, stage: TransferStage) -> _Open:
         entry = self._open.get(run.run_id)
         if entry is None:
-            entry = self._open[run.run_id] = _Open(run, next(self._order), self._monotonic())
-            self._stages[stage][run.run_id] = entry
+            entry = self._open[run.run_id] = _Open(run, next(self._order), self._monotonic(), stage)
         elif entry.stage is not stage:
             del self._stages[entry.stage][run.run_id]
-            self._stages[stage][run.run_id] = entry
+        self._stages[stage][run.run_id] = entry
         entry.run, entry.stage, entry.message, entry.next_at = run, stage, None, None
         return entry

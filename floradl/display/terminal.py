@@ -1,6 +1,6 @@
 """The picture that moves: one thread looks at the board and draws; all that the terminal gets comes from it.
 
-So neither a slow terminal holds up the work, nor does a line of the log tear the picture.
+So neither does a slow terminal hold up the work, nor a line of the log tear the picture.
 """
 
 from __future__ import annotations
@@ -30,11 +30,9 @@ from floradl.units import format_clock
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _SHORTEST_BAR, _LONGEST_BAR = 8, 40
 _MOST_LINES = 6  # of one failure's reason
-_STATES = {
-    RunState.DONE: ("done", "green"),
-    RunState.PARTIAL: ("partial", "yellow"),
-    RunState.FAILED: ("failed", "red"),
-}
+_EVERY = 0.1  # seconds from look to look
+_SHARE = 25  # drawing takes one part of so many: a tall window or a slow line costs pictures, not the work
+_AT_ONCE = 500  # ended runs printed at one look
 
 
 class Signs(Struct, frozen=True):
@@ -128,7 +126,6 @@ def draw_ending(pen: Pen, ending: RunLine) -> list[Text]:
 
 
 def _folded(pen: Pen, text: Text) -> Iterator[Text]:
-    """Yield `text` over several lines: a reason that is cut off is of no use."""
     width = max(8, pen.width - 4)
     rest = text
     for last in [False] * (_MOST_LINES - 1) + [True]:
@@ -143,7 +140,6 @@ def _folded(pen: Pen, text: Text) -> Iterator[Text]:
 
 
 def _fitting(text: str, width: int) -> int:
-    """Return how many characters of `text` fill at most `width` cells; at least 1."""
     for count in range(min(width, len(text)), 1, -1):
         if cell_len(text[:count]) <= width:
             return count
@@ -235,7 +231,7 @@ def _sum(pen: Pen, view: BoardView, total: int | None, spin: str) -> Text:
 
 
 def _scaled(size: float) -> tuple[float, str]:
-    """Return the divisor and the unit that write `size` with at most three digits before the point."""
+    """Return the divisor and the unit for `size` with at most three digits before the point."""
     power = 0
     while power < len(_UNITS) - 1 and size >= 999.95 * 1000**power:
         power += 1
@@ -258,16 +254,10 @@ def _rate(rate: float | None) -> str:
 
 
 def _left(row: TransferRow) -> str:
-    """Write the time left: `0:03`, `1:02:30`; nothing where it is unknown."""
     if row.total is None or not row.rate or row.rate < 1:
         return ""
     seconds = max(0, row.total - row.received) / row.rate
     return format_clock(seconds) if seconds < 360_000 else ""
-
-
-_EVERY = 0.1  # seconds from look to look
-_SHARE = 25  # drawing takes one part of so many: a tall window or a slow line costs pictures, not the work
-_AT_ONCE = 500  # ended runs printed at one look
 
 
 @contextmanager
@@ -282,9 +272,9 @@ def on_terminal(stream: TextIO, total: int | None) -> Iterator[RunEvents]:
     try:
         yield board
     finally:
-        for standing in (sys.stdout, sys.stderr):
-            if isinstance(standing, _Above):
-                standing.end_line()
+        for each in (sys.stdout, sys.stderr):
+            if isinstance(each, _Above):
+                each.end_line()
         sys.stdout, sys.stderr = streams
         picture.finish()
 
@@ -309,7 +299,6 @@ class _Picture(threading.Thread):
         self._done = threading.Event()
 
     def run(self) -> None:
-        """Draw until asked to finish, or until nobody can see it any more."""
         try:
             self._draw()
         except OSError:
@@ -319,7 +308,6 @@ class _Picture(threading.Thread):
                 raise
 
     def finish(self) -> None:
-        """Draw what is left to tell, and leave the terminal as it was."""
         self._done.set()
         self.join()
         for line in self._drain():  # where it was cut short
@@ -377,36 +365,29 @@ class _Above(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """That of the stream."""
         return self._stream.encoding
 
     def write(self, text: str) -> int:
-        """Take `text`; whole lines are shown, the rest waits for its end."""
         with self._lock:
             *lines, self._begun = (self._begun + text).split("\n")
             self._lines.extend(lines)
         return len(text)
 
     def end_line(self) -> None:
-        """Show what waits for the end of its line."""
         if self._begun:
             self.write("\n")
 
     def isatty(self) -> bool:
-        """Return that it is a terminal."""
         return True
 
     def writable(self) -> bool:
-        """Return that it is for writing."""
         return True
 
     def fileno(self) -> int:
-        """Return the stream's."""
         return self._stream.fileno()
 
 
 def _same(stream: TextIO | None, terminal: TextIO) -> bool:
-    """Whether what is written to `stream` appears on that terminal."""
     if stream is None:
         return False
     try:

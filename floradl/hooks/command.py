@@ -1,7 +1,7 @@
 """One command, run in bounded time; it and all that it started are gone afterwards.
 
 It leads a process group of its own (setpgid(2)). The group is killed before its leader is reaped, so that its
-number cannot be anybody else's by then.
+number cannot be anybody else's by then. `HookSettings` has the commands of all events.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from msgspec import Struct
 from floradl.fs.permissions import exposure
 from floradl.redaction import redact
 
+RUN_FINISHED = "run_finished"
+PAUSED = "paused"
 # A list of what is good: a name says too little of what a variable holds to list what is secret.
 _PASSED: Final = frozenset(
     {
@@ -34,6 +36,19 @@ _PASSED: Final = frozenset(
         *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     }
 )
+_INTERPRETERS = re.compile(
+    r"(?:ba|da|a|k|z|fi)?sh|env|busybox|(?:python|pypy|perl|ruby|node|nodejs|php|lua|tclsh|java|deno|bun|Rscript)"
+    r"[\d.]*|nice|ionice|nohup|setsid|timeout|flock|chrt|stdbuf"
+)
+_AT_MOST = 5.7  # seconds once there is hurry: a stop takes 7 s at most, and the journal comes last
+_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
+_LAST = 4.0  # seconds to end by itself once there is hurry
+_TAIL = 4096  # bytes
+_LINES = 10
+_PIPE = 64 << 10  # bytes, pipe(7)
+_DRAINS = 16  # reads of what is left in the pipe, which may hold a megabyte
+_A_BREATH = 0.01  # seconds between reads of one who writes without end
+_threads = CapacityLimiter(32)  # own ones: a hook must not take those that the downloads use
 
 
 def environment_of(event: str, environ: Mapping[str, str]) -> dict[str, str]:
@@ -49,12 +64,6 @@ def environment_of(event: str, environ: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": os.defpath, **passed, "FLORADL_EVENT": event}
 
 
-_INTERPRETERS = re.compile(
-    r"(?:ba|da|a|k|z|fi)?sh|env|busybox|(?:python|pypy|perl|ruby|node|nodejs|php|lua|tclsh|java|deno|bun|Rscript)"
-    r"[\d.]*|nice|ionice|nohup|setsid|timeout|flock|chrt|stdbuf"
-)
-
-
 def program_of(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
     """Return the absolute path of a command's program, None where there is none that can be executed."""
     found = shutil.which(words[0], path=environ.get("PATH", os.defpath))
@@ -62,7 +71,7 @@ def program_of(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
 
 
 def exposed(words: Sequence[str], environ: Mapping[str, str], cwd: str) -> str | None:
-    """Say what of a command others could write or replace, and how to fix it; None where nobody could.
+    """Return what of a command others could write or replace, and how to fix it; None where nobody could.
 
     `cwd` is where it is to run. What is not there (yet), or cannot be looked at, is nobody's fault here.
     """
@@ -97,9 +106,6 @@ def _files(words: Sequence[str], environ: Mapping[str, str], cwd: str) -> Iterat
             return
 
 
-_AT_MOST = 5.7  # seconds once there is hurry: a stop takes 7 s at most, and the journal comes last
-
-
 async def to_its_end(work: Callable[[anyio.Event], Awaitable[None]]) -> None:
     """Do `work`; where this is cancelled meanwhile it goes on, and the event that it was given is set.
 
@@ -122,16 +128,6 @@ async def to_its_end(work: Callable[[anyio.Event], Awaitable[None]]) -> None:
             shield.deadline = anyio.current_time() + _AT_MOST
 
 
-_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
-_LAST = 4.0  # seconds to end by itself once there is hurry
-_TAIL = 4096  # bytes
-_LINES = 10
-_PIPE = 64 << 10  # bytes, pipe(7)
-_DRAINS = 16  # reads of what is left in the pipe, which may hold a megabyte
-_A_BREATH = 0.01  # seconds between reads of one who writes without end
-_threads = CapacityLimiter(32)  # own ones: a hook must not take those that the downloads use
-
-
 class NotStartedError(Exception):
     """The command could not be started; the message says why."""
 
@@ -149,12 +145,17 @@ class Ended(Struct, frozen=True):
 
     @property
     def trouble(self) -> str | None:
-        """Say what went wrong, None where nothing did."""
+        """What went wrong, None where nothing did."""
         if not self.in_time:
             return f"it was ended after {self.seconds:.0f} s (hooks.timeout)"
         if self.code < 0:
             return f"it was ended by signal {-self.code} ({signal.strsignal(-self.code)})"
         return f"it ended with exit code {self.code}" if self.code else None
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a line of the log holds of it."""
+        return {"duration": round(self.seconds, 3)} | ({"output": self.output} if self.output else {})
 
 
 class Command(Struct, frozen=True):
@@ -167,7 +168,7 @@ class Command(Struct, frozen=True):
 
 
 def missing(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
-    """Say why a command cannot be started, None where it can as far as one sees."""
+    """Return why a command cannot be started, None where it can as far as one sees."""
     program = words[0]
     if program_of(words, environ) is not None:
         return None
@@ -241,13 +242,11 @@ def _start(command: Command, stdin: int) -> subprocess.Popen[bytes]:
 
 
 async def _watch(pid: int, exited: anyio.Event) -> None:
-    """Wait until the leader is dead; it is not reaped here."""
     await to_thread.run_sync(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT, limiter=_threads)
     exited.set()
 
 
 async def _wait(seconds: float, exited: anyio.Event, hurry: anyio.Event) -> bool:
-    """Wait until it ends; False where its time is over."""
     async with anyio.create_task_group() as group:
 
         async def shorten() -> None:
@@ -301,10 +300,6 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
 
 
-RUN_FINISHED = "run_finished"
-PAUSED = "paused"
-
-
 class HookSettings(Struct, frozen=True):
     """The command of each event (a program and its arguments), without those that have none.
 
@@ -316,26 +311,21 @@ class HookSettings(Struct, frozen=True):
     environ: Mapping[str, str]
 
     def command(self, event: str, argument: str, cwd: str) -> Command | None:
-        """Return what to run for an event, with its last argument; None where nobody wants to know."""
+        """Return what to run for an event, with its last argument; None where there is no hook."""
         words = self.commands.get(event)
         if not words:
             return None
         return Command((*words, argument), environment_of(event, self.environ), cwd, self.timeout)
 
     def missing(self) -> dict[str, str]:
-        """Say of each event whose command cannot be started, as far as one sees, why."""
-        found = {}
-        for event, words in self.commands.items():
-            why = missing(words, environment_of(event, self.environ)) if words else None
-            if why is not None:
-                found[event] = why
-        return found
+        """Return, for each event whose command cannot be started as far as one sees, why."""
+        return self._faults(missing)
 
     def exposed(self) -> dict[str, str]:
-        """Say, for each event whose program or script others could write or replace, how to fix that."""
-        found = {}
-        for event, words in self.commands.items():
-            why = exposed(words, environment_of(event, self.environ), "/") if words else None
-            if why is not None:
-                found[event] = why
-        return found
+        """Return, for each event whose program or script others could write or replace, how to fix that."""
+        return self._faults(partial(exposed, cwd="/"))
+
+    def _faults(self, find: Callable[[Sequence[str], Mapping[str, str]], str | None]) -> dict[str, str]:
+        commands = {event: words for event, words in self.commands.items() if words}
+        found = {event: find(words, environment_of(event, self.environ)) for event, words in commands.items()}
+        return {event: why for event, why in found.items() if why is not None}

@@ -25,6 +25,7 @@ import msgspec
 import watchfiles
 from anyio import lowlevel, to_thread
 
+from floradl.errors import innermost
 from floradl.fs.mounts import is_shared
 from floradl.sources.scan import is_ignored
 
@@ -122,7 +123,7 @@ class Watcher:
                             self._report(f"the watch folder {self._dir} was replaced: watching the new one")
                         return
         except (OSError, ValueError, RuntimeError, ExceptionGroup) as error:
-            cause = _innermost(error)
+            cause = innermost(error)
         lived = self._monotonic() - started
         self._failures = 1 if lived > self._pace.max_backoff else self._failures + 1
         # The first time it is made anew at once: what ended it was mostly a single odd name.
@@ -230,9 +231,3 @@ def _changed_at(folder: Path) -> int | None:
         return folder.stat().st_mtime_ns
     except OSError:
         return None
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -1,8 +1,8 @@
-"""One request, one answer, and the connection ends: as little HTTP as webhooks and scrapers need.
+"""One connection brings one request and takes one answer: as little HTTP as webhooks and scrapers need.
 
 A public address may be scanned, flooded and dripped at, so everything is bounded: the head, the body, what is
 sent around them, and the time for each; where others wait, the slow go before their time is over. The
-protocol itself (RFC 9112) is h11's, which floradl's client has aboard anyway.
+protocol itself (RFC 9112) is h11's, which floradl's client needs anyway.
 """
 
 from __future__ import annotations
@@ -20,13 +20,24 @@ from msgspec import Struct
 
 MOST = 256
 """Connections at once. Each holds some 100 kB at most, and a descriptor."""
-
-
 _LOOK_AGAIN = 0.05  # seconds
+_MOST_HEAD = 16 << 10  # bytes
+_MOST_BODY = 64 << 10
+_MOST_RAW = 256 << 10  # with what frames it: a chunk of one byte may have an extension of thousands
+_AT_ONCE = 64  # requests that are answered
+_APART = 8  # of each page that has places of its own
+_LINGER = 1.0  # seconds in which what comes after the answer is read, so that it arrives
+_MOST_LINGERING = 1 << 20
+_PIECE = 16 << 10
+_FAREWELL = 0.1  # seconds in which one that is sent away may take the answer that says so
+WITHIN = 5.0
+"""Seconds for a whole request, and again for its answer: who is slower is dropped."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class ConnectionStage(Enum):
-    """What a connection is about."""
+    """What a connection waits for."""
 
     HEAD = auto()  # its request begins
     BODY = auto()
@@ -63,7 +74,7 @@ class ClientConnection:
 
     @contextmanager
     def evictable(self) -> Iterator[None]:
-        """Let the block be broken off by `send_away`; `sent_away` says so afterwards."""
+        """Let the block be broken off by `send_away`; `sent_away` shows that afterwards."""
         with anyio.CancelScope() as scope:
             self._scope = scope
             if self.sent_away:
@@ -101,10 +112,7 @@ def _by_slowness(visits: Iterable[ClientConnection], now: float) -> list[tuple[f
 
 
 class ClientConnections:
-    """All connections of one listener, `most` at once. `clock` gives seconds.
-
-    Where half the places are taken there is pressure.
-    """
+    """All connections of one listener, `most` at once; half of that is pressure. `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float], most: int = MOST) -> None:
         self._clock = clock
@@ -135,16 +143,13 @@ class ClientConnections:
         self._here[visit] = None
         return visit
 
-    def evict(self) -> bool:
-        """Send the slowest away; False where there is none to send."""
-        visit = slowest(self._here, self._clock())
-        if visit is None:
-            return False
-        self._send_away(visit)
-        return True
+    def evict(self) -> None:
+        """Send the slowest away, where there is one to send."""
+        if (visit := slowest(self._here, self._clock())) is not None:
+            self._send_away(visit)
 
     def leave(self, visit: ClientConnection) -> None:
-        """Note that a connection is over. Twice is safe."""
+        """Record that a connection is over. Twice is safe."""
         self._here.pop(visit, None)
         self._left.set()
         self._left = anyio.Event()
@@ -152,22 +157,6 @@ class ClientConnections:
     def _send_away(self, visit: ClientConnection) -> None:
         visit.send_away()
         self.leave(visit)
-
-
-_MOST_HEAD = 16 << 10  # bytes
-_MOST_BODY = 64 << 10
-_MOST_RAW = 256 << 10  # with what frames it: a chunk of one byte may have an extension of thousands
-_AT_ONCE = 64  # requests that are answered
-_APART = 8  # of each page that has places of its own
-_LINGER = 1.0  # seconds in which what comes after the answer is taken in, so that it arrives
-_MOST_LINGERING = 1 << 20
-_PIECE = 16 << 10
-_FAREWELL = 0.1  # seconds in which one that is sent away may take the word that says so
-WITHIN = 5.0
-"""Seconds for a whole request, and again for its answer: who is slower is dropped."""
-
-_SERVER = b"floradl"
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class HttpRequest(Struct, frozen=True):
@@ -213,7 +202,7 @@ class Site:
         return self._apart.get(request.path, self._places)
 
     async def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Answer with the page that is asked for, 404 or 405; what goes wrong in one is 500."""
+        """Answer with the page that is requested, 404 or 405; what goes wrong in one is 500."""
         method = "GET" if request.method == "HEAD" else request.method
         page = self._pages.get((method, request.path))
         if page is not None:
@@ -272,7 +261,7 @@ async def _converse(stream: ByteStream, site: Site, visit: ClientConnection, wit
 
 
 async def _answered(site: Site, request: HttpRequest, visit: ClientConnection) -> HttpResponse:
-    """Wait for a place, and let the page answer: from then on it cannot be sent away."""
+    # Being answered it cannot be sent away.
     visit.enter(ConnectionStage.QUEUED)
     async with site.places(request):
         visit.enter(ConnectionStage.ANSWERING)
@@ -298,7 +287,8 @@ async def _read(connection: h11.Connection, stream: ByteStream, visit: ClientCon
         elif isinstance(event, h11.Request):
             head = event
             visit.enter(ConnectionStage.BODY)
-            if _announced(event) > _MOST_BODY:
+            announced = next((int(value) for name, value in event.headers if name == b"content-length"), 0)
+            if announced > _MOST_BODY:
                 raise _RefusedError(_too_large())
         elif isinstance(event, h11.Data):
             body += event.data
@@ -308,10 +298,6 @@ async def _read(connection: h11.Connection, stream: ByteStream, visit: ClientCon
             return _request(head, bytes(body))
         else:
             raise anyio.EndOfStream
-
-
-def _announced(head: h11.Request) -> int:
-    return next((int(value) for name, value in head.headers if name == b"content-length"), 0)
 
 
 def _too_large() -> HttpResponse:
@@ -329,7 +315,7 @@ def _request(head: h11.Request, body: bytes) -> HttpRequest:
 
 def _written(connection: h11.Connection, answer: HttpResponse, *, head_only: bool = False) -> bytes:
     headers = [
-        (b"Server", _SERVER),
+        (b"Server", b"floradl"),
         (b"Content-Type", answer.content_type.encode()),
         (b"Content-Length", b"%d" % len(answer.body)),
         (b"Connection", b"close"),
@@ -348,10 +334,7 @@ async def _send(stream: ByteStream, data: bytes, within: float) -> None:
 
 
 async def _linger(stream: ByteStream) -> None:
-    """Take in what they still send until they close (RFC 9112 section 9.6).
-
-    A socket that is closed on unread bytes resets, and the answer is lost.
-    """
+    # A socket that is closed on unread bytes resets, and the answer is lost (RFC 9112 section 9.6).
     left = _MOST_LINGERING
     with anyio.move_on_after(_LINGER):
         while left > 0:
