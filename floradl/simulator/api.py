@@ -6,6 +6,7 @@ import hmac
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -29,6 +30,7 @@ from floradl.simulator.state import Simulator
 
 _STATUSES = {"pending", "running", "completed", "failed"}
 _DEFAULT_LIMIT = 20
+_GENERATED = {"image": "imageUrl", "video": "videoUrl", "audio": "audioUrl", "text": "text"}
 
 
 class ApiError(Exception):
@@ -40,15 +42,15 @@ class ApiError(Exception):
         code: str,
         message: str,
         *,
-        fields: tuple[str, ...] = (),
+        field: str | None = None,
         retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.headers = {} if retry_after is None else {"retry-after": str(retry_after)}
         self.body: dict[str, Any] = {"code": code, "message": message}
-        if fields:
-            self.body["fields"] = [{"field": field, "message": message} for field in fields]
+        if field is not None:
+            self.body["fields"] = [{"field": field, "message": message}]
 
 
 def page_size(query: Mapping[str, str], most: int) -> int:
@@ -101,7 +103,7 @@ def text_or_none(body: Mapping[str, Any], name: str) -> str | None:
 
 def invalid(field: str, message: str) -> ApiError:
     """Make the error for one wrong field."""
-    return ApiError(400, "input_validation_error", message, fields=(field,))
+    return ApiError(400, "input_validation_error", message, field=field)
 
 
 class TokenBucket:
@@ -112,7 +114,7 @@ class TokenBucket:
         self._at = 0.0
 
     def take(self, now: float, rate: float, burst: float) -> float:
-        """Take one token; give 0, or the seconds until there is one. `rate` is in tokens a second."""
+        """Take one token; return 0, or the seconds until there is one. `rate` is in tokens a second."""
         tokens = burst if self._tokens is None else min(burst, self._tokens + (now - self._at) * rate)
         self._at = now
         if tokens >= 1:
@@ -120,9 +122,6 @@ class TokenBucket:
             return 0.0
         self._tokens = tokens
         return (1 - tokens) / rate
-
-
-_GENERATED = {"image": "imageUrl", "video": "videoUrl", "audio": "audioUrl", "text": "text"}
 
 
 class ApiHost:
@@ -145,14 +144,14 @@ class ApiHost:
         app.router.add_post(f"{prefix}/techniques/{{technique}}/runs", self._start_run)
         app.router.add_get(f"{prefix}/techniques/{{technique}}/runs/{{run_id}}", self._run)
         app.router.add_get(f"{prefix}/runs/{{run_id}}", self._run)
-        app.router.add_get(f"{prefix}/technique-runs", self._technique_runs)
-        app.router.add_get(f"{prefix}/generations", self._generations)
+        app.router.add_get(
+            f"{prefix}/technique-runs", partial(self._list, "technique_runs", RunKind.TECHNIQUE)
+        )
+        app.router.add_get(f"{prefix}/generations", partial(self._list, "generations", RunKind.GENERATION))
         app.router.add_post(f"{prefix}/generate", self._generate)
         app.router.add_post(f"{prefix}/runs/technique", self._start_technique)
         app.on_response_prepare.append(self._before_sending)
         return app
-
-    # --- what holds for every request -----------------------------------------------------------------------
 
     @web.middleware
     async def _exchange(self, request: web.Request, handler: wire.Handler) -> web.StreamResponse:
@@ -190,7 +189,6 @@ class ApiHost:
         wire.record(self._simulator, "api", request, response.status)
 
     def _admit(self, request: web.Request) -> None:
-        """Check the key and the rate limit. Raises `ApiError`."""
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise ApiError(401, "unauthorized", "Missing API key. Send it as 'Authorization: Bearer <key>'.")
@@ -202,8 +200,6 @@ class ApiHost:
             )
             if wait:
                 raise ApiError(429, "rate_limited", "Too many requests.", retry_after=math.ceil(wait))
-
-    # --- reading --------------------------------------------------------------------------------------------
 
     async def _workspaces(self, _request: web.Request) -> web.Response:
         workspace = {"workspace_id": "ws_simulator", "name": "Simulator", "role": "owner", "created_at": None}
@@ -223,13 +219,7 @@ class ApiHost:
             raise ApiError(404, "not_found", "Run not found.")
         return _json(self._as_json(run))
 
-    async def _technique_runs(self, request: web.Request) -> web.Response:
-        return self._list(request, "technique_runs", RunKind.TECHNIQUE)
-
-    async def _generations(self, request: web.Request) -> web.Response:
-        return self._list(request, "generations", RunKind.GENERATION)
-
-    def _list(self, request: web.Request, name: str, kind: RunKind) -> web.Response:
+    async def _list(self, name: str, kind: RunKind, request: web.Request) -> web.Response:
         if not self._simulator.listing:
             raise ApiError(403, "forbidden", "This key may not list runs.")
         now = self._simulator.now()
@@ -241,8 +231,6 @@ class ApiHost:
             raise invalid("cursor", "The cursor is invalid.") from None
         listed = [listed_json(run, self._as_json(run)) for run in page.runs]
         return _json({name: listed, "meta": {"next_cursor": page.cursor}})
-
-    # --- starting -------------------------------------------------------------------------------------------
 
     async def _start_run(self, request: web.Request) -> web.Response:
         technique = self._known_technique(request.match_info["technique"])
@@ -304,8 +292,6 @@ class ApiHost:
         if key in self._idempotent:
             raise ApiError(409, "idempotency_duplicate", "This idempotency key was used already.")
         self._idempotent.add(str(key))
-
-    # --- shapes ---------------------------------------------------------------------------------------------
 
     def _known_technique(self, name: str) -> Technique:
         technique = self._simulator.technique(name)

@@ -77,7 +77,7 @@ class FaultBook:
         self._faults.append(fault)
 
     def pick(self, facts: Facts, now: float) -> Do | None:
-        """Give what happens to this request, and count it. `now` is in unix seconds."""
+        """Return what happens to this request, and count it. `now` is in unix seconds."""
         for number, fault in enumerate(self._faults):
             if matches(fault.match, facts) and self._due(number, fault, facts, now):
                 return fault.do
@@ -104,7 +104,7 @@ class FaultBook:
 
 
 def matches(match: Match, facts: Facts) -> bool:
-    """Tell whether a request is one that `match` means."""
+    """Whether a request is one that `match` means."""
     return (
         match.host in {None, facts.host}
         and (match.method is None or match.method.upper() == facts.method)
@@ -183,7 +183,7 @@ class Do(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def position(value: str | int | None, size: int) -> int | None:
-    """Turn a position into an offset, at most `size`."""
+    """Return a position as an offset, at most `size`."""
     if value is None:
         return None
     text = str(value)

@@ -53,21 +53,13 @@ class ScenarioFailure(Struct, frozen=True, forbid_unknown_fields=True):
     message: str = "The run failed."
 
 
-class ScenarioOutput(Struct, frozen=True, forbid_unknown_fields=True):
-    """One output of a run; the fields are those of `OutputSpec`."""
+class ScenarioOutput(OutputSpec, frozen=True, forbid_unknown_fields=True):
+    """One output of a run."""
 
-    output_id: str = "output_1"
-    type: str = "imageUrl"
-    size: int | None = None
-    text: str | None = None
-    url: str | None = None
-    headers: Mapping[str, str | None] = {}
-    body: str | None = None
-    content_type: str | None = None
-    rate: float | None = None
+    body: str | None = None  # type: ignore[assignment]  # a text in YAML
 
     def spec(self) -> OutputSpec:
-        """Give it as the simulator takes it."""
+        """Return it as the simulator takes it."""
         fields = msgspec.structs.asdict(self)
         return OutputSpec(**fields | {"body": None if self.body is None else self.body.encode()})
 
@@ -177,7 +169,7 @@ def parse_scenario(text: str, name: str = "scenario") -> Scenario:
 def _in_plain_units(
     value: Value, path: yaml_reader.Path, problems: list[str], lines: Mapping[yaml_reader.Path, int]
 ) -> Any:
-    """Give `value` with durations and sizes as plain numbers; what is wrong with them goes to `problems`."""
+    """Return `value` with durations and sizes as plain numbers; what is wrong with it goes to `problems`."""
     if isinstance(value, list):
         return [_in_plain_units(item, (*path, at), problems, lines) for at, item in enumerate(value)]
     if isinstance(value, dict):
@@ -193,7 +185,6 @@ def _in_plain_units(
 
 
 def _explained(message: str, lines: Mapping[yaml_reader.Path, int]) -> str:
-    """Say in which line, under which key a value is wrong."""
     found = _PLACE.match(message)
     what, place = (found["what"], found["path"]) if found else (message, None)
     path = tuple(_steps(place or "$"))
@@ -216,13 +207,14 @@ def _steps(place: str) -> Iterator[str | int]:
 
 
 def _known_at(path: yaml_reader.Path) -> tuple[str, ...]:
-    """Return the keys of the mapping at `path`."""
-    below: dict[str | int, type[Struct]] = {
-        "runs": ScenarioRun,
-        "outputs": ScenarioOutput,
-        "fail": ScenarioFailure,
-        "faults": Fault,
-        "match": Match,
-        "do": Do,
-    }
-    return next((below[step] for step in reversed(path) if step in below), Scenario).__struct_fields__
+    return next((_KEYS[step] for step in reversed(path) if step in _KEYS), Scenario).__struct_fields__
+
+
+_KEYS: Mapping[str | int, type[Struct]] = {
+    "runs": ScenarioRun,
+    "outputs": ScenarioOutput,
+    "fail": ScenarioFailure,
+    "faults": Fault,
+    "match": Match,
+    "do": Do,
+}

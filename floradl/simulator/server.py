@@ -1,4 +1,4 @@
-"""Serving a `Simulator` on loopback, in the caller's event loop."""
+"""Serving a `Simulator` on loopback, in the caller's event loop, and its callbacks: FLORA's webhooks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from floradl.simulator.delivery import (
     send_plain,
     send_raw,
 )
-from floradl.simulator.faults import Do, Facts
+from floradl.simulator.faults import Facts
 from floradl.simulator.media_host import MediaHost
 from floradl.simulator.runs import RunKind, ScriptedRun
 from floradl.simulator.state import Attempt, Counters, RequestRecord, Simulator
@@ -97,7 +97,6 @@ async def _deliver(simulator: Simulator, session: aiohttp.ClientSession, run: Sc
 
 
 async def _post(session: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> int:
-    """Return the status of the answer, 0 where none came."""
     try:
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
             return response.status
@@ -121,7 +120,7 @@ class ServedRequest:
     async def begin(self) -> StoredAnswer | web.StreamResponse | None:
         """Do what the fault wants done before anything is answered.
 
-        Give its answer, or a response that is over already; `None` if the real answer is wanted.
+        Returns its answer, or a response that is over already; `None` if the real answer is wanted.
         """
         do = self.do
         if do is None:
@@ -142,7 +141,8 @@ class ServedRequest:
     async def finish(self, answer: StoredAnswer, rate: float | None = None) -> web.StreamResponse:
         """Send `answer` as the fault, if any, wants it sent; `rate` is in bytes a second."""
         if self.do is not None:
-            answer = replace(answer, headers=laid_over(answer.headers, _changes(self.do)))
+            again = {} if self.do.retry_after is None else {"Retry-After": self.do.retry_after}
+            answer = replace(answer, headers=laid_over(answer.headers, {**self.do.headers, **again}))
         delivery = AnswerDelivery.of(self.do, answer.length, rate)
         opened = _Opened(self._simulator.counters, self._host, answer.length)
         try:
@@ -173,7 +173,6 @@ class _Opened:
         counters.opened(host, 1)
 
     def count(self, sent: int) -> None:
-        """Count bytes that are about to leave."""
         if self._host == "media":
             self._counters.bytes_sent += sent
         self._left -= sent
@@ -181,14 +180,13 @@ class _Opened:
             self.close()
 
     def close(self) -> None:
-        """Count the request out."""
         if self._open:
             self._counters.opened(self._host, -1)
         self._open = False
 
 
 def facts(simulator: Simulator, host: Host, request: web.Request) -> Facts:
-    """Gather what a fault's rule may look at."""
+    """Return what a fault's rule may look at."""
     run_id = request.match_info.get("run_id")
     run = simulator.run(run_id) if run_id is not None else None
     technique = run.technique if run else simulator.technique(request.match_info.get("technique", ""))
@@ -230,18 +228,11 @@ def _output_id(simulator: Simulator, run_id: str | None, number: str | None) -> 
     return run.outputs[int(number) - 1].output_id
 
 
-def _changes(do: Do) -> dict[str, str | None]:
-    changes = dict(do.headers)
-    if do.retry_after is not None:
-        changes["Retry-After"] = do.retry_after
-    return changes
-
-
 @asynccontextmanager
 async def serve(
     simulator: Simulator, host: str = "127.0.0.1", port: int = 0, *, media_port: int = 0
 ) -> AsyncIterator[str]:
-    """Serve until the block ends, and give the API's base URL, `http://HOST:PORT/api/v1`.
+    """Serve until the block ends; yields the API's base URL, `http://HOST:PORT/api/v1`.
 
     The media host has a port of its own, so that it is another origin. Port 0 takes a free one. Open
     connections are broken off at the end. Raises `OSError` if a port is taken.
