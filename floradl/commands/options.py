@@ -103,9 +103,8 @@ def configured_from(said: dict[str, Any], level: str | None = None) -> tuple[Con
     from floradl.config.load import Options, Source
 
     shift = said.get("verbose", 0) - said.get("quiet", 0)
-    options = Options(
-        said.get("config"), said.get("home"), _shifted(level or "info", shift) if shift else None
-    )
+    shifted = _LEVELS[min(max(_LEVELS.index(level or "info") + shift, 0), len(_LEVELS) - 1)]
+    options = Options(said.get("config"), said.get("home"), shifted if shift else None)
     source = Source(options, os.environ)
     config = source.load()
     if level is not None:
@@ -114,7 +113,3 @@ def configured_from(said: dict[str, Any], level: str | None = None) -> tuple[Con
         catch_strays()
         configure(config.log.level if level == "info" or shift else level, config.log.format)
     return config, source
-
-
-def _shifted(level: str, by: int) -> str:
-    return _LEVELS[min(max(_LEVELS.index(level) + by, 0), len(_LEVELS) - 1)]

@@ -95,7 +95,9 @@ def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
     try:
         with suppress(FileNotFoundError):  # a folder that nobody needed yet
             here = [entry for entry in entries(watch_dir) if watch_dir / entry.name != queue_file]
-            lying = [entry.name for entry in here if _is_left(entry, standing)]
+            marks = [(entry.name, entry.stamp.mtime_ns, entry.stamp.size) for entry in here]
+            known = {(left.name, left.mtime_ns, left.size) for left in standing.left.values()}
+            lying = [mark[0] for mark in marks if mark in known]
             waiting = [entry for entry in here if entry.unseen is None and entry.name not in lying]
     except OSError as error:
         yield f"inbox    {watch_dir} cannot be read: {error.strerror}"
@@ -116,11 +118,6 @@ def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
     if lying and not troubles:
         files = format_count(len(lying), "job file")
         yield f"inbox    {files} done with, but could not be moved away: {', '.join(map(shown, lying[:3]))}"
-
-
-def _is_left(entry: Entry, standing: DaemonState) -> bool:
-    left = standing.left.get(entry.name)
-    return left is not None and (left.mtime_ns, left.size) == (entry.stamp.mtime_ns, entry.stamp.size)
 
 
 def _under_way(standing: DaemonState, now: float) -> Iterator[str]:

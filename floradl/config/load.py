@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -336,25 +337,20 @@ def _untrusted(config: Config) -> str | None:
 
     Its literal host, private name or scheme suffices; what a name resolves to is judged at each connection.
     """
-    scheme, _, rest = config.api.base_url.partition("://")
-    host, port = _host_and_port(rest.partition("/")[0], 443 if scheme == "https" else 80)
+    url = urlsplit(config.api.base_url)
+    host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
     if HostPatterns.parse(config.network.trusted_private_hosts).match(host, port):
         return None
     add = (
         f"if that is meant, add {join_port(host, port)!r} to network.trusted_private_hosts "
         f"({variable(('network', 'trusted_private_hosts'))})"
     )
-    if scheme == "http":
+    if url.scheme == "http":
         return f"is plain http, which would send the key in the clear: write https://, or {add}"
     address = literal(host)
     if is_local_name(host) or (address is not None and not is_public(address)):
         return f"is at a private address: {add}"
     return None
-
-
-def _host_and_port(netloc: str, default: int) -> tuple[str, int]:
-    host, _, port = netloc.rpartition(":") if not netloc.endswith("]") and ":" in netloc else (netloc, "", "")
-    return host.strip("[]").lower(), int(port) if port else default
 
 
 def _real(path: Path) -> Path:

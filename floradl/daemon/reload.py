@@ -146,7 +146,9 @@ class Reload:
         try:
             read = await to_thread.run_sync(self._source.load)
             changed = applicable(self._config, read, self._change.keys)
-            config = taken_over(self._config, read, changed)
+            config = self._config
+            for key in changed:
+                config = _with(config, key, attrgetter(".".join(key))(read))
             await to_thread.run_sync(self._change.check, config, changed)
         except ConfigError as error:
             message = f"{error}; what held so far still holds"
@@ -163,7 +165,8 @@ class Reload:
 def differing(one: Config, other: Config) -> Iterator[Key]:
     """Yield the settings in which two configurations differ."""
     for key in settings():
-        if _value(one, key) != _value(other, key):
+        value = attrgetter(".".join(key))
+        if value(one) != value(other):
             yield key
 
 
@@ -172,17 +175,6 @@ def applicable(held: Config, read: Config, keys: Collection[Key]) -> list[Key]:
     changed = list(differing(held, read))
     kept_back = _GO_WITH_IT if _BASE_URL in changed else frozenset()
     return [key for key in changed if key in keys and key not in kept_back]
-
-
-def taken_over(held: Config, read: Config, keys: Collection[Key]) -> Config:
-    """Return `held` with the values that `read` has for `keys`."""
-    for key in keys:
-        held = _with(held, key, _value(read, key))
-    return held
-
-
-def _value(config: Config, key: Key) -> Any:
-    return attrgetter(".".join(key))(config)
 
 
 def _with(section: Any, key: Key, value: Any) -> Any:

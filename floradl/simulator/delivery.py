@@ -189,7 +189,8 @@ async def send_raw(
             pieces = _paced(answer, answer.start + at, answer.start + max(offset, at), delivery.rate)
             async for piece in pieces:
                 count(len(piece))
-                await _write(transport, _framed(piece, delivery.framing))
+                framed = b"%x\r\n%s\r\n" % (len(piece), piece) if delivery.framing == "chunked" else piece
+                await _write(transport, framed)
         at = max(offset, at)
         if kind == "stall":
             await _drained(transport, 0)
@@ -227,10 +228,6 @@ def _head(answer: StoredAnswer, delivery: AnswerDelivery) -> bytes:
         phrase = "Unknown"
     lines = [f"HTTP/1.1 {answer.status} {phrase}", *(f"{name}: {value}" for name, value in headers.items())]
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode("utf-8", "surrogateescape")
-
-
-def _framed(piece: bytes, framing: Framing) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(piece), piece) if framing == "chunked" else piece
 
 
 async def _paced(answer: StoredAnswer, start: int, stop: int, rate: float | None) -> AsyncIterator[bytes]:
@@ -328,7 +325,9 @@ def _bend_run(run: dict[str, Any], do: Do) -> None:
     for path, text in do.set.items():
         _change(run, path, _value(text))
     if do.camel_case:
-        renamed = {_camel(name): value for name, value in run.items()}
+        renamed = {
+            re.sub(r"_(\w)", lambda found: found[1].upper(), name): value for name, value in run.items()
+        }
         run.clear()
         run.update(renamed)
 
@@ -359,7 +358,3 @@ def _value(text: str) -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
         return text
-
-
-def _camel(name: str) -> str:
-    return re.sub(r"_(\w)", lambda found: found[1].upper(), name)

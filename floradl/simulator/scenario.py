@@ -23,7 +23,7 @@ of `match` and `do` are the fields of `faults.Match` and `faults.Do`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +187,12 @@ def _in_plain_units(
 def _explained(message: str, lines: Mapping[yaml_reader.Path, int]) -> str:
     found = _PLACE.match(message)
     what, place = (found["what"], found["path"]) if found else (message, None)
-    path = tuple(_steps(place or "$"))
+    steps = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", place or "$")
+    path: yaml_reader.Path = tuple(name or int(number) for name, number in steps)
     unknown = _UNKNOWN.search(what)
     if unknown:
-        known = _known_at(path)
+        kind = next((_KEYS[step] for step in reversed(path) if step in _KEYS), Scenario)
+        known = kind.__struct_fields__
         near = nearest(unknown["name"], known)
         hint = f"did you mean {near!r}?" if near else f"known here are {', '.join(known)}"
         what = f"this key does not exist; {hint}"
@@ -199,15 +201,6 @@ def _explained(message: str, lines: Mapping[yaml_reader.Path, int]) -> str:
         path = path[:-1]
     key = yaml_reader.dotted(path)
     return f"line {lines.get(path, 1)}: {f'{key}: ' if key else ''}{what}"
-
-
-def _steps(place: str) -> Iterator[str | int]:
-    for name, number in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", place):
-        yield name or int(number)
-
-
-def _known_at(path: yaml_reader.Path) -> tuple[str, ...]:
-    return next((_KEYS[step] for step in reversed(path) if step in _KEYS), Scenario).__struct_fields__
 
 
 _KEYS: Mapping[str | int, type[Struct]] = {

@@ -233,7 +233,9 @@ class HistorySync:
             met = await self.look()
             self._hurried = anyio.Event()
             delay = until_tick(time.monotonic(), self._options.interval)
-            with anyio.move_on_after(max(delay, _FORBIDDEN_FOR) if _is_forbidden(met) else delay):
+            if isinstance(met, TransientError) and met.code is ErrorCode.FORBIDDEN:
+                delay = max(delay, _FORBIDDEN_FOR)
+            with anyio.move_on_after(delay):
                 await self._hurried.wait()
 
     def hurry(self) -> None:
@@ -333,7 +335,3 @@ class HistorySync:
         self._met = met
         reading = "is not read on" if isinstance(error, _FullError) else "cannot be read"
         self.trouble = None if error is None else f"the account's history {reading}: {error}"
-
-
-def _is_forbidden(error: FloradlError | None) -> bool:
-    return isinstance(error, TransientError) and error.code is ErrorCode.FORBIDDEN

@@ -161,13 +161,15 @@ class Intake:
             waiting = await self._take_jobs(scan.jobs, troubles) if scan.jobs else 0
             for trouble in troubles:
                 _log.warning("inbox_trouble", message=trouble)
-            await self._forget_gone()
+            if gone := self._inbox.forgettable():
+                await self._queue.drop_left_files(gone)
             again_in = min(again_in, math.inf if scan.again_in is None else scan.again_in)
             more, held = scan.more, scan.held + waiting
         if held or self._lines:
             self._hold(MAX_OPEN, full(self._scheduler.open_runs, self._limits.max_open))
-        else:
-            self._release()
+        elif self.held is not None:
+            _log.info("jobs_taken_again", reason=self.held.reason)
+            self.held = None
         return again_in
 
     @property
@@ -221,22 +223,12 @@ class Intake:
             await self._queue.drop_left_files(gone, before)
         self._recalled = True
 
-    async def _forget_gone(self) -> None:
-        gone = self._inbox.forgettable()
-        if gone:
-            await self._queue.drop_left_files(gone)
-
     def _hold(self, reason: str, message: str) -> None:
         before = self.held
         if before is None or before.reason != reason:
             _log.warning("jobs_held", reason=reason, message=message)
         since = before.since if before is not None and before.reason == reason else time.time()
         self.held = LivePause(reason, message, since)
-
-    def _release(self) -> None:
-        if self.held is not None:
-            _log.info("jobs_taken_again", reason=self.held.reason)
-        self.held = None
 
     async def _take_queue_file(self) -> float:
         if self._queue_file is None:

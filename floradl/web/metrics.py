@@ -110,9 +110,10 @@ class MetricsCollector:
 
         async def look_at(name: str, folder: Path) -> None:
             with suppress(OSError):
-                free[name] = await to_thread.run_sync(
-                    _room, folder, limiter=self._looking, abandon_on_cancel=True
+                found = await to_thread.run_sync(
+                    os.statvfs, folder, limiter=self._looking, abandon_on_cancel=True
                 )
+                free[name] = found.f_bavail * found.f_frsize
 
         with anyio.move_on_after(_WITHIN):
             async with anyio.create_task_group() as group:
@@ -120,11 +121,6 @@ class MetricsCollector:
                 for name, folder in self._folders.items():
                     group.start_soon(look_at, name, folder)
         return MetricsSnapshot(paused, counts, age, free)
-
-
-def _room(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
 
 
 def installed() -> bool:

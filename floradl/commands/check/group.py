@@ -87,7 +87,8 @@ def check_group(config: Config) -> Iterator[CheckResult]:
 
 def _faults(inbox: Path, library: Path, gid: int, group: str) -> Iterator[tuple[str, str]]:
     for folder in (inbox, library):
-        closed = next((above for above in folder.parents if not _may_enter(above, gid)), None)
+        ways = [above for above in folder.parents if above != Path("/")]
+        closed = next((above for above in ways if not _may(above, gid, stat.S_IXGRP)), None)
         if closed is not None:
             remedy = f"as root: chgrp {group} '{closed}' && chmod g+x '{closed}'"
             yield f"people of {group} cannot get to {folder}: {closed} lets them not through", remedy
@@ -98,10 +99,6 @@ def _faults(inbox: Path, library: Path, gid: int, group: str) -> Iterator[tuple[
     if library.exists() and not _may(library, gid, _USE):
         message = f"people of {group} cannot open the library {library}"
         yield message, f"{_UMASK}, and as root: chgrp -R {group} '{library}' && chmod -R g+rX '{library}'"
-
-
-def _may_enter(folder: Path, gid: int) -> bool:
-    return folder == Path("/") or _may(folder, gid, stat.S_IXGRP)
 
 
 def _may(folder: Path, gid: int, bits: int) -> bool:
