@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -63,10 +62,7 @@ def simulator() -> Iterator[Simulator]:
 @pytest.fixture
 def home(tmp_path: Path, fetched: Path, simulator: Simulator) -> Home:
     """Return a home with two runs that are done, `campaign/run_a` and `campaign/run_b`."""
-    shutil.copytree(fetched, tmp_path, dirs_exist_ok=True)
-    # The copy lies elsewhere, and is known there.
-    (tmp_path / "state/library-seen").write_bytes(os.fsencode(tmp_path / "library") + b"\n")
-    return Home(tmp_path, simulator)
+    return Home(tmp_path, simulator).take_over(fetched)
 
 
 def damage(path: Path, *, quietly: bool = False) -> bytes:

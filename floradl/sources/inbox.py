@@ -74,12 +74,10 @@ class Scan(msgspec.Struct):
 
 
 class _Leaving(msgspec.Struct, frozen=True):
-    """A file that is done with, and where it goes; `why` it was rejected, with the `note` about that."""
+    """A file that is done with: as it was read, what to remember it by, and `why` it was rejected."""
 
     stamp: Stamp
-    folder: Path
     mark: LeftFile
-    note: str | None = None
     why: str | None = None
 
 
@@ -173,7 +171,7 @@ class Inbox:
             if entry.unseen is not None:
                 self._note_unseen(entry.name, entry.unseen, found)
             elif stuck is not None and stuck[0].stamp == entry.stamp:
-                self._put_away(entry.name, stuck[0], noted=True)
+                self._put_away(stuck[0], noted=True)
             elif (needs := self._needs(entry)) is not None and (found.held or needs > room):
                 found.held += 1
             else:
@@ -196,8 +194,7 @@ class Inbox:
 
         A file that changed since it was read stays, and is read again by the next scan. Safe to repeat.
         """
-        leaving = [(job.name, _Leaving(job.stamp, self._accepted, job.mark)) for job in jobs]
-        troubles = [self._put_away(name, each, noted=True) for name, each in leaving]
+        troubles = [self._put_away(_Leaving(job.stamp, job.mark), noted=True) for job in jobs]
         return tuple(trouble for trouble in troubles if trouble is not None)
 
     def sweep(self) -> tuple[str, ...]:
@@ -287,7 +284,7 @@ class Inbox:
             return
         mark = _mark(name, stamp, sha256, refused=False)
         if self._left.get(name) == mark:  # its runs are recorded: only the move is missing
-            trouble = self._put_away(name, _Leaving(stamp, self._accepted, mark), noted=True)
+            trouble = self._put_away(_Leaving(stamp, mark), noted=True)
             found.troubles += [trouble] if trouble is not None else []
         else:
             found.jobs.append(Job(name, orders, stamp, mark, found.held > 0))
@@ -300,31 +297,31 @@ class Inbox:
 
     def _reject(self, name: str, stamp: Stamp, message: str, found: Scan, sha256: str = "") -> None:
         message = redact(message)  # it quotes what was written, perhaps a signed URL in the wrong place
-        note = (
-            f"{shown(name)} was not taken: nothing in it was queued.\n\n{message}\n\n"
-            "Mend it, and drop it into the watch folder again.\n"
-        )
         mark = _mark(name, stamp, sha256, refused=True)
         known = self._left.get(name) == mark
-        trouble = self._put_away(name, _Leaving(stamp, self._rejected, mark, note, message), noted=known)
-        if trouble is not None:
-            found.troubles.append(trouble)
+        trouble = self._put_away(_Leaving(stamp, mark, message), noted=known)
+        found.troubles += [trouble] if trouble is not None else []
         if known:
             return
         if name in self._stuck:
             found.left.append(mark)
         found.rejected.append(Rejection(shown(name), message))
 
-    def _put_away(self, name: str, leaving: _Leaving, *, noted: bool) -> str | None:
+    def _put_away(self, leaving: _Leaving, *, noted: bool) -> str | None:
         """Move a file that is done with, or remember that it is; return why it stays, the first time.
 
         `noted` says that the queue, too, has it as done with.
         """
+        name, note = leaving.mark.name, None
+        folder = self._rejected if leaving.mark.refused else self._accepted
+        if leaving.why is not None:
+            note = (
+                f"{shown(name)} was not taken: nothing in it was queued.\n\n{leaving.why}\n\n"
+                "Mend it, and drop it into the watch folder again.\n"
+            )
         self._held.pop(name, None)
         try:
-            archive.put_away(
-                self._dir / name, leaving.folder, leaving.stamp, now=self._wall(), note=leaving.note
-            )
+            archive.put_away(self._dir / name, folder, leaving.stamp, now=self._wall(), note=note)
         except FileChangedError:
             if noted:  # perhaps its rights alone were: the next look decides by its content
                 self._left[name] = leaving.mark
@@ -336,7 +333,7 @@ class Inbox:
             known = self._stuck.get(name)
             done = f"was rejected ({leaving.why}), but" if leaving.why else "is done with, but"
             message = (
-                f"{shown(name)} {done} cannot be moved to {leaving.folder}: {error.strerror} "
+                f"{shown(name)} {done} cannot be moved to {folder}: {error.strerror} "
                 f"({self._remedy(name, error)}); it is not acted on again unless it changes"
             )
             self._stuck[name] = (leaving, message)
