@@ -187,7 +187,7 @@ def _member(name: object, value: Any, depth: int) -> Any:
 def _text(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001  # a broken __str__ must not cost the log line that tells of it
+    except Exception:  # noqa: BLE001  # a broken __str__ must not cost the log line
         return f"<unprintable {type(value).__name__}>"
 
 

@@ -57,7 +57,7 @@ class DaemonInfo(Struct, frozen=True):
 
 
 class DaemonState(Struct, frozen=True):
-    """The whole picture. `counts` is None where there is no journal yet; the lists hold the most important.
+    """The whole picture. `counts` is None where there is no queue yet; the lists hold the most important.
 
     `left` are job files that are done with though they may still lie in the watch folder, by name.
     """
@@ -72,7 +72,7 @@ class DaemonState(Struct, frozen=True):
 def read_daemon_state(state_dir: Path) -> DaemonState:
     """Read it all: runs that are not finished and the last that failed, a thousand in all.
 
-    Raises `ConfigError` where this user may not, or the journal is damaged or a newer floradl's.
+    Raises `ConfigError` where this user may not, or the queue is damaged or a newer floradl's.
     """
     daemon = read_daemon(state_dir)
     with read_queue(state_dir) as queue:
@@ -97,7 +97,7 @@ def read_daemon(state_dir: Path) -> DaemonInfo:
 
 
 def read_counts(state_dir: Path) -> Mapping[RunState, int] | None:
-    """Count the runs in each state, None where there is no journal. Raises as `read_daemon_state` does."""
+    """Count the runs in each state, None where there is no queue. Raises as `read_daemon_state` does."""
     with read_queue(state_dir) as queue:
         return None if queue is None else queue.counts()
 

@@ -83,7 +83,7 @@ runs:
 
 
 def simulate(*, port: int, speed: float, rate_limit: float | None, scenario: Path | None) -> int:
-    """Serve until SIGINT or SIGTERM, and give the exit code 0.
+    """Serve until SIGINT or SIGTERM; return the exit code 0.
 
     The first line on stdout holds the base URL and the key, as assignments; how to try it follows on stderr.
     `port` 0 takes a free one, `speed` divides durations, `rate_limit` is in requests a second. Raises

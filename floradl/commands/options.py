@@ -85,26 +85,26 @@ def common_options(command: _Command) -> _Command:
 
 
 def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    said: dict[str, Any] = context.ensure_object(dict)
+    given: dict[str, Any] = context.ensure_object(dict)
     name = parameter.name or ""
     if isinstance(value, int):
-        said[name] = said.get(name, 0) + value
+        given[name] = given.get(name, 0) + value
     elif value is not None:
-        said[name] = value
+        given[name] = value
 
 
-def configured(said: dict[str, Any], level: str | None = None) -> Config:
+def configured(given: dict[str, Any], level: str | None = None) -> Config:
     """Load the configuration; with a `level`, start logging, which -v and -q shift."""
-    return configured_from(said, level)[0]
+    return configured_from(given, level)[0]
 
 
-def configured_from(said: dict[str, Any], level: str | None = None) -> tuple[Config, Source]:
+def configured_from(given: dict[str, Any], level: str | None = None) -> tuple[Config, Source]:
     """As `configured`; also return where it can be loaded from again."""
     from floradl.config.load import Options, Source
 
-    shift = said.get("verbose", 0) - said.get("quiet", 0)
+    shift = given.get("verbose", 0) - given.get("quiet", 0)
     shifted = _LEVELS[min(max(_LEVELS.index(level or "info") + shift, 0), len(_LEVELS) - 1)]
-    options = Options(said.get("config"), said.get("home"), shifted if shift else None)
+    options = Options(given.get("config"), given.get("home"), shifted if shift else None)
     source = Source(options, os.environ)
     config = source.load()
     if level is not None:

@@ -180,7 +180,7 @@ def status(
     """Write how things stand to `stream`; return the exit code.
 
     A text for people; with `as_json` one JSON object; with `everything` one JSON object a line for each run;
-    with `check` one line that says whether a daemon is alive and makes progress, and exit code 1 where none
+    with `check` one line that shows whether a daemon is alive and makes progress, and exit code 1 where none
     does (beside the other two, only the exit code). `wall` gives unix seconds. Raises `ConfigError` where the
     state cannot be read.
     """
@@ -207,7 +207,7 @@ def status(
 
 
 def document(standing: DaemonState, config: Config) -> dict[str, Any]:
-    """Return what `--json` says, as plain values."""
+    """Return what `--json` shows, as plain values."""
     daemon = standing.daemon
     snapshot = daemon.snapshot if daemon.alive else None
     broken = snapshot.queue_file_error if snapshot else None

@@ -39,7 +39,7 @@ def exposure(file: Path, environ: Mapping[str, str]) -> str | None:
     The mode of a systemd credential, or of a container's secret (one in memory, or below /run/secrets), is
     not its user's. A file of somebody else's that only the group may read is how a service is given its key.
     """
-    theirs = [handed.parent for handed in conventional(file.name, environ, RUN_SECRETS)]
+    theirs = [given.parent for given in conventional(file.name, environ, RUN_SECRETS)]
     try:
         status = file.stat()
         ways = [above.stat().st_mode for above in file.parents]
@@ -88,7 +88,7 @@ def find_api_key(
     unreadable: ConfigError | None = None
     for file in conventional(NAME, environ, run_secrets):
         try:
-            texts.append((file, _handed_over(file, run_secrets)))
+            texts.append((file, _read_given(file, run_secrets)))
         except FileNotFoundError:
             pass
         except ConfigError as error:  # others may have put it there: it counts only if nothing else does
@@ -126,13 +126,13 @@ def _own_file(environ: Mapping[str, str]) -> bool:
 
 
 def conventional(name: str, environ: Mapping[str, str], run_secrets: Path) -> Iterator[Path]:
-    """Yield the files in which a service is handed the secret of that name: systemd's first."""
+    """Yield the files in which a service is given the secret of that name: systemd's first."""
     if folder := environ.get("CREDENTIALS_DIRECTORY", "").strip():
         yield Path(folder, name)
     yield run_secrets / name
 
 
-def _handed_over(file: Path, run_secrets: Path) -> str:
+def _read_given(file: Path, run_secrets: Path) -> str:
     text = read_text(file, _KEY)
     # A unit gives an empty credential where it has no key's file.
     if file.parent != run_secrets and not text.strip():

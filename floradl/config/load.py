@@ -277,11 +277,11 @@ def _values(given: Mapping[Key, _Given], user_home: str, faults: _Faults) -> dic
     home = Path("/")  # `home` is the first of all settings: from then on it is right
     values: dict[Key, Any] = {}
     for key, setting in settings().items():
-        said = given.get(key)
-        source = said.source if said else _DEFAULT
+        entry = given.get(key)
+        source = entry.source if entry else _DEFAULT
         default = setting.default if isinstance(setting.default, str) else None
-        value: Value = said.value if said else default
-        if said is None and isinstance(setting.default, tuple):
+        value: Value = entry.value if entry else default
+        if entry is None and isinstance(setting.default, tuple):
             value = list(setting.default)
         try:
             values[key] = setting.type.read(value)
@@ -311,8 +311,8 @@ def _assemble(section: type[Struct], key: Key, values: Mapping[Key, Any]) -> Any
 
 def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -> None:
     def fault(key: Key, message: str) -> None:
-        said = given.get(key)
-        faults.add((said.source if said else _DEFAULT).place(key), message)
+        entry = given.get(key)
+        faults.add((entry.source if entry else _DEFAULT).place(key), message)
 
     if remedy := _untrusted(config):
         fault(("api", "base_url"), remedy)

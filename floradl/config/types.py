@@ -120,16 +120,16 @@ class Whole(SettingType, frozen=True):
 
 
 class Choice(SettingType, frozen=True):
-    """One of a few words; capitals do not matter."""
+    """One of a few values; capitals do not matter."""
 
-    words: tuple[str, ...]
+    values: tuple[str, ...]
 
     def _parse(self, text: str) -> str:
         word = text.lower()
-        if word not in self.words:
-            near = nearest(word, self.words)
+        if word not in self.values:
+            near = nearest(word, self.values)
             hint = f" (did you mean {near}?)" if near else ""
-            raise ValueError(f"is none of {', '.join(self.words)}{hint}")
+            raise ValueError(f"is none of {', '.join(self.values)}{hint}")
         return word
 
 
@@ -307,7 +307,7 @@ class CommandLine(SettingType, frozen=True):
     """A program and its arguments as a list; empty for none. `resolve` makes the program's path absolute."""
 
     def read(self, value: Value) -> tuple[str, ...]:
-        """Return the words. Raises `ValueError`."""
+        """Return program and arguments. Raises `ValueError`."""
         match value:
             case None:
                 return ()
@@ -316,10 +316,10 @@ class CommandLine(SettingType, frozen=True):
                 raise ValueError(f"is not a list, and no shell reads it: write it like {like}")
             case dict():
                 raise ValueError(f"is a mapping to YAML, but a list belongs here: write it like {_EXAMPLE}")
-        words = tuple(self._word(item) for item in value)
-        if words and not words[0].strip():
+        command = tuple(self._word(item) for item in value)
+        if command and not command[0].strip():
             raise ValueError(f"names no program: write it like {_EXAMPLE}, or [] for none")
-        return words
+        return command
 
     def from_variable(self, text: str) -> Value:
         """Return what a variable holds: a program alone, or a list as YAML has it."""
@@ -329,14 +329,14 @@ class CommandLine(SettingType, frozen=True):
         one = len(text.split()) == 1 and text.lower() != "null"
         return [text] if one else super().from_variable(text)
 
-    def resolve(self, words: tuple[str, ...], place: DiskPath) -> tuple[str, ...]:
-        """Return the words with an absolute path of the program; one without a `/` is looked for in PATH.
+    def resolve(self, command: tuple[str, ...], place: DiskPath) -> tuple[str, ...]:
+        """Return them with an absolute path of the program; one without a `/` is looked for in PATH.
 
         Raises `ValueError` as `Location.resolve` does.
         """
-        if not words or ("/" not in words[0] and not words[0].startswith("~")):
-            return words
-        return (str(Location().resolve(words[0], place)), *words[1:])
+        if not command or ("/" not in command[0] and not command[0].startswith("~")):
+            return command
+        return (str(Location().resolve(command[0], place)), *command[1:])
 
     def _word(self, item: Value) -> str:
         if not isinstance(item, str):
@@ -395,7 +395,7 @@ class RateLimit(SettingType, frozen=True):
         return span
 
     def _rate_of(self, value: Value) -> int:
-        shown = ascii(value[:20]) if isinstance(value, str) else "what it says as rate"
+        shown = ascii(value[:20]) if isinstance(value, str) else "its rate"
         try:
             return self._rate(value if isinstance(value, str) else "")
         except ValueError as error:
@@ -412,6 +412,6 @@ def _second_of_day(value: Value) -> int:
     match = re.fullmatch("([0-9]{1,2}):([0-5][0-9])", value.strip()) if isinstance(value, str) else None
     second = int(match[1]) * 3600 + int(match[2]) * 60 if match else DAY + 1
     if second > DAY:
-        shown = ascii(value[:20]) if isinstance(value, str) else "what it says"
+        shown = ascii(value[:20]) if isinstance(value, str) else "its time"
         raise ValueError(f"{shown} is not a time of day: write it like 09:00, from 00:00 to 24:00")
     return second % DAY

@@ -75,9 +75,9 @@ async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePau
     """Report pauses for ever. `paused` gives the one that holds now."""
     outbox, scheduler = works.queue.outbox, works.scheduler
     began = scheduler.moved_at
-    told: list[SentPause] = []
+    sent: list[SentPause] = []
     with anyio.move_on_after(_READ_WITHIN), _nothing_worse():
-        told = await outbox.pauses()
+        sent = await outbox.pauses()
     known = False
 
     def look() -> tuple[LivePause | None, bool]:
@@ -87,8 +87,8 @@ async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePau
         known = known or pause is not None or scheduler.moved_at > began
         return pause, known
 
-    async def remember(told: SentPause) -> None:
+    async def remember(sent: SentPause) -> None:
         with _nothing_worse():
-            await outbox.put_pause(told)
+            await outbox.put_pause(sent)
 
-    await hook.serve(told, look, remember)
+    await hook.serve(sent, look, remember)

@@ -22,7 +22,7 @@ from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
 from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pauses, tell_missing
 from floradl.daemon.reload import Changing, reloading
-from floradl.daemon.startup import StartStoppedError, Startup, answering, opened
+from floradl.daemon.startup import StartStoppedError, Startup, opened, serve_endpoints
 from floradl.daemon.systemd import ServiceManager, Supervision, SystemdView, describe
 from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedError
 from floradl.hooks.runs import Heard
@@ -109,7 +109,7 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
         async with anyio.create_task_group() as group:
             # From the first moment on: a queue that is filled anew may take minutes.
             group.start_soon(_beat, config, works, intake, start, progress, supervision)
-            group.start_soon(answering, config, environ, works, state)
+            group.start_soon(serve_endpoints, config, environ, works, state)
             group.start_soon(_work, config, works, intake, start, hooks)
             group.start_soon(_sweep, inbox)
             group.start_soon(tell_missing, hook_orders(config, environ))

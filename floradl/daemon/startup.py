@@ -56,7 +56,7 @@ _AGAIN = 5.0  # seconds between looks for a library that is not there
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-async def answering(config: Config, environ: Mapping[str, str], works: App, state: HealthState) -> None:
+async def serve_endpoints(config: Config, environ: Mapping[str, str], works: App, state: HealthState) -> None:
     """Listen at `webhook.listen` and `metrics.listen`, once where they are the same; for ever.
 
     Returns at once where neither is set.

@@ -54,11 +54,11 @@ class ServiceManager:
         """Whether there is one."""
         return self._address is not None
 
-    def tell(self, **said: str | int) -> bool:
-        """Send `said` as one message; return whether it was taken. A line end in a value becomes a space."""
+    def notify(self, **fields: str | int) -> bool:
+        """Send one message; return whether it was taken. A line end in a value becomes a space."""
         if self._address is None:
             return False
-        lines = "\n".join(f"{key}={str(value).translate(_UNSENDABLE)}" for key, value in said.items())
+        lines = "\n".join(f"{key}={str(value).translate(_UNSENDABLE)}" for key, value in fields.items())
         # An abstract address begins with a zero byte, which no variable can hold: it is written as "@".
         where = b"\0" + os.fsencode(self._address[1:]) if self._address[0] == "@" else self._address
         try:
@@ -106,22 +106,22 @@ class Supervision:
         if not self._manager.listens:
             return
         now = self._monotonic()
-        said: dict[str, str | int] = {}
+        fields: dict[str, str | int] = {}
         if self._ready and not self._started:
-            said["READY"] = 1
+            fields["READY"] = 1
         status = self._status()
-        if status != self._reported and (said or now - self._sent_at["STATUS"] >= _STATUS_EVERY):
-            said["STATUS"] = status
+        if status != self._reported and (fields or now - self._sent_at["STATUS"] >= _STATUS_EVERY):
+            fields["STATUS"] = status
         if well and not self._ready and now - self._sent_at["EXTEND_TIMEOUT_USEC"] >= _STATUS_EVERY:
-            said["EXTEND_TIMEOUT_USEC"] = int(_MORE_TIME * 1e6)
+            fields["EXTEND_TIMEOUT_USEC"] = int(_MORE_TIME * 1e6)
         watchdog = self._manager.watchdog
         if well and self._ready and watchdog and now - self._sent_at["WATCHDOG"] >= watchdog / _PINGS:
-            said["WATCHDOG"] = 1
-        if not said or not self._manager.tell(**said):
+            fields["WATCHDOG"] = 1
+        if not fields or not self._manager.notify(**fields):
             return  # what was not taken is sent at the next beat
-        self._started = self._started or "READY" in said
-        self._reported = str(said.get("STATUS", self._reported))
-        self._sent_at.update(dict.fromkeys(said, now))
+        self._started = self._started or "READY" in fields
+        self._reported = str(fields.get("STATUS", self._reported))
+        self._sent_at.update(dict.fromkeys(fields, now))
 
     def ready(self) -> None:
         """Have the next beat report that everything is being served."""
@@ -130,24 +130,24 @@ class Supervision:
     def reloading(self) -> None:
         """Report that the settings are being read again. While the daemon starts, nothing is sent."""
         if self._started:
-            # By this the manager tells an answer to its own request from an earlier one.
-            self._manager.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+            # By this the manager knows an answer to its own request from an earlier one.
+            self._manager.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
 
     def reloaded(self, trouble: str | None) -> None:
         """Report that they are read. `trouble` is why those that held before still hold."""
         self._remark = trouble
         if self._started:
             self._reported = self._status()
-            self._manager.tell(READY=1, STATUS=self._reported)
+            self._manager.notify(READY=1, STATUS=self._reported)
 
     def failed(self, why: str) -> None:
         """Report why it ends by itself."""
         self._text, self._remark = why, None
-        self._manager.tell(STATUS=self._status())
+        self._manager.notify(STATUS=self._status())
 
     def stopping(self) -> None:
         """Report that the end has begun."""
-        self._manager.tell(STOPPING=1, STATUS="Stopping: what is under way goes on at the next start")
+        self._manager.notify(STOPPING=1, STATUS="Stopping: what is under way goes on at the next start")
 
     def _status(self) -> str:
         text = redact(f"{self._text}; {self._remark}" if self._remark else self._text)

@@ -106,17 +106,17 @@ class Pen(Struct, frozen=True):
 
 
 def draw_ending(pen: Pen, ending: RunLine) -> list[Text]:
-    """Return the lines that stay for a finished run: one, or more where a failure has much to tell."""
+    """Return the lines that stay for a finished run: one, or more where a failure has a long reason."""
     run = ending.run
     sign, style = {
         RunState.PARTIAL: (pen.signs.partial, "yellow"),
         RunState.FAILED: (pen.signs.failed, "red"),
     }.get(run.state, (pen.signs.done, "green"))
-    told = pen.text("" if run.state is RunState.FAILED else gains(ending), "dim")
-    room = pen.width - 2 - (told.cell_len + 2 if told else 0)
+    text = pen.text("" if run.state is RunState.FAILED else gains(ending), "dim")
+    room = pen.width - 2 - (text.cell_len + 2 if text else 0)
     line = Text().append(f"{sign} ", style).append_text(pen.name(run, max(room, len(run.run_id) + 10)))
-    if told:
-        line.append("  ").append_text(told)
+    if text:
+        line.append("  ").append_text(text)
     if run.error is None:
         return [pen.cut(line)]
     because = Text().append(f"{run.error.code}: ", style).append_text(pen.text(run.error.message))
@@ -171,15 +171,15 @@ def draw_view(pen: Pen, view: BoardView, total: int | None) -> list[Text]:
 def _run(pen: Pen, row: RunRow, name: Text, spin: str) -> Text:
     if row.stage is TransferStage.TROUBLED:
         when = f"next try in {format_seconds(round(row.next_in))}" if row.next_in else "trying again"
-        told = Text().append(f"  {when}: ", "yellow").append_text(pen.text(row.message or ""))
-        if 2 + name.cell_len + told.cell_len > pen.width:
+        text = Text().append(f"  {when}: ", "yellow").append_text(pen.text(row.message or ""))
+        if 2 + name.cell_len + text.cell_len > pen.width:
             name.rstrip()  # the reason needs the room more than the column its order
-        return Text().append(f"{pen.signs.trouble} ", "yellow").append_text(name).append_text(told)
+        return Text().append(f"{pen.signs.trouble} ", "yellow").append_text(name).append_text(text)
     line = Text().append(f"{spin} ", "cyan").append_text(name).append("  ")
     if row.stage is TransferStage.RUNNING and row.run.progress > 0:
         line.append_text(pen.bar(row.run.progress / 100, 12, "magenta"))
         return line.append(f" {row.run.progress:3.0f} %")
-    return line if row.moving else line.append(row.stage.value, "dim")  # its bars say so
+    return line if row.moving else line.append(row.stage.value, "dim")  # its bars show that
 
 
 def _output(pen: Pen, row: TransferRow) -> Text:

@@ -27,7 +27,7 @@ from floradl.redaction import redact
 
 RUN_FINISHED = "run_finished"
 PAUSED = "paused"
-# A list of what is good: a name says too little of what a variable holds to list what is secret.
+# A list of what is good: names alone do not show which variables are secret.
 _PASSED: Final = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"),
@@ -40,7 +40,7 @@ _INTERPRETERS = re.compile(
     r"(?:ba|da|a|k|z|fi)?sh|env|busybox|(?:python|pypy|perl|ruby|node|nodejs|php|lua|tclsh|java|deno|bun|Rscript)"
     r"[\d.]*|nice|ionice|nohup|setsid|timeout|flock|chrt|stdbuf"
 )
-_AT_MOST = 5.7  # seconds once there is hurry: a stop takes 7 s at most, and the journal comes last
+_AT_MOST = 5.7  # seconds once there is hurry: a stop takes 7 s at most, and the queue comes last
 _GRACE = 1.0  # seconds between SIGTERM and SIGKILL
 _LAST = 4.0  # seconds to end by itself once there is hurry
 _TAIL = 4096  # bytes
@@ -64,18 +64,18 @@ def environment_of(event: str, environ: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": os.defpath, **passed, "FLORADL_EVENT": event}
 
 
-def program_of(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
+def program_of(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
     """Return the absolute path of a command's program, None where there is none that can be executed."""
-    found = shutil.which(words[0], path=environ.get("PATH", os.defpath))
-    return None if found is None else os.path.abspath(found)  # noqa: PTH100 - a link's name says what it is
+    found = shutil.which(argv[0], path=environ.get("PATH", os.defpath))
+    return None if found is None else os.path.abspath(found)  # noqa: PTH100 - a link's name may matter
 
 
-def exposed(words: Sequence[str], environ: Mapping[str, str], cwd: str) -> str | None:
+def exposed(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> str | None:
     """Return what of a command others could write or replace, and how to fix it; None where nobody could.
 
     `cwd` is where it is to run. What is not there (yet), or cannot be looked at, is nobody's fault here.
     """
-    for file in _files(words, environ, cwd):
+    for file in _files(argv, environ, cwd):
         try:
             found = exposure(file)
         except OSError:
@@ -85,17 +85,17 @@ def exposed(words: Sequence[str], environ: Mapping[str, str], cwd: str) -> str |
     return None
 
 
-def _files(words: Sequence[str], environ: Mapping[str, str], cwd: str) -> Iterator[Path]:
-    program = program_of(words, environ)
+def _files(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Iterator[Path]:
+    program = program_of(argv, environ)
     if program is None:
         # One that others may put there would be theirs.
-        if "/" in words[0]:
-            yield Path(words[0])
+        if "/" in argv[0]:
+            yield Path(argv[0])
         return
     yield Path(program)
     if not _INTERPRETERS.fullmatch(os.path.basename(program)):  # noqa: PTH119
         return
-    for word in words[1:]:
+    for word in argv[1:]:
         script = Path(cwd, word)
         try:
             is_file = script.is_file()
@@ -129,7 +129,7 @@ async def to_its_end(work: Callable[[anyio.Event], Awaitable[None]]) -> None:
 
 
 class NotStartedError(Exception):
-    """The command could not be started; the message says why."""
+    """The command could not be started; the message has the reason."""
 
 
 class Ended(Struct, frozen=True):
@@ -159,18 +159,18 @@ class Ended(Struct, frozen=True):
 
 
 class Command(Struct, frozen=True):
-    """What to run. `words` are a program and its arguments; `timeout` is in seconds."""
+    """What to run. `argv` are a program and its arguments; `timeout` is in seconds."""
 
-    words: Sequence[str]
+    argv: Sequence[str]
     environ: Mapping[str, str]
     cwd: str
     timeout: float
 
 
-def missing(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
+def missing(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
     """Return why a command cannot be started, None where it can as far as one sees."""
-    program = words[0]
-    if program_of(words, environ) is not None:
+    program = argv[0]
+    if program_of(argv, environ) is not None:
         return None
     if "/" not in program:
         return f"no program {program!a} is in PATH: write its whole path, or install it"
@@ -215,12 +215,12 @@ async def run(command: Command, stdin: int, hurry: anyio.Event) -> Ended:
 
 def _start(command: Command, stdin: int) -> subprocess.Popen[bytes]:
     # Looked at each time: it may have come, or changed hands, since the configuration was read.
-    if (why := exposed(command.words, command.environ, command.cwd)) is not None:
+    if (why := exposed(command.argv, command.environ, command.cwd)) is not None:
         raise NotStartedError(why)
     try:
         process = subprocess.Popen(  # noqa: S603 - the user's own command, and no shell
-            command.words,
-            executable=program_of(command.words, command.environ),
+            command.argv,
+            executable=program_of(command.argv, command.environ),
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -230,9 +230,9 @@ def _start(command: Command, stdin: int) -> subprocess.Popen[bytes]:
             bufsize=0,
         )
     except (OSError, ValueError) as error:
-        why = missing(command.words, command.environ)
+        why = missing(command.argv, command.environ)
         if why is None:
-            why = f"{command.words[0]!a} could not be started: {error}"
+            why = f"{command.argv[0]!a} could not be started: {error}"
             if getattr(error, "strerror", "") == os.strerror(8):  # ENOEXEC
                 why += " (does its first line begin with #!?)"
         raise NotStartedError(why) from error
@@ -312,10 +312,10 @@ class HookSettings(Struct, frozen=True):
 
     def command(self, event: str, argument: str, cwd: str) -> Command | None:
         """Return what to run for an event, with its last argument; None where there is no hook."""
-        words = self.commands.get(event)
-        if not words:
+        argv = self.commands.get(event)
+        if not argv:
             return None
-        return Command((*words, argument), environment_of(event, self.environ), cwd, self.timeout)
+        return Command((*argv, argument), environment_of(event, self.environ), cwd, self.timeout)
 
     def missing(self) -> dict[str, str]:
         """Return, for each event whose command cannot be started as far as one sees, why."""
@@ -326,6 +326,6 @@ class HookSettings(Struct, frozen=True):
         return self._faults(partial(exposed, cwd="/"))
 
     def _faults(self, find: Callable[[Sequence[str], Mapping[str, str]], str | None]) -> dict[str, str]:
-        commands = {event: words for event, words in self.commands.items() if words}
-        found = {event: find(words, environment_of(event, self.environ)) for event, words in commands.items()}
+        commands = {event: argv for event, argv in self.commands.items() if argv}
+        found = {event: find(argv, environment_of(event, self.environ)) for event, argv in commands.items()}
         return {event: why for event, why in found.items() if why is not None}

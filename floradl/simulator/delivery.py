@@ -46,7 +46,7 @@ Event = tuple[int, Literal["stall", "cut", "reset"]]
 
 
 class StoredObject(Struct, frozen=True):
-    """A body as it lies in the store, with the headers that describe it whatever is asked.
+    """A body as it lies in the store, with the headers that describe it in any answer.
 
     `overrides` are laid over an answer's headers in the end; `None` removes one.
     """
@@ -76,7 +76,7 @@ class StoredAnswer(Struct, frozen=True):
 def answer(stored: StoredObject, request: Mapping[str, str], *, beside: int = 0) -> StoredAnswer:
     """Decide on the answer to a GET with the header fields `request` (names in lower case).
 
-    A fault: a range begins `beside` bytes from where it was asked to, and says so.
+    A fault: a range begins `beside` bytes from where it was asked to, and shows that.
     """
     size = stored.body.size
     own = {"Accept-Ranges": "bytes", "ETag": stored.etag, "Last-Modified": stored.last_modified}
@@ -181,7 +181,7 @@ async def send_raw(
     *,
     head_only: bool = False,
 ) -> None:
-    """Send an answer as `delivery` says, and close the connection."""
+    """Send an answer by `delivery`, and close the connection."""
     await _write(transport, _head(answer, delivery))
     at = 0
     for offset, kind in (*delivery.events, (answer.length, "end")):

@@ -148,7 +148,7 @@ class Do(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cut_after: str | int | None = None
     reset_after: str | int | None = None
     stall_after: str | int | None = None
-    stall_for: float | None = None  # without end, unless said
+    stall_for: float | None = None  # without end, unless given
     drip: float | None = None
     # what the media host sends
     gzip: bool = False  # the object was stored gzipped
@@ -159,7 +159,7 @@ class Do(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     change_content: bool = False  # other bytes of the same size, and so other checksums
     keep_etag: bool = False  # ... but under the old ETag and checksums
     corrupt: bool = False  # one bit is wrong
-    # what the API says of a run; a name may be a path, `outputs.url`, and of one item `outputs.0.url`
+    # how the API shows a run; a name may be a path, `outputs.url`, and of one item `outputs.0.url`
     accepted: bool = False  # the status is 202 instead of 200
     unknown_status: str | None = None
     missing_field: str | None = None

@@ -206,7 +206,7 @@ def _png_padding(seed: str, size: int) -> tuple[Part, ...]:
 
 
 def mp4(seed: str, title: str, size: int | None) -> Body:
-    """Give a four second clip (H.264, AAC); a `free` box at its end holds the title and the padding."""
+    """Make a four second clip (H.264, AAC); a `free` box at its end holds the title and the padding."""
     clip = _clip()
     name = title.encode("utf-8", "replace")[:200]
     least = len(clip) + 16 + len(name)
@@ -315,7 +315,7 @@ def _pdf_escaped(text: bytes) -> bytes:
 
 
 def _pdf_tail(offsets: list[int], front: int, padding: int) -> tuple[bytes, bytes]:
-    """Give what stands before and after the padding: its stream object, the table of offsets, the end."""
+    """Return what is before and after the padding: its stream object, the table of offsets, the end."""
     number = len(offsets) + 1
     opening = b"%d 0 obj\n<< /Length %d >>\nstream\n" % (number, padding)
     closing = b"\nendstream\nendobj\n"
@@ -335,18 +335,20 @@ def _pdf_tail(offsets: list[int], front: int, padding: int) -> tuple[bytes, byte
 
 def text(seed: str, title: str, size: int | None) -> Body:
     """Write numbered lines of ASCII."""
-    words = title.encode("ascii", "replace")[:40].replace(b"\n", b" ") or seed.encode("ascii", "replace")[:40]
+    content = (
+        title.encode("ascii", "replace")[:40].replace(b"\n", b" ") or seed.encode("ascii", "replace")[:40]
+    )
     size = 20 * 64 if size is None else size
     if not size:
         return Body(())
 
     def line(number: int) -> bytes:
-        return (b"%09d  %-52s" % (number, words))[:63] + b"\n"
+        return (b"%09d  %-52s" % (number, content))[:63] + b"\n"
 
     return Body((Part(size - 1, 64, line), literal(b"\n")))
 
 
 def binary(seed: str, title: str, size: int | None) -> Body:
-    """Give bytes of no known format."""
+    """Make bytes of no known format."""
     name = title.encode("utf-8", "replace")[: size or 200]
     return Body((literal(name), filler(seed, max((64 * 1024 if size is None else size) - len(name), 0))))

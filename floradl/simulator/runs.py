@@ -1,4 +1,4 @@
-"""Scripted runs: what was asked for, and what the API says of them at a given time. Nothing here does I/O."""
+"""Scripted runs: what was asked for, and how the API shows them at a given time. Nothing here does I/O."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TimeUnit = Literal["s", "ms"]
 WebhookSigning = Literal["each", "once"]
 ProgressStyle = Literal["even", "lumpy"]
 
-# What a lumpy `progress` says from a share of the work on, as engines do that count steps of unlike length.
+# What a lumpy `progress` shows from a share of the work on, as engines do that count steps of unlike length.
 _LUMPS = ((0.0, 0), (0.05, 35), (0.4, 22), (0.55, 80), (0.9, 71))
 
 

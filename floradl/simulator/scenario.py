@@ -80,7 +80,7 @@ class ScenarioRun(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if self.run is not None:
-            Reference.of(self.run)  # raises ValueError in words
+            Reference.of(self.run)  # raises ValueError
 
 
 class Scenario(Struct, frozen=True, forbid_unknown_fields=True):

@@ -149,7 +149,7 @@ def accepted_orders(watch_dir: Path) -> list[RunRequest]:
         for order in _read(folder, name):
             run_id = order.reference.run_id
             known = last.get(run_id)
-            # A fetch does not undo a forget, as in the journal; the first name is kept, as there.
+            # A fetch does not undo a forget, as in the queue; the first name is kept, as there.
             if known is None or order.action is not Action.FETCH:
                 action = Action.FORGET if order.action is Action.FORGET else Action.FETCH
                 first = known or order

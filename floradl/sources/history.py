@@ -49,7 +49,7 @@ class TechniqueIds(Protocol):
 
 
 async def pages(lists: RunLists, kind: str) -> AsyncGenerator[RunPage, None]:
-    """Give the pages of a list, newest first, each run once, until it ends or leads in a circle.
+    """Yield the pages of a list, newest first, each run once, until it ends or leads in a circle.
 
     What passes is retried. Raises as `FloraClient.page` does.
     """

@@ -37,7 +37,7 @@ _BATCH_BYTES = 8 << 20  # read in one scan at most, whatever the number of files
 class Job(msgspec.Struct, frozen=True):
     """A job file that was read; it stays where it is until `Inbox.accept` is given it.
 
-    `mark` is what to remember it by. `behind` says that an older one waits for room (`Inbox.hold`).
+    `mark` is what to remember it by. `behind`: an older one waits for room (`Inbox.hold`).
     """
 
     name: str
@@ -57,8 +57,8 @@ class Rejection(msgspec.Struct, frozen=True):
 class Scan(msgspec.Struct):
     """What one look at the watch folder found; filled by `Inbox`.
 
-    `again_in` is after how many seconds a file that is not finished may be; None where there is none. `more`
-    says that the look was cut short, and the next should follow at once. `troubles` are messages about the
+    `again_in` is after how many seconds a file that is not finished may be; None where there is none. `more`:
+    the look was cut short, and the next should follow at once. `troubles` are messages about the
     folder itself, and about files that could not be moved. `left` are those that were rejected and still lie
     there; `held` counts the jobs that wait for room; `bytes` were read.
     """
@@ -310,7 +310,7 @@ class Inbox:
     def _put_away(self, leaving: _Leaving, *, noted: bool) -> str | None:
         """Move a file that is done with, or remember that it is; return why it stays, the first time.
 
-        `noted` says that the queue, too, has it as done with.
+        `noted`: the queue, too, has it as done with.
         """
         name, note = leaving.mark.name, None
         folder = self._rejected if leaving.mark.refused else self._accepted

@@ -149,7 +149,7 @@ def parse_queue(data: bytes) -> tuple[RunRequest, ...]:
 def render_orders(orders: Iterable[RunRequest]) -> str:
     """Write a job file that `parse_job` reads back to these orders (each run given once).
 
-    Lines of references where that says it all, JSON otherwise. Raises `JobError` for a label that no text
+    Lines of references where those suffice, JSON otherwise. Raises `JobError` for a label that no text
     file can hold.
     """
     orders = tuple(orders)

@@ -65,7 +65,7 @@ def shown(name: str) -> str:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """List what may be jobs, the oldest first, for a later file may take back what an earlier one says.
+    """List what may be jobs, the oldest first, for a later file may take back what an earlier one asks for.
 
     Raises `OSError` where the folder itself cannot be read; what fails for one name is in its entry.
     """

@@ -113,12 +113,12 @@ class Watcher:
         stop = threading.Event()
         try:
             with closing(self._events()) as events:
-                while heard := await self._wait(events, folder, stop, first=first):
+                while wake := await self._wait(events, folder, stop, first=first):
                     first = False
-                    if heard.due:
+                    if wake.due:
                         self._woken()
                         yield
-                    if heard.replaced:
+                    if wake.replaced:
                         if _identity(self._dir) is not None:
                             self._report(f"the watch folder {self._dir} was replaced: watching the new one")
                         return
@@ -165,10 +165,10 @@ class Watcher:
 
         async with anyio.create_task_group() as group:
             group.start_soon(stop_with_us)
-            heard = await to_thread.run_sync(wait)
+            wake = await to_thread.run_sync(wait)
             group.cancel_scope.cancel()
         await lowlevel.checkpoint_if_cancelled()  # a watcher that was stopped did not stop by itself
-        return heard
+        return wake
 
     def _events(self) -> Generator[_Changes]:
         """Yield what happened, and an empty set at each tick."""
@@ -215,7 +215,7 @@ class Watcher:
 
 
 def _identity(path: Path) -> Identity:
-    """Say what stands at `path`: for a folder which one it is, for a file its content's stamp too."""
+    """Identify what is at `path`: a folder, or a file with this content."""
     try:
         status = path.stat()
     except OSError:

@@ -29,7 +29,7 @@ _APART = 8  # of each page that has places of its own
 _LINGER = 1.0  # seconds in which what comes after the answer is read, so that it arrives
 _MOST_LINGERING = 1 << 20
 _PIECE = 16 << 10
-_FAREWELL = 0.1  # seconds in which one that is sent away may take the answer that says so
+_FAREWELL = 0.1  # seconds in which one that is sent away may take its answer
 WITHIN = 5.0
 """Seconds for a whole request, and again for its answer: who is slower is dropped."""
 
@@ -177,7 +177,7 @@ class HttpResponse(Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
     @classmethod
-    def said(cls, status: int, text: str) -> HttpResponse:
+    def of_text(cls, status: int, text: str) -> HttpResponse:
         """Make an answer of one line of text."""
         return cls(status, f"{text}\n".encode())
 
@@ -210,11 +210,11 @@ class Site:
                 return await page(request)
             except Exception:  # noqa: BLE001 - a bug of ours in one answer must not end the listening
                 _log.exception("bug", path=request.path)
-                return HttpResponse.said(500, "a bug: see floradl's log")
+                return HttpResponse.of_text(500, "a bug: see floradl's log")
         allowed = sorted({method for method, path in self._pages if path == request.path})
         if allowed:
             return HttpResponse(405, b"", headers={"Allow": ", ".join(allowed)})
-        return HttpResponse.said(404, "nothing is here")
+        return HttpResponse.of_text(404, "nothing is here")
 
 
 class _RefusedError(Exception):
@@ -238,15 +238,15 @@ async def converse(stream: ByteStream, site: Site, visit: ClientConnection, with
 
 async def _converse(stream: ByteStream, site: Site, visit: ClientConnection, within: float) -> None:
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST_HEAD)
-    answer, head_only = HttpResponse.said(503, "others wait: try again"), False
+    answer, head_only = HttpResponse.of_text(503, "others wait: try again"), False
     with visit.evictable():
         try:
             with anyio.fail_after(within):
                 request = await _read(connection, stream, visit)
         except TimeoutError:
-            answer = HttpResponse.said(408, f"the request did not come within {within:g} s")
+            answer = HttpResponse.of_text(408, f"the request did not come within {within:g} s")
         except h11.RemoteProtocolError as error:
-            answer = HttpResponse.said(error.error_status_hint, "this is not an HTTP request")
+            answer = HttpResponse.of_text(error.error_status_hint, "this is not an HTTP request")
         except _RefusedError as error:
             answer = error.answer
         else:
@@ -301,7 +301,7 @@ async def _read(connection: h11.Connection, stream: ByteStream, visit: ClientCon
 
 
 def _too_large() -> HttpResponse:
-    return HttpResponse.said(413, f"a body has {_MOST_BODY >> 10} KiB at most")
+    return HttpResponse.of_text(413, f"a body has {_MOST_BODY >> 10} KiB at most")
 
 
 def _request(head: h11.Request, body: bytes) -> HttpRequest:

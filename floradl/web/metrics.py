@@ -55,15 +55,17 @@ class Health:
         """Answer 200 while there is progress, or nothing to do; 503 where it hangs."""
         quiet = self._wall() - self._state.progress_at()
         if quiet > STUCK_AFTER:
-            return HttpResponse.said(503, f"no progress for {quiet:.0f} s")
-        return HttpResponse.said(200, "alive")
+            return HttpResponse.of_text(503, f"no progress for {quiet:.0f} s")
+        return HttpResponse.of_text(200, "alive")
 
     async def ready(self, _request: HttpRequest) -> HttpResponse:
         """Answer 200 while it works; 503 before that, and in a pause."""
         if not self._state.started():
-            return HttpResponse.said(503, "starting")
+            return HttpResponse.of_text(503, "starting")
         reason = self._state.paused()
-        return HttpResponse.said(503, f"paused: {reason}") if reason else HttpResponse.said(200, "ready")
+        return (
+            HttpResponse.of_text(503, f"paused: {reason}") if reason else HttpResponse.of_text(200, "ready")
+        )
 
 
 class Totals(Struct, frozen=True):
@@ -149,7 +151,7 @@ class MetricsPage:
     async def page(self, _request: HttpRequest) -> HttpResponse:
         """Answer a scrape."""
         if not installed():
-            return HttpResponse.said(503, MISSING)
+            return HttpResponse.of_text(503, MISSING)
         from floradl.web import prometheus  # noqa: PLC0415 - needs the extra
 
         snapshot = await self._collector.measure(self._state.paused(), self._wall())

@@ -25,8 +25,8 @@ _ACCEPT_AGAIN = 0.1
 _LOG_EVERY = 60.0
 _BUFFER = 64 << 10  # bytes that the system takes in for a connection: what we hold of it is as little
 _STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# What accept(2) says of the connection that it would have given, not of the socket that listens (accept(2) of
-# Linux man-pages 6.03, "Error handling").
+# What concerns the connection that accept(2) would have given, not the socket that listens (accept(2) of Linux
+# man-pages 6.03, "Error handling").
 _THEIRS = frozenset(
     {
         errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,

@@ -49,7 +49,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class SignatureError(Exception):
-    """The signature is missing, wrong or out of time; the message says which, without any of it."""
+    """The signature is missing, wrong or out of time; the message has which, without any of it."""
 
 
 def verify(header: str | None, body: bytes, secrets: Iterable[Secret], now: float) -> None:
@@ -242,7 +242,7 @@ class Webhooks:
 
     def _answer(self, result: str, status: int, text: str) -> HttpResponse:
         self.counts[result] += 1
-        return HttpResponse.said(status, text)
+        return HttpResponse.of_text(status, text)
 
     def _warn(self, event: str, message: str) -> None:
         # Unless the like was logged a moment ago; then it is counted.

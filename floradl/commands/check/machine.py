@@ -77,11 +77,11 @@ def _answered(endpoint: Endpoint, setting: str) -> CheckResult:
     try:
         with socket.create_connection((host, endpoint.port), _PATIENCE) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: floradl\r\n\r\n")
-            said = connection.recv(4096)
+            answer = connection.recv(4096)
     except OSError as error:
         reason = "nobody answers" if error.errno == errno.ECONNREFUSED else str(error.strerror or error)
         return fail(setting, f"the daemon does not listen at {endpoint} ({reason}): its log says why")
-    if b"\r\nserver: floradl\r\n" not in said.lower():
+    if b"\r\nserver: floradl\r\n" not in answer.lower():
         return fail(setting, explained(endpoint, OSError(errno.EADDRINUSE, "")))
     return ok(setting, f"the daemon listens at {endpoint}")
 
@@ -200,7 +200,7 @@ def _state_folder(config: Config, *, daemon: bool) -> CheckResult:
         return ok("state folder", message)
     if trouble is not None:
         return trouble
-    with suppress(OSError):  # where that is unknown, the others say why
+    with suppress(OSError):  # where that is unknown, other checks report why
         if (why := state_folder.fault(folder, state_writers(config))) is not None:
             return fail("state folder", why)
     if filesystem(folder) in _IN_MEMORY | {"overlay"}:

@@ -93,9 +93,9 @@ def verify(
         if covered:
             import anyio  # noqa: PLC0415 - heavy, and mostly not needed
 
-            from floradl.commands.verify.repair import mend_all  # noqa: PLC0415 - as above
+            from floradl.commands.verify.repair import repair_all  # noqa: PLC0415 - as above
 
-            code, report.outcomes = anyio.run(mend_all, config, environ, covered)
+            code, report.outcomes = anyio.run(repair_all, config, environ, covered)
     if as_json:
         out.write(json.dumps(_document(report), indent=2) + "\n")
     else:

@@ -38,7 +38,7 @@ _TRIES = 5
 _ELSEWHERE = "FLORA has other bytes now; what stood there stays as it is"
 
 
-async def mend_all(
+async def repair_all(
     config: Config, environ: Mapping[str, str], problems: Mapping[int, Problem]
 ) -> tuple[Exit, dict[int, VerifyOutcome]]:
     """Fetch the numbered `problems` again.
@@ -46,24 +46,24 @@ async def mend_all(
     Returns what became of each, and whether something that concerns them all ended it early: `KEY_REFUSED`,
     `GAVE_UP`, `INTERRUPTED`. Raises `ConfigError`.
     """
-    outcomes = {number: _unmendable(problem) for number, problem in problems.items()}
-    mendable = [(number, problem) for number, problem in problems.items() if problem.sidecar is not None]
+    outcomes = {number: _not_repaired(problem) for number, problem in problems.items()}
+    repairable = [(number, problem) for number, problem in problems.items() if problem.sidecar is not None]
     with open_display(sys.stderr, quiet=config.log.quiet) as display:
         async with working(config, environ, MemoryQueue(), display) as works:
-            mender = _Mender(works, display, keep_times=config.output.mtime == "completed")
-            by_run = groupby(mendable, key=lambda each: each[1].sidecar.run_id if each[1].sidecar else "")
-            await mender.mend([dict(group) for _, group in by_run])
-            return mender.code, outcomes | mender.outcomes
+            repairs = _Repairs(works, display, keep_times=config.output.mtime == "completed")
+            by_run = groupby(repairable, key=lambda each: each[1].sidecar.run_id if each[1].sidecar else "")
+            await repairs.run([dict(group) for _, group in by_run])
+            return repairs.code, outcomes | repairs.outcomes
 
 
-def _unmendable(problem: Problem) -> VerifyOutcome:
+def _not_repaired(problem: Problem) -> VerifyOutcome:
     if problem.sidecar is not None:
         return VerifyOutcome(mended=False, message="it was not its turn any more")
     run = problem.reference or PurePosixPath(problem.path or "").stem  # a sidecar is named by its run
     return VerifyOutcome(mended=False, message=f"'floradl get {run}' downloads the run again")
 
 
-class _Mender:
+class _Repairs:
     """Mends run by run, some at once."""
 
     def __init__(self, works: App, progress: RunEvents, *, keep_times: bool) -> None:
@@ -75,7 +75,7 @@ class _Mender:
         self.outcomes: dict[int, VerifyOutcome] = {}
         self.code = Exit.OK
 
-    async def mend(self, runs: list[dict[int, Problem]]) -> None:
+    async def run(self, runs: list[dict[int, Problem]]) -> None:
         async def interrupted() -> None:
             await wait_for_stop(self._works.media.halt, Exit.INTERRUPTED)
             end(Exit.INTERRUPTED)
@@ -88,7 +88,7 @@ class _Mender:
         async def one(problems: dict[int, Problem]) -> None:
             try:
                 async with self._at_once:
-                    await self._mend_run(problems)
+                    await self._repair_run(problems)
             except ServicePausedError as error:
                 for number in problems:
                     self.outcomes[number] = VerifyOutcome(mended=False, message=str(error))
@@ -96,12 +96,12 @@ class _Mender:
 
         async with anyio.create_task_group() as group:
             group.start_soon(interrupted)
-            async with anyio.create_task_group() as menders:
+            async with anyio.create_task_group() as runs_at_work:
                 for problems in runs:
-                    menders.start_soon(one, problems)
+                    runs_at_work.start_soon(one, problems)
             group.cancel_scope.cancel()
 
-    async def _mend_run(self, problems: dict[int, Problem]) -> None:
+    async def _repair_run(self, problems: dict[int, Problem]) -> None:
         sidecar = next(iter(problems.values())).sidecar
         if sidecar is None:
             return
@@ -143,7 +143,7 @@ class _Mender:
                 await anyio.sleep(delay)
                 continue
             if answer.status != "completed" and not answer.outputs:
-                message = f"FLORA says that the run is {answer.status[:40]!a} now"
+                message = f"FLORA reports the run as {answer.status[:40]!a} now"
                 raise PermanentError(message, ErrorCode.RUN_FAILED)
             return answer
 

@@ -115,7 +115,7 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class VerifyOutcome(Struct, frozen=True):
-    """What became of a problem that was to be mended. `kept_as` is where the damaged file is now."""
+    """What became of a problem that was to be repaired. `kept_as` is where the damaged file is now."""
 
     mended: bool
     message: str = ""
@@ -250,7 +250,7 @@ class KnownFiles:
         self._hashes: set[int] = set()
 
     def add(self, paths: Iterable[str]) -> None:
-        """Note that `paths` are named."""
+        """Add paths that are named."""
         self._hashes.update(_hash(path) for path in paths)
 
     def __contains__(self, path: str) -> bool:
