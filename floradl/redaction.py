@@ -79,10 +79,7 @@ class Secret:
 
 
 def remember(secret: Secret) -> None:
-    """Have `redact` hide this secret from now on, percent-encoded too. Twice is safe.
-
-    A text of fewer than 4 characters is not hidden.
-    """
+    """Have `redact` hide this secret from now on, percent-encoded too, unless it has under 4 characters."""
     text = secret.reveal()
     if len(text) >= _SHORTEST:
         # Replaced in one step, as other threads may be logging.

@@ -30,10 +30,7 @@ LARGEST = 2**63 - 1
 
 
 def parse_duration(text: str) -> float:
-    """Read `2s`, `0.5s`, `250ms`, `5m`, `24h`, `30d`, `2w`, `1h30m` or `0` into seconds.
-
-    Raises `ValueError` that says what would be right; a bare number is not guessed at.
-    """
+    """Read `2s`, `250ms`, `5m`, `24h`, `30d`, `2w`, `1h30m` or `0` into seconds. Raises `ValueError`."""
     text = text.strip()
     if text == "0":
         return 0.0
@@ -70,10 +67,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Read `0`, `1024` (bytes), `500MB` (powers of 1000) or `1GiB` (powers of 1024) into bytes.
-
-    Capitals do not matter. Raises `ValueError` that says what would be right.
-    """
+    """Read `0`, `1024` (bytes), `500MB` (1000s) or `1GiB` (1024s), in any case. Raises `ValueError`."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError("is not a size: write it like 500MB, 1.5GB, 1GiB or 0")

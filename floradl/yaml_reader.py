@@ -69,15 +69,11 @@ class _Token(NamedTuple):
 
 
 def load(text: str) -> Document:
-    """Read one YAML or JSON document; an empty text is None.
-
-    JSON is tried first: YAML takes neither its tabs nor its surrogate pairs.
-
-    Raises `DocumentError` for everything that cannot be read strictly.
-    """
+    """Read one JSON or YAML document, strictly; an empty text is None. Raises `DocumentError`."""
     text = text.removeprefix("\ufeff")
     if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise DocumentError("this is larger than 1 MiB, the most that is read")
+    # JSON first: YAML takes neither its tabs nor its surrogate pairs.
     return _build(_json_tokens(text) if _is_json(text) else _yaml_tokens(text))
 
 
@@ -278,10 +274,7 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> DocumentError:
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the one of `known` that is most like `word`, None where none is as alike as `cutoff` (0 to 1).
-
-    None, too, where `word` is too long to be any of them: it may come from anybody, and be of any length.
-    """
+    """Return the one of `known` that is most like `word`, at least `cutoff` (0 to 1); None for none."""
     if len(word) > _LONGEST:
         return None
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)

@@ -70,10 +70,7 @@ class DaemonState(Struct, frozen=True):
 
 
 def read_daemon_state(state_dir: Path) -> DaemonState:
-    """Read it all: runs that are not finished and the last that failed, a thousand in all.
-
-    Raises `ConfigError` where this user may not, or the queue is damaged or a newer floradl's.
-    """
+    """Read a thousand runs, unfinished and last failed ones. Raises `ConfigError` where that fails."""
     daemon = read_daemon(state_dir)
     with read_queue(state_dir) as queue:
         if queue is None:

@@ -138,10 +138,7 @@ Techniques:
 
 
 def demo(home: Path | None) -> Exit:
-    """Show the whole job in `home`, or in a new folder beside the caller; ends by itself.
-
-    Raises `ConfigError` where the simulator is not installed, or `home` holds something already.
-    """
+    """Show the whole job in an empty `home`, or in a new folder. Raises `ConfigError`."""
     with needing_simulator("the demo"):
         import floradl.simulator  # noqa: F401, PLC0415 - before a folder is made in vain
     folder = _new_folder(home)

@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 
 def moment(text: str, now: float) -> float:
-    """Return unix seconds for a duration before `now` (`7d`), a date (`2026-11-01`) or an RFC 3339 time.
-
-    Without a zone they are local. Raises `ConfigError`.
-    """
+    """Return unix seconds for `7d` before `now`, a date or an RFC 3339 time; local without a zone."""
     with suppress(ValueError):
         return now - parse_duration(text)
     try:

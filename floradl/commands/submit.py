@@ -49,10 +49,7 @@ def parse_all(texts: Iterable[str]) -> list[Reference]:
 
 
 def read_orders(references: tuple[str, ...], action: Action) -> list[RunRequest]:
-    """Return requests from the arguments, or from standard input where there are none.
-
-    Raises `ConfigError`, `JobError` and `click.UsageError`.
-    """
+    """Return requests from the arguments, else from standard input. Raises `JobError` and the like."""
     if references and references != ("-",):
         return [RunRequest(reference, None, action) for reference in parse_all(references)]
     if sys.stdin.isatty() and not references:

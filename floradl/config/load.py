@@ -108,10 +108,7 @@ def _absolute(text: str, name: str, place: DiskPath) -> Path:
 
 
 def read_document(file: Path) -> Document:
-    """Read the file. Raises `ConfigError` with the place of what is wrong.
-
-    One that others could write or replace is not read: it decides what is run with this user's rights.
-    """
+    """Read the file, unless others could write it. Raises `ConfigError` with the place of what is wrong."""
     text = _decode(_read(file), file)
     try:
         return load(text)
@@ -333,10 +330,8 @@ def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -
 
 
 def _untrusted(config: Config) -> str | None:
-    """Return why the API's URL would be refused, before each run is.
-
-    Its literal host, private name or scheme suffices; what a name resolves to is judged at each connection.
-    """
+    """Return why the API's URL as it is written would be refused, before each run is."""
+    # What a name resolves to is judged at each connection.
     url = urlsplit(config.api.base_url)
     host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
     if HostPatterns.parse(config.network.trusted_private_hosts).match(host, port):
@@ -402,10 +397,7 @@ class Source:
         return load_config(self._options, self._environ, system_file=self._system_file)
 
     def changed(self) -> bool:
-        """Whether the file is not the one that `load` read, nor still being written.
-
-        That is, whether it is as it was when this was last asked. Cheap; only the file's entry is looked at.
-        """
+        """Whether the file is another one than `load` read, and the same as at the last call: written."""
         before, self._seen = self._seen, self._stamp()
         return self._loaded != self._seen == before
 

@@ -33,10 +33,7 @@ class SettingType(Struct, frozen=True):
     """One type; this one is of settings that are one text."""
 
     def read(self, value: Value) -> Any:
-        """Return the value of what YAML has: a text as it was written, a list, a mapping, or None.
-
-        Raises `ValueError`.
-        """
+        """Return the value of what YAML has: a text as it was written, a list, … Raises `ValueError`."""
         match value:
             case None:
                 return self._absent()
@@ -244,10 +241,7 @@ class DiskPath(Struct, frozen=True):
 
 
 class Location(SettingType, frozen=True):
-    """A path: `read` checks the text, `resolve` makes it absolute.
-
-    Where none is set it is `default` below the home folder, or None if that is empty.
-    """
+    """A path, `default` below the home folder where none is set; `resolve` makes it absolute."""
 
     default: str = ""
 
@@ -330,10 +324,7 @@ class CommandLine(SettingType, frozen=True):
         return [text] if one else super().from_variable(text)
 
     def resolve(self, command: tuple[str, ...], place: DiskPath) -> tuple[str, ...]:
-        """Return them with an absolute path of the program; one without a `/` is looked for in PATH.
-
-        Raises `ValueError` as `Location.resolve` does.
-        """
+        """Return them with an absolute path of the program; without a `/` it is looked for in PATH."""
         if not command or ("/" not in command[0] and not command[0].startswith("~")):
             return command
         return (str(Location().resolve(command[0], place)), *command[1:])

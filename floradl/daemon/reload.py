@@ -97,10 +97,7 @@ class Change(Protocol):
 async def reloading(
     config: Config, source: Source, change: Change, listener: ReloadListener | None = None
 ) -> AsyncIterator[None]:
-    """Meanwhile, apply changes of the configuration file: within seconds, and at once on SIGHUP.
-
-    `config` is what everything was built by. SIGHUP is understood from the moment this is entered.
-    """
+    """Meanwhile, apply changes of the file `config` is from: within seconds, and at once on SIGHUP."""
     terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
     reload = Reload(config, source, change, listener)
     with anyio.open_signal_receiver(signal.SIGHUP) as hangups:

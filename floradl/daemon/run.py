@@ -137,10 +137,7 @@ async def _work(config: Config, works: App, intake: Intake, start: Startup, hook
 
 
 async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
-    """Wait for SIGTERM or SIGINT, then call `halt`.
-
-    From then on a second signal ends the process at once, and the deadline does with `code`.
-    """
+    """Wait for SIGTERM or SIGINT, then call `halt`; a second one, or a deadline, ends the process."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         await anext(signals)
     for number in (signal.SIGTERM, signal.SIGINT):

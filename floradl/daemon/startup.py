@@ -57,10 +57,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 async def serve_endpoints(config: Config, environ: Mapping[str, str], works: App, state: HealthState) -> None:
-    """Listen at `webhook.listen` and `metrics.listen`, once where they are the same; for ever.
-
-    Returns at once where neither is set.
-    """
+    """Listen at `webhook.listen` and `metrics.listen` for ever; return at once where neither is set."""
     sites: dict[Endpoint, _Pages] = {}
     taken: Mapping[str, int] = {}
     async with anyio.create_task_group() as group:
@@ -215,10 +212,7 @@ class Startup:
             await anyio.sleep(_AGAIN)
 
     async def attempt(self) -> bool:
-        """Make the library if it is new, fill the queue if that is; False where the library is not there.
-
-        Safe to repeat. What the queue knows already stays as it is.
-        """
+        """Make a new library, fill a new queue; False where the library is missing. Safe to repeat."""
         try:
             made = await to_thread.run_sync(first_start, self._state_dir, self._library)
             if await to_thread.run_sync(is_to_be_filled, self._state_dir):

@@ -37,10 +37,7 @@ class ServiceManager:
 
     @classmethod
     def of(cls, environ: Mapping[str, str], pid: int | None = None) -> ServiceManager:
-        """Return the one that the environment names. `pid` is that of this process.
-
-        A malformed variable counts as one that is not set: it may have been left over by somebody else.
-        """
+        """Return the one that the environment names, none where that is malformed: it may be left over."""
         address = environ.get("NOTIFY_SOCKET", "")
         if not address.startswith(("/", "@")) or len(address) < 2:
             return cls(None)
@@ -98,10 +95,7 @@ class Supervision:
         self._sent_at: defaultdict[str, float] = defaultdict(lambda: -math.inf)
 
     def beat(self, text: str, *, well: bool) -> None:
-        """Report how things stand, once a second or so; without `well` the manager gets no sign of life.
-
-        While the daemon starts, that is a plea for more time, and afterwards the watchdog's.
-        """
+        """Report `text` once a second or so; `well` is a sign of life, or at start a plea for more time."""
         self._text = text
         if not self._manager.listens:
             return

@@ -55,10 +55,7 @@ class ResultCounts(Struct):
 
 
 def shown(text: str, encoding: str) -> str:
-    """Return `text` fit for a person's eyes: redacted, no character that steers, nothing too long.
-
-    What `encoding` cannot write is escaped.
-    """
+    """Return `text` fit to be seen: redacted, no control characters, not too long, in `encoding`."""
     text = printable(redact(text))
     if len(text) > _LONGEST:
         text = text[:_LONGEST] + "..."

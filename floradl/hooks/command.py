@@ -52,10 +52,7 @@ _threads = CapacityLimiter(32)  # own ones: a hook must not take those that the 
 
 
 def environment_of(event: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a hook's environment: what is harmless in `environ`, and the event's name in FLORADL_EVENT.
-
-    A proxy with a password in its URL is left out, too.
-    """
+    """Return a hook's environment: what is harmless in `environ`, and the event in FLORADL_EVENT."""
     passed = {
         name: value
         for name, value in environ.items()
@@ -71,10 +68,7 @@ def program_of(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
 
 
 def exposed(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> str | None:
-    """Return what of a command others could write or replace, and how to fix it; None where nobody could.
-
-    `cwd` is where it is to run. What is not there (yet), or cannot be looked at, is nobody's fault here.
-    """
+    """Return what of a command others could write or replace, and how to fix it; None for nothing."""
     for file in _files(argv, environ, cwd):
         try:
             found = exposure(file)
@@ -107,10 +101,7 @@ def _files(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Iterato
 
 
 async def to_its_end(work: Callable[[anyio.Event], Awaitable[None]]) -> None:
-    """Do `work`; where this is cancelled meanwhile it goes on, and the event that it was given is set.
-
-    From then on it has some seconds, after which it is cancelled, too.
-    """
+    """Do `work`; where this is cancelled it gets some seconds more, and its event is set."""
     hurry = anyio.Event()
     shield = anyio.CancelScope(shield=True)
 

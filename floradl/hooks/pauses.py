@@ -89,11 +89,7 @@ class PauseHook:
         look: Callable[[], tuple[LivePause | None, bool]],
         remember: Callable[[SentPause], Coroutine[Any, Any, None]],
     ) -> None:
-        """Report pauses for ever; when stopped, a hook that runs has some seconds to end.
-
-        `look` gives the pause that holds now, and whether it is known that no other does. `remember` may
-        take as long as it likes.
-        """
+        """Report the pause that `look` gives (and whether it is sure) for ever; `remember` records it."""
         notice = PauseNotice(sent, time.monotonic(), time.time())
         async with anyio.create_task_group() as group:
             while True:

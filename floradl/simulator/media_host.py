@@ -39,10 +39,7 @@ def stored_object(
 
 
 def disturbed(stored: StoredObject, do: Do, style: MediaStyle, variant: int) -> StoredObject:
-    """Return the object as `do` wants it. `variant` makes one change of content differ from the next.
-
-    Hashes what it makes: call it in a thread.
-    """
+    """Return the object as `do` wants it, its content by `variant`. It hashes: call it in a thread."""
     if do.gzip or do.gzip_bomb is not None:
         zipped = (
             _bomb(do.gzip_bomb) if do.gzip_bomb is not None else zlib.compress(stored.body.read(), 6, _GZIP)

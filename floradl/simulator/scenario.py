@@ -102,10 +102,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     seed: str = "floradl"
 
     def stage(self, simulator: Simulator) -> list[Reference]:
-        """Put the runs and faults into a simulator, and set what is named; return the runs' references.
-
-        Raises `ConfigError`.
-        """
+        """Put runs, faults and settings into a simulator; return the references. Raises `ConfigError`."""
         for name, value in msgspec.structs.asdict(self).items():
             if value is not None and name not in {"runs", "faults", "seed"}:
                 setattr(simulator, name, value)

@@ -118,10 +118,7 @@ class ServedRequest:
         self.do = simulator.faults.pick(facts(simulator, host, request), simulator.now())
 
     async def begin(self) -> StoredAnswer | web.StreamResponse | None:
-        """Do what the fault wants done before anything is answered.
-
-        Returns its answer, or a response that is over already; `None` if the real answer is wanted.
-        """
+        """Do what precedes an answer; return the fault's answer, or one that is over, or None."""
         do = self.do
         if do is None:
             return None

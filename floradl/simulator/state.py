@@ -71,10 +71,7 @@ class Attempt(Struct, frozen=True):
 
 @dataclass
 class Counters:
-    """Sums over the simulator's life.
-
-    `bytes_sent` is of media bodies; `peak_…` are the most requests that were open at the same time.
-    """
+    """Sums over the simulator's life; `bytes_sent` is of media, `peak_…` of requests at the same time."""
 
     api: int = 0
     media: int = 0
@@ -217,10 +214,7 @@ class Simulator:
         return self._runs.get(run_id)
 
     def page(self, wanted: Callable[[ScriptedRun], bool], limit: int, cursor: str | None) -> StatePage:
-        """Return the newest `limit` runs that are `wanted`, from `cursor` on.
-
-        Raises `ValueError` for a cursor that no page gave.
-        """
+        """Return the newest `limit` runs that are `wanted`, from `cursor` on. Raises `ValueError`."""
         end = len(self._order) if cursor is None else bisect.bisect_left(self._order, _place(cursor))
         found: list[ScriptedRun] = []
         for at in range(end - 1, -1, -1):
@@ -262,10 +256,7 @@ class Simulator:
         self.revoked_to = self._serial
 
     def digests(self, run_id: str, index: int) -> BodyDigests:
-        """Hash an output's bytes (its position, from 0), once. May be called from a thread.
-
-        Raises `KeyError` or `IndexError` for one that is not there.
-        """
+        """Hash an output's bytes (its position, from 0), once. May be called from a thread."""
         known = self._digests.get((run_id, index))
         if known is None:
             with self._lock:

@@ -135,10 +135,7 @@ def _drop(folder: FolderFd, remark: str | None) -> None:
 
 
 def accepted_orders(watch_dir: Path) -> list[RunRequest]:
-    """Read which runs the accepted job files ask for: `FORGET` where that came last, else `FETCH`.
-
-    What cannot be read is left out; never raises for what lies there.
-    """
+    """Read the runs of accepted job files: `FORGET` where that came last, else `FETCH`. Never raises."""
     folder = watch_dir / PLACES[0]
     try:
         found = sorted((since, path.name) for path, since in dates(folder))

@@ -49,10 +49,7 @@ class TechniqueIds(Protocol):
 
 
 async def pages(lists: RunLists, kind: str) -> AsyncGenerator[RunPage, None]:
-    """Yield the pages of a list, newest first, each run once, until it ends or leads in a circle.
-
-    What passes is retried. Raises as `FloraClient.page` does.
-    """
+    """Yield a list's pages, newest first, each run once. Raises as `FloraClient.page` after some tries."""
     cursor: str | None = None
     cursors: set[str] = set()
     seen: set[str] = set()

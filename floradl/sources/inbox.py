@@ -35,10 +35,7 @@ _BATCH_BYTES = 8 << 20  # read in one scan at most, whatever the number of files
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A job file that was read; it stays where it is until `Inbox.accept` is given it.
-
-    `mark` is what to remember it by. `behind`: an older one waits for room (`Inbox.hold`).
-    """
+    """A job file that was read and is not moved yet. `behind`: an older one waits for room (`Inbox.hold`)."""
 
     name: str
     orders: tuple[RunRequest, ...]
@@ -82,10 +79,7 @@ class _Leaving(msgspec.Struct, frozen=True):
 
 
 class Inbox:
-    """The watch folder. `keep` is for how many seconds files that were put away stay.
-
-    `queue_file` is left alone, should it lie in the watch folder. `wall` gives unix seconds.
-    """
+    """The watch folder without `queue_file`. What was put away stays `keep` seconds."""
 
     def __init__(
         self,
@@ -190,10 +184,7 @@ class Inbox:
         return found
 
     def accept(self, jobs: Iterable[Job]) -> tuple[str, ...]:
-        """Move job files whose runs are durably recorded to `accepted/`; return which could not be moved.
-
-        A file that changed since it was read stays, and is read again by the next scan. Safe to repeat.
-        """
+        """Move job files whose runs are recorded to `accepted/`; return what stays. Safe to repeat."""
         troubles = [self._put_away(_Leaving(job.stamp, job.mark), noted=True) for job in jobs]
         return tuple(trouble for trouble in troubles if trouble is not None)
 

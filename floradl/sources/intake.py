@@ -135,10 +135,7 @@ class Intake:
         return self._inbox.troubles
 
     async def take(self) -> float:
-        """Take what is ready; return in how many seconds to look again at what is not.
-
-        A job file is moved away only when its runs are durably recorded.
-        """
+        """Record what is ready, then move its files; return in how many seconds to look again."""
         await self._recall()
         short = await to_thread.run_sync(short_of_room, self._limits.state_dir)
         if short is not None:

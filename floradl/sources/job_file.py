@@ -114,11 +114,7 @@ def _groups(user: int) -> frozenset[int]:
 
 
 def parse_job(data: bytes, name: str) -> tuple[RunRequest, ...]:
-    """Read a job file; at least one request, each run once, in the order of the file.
-
-    `name` is the file's own name, which is the job where the file is empty. Raises `JobError` with the line
-    and key of the first fault.
-    """
+    """Read a job file, by `name` where it is empty; each run once. Raises `JobError` with line and key."""
     text = _decode(data)
     if not visible(text).strip():
         return (_order_by_name(name),)
@@ -147,11 +143,7 @@ def parse_queue(data: bytes) -> tuple[RunRequest, ...]:
 
 
 def render_orders(orders: Iterable[RunRequest]) -> str:
-    """Write a job file that `parse_job` reads back to these orders (each run given once).
-
-    Lines of references where those suffice, JSON otherwise. Raises `JobError` for a label that no text
-    file can hold.
-    """
+    """Write a job file that `parse_job` reads back. Raises `JobError` for a label that no file can hold."""
     orders = tuple(orders)
     if all(
         _PLAIN.fullmatch(str(order.reference)) and order == RunRequest(order.reference) for order in orders

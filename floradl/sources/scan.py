@@ -43,10 +43,7 @@ _NO_STAMP = Stamp(0, 0, 0, 0)
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One name in the folder that is not a folder itself. `kind` names what is refused ("a link"), else None.
-
-    `unseen` is why it cannot be looked at, None where it can: then it has no stamp.
-    """
+    """A name in the folder; `kind` is what is refused ("a link"), `unseen` why it cannot be looked at."""
 
     name: str
     stamp: Stamp
@@ -65,10 +62,7 @@ def shown(name: str) -> str:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """List what may be jobs, the oldest first, for a later file may take back what an earlier one asks for.
-
-    Raises `OSError` where the folder itself cannot be read; what fails for one name is in its entry.
-    """
+    """List what may be jobs, the oldest first: a later one may revoke it. Raises `OSError` of the folder."""
     with os.scandir(folder) as scanned:
         found = [
             entry
@@ -89,10 +83,7 @@ def open_place(folder: Path, *, create: bool = False) -> Iterator[FolderFd]:
 
 
 def dates(folder: Path) -> Iterator[tuple[Path, float]]:
-    """Yield the files in `folder` and since when each lies there (unix seconds), but for what is unreadable.
-
-    Raises as `open_place`.
-    """
+    """Yield the files in `folder` and since when each lies there (unix seconds). Raises as `open_place`."""
     with open_place(folder) as place, os.scandir(place) as scanned:
         for item in scanned:
             try:

@@ -83,10 +83,7 @@ class Watcher:
         self._failures = 0
 
     async def wakes(self) -> AsyncGenerator[None, None]:
-        """Yield at once, and then whenever a look is due, without end. Close it with `aclosing`.
-
-        A cancellation takes effect within `WatchTimes.tick`.
-        """
+        """Yield at once, and then whenever a look is due, without end. Close it with `aclosing`."""
         while True:
             gone = _identity(self._dir) is None
             if gone is not self._gone:

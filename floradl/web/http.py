@@ -130,10 +130,7 @@ class ClientConnections:
                 await self._left.wait()
 
     def admit(self) -> ClientConnection:
-        """Return a new connection, and send away who is too slow for there to be others.
-
-        The caller calls `leave`, whatever becomes of it.
-        """
+        """Return a new connection, for `leave` at its end; who is too slow for others has to go."""
         if len(self._here) >= self._most // 2:
             for visit in overdue(self._here, self._clock()):
                 self._send_away(visit)
@@ -187,10 +184,7 @@ Page = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 class Site:
-    """Pages by method and path; `HEAD` is as `GET`.
-
-    The paths `apart` have places of their own: they are answered however many wait for the other pages.
-    """
+    """Pages by method and path; those `apart` are answered however many wait for the others."""
 
     def __init__(self, pages: Mapping[tuple[str, str], Page], *, apart: Collection[str] = ()) -> None:
         self._pages = dict(pages)

@@ -78,10 +78,7 @@ class Totals(Struct, frozen=True):
 
 
 class MetricsSnapshot(Struct, frozen=True):
-    """What was measured. `age` is of the oldest open run (seconds), `free` is in bytes by folder.
-
-    What was not measured in time is missing: `counts` is None, `age` is 0.
-    """
+    """What was measured in time: the age of the oldest open run (seconds), bytes free by folder."""
 
     paused: PauseReason | None
     counts: Mapping[RunState, int] | None = None

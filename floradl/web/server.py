@@ -25,8 +25,7 @@ _ACCEPT_AGAIN = 0.1
 _LOG_EVERY = 60.0
 _BUFFER = 64 << 10  # bytes that the system takes in for a connection: what we hold of it is as little
 _STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# What concerns the connection that accept(2) would have given, not the socket that listens (accept(2) of Linux
-# man-pages 6.03, "Error handling").
+# Of the connection that was to be accepted, not of the socket that listens (accept(2), man-pages 6.03).
 _THEIRS = frozenset(
     {
         errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
@@ -48,11 +47,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class WebServer:
-    """Answers at `endpoint` with the pages of `site`.
-
-    A port that is taken is tried again each `again` seconds. A request has `within` seconds to come, and less
-    where half of the `most` connections are here.
-    """
+    """Answers at `endpoint` with the pages of `site`; a port that is taken is tried again."""
 
     def __init__(
         self,

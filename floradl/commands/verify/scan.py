@@ -149,10 +149,7 @@ class LibraryScan:
         """The files that the sidecars which were read name."""
 
     def problems(self) -> Iterator[Problem]:
-        """Look at everything, and yield what is wrong, in the order of the sidecars.
-
-        Raises `ServicePausedError` where the library is not there (any more).
-        """
+        """Yield what is wrong, in the order of the sidecars. Raises `ServicePausedError`: no library."""
         pool = ThreadPoolExecutor(_THREADS + 1, "verify")
         try:
             if self._meter.shown:
@@ -258,10 +255,7 @@ class KnownFiles:
 
 
 def unknown_files(library: Library, known: KnownFiles, under_way: Callable[[], Iterable[str]]) -> list[str]:
-    """Return the paths of files that are not `known`; `under_way` names those whose run still goes on.
-
-    Raises `ServicePausedError` where the library is gone.
-    """
+    """Return the paths of files that are neither `known` nor `under_way`, their run being open."""
     found = [path for path in library.files() if path not in known and not _is_passed_over(path, known)]
     if not found:
         return []
