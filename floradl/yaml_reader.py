@@ -52,11 +52,7 @@ class DocumentError(FloradlError):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """What a text holds, and where.
-
-    `value` is nested dict, list, str and None only. `lines` maps the path of each value to its 1-based line
-    (for an entry of a mapping, the line of its key); the path of the whole is `()`.
-    """
+    """What a text holds, and the 1-based line of each path (of an entry, that of its key; `()` is all)."""
 
     value: Value
     lines: Mapping[Path, int]

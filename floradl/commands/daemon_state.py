@@ -57,10 +57,7 @@ class DaemonInfo(Struct, frozen=True):
 
 
 class DaemonState(Struct, frozen=True):
-    """The whole picture. `counts` is None where there is no queue yet; the lists hold the most important.
-
-    `left` are job files that are done with though they may still lie in the watch folder, by name.
-    """
+    """The whole picture. `counts` is None without a queue; `left` are done job files that may lie there."""
 
     daemon: DaemonInfo
     counts: Mapping[RunState, int] | None = None

@@ -59,10 +59,7 @@ def finish(code: Exit) -> Exit:
 
 
 def is_of_stdout(error: BaseException) -> TypeGuard[OSError]:
-    """Whether `error` came of writing to a stdout that takes nothing; what is still to be written is dropped.
-
-    Such an error names no file, and the next line meets the same.
-    """
+    """Whether `error` came of a stdout that takes nothing; then what is still to be written is dropped."""
     if not isinstance(error, OSError) or error.filename is not None or isinstance(error, BrokenPipeError):
         return False
     try:

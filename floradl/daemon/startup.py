@@ -155,10 +155,7 @@ async def _open_when_room(state_dir: Path, since: float, supervision: Supervisio
 
 
 def first_start(state_dir: Path, library: FolderLibrary) -> bool:
-    """Make the library where this state folder has not seen it yet; later a missing one is a pause.
-
-    Returns whether it was made. Raises `ServicePausedError` where that fails, `OSError` of the state.
-    """
+    """Make a library that this state folder has not seen; return whether. Raises `ServicePausedError`."""
     seen = state_dir / SEEN
     place = os.fsencode(library.root)
     if was_seen(state_dir, library.root):

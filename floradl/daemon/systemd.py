@@ -68,10 +68,7 @@ class ServiceManager:
 
 
 class SystemdView(msgspec.Struct, frozen=True):
-    """How things stand. `open_runs` are not finished, `ended` are those that were since the start.
-
-    `quiet` is for how many seconds nothing was done that there is to do; 0 where all is well.
-    """
+    """How things stand; `quiet` is for how many seconds nothing was done that there is to do."""
 
     starting: bool = False
     open_runs: int = 0

@@ -79,10 +79,7 @@ class Pen(Struct, frozen=True):
         return text
 
     def name(self, run: QueuedRun, width: int) -> Text:
-        """Return a run's reference within `width`, and its label where there is room.
-
-        Where it is too long the technique gives way first: the run id is the identity.
-        """
+        """Return a run's reference within `width`, technique cut first, and its label where there is room."""
         run_id = self.text(run.run_id)
         text = Text()
         if run.technique:

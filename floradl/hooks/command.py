@@ -292,10 +292,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 class HookSettings(Struct, frozen=True):
-    """The command of each event (a program and its arguments), without those that have none.
-
-    `timeout` is in seconds; `environ` is what a hook's environment is chosen from.
-    """
+    """The commands by event, `timeout` in seconds, and what a hook's environment is chosen from."""
 
     commands: Mapping[str, tuple[str, ...]]
     timeout: float

@@ -95,10 +95,7 @@ class RunKind(StrEnum):
 
 
 class ScriptedRun(Struct, frozen=True, kw_only=True):
-    """A run whose whole life is known. Times are unix seconds, durations seconds of the simulator's clock.
-
-    `callback_url` gets a webhook when it ends.
-    """
+    """A run whose whole life is known, in unix seconds; `callback_url` gets a webhook when it ends."""
 
     run_id: str
     kind: RunKind

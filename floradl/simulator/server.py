@@ -156,11 +156,7 @@ class ServedRequest:
 
 
 class _Opened:
-    """A request that counts as open until it is closed; a second time does nothing.
-
-    It closes itself before the last bytes leave: who has those may ask for more at once, and must not be
-    counted twice.
-    """
+    """A request that is open until its last bytes leave: who has them may send another at once."""
 
     def __init__(self, counters: Counters, host: Host, length: int) -> None:
         self._counters = counters

@@ -108,10 +108,8 @@ class SettleTimes:
         self._files: dict[str, _Watched] = {}
 
     def wait(self, name: str, stamp: Stamp, state: FileState, now: float) -> float:
-        """Return after how many seconds to look at a file again; 0 when it can be taken now.
-
-        Nothing shows that an empty file is complete: its writer may open it a moment later (a shell's `>`).
-        """
+        """Return after how many seconds to look at a file again; 0 when it can be taken now."""
+        # Nothing shows that an empty file is complete: its writer may open it a moment later (a shell's `>`).
         if state is FileState.FREE and stamp.size > 0:
             return 0.0
         known = self._files.get(name)

@@ -178,11 +178,7 @@ def _polled(run: RemoteRun) -> str | None:
 
 
 class HistoryOptions(msgspec.Struct, frozen=True):
-    """What is synced: lists by FLORA's names, projects and techniques (empty for all).
-
-    `since` (seconds) is how far back the first look goes, `interval` (seconds) how often the lists are read.
-    Where `max_open` runs are open no more are queued.
-    """
+    """What is synced, from `since` seconds back, each `interval` seconds, up to `max_open` open runs."""
 
     kinds: tuple[str, ...]
     projects: tuple[str, ...]

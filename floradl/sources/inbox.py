@@ -299,10 +299,7 @@ class Inbox:
         found.rejected.append(Rejection(shown(name), message))
 
     def _put_away(self, leaving: _Leaving, *, noted: bool) -> str | None:
-        """Move a file that is done with, or remember that it is; return why it stays, the first time.
-
-        `noted`: the queue, too, has it as done with.
-        """
+        """Move a file, or remember it (as the queue does if `noted`); return why it stays, the first time."""
         name, note = leaving.mark.name, None
         folder = self._rejected if leaving.mark.refused else self._accepted
         if leaving.why is not None:

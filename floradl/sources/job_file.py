@@ -125,14 +125,10 @@ def parse_job(data: bytes, name: str) -> tuple[RunRequest, ...]:
 
 
 def parse_queue(data: bytes) -> tuple[RunRequest, ...]:
-    """Read the queue file, which may name no run at all.
-
-    Raises `JobError` as `parse_job` does, and for `action: retry`: the file is read again and again, and
-    would bring the run back each time.
-    """
+    """Read the queue file, which may be empty. Raises `JobError` as `parse_job`, and for `retry`."""
     orders = []
     for order, (line, key) in _read(_decode(data)):
-        if order.action is Action.RETRY:
+        if order.action is Action.RETRY:  # each time that the file is read again it would bring the run back
             raise JobError(
                 "the queue file cannot retry, since it stays: use `floradl retry`, or drop a job file",
                 line=line,

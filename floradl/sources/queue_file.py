@@ -25,11 +25,7 @@ _COARSEST = 2.0  # seconds between two times that a file system tells apart
 
 
 class QueueReading(msgspec.Struct, frozen=True):
-    """One look at the queue file.
-
-    `orders` is None where nothing new was read: the last good content stays. `error` is what is wrong with
-    the file now; `again_in` is after how many seconds to look again.
-    """
+    """One look: `orders` is None where nothing new was read, `again_in` is in seconds."""
 
     orders: tuple[RunRequest, ...] | None = None
     error: str | None = None

@@ -55,10 +55,7 @@ class _Wake(msgspec.Struct, frozen=True):
 
 
 class Watcher:
-    """Yields whenever a look is due: `async for _ in watcher.wakes(): …`. Several reasons make one wake-up.
-
-    `report` is given a message whenever the watcher had to be restarted, or the folder is gone or back.
-    """
+    """Yields whenever a look is due: `async for _ in watcher.wakes()`; `report` gets messages."""
 
     def __init__(
         self,

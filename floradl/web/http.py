@@ -220,11 +220,7 @@ class _RefusedError(Exception):
 
 
 async def converse(stream: ByteStream, site: Site, visit: ClientConnection, within: float = WITHIN) -> None:
-    """Read one request from `stream`, answer it, and close. Never raises for what the other side does.
-
-    It must come within so many seconds, all of it, and its answer must be taken within as many. `visit` is
-    informed of each stage, and may be closed.
-    """
+    """Read one request within so many seconds, answer it, and close. Never raises for the other side."""
     async with stream:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
             await _converse(stream, site, visit, within)

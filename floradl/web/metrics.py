@@ -33,11 +33,7 @@ _WITHIN = 1.0  # seconds for disks to answer: where they hang, the other metrics
 
 
 class HealthState(Struct, frozen=True):
-    """How the daemon is, looked up at each call.
-
-    `progress_at` is when all was last seen to work (unix seconds), `paused` why floradl is paused, `started`
-    whether it is past its start.
-    """
+    """How the daemon is: last progress (unix seconds), pause, and whether it is past its start."""
 
     progress_at: Callable[[], float]
     paused: Callable[[], PauseReason | None]

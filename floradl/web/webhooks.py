@@ -139,11 +139,7 @@ class _Waiting(Struct, eq=False):
 
 
 class Webhooks:
-    """Takes deliveries in. `serve` must be running.
-
-    `secrets` gives those that a signature may be made with, and raises `ConfigError`; `everything`: runs that
-    nobody queued are taken too; `wall` gives unix seconds.
-    """
+    """Takes deliveries in, for runs that nobody queued too if `everything`. `serve` must be running."""
 
     def __init__(
         self,

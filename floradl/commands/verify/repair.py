@@ -41,11 +41,7 @@ _ELSEWHERE = "FLORA has other bytes now; what stood there stays as it is"
 async def repair_all(
     config: Config, environ: Mapping[str, str], problems: Mapping[int, Problem]
 ) -> tuple[Exit, dict[int, VerifyOutcome]]:
-    """Fetch the numbered `problems` again.
-
-    Returns what became of each, and whether something that concerns them all ended it early: `KEY_REFUSED`,
-    `GAVE_UP`, `INTERRUPTED`. Raises `ConfigError`.
-    """
+    """Fetch the numbered `problems` again; return what became of each, and what ended it all early."""
     outcomes = {number: _not_repaired(problem) for number, problem in problems.items()}
     repairable = [(number, problem) for number, problem in problems.items() if problem.sidecar is not None]
     with open_display(sys.stderr, quiet=config.log.quiet) as display:
