@@ -68,8 +68,7 @@ def format_duration(seconds: float) -> str:
 
 def parse_size(text: str) -> int:
     """Read `0`, `1024` (bytes), `500MB` (1000s) or `1GiB` (1024s), in any case. Raises `ValueError`."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    if (match := _SIZE.fullmatch(text.strip())) is None:
         raise ValueError("is not a size: write it like 500MB, 1.5GB, 1GiB or 0")
     number, unit = match[1], match[2].lower()
     if not unit and "." in number:

@@ -35,8 +35,7 @@ class Inline(Struct, frozen=True):
 
 def decode(url: str) -> Inline:
     """Read a `data:` URL. Raises `PermanentError` (`bad_url`), whose message does not repeat it."""
-    head = _HEAD.match(url)
-    if head is None:
+    if (head := _HEAD.match(url)) is None:
         raise PermanentError("the output's data: URL has no data", ErrorCode.BAD_URL)
     data = unquote_to_bytes(url[head.end() :].partition("#")[0])
     if head["base64"]:

@@ -57,8 +57,7 @@ def lines(standing: DaemonState, config: Config, now: float) -> Iterator[str]:
 
 
 def _daemon_lines(daemon: DaemonInfo, now: float) -> Iterator[str]:
-    holder = daemon.holder
-    if holder is None:
+    if (holder := daemon.holder) is None:
         yield "daemon   not running"
         return
     if not daemon.alive:
@@ -71,8 +70,7 @@ def _daemon_lines(daemon: DaemonInfo, now: float) -> Iterator[str]:
     yield f"daemon   running for {coarse(now - holder.since)} ({place})"
     if trouble := daemon.trouble(now):
         yield f"         {trouble}"
-    snapshot = daemon.snapshot
-    if snapshot is None:
+    if (snapshot := daemon.snapshot) is None:
         return
     if (paused := snapshot.paused) is not None:
         yield f"paused   for {coarse(now - paused.since)} ({paused.reason}): {paused.message}"
@@ -274,8 +272,7 @@ def _run(run: QueuedRun, now: LiveRun | None, silent_until: float | None) -> dic
 
 
 def _verdict(daemon: DaemonInfo, now: float) -> str:
-    trouble = daemon.trouble(now)
-    if trouble is not None:
+    if (trouble := daemon.trouble(now)) is not None:
         return trouble
     if daemon.snapshot is None:
         return "a daemon has just started"

@@ -404,8 +404,7 @@ class Source:
     def _stamp(self) -> _Stamp:
         # What is another where the file is, or may be read where it could not be.
         try:
-            file = config_file(self._options, self._environ, self._system_file)
-            if file is None:
+            if (file := config_file(self._options, self._environ, self._system_file)) is None:
                 return ()
             stat = file.stat()
         except (ConfigError, OSError) as error:

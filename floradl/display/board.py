@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from floradl.display.plain import ResultCounts, RunLine
 from floradl.models import QueuedRun, RunState
@@ -68,8 +68,6 @@ class BoardView(Struct, frozen=True):
 class Rate:
     """Bytes a second, averaged over the last few seconds."""
 
-    __slots__ = ("_bytes", "_seconds")
-
     def __init__(self) -> None:
         self._bytes = self._seconds = 0.0
 
@@ -85,18 +83,15 @@ class Rate:
         return self._bytes / self._seconds if self._seconds >= _SETTLED else None
 
 
-class _Transfer:
+class _Transfer(Struct, eq=False):
     """A transfer under way; `received` and `total` are written by its worker, the rest by who looks."""
 
-    __slots__ = ("at", "output_id", "rate", "received", "seen", "total")
-
-    def __init__(self, output_id: str, received: int, at: float) -> None:
-        self.output_id = output_id
-        self.received = received
-        self.total: int | None = None
-        self.seen = max(0, received - _CHUNK)
-        self.at = at
-        self.rate = Rate()
+    output_id: str
+    received: int
+    seen: int
+    at: float
+    total: int | None = None
+    rate: Rate = field(default_factory=Rate)
 
     def sample(self, now: float) -> int:
         received = self.received
@@ -150,9 +145,8 @@ class Board:
 
     def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
         """Record how far a transfer is."""
-        transfer = self._transfers.get((run.run_id, output_id))
-        if transfer is None:
-            transfer = _Transfer(output_id, received, self._monotonic())
+        if (transfer := self._transfers.get((run.run_id, output_id))) is None:
+            transfer = _Transfer(output_id, received, max(0, received - _CHUNK), self._monotonic())
             with self._lock:
                 self._transfers[run.run_id, output_id] = transfer
         transfer.received, transfer.total = received, total
@@ -160,15 +154,13 @@ class Board:
     def transferred(self, run: QueuedRun, output_id: str) -> None:
         """Forget a transfer."""
         with self._lock:
-            transfer = self._transfers.pop((run.run_id, output_id), None)
-            if transfer is not None:
+            if (transfer := self._transfers.pop((run.run_id, output_id), None)) is not None:
                 self._unsampled += max(0, transfer.received - transfer.seen)
 
     def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
         """Forget a run, and have its end printed."""
         with self._lock:
-            entry = self._open.pop(run.run_id, None)
-            if entry is not None:
+            if (entry := self._open.pop(run.run_id, None)) is not None:
                 del self._stages[entry.stage][run.run_id]
             self._tally.count(run, brought)
         self.endings.append(RunLine(run, brought, None if entry is None else self._monotonic() - entry.since))
@@ -219,8 +211,7 @@ class Board:
             yield from (entry for run_id, entry in entries.items() if run_id not in active)
 
     def _move(self, run: QueuedRun, stage: TransferStage) -> _Open:
-        entry = self._open.get(run.run_id)
-        if entry is None:
+        if (entry := self._open.get(run.run_id)) is None:
             entry = self._open[run.run_id] = _Open(run, next(self._order), self._monotonic(), stage)
         elif entry.stage is not stage:
             del self._stages[entry.stage][run.run_id]

@@ -80,8 +80,7 @@ def exposed(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> str | 
 
 
 def _files(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Iterator[Path]:
-    program = program_of(argv, environ)
-    if program is None:
+    if (program := program_of(argv, environ)) is None:
         # One that others may put there would be theirs.
         if "/" in argv[0]:
             yield Path(argv[0])
@@ -221,8 +220,7 @@ def _start(command: Command, stdin: int) -> subprocess.Popen[bytes]:
             bufsize=0,
         )
     except (OSError, ValueError) as error:
-        why = missing(command.argv, command.environ)
-        if why is None:
+        if (why := missing(command.argv, command.environ)) is None:
             why = f"{command.argv[0]!a} could not be started: {error}"
             if getattr(error, "strerror", "") == os.strerror(8):  # ENOEXEC
                 why += " (does its first line begin with #!?)"

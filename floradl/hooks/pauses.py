@@ -52,8 +52,7 @@ class PauseNotice:
 
     def due(self, pause: LivePause, now: float) -> LivePause | None:
         """Return the pause to report now, with its beginning before any restart; None for not now."""
-        sent = self._sent.get(pause.reason)
-        if sent is None:
+        if (sent := self._sent.get(pause.reason)) is None:
             return pause
         if sent.over:
             return pause if now - self._at[pause.reason] >= _APART else None

@@ -237,8 +237,7 @@ def _find(library: Library, event: HookEvent) -> tuple[str, BinaryIO] | None:
         if found is None or finished is None or finished < run.queued_at:
             return None
         path = found[0]
-    file = library.open_file(path)
-    if file is None:
+    if (file := library.open_file(path)) is None:
         _log.info("hook_dropped", hook=RUN_FINISHED, run=run.run_id, message=f"{path} is not there any more")
         return None
     return path, file

@@ -257,8 +257,7 @@ class ApiHost:
         for name in ("prompt", "workspace_id", "project_id"):
             if not isinstance(body.get(name), str):
                 raise invalid(name, f"{name} is required.")
-        output_type = _GENERATED.get(str(body.get("type")))
-        if output_type is None:
+        if (output_type := _GENERATED.get(str(body.get("type")))) is None:
             raise invalid("type", "type is one of image, video, audio, text.")
         callback_url = text_or_none(body, "callback_url")
         self._once(request, body)
@@ -280,22 +279,19 @@ class ApiHost:
         reference = self._simulator.add_run(technique=technique.technique_id, duration=technique.duration)
         if callback_url is not None:
             self._simulator.call_back(reference.run_id, callback_url)
-        run = self._simulator.run(reference.run_id)
-        if run is None:
+        if (run := self._simulator.run(reference.run_id)) is None:
             raise LookupError(reference.run_id)
         return run
 
     def _once(self, request: web.Request, body: dict[str, Any]) -> None:
-        key = request.headers.get("Idempotency-Key") or body.get("idempotency_key")
-        if key is None:
+        if (key := request.headers.get("Idempotency-Key") or body.get("idempotency_key")) is None:
             return
         if key in self._idempotent:
             raise ApiError(409, "idempotency_duplicate", "This idempotency key was used already.")
         self._idempotent.add(str(key))
 
     def _known_technique(self, name: str) -> Technique:
-        technique = self._simulator.technique(name)
-        if technique is None:
+        if (technique := self._simulator.technique(name)) is None:
             raise ApiError(404, "not_found", "Technique not found.")
         return technique
 

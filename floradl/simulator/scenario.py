@@ -186,8 +186,7 @@ def _explained(message: str, lines: Mapping[yaml_reader.Path, int]) -> str:
     what, place = (found["what"], found["path"]) if found else (message, None)
     steps = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", place or "$")
     path: yaml_reader.Path = tuple(name or int(number) for name, number in steps)
-    unknown = _UNKNOWN.search(what)
-    if unknown:
+    if unknown := _UNKNOWN.search(what):
         kind = next((_KEYS[step] for step in reversed(path) if step in _KEYS), Scenario)
         known = kind.__struct_fields__
         near = nearest(unknown["name"], known)

@@ -119,8 +119,7 @@ class ServedRequest:
 
     async def begin(self) -> StoredAnswer | web.StreamResponse | None:
         """Do what precedes an answer; return the fault's answer, or one that is over, or None."""
-        do = self.do
-        if do is None:
+        if (do := self.do) is None:
             return None
         if do.delay:
             await asyncio.sleep(do.delay)
@@ -146,8 +145,7 @@ class ServedRequest:
             if delivery.plain:
                 return await send_plain(self._request, answer, delivery.rate, opened.count)
             record(self._simulator, self._host, self._request, answer.status)
-            transport = self._request.transport
-            if transport is not None:
+            if (transport := self._request.transport) is not None:
                 head_only = self._request.method == "HEAD"
                 await send_raw(transport, answer, delivery, opened.count, head_only=head_only)
             return Sent()

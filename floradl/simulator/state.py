@@ -151,8 +151,7 @@ class Simulator:
 
     def add_technique(self, name: str) -> Technique:
         """Return the technique of that slug or `tech_…` id, making a new one if there is none."""
-        technique = self.technique(name)
-        if technique is None:
+        if (technique := self.technique(name)) is None:
             is_id = name.startswith("tech_")
             technique_id = name if is_id else technique_id_of(name)
             title = name.replace("-", " ").capitalize()
@@ -257,11 +256,9 @@ class Simulator:
 
     def digests(self, run_id: str, index: int) -> BodyDigests:
         """Hash an output's bytes (its position, from 0), once. May be called from a thread."""
-        known = self._digests.get((run_id, index))
-        if known is None:
+        if (known := self._digests.get((run_id, index))) is None:
             with self._lock:
-                known = self._digests.get((run_id, index))
-                if known is None:
+                if (known := self._digests.get((run_id, index))) is None:
                     known = self._digests[run_id, index] = digest(self._runs[run_id].body(index))
         return known
 

@@ -112,8 +112,7 @@ class SettleTimes:
         # Nothing shows that an empty file is complete: its writer may open it a moment later (a shell's `>`).
         if state is FileState.FREE and stamp.size > 0:
             return 0.0
-        known = self._files.get(name)
-        if known is None:
+        if (known := self._files.get(name)) is None:
             known = _Watched(stamp, now, now)
         elif known.stamp != stamp:
             known = known._replace(stamp=stamp, since=now)

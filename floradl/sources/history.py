@@ -284,8 +284,7 @@ class HistorySync:
             # How far the list was read is not recorded, so that nothing is passed over.
             self._full = True
             raise self._no_room()
-        touched = set(await self._queue.submit(orders, self._wall(), retry_failed=False))
-        if touched:
+        if touched := set(await self._queue.submit(orders, self._wall(), retry_failed=False)):
             await self._poller.add_answered(run for run, _ in found if run.run_id in touched)
             _log.info("history_queued", kind=kind, runs=len(touched))
         await self._reopen([(run, reference) for run, reference in found if run.run_id not in touched])

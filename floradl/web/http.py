@@ -58,8 +58,6 @@ PATIENCE: Mapping[ConnectionStage, float] = {
 class ClientConnection:
     """One connection: its stage, and since when (seconds of the clock)."""
 
-    __slots__ = ("_clock", "_scope", "sent_away", "since", "stage")
-
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._scope: anyio.CancelScope | None = None
@@ -198,8 +196,7 @@ class Site:
     async def __call__(self, request: HttpRequest) -> HttpResponse:
         """Answer with the page that is requested, 404 or 405; what goes wrong in one is 500."""
         method = "GET" if request.method == "HEAD" else request.method
-        page = self._pages.get((method, request.path))
-        if page is not None:
+        if (page := self._pages.get((method, request.path))) is not None:
             try:
                 return await page(request)
             except Exception:  # noqa: BLE001 - a bug of ours in one answer must not end the listening

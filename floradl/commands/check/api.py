@@ -103,8 +103,7 @@ def _judge(answer: _Answer, key: FoundKey | None, config: Config) -> CheckResult
     took = f"{url} answers within {answer.seconds * 1000:.0f} ms"
     if status == httpx.codes.OK:
         return _judge_list(answer, f"{took}{' and takes the key' if key else ''}", url)
-    reason = _reason(answer)
-    if reason is None:
+    if (reason := _reason(answer)) is None:
         return _judge_stranger(answer, url)
     if status == httpx.codes.UNAUTHORIZED:
         if key is None:
@@ -154,8 +153,7 @@ def _is_html(answer: _Answer) -> bool:
 
 def _reason(answer: _Answer) -> str | None:
     """Return the message of FLORA's error envelope, with the id for its support; None for another's."""
-    reason = error_body(answer.body)
-    if reason is None:
+    if (reason := error_body(answer.body)) is None:
         return None
     request_id = answer.headers.get("request-id")
     about = f" (request-id {request_id})" if request_id else ""
@@ -163,8 +161,7 @@ def _reason(answer: _Answer) -> str | None:
 
 
 def _clock(answer: _Answer) -> list[CheckResult]:
-    theirs = date(answer.headers)
-    if theirs is None:
+    if (theirs := date(answer.headers)) is None:
         return []
     ahead = answer.at - theirs
     if abs(ahead) <= _SKEW:

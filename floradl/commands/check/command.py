@@ -114,8 +114,7 @@ def _works(config: Config) -> bool:
 
 
 def _queue_file(config: Config) -> Iterator[CheckResult]:
-    file = config.queue.file
-    if file is None:
+    if (file := config.queue.file) is None:
         return
     reading = QueueFile(Path(file)).read()
     if reading.error is not None:

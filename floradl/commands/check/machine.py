@@ -111,8 +111,7 @@ def check_machine(config: Config, *, daemon: bool) -> Iterator[CheckResult]:
 
 
 def _watch_folder(folder: Path) -> CheckResult:
-    trouble = _trouble("watch folder", folder, "queue.watch_dir")
-    if trouble is not None:
+    if (trouble := _trouble("watch folder", folder, "queue.watch_dir")) is not None:
         return trouble
     if is_shared(folder):
         message = f"{folder} is on {filesystem(folder)}, where no event reports a new file"

@@ -98,8 +98,7 @@ class _Repairs:
             group.cancel_scope.cancel()
 
     async def _repair_run(self, problems: dict[int, Problem]) -> None:
-        sidecar = next(iter(problems.values())).sidecar
-        if sidecar is None:
+        if (sidecar := next(iter(problems.values())).sidecar) is None:
             return
         run = _run_of(sidecar)
         self._progress.run(run, None)

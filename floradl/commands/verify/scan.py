@@ -174,8 +174,7 @@ class LibraryScan:
         if found.foreign is not None:
             yield Problem(verdict=FileVerdict.FOREIGN, path=found.path, message=foreign(found.foreign))
             return
-        sidecar = found.sidecar
-        if sidecar is None:
+        if (sidecar := found.sidecar) is None:
             message = "this sidecar cannot be read, or something that is not a file stands in its place"
             yield Problem(verdict=FileVerdict.DAMAGED, path=found.path, message=message)
             return
@@ -207,8 +206,7 @@ class LibraryScan:
         if not self._wanted.references:
             yield from filter(self._recent, self._library.scan())
         for reference in self._wanted.references:
-            sidecar = self._library.find_sidecar(reference)
-            if sidecar is None:
+            if (sidecar := self._library.find_sidecar(reference)) is None:
                 message = "it has no sidecar that can be read: it is not done yet, or that was removed"
                 yield Problem(verdict=FileVerdict.MISSING, reference=str(reference), message=message)
             elif self._recent(found := LibraryEntry("", sidecar)):
