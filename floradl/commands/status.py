@@ -183,22 +183,18 @@ def status(
     state cannot be read.
     """
     state_dir = config.state_dir
+    standing = None if everything or (check and not as_json) else read_daemon_state(state_dir)
+    daemon = standing.daemon if standing is not None else read_daemon(state_dir)
     if everything:
-        daemon = read_daemon(state_dir)
         known = _live(daemon)
         described = (_run(run, known.get(run.run_id), daemon.silent_until) for run in all_runs(state_dir))
         stream.writelines(json.dumps(run) + "\n" for run in described)
+    elif standing is None:
+        say(stream, _verdict(daemon, wall()))
     elif as_json:
-        standing = read_daemon_state(state_dir)
-        daemon = standing.daemon
         # Python's own encoder is slow where it indents.
         stream.write(msgspec.json.format(json.dumps(document(standing, config)), indent=2) + "\n")
-    elif check:
-        daemon = read_daemon(state_dir)
-        say(stream, _verdict(daemon, wall()))
     else:
-        standing = read_daemon_state(state_dir)
-        daemon = standing.daemon
         for line in lines(standing, config, wall()):
             say(stream, line)
     return Exit.FOUND if check and daemon.trouble(wall()) else Exit.OK

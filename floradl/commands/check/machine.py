@@ -39,6 +39,10 @@ _LIMITS = {
     errno.EMFILE: ("fs.inotify.max_user_instances", 1024),
     errno.ENOSPC: ("fs.inotify.max_user_watches", 524_288),
 }
+_REMEDIES = {
+    errno.EROFS: "it is mounted read-only: mount it for writing",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on its disk"),
+}
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -145,15 +149,16 @@ def _library(config: Config) -> CheckResult:
         with build_library(config).open():
             pass
     except FloradlError as error:
-        missing = isinstance(error, ServicePausedError) and error.reason is PauseReason.LIBRARY_MISSING
-        if not missing or _seen(config):
+        new = isinstance(error, ServicePausedError) and error.reason is PauseReason.LIBRARY_MISSING
+        with suppress(OSError):
+            new = new and not was_seen(config.state_dir, folder)
+        if not new:  # one that is new is made by the first start
             return fail("library", str(error))
-        # It is new: the first start makes it.
         if (point := unmounted(folder)) is not None:
             message = f"nothing is mounted at {point}, below which {folder} is to be"
             return fail("library", message, "mount it, or let output.dir name another folder")
-    trouble = _trouble("library", folder, "output.dir", config.output.max_name_bytes)
-    if trouble is not None:
+    longest = config.output.max_name_bytes
+    if (trouble := _trouble("library", folder, "output.dir", longest)) is not None:
         return trouble
     kind = filesystem(folder)
     if kind in _IN_MEMORY:
@@ -166,23 +171,10 @@ def _library(config: Config) -> CheckResult:
     if is_shared(folder):
         message = f"{folder} is on {kind}: what its server promises in a power cut is all there is"
         return warn("library", message)
-    weak = _weaknesses(folder)
-    return warn("library", f"{folder}: {weak}") if weak else ok("library", _standing(folder))
-
-
-def _weaknesses(folder: Path) -> str:
-    try:
-        with open_root(folder) as fd:
-            return "; ".join(probe(fd).weaknesses())
-    except OSError:  # it is to be made yet
-        return ""
-
-
-def _seen(config: Config) -> bool:
-    try:
-        return was_seen(config.state_dir, config.output.dir)
-    except OSError:
-        return False
+    with suppress(OSError), open_root(folder) as fd:  # unless it is to be made yet
+        if weak := "; ".join(probe(fd).weaknesses()):
+            return warn("library", f"{folder}: {weak}")
+    return ok("library", _standing(folder))
 
 
 def _state_folder(config: Config, *, daemon: bool) -> CheckResult:
@@ -193,11 +185,10 @@ def _state_folder(config: Config, *, daemon: bool) -> CheckResult:
             f"{folder} is on a network file system ({filesystem(folder)}), where the journal is not safe",
             "let state_dir (FLORADL_STATE_DIR) name a folder on a local disk",
         )
-    trouble = _trouble("state folder", folder, "state_dir")
-    if trouble is not None and daemon and (owner := folder.stat().st_uid) != os.geteuid():
-        message = f"{folder} is for {user_name(owner)} alone to write, whose daemon is at work"
-        return ok("state folder", message)
-    if trouble is not None:
+    if (trouble := _trouble("state folder", folder, "state_dir")) is not None:
+        if daemon and (owner := folder.stat().st_uid) != os.geteuid():
+            message = f"{folder} is for {user_name(owner)} alone to write, whose daemon is at work"
+            return ok("state folder", message)
         return trouble
     with suppress(OSError):  # where that is unknown, other checks report why
         if (why := state_folder.fault(folder, state_writers(config))) is not None:
@@ -241,9 +232,8 @@ def _room(name: str, existing: Path, folder: Path, floor: int, setting: str | No
         needed = f"{message}, and {setting or 'it'} wants {format_size(floor)}: downloads wait"
         return fail(name, needed, "make room" + (f", or lower {setting}" if setting else ""))
     if found.f_files and found.f_favail < _FEWEST_INODES:
-        return fail(
-            name, f"{message}, but there can be no more files (inodes)", "remove files you do not need"
-        )
+        message += ", but there can be no more files (inodes)"
+        return fail(name, message, "remove files you do not need")
     return ok(name, message)
 
 
@@ -274,19 +264,12 @@ def _trouble(name: str, folder: Path, setting: str, longest: int = 0) -> CheckRe
         if error.errno == errno.ENAMETOOLONG:
             message = f"{folder} takes no names of {longest} bytes"
             return fail(name, message, "set output.max_name_bytes to 143, or to what the file system takes")
-        return fail(name, f"{folder} cannot be written: {error.strerror}", _remedy(error, remedy))
+        message = f"{folder} cannot be written: {error.strerror}"
+        return fail(name, message, _REMEDIES.get(error.errno or 0, remedy))
     took = time.monotonic() - started
     if took > 1:
         return warn(name, f"{folder} took {took:.1f} s to write one small file durably: its disk is slow")
     return None
-
-
-def _remedy(error: OSError, otherwise: str) -> str:
-    if error.errno == errno.EROFS:
-        return "it is mounted read-only: mount it for writing"
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return "make room on its disk"
-    return otherwise
 
 
 def _try_out(folder: FolderFd, longest: int) -> None:
