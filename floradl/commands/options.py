@@ -6,6 +6,7 @@ import datetime as dt
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,29 +57,13 @@ _LEVELS = ("critical", "error", "warning", "info", "debug")
 
 def common_options(command: _Command) -> _Command:
     """Add the options that stand before or after the command."""
-    for option in (
-        click.option("-q", "--quiet", count=True, expose_value=False, callback=_note, help="Say less."),
-        click.option("-v", "--verbose", count=True, expose_value=False, callback=_note, help="Say more."),
-        click.option(
-            "--home",
-            type=click.Path(path_type=Path, file_okay=False),
-            metavar="DIR",
-            expose_value=False,
-            callback=_note,
-            help="The folder that inbox, library and state default to.",
-        ),
-        click.option(
-            "-c",
-            "--config",
-            type=click.Path(path_type=Path, dir_okay=False),
-            metavar="FILE",
-            expose_value=False,
-            callback=_note,
-            help="The configuration file.",
-        ),
-    ):
-        command = option(command)
-    return command
+    option = partial(click.option, expose_value=False, callback=_note)
+    folder, file = click.Path(path_type=Path, file_okay=False), click.Path(path_type=Path, dir_okay=False)
+    home_help = "The folder that inbox, library and state default to."
+    command = option("-q", "--quiet", count=True, help="Say less.")(command)
+    command = option("-v", "--verbose", count=True, help="Say more.")(command)
+    command = option("--home", type=folder, metavar="DIR", help=home_help)(command)
+    return option("-c", "--config", type=file, metavar="FILE", help="The configuration file.")(command)
 
 
 def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:

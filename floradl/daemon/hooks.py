@@ -31,10 +31,10 @@ def hook_orders(config: Config, environ: Mapping[str, str]) -> HookSettings:
 
 def safe_orders(config: Config, environ: Mapping[str, str]) -> HookSettings:
     """As `hook_orders`; raises `ExposedError` where others could replace what is to be run. Blocking."""
-    orders = hook_orders(config, environ)
-    if faults := [f"hooks.{event}: {why}" for event, why in orders.exposed().items()]:
+    settings = hook_orders(config, environ)
+    if faults := [f"hooks.{event}: {why}" for event, why in settings.exposed().items()]:
         raise ExposedError("\n".join(faults))
-    return orders
+    return settings
 
 
 class HookRunner(msgspec.Struct, frozen=True):
@@ -43,22 +43,22 @@ class HookRunner(msgspec.Struct, frozen=True):
     runs: RunHooks
     pauses: PauseHook
 
-    async def change(self, orders: HookSettings) -> None:
-        """Let `orders` hold from now on, and log which of their programs are missing."""
-        self.runs.change(orders)
-        self.pauses.change(orders)
-        await tell_missing(orders)
+    async def change(self, settings: HookSettings) -> None:
+        """Let `settings` hold from now on, and log which of their programs are missing."""
+        self.runs.change(settings)
+        self.pauses.change(settings)
+        await tell_missing(settings)
 
 
 def build_hooks(config: Config, environ: Mapping[str, str]) -> HookRunner:
     """Return the hooks that the configuration describes. Raises as `safe_orders`."""
-    orders = safe_orders(config, environ)
-    return HookRunner(RunHooks(orders), PauseHook(orders, str(config.home)))
+    settings = safe_orders(config, environ)
+    return HookRunner(RunHooks(settings), PauseHook(settings, str(config.home)))
 
 
-async def tell_missing(orders: HookSettings) -> None:
+async def tell_missing(settings: HookSettings) -> None:
     """Log each hook whose program is not there: it is waited for, and nothing else waits."""
-    for event, why in (await to_thread.run_sync(orders.missing)).items():
+    for event, why in (await to_thread.run_sync(settings.missing)).items():
         _log.warning("hook_missing", hook=event, message=f"hooks.{event}: {why}")
 
 

@@ -70,16 +70,16 @@ class PauseNotice:
 class PauseHook:
     """Runs the hook. `serve` must be running; `home` is passed to it, as there may be several daemons."""
 
-    def __init__(self, orders: HookSettings, home: str) -> None:
-        self._orders = orders
+    def __init__(self, settings: HookSettings, home: str) -> None:
+        self._settings = settings
         self._home = home
         self._tries = 0
         self._not_before = 0.0
         self._failure: str | None = None
 
-    def change(self, orders: HookSettings) -> None:
-        """Let `orders` hold from now on."""
-        self._orders = orders
+    def change(self, settings: HookSettings) -> None:
+        """Let `settings` hold from now on."""
+        self._settings = settings
         self._not_before = 0.0
 
     async def serve(
@@ -103,7 +103,7 @@ class PauseHook:
 
     async def _report(self, pause: LivePause, notice: PauseNotice) -> SentPause | None:
         due = notice.due(pause, time.monotonic())
-        command = self._orders.command(PAUSED, pause.reason, "/")
+        command = self._settings.command(PAUSED, pause.reason, "/")
         if due is None or command is None or time.monotonic() < self._not_before:
             return None
         done = False

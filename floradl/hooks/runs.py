@@ -54,8 +54,8 @@ class Heard:
 class RunHooks:
     """Runs the hook for the events in the outbox. `serve` must be running."""
 
-    def __init__(self, orders: HookSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._orders = orders
+    def __init__(self, settings: HookSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
         self._monotonic = monotonic
         self._due_queue = DueQueue(monotonic, 1.0)
         self._slots = CapacityLimiter(_AT_ONCE)
@@ -75,15 +75,15 @@ class RunHooks:
         self._news = True
         self._changed.set()
 
-    def change(self, orders: HookSettings) -> None:
-        """Let `orders` hold from now on; what runs already goes on as it is."""
-        self._orders = orders
+    def change(self, settings: HookSettings) -> None:
+        """Let `settings` hold from now on; what runs already goes on as it is."""
+        self._settings = settings
         self._held_until = -math.inf
         self.wake()
 
     async def prepare(self, outbox: HookOutbox) -> None:
         """Have runs that end from now on put into the outbox, if there is a hook for them."""
-        wanted = bool(self._orders.commands.get(RUN_FINISHED))
+        wanted = bool(self._settings.commands.get(RUN_FINISHED))
         if wanted != self._expecting:
             await outbox.expect(finished=wanted)
             self._expecting = wanted
@@ -174,7 +174,7 @@ class RunHooks:
             return None
         path, file = found
         with file:
-            command = self._orders.command(RUN_FINISHED, library.location(path), library.location())
+            command = self._settings.command(RUN_FINISHED, library.location(path), library.location())
             if command is None:
                 return None  # it goes with its hook
             return await self._run(outbox, event, command, file.fileno(), hurry)

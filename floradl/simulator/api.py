@@ -239,16 +239,13 @@ class ApiHost:
             raise invalid("mode", "mode is 'async' or 'stream'.")
         if not isinstance(body.get("inputs"), list):
             raise invalid("inputs", "inputs is a list of {id, type, value}.")
-        callback_url = text_or_none(body, "callback_url")
-        self._once(request, body)
+        callback_url = self._callback(request, body)
         return _json(self._as_json(self._started(technique, callback_url)))
 
     async def _start_technique(self, request: web.Request) -> web.Response:
         body = json_object(await request.read())
         technique = self._known_technique(str(body.get("technique_id")))
-        callback_url = text_or_none(body, "callback_url")
-        self._once(request, body)
-        run = self._started(technique, callback_url)
+        run = self._started(technique, self._callback(request, body))
         named = {"technique_id": technique.technique_id, "name": technique.name}
         return _json({**self._receipt(run, technique.run_cost), "technique": named})
 
@@ -259,8 +256,7 @@ class ApiHost:
                 raise invalid(name, f"{name} is required.")
         if (output_type := _GENERATED.get(str(body.get("type")))) is None:
             raise invalid("type", "type is one of image, video, audio, text.")
-        callback_url = text_or_none(body, "callback_url")
-        self._once(request, body)
+        callback_url = self._callback(request, body)
         run = ScriptedRun(
             run_id=self._simulator.new_run_id(),
             kind=RunKind.GENERATION,
@@ -283,12 +279,14 @@ class ApiHost:
             raise LookupError(reference.run_id)
         return run
 
-    def _once(self, request: web.Request, body: dict[str, Any]) -> None:
-        if (key := request.headers.get("Idempotency-Key") or body.get("idempotency_key")) is None:
-            return
-        if key in self._idempotent:
-            raise ApiError(409, "idempotency_duplicate", "This idempotency key was used already.")
-        self._idempotent.add(str(key))
+    def _callback(self, request: web.Request, body: dict[str, Any]) -> str | None:
+        """Return the callback URL, the first time for an idempotency key. Raises `ApiError`."""
+        callback_url = text_or_none(body, "callback_url")
+        if (key := request.headers.get("Idempotency-Key") or body.get("idempotency_key")) is not None:
+            if key in self._idempotent:
+                raise ApiError(409, "idempotency_duplicate", "This idempotency key was used already.")
+            self._idempotent.add(str(key))
+        return callback_url
 
     def _known_technique(self, name: str) -> Technique:
         if (technique := self._simulator.technique(name)) is None:

@@ -26,7 +26,7 @@ from floradl.errors import ConfigError, JobError
 from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.permissions import make_above
 from floradl.models import Action, Reference, RunRequest, bare, visible
-from floradl.redaction import printable
+from floradl.redaction import cut, printable
 from floradl.yaml_reader import Document, DocumentError, Path as YamlPath, Value, dotted, load, nearest
 
 _RUN_KEYS = ("technique", "run", "label", "action")
@@ -129,11 +129,8 @@ def parse_queue(data: bytes) -> tuple[RunRequest, ...]:
     orders = []
     for order, (line, key) in _read(_decode(data)):
         if order.action is Action.RETRY:  # each time that the file is read again it would bring the run back
-            raise JobError(
-                "the queue file cannot retry, since it stays: use `floradl retry`, or drop a job file",
-                line=line,
-                key=key,
-            )
+            message = "the queue file cannot retry, since it stays: use `floradl retry`, or drop a job file"
+            raise JobError(message, line=line, key=key)
         orders.append(order)
     return _merge(orders)
 
@@ -141,9 +138,8 @@ def parse_queue(data: bytes) -> tuple[RunRequest, ...]:
 def render_orders(orders: Iterable[RunRequest]) -> str:
     """Write a job file that `parse_job` reads back. Raises `JobError` for a label that no file can hold."""
     orders = tuple(orders)
-    if all(
-        _PLAIN.fullmatch(str(order.reference)) and order == RunRequest(order.reference) for order in orders
-    ):
+    plain = (RunRequest(each.reference) == each and _PLAIN.fullmatch(str(each.reference)) for each in orders)
+    if all(plain):
         return "".join(f"{order.reference}\n" for order in orders)
     runs = []
     for order in orders:
@@ -161,8 +157,7 @@ def described(error: JobError) -> str:
     if error.line is not None:
         places.append(f"line {error.line}")
     if error.key is not None:  # it was written by others, and may be of any length
-        key = error.key if len(error.key) <= _LONGEST_KEY else error.key[:_LONGEST_KEY] + "…"
-        places.append(f"key {printable(key)}")
+        places.append(f"key {printable(cut(error.key, _LONGEST_KEY))}")
     return f"{', '.join(places)}: {error}" if places else str(error)
 
 
@@ -174,10 +169,8 @@ def _decode(data: bytes) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise JobError("this is not text in UTF-8: save the file as UTF-8", line=line) from error
     if "\0" in text:
-        raise JobError(
-            "this is not text, or UTF-16 without its mark: save the file as UTF-8",
-            line=text.count("\n", 0, text.index("\0")) + 1,
-        )
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise JobError("this is not text, or UTF-16 without its mark: save the file as UTF-8", line=line)
     return text
 
 

@@ -128,9 +128,9 @@ def _queue_file(config: Config) -> Iterator[CheckResult]:
 
 
 def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[CheckResult]:
-    orders = hook_orders(config, environ)
-    missing, exposed = orders.missing(), orders.exposed()
-    for event, command in orders.commands.items():
+    settings = hook_orders(config, environ)
+    missing, exposed = settings.missing(), settings.exposed()
+    for event, command in settings.commands.items():
         if event in exposed:
             yield fail("hooks", f"hooks.{event}: {exposed[event]}")
         elif event in missing:
