@@ -122,9 +122,7 @@ async def _until_stopped(simulator: Simulator, serving: AbstractAsyncContextMana
 
 
 def _introduction(simulator: Simulator, base_url: str) -> str:
-    techniques = "\n".join(
-        f"  {technique.slug:<24}{technique.description}" for technique in simulator.techniques
-    )
+    techniques = "\n".join(f"  {each.slug:<24}{each.description}" for each in simulator.techniques)
     return f"""
 A simulated FLORA; Ctrl-C ends it. Start a run, and see what comes back:
   curl -s {base_url}/techniques/campaign/runs -H 'Authorization: Bearer {simulator.key}' \\

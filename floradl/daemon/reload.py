@@ -69,11 +69,9 @@ class ReloadListener(Protocol):
 
     def reloading(self) -> None:
         """Record that it begins."""
-        ...
 
     def reloaded(self, trouble: str | None) -> None:
         """Record that it is over. `trouble` is why nothing was applied, None where all is well."""
-        ...
 
 
 class Change(Protocol):
@@ -82,15 +80,12 @@ class Change(Protocol):
     @property
     def keys(self) -> Collection[Key]:
         """The settings that can change; in all others `apply` is given what held from the start."""
-        ...
 
     def check(self, config: Config, changed: Collection[Key]) -> None:
         """Raise `ConfigError` for what would not work, before anything is applied. Blocking."""
-        ...
 
     async def apply(self, config: Config, changed: Collection[Key]) -> None:
         """Let `config` hold from now on."""
-        ...
 
 
 @asynccontextmanager

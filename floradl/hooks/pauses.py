@@ -44,9 +44,8 @@ class PauseNotice:
 
     def ended(self, but: str | None) -> list[SentPause]:
         """Record that no pause holds for any other reason than `but`; return those that are over by that."""
-        over = [
-            replace(sent, over=True) for reason, sent in self._sent.items() if reason != but and not sent.over
-        ]
+        known = self._sent.values()
+        over = [replace(sent, over=True) for sent in known if sent.reason != but and not sent.over]
         self._sent.update({sent.reason: sent for sent in over})
         return over
 

@@ -4,7 +4,6 @@ Scripted runs, faults and HTTP requests come in; FLORA's answers, media and webh
     simulator = Simulator()
     run = simulator.add_run(outputs=[OutputSpec("output_1", "videoUrl", size=6_000_000)], duration=2)
     async with serve(simulator) as base_url:
-        ...
 
 Needs the extra `simulator` (aiohttp).
 """

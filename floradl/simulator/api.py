@@ -192,14 +192,12 @@ class ApiHost:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise ApiError(401, "unauthorized", "Missing API key. Send it as 'Authorization: Bearer <key>'.")
-        if not hmac.compare_digest(key.strip().encode(), self._simulator.key.encode()):
+        simulator = self._simulator
+        if not hmac.compare_digest(key.strip().encode(), simulator.key.encode()):
             raise ApiError(401, "invalid_api_key", "The API key is invalid or was revoked.")
-        if self._simulator.rate_limit is not None:
-            wait = self._bucket.take(
-                self._simulator.now(), self._simulator.rate_limit, self._simulator.rate_burst
-            )
-            if wait:
-                raise ApiError(429, "rate_limited", "Too many requests.", retry_after=math.ceil(wait))
+        rate, burst = simulator.rate_limit, simulator.rate_burst
+        if rate is not None and (wait := self._bucket.take(simulator.now(), rate, burst)):
+            raise ApiError(429, "rate_limited", "Too many requests.", retry_after=math.ceil(wait))
 
     async def _workspaces(self, _request: web.Request) -> web.Response:
         workspace = {"workspace_id": "ws_simulator", "name": "Simulator", "role": "owner", "created_at": None}

@@ -37,7 +37,6 @@ class RunLists(Protocol):
 
     async def page(self, kind: str, cursor: str | None = None) -> RunPage:
         """Return a page of the newest runs."""
-        ...
 
 
 class TechniqueIds(Protocol):
@@ -45,7 +44,6 @@ class TechniqueIds(Protocol):
 
     async def technique_id(self, name: str) -> str:
         """Return the `tech_…` id of a technique."""
-        ...
 
 
 async def pages(lists: RunLists, kind: str) -> AsyncGenerator[RunPage, None]:
@@ -237,15 +235,14 @@ class HistorySync:
 
     async def look(self) -> FloradlError | None:
         """Queue what is new in all lists; return what prevented it. A refused key pauses everything."""
+        options = self._options
         try:
-            if self._full and self._scheduler.open_runs > self._options.max_open * _ROOM_AGAIN:
+            if self._full and self._scheduler.open_runs > options.max_open * _ROOM_AGAIN:
                 raise self._no_room()  # not each run that ends is worth reading the lists anew
             self._full = False
             if self._wanted is None:
-                self._wanted = await wanted(
-                    self._techniques, self._options.projects, self._options.techniques
-                )
-            for kind in self._options.kinds:
+                self._wanted = await wanted(self._techniques, options.projects, options.techniques)
+            for kind in options.kinds:
                 await self._read(kind, self._wanted)
         except FloradlError as error:
             self._note(error)

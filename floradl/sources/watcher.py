@@ -85,9 +85,8 @@ class Watcher:
             gone = _identity(self._dir) is None
             if gone is not self._gone:
                 self._gone = gone
-                self._report(
-                    f"the watch folder {self._dir} {'is gone: waiting for it' if gone else 'is back'}"
-                )
+                state = "is gone: waiting for it" if gone else "is back"
+                self._report(f"the watch folder {self._dir} {state}")
             if not gone or self._due():
                 self._woken()
                 yield
@@ -122,9 +121,8 @@ class Watcher:
         self._failures = 1 if lived > self._pace.max_backoff else self._failures + 1
         # The first time it is made anew at once: what ended it was mostly a single odd name.
         delay = min(self._pace.max_backoff, 2.0 ** (self._failures - 2)) if self._failures > 1 else 0.0
-        self._report(
-            f"watching {self._dir} ended ({cause}): trying again in {delay:.0f} s, looking meanwhile"
-        )
+        remedy = f"trying again in {delay:.0f} s, looking meanwhile"
+        self._report(f"watching {self._dir} ended ({cause}): {remedy}")
         until = self._monotonic() + delay
         while (left := until - self._monotonic()) > 0:
             await anyio.sleep(min(left, self._pace.poll))

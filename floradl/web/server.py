@@ -79,9 +79,8 @@ class WebServer:
             await anyio.sleep(self._again)
 
     async def _listen(self) -> None:
-        listener = await anyio.create_tcp_listener(
-            local_host=self._endpoint.host, local_port=self._endpoint.port
-        )
+        host, port = self._endpoint.host, self._endpoint.port
+        listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
         async with listener, anyio.create_task_group() as group:
             self._note(None)
             _log.info("listening", address=str(self._endpoint))

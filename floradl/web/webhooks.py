@@ -127,7 +127,6 @@ class Work(Protocol):
 
     def poll_now(self, run_id: str) -> None:
         """Poll a run at once: it is over at FLORA."""
-        ...
 
 
 class _Waiting(Struct, eq=False):

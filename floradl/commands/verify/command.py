@@ -171,9 +171,7 @@ def _document(report: Report) -> dict[str, Any]:
         "bytes": report.bytes,
         "forgotten": report.passed_over,
         "unknown": report.unknown,
-        "problems": [
-            _problem(problem, report.outcomes.get(number)) for number, problem in enumerate(report.problems)
-        ],
+        "problems": [_problem(each, report.outcomes.get(at)) for at, each in enumerate(report.problems)],
     }
 
 

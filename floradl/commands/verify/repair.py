@@ -114,9 +114,8 @@ class _Repairs:
                 fresh[number] = await self._fetch(run, answer, problem)
             except (TransientError, PermanentError) as error:
                 self.outcomes[number] = VerifyOutcome(mended=False, message=str(error))
-        brought = await to_thread.run_sync(
-            self._record, sidecar, {problems[n].index: o for n, o in fresh.items()}
-        )
+        by_index = {problems[number].index: output for number, output in fresh.items()}
+        brought = await to_thread.run_sync(self._record, sidecar, by_index)
         for number, output in fresh.items():
             self.outcomes[number] = await to_thread.run_sync(self._judge, problems[number], output)
         mended = all(self.outcomes[number].mended for number in problems)
