@@ -178,8 +178,9 @@ class _Opened:
 
 def facts(simulator: Simulator, host: Host, request: web.Request) -> Facts:
     """Return what a fault's rule may look at."""
-    run_id = request.match_info.get("run_id")
+    run_id, number = request.match_info.get("run_id"), int(request.match_info.get("number", "0"))
     run = simulator.run(run_id) if run_id is not None else None
+    output = run.outputs[number - 1] if run is not None and 0 < number <= len(run.outputs) else None
     technique = run.technique if run else simulator.technique(request.match_info.get("technique", ""))
     return Facts(
         host=host,
@@ -187,14 +188,14 @@ def facts(simulator: Simulator, host: Host, request: web.Request) -> Facts:
         path=request.path,
         run_id=run_id,
         technique=technique,
-        output_id=_output_id(simulator, run_id, request.match_info.get("number")),
+        output_id=None if output is None else output.output_id,
         resumed="Range" in request.headers,
     )
 
 
 def record(simulator: Simulator, host: Host, request: web.Request, status: int) -> None:
     """Write a request down as answered with `status` (0: the connection was broken)."""
-    run_id = request.match_info.get("run_id")
+    found = facts(simulator, host, request)
     simulator.record(
         RequestRecord(
             time=simulator.now(),
@@ -203,20 +204,13 @@ def record(simulator: Simulator, host: Host, request: web.Request, status: int) 
             path=request.path,
             status=status,
             authorization="Authorization" in request.headers,
-            run_id=run_id,
-            output_id=_output_id(simulator, run_id, request.match_info.get("number")),
+            run_id=found.run_id,
+            output_id=found.output_id,
             query=request.query_string if host == "api" else "",
             range=request.headers.get("Range"),
             accept_encoding=request.headers.get("Accept-Encoding"),
         )
     )
-
-
-def _output_id(simulator: Simulator, run_id: str | None, number: str | None) -> str | None:
-    run = simulator.run(run_id) if run_id is not None else None
-    if run is None or number is None or not 0 < int(number) <= len(run.outputs):
-        return None
-    return run.outputs[int(number) - 1].output_id
 
 
 @asynccontextmanager
