@@ -397,7 +397,7 @@ class Source:
         return load_config(self._options, self._environ, system_file=self._system_file)
 
     def changed(self) -> bool:
-        """Whether the file is another one than `load` read, and the same as at the last call: written."""
+        """Whether the file differs from what `load` read, and did not change since the last call."""
         before, self._seen = self._seen, self._stamp()
         return self._loaded != self._seen == before
 

@@ -126,7 +126,7 @@ class ScriptedRun(Struct, frozen=True, kw_only=True):
         return "running" if now >= self.started else "pending"
 
     def progress(self, now: float, style: ProgressStyle = "even") -> int:
-        """Return the API's `progress` at `now`, 0 to 100; where a failed run broke off, 63."""
+        """Return the API's `progress` at `now`, 0 to 100; 63 for a run that failed."""
         if now < self.started:
             return 0
         if now >= self.ended:

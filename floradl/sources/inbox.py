@@ -305,7 +305,7 @@ class Inbox:
         if leaving.why is not None:
             note = (
                 f"{shown(name)} was not taken: nothing in it was queued.\n\n{leaving.why}\n\n"
-                "Mend it, and drop it into the watch folder again.\n"
+                "Fix it, and drop it into the watch folder again.\n"
             )
         self._held.pop(name, None)
         try:
