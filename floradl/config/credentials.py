@@ -74,15 +74,11 @@ def read_api_key(
 def find_api_key(
     config: Config, environ: Mapping[str, str], *, run_secrets: Path = RUN_SECRETS
 ) -> FoundKey | None:
-    """Find the API key, None where there is none; `redact` knows it from then on.
+    """Find the API key, None where there is none, anew at each call; `redact` knows it from then on.
 
-    It is looked for in `FLORADL_API_KEY` or `FLORA_API_KEY`, `api.key_file` (with its variables), the
-    systemd credential `$CREDENTIALS_DIRECTORY/flora_api_key`, and `run_secrets`/flora_api_key. A `FLORADL_…`
-    variable wins over a `FLORA_…` one. Every call reads anew, so that a key can be replaced while the daemon
-    runs.
-
-    Raises `ConfigError` if two places hold different keys, if a file that was named cannot be read, or if
-    what is there is not a key; no message shows any of it.
+    It is in `FLORADL_API_KEY` or `FLORA_API_KEY`, `api.key_file`, the systemd credential
+    `$CREDENTIALS_DIRECTORY/flora_api_key`, or `run_secrets`/flora_api_key; `FLORADL_…` wins over `FLORA_…`.
+    Raises `ConfigError`, without the key, where two differ, or one that was named is unreadable or not a key.
     """
     texts: list[tuple[str | Path, str]] = [*_from_variables(environ), *_from_key_file(config, environ)]
     unreadable: ConfigError | None = None
@@ -212,13 +208,11 @@ class FoundSecrets(NamedTuple):
 def find_webhook_secrets(
     config: Config, environ: Mapping[str, str], *, run_secrets: Path = RUN_SECRETS
 ) -> FoundSecrets:
-    """Find the webhook secrets; `redact` knows them from then on.
+    """Find the webhook secrets, anew at each call; `redact` knows them from then on.
 
-    They are taken from the first of these that is set: `FLORADL_WEBHOOK_SECRET` or `FLORA_WEBHOOK_SECRET`,
-    `webhook.secret_file`, the systemd credential `flora_webhook_secret`, `run_secrets`/flora_webhook_secret.
-    There may be several, one a line: while FLORA changes the secret both hold. Every call reads anew.
-
-    Raises `ConfigError` where a file cannot be read, or holds something else; no message shows any of it.
+    They are in the first of `FLORADL_WEBHOOK_SECRET`, `FLORA_WEBHOOK_SECRET`, `webhook.secret_file`, the
+    systemd credential `flora_webhook_secret`, `run_secrets`/flora_webhook_secret; one a line: two while FLORA
+    changes them. Raises `ConfigError`, without any of it, where a file is unreadable or holds something else.
     """
     named = any(environ.get(name, "").strip() for name in _OWN_SECRET_FILE)
     for name in _VARIABLES[: 1 if named else 2]:  # a file that a FLORADL_… names wins over FLORA_…

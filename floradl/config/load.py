@@ -55,8 +55,9 @@ class Options(Struct, frozen=True):
 def config_file(options: Options, environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -> Path | None:
     """Return the absolute path of the file that `load_config` reads, None where there is none.
 
-    One that was named is returned whether it exists or not. Raises `ConfigError` where it is unclear whether
-    one exists, for running without it would be half a configuration.
+    It is that of `--config` or `$FLORADL_CONFIG`, which need not exist, else the first that exists of
+    `config.yaml` in `--home` or `$FLORADL_HOME`, `$XDG_CONFIG_HOME/floradl/config.yaml`, `system_file`.
+    Raises `ConfigError` where that is unclear: running without it would be half a configuration.
     """
     place = DiskPath(Path(), Path(), _user_home(environ))
     if options.config is not None:
@@ -192,10 +193,8 @@ class _Faults:
 
 
 def load_config(options: Options, environ: Mapping[str, str], *, system_file: Path = SYSTEM_FILE) -> Config:
-    """Read, merge and check the whole configuration.
+    """Read, merge and check the whole configuration, from the file that `config_file` finds.
 
-    The file is the first that exists of `--config`, `$FLORADL_CONFIG`, `config.yaml` in `--home` or
-    `$FLORADL_HOME`, `$XDG_CONFIG_HOME/floradl/config.yaml`, `system_file`; the first two must exist if named.
     Options win over variables, variables over the file; an empty variable is an unset one. Raises
     `ConfigError` that names place, key and what would be right, one line for each fault.
     """

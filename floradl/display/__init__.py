@@ -18,10 +18,9 @@ from floradl.runs.events import RunEvents
 def open_display(stream: TextIO, *, quiet: bool = False, total: int | None = None) -> Iterator[RunEvents]:
     """Show on `stream` what the `RunEvents` gets, until the block ends; a summary comes last.
 
-    On a terminal that is a picture that moves; above it are finished runs, and what is written to `stderr`
-    or `stdout` if they are that terminal. Elsewhere, and with `quiet`, it is plain lines; `quiet` leaves
-    failures only. `total` is how many runs there will be, where that is known. A stream that breaks ends the
-    showing, never the work.
+    On a terminal that is a picture that moves, below what is written to it meanwhile. Elsewhere, and with
+    `quiet` (failures only), it is plain lines. `total` is how many runs there will be, where that is known. A
+    stream that breaks ends the showing, never the work.
     """
     if quiet or not stream.isatty() or os.environ.get("TERM", "dumb") in {"dumb", "unknown", ""}:
         plain = PlainDisplay(stream, quiet=quiet)
