@@ -48,7 +48,7 @@ from floradl.runs.scheduler import Scheduler
 from floradl.runs.slots import DownloadSlots
 from floradl.sources.history import HistoryOptions, HistorySync
 from floradl.workers.pool import Machine, WorkerPool
-from floradl.workers.protocol import WorkerConfig, WorkerSettings
+from floradl.workers.protocol import WorkerSettings
 
 _LOOK_AT_KEY_EVERY = 1.0  # seconds, while it is refused
 _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
@@ -286,11 +286,11 @@ async def _watch_key(key: Callable[[], str], scheduler: Scheduler, sync: History
 
 
 USER_AGENT = f"floradl/{__version__}"
-_LOOK_AT_CREW_EVERY = 30.0  # seconds
+_TEND_EVERY = 1.0  # seconds
 
 
 class Downloads:
-    """Who fetches (`fetcher`), and what caps all that together (`throttle`)."""
+    """Who fetches (`fetcher`), and what limits all that together (`bandwidth`)."""
 
     def __init__(
         self,
@@ -305,9 +305,8 @@ class Downloads:
         self._client = client
         self._stop = threading.Event()
         self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
-        terms = WorkerConfig(USER_AGENT, config.download.stall_timeout)
         machine = Machine(len(os.sched_getaffinity(0)), environ)
-        self._worker_pool = WorkerPool(self._downloader, bandwidth, terms, _rules(config), machine)
+        self._worker_pool = WorkerPool(self._downloader, bandwidth, _worker_settings(config), machine)
 
     @property
     def fetcher(self) -> Fetcher:
@@ -321,7 +320,7 @@ class Downloads:
         self._client.change(download.concurrency)
         self.bandwidth.change(download.rate_limit)
         self._downloader.change(_limits(config))
-        self._worker_pool.change(_rules(config))
+        self._worker_pool.change(_worker_settings(config))
 
     def halt(self) -> None:
         """End all transfers at once, for good; their part files stay. Safe to repeat."""
@@ -330,14 +329,14 @@ class Downloads:
         self._worker_pool.halt()
 
     async def tend(self) -> None:
-        """Let workers go home when there is nothing to fetch, for ever."""
+        """Divide the bandwidth among the workers there are, and end idle ones; runs for ever."""
         while True:
-            await next_tick(_LOOK_AT_CREW_EVERY)
+            await next_tick(_TEND_EVERY)
             if self._worker_pool.pids:
-                await to_thread.run_sync(self._worker_pool.rest)
+                await to_thread.run_sync(self._worker_pool.tend)
 
     async def close(self) -> None:
-        """Halt, and see the workers to their end."""
+        """Halt, and end the workers."""
         self.halt()
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(self._worker_pool.close)
@@ -369,13 +368,14 @@ def _limits(config: Config) -> DownloadLimits:
     return DownloadLimits(download.max_file_size, download.min_free_space, config.poll.give_up_after)
 
 
-def _rules(config: Config) -> WorkerSettings:
-    """Return what holds for transfers that other processes make."""
+def _worker_settings(config: Config) -> WorkerSettings:
+    """Return what holds for transfers in other processes."""
     download = config.download
     return WorkerSettings(
+        USER_AGENT,
+        download.stall_timeout,
         tuple(config.network.trusted_private_hosts),
         tuple(download.media_hosts),
         _limits(config),
         download.concurrency,
-        capped=download.rate_limit is not None,
     )

@@ -1,28 +1,15 @@
-"""Everything that can go wrong, as one tree.
+"""Everything that can go wrong, as one tree under `FloradlError`.
 
-    FloradlError
-    ├── ConfigError           the configuration, the command line or the machine's set-up is wrong (exit 2)
-    │   └── ExposedError      others may write what decides what this process does
-    ├── LockedError           another process holds the state folder (exit 5)
-    ├── QueueDamagedError     the journal was damaged or taken away meanwhile: to be opened anew (exit 5)
-    ├── JobError              a job file cannot be taken: it is refused whole
-    ├── PassingError          trouble that may pass: try again, not before `retry_after`
-    │   ├── ExpiredUrlError   the output's URL ran out: ask FLORA for the run again
-    │   ├── ForeignAnswerError  somebody else answered in FLORA's place: a proxy, a portal
-    │   ├── FolderError       one folder of the library cannot be used: its runs wait, others go on
-    │   ├── AttemptsExhaustedError  an output met trouble in several attempts: its run is tried again later
-    │   └── StandstillError   FLORA cannot be reached, or wants fewer questions: all fare the same
-    ├── PermanentError        this run or output is unavailable; trying again changes nothing
-    └── ServicePausedError    nothing can go on until something outside is mended
-        └── QueueUnavailableError  the queue cannot record (exit 5)
-
-The one who detects trouble says which of these it is; one layer above, `pipeline`, decides what
-follows. Messages are for a person: what happened, where, what to do. None carries a key or a URL query.
+Whoever detects an error says which of these it is; what follows is decided in one place, `retry.outcome_of`,
+by three families: a `TransientError` may pass, a `PermanentError` will not, and a `ServicePausedError`
+concerns every run. The others end the command. Messages are for a person: what happened, where, what to do.
+None carries a key or a URL query.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 
 class ErrorCode(StrEnum):
@@ -41,8 +28,8 @@ class ErrorCode(StrEnum):
     BAD_REQUEST = "bad_request"
     BAD_ANSWER = "bad_answer"
     GAVE_UP = "gave_up"
-    NO_OUTPUTS = "no_outputs"  # none of its outputs could be had
-    # an output could not be had
+    NO_OUTPUTS = "no_outputs"  # none of its outputs is available
+    # an output is unavailable
     BAD_URL = "bad_url"
     HOST_REFUSED = "host_refused"
     HTTP_ERROR = "http_error"
@@ -69,23 +56,23 @@ class FloradlError(Exception):
 
 
 class ConfigError(FloradlError):
-    """The configuration or the command line is wrong; nothing was started."""
+    """The configuration, the command line or the machine's set-up is wrong; nothing was started (exit 2)."""
 
 
 class ExposedError(ConfigError):
-    """Others may write or replace what decides what this process does; the message says who, and the mend."""
+    """Others may write or replace what decides what this process does; the message says who, and the cure."""
 
 
 class LockedError(FloradlError):
-    """Another process works with this state folder; the message says which."""
+    """Another process works with this state folder; the message says which (exit 5)."""
 
 
 class QueueDamagedError(FloradlError):
-    """The journal that this process works with was damaged, removed or replaced: it is to be opened anew."""
+    """The queue's file was damaged, removed or replaced meanwhile: it is to be opened anew (exit 5)."""
 
 
 class JobError(FloradlError):
-    """A job file cannot be taken.
+    """A job file is refused, whole.
 
     `line` is 1-based where the fault has a place, and `key` names the YAML or JSON key.
     """
@@ -97,38 +84,37 @@ class JobError(FloradlError):
 
 
 class TransientError(FloradlError):
-    """Trouble that may pass by itself. `retry_after` is in seconds, where the other side named a time."""
+    """It may pass by itself: try again, not before `retry_after` (seconds) where the other side named it."""
+
+    usual_code: ClassVar = ErrorCode.NETWORK
 
     def __init__(
-        self, message: str, code: ErrorCode = ErrorCode.NETWORK, *, retry_after: float | None = None
+        self, message: str, code: ErrorCode | None = None, *, retry_after: float | None = None
     ) -> None:
         super().__init__(message)
-        self.code = code
+        self.code = code or self.usual_code
         self.retry_after = retry_after
 
 
 class ExpiredUrlError(TransientError):
-    """The URL is of no use (any more): FLORA gives a fresh one for the asking.
+    """The URL is of no use (any more): FLORA gives a fresh one with the run.
 
     A signed one ran out (GCS answers 400, S3 403, nginx 410), or there was none.
     """
 
-    def __init__(self, message: str, code: ErrorCode = ErrorCode.EXPIRED) -> None:
-        super().__init__(message, code)
+    usual_code = ErrorCode.EXPIRED
 
 
 class ForeignAnswerError(TransientError):
     """Somebody else answered in FLORA's place (a proxy, a portal, a gateway): nothing is decided by it."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message, ErrorCode.BAD_ANSWER, retry_after=retry_after)
+    usual_code = ErrorCode.BAD_ANSWER
 
 
 class FolderError(TransientError):
     """One folder of the library cannot be written or made: only what goes there waits."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, ErrorCode.STORAGE)
+    usual_code = ErrorCode.STORAGE
 
 
 class AttemptsExhaustedError(TransientError):
@@ -140,14 +126,11 @@ class AttemptsExhaustedError(TransientError):
 
 
 class ApiUnavailableError(TransientError):
-    """FLORA cannot be reached, or asks for fewer questions: any other question would fare the same."""
-
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message, retry_after=retry_after)
+    """FLORA cannot be reached, or wants fewer requests: any other request would fare the same."""
 
 
 class PermanentError(FloradlError):
-    """A run or an output that is unavailable."""
+    """A run or an output is unavailable, and trying again changes nothing."""
 
     def __init__(self, message: str, code: ErrorCode) -> None:
         super().__init__(message)
@@ -155,7 +138,7 @@ class PermanentError(FloradlError):
 
 
 class ServicePausedError(FloradlError):
-    """Nothing can go on: the reason concerns every run, and lifts once it is mended outside.
+    """Nothing can go on: the reason concerns every run, and lifts once it is fixed outside.
 
     `needed` is what the work wants of a full disk, in bytes, beyond what is always to stay free; 0 where
     that is not known.
@@ -168,7 +151,7 @@ class ServicePausedError(FloradlError):
 
 
 class QueueUnavailableError(ServicePausedError):
-    """The queue cannot record, or read what it recorded, and waiting did not help."""
+    """The queue cannot record, or read what it recorded, and waiting did not help (exit 5)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, PauseReason.DISK_FULL)

@@ -96,8 +96,8 @@ class Reference(Struct, frozen=True):
             )
         if technique is not None and (not _TECHNIQUE.fullmatch(technique) or technique in {".", ".."}):
             raise ValueError(
-                f"{_shown(technique)} is no technique: write its slug (art-directors-critique) or tech_… id"
-                f"{_odd(technique)}"
+                f"{_shown(technique)} is not a technique: write its slug (art-directors-critique) or "
+                f"tech_… id{_odd(technique)}"
             )
         return cls(run_id, technique)
 
@@ -120,7 +120,7 @@ class Reference(Struct, frozen=True):
 
 
 def _shown(text: str) -> str:
-    """`text` cut and escaped, for a message; what follows a `?` may be a signature, and is not told."""
+    """`text` cut and escaped, for a message; what follows a `?` may be a signature."""
     text = text.partition("?")[0]
     return ascii(text if len(text) <= 60 else text[:57] + "…")
 
@@ -184,7 +184,7 @@ def bounded(text: str) -> str:
 
 
 class RemoteOutput(Struct, frozen=True):
-    """One output as FLORA lists it. `url` is a URL, or for `text` mostly the words: never trusted.
+    """One output as FLORA lists it. `url` is a URL, or for `text` mostly the text: never trusted.
 
     `flaw` says for a person why it cannot be downloaded as it is listed; empty where nothing is wrong.
     """
@@ -196,7 +196,7 @@ class RemoteOutput(Struct, frozen=True):
     flaw: str = ""
 
     def __post_init__(self) -> None:
-        """Bound what stands in names, the journal and each message: an API may say anything."""
+        """Bound what stands in names, the queue and each message: an API may say anything."""
         for name in ("output_id", "type"):
             force_setattr(self, name, bounded(getattr(self, name)))
 
@@ -207,7 +207,7 @@ class RemoteOutput(Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """What tells it from the run's other outputs."""
+        """What identifies it among the run's outputs."""
         return self.output_id if self.nth == 1 else f"{self.output_id}\0{self.nth}"
 
 
@@ -247,14 +247,14 @@ class Integrity(StrEnum):
 
 
 class RunFailure(Struct, frozen=True):
-    """Why a run or an output could not be had."""
+    """Why a run or an output is unavailable."""
 
     code: ErrorCode
     message: str
 
 
 class SavedOutput(Struct, frozen=True, kw_only=True):
-    """One output as the sidecar tells it: on disk under `path`, or not to be had for `error`.
+    """One output as in the sidecar: on disk under `path`, or unavailable for `error`.
 
     `path` is relative to the library, with `/`. `url` has no query. `downloaded_at` is RFC 3339 UTC.
     """
@@ -296,7 +296,7 @@ class AttemptNotes(Struct, frozen=True, omit_defaults=True):
 
 
 class Result(StrEnum):
-    """How a run ended, as its sidecar says it."""
+    """How a run ended, as in its sidecar."""
 
     COMPLETE = "complete"
     PARTIAL = "partial"
@@ -304,9 +304,9 @@ class Result(StrEnum):
 
 
 class RunState(StrEnum):
-    """Where a run stands in the journal; the names are those of `status --json`."""
+    """Where a run stands in the queue; the names are those of `status --json`."""
 
-    WAITING = "waiting"  # not asked about yet
+    WAITING = "waiting"  # not polled yet
     RUNNING = "running"  # FLORA is at work on it, or its outputs wait for their turn
     DOWNLOADING = "downloading"  # finished at FLORA, its outputs are on their way
     DONE = "done"
@@ -329,7 +329,7 @@ STATE_OF: Mapping[Result, RunState] = {
 
 
 class QueuedRun(Struct, frozen=True, kw_only=True):
-    """One row of the journal. Times are unix seconds.
+    """One row of the queue. Times are unix seconds.
 
     `waited` counts the planned seconds between "not finished" answers, and later those that failed attempts
     at the outputs took: pauses and outages of FLORA are not in it. `tries` counts failed attempts in a row.
@@ -345,7 +345,7 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
     tries: int = 0
     progress: float = 0.0
     error: RunFailure | None = None
-    fresh: bool = False  # `retry`: what stands in the library does not count as done
+    force: bool = False  # `retry`: what stands in the library does not count as done
 
     @property
     def reference(self) -> Reference:
@@ -354,7 +354,7 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
 
 
 class FinishedRun(Struct, frozen=True):
-    """A run that needs no more polling, on its way to be saved; `answer` is the API's last.
+    """A run that needs no more polling, to be saved next; `answer` is the API's last.
 
     `failure` says why it is given up although the API did not finish it. With neither, its sidecar stands
     already.

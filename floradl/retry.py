@@ -25,15 +25,13 @@ MAX_BACKOFF = 30.0
 # an image will be: worth a few tries over about a minute, but not a day.
 _SHORT_TRIES = (2.0, 5.0, 10.0, 20.0, 25.0)
 _SHORT_LIVED = {
-    **dict.fromkeys(
-        (
-            *(ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN, ErrorCode.NOT_MEDIA),
-            *(ErrorCode.EXPIRED, ErrorCode.NO_OUTPUTS),
-        ),
-        _SHORT_TRIES,
-    ),
-    ErrorCode.BAD_REQUEST: _SHORT_TRIES[:2],  # 409 to a question that changes nothing: it will hardly end
-    ErrorCode.BAD_URL: _SHORT_TRIES[:3],  # FLORA itself lists it malformed, and will hardly mend it
+    ErrorCode.NOT_FOUND: _SHORT_TRIES,
+    ErrorCode.FORBIDDEN: _SHORT_TRIES,
+    ErrorCode.NOT_MEDIA: _SHORT_TRIES,
+    ErrorCode.EXPIRED: _SHORT_TRIES,
+    ErrorCode.NO_OUTPUTS: _SHORT_TRIES,
+    ErrorCode.BAD_REQUEST: _SHORT_TRIES[:2],  # 409 to a request that changes nothing: it will hardly end
+    ErrorCode.BAD_URL: _SHORT_TRIES[:3],  # FLORA itself lists it malformed, and will hardly fix that
 }
 _DAMAGED_TRIES = 8
 _AFTER_BUG = 30.0
@@ -90,21 +88,21 @@ def _after_transient(run: QueuedRun, error: TransientError, give_up_after: float
         return Failed(RunFailure(error.code, str(error)))
     waited, said = run.waited, str(error)
     if isinstance(error, AttemptsExhaustedError):
-        # The library's own trouble is no fault of the outputs.
+        # What the library's disk does is no fault of the outputs.
         waited += 0.0 if error.code is ErrorCode.STORAGE else error.spent + seconds
     elif error.code is ErrorCode.BAD_ANSWER and not isinstance(error, ForeignAnswerError):
         waited += seconds
         said = f"{error}, for {give_up_after:.0f} s (poll.give_up_after)"
     if waited > max(give_up_after, run.waited):
         return Failed(RunFailure(error.code, said))
-    # As the queue will give it back: only so is it seen that the next trouble is the same.
+    # As the queue will give it back: only so is it seen that the next error is the same.
     trouble = redact(str(error))
     failure = RunFailure(error.code, trouble)
     return RetryIn(replace(run, tries=tries, waited=waited, error=failure), seconds, trouble)
 
 
 def is_given_up(code: ErrorCode) -> bool:
-    """Whether trouble of this kind is given up after a few tries; any other is a matter of patience."""
+    """Whether a run that meets this error is given up after a few tries; any other may last for long."""
     return code in _SHORT_LIVED or code is ErrorCode.DAMAGED
 
 

@@ -1,4 +1,4 @@
-"""Clocks for the tests of the cap on the bandwidth."""
+"""Clocks for the tests of the rate limit."""
 
 from __future__ import annotations
 

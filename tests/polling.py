@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, cast
 
 import anyio
+from memory_queue import MemoryQueue
 from studio import TEST_TIMEOUT
 
 from floradl.models import FinishedRun, QueuedRun, Reference, RemoteRun, RunState
@@ -16,7 +17,6 @@ from floradl.polling.durations import Durations
 from floradl.polling.open_runs import OpenRuns
 from floradl.polling.planner import PollPlanner
 from floradl.polling.poller import NextStage, Poller, PollOptions, RunApi
-from floradl.queue.memory import MemoryQueue
 
 
 class Clock:

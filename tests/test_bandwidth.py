@@ -1,4 +1,4 @@
-"""The cap, with real threads and a clock that the one who waits puts forward himself."""
+"""The rate limit, with real threads and a clock that the one who waits puts forward himself."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_burst_is_a_tenth_of_a_second_at_most(rate: int, gaps: list[float]) ->
 
 
 @pytest.mark.parametrize(("rate", "turn"), [(1000, 64), (20_000, 1000), (1_000_000, 50_000), (10**9, 65_536)])
-def test_a_turn_is_small_enough_for_the_cap_to_hold(rate: int, turn: int) -> None:
+def test_a_turn_is_small_enough_for_the_limit_to_hold(rate: int, turn: int) -> None:
     assert BandwidthLimiter(RateSchedule.always(rate), Hands()).admit(65_536) == turn
 
 
@@ -96,7 +96,7 @@ def test_transfers_take_turns() -> None:
 
     threads = in_threads(6, work)
     for turns in range(1, 25):
-        wait_until(lambda: len(bandwidth._line) == 6 and frozen.is_waited_for())
+        wait_until(lambda: len(bandwidth._waiting) == 6 and frozen.is_waited_for())
         frozen.advance(0.05)
         wait_until(partial(_longer, order, turns))
     first = order[:24]
@@ -123,7 +123,7 @@ def test_what_did_not_come_is_there_for_the_next() -> None:
     assert read / (hands.now - began) == pytest.approx(1_000_000, rel=0.05)
 
 
-def test_whether_there_is_a_limit_is_told_without_waiting() -> None:
+def test_whether_there_is_a_limit_is_known_without_waiting() -> None:
     hands = Hands()
     bandwidth = BandwidthLimiter(RateSchedule((RateWindow(9 * 3600, 18 * 3600, 20_000),)), hands)
     began = hands.now
@@ -191,6 +191,39 @@ def test_time_in_which_a_transfer_is_held_back_is_not_its_own() -> None:
     assert bandwidth.active_clock() - before < 1
     hands.now += 7
     assert bandwidth.active_clock() - before == pytest.approx(7, abs=1)
+
+
+def test_what_is_reserved_for_other_processes_is_not_read_here() -> None:
+    hands = Hands()
+    bandwidth = BandwidthLimiter(RateSchedule.always(1_000_000), hands)
+    bandwidth.reserve(900_000)
+    began = hands.now
+    assert read_for(bandwidth, hands, 10) / (hands.now - began) == pytest.approx(100_000, rel=0.05)
+    assert bandwidth.rate() == 1_000_000
+
+
+def test_an_idle_bucket_holds_no_more_once_more_may_be_read() -> None:
+    hands = Hands()
+    bandwidth = BandwidthLimiter(RateSchedule.always(1000), hands)
+    bandwidth.admit(64)
+    hands.now += 60
+    bandwidth.change(RateSchedule.always(1_000_000))
+    began = hands.now
+    bandwidth.admit(1000)
+    assert hands.now - began == pytest.approx(900 / 1_000_000)  # 100 bytes were saved up at the old rate
+
+
+def test_transfers_that_are_held_back_have_use_for_all_and_others_for_a_little_more_than_they_read() -> None:
+    hands = Hands()
+    bandwidth = BandwidthLimiter(RateSchedule.always(1_000_000), hands)
+    with bandwidth.transfer():
+        read_for(bandwidth, hands, 1)
+        assert bandwidth.demand() is None
+        for _ in range(100):
+            hands.now += 0.01
+            bandwidth.admit(1000)
+        assert bandwidth.demand() == pytest.approx(125_000, rel=0.1)
+    assert bandwidth.demand() is None
 
 
 def test_the_clock_of_the_machine_says_what_its_wall_clock_says() -> None:

@@ -23,7 +23,7 @@ from floradl.errors import (
     ServicePausedError,
     TransientError,
 )
-from floradl.fs.os_errors import trouble, unopened
+from floradl.fs.os_errors import library_error, unopened
 from floradl.library.destination import FolderDestination
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.sidecar import Sidecar
@@ -780,7 +780,7 @@ def test_too_many_open_files_is_trouble_that_passes(library: FolderLibrary) -> N
 def test_each_error_of_the_disk_has_its_meaning(
     number: int, expected: PauseReason | ErrorCode | None
 ) -> None:
-    error = trouble(OSError(number, os.strerror(number), "name"), Path("/library"))
+    error = library_error(OSError(number, os.strerror(number), "name"), Path("/library"))
     meaning: type[FloradlError]
     match expected:
         case PauseReason():

@@ -60,8 +60,8 @@ def test_looking_does_not_keep_a_daemon_from_starting(tmp_path: Path) -> None:
     """A health check looks every few seconds, also while the daemon starts anew."""
     (tmp_path / "lock").touch()
     code = (
-        "import sys\nfrom pathlib import Path\nfrom floradl.queue import lock\nprint('looking', flush=True)\n"
-        "while True: lock.holder(Path(sys.argv[1]))"
+        "import sys\nfrom pathlib import Path\nfrom floradl.queue import folder\n"
+        "print('looking', flush=True)\nwhile True: folder.holder(Path(sys.argv[1]))"
     )
     with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE) as process:
         try:

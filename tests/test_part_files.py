@@ -18,7 +18,7 @@ import pytest
 
 from floradl.fs import durable
 from floradl.fs.durable import PartBusyError, PartFile, rename_noreplace, write_atomic
-from floradl.fs.folders import FolderFd, exists, open_folder, open_root, read_regular
+from floradl.fs.folders import FolderFd, exists, open_folder, open_regular, open_root
 from floradl.fs.names import SafeName
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_left_open")
@@ -323,11 +323,14 @@ def test_a_file_that_could_not_be_put_on_disk_is_thrown_away(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_is_read_up_to_a_limit(folder: FolderFd) -> None:
+def test_a_file_is_opened_for_reading_where_there_is_one(folder: FolderFd) -> None:
     write_atomic(folder, FINAL, b"abcdef")
-    assert read_regular(folder, FINAL, 4) == b"abcd"
-    assert read_regular(folder, FINAL, 100) == b"abcdef"
-    assert read_regular(folder, SafeName("none"), 100) is None
+    file = open_regular(folder, FINAL)
+    assert file is not None
+    with file:
+        assert file.read(4) == b"abcd"
+        assert file.read() == b"ef"
+    assert open_regular(folder, SafeName("none")) is None
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "fifo"])
@@ -335,15 +338,15 @@ def test_what_is_no_regular_file_is_not_read(tmp_path: Path, folder: FolderFd, k
     outside = tmp_path / "outside"
     outside.write_bytes(b"secret")
     plant(tmp_path / FINAL, kind, outside)
-    assert read_regular(folder, FINAL, 100) is None
+    assert open_regular(folder, FINAL) is None
 
 
 def test_sockets_and_folders_are_not_read(tmp_path: Path, folder: FolderFd) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"/proc/self/fd/{folder}/socket")
     (tmp_path / "folder").mkdir()
-    assert read_regular(folder, SafeName("socket"), 100) is None
-    assert read_regular(folder, SafeName("folder"), 100) is None
+    assert open_regular(folder, SafeName("socket")) is None
+    assert open_regular(folder, SafeName("folder")) is None
 
 
 def test_a_dangling_link_exists(tmp_path: Path, folder: FolderFd) -> None:

@@ -162,7 +162,7 @@ def test_the_command_that_is_told_mends_it(tmp_path: Path) -> None:
     os.chown(place, -1, GROUP)
     found = exposure(place / "file")
     assert found is not None
-    subprocess.run(["sh", "-c", found.mend], check=True)
+    subprocess.run(["sh", "-c", found.remedy], check=True)
     assert exposure(place / "file") is None
 
 
@@ -232,5 +232,5 @@ def test_a_group_is_private_where_nobody_else_is_of_it(
 
 
 def test_in_a_sandbox_that_knows_no_root_the_real_one_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(permissions, "_knows_root", lambda: False)
+    monkeypatch.setattr(permissions, "_known_users", lambda: [(1000, 1000, 1)])
     assert trusted_users() == {os.geteuid(), 65534}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
 from hypothesis import given, strategies as st
+from memory_queue import MemoryQueue
 from msgspec.structs import replace
 from queues import serving, sqlite_queue
 
@@ -26,7 +27,7 @@ from floradl.models import (
     SavedOutput,
 )
 from floradl.queue.base import DELIVERIES_KEPT, DURATIONS_KEPT, DeliveryRecord, HookEvent, RunQueue, SentPause
-from floradl.queue.memory import MemoryQueue
+from floradl.queue.sqlite import SqliteQueue
 
 pytestmark = pytest.mark.anyio
 OPEN = (RunState.WAITING, RunState.RUNNING, RunState.DOWNLOADING)
@@ -39,10 +40,19 @@ Opens = Callable[[], AbstractAsyncContextManager[RunQueue]]
 
 def opens(engine: str, tmp_path: Path) -> Opens:
     """Return what opens a queue of that engine; one on disk is the same each time."""
-    return partial(sqlite_queue, tmp_path) if engine == "sqlite" else lambda: serving(MemoryQueue())
+    if engine == "sqlite":
+        return partial(sqlite_queue, tmp_path)
+    return in_memory if engine == "sqlite in memory" else lambda: serving(MemoryQueue())
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@asynccontextmanager
+async def in_memory() -> AsyncIterator[RunQueue]:
+    with SqliteQueue.in_memory() as queue:
+        async with serving(queue):
+            yield queue
+
+
+@pytest.fixture(params=["sqlite", "sqlite in memory", "memory"])
 async def queue(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunQueue]:
     async with opens(request.param, tmp_path)() as queue:
         yield queue
@@ -50,7 +60,7 @@ async def queue(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture(params=["sqlite"])
 def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Opens:
-    """What opens a queue that outlives its process: all engines but the one in memory."""
+    """What opens a queue that outlives its process: all engines but those in memory."""
     return opens(request.param, tmp_path)
 
 
@@ -128,7 +138,7 @@ async def test_a_failed_run_stays_failed_where_retry_failed_is_not_asked_for(
 async def test_retry_fetches_a_done_or_forgotten_run_anew(queue: RunQueue, state: RunState) -> None:
     await bring_to(queue, state)
     assert await submit(queue, order(action=Action.RETRY), now=9.0) == ["run_a"]
-    assert await get(queue) == QueuedRun(run_id="run_a", queued_at=9.0, fresh=True)
+    assert await get(queue) == QueuedRun(run_id="run_a", queued_at=9.0, force=True)
     assert await queue.saved_outputs("run_a") == {}
 
 
@@ -149,7 +159,7 @@ async def test_retry_leaves_a_run_under_way_as_it_is(queue: RunQueue, state: Run
 
 async def test_retry_of_an_unknown_run_fetches_it_anew(queue: RunQueue) -> None:
     assert await submit(queue, order(action=Action.RETRY), now=9.0) == ["run_a"]
-    assert (await get(queue)).fresh
+    assert (await get(queue)).force
 
 
 @pytest.mark.parametrize("state", RunState)
@@ -261,7 +271,7 @@ async def test_a_run_is_read_back_as_it_was_put(queue: RunQueue) -> None:
         tries=4,
         progress=55.5,
         error=RunFailure(ErrorCode.NETWORK, "no way"),
-        fresh=True,
+        force=True,
     )
     for _ in range(2):
         await queue.update(run, 1.0)
@@ -329,7 +339,7 @@ async def test_recovered_runs_are_added_where_they_are_not_known(queue: RunQueue
 
 async def test_ended_runs_are_reopened_where_flora_lists_more(queue: RunQueue) -> None:
     for state in RunState:
-        run = QueuedRun(run_id=f"run_{state}", queued_at=1.0, state=state, fresh=True, tries=2, waited=3.0)
+        run = QueuedRun(run_id=f"run_{state}", queued_at=1.0, state=state, force=True, tries=2, waited=3.0)
         await queue.update(run, 1.0)
         await queue.save_output(run.run_id, "o", OUTPUT)
     names = [f"run_{state}" for state in RunState]

@@ -1,4 +1,4 @@
-"""The cap on the bandwidth, where it is felt: at sockets, and in processes."""
+"""The rate limit where it is felt: at sockets, and in processes."""
 
 from __future__ import annotations
 
@@ -72,6 +72,8 @@ def test_the_rate_holds_over_tls(certificate: Certificate) -> None:
     assert hands.now - began == pytest.approx(len(BODY) / 50_000, rel=0.05, abs=BURST)
 
 
+@pytest.mark.usefixtures("by_worker")
+@pytest.mark.parametrize("by_worker", [False, True], ids=["here", "worker"], indirect=True)
 def test_a_limited_transfer_is_neither_a_stall_nor_late(tmp_path: Path) -> None:
     """Held below what a server may crawl at, for longer than it may, and than a transfer may take."""
     with (
@@ -84,7 +86,7 @@ def test_a_limited_transfer_is_neither_a_stall_nor_late(tmp_path: Path) -> None:
     assert len(host.requests) == 1
 
 
-def test_a_server_that_crawls_is_given_up_under_a_cap_too(tmp_path: Path) -> None:
+def test_a_server_that_crawls_is_given_up_under_a_limit_too(tmp_path: Path) -> None:
     crawl = Reply(answer(PNG), drip=10)
     with (
         MediaHost(serving(crawl)) as host,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from memory_queue import MemoryHookOutbox, MemoryQueue
 from wire import FOLDERS
 
 from floradl.hooks.command import RUN_FINISHED, HookSettings
@@ -13,7 +14,6 @@ from floradl.hooks.runs import RunHooks
 from floradl.library.folder import FolderLibrary
 from floradl.library.template import Template
 from floradl.models import QueuedRun, RunState
-from floradl.queue.memory import MemoryHookOutbox, MemoryQueue
 
 
 class LateOutbox(MemoryHookOutbox):

@@ -130,7 +130,7 @@ def test_a_device_of_windows_that_only_comes_about_by_joining_is_not_named() -> 
         ("run_id}", "braces"),
         ("{run_id:>9}", "only the index"),
         ("{index!r}", "only the index"),
-        ("{run_id.__class__}", "no field"),
+        ("{run_id.__class__}", "not a field"),
         ("{index:9999999999}", "only the index"),
         ("runs/{run_id}", "kept for the sidecars"),
         ("Runs/{run_id}", "kept for the sidecars"),

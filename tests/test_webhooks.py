@@ -17,13 +17,13 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from memory_queue import MemoryQueue
 from studio import TEST_TIMEOUT, Home, served, wait_until
 
 from floradl.clock import unix_seconds
 from floradl.errors import ErrorCode
 from floradl.models import QueuedRun, RunFailure, RunState
 from floradl.queue.base import RunQueue
-from floradl.queue.memory import MemoryQueue
 from floradl.queue.sqlite import SqliteQueue
 from floradl.redaction import Secret
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator

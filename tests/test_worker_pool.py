@@ -1,4 +1,4 @@
-"""Processes that fetch: when there are any, and that nothing is lost with them."""
+"""Worker processes: when there are any, and that nothing is lost with them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import os
 import signal
 import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 from clients import client
-from hands import Hands
 from memory_library import MemoryLibrary
 from studio import TEST_TIMEOUT, Home, wait_until
 from wire import MP4, PNG, RUN, TRUSTED, Bench, Fetched, MediaHost, Reply, Request, answer, ranged, serving
@@ -32,16 +33,32 @@ from floradl.errors import (
 )
 from floradl.fs.durable import PartBusyError
 from floradl.library.folder import FolderLibrary
-from floradl.models import RemoteOutput
+from floradl.models import AttemptNotes, RemoteOutput
 from floradl.net.bandwidth import BandwidthLimiter, RateSchedule
 from floradl.net.url_policy import UrlPolicy
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator, formats
-from floradl.workers.pool import Machine, WorkerPool
-from floradl.workers.protocol import FROM_ERRAND, WorkerConfig, WorkerSettings, error_of, failed_by
+from floradl.workers.pool import Machine, RemoteDownload, WorkerPool
+from floradl.workers.process import WorkerProcess
+from floradl.workers.protocol import (
+    FROM_FETCH,
+    TO_FETCH,
+    Channel,
+    ChannelClosedError,
+    FetchDone,
+    FetchFailed,
+    FetchRequest,
+    NotesChanged,
+    OpenPart,
+    Progress,
+    SettingsApplied,
+    WorkerSettings,
+    error_of,
+    failure_of,
+)
 
 ROOT = Path(__file__).parent.parent
 LIMITS = DownloadLimits(None, 0, 60.0)
-RULES = WorkerSettings(TRUSTED, ("*",), LIMITS, 16, capped=False)
+SETTINGS = WorkerSettings("floradl/test", 5.0, TRUSTED, ("*",), LIMITS, 16)
 CLIP = formats.mp4("clip", "clip", 300_000).read()
 BEGUN = 100_000  # bytes of it, of which 64 KiB are asked for again
 HANG = Reply(answer(CLIP[:BEGUN], 'ETag: "clip"', length=len(CLIP)), "hang")
@@ -58,7 +75,7 @@ class Clock:
 
 
 class Shift:
-    """A crew on a machine with so many cores, whose fetches go into a library."""
+    """A worker pool on a machine with so many cores, whose fetches go into a library."""
 
     def __init__(
         self, folder: Path, cores: int, environ: dict[str, str], bandwidth: BandwidthLimiter
@@ -70,7 +87,7 @@ class Shift:
         self._client = client(UrlPolicy(TRUSTED), bandwidth=bandwidth)
         self.here = Downloader(self._client, UrlPolicy(TRUSTED), LIMITS, self.stop, bandwidth.active_clock)
         machine = Machine(cores, {**os.environ, **environ}, self.clock)
-        self.worker_pool = WorkerPool(self.here, bandwidth, WorkerConfig("floradl/test", 5.0), RULES, machine)
+        self.worker_pool = WorkerPool(self.here, bandwidth, SETTINGS, machine)
         self._bench.fetcher = self.worker_pool
         self._threads = ThreadPoolExecutor(32)
 
@@ -210,7 +227,7 @@ def test_after_three_that_did_not_come_up_no_more_are_tried_for_ten_minutes(
         assert count.read_text() == "...."
 
 
-def test_a_worker_of_another_version_is_not_spoken_to(shift: Callable[..., Shift], tmp_path: Path) -> None:
+def test_a_worker_of_another_version_gets_no_request(shift: Callable[..., Shift], tmp_path: Path) -> None:
     # As where floradl was upgraded under a daemon that runs.
     (tmp_path / "sitecustomize.py").write_text("import floradl; floradl.__version__ = '99'")
     team = shift(environ={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
@@ -230,7 +247,7 @@ def test_a_halt_ends_a_workers_transfer_at_once_and_keeps_its_part(shift: Callab
         assert team.part() == CLIP[:BEGUN]
 
 
-def test_workers_are_gone_once_the_crew_is_closed(shift: Callable[..., Shift]) -> None:
+def test_workers_are_gone_once_the_pool_is_closed(shift: Callable[..., Shift]) -> None:
     team = shift()
     with hanging(team, 4, "videoUrl"):
         pids = team.worker_pool.pids
@@ -238,26 +255,26 @@ def test_workers_are_gone_once_the_crew_is_closed(shift: Callable[..., Shift]) -
     assert all(gone(pid) for pid in pids)
 
 
-def test_workers_go_home_after_a_minute_with_nothing_to_fetch(shift: Callable[..., Shift]) -> None:
+def test_workers_end_after_a_minute_with_nothing_to_download(shift: Callable[..., Shift]) -> None:
     team = shift()
     with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
         team.fetch(host.url("/o.mp4")).result(20)
         (pid,) = team.worker_pool.pids
         team.clock.now += 59
-        team.worker_pool.rest()
+        team.worker_pool.tend()
         assert team.worker_pool.pids == [pid]
         team.clock.now += 1
-        team.worker_pool.rest()
+        team.worker_pool.tend()
         assert team.worker_pool.pids == []
         assert gone(pid)
         assert team.fetch(host.url("/o.mp4"), "next").result(20).data == MP4
 
 
-def test_a_worker_that_fetches_for_an_hour_does_not_go_home(shift: Callable[..., Shift]) -> None:
+def test_a_worker_that_downloads_for_an_hour_is_not_ended(shift: Callable[..., Shift]) -> None:
     team = shift()
     with hanging(team, 1, "videoUrl"):
         team.clock.now += 3600
-        team.worker_pool.rest()
+        team.worker_pool.tend()
         assert len(team.worker_pool.pids) == 1
 
 
@@ -283,7 +300,7 @@ def test_a_worker_knows_no_key(shift: Callable[..., Shift]) -> None:
         assert not any(word in environ for word in (b"FLORA", b"CREDENTIALS", b"NOTIFY"))
 
 
-def test_a_worker_inherits_no_file_but_its_line(shift: Callable[..., Shift], tmp_path: Path) -> None:
+def test_a_worker_inherits_no_file_but_its_channel(shift: Callable[..., Shift], tmp_path: Path) -> None:
     team = shift()
     with (tmp_path / "secret").open("w") as held, hanging(team, 1, "videoUrl"):
         os.set_inheritable(held.fileno(), True)
@@ -291,68 +308,107 @@ def test_a_worker_inherits_no_file_but_its_line(shift: Callable[..., Shift], tmp
         assert str(tmp_path / "secret") not in links
 
 
-def test_workers_have_their_turns_under_one_cap(shift: Callable[..., Shift]) -> None:
-    hands = Hands()
+def test_workers_and_the_daemon_together_stay_within_the_rate_limit(shift: Callable[..., Shift]) -> None:
     rate = 2_000_000
     body = MP4 + bytes(400_000)
-    team = shift(bandwidth=BandwidthLimiter(RateSchedule.always(rate), hands))
-    team.worker_pool.change(msgspec.structs.replace(RULES, capped=True))
-    began = hands.now
-    with MediaHost(serving(Reply(answer(body)))) as host:
+    team = shift(bandwidth=BandwidthLimiter(RateSchedule.always(rate)))
+    with MediaHost(serving(Reply(answer(body)))) as host, MediaHost(serving(Reply(answer(PNG)))) as small:
+        began = time.monotonic()
         transfers = [team.fetch(host.url("/o.mp4"), f"o{nth}") for nth in range(5)]
+        wait_until(lambda: len(team.worker_pool.pids) == 2)
+        here = [team.fetch(small.url(), f"p{nth}", "imageUrl") for nth in range(2)]
+        assert all(each.result(30).data == PNG for each in here)
         assert all(each.result(30).data == body for each in transfers)
-    assert len(team.worker_pool.pids) == 2
-    assert hands.now - began == pytest.approx(5 * len(body) / rate, rel=0.05, abs=0.1)
+    total = 5 * len(body) + 2 * len(PNG)
+    assert time.monotonic() - began > total / rate - 0.1  # a tenth of a second may be saved up
 
 
-def test_a_cap_that_is_set_later_holds_for_a_workers_transfer_under_way(shift: Callable[..., Shift]) -> None:
-    hands = Hands()
-    rate = 1_000_000
+def test_a_rate_limit_that_is_set_later_holds_for_a_workers_transfer_under_way(
+    shift: Callable[..., Shift],
+) -> None:
+    rate = 3_000_000
     rest = bytes(3_000_000)
     set_now = threading.Event()
-    team = shift(bandwidth=BandwidthLimiter(None, hands))
+    team = shift()
 
     class Halves(MediaHost):
         def _send(self, connection: socket.socket, reply: Reply) -> None:
             connection.sendall(reply.data[: -len(rest)])
             assert set_now.wait(TEST_TIMEOUT)
-            for _ in range(60):  # so that the worker hears of the cap in the midst of it
-                connection.sendall(rest[:50_000])
-                self._ended.wait(0.01)
+            connection.sendall(rest)
 
     with Halves(serving(Reply(answer(MP4 + rest)))) as host:
         transfer = team.fetch(host.url("/o.mp4"))
         wait_until(team.part)
-        began = hands.now
         team.bandwidth.change(RateSchedule.always(rate))
-        team.worker_pool.change(msgspec.structs.replace(RULES, capped=True))
+        team.worker_pool.change(SETTINGS)
+        (worker,) = team.worker_pool._workers
+        wait_until(lambda: 1 < worker.rate < rate)
+        began = time.monotonic()
         set_now.set()
         assert transfer.result(30).data == MP4 + rest
-    assert hands.now - began > 1.0  # 3 s for all of it, less what was read before the worker heard
+    assert time.monotonic() - began > len(rest) / rate - 0.15  # a tenth saved up, and a turn under way
+
+
+def test_bandwidth_that_a_worker_does_not_use_goes_to_another(shift: Callable[..., Shift]) -> None:
+    rate = 1_000_000
+    team = shift(bandwidth=BandwidthLimiter(RateSchedule.always(rate)))
+    with hanging(team, 2, "videoUrl"), MediaHost(serving(Reply(answer(bytes(50_000_000))))) as host:
+        team.fetch(host.url("/o.mp4"), "large")
+        wait_until(lambda: len(team.worker_pool.pids) == 2)
+        idle, busy = team.worker_pool._workers
+
+        def moved() -> bool:
+            team.worker_pool.tend()
+            return idle.rate < 0.1 * rate and busy.rate > 0.8 * rate
+
+        wait_until(moved)
+
+
+def test_a_rate_limit_costs_no_message_per_read(
+    shift: Callable[..., Shift], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: list[object] = []
+    receive = Channel.receive
+
+    def counted(channel: Channel, decoder: msgspec.msgpack.Decoder[object]) -> tuple[object, int | None]:
+        message, fd = receive(channel, decoder)
+        received.append(message)
+        return message, fd
+
+    monkeypatch.setattr(Channel, "receive", counted)
+    body = MP4 + bytes(400_000)
+    team = shift(bandwidth=BandwidthLimiter(RateSchedule.always(400_000)))  # 20 turns a second
+    began = time.monotonic()
+    with MediaHost(serving(Reply(answer(body, 'ETag: "clip"')))) as host:
+        assert team.fetch(host.url("/o.mp4")).result(30).data == body
+    kinds = Counter(type(message) for message in received)
+    assert kinds.pop(Progress) <= 5 * (time.monotonic() - began) + 1
+    assert kinds == {SettingsApplied: 2, OpenPart: 1, FetchDone: 1}
 
 
 def test_a_host_that_is_forbidden_later_is_forbidden_to_workers_too(shift: Callable[..., Shift]) -> None:
     team = shift()
     with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
         team.fetch(host.url("/o.mp4")).result(20)
-        team.worker_pool.change(msgspec.structs.replace(RULES, media_hosts=("elsewhere.example",)))
+        team.worker_pool.change(msgspec.structs.replace(SETTINGS, media_hosts=("elsewhere.example",)))
         error = team.fetch(host.url("/o.mp4"), "next").exception(20)
         assert isinstance(error, PermanentError)
         assert error.code is ErrorCode.HOST_REFUSED
         assert len(host.requests) == 1
 
 
-def test_a_full_disk_pauses_whoever_finds_it_full(shift: Callable[..., Shift]) -> None:
+def test_a_full_disk_that_a_worker_finds_pauses(shift: Callable[..., Shift]) -> None:
     team = shift()
     limits = DownloadLimits(None, 1 << 60, 60.0)
-    team.worker_pool.change(msgspec.structs.replace(RULES, limits=limits))
+    team.worker_pool.change(msgspec.structs.replace(SETTINGS, limits=limits))
     with MediaHost(serving(Reply(answer(MP4)))) as host:
         error = team.fetch(host.url("/o.mp4")).exception(20)
     assert isinstance(error, ServicePausedError)
     assert error.reason is PauseReason.DISK_FULL
 
 
-def test_what_stands_in_the_way_of_the_part_file_is_said_as_it_is_here(shift: Callable[..., Shift]) -> None:
+def test_a_part_file_that_cannot_be_opened_is_the_same_error_as_here(shift: Callable[..., Shift]) -> None:
     team = shift()
     with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
         output = RemoteOutput("o", "videoUrl", host.url("/o.mp4"))
@@ -366,11 +422,93 @@ def test_what_stands_in_the_way_of_the_part_file_is_said_as_it_is_here(shift: Ca
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/\ud800", "https://127.0.0.1/" + "x" * 200_000])
-def test_a_url_that_no_line_takes_is_judged_here(shift: Callable[..., Shift], url: str) -> None:
+def test_a_url_that_fits_into_no_message_is_judged_here(shift: Callable[..., Shift], url: str) -> None:
     team = shift()
     error = team.fetch(url).exception(20)
     assert isinstance(error, PermanentError)
     assert error.code is ErrorCode.BAD_URL
+
+
+class PlayedWorker(WorkerProcess):
+    """A worker whose side of a transfer's channel the test plays, in a thread."""
+
+    def __init__(self, play: Callable[[Channel], None]) -> None:
+        self._play = play
+
+    @contextmanager
+    def transfer(self, request: FetchRequest) -> Iterator[Channel]:  # noqa: ARG002
+        channel, theirs = Channel.pair()
+
+        def run() -> None:
+            with theirs:
+                self._play(Channel(theirs))
+
+        threading.Thread(target=run).start()
+        with closing(channel):
+            yield channel
+
+
+def played(shift: Shift, play: Callable[[Channel], None]) -> BaseException:
+    """Return the error of a download by a worker that does what `play` does and then ends."""
+    destination = shift.library.destination(RUN, RemoteOutput("o", "videoUrl", "https://x/"), 1, None)
+    with pytest.raises((ChannelClosedError, TransientError)) as caught:
+        RemoteDownload(destination, lambda _received, _total: None).run(PlayedWorker(play), "https://x/")
+    return caught.value
+
+
+def _wrote(channel: Channel) -> None:
+    channel.send(OpenPart("0badcafe"))
+    fd = channel.receive(TO_FETCH)[1]
+    assert fd is not None
+    os.write(fd, CLIP)
+    os.close(fd)
+
+
+def _notes(shift: Shift) -> AttemptNotes:
+    return shift.library.destination(RUN, RemoteOutput("o", "videoUrl", "https://x/"), 1, None).notes
+
+
+def test_a_note_of_a_worker_that_is_killed_right_after_is_kept(shift: Callable[..., Shift]) -> None:
+    team = shift()
+    noted = AttemptNotes("0badcafe", {"md5": b"x"}, 1)
+
+    def play(channel: Channel) -> None:
+        channel.send(NotesChanged(noted))
+        _wrote(channel)
+
+    assert isinstance(played(team, play), ChannelClosedError)
+    assert _notes(team) == noted
+    assert team.part() == CLIP
+
+
+def test_a_file_that_a_worker_found_wrong_is_not_continued_when_it_is_killed_right_after(
+    shift: Callable[..., Shift],
+) -> None:
+    # The next attempt would see the same bytes again, and take the checksum to be what is wrong.
+    team = shift()
+    noted = AttemptNotes(disagreed="0" * 64)
+
+    def play(channel: Channel) -> None:
+        _wrote(channel)
+        channel.send(NotesChanged(noted))
+
+    assert isinstance(played(team, play), ChannelClosedError)
+    assert _notes(team) == noted
+    assert team.part() is None
+
+
+@pytest.mark.parametrize("discard", [True, False])
+def test_a_failed_transfer_says_whether_its_part_file_is_to_be_discarded(
+    shift: Callable[..., Shift], *, discard: bool
+) -> None:
+    team = shift()
+
+    def play(channel: Channel) -> None:
+        _wrote(channel)
+        channel.send(FetchFailed("transient", "broken", "damaged", discard=discard))
+
+    assert str(played(team, play)) == "broken"
+    assert team.part() == (None if discard else CLIP)
 
 
 @pytest.mark.parametrize(
@@ -387,9 +525,9 @@ def test_a_url_that_no_line_takes_is_judged_here(shift: Callable[..., Shift], ur
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_means_the_same_on_both_sides_of_a_line(error: Exception) -> None:
-    sent = msgspec.msgpack.encode(failed_by(error))
-    came = error_of(FROM_ERRAND.decode(sent))  # type: ignore[arg-type]
+def test_an_error_means_the_same_on_both_sides_of_a_channel(error: Exception) -> None:
+    sent = msgspec.msgpack.encode(failure_of(error))
+    came = error_of(FROM_FETCH.decode(sent))  # type: ignore[arg-type]
     assert type(came) is type(error)
     assert str(came) == str(error)
     assert _marks(came) == _marks(error)
@@ -399,10 +537,10 @@ def _marks(error: Exception) -> Sequence[object]:
     return [getattr(error, name, None) for name in ("code", "reason", "retry_after", "errno")]
 
 
-def test_a_bug_in_a_worker_is_told_with_its_traceback() -> None:
+def test_a_bug_in_a_worker_is_reported_with_its_traceback() -> None:
     with pytest.raises(ValueError, match="unsupported") as caught:
         hashlib.new("no such thing")
-    came = error_of(failed_by(caught.value))
+    came = error_of(failure_of(caught.value))
     assert isinstance(came, RuntimeError)
     assert "hashlib.new" in "".join(came.__notes__)
 

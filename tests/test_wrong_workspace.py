@@ -13,7 +13,7 @@ WORDS = (OutputSpec("words", "text", text="Grown."),)
 
 def doubt_after(*run_ids: str) -> WrongWorkspaceCheck:
     workspace_check = WrongWorkspaceCheck()
-    workspace_check.asked_with("one")
+    workspace_check.use_key("one")
     for run_id in run_ids:
         workspace_check.missing(run_id)
     return workspace_check
@@ -42,10 +42,10 @@ def test_one_run_that_is_there_settles_it(*, before: bool) -> None:
 
 def test_with_another_key_it_is_seen_anew() -> None:
     workspace_check = doubt_after(*FIVE)
-    workspace_check.asked_with("another")
+    workspace_check.use_key("another")
     assert workspace_check.hint is None
     workspace_check.found()
-    workspace_check.asked_with("third")
+    workspace_check.use_key("third")
     for run_id in FIVE:
         workspace_check.missing(run_id)
     assert workspace_check.hint is not None

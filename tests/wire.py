@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -27,7 +28,7 @@ from floradl.net.url_policy import UrlPolicy
 from floradl.simulator import formats
 from floradl.workers.pool import RemoteDownload
 from floradl.workers.process import WorkerProcess
-from floradl.workers.protocol import WorkerConfig, WorkerSettings
+from floradl.workers.protocol import WorkerSettings
 
 PNG = formats.png("wire", "wire", 3000).read()
 OTHER_PNG = formats.png("other wire", "other wire", 3000).read()
@@ -195,23 +196,17 @@ class ByWorker:
     _workers: ClassVar[dict[tuple[str, ...], WorkerProcess]] = {}
 
     def __init__(self, bench: Bench) -> None:
-        terms = WorkerConfig("test", bench.stall_timeout)
         limits = DownloadLimits(bench.max_file_size, 0, bench.deadline)
-        rules = WorkerSettings(TRUSTED, ("*",), limits, 4, capped=bench.bandwidth.limits())
-        key = (str(terms), *map(str, sorted(bench.environ.items())))
+        settings = WorkerSettings("test", bench.stall_timeout, TRUSTED, ("*",), limits, 4)
+        key = (str(bench.stall_timeout), *map(str, sorted(bench.environ.items())))
         if key not in self._workers:
-            self._workers[key] = WorkerProcess(terms, rules, {**os.environ, **bench.environ})
+            self._workers[key] = WorkerProcess(settings, {**os.environ, **bench.environ})
         self._worker = self._workers[key]
-        self._worker.change(rules)
-        self._bandwidth = bench.bandwidth
+        self._worker.change(settings)
+        self._worker.assign(bench.bandwidth.rate() or math.inf)
 
     def fetch(self, url: str, slot: Destination, report: Report) -> Received:
-        line = self._worker.lend()
-        transfer = RemoteDownload(slot, report, self._bandwidth)
-        try:
-            return transfer.run(line, url)
-        finally:
-            self._worker.take_back(line, good=transfer.leaves_line)
+        return RemoteDownload(slot, report).run(self._worker, url)
 
     @classmethod
     def end_all(cls) -> None:

@@ -23,7 +23,7 @@ from floradl.errors import ConfigError, PauseReason, ServicePausedError, Transie
 from floradl.fs.permissions import make_above
 from floradl.hooks.runs import Heard, RunHooks
 from floradl.models import QueuedRun, Reference, RunRequest, RunState
-from floradl.queue.memory import MemoryQueue
+from floradl.queue.sqlite import SqliteQueue
 from floradl.runs.events import RunEvents, RunSummary
 from floradl.sources.intake import Intake
 
@@ -53,9 +53,9 @@ class _Watched:
 async def get(config: Config, environ: Mapping[str, str], references: Iterable[Reference]) -> Exit:
     """Fetch runs now. The library alone says what is done already: no daemon's state is touched."""
     orders = [RunRequest(reference) for reference in references]
-    with open_display(sys.stderr, quiet=_quiet(config)) as display:
+    with open_display(sys.stderr, quiet=_quiet(config)) as display, SqliteQueue.in_memory() as queue:
         progress = _Watched(display)
-        async with working(config, environ, MemoryQueue(), progress) as works:
+        async with working(config, environ, queue, progress) as works:
             await to_thread.run_sync(_make_library, config, works)
             touched = await works.queue.submit(orders, time.time(), retry_failed=True)
             works.scheduler.enqueue(touched)

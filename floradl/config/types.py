@@ -370,7 +370,7 @@ class RateLimit(SettingType, frozen=True):
         for one, other in table.overlaps():
             both = f"entries {one + 1} and {other + 1}"
             raise ValueError(f"contradicts itself: {both} both hold at some time of day")
-        return table if table.spans else None
+        return table if table.windows else None
 
     def _span(self, entry: Value, number: int) -> RateWindow:
         if not isinstance(entry, dict) or set(entry) != {"from", "to", "rate"}:

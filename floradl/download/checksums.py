@@ -1,4 +1,4 @@
-"""End-to-end checksums: what the server says about the bytes that it sent, held against what arrived.
+"""End-to-end checksums: what the server promises of the bytes that it sends, compared with what arrived.
 
 A checksum is only of use where it is one of the bytes sent: GCS gives that of the *stored* bytes, which
 are others when an object is stored gzipped; an S3 ETag is an MD5 only for single-part objects that are not
@@ -28,6 +28,15 @@ _ONES: Final = (1 << 64) - 1
 _WORDS: Final = struct.Struct("<Q")
 
 _Table: TypeAlias = tuple[int, ...]
+_MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
+_SHA1_HEX = re.compile(r"[0-9a-f]{40}", re.IGNORECASE)
+_DIGEST_FIELD = re.compile(r"([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]+):")
+_S3_SUMS = {"sha256": "sha-256", "sha1": "sha-1"} | {name: name for name in ("crc32c", "crc32", "crc64nvme")}
+# How the names in `Repr-Digest`, `Content-Digest` and, in any case, `Digest` read here.
+_FIELD_NAMES = {"sha-256": "sha-256", "sha-512": "sha-512", "sha": "sha-1", "md5": "md5"}
+_SLOW = frozenset({"crc64nvme"})
+_SLOW_UP_TO = 4 << 20  # bytes: a second
+_WRONG: Final = "-disagreed"
 
 
 @cache
@@ -81,72 +90,40 @@ class Crc64Nvme:
         return (state ^ _ONES).to_bytes(8, "big")
 
 
-_MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
-_SHA1_HEX = re.compile(r"[0-9a-f]{40}", re.IGNORECASE)
-_DIGEST_FIELD = re.compile(r"([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]+):")
-_S3_SUMS = {
-    "crc32c": "crc32c",
-    "crc32": "crc32",
-    "sha256": "sha-256",
-    "sha1": "sha-1",
-    "crc64nvme": "crc64nvme",
-}
-# How the names in `Repr-Digest`, `Content-Digest` and, in any case, `Digest` read here.
-_FIELD_NAMES = {"sha-256": "sha-256", "sha-512": "sha-512", "sha": "sha-1", "md5": "md5"}
-_SLOW = frozenset({"crc64nvme"})
-_SLOW_UP_TO = 4 << 20  # bytes: a second
-
-
 class _Hash(Protocol):
     def update(self, data: bytes | memoryview, /) -> None: ...
     def digest(self) -> bytes: ...
 
 
-class _Crc32c:
-    """`google_crc32c.Checksum` for any buffer."""
+class _Crc:
+    """A checksum of 32 bits, which `extend(value, data)` goes on with."""
 
-    def __init__(self) -> None:
-        import google_crc32c  # noqa: PLC0415 - a megabyte, in each process that has use for it
-
-        self._extend = google_crc32c.extend
+    def __init__(self, extend: Callable[[int, bytes | memoryview], int]) -> None:
+        self._extend = extend
         self._value = 0
 
     def update(self, data: bytes | memoryview) -> None:
-        self._value = self._extend(self._value, bytes(data))
+        self._value = self._extend(self._value, data)
 
     def digest(self) -> bytes:
         return self._value.to_bytes(4, "big")
 
 
-class _Crc32:
-    def __init__(self) -> None:
-        self._value = 0
+def _crc32c() -> _Hash:
+    import google_crc32c  # noqa: PLC0415 - a megabyte, in each process that has use for it
 
-    def update(self, data: bytes | memoryview) -> None:
-        self._value = zlib.crc32(data, self._value)
-
-    def digest(self) -> bytes:
-        return self._value.to_bytes(4, "big")
+    return _Crc(lambda value, data: google_crc32c.extend(value, bytes(data)))
 
 
-# The cheapest first: sha-256 is computed anyway, and crc32c costs a tenth of an md5.
-_HASHES: Mapping[str, Callable[[], _Hash]] = {
-    "sha-256": hashlib.sha256,
-    "crc32c": _Crc32c,
-    "crc32": _Crc32,
-    "md5": lambda: hashlib.md5(usedforsecurity=False),
-    "sha-1": lambda: hashlib.sha1(usedforsecurity=False),
-    "sha-512": hashlib.sha512,
-    "crc64nvme": Crc64Nvme,
-}
-_SIZES: Mapping[str, int] = {
-    "sha-256": 32,
-    "crc32c": 4,
-    "crc32": 4,
-    "md5": 16,
-    "sha-1": 20,
-    "sha-512": 64,
-    "crc64nvme": 8,
+# By size in bytes. The cheapest first: sha-256 is computed anyway, and crc32c costs a tenth of an md5.
+_HASHES: Mapping[str, tuple[int, Callable[[], _Hash]]] = {
+    "sha-256": (32, hashlib.sha256),
+    "crc32c": (4, _crc32c),
+    "crc32": (4, lambda: _Crc(lambda value, data: zlib.crc32(data, value))),
+    "md5": (16, lambda: hashlib.md5(usedforsecurity=False)),
+    "sha-1": (20, lambda: hashlib.sha1(usedforsecurity=False)),
+    "sha-512": (64, hashlib.sha512),
+    "crc64nvme": (8, Crc64Nvme),
 }
 
 
@@ -225,7 +202,7 @@ def _put(found: dict[str, bytes], name: str, value: str) -> None:
         digest = base64.b64decode(value.strip(), validate=True)
     except (binascii.Error, ValueError):
         return
-    if len(digest) == _SIZES[name]:
+    if len(digest) == _HASHES[name][0]:
         found[name] = digest
 
 
@@ -243,7 +220,7 @@ class ChecksumSet:
         usable = (name for name in _HASHES if name in expected and (worth or name not in _SLOW))
         self.algorithm = next(usable, None)
         self._expected = expected[self.algorithm] if self.algorithm else b""
-        self._other = _HASHES[self.algorithm]() if self.algorithm and self.algorithm != "sha-256" else None
+        self._other = _HASHES[self.algorithm][1]() if self.algorithm not in {None, "sha-256"} else None
 
     def update(self, data: bytes | memoryview) -> None:
         """Take in the next bytes."""
@@ -263,9 +240,6 @@ class ChecksumSet:
         return (self._other or self._sha256).digest() == self._expected
 
 
-_WRONG: Final = "-disagreed"
-
-
 class Proof(msgspec.Struct, frozen=True):
     """What `checked` says of checksums, and whether one holds. `wrong` names one that differs."""
 
@@ -283,7 +257,7 @@ def proof_of(digests: ChecksumSet, headers: Mapping[str, str], undone: tuple[str
         if not {"gzip", "x-gzip"} & {*undone}:
             return Proof()
         # zlib held each member against its own checksum and length (RFC 1952, 2.3.1); how many there should
-        # be, an answer tells only by its length or its last chunk.
+        # be, an answer shows only by its length or its last chunk.
         return Proof(("gzip-crc32",), holds="content-length" in headers or "transfer-encoding" in headers)
     if digests.agree():
         return Proof((digests.algorithm,), holds=True)

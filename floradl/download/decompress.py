@@ -1,4 +1,4 @@
-"""Undoing the codings that an answer names, as far as its bytes are really coded.
+"""Undo the codings that an answer names, as far as its bytes are really coded.
 
 Storages give back whatever an uploader said, so a coding is believed only where the bytes look like it:
 media that is called gzip stays as it is.
@@ -6,7 +6,7 @@ media that is called gzip stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
@@ -14,7 +14,7 @@ import msgspec
 
 from floradl.download.file_type.signatures import HEAD, from_content
 from floradl.errors import ErrorCode, PermanentError, TransientError
-from floradl.net.http11 import BOMB_BYTES, BOMB_RATIO, STEP, bomb, inflate
+from floradl.net.http11 import STEP, CodedBody, Piece, inflate
 
 _MOST_CODINGS = 4
 _GZIP = b"\x1f\x8b\x08"
@@ -22,30 +22,15 @@ _ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([byte]) + b"\x2a\x4d\x18" for byte in rang
 _COMPRESS = b"\x1f\x9d"
 _SHORTEST_TEXT = 4  # bytes
 
-_Piece: TypeAlias = bytes | memoryview
-
-
-class _Wire:
-    """Counts what comes from the network, to hold against it what is made of it."""
-
-    def __init__(self, chunks: Iterable[_Piece]) -> None:
-        self.taken = 0
-        self._chunks = chunks
-
-    def __iter__(self) -> Iterator[_Piece]:
-        for chunk in self._chunks:
-            self.taken += len(chunk)
-            yield chunk
-
 
 class Undone(msgspec.Struct, frozen=True):
     """A body whose `codings` were undone; none where it was not coded, whatever was said."""
 
-    pieces: Iterable[_Piece]
+    pieces: Iterable[Piece]
     codings: tuple[str, ...]
 
 
-def undo(chunks: Iterable[_Piece], codings: tuple[str, ...]) -> Undone:
+def undo(chunks: Iterable[Piece], codings: tuple[str, ...]) -> Undone:
     """Undo `codings` (RFC 9110, 8.4: in the order in which they were applied), the last first.
 
     The pieces are of at most 256 KiB (of brotli twice that), or as they came where nothing is undone; each is
@@ -57,19 +42,19 @@ def undo(chunks: Iterable[_Piece], codings: tuple[str, ...]) -> Undone:
         raise PermanentError(
             f"the server names {len(codings)} content codings, one upon the other", ErrorCode.HTTP_ERROR
         )
-    wire = _Wire(chunks)
-    pieces: Iterable[_Piece] = wire
+    coded = CodedBody(chunks)
+    pieces: Iterable[Piece] = coded
     undone: list[str] = []
     for coding in reversed(codings):
         head, pieces = _peek(pieces)
         decode = _decoder(coding, head)
         if decode is not None:
-            pieces = _bounded(decode(pieces), wire)
+            pieces = coded.bound(decode(pieces))
             undone.insert(0, coding)
     return Undone(pieces, tuple(undone))
 
 
-def _peek(chunks: Iterable[_Piece]) -> tuple[bytes, Iterable[_Piece]]:
+def _peek(chunks: Iterable[Piece]) -> tuple[bytes, Iterable[Piece]]:
     """Return how `chunks` begin, and all of them."""
     rest = iter(chunks)
     first: list[bytes] = []
@@ -82,7 +67,7 @@ def _peek(chunks: Iterable[_Piece]) -> tuple[bytes, Iterable[_Piece]]:
     return b"".join(first)[:HEAD], chain(first, rest)
 
 
-_Decoder: TypeAlias = Callable[[Iterable[_Piece]], Generator[bytes]]
+_Decoder: TypeAlias = Callable[[Iterable[Piece]], Generator[bytes]]
 
 
 def _decoder(coding: str, head: bytes) -> _Decoder | None:
@@ -99,12 +84,10 @@ def _decoder(coding: str, head: bytes) -> _Decoder | None:
             return _unzstd if any(_begins(head, magic) for magic in _ZSTD) else None
         case "br":
             return None if _is_plain(head) else _unbrotli
-        case "compress" | "x-compress":
-            if not _begins(head, _COMPRESS):
-                return None
-        case _:
-            if _is_plain(head):
-                return None
+        case "compress" | "x-compress" if not _begins(head, _COMPRESS):
+            return None
+        case _ if coding not in {"compress", "x-compress"} and _is_plain(head):
+            return None
     raise PermanentError(
         f"the server sends it in a content coding that nobody asked for: {coding}", ErrorCode.HTTP_ERROR
     )
@@ -135,22 +118,13 @@ def _is_plain(head: bytes) -> bool:
     return True
 
 
-def _bounded(pieces: Iterable[bytes], wire: _Wire) -> Generator[bytes]:
-    given = 0
-    for piece in pieces:
-        given += len(piece)
-        if given > BOMB_BYTES and given > wire.taken * BOMB_RATIO:
-            raise bomb()
-        yield piece
-
-
 class _Brotli(Protocol):
     def process(self, data: bytes, *, output_buffer_limit: int) -> bytes: ...
     def is_finished(self) -> bool: ...
     def can_accept_more_data(self) -> bool: ...
 
 
-def _unbrotli(chunks: Iterable[_Piece]) -> Generator[bytes]:
+def _unbrotli(chunks: Iterable[Piece]) -> Generator[bytes]:
     try:
         import brotli  # noqa: PLC0415 - an extra
     except ImportError:
@@ -185,7 +159,7 @@ def _zstd() -> Any:
     return zstd
 
 
-def _unzstd(chunks: Iterable[_Piece]) -> Generator[bytes]:
+def _unzstd(chunks: Iterable[Piece]) -> Generator[bytes]:
     zstd = _zstd()
     decoder = zstd.ZstdDecompressor()
     rest = b""

@@ -1,4 +1,4 @@
 """The client of the FLORA API, and how many requests it may send.
 
-A question goes in; a decoded answer or one of our errors comes out.
+References and cursors go in; decoded runs and pages, or errors of ours, come out.
 """

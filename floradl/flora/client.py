@@ -1,4 +1,4 @@
-"""The FLORA API: one question, one answer; each refusal becomes one of our errors.
+"""The FLORA API: one request, one answer; each refusal becomes one of our errors, a wrong workspace a hint.
 
 Source: FLORA's reference of `GET /techniques/{techniqueId}/runs/{runId}` and its OpenAPI document 1.6.0.
 """
@@ -33,18 +33,26 @@ from floradl.net.headers import date, retry_after
 from floradl.redaction import cut, printable, redact
 from floradl.urls import host_of
 
-_ENOUGH = 5  # different runs in a row
+_MAX_ANSWER = 16 * 1024 * 1024  # bytes; text outputs stand in the answer itself
+_DEADLINE = 120.0  # seconds for a whole answer: one that drips never runs into a socket's timeout
+_PAGE = 100  # runs; the maximum is not published, and a smaller page that comes back is as good
+_FORBIDDEN_RUNS = 3  # so many different runs refused in a row: it may be the key, not the runs
+_MISSING_RUNS = 5  # so many different runs not found in a row: the key may be of another workspace
+_PASSING = {408, 425, 429}
+_ANSWERED = {200, 201, 202, 203}  # with a run in it, an answer counts as one
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class WrongWorkspaceCheck:
-    """Notes how FLORA answers about runs, since the start or since the key changed."""
+    """Notes whether FLORA knows the runs that are polled, since the start or since the key changed."""
 
     def __init__(self) -> None:
         self._key: str | None = None
         self._missing: set[str] = set()
         self._known = False
 
-    def asked_with(self, key: str) -> None:
+    def use_key(self, key: str) -> None:
         """Note the key of a request; with another one all begins anew."""
         if key != self._key:
             self._key = key
@@ -63,8 +71,8 @@ class WrongWorkspaceCheck:
 
     @property
     def hint(self) -> str | None:
-        """What to tell a person; None while there is no reason for doubt."""
-        if len(self._missing) < _ENOUGH:
+        """What to say to a person; None while there is no reason for doubt."""
+        if len(self._missing) < _MISSING_RUNS:
             return None
         return (
             "FLORA knows none of the runs that it was asked about so far (404, not_found): the key may be of "
@@ -72,20 +80,8 @@ class WrongWorkspaceCheck:
         )
 
 
-_MAX_ANSWER = 16 * 1024 * 1024  # bytes; text outputs stand in the answer itself
-_DEADLINE = 120.0  # seconds for a whole answer: one that drips never runs into a socket's timeout
-_PAGE = 100  # runs; the maximum is not published, and a smaller page that comes back is as good
-_FORBIDDEN_RUNS = 3  # so many different runs refused in a row: it may be the key, not the runs
-_PASSING = {408, 425, 429}
-_ANSWERED = {200, 201, 202, 203}  # with a run in it, an answer counts as one
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
 class FloraClient:
-    """The API as seen with one key.
-
-    `client` asks the API; `key` is asked at each request, so a changed key is used at once.
-    """
+    """The API as seen with one key, which `key` returns for each request: a changed one is used at once."""
 
     def __init__(
         self,
@@ -105,11 +101,11 @@ class FloraClient:
 
     @property
     def silent_until(self) -> float:
-        """Until when it is left alone (monotonic seconds), see `RateLimiter`."""
+        """See `RateLimiter.silent_until`."""
         return self._rate_limiter.silent_until
 
     async def run(self, reference: Reference) -> RemoteRun:
-        """Ask for one run.
+        """Fetch one run.
 
         Raises `TransientError` (network, 404, 408, 409, 429, 5xx, an answer that is malformed),
         `PermanentError` (400 and other refusals of this run) and `ServicePausedError` (401, 402, and 403 for
@@ -132,7 +128,7 @@ class FloraClient:
             error = await self._forbidden_error(error, reference)
         if isinstance(error, ServicePausedError):
             self._refused = error
-        _log.debug(  # what follows from it is told by whoever asked, when it changes
+        _log.debug(  # what follows from it is logged by the caller, when it changes
             "api_refused",
             run=reference.run_id,
             technique=reference.technique,
@@ -143,13 +139,13 @@ class FloraClient:
         raise error
 
     async def page(self, kind: str, cursor: str | None = None) -> RunPage:
-        """Ask for a page of the newest runs; `kind` is `technique_runs` or `generations`.
+        """Fetch a page of the newest runs; `kind` is `technique_runs` or `generations`.
 
         Raises as `run` does, `TransientError` with `forbidden` where the key may not list.
         """
-        path = f"{kind.replace('_', '-')}?limit={_PAGE}" + (
-            f"&cursor={quote(cursor, safe='')}" if cursor else ""
-        )
+        path = f"{kind.replace('_', '-')}?limit={_PAGE}"
+        if cursor:
+            path += f"&cursor={quote(cursor, safe='')}"
         status, headers, body = await self._get(path, None)
         if status in _ANSWERED and not _is_page(headers, body):
             page = decode_page(body, kind)
@@ -161,19 +157,19 @@ class FloraClient:
         raise error
 
     async def technique_id(self, name: str) -> str:
-        """Ask for the `tech_…` id of the technique that has this slug. Raises as `run` does."""
+        """Fetch the `tech_…` id of the technique that has this slug. Raises as `run` does."""
         status, headers, body = await self._get(f"techniques/{quote(name, safe='')}", None)
         if status != httpx.codes.OK:
             raise self._refusal(status, headers, body, f"the technique {name!a}")
         try:
             found = parse_json(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except _NOT_JSON:
             found = None
         match found:
             case {"technique_id": str(technique_id)} | {"techniqueId": str(technique_id)}:
                 return technique_id
         raise TransientError(
-            f"FLORA's answer about the technique {name!a} makes no sense", ErrorCode.BAD_ANSWER
+            f"FLORA's answer about the technique {name!a} is malformed", ErrorCode.BAD_ANSWER
         )
 
     async def _get(self, path: str, reference: Reference | None) -> tuple[int, httpx.Headers, bytes]:
@@ -181,26 +177,21 @@ class FloraClient:
         before = self._refused
         async with self._rate_limiter.turn(patient=reference is not None):
             if self._refused is not None and self._refused is not before:
-                # The key was refused while this one stood in line: hundreds of questions more change nothing.
+                # The key was refused while this one waited: hundreds of requests more change nothing.
                 raise ServicePausedError(str(self._refused), self._refused.reason)
             started = time.monotonic()
             key = self._key()
-            self._workspace_check.asked_with(key)
+            self._workspace_check.use_key(key)
             try:
                 with anyio.fail_after(_DEADLINE):
                     answer = await self._client.get(path, _MAX_ANSWER, {"Authorization": f"Bearer {key}"})
-            except httpx.RequestError as error:
+            except (httpx.RequestError, TimeoutError) as error:
                 self._rate_limiter.unreachable()
                 self.answers["none"] += 1
-                raise ApiUnavailableError(
-                    f"FLORA's API at {host} cannot be reached ({type(error).__name__}: {error})"
-                ) from error
-            except TimeoutError as error:
-                self._rate_limiter.unreachable()
-                self.answers["none"] += 1
-                raise ApiUnavailableError(
-                    f"FLORA's API at {host} did not end its answer in {_DEADLINE:.0f} s"
-                ) from error
+                what = f"cannot be reached ({type(error).__name__}: {error})"
+                if isinstance(error, TimeoutError):
+                    what = f"did not end its answer in {_DEADLINE:.0f} s"
+                raise ApiUnavailableError(f"FLORA's API at {host} {what}") from error
         status, headers, body = answer.status, answer.headers, answer.body
         self.answers[str(status)] += 1
         if _is_foreign(status, headers, body):
@@ -250,7 +241,7 @@ class FloraClient:
         return PermanentError(text, ErrorCode.BAD_REQUEST)
 
     async def _forbidden_error(self, error: TransientError, reference: Reference) -> FloradlError:
-        """Return what a 403 for a run means: after several in a row FLORA is asked whether it is the key.
+        """Return what a 403 for a run means: after several in a row a list shows whether it is the key.
 
         A few runs of somebody else's must not stop all others, so only a list that is refused too does.
         """
@@ -282,8 +273,8 @@ def _is_page(headers: httpx.Headers, body: bytes) -> bool:
 def _is_foreign(status: int, headers: httpx.Headers, body: bytes) -> bool:
     """Whether somebody else answered in FLORA's place: a proxy, a portal, a gateway, or another service.
 
-    FLORA's refusals have its envelope, or at least its `request-id`. What says that there is trouble which
-    passes is believed of anybody.
+    FLORA's refusals have its envelope, or at least its `request-id`. That an error will pass is believed of
+    anybody.
     """
     if _is_page(headers, body):
         return status not in _PASSING and (status < 500 or status == 511)
@@ -319,14 +310,15 @@ def _envelope(body: bytes) -> str | None:
     """Return `code (message)` of FLORA's error envelope; None where the body is something else."""
     try:
         said = error_body(parse_json(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _NOT_JSON:
         return None
     if said is None:
         return None
     fields = [field[:60] for field in said.fields[:10]]
     # It may repeat the key, or a URL, that it refuses.
-    said_so = redact(f"{said.code[:60]} ({said.message[:300]}{f'; fields: {fields}' if fields else ''})")
-    return printable(said_so)
+    return printable(
+        redact(f"{said.code[:60]} ({said.message[:300]}{f'; fields: {fields}' if fields else ''})")
+    )
 
 
 def _request_id(headers: httpx.Headers) -> str:

@@ -1,11 +1,11 @@
 """How many requests a second the workspace has room for.
 
 The limit is not published, and others share it. A 429 halves what we allow ourselves, measured by what we
-really asked. From then on it grows back fast at first, slowly near the rate at which the limit was met, and
+really sent. From then on it grows back fast at first, slowly near the rate at which the limit was met, and
 faster again once that turns out to be no limit any more (Ha, Rhee and Xu, "CUBIC: A New TCP-Friendly
 High-Speed TCP Variant", 2008). So hardly one request in a hundred meets the limit.
 
-A 429 may have nothing to do with what we ask. Then it is met at half the rate as well, among many requests
+A 429 may have nothing to do with what we send. Then it is met at half the rate as well, among many requests
 that pass. Then what was taken is given again, twice over, and for a while only many of them count.
 """
 
@@ -22,11 +22,25 @@ from msgspec import Struct
 from floradl.retry import backoff
 
 _AT_ONCE, _FASTEST = 40, 40.0  # requests, and requests a second
-_AHEAD, _LASTING = 900, 5.0  # the same, in the long run: 200 runs, each asked about alone, end within it
+_AHEAD, _LASTING = 900, 5.0  # the same, in the long run: 200 runs, each polled alone, end within it
+_WINDOW = 10.0  # seconds in which our own rate is measured
+_SHORTEST = 2.0  # seconds: a few at once are no rate
+_LEAST = 0.5  # requests a second
+_MODEST = 1.0  # who sends no more than this has no part in a limit that is met
+_BACK_AFTER = 150.0  # seconds until the budget is again where the limit was met
+_FREE = 20.0  # requests a second that are as good as no limit: what we ever send
+_FAR_BELOW = 0.75  # of the rate at which the limit was met: there it cannot be met again by us
+_PASSED = 10  # requests between two 429s that make a few of many
+_EXCUSED_FOR = 300.0  # seconds in which few of many do not count
+_RECENT, _MANY = 30, 8  # requests, and 429s among them that are too many to be chance
+_AFTER_429 = 5.0  # seconds, where `retry-after` is absent
+_SLOW = 2
+_RECOVERY = 60.0
+_MAX_BACKOFF = 30.0
 
 
 class _Bucket(Struct):
-    """`size` tokens at most, `rate` new ones a second. The moment at which it is full again tells all."""
+    """`size` tokens at most, `rate` new ones a second. When it is full again is all of its state."""
 
     size: int
     rate: float
@@ -59,20 +73,8 @@ class TokenBuckets:
         self._long.take(moment)
 
     def give_back(self) -> None:
-        """Record that a request told of a run's end."""
+        """Give one back: a request found a run's end."""
         self._long.give_back()
-
-
-_WINDOW = 10.0  # seconds in which our own rate is measured
-_SHORTEST = 2.0  # seconds: a few at once are no rate
-_LEAST = 0.5  # requests a second
-_MODEST = 1.0  # who asks no more often than this has no part in a limit that is met
-_BACK_AFTER = 150.0  # seconds until the budget is again where the limit was met
-_FREE = 20.0  # requests a second that are as good as no limit: what we ever ask
-_FAR_BELOW = 0.75  # of the rate at which the limit was met: there it cannot be met again by us
-_PASSED = 10  # requests between two 429s that make a few of many
-_EXCUSED_FOR = 300.0  # seconds in which few of many do not count
-_RECENT, _MANY = 30, 8  # requests, and 429s among them that are too many to be chance
 
 
 class AdaptiveLimit:
@@ -84,7 +86,7 @@ class AdaptiveLimit:
         self._met = math.inf  # the rate at which the limit was met
         self._since = 0.0
         self._next = 0.0
-        self._asked = 0
+        self._count = 0
         self._throttled: deque[int] = deque(maxlen=_MANY)  # the last 429s, by the count of requests
         self._excused_until = -math.inf
 
@@ -107,17 +109,17 @@ class AdaptiveLimit:
         rate = self.rate
         start = max(now + least, self._next)
         self._next = start + (1 / rate if rate < math.inf else 0.0)
-        self._asked += 1
+        self._count += 1
         self._sent.append(start)
         while self._sent[0] < now - _WINDOW:
             self._sent.popleft()
         return start - now
 
     def throttled(self) -> None:
-        """Take notice of a 429. Several that come together count once."""
+        """Record a 429. Several that come together count once."""
         now = self._monotonic()
-        passed = self._asked - (self._throttled[-1] if self._throttled else 0)
-        self._throttled.append(self._asked)
+        passed = self._count - (self._throttled[-1] if self._throttled else 0)
+        self._throttled.append(self._count)
         if self._met < math.inf and now - self._since < 1.0:
             return
         measured = self._measured(now)
@@ -139,13 +141,7 @@ class AdaptiveLimit:
         return len(sent) / max(now - sent[0], _SHORTEST) if sent else 0.0
 
     def _many(self) -> bool:
-        return len(self._throttled) == _MANY and self._asked - self._throttled[0] < _RECENT
-
-
-_AFTER_429 = 5.0  # seconds, where `retry-after` is absent
-_SLOW = 2
-_RECOVERY = 60.0
-_MAX_BACKOFF = 30.0
+        return len(self._throttled) == _MANY and self._count - self._throttled[0] < _RECENT
 
 
 class RateLimiter:
@@ -170,7 +166,10 @@ class RateLimiter:
                 await anyio.sleep(max(self._budget.wait(), self._token_buckets.wait(self._monotonic())))
         async with self._slots:
             await self._silence()
-            await anyio.sleep(self._reserve())
+            now = self._monotonic()
+            seconds = self._budget.reserve(self._token_buckets.wait(now))
+            self._token_buckets.take(now + seconds)
+            await anyio.sleep(seconds)
             await self._silence()  # a 429 may have come while this one waited for its place
             yield
 
@@ -179,12 +178,6 @@ class RateLimiter:
         """Until when nobody asks: FLORA wants it so, or cannot be reached (monotonic seconds)."""
         return self._not_before
 
-    def _reserve(self) -> float:
-        now = self._monotonic()
-        seconds = self._budget.reserve(self._token_buckets.wait(now))
-        self._token_buckets.take(now + seconds)
-        return seconds
-
     async def _silence(self) -> None:
         delay = self._not_before - self._monotonic()
         while delay > 0:  # it may have grown meanwhile
@@ -192,7 +185,7 @@ class RateLimiter:
             delay = self._not_before - self._monotonic()
 
     def throttled(self, retry_after: float | None) -> None:
-        """Take notice of a 429 that asks for `retry_after` seconds of silence."""
+        """Record a 429 that asks for `retry_after` seconds of silence."""
         now = self._monotonic()
         delay = _AFTER_429 if retry_after is None else retry_after
         self._not_before = max(self._not_before, now + delay)
@@ -201,15 +194,15 @@ class RateLimiter:
         self._slots.total_tokens = min(_SLOW, self._limit)
 
     def paid(self) -> None:
-        """Take notice of an answer that told of a run's end."""
+        """Record an answer that found a run's end."""
         self._token_buckets.give_back()
 
     def closed(self, retry_after: float) -> None:
-        """Take notice of an answer that names the time when the API expects to be there again."""
+        """Record an answer that names the time when the API expects to be there again."""
         self._not_before = max(self._not_before, self._monotonic() + retry_after)
 
     def unreachable(self) -> None:
-        """Take notice of a request that got no answer at all."""
+        """Record a request that got no answer at all."""
         now = self._monotonic()
         self._slots.total_tokens = 1
         if self._unreachable and now < self._not_before:
@@ -218,7 +211,7 @@ class RateLimiter:
         self._not_before = max(self._not_before, now + backoff(self._unreachable, _MAX_BACKOFF))
 
     def answered(self) -> None:
-        """Take notice of an answer that was not a 429."""
+        """Record an answer that was not a 429."""
         self._unreachable = 0
         slow = self._monotonic() < self._slow_until
         self._slots.total_tokens = min(_SLOW, self._limit) if slow else self._limit

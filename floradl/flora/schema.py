@@ -34,15 +34,6 @@ class _WireRun(msgspec.Struct, frozen=True):
 
     run_id: str
     status: str
-    progress: Any = None
-    created_at: Any = None
-    started_at: Any = None
-    completed_at: Any = None
-    charged_cost: Any = None
-    error_code: Any = None
-    error_message: Any = None
-    outputs: Any = None
-    poll_url: Any = None
 
 
 class RunPage(msgspec.Struct, frozen=True):
@@ -61,7 +52,7 @@ def decode_run(body: bytes, run_id: str) -> RemoteRun:
         run = _run(parse_json(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TransientError(
-            f"FLORA's answer about {run_id} makes no sense ({error})", ErrorCode.BAD_ANSWER
+            f"FLORA's answer about {run_id} is malformed ({error})", ErrorCode.BAD_ANSWER
         ) from error
     if run.run_id != run_id:
         raise TransientError(f"FLORA answered about another run than {run_id}", ErrorCode.BAD_ANSWER)
@@ -81,18 +72,18 @@ def decode_page(body: bytes, key: str) -> RunPage:
         raw = None
     items = raw.get(key) if isinstance(raw, dict) else None
     if not isinstance(items, list):
-        raise TransientError("FLORA's list of runs makes no sense", ErrorCode.BAD_ANSWER)
+        raise TransientError("FLORA's list of runs is malformed", ErrorCode.BAD_ANSWER)
     runs = []
     for item in items:
         try:
             runs.append(_for_a_list(_run(item)))
         except (msgspec.ValidationError, RecursionError):
-            continue  # whoever waits for it asks for it alone, and hears what is wrong
+            continue  # whoever waits for it asks for it alone, and learns what is wrong
     return RunPage(tuple(runs), _next_cursor(raw))
 
 
 class RunOwner(msgspec.Struct, frozen=True):
-    """Whose a listed run is; None where its list does not tell."""
+    """Whose a listed run is; None where its list does not say."""
 
     technique_id: str | None = None
     project_id: str | None = None
@@ -100,17 +91,11 @@ class RunOwner(msgspec.Struct, frozen=True):
 
 
 def run_owner(run: RemoteRun) -> RunOwner:
-    """Read what a list tells of a run beside what is told of every run."""
+    """Read whose a run is from its raw answer."""
     raw = run.raw if "run_id" in run.raw else _snake(run.raw)
     technique = raw.get("technique")
-    found = {
-        "technique_id": technique.get("technique_id", technique.get("techniqueId"))
-        if isinstance(technique, dict)
-        else None,
-        "project_id": raw.get("project_id"),
-        "workspace_id": raw.get("workspace_id"),
-    }
-    return RunOwner(**{name: value for name, value in found.items() if isinstance(value, str)})
+    technique_id = _snake(technique).get("technique_id") if isinstance(technique, dict) else None
+    return RunOwner(_text(technique_id), _text(raw.get("project_id")), _text(raw.get("workspace_id")))
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -150,15 +135,15 @@ def _run(raw: Any) -> RemoteRun:
     return RemoteRun(
         run_id=wire.run_id,
         status=wire.status,
-        progress=min(max(_number(wire.progress) or 0.0, 0.0), 100.0),
-        created_at=_moment(wire.created_at),
-        started_at=_moment(wire.started_at),
-        completed_at=_moment(wire.completed_at),
-        charged_cost=_number(wire.charged_cost),
-        error_code=_text(wire.error_code),
-        error_message=_text(wire.error_message),
-        outputs=_outputs(wire.outputs, needed=wire.status == "completed"),
-        poll_url=_text(wire.poll_url),
+        progress=min(max(_number(named.get("progress")) or 0.0, 0.0), 100.0),
+        created_at=_moment(named.get("created_at")),
+        started_at=_moment(named.get("started_at")),
+        completed_at=_moment(named.get("completed_at")),
+        charged_cost=_number(named.get("charged_cost")),
+        error_code=_text(named.get("error_code")),
+        error_message=_text(named.get("error_message")),
+        outputs=_outputs(named.get("outputs"), needed=wire.status == "completed"),
+        poll_url=_text(named.get("poll_url")),
         raw=raw,
     )
 
@@ -177,12 +162,12 @@ def parse_json(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except msgspec.DecodeError as error:
-        mended = _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], body)
-        if "out of range" in str(error):  # msgspec's words for a number
-            return _with_any_numbers(mended)
-        if mended == body:
+        repaired = _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], body)
+        if "out of range" in str(error):  # so msgspec calls a number
+            return _with_any_numbers(repaired)
+        if repaired == body:
             raise
-        return msgspec.json.decode(mended)
+        return msgspec.json.decode(repaired)
 
 
 def _with_any_numbers(body: bytes) -> Any:
@@ -260,15 +245,16 @@ def _identity(value: Any) -> str | None:
 
 def _sort(value: Any) -> str:
     """Return what sort of JSON `value` is, for a person."""
-    names = (
-        (bool, "a truth value"),
-        (int | float, "a number"),
-        (str, "a text" if value else "nothing"),
-        (list, "a list"),
-    )
-    return next(
-        (name for sort, name in names if isinstance(value, sort)), "an object" if value else "nothing"
-    )
+    match value:
+        case bool():
+            return "a truth value"
+        case int() | float():
+            return "a number"
+        case list():
+            return "a list"
+        case str() if value:
+            return "a text"
+    return "an object" if value else "nothing"
 
 
 def _snake(value: Any) -> Any:

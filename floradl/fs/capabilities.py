@@ -1,12 +1,15 @@
 """What a file system cannot do that files are published with, and what that means: tried out, not guessed.
 
-Nothing is decided by it: `files` takes the weaker way wherever the better one fails. It is there to be told.
+Nothing is decided by it: `durable` takes the weaker way wherever the better one fails. It is for people to
+know.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 
 from msgspec import Struct
 
@@ -26,22 +29,22 @@ class Capabilities(Struct, frozen=True):
 
     def weaknesses(self) -> tuple[str, ...]:
         """Say, for a person, what is weaker here than elsewhere; nothing where all is as it should be."""
-        told = []
+        found = []
         if not self.safe_rename and self.links:
-            told.append(
+            found.append(
                 "its file system cannot rename without replacing: files get their names by link and unlink"
             )
         if not self.safe_rename and not self.links:
-            told.append(
+            found.append(
                 "its file system can neither rename without replacing nor make hard links: a file that "
                 "another program makes under the same name in the very moment when ours gets it is replaced"
             )
         if not self.folder_sync:
-            told.append(
+            found.append(
                 "its file system cannot flush a folder: a power cut may take back the files of the last "
                 "seconds (floradl verify --repair --missing fetches them again)"
             )
-        return tuple(told)
+        return tuple(found)
 
 
 def probe(folder: FolderFd) -> Capabilities:
@@ -55,8 +58,9 @@ def probe(folder: FolderFd) -> Capabilities:
         code = renameat2_noreplace(folder, _PART, folder, _NAME)
         if code not in {0, *CANNOT}:
             raise OSError(code, os.strerror(code), _PART)
-        links = _can_link(folder, _PART if code else _NAME, _LINK)
-        return Capabilities(code == 0, links, _can_sync(folder))
+        link = partial(os.link, _PART if code else _NAME, _LINK, follow_symlinks=False)
+        links = _can(partial(link, src_dir_fd=folder, dst_dir_fd=folder), CANNOT_LINK)
+        return Capabilities(code == 0, links, _can(partial(os.fsync, folder), CANNOT))
     finally:
         _clear(folder)
 
@@ -67,21 +71,11 @@ def _clear(folder: FolderFd) -> None:
             os.unlink(name, dir_fd=folder)
 
 
-def _can_link(folder: FolderFd, old: SafeName, new: SafeName) -> bool:
+def _can(work: Callable[[], object], cannot: Collection[int]) -> bool:
     try:
-        os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        work()
     except OSError as error:
-        if error.errno not in CANNOT_LINK:
-            raise
-        return False
-    return True
-
-
-def _can_sync(folder: FolderFd) -> bool:
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        if error.errno not in CANNOT:
+        if error.errno not in cannot:
             raise
         return False
     return True

@@ -1,4 +1,4 @@
-"""Files that survive crashes, power cuts and planted links.
+"""Files that survive crashes, power cuts and planted links: written, renamed and flushed.
 
 Every path is walked from an open folder, component by component, and no link is followed, so nothing can
 be led out of the library. A file gets its final name only when it is whole and on disk:
@@ -20,7 +20,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 
 import msgspec
@@ -31,8 +31,22 @@ from floradl.fs.names import SafeName
 CANNOT_LINK = CANNOT | {errno.EXDEV, errno.EMLINK}
 """The same of a hard link: some have room for few, some (mergerfs) cannot between their branches."""
 
+_T = TypeVar("_T")
 _RENAME_NOREPLACE = 1
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # not every C library has it
+TakeBack: TypeAlias = Callable[[FolderFd], None]
+Flush: TypeAlias = Callable[[FolderFd, TakeBack], None]
+"""Puts the new names of a folder on disk, at once or later; the second takes the new one back.
+
+Later the folder may be open under another descriptor, which `TakeBack` is given: the first one may be some
+other file's by then.
+"""
+FLUSH_NOW: Flush = sync_new
+_OPENINGS = 50
+_WINDOW = 8 << 20  # bytes that are handed to the disk at a time
+_BEHIND = 4  # windows that the disk may take its time for
+_WORTH_FORGETTING = 512 << 10  # bytes: of smaller files the call costs more than the memory is worth
+_UMASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 
 
 def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName, into: FolderFd | None = None) -> bool:
@@ -67,18 +81,6 @@ def renameat2_noreplace(folder: FolderFd, old: SafeName, to: FolderFd, new: Safe
         return errno.ENOSYS
     done = _renameat2(folder, os.fsencode(old), to, os.fsencode(new), _RENAME_NOREPLACE) == 0
     return 0 if done else ctypes.get_errno()
-
-
-_T = TypeVar("_T")
-TakeBack: TypeAlias = Callable[[FolderFd], None]
-Flush: TypeAlias = Callable[[FolderFd, TakeBack], None]
-"""Puts the new names of a folder on disk, at once or later; the second takes the new one back.
-
-Later the folder may be open under another descriptor, which `TakeBack` is given: the first one may be some
-other file's by then.
-"""
-
-FLUSH_NOW: Flush = sync_new
 
 
 def leave(_: FolderFd) -> None:
@@ -125,13 +127,6 @@ def flushed_together(works: Sequence[Callable[[Flush], _T]]) -> list[_T | Except
         for each in changed.values():
             os.close(each.folder)
     return outcomes
-
-
-_OPENINGS = 50
-_WINDOW = 8 << 20  # bytes that are handed to the disk at a time
-_BEHIND = 4  # windows that the disk may take its time for
-_WORTH_FORGETTING = 512 << 10  # bytes: of smaller files the call costs more than the memory is worth
-_UMASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 
 
 class PartBusyError(Exception):
@@ -269,12 +264,8 @@ class PartFile(AppendedFile):
         """Give the synced file its final name. False where that name is taken: nothing was changed then."""
         if not rename_noreplace(self._folder, self.name, name):
             return False
-        flush(self._folder, partial(_remove, name))
+        flush(self._folder, lambda folder: os.unlink(name, dir_fd=folder))
         return True
-
-
-def _remove(name: SafeName, folder: FolderFd) -> None:
-    os.unlink(name, dir_fd=folder)
 
 
 @contextmanager
@@ -373,11 +364,6 @@ def write_atomic(
 def _umask() -> int:
     """Return the process's umask, read without setting it (setting would race with other threads)."""
     with suppress(OSError):
-        fd = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            found = _UMASK.search(os.read(fd, 4096))
-        finally:
-            os.close(fd)
-        if found:
+        if found := _UMASK.search(Path("/proc/self/status").read_bytes()):
             return int(found[1], 8)
     return 0o022

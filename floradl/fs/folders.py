@@ -10,7 +10,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Self
@@ -23,7 +23,7 @@ class FolderFd(int):
 
     @cached_property
     def key(self) -> tuple[int, int]:
-        """Device and inode, which tell this folder from any other."""
+        """Device and inode: no other folder has the same."""
         found = os.fstat(self)
         return found.st_dev, found.st_ino
 
@@ -99,12 +99,6 @@ def sync_new(folder: FolderFd, take_back: Callable[[FolderFd], None]) -> None:
         with suppress(OSError):
             take_back(folder)
         raise
-
-
-def read_regular(folder: FolderFd, name: SafeName, limit: int) -> bytes | None:
-    """Read a regular file of up to `limit` bytes; None where there is none (a link counts as none)."""
-    with open_regular(folder, name) or nullcontext() as file:
-        return file.read(limit) if file else None
 
 
 def open_regular(folder: FolderFd, name: SafeName) -> io.BufferedReader | None:

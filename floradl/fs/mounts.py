@@ -12,7 +12,7 @@ from pathlib import Path
 _TABLE = Path("/proc/self/mountinfo")
 _PLANNED = Path("/etc/fstab")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
-# File systems whose files change without this kernel being told: no events come, and no lease means anything.
+# File systems whose files change without this kernel's doing: no events come, and no lease means anything.
 _SHARED = (
     *("9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "coda", "davfs"),
     *("fhgfs", "gfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs"),
@@ -48,13 +48,11 @@ def is_shared(path: Path) -> bool:
 
 
 def filesystem(path: Path) -> str | None:
-    """Name the type of the file system that `path` is on (`ext4`, `nfs4`), or None where that is not told."""
+    """Name the type of the file system that `path` is on (`ext4`, `nfs4`), or None where it is not known."""
     try:
-        table = _TABLE.read_bytes().decode(errors="surrogateescape").splitlines()
-        resolved = path.resolve()
+        return find_filesystem(_lines(_TABLE), path.resolve())
     except (OSError, RuntimeError):  # no /proc, or links in a circle
         return None
-    return find_filesystem(table, resolved)
 
 
 def find_filesystem(table: Iterable[str], path: Path) -> str | None:
@@ -78,12 +76,9 @@ def find_filesystem(table: Iterable[str], path: Path) -> str | None:
 def unmounted(path: Path) -> Path | None:
     """Return the mount point that `path` is to lie below by fstab(5), and on which nothing is mounted now."""
     try:
-        planned = _PLANNED.read_bytes().decode(errors="surrogateescape").splitlines()
-        table = _TABLE.read_bytes().decode(errors="surrogateescape").splitlines()
-        resolved = path.resolve()
+        return find_unmounted(_lines(_PLANNED), _lines(_TABLE), path.resolve())
     except (OSError, RuntimeError):
         return None
-    return find_unmounted(planned, table, resolved)
 
 
 def find_unmounted(planned: Iterable[str], table: Iterable[str], path: Path) -> Path | None:
@@ -92,6 +87,10 @@ def find_unmounted(planned: Iterable[str], table: Iterable[str], path: Path) -> 
     entries = [line.split() for line in planned if not line.lstrip().startswith("#")]
     points = [_point(entry[1]) for entry in entries if len(entry) >= 2 and entry[1].startswith("/")]
     return next((each for each in points if path.is_relative_to(each) and each not in mounted), None)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_bytes().decode(errors="surrogateescape").splitlines()
 
 
 def _point(escaped: str) -> Path:

@@ -2,7 +2,7 @@
 
 Text from the API or a job file is hostile until it went through `safe_name`, and a path from a sidecar until
 `stored_path` looked at it. Distinct texts give distinct names: one that had to be changed carries a hash of
-what it was. Names that differ for Linux may still be one to macOS, Windows or SMB (case): `fold` tells.
+what it was. Names that differ for Linux may still be one to macOS, Windows or SMB (case), see `fold`.
 
 Sources: Microsoft, "Naming Files, Paths, and Namespaces"; Apple's APFS reference (names are compared
 normalised, unassigned characters are refused); Unicode UAX 15 (NFC), UAX 29 (where a text may be cut).
@@ -116,7 +116,7 @@ def fold(name: str) -> str:
 def part_name(stem: SafeName, tag: str) -> SafeName:
     """Name the hidden file that becomes `stem` plus an extension.
 
-    `tag` (8 hex, `-`, 8 hex of which the first may be a `w`) tells runs and outputs apart that share a stem;
+    `tag` (8 hex, `-`, 8 hex of which the first may be a `w`) differs for runs and outputs that share a stem;
     `ValueError` otherwise. What `Template.render` gives without an extension leaves room for this.
     """
     if not _TAG.fullmatch(tag):

@@ -45,14 +45,14 @@ def is_full(error: Exception, folder: Path) -> bool:
 def translated(root: Path, folder: Path | None = None, vital: Sequence[Path] = ()) -> Iterator[None]:
     """Turn each `OSError` of work in the library at `root`, and `PartBusyError`, into one of our errors.
 
-    Where `folder` is known, in which or on the way to which it came up, that folder's own trouble is told
-    from the library's: that is what hits those that are `vital`, which every run needs.
+    Where the `folder` is known, in which or on the way to which it came up, an error of that folder alone is
+    a `FolderError`; one of the library also hits those that are `vital`, which every run needs.
     """
     try:
         yield
     except (PartBusyError, OSError) as error:
         own = _of_folder(error, root, folder, vital) if folder and isinstance(error, OSError) else None
-        raise own or trouble(error, root) from error
+        raise own or library_error(error, root) from error
 
 
 def _of_folder(error: OSError, root: Path, folder: Path, vital: Sequence[Path]) -> FolderError | None:
@@ -60,7 +60,7 @@ def _of_folder(error: OSError, root: Path, folder: Path, vital: Sequence[Path]) 
     if error.errno in _READ_ONLY and all(_is_writable(path) for path in vital):
         stands = next(path for path in (folder, *folder.parents) if path.exists())
         return FolderError(
-            f"{stands}: {error.strerror}: this folder cannot be written, and what goes there waits; mend its "
+            f"{stands}: {error.strerror}: this folder cannot be written, and what goes there waits; fix its "
             "permissions or mount options"
         )
     if error.errno == errno.ENOTDIR:
@@ -80,7 +80,30 @@ def _is_writable(folder: Path) -> bool:
     return not folder.exists() or os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
-def trouble(
+_UNWRITABLE = (
+    "the library cannot be written; fix its permissions or mount options (of a systemd unit: ReadWritePaths=)"
+)
+_PAUSES = (
+    (_FULL, PauseReason.DISK_FULL, "make room on the library's disk"),
+    (_READ_ONLY, PauseReason.LIBRARY_READ_ONLY, _UNWRITABLE),
+    (_GONE, PauseReason.LIBRARY_MISSING, "the library's disk is gone"),
+)
+_FAILURES = (
+    (
+        _IN_THE_WAY,
+        ErrorCode.STORAGE,
+        "something stands where a folder or file of the library should be, maybe a link; remove it and retry",
+    ),
+    (
+        {errno.ENAMETOOLONG},
+        ErrorCode.STORAGE,
+        "lower output.max_name_bytes to what this file system takes, and retry",
+    ),
+    ({errno.EFBIG}, ErrorCode.TOO_LARGE, "the library's file system takes no file of this size"),
+)
+
+
+def library_error(
     error: OSError | PartBusyError, root: Path
 ) -> ServicePausedError | TransientError | PermanentError:
     """Return what an error of something inside the library at `root` means."""
@@ -91,42 +114,23 @@ def trouble(
     place = error.filename if error.filename2 is None else error.filename2
     name = f" ({place!a})" if isinstance(place, str) else ""
     what = f"{root}: {error.strerror or error}{name}"
-    if error.errno in _FULL:
-        return ServicePausedError(f"{what}: make room on the library's disk", PauseReason.DISK_FULL)
-    if error.errno in _READ_ONLY:
-        return ServicePausedError(
-            f"{what}: the library cannot be written; mend its permissions or mount options (of a systemd "
-            "unit: ReadWritePaths=)",
-            PauseReason.LIBRARY_READ_ONLY,
-        )
-    if error.errno in _GONE:
-        return ServicePausedError(f"{what}: the library's disk is gone", PauseReason.LIBRARY_MISSING)
-    if error.errno in _IN_THE_WAY:
-        return PermanentError(
-            f"{what}: something stands where a folder or file of the library should be, maybe a link; "
-            "remove it and retry",
-            ErrorCode.STORAGE,
-        )
-    if error.errno == errno.ENAMETOOLONG:
-        return PermanentError(
-            f"{what}: lower output.max_name_bytes to what this file system takes, and retry",
-            ErrorCode.STORAGE,
-        )
-    if error.errno == errno.EFBIG:
-        return PermanentError(
-            f"{what}: the library's file system takes no file of this size", ErrorCode.TOO_LARGE
-        )
+    for errnos, reason, remedy in _PAUSES:
+        if error.errno in errnos:
+            return ServicePausedError(f"{what}: {remedy}", reason)
+    for errnos, code, remedy in _FAILURES:
+        if error.errno in errnos:
+            return PermanentError(f"{what}: {remedy}", code)
     return TransientError(what, ErrorCode.STORAGE)
 
 
 def unopened(error: OSError, root: Path) -> ServicePausedError | TransientError:
     """Return what it means that the library's folder itself cannot be opened or made."""
     if error.errno in _FULL | _READ_ONLY | _SHORT_OF:
-        found = trouble(error, root)
+        found = library_error(error, root)
         if not isinstance(found, PermanentError):
             return found
     return ServicePausedError(
         f"{root}: {error.strerror or error}: the library's folder is not there; mount its disk, "
-        "or mend output.dir",
+        "or fix output.dir",
         PauseReason.LIBRARY_MISSING,
     )

@@ -30,12 +30,13 @@ _MOST_LINKS = 40  # as many as Linux follows, path_resolution(7)
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ITSELF = "."
 _ROOT: Final = 0
+_ALL_USERS: Final = (0, 0, 2**32 - 1)  # of the first user namespace
 FIRST_PERSON: Final = 1000
 """The first number of a user whom somebody logs in as, login.defs(5): those of services are below."""
 
 
 class Step(Struct, frozen=True):
-    """What stands at one place of the way to a path, as lstat(2) tells of it."""
+    """What stands at one place of the way to a path, as lstat(2) has it."""
 
     place: str
     uid: int
@@ -49,14 +50,14 @@ class Step(Struct, frozen=True):
 
 
 class Exposure(Struct, frozen=True):
-    """Where on the way to a path others get in: the `place`, who they are, and the command that mends it."""
+    """Where on the way to a path others get in: the `place`, who they are, and the command against it."""
 
     place: str
     whom: str
-    mend: str
+    remedy: str
 
     def __str__(self) -> str:
-        return f"{self.place} {self.whom}: {self.mend}"
+        return f"{self.place} {self.whom}: {self.remedy}"
 
 
 def judge(
@@ -64,7 +65,7 @@ def judge(
 ) -> Exposure | None:
     """Say where on the `way` to a path others get in, None where nobody does; the way begins at the root.
 
-    `trusted` are the users who may: whoever asks, and root. `is_private` tells of a group's number whether
+    `trusted` are the users who may: whoever asks, and root. `is_private` says of a group's number whether
     nobody else is of it. The last step may be a sticky folder: who keeps something there must look whose
     it is.
     """
@@ -96,13 +97,15 @@ def trusted_users() -> frozenset[int]:
 
     In a sandbox that knows no root (user_namespaces(7)) the real one goes by the number for all the unknown.
     """
-    return frozenset({os.geteuid(), _ROOT if _knows_root() else _overflow()})
+    return frozenset(
+        {os.geteuid(), _ROOT if any(first == _ROOT for first, *_ in _known_users()) else _overflow()}
+    )
 
 
 def exposure(path: Path, trusted: Collection[int] | None = None) -> Exposure | None:
-    """Say who else may write `path`, or put something else in its place; what is not there yet counts, too.
+    """Say who else may write `path`, or put something else in its place; what is missing counts, too.
 
-    Raises `OSError` where that cannot be told.
+    Raises `OSError` where that is not known.
     """
     with _way(path) as (steps, _, _):
         return judge(steps, trusted_users() if trusted is None else trusted, is_private)
@@ -151,7 +154,7 @@ def make_above(path: Path) -> None:
 def is_private(gid: int) -> bool:
     """Whether nobody but this user is of the group, as that of a person with umask 002 mostly is.
 
-    Where user and group have no names, as in most containers, it cannot be told, and no group is private. Nor
+    Where user and group have no names, as in most containers, it is not known, and no group is private. Nor
     is a group that a service runs with, whoever is of it today: it is there to let others in.
     """
     try:
@@ -272,39 +275,28 @@ def _writers(step: Step, is_private: Callable[[int], bool]) -> str:
 
 def _open_to(step: Step, letters: str) -> Exposure:
     whom = "every user" if "o" in letters else f"the group {group_name(step.gid)}"
-    mend = f"{_as_root(step)}chmod {letters}-w {shlex.quote(step.place)}"
-    return Exposure(step.place, f"can be written by {whom}", mend)
+    by_root = "" if os.geteuid() in {step.uid, _ROOT} else "as root: "
+    remedy = f"{by_root}chmod {letters}-w {shlex.quote(step.place)}"
+    return Exposure(step.place, f"can be written by {whom}", remedy)
 
 
 def _theirs(step: Step) -> Exposure:
     place = shlex.quote(step.place)
     me = user_name(os.geteuid()).removeprefix("user ")
     what = "a link" if stat.S_ISLNK(step.mode) else "it"
-    hidden = step.uid == _overflow() and not _knows_all()
+    hidden = step.uid == _overflow() and _known_users() != [_ALL_USERS]
     unknown = ", somebody whom this container does not know" if hidden else ""
-    mend = f"if {what} is as it should be, as root: chown -h {me} {place}; if not, move it away"
-    return Exposure(step.place, f"belongs to {user_name(step.uid)}{unknown}", mend)
+    remedy = f"if {what} is as it should be, as root: chown -h {me} {place}; if not, move it away"
+    return Exposure(step.place, f"belongs to {user_name(step.uid)}{unknown}", remedy)
 
 
-def _as_root(step: Step) -> str:
-    return "" if os.geteuid() in {step.uid, _ROOT} else "as root: "
-
-
-def _knows_root() -> bool:
-    """Whether there is a root in this process's user namespace; in the first one there is."""
+def _known_users() -> list[tuple[int, ...]]:
+    """Return which numbers of users this process's user namespace knows: first, first outside, how many."""
     try:
         lines = Path("/proc/self/uid_map").read_text().splitlines()
     except OSError:
-        return True
-    return any(line.split()[:1] == ["0"] for line in lines)
-
-
-def _knows_all() -> bool:
-    """Whether each user has a number of its own here, as in the first user namespace."""
-    try:
-        return Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(2**32 - 1)]
-    except OSError:
-        return True
+        return [_ALL_USERS]
+    return [tuple(map(int, line.split())) for line in lines]
 
 
 def _overflow() -> int:

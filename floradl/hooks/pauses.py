@@ -39,7 +39,8 @@ class PauseNotice:
         self._sent = {each.reason: each for each in sent}
         # A clock that was put back must not silence it, nor one put forward make a pause look older.
         self._at = {
-            each.reason: now - min(max(wall - each.told_at, 0.0), 2 * _DAY) for each in self._sent.values()
+            each.reason: now - min(max(wall - each.reported_at, 0.0), 2 * _DAY)
+            for each in self._sent.values()
         }
 
     def ended(self, but: str | None) -> list[SentPause]:

@@ -1,4 +1,4 @@
-"""The library: a folder that holds the files under their final names, and the sidecars that vouch for them.
+"""The library in a folder: the files under their final names, and the sidecars that describe them.
 
 It is the truth: what a sidecar names is on disk. Each use opens the folder anew and looks for the marker
 in it first, so nothing is ever written below a mount point whose disk is gone.
@@ -38,7 +38,7 @@ from floradl.fs.durable import (
 )
 from floradl.fs.folders import FolderFd, exists, open_folder, open_regular, open_root, sync_folder
 from floradl.fs.names import PART_RESERVE, SafeName, safe_name, stored_path
-from floradl.fs.os_errors import OF_ONE_ENTRY, translated, trouble, unopened
+from floradl.fs.os_errors import OF_ONE_ENTRY, library_error, translated, unopened
 from floradl.fs.permissions import make_above
 from floradl.library import scan, sidecar as sidecars
 from floradl.library.base import Library, LibraryEntry, T
@@ -137,7 +137,6 @@ class FolderLibrary(Library):
         return translated(self.root, self.root.joinpath(*parts), (self.root, self.root / SIDECARS))
 
     def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
-        """See `Library.together`."""
 
         def within(work: Callable[[], T], flush: Flush) -> T:
             self._group.flush = flush
@@ -152,7 +151,7 @@ class FolderLibrary(Library):
     def _ours(self, outcome: T | Exception) -> T | Exception:
         if not isinstance(outcome, OSError | PartBusyError):
             return outcome
-        error = trouble(outcome, self.root)
+        error = library_error(outcome, self.root)
         error.__cause__ = outcome
         return error
 
@@ -161,7 +160,7 @@ class FolderLibrary(Library):
         return flush
 
     def weaknesses(self) -> tuple[str, ...]:
-        """Say, for a person, what its file system does worse than others; raises as `open`."""
+        """Say, for a person, what its file system does worse than others. Raises as `open`."""
         with self.open() as root:
             return probe(root).weaknesses()
 
@@ -171,7 +170,6 @@ class FolderLibrary(Library):
             return self.owners.others_may_write(root)
 
     def check_room(self, needed: int = 0) -> None:
-        """See `Library.check_room`. A small file is tried out: only that meets a quota."""
         needed = max(needed, _LEAST_ROOM)
         with self.open() as root:
             found = os.fstatvfs(root)
@@ -185,7 +183,6 @@ class FolderLibrary(Library):
     def destination(
         self, run: QueuedRun, output: RemoteOutput, index: int, completed_at: float | None
     ) -> FolderDestination:
-        """See `Library.destination`."""
         fields = NameFields(
             folder=self._folders[output.kind],
             kind=output.kind,
@@ -198,14 +195,12 @@ class FolderLibrary(Library):
             date=_local_day(completed_at),
         )
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
-        render = cache(partial(self._render, fields))  # each look at its folder needs it
+        # Each look at its folder needs it.
+        render = cache(lambda ext, distinct: self.template.render(fields, ext, self.max_name_bytes, distinct))
         place = OutputPath(
             self.at, self._translated, self._flush, self.index, render, self._set_aside, self._memory
         )
         return FolderDestination(place, output.kind, identity.hexdigest()[:8], output.nth)
-
-    def _render(self, fields: NameFields, ext: str, distinct: int) -> tuple[SafeName, ...]:
-        return self.template.render(fields, ext, self.max_name_bytes, distinct)
 
     def _set_aside(self, folder: FolderFd, parts: tuple[SafeName, ...], sha256: str) -> bool:
         path = "/".join(parts)
@@ -219,41 +214,42 @@ class FolderLibrary(Library):
         raise AssertionError("counting ended")
 
     def expect_damaged(self, path: str, sha256: str) -> None:
-        """See `Library.expect_damaged`."""
         self._damaged[path] = sha256
 
     def kept_as(self, path: str) -> str | None:
-        """See `Library.kept_as`."""
         return self._kept_as.get(path)
 
     def existing(self, outputs: Mapping[str, SavedOutput]) -> dict[str, SavedOutput]:
-        """See `Library.existing`."""
         return {
             key: output
             for key, output in outputs.items()
             if output.path and self._holds(output.path, output.bytes or 0)
         }
 
+    @contextmanager
+    def locate(self, path: str) -> Iterator[tuple[FolderFd, SafeName]]:
+        """Open the folder of a file; gives it, and the file's name. Raises `OSError`, and `ValueError`."""
+        *folders, name = stored_path(path)
+        with self._opened() as root, open_folder(root, tuple(folders), create=False) as folder:
+            yield folder, name
+
     def _holds(self, path: str, size: int) -> bool:
-        try:
-            *folders, name = stored_path(path)
-        except ValueError:
-            return False
-        with self.open() as root:
+        with translated(self.root):
             try:
-                with open_folder(root, tuple(folders), create=False) as folder:
+                with self.locate(path) as (folder, name):
                     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except ValueError:
+                return False
             except OSError as error:
                 if error.errno in _NOT_THERE:
                     return False
                 if error.errno in OF_ONE_ENTRY:
-                    message = f"{self.root / path}: {error.strerror}: whether it is there cannot be told"
+                    message = f"{self.root / path}: {error.strerror}: whether it is there is not known"
                     raise TransientError(message, ErrorCode.STORAGE) from error
                 raise
-            return stat.S_ISREG(found.st_mode) and found.st_size == size
+        return stat.S_ISREG(found.st_mode) and found.st_size == size
 
     def locate_sidecar(self, reference: Reference) -> tuple[str, Sidecar] | None:
-        """See `Library.locate_sidecar`. What counts as none is replaced when the run is done."""
         with self.open() as root:
             own = self._technique_folder(reference.technique)
             found = self._read_sidecar(root, own, reference.run_id)
@@ -268,11 +264,9 @@ class FolderLibrary(Library):
             return next((reading for reading in readings if reading is not None), None)
 
     def open_file(self, path: str) -> io.BufferedReader | None:
-        """See `Library.open_file`."""
-        *folders, name = stored_path(path)
-        with self.open() as root:
+        with translated(self.root):
             try:
-                with open_folder(root, tuple(folders), create=False) as folder:
+                with self.locate(path) as (folder, name):
                     return open_regular(folder, name)
             except OSError as error:
                 if error.errno in _NOT_THERE:
@@ -290,19 +284,15 @@ class FolderLibrary(Library):
         ]
 
     def location(self, path: str = "") -> str:
-        """See `Library.location`: an absolute path."""
         return str(self.root / path)
 
     def scan(self) -> Iterator[LibraryEntry]:
-        """See `Library.scan`."""
         return scan.library_entries(self.open, self.owners)
 
     def files(self) -> Iterator[str]:
-        """See `Library.files`."""
         return scan.library_files(self.open)
 
     def write_sidecar(self, sidecar: Sidecar, mtime: float | None) -> str:
-        """See `Library.write_sidecar`."""
         folders = (SafeName(SIDECARS), self._technique_folder(sidecar.technique))
         try:
             with self.at(folders) as (folder, there):
@@ -357,7 +347,7 @@ class FolderLibrary(Library):
             if error.errno in OF_ONE_ENTRY:  # whether this run is done is not known; all others are well
                 place = self.root / SIDECARS / technique
                 raise TransientError(
-                    f"{place}: {error.strerror}: the sidecar of {run_id} cannot be read; mend its rights, "
+                    f"{place}: {error.strerror}: the sidecar of {run_id} cannot be read; fix its rights, "
                     "or unmount what lies upon it",
                     ErrorCode.STORAGE,
                 ) from error
@@ -367,7 +357,7 @@ class FolderLibrary(Library):
 
 
 def _try_out(root: FolderFd) -> None:
-    """Write a small file, and put it on disk: that meets a quota, and the want of inodes."""
+    """Write a small file, and put it on disk: only that meets a quota, and the want of inodes."""
     fd = os.open(
         _TRIAL, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=root
     )

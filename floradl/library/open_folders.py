@@ -1,4 +1,4 @@
-"""Folders of the library that are in use now: each is open once, whoever uses it meanwhile.
+"""Folders of the library that are in use now, each open once, and the names in those that were used last.
 
 In a burst of small files the same few folders are wanted hundreds of times a second, and each opening is a
 dozen system calls on the way down. Whoever joins one that is open pays a few: a look at the library's marker,
@@ -105,8 +105,8 @@ class FolderIndex:
             for part in parts:
                 with self.of(folder) as names:
                     standing = names.standing(part)
-                # Both may stand, made by others. Only the listing tells: where case does not count a look
-                # finds each under the other's name, and some file systems number them apart even so.
+                # Both may stand, made by others. Only the listing shows which: where case does not count a
+                # look finds each under the other's name, and some file systems number them apart even so.
                 real.append(part if standing != part and part in os.listdir(folder) else standing)
                 folder = stack.enter_context(open_folder(folder, (real[-1],)))
             yield folder, tuple(real)
@@ -169,7 +169,7 @@ class OpenFolders:
         try:
             self._marker.lstat()
             *above, last = [folder.lstat() for folder in used.way]
-        except OSError:  # to be opened anew: that tells what is wrong
+        except OSError:  # to be opened anew: that shows what is wrong
             return False
         over_no_link = all(stat.S_ISDIR(folder.st_mode) for folder in above)
         return over_no_link and (last.st_dev, last.st_ino) == used.folder.key

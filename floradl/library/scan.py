@@ -1,4 +1,4 @@
-"""All sidecars of a library in a folder, and all other files of it."""
+"""All sidecars of a library in a folder, whose they are and whether they count, and all other files of it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ from floradl.library.template import SIDECARS
 
 Opened: TypeAlias = Callable[[], AbstractContextManager[FolderFd]]
 MAX_SIDECAR = 64 * 1024 * 1024
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+# What NAS boxes, Windows and macOS keep to themselves; hidden folders and those beginning with `@` besides.
+_FOLDERS_OF_SYSTEMS = {
+    *("#recycle", "#snapshot", "lost+found", "$recycle.bin", "system volume information"),
+    *("network trash folder", "temporary items"),
+}
 
 
 class Found(Struct, frozen=True):
@@ -40,7 +46,7 @@ class Found(Struct, frozen=True):
 
 
 class Owners:
-    """Tells whose sidecars count. `known` are users besides this one and root, such as the daemon's."""
+    """Decides whose sidecars count. `known` are users besides this one and root, such as the daemon's."""
 
     def __init__(self, known: Collection[int] = ()) -> None:
         self._trusted = trusted_users() | frozenset(known)
@@ -70,7 +76,7 @@ class Owners:
             with open_folder(root, (SafeName(SIDECARS), folder), create=False):
                 return None
         except PermissionError:
-            with suppress(OSError):  # a mount of his may tell us nothing at all
+            with suppress(OSError):  # a mount of his may show us nothing at all
                 uid = os.stat(f"{SIDECARS}/{folder}", dir_fd=root, follow_symlinks=False).st_uid
                 return None if uid in self._trusted else uid
         except OSError:
@@ -95,7 +101,7 @@ class Owners:
     def _own_number(self, root: FolderFd) -> int:
         """Return who owns what this user makes there: a network's server, or a mount's option, may say.
 
-        Where that is another, owners tell nothing there. It is tried out once, and only where it matters.
+        Where that is another, owners mean nothing there. It is tried out once, and only where it matters.
         """
         if self._seen_as is None:
             self._seen_as = os.geteuid()
@@ -108,14 +114,6 @@ class Owners:
                     os.close(fd)
                     os.unlink(name, dir_fd=root)
         return self._seen_as
-
-
-_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-# What NAS boxes, Windows and macOS keep to themselves; hidden folders and those beginning with `@` besides.
-_FOLDERS_OF_SYSTEMS = {
-    *("#recycle", "#snapshot", "lost+found", "$recycle.bin", "system volume information"),
-    *("network trash folder", "temporary items"),
-}
 
 
 def library_entries(opened: Opened, owners: Owners) -> Iterator[LibraryEntry]:

@@ -28,7 +28,7 @@ SCHEMA_ID = "urn:floradl:schema:sidecar:1"
 
 _DEEPEST = 64
 _URL_KEYS = ("url", "urls", "uri", "href")
-# With a scheme, relative to one, or relative to a host: but not words (an output of a type yet to come).
+# With a scheme, relative to one, or relative to a host: but not text (an output of a type yet to come).
 _URL_LIKE = re.compile(
     r"\s*data:[^\s,]*,|\s*(?:[a-z][a-z0-9+.-]{0,30}:)?[/\\]{2}|\s*\S*/\S*\s*\Z", re.IGNORECASE
 )
@@ -50,7 +50,7 @@ class Times(Struct, frozen=True, kw_only=True):
 
 
 class Sidecar(Struct, frozen=True, kw_only=True):
-    """One run as its sidecar tells it. `run` is `public_run` of the API's last answer, if there was one."""
+    """One run as in its sidecar. `run` is `public_run` of the API's last answer, if there was one."""
 
     schema: str = field(default=SCHEMA_ID, name="$schema")
     schema_version: int = SCHEMA_VERSION
@@ -75,7 +75,7 @@ _DECODER = msgspec.json.Decoder(Sidecar)
 
 
 def by_key(outputs: Iterable[SavedOutput]) -> dict[str, SavedOutput]:
-    """Return outputs in their order by `RemoteOutput.key`, which tells apart those that share an id."""
+    """Return outputs in their order by `RemoteOutput.key`, which differs for those that share an id."""
     seen: dict[str, int] = {}
     found = {}
     for output in outputs:
@@ -91,7 +91,9 @@ def render(sidecar: Sidecar) -> bytes:
     quote what others said. What steers a terminal or turns the direction of writing is escaped.
     """
     outputs = tuple(
-        structs.replace(output, url=_shown_url(output.url), error=_redacted(output.error))
+        structs.replace(
+            output, url=output.url and hide_keys(strip_query(output.url)), error=_redacted(output.error)
+        )
         for output in sidecar.outputs
     )
     sidecar = structs.replace(sidecar, outputs=outputs, error=_redacted(sidecar.error))
@@ -100,10 +102,6 @@ def render(sidecar: Sidecar) -> bytes:
     except UnicodeEncodeError:  # half a surrogate pair, from a label or an answer
         packed = msgspec.json.encode(_encodable(msgspec.to_builtins(sidecar)))
     return shown_json(msgspec.json.format(packed, indent=2)) + b"\n"
-
-
-def _shown_url(url: str | None) -> str | None:
-    return None if url is None else hide_keys(strip_query(url))
 
 
 def _redacted(error: RunFailure | None) -> RunFailure | None:
@@ -164,9 +162,8 @@ def _one_of(names: type[StrEnum], value: Any, general: StrEnum) -> Any:
 def public_run(raw: Mapping[str, Any], text_urls: Collection[str] = ()) -> dict[str, Any]:
     """Return the API's answer as it came, but for what is secret: keys; user, query and fragment of URLs.
 
-    The words of a `text` output stay untouched, URLs in them too: they are content. `text_urls` are the
-    ids, or the words, of those text outputs whose words are a URL that was to be fetched: these lose their
-    query.
+    The text of a `text` output stays untouched, URLs in it too: it is content. `text_urls` are the ids, or
+    the texts, of those outputs whose text is a URL that was to be fetched: these lose their query.
     """
     ids = frozenset(text_urls)
     return {_name(key): _public(key, value, ids, 0) for key, value in raw.items()}
@@ -182,10 +179,10 @@ def _public(key: str, value: Any, text_urls: frozenset[str], depth: int) -> Any:
         return [_public(key, item, text_urls, depth + 1) for item in value]
     if not isinstance(value, dict):
         return value
-    words = key == "outputs" and _holds_words(value, text_urls)
+    is_text = key == "outputs" and _holds_text(value, text_urls)
     return {
         _name(name): inner
-        if words and name in {"url", "text"} and isinstance(inner, str)
+        if is_text and name in {"url", "text"} and isinstance(inner, str)
         else _public(name, inner, text_urls, depth + 1)
         for name, inner in value.items()
     }
@@ -195,7 +192,7 @@ def _name(key: str) -> str:
     return hide_keys(strip_queries(key))
 
 
-def _holds_words(output: dict[str, Any], text_urls: frozenset[str]) -> bool:
+def _holds_text(output: dict[str, Any], text_urls: frozenset[str]) -> bool:
     output_id, url = output.get("output_id", output.get("outputId")), output.get("url")
     known = isinstance(output_id, str) and bounded(output_id) in text_urls
     return output.get("type") == "text" and not (known or (isinstance(url, str) and url in text_urls))

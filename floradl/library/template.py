@@ -1,6 +1,6 @@
 """`output.template` -> where in the library a file goes.
 
-Parsed once, when the configuration is read, so that a typing error is told then; rendered for each output.
+Parsed once, when the configuration is read, so that a typing error is found then; rendered for each output.
 A field's value never adds a path separator, whatever the API sent.
 """
 
@@ -145,7 +145,7 @@ def _field(name: str, spec: str, conversion: str | None) -> Piece:
     if name not in _FIELDS:
         near = nearest(name, _FIELDS, cutoff=0.5)
         hint = f"did you mean {{{near}}}?" if near else f"the fields are {' '.join(_FIELDS)}"
-        raise ValueError(f"{{{name[:60]}}} is no field: {hint}")
+        raise ValueError(f"{{{name[:60]}}} is not a field: {hint}")
     width = _WIDTH.fullmatch(spec)
     if conversion or (spec and (name != "index" or not width)):
         raise ValueError(f"{{{name}}} takes no format; only the index does, as in {{index:03}}")

@@ -16,15 +16,13 @@ from msgspec import Struct
 
 from floradl.clock import unix_seconds
 from floradl.fs.durable import drop_cached
-from floradl.fs.folders import NotRegularFileError, open_folder, open_plain
-from floradl.fs.names import stored_path
+from floradl.fs.folders import NotRegularFileError, open_plain
 from floradl.library.folder import FolderLibrary
 from floradl.models import SavedOutput
 
 _CHUNK = 1 << 20
-_DROP_EVERY = 64 << 20  # bytes, after which the page cache is told that they are not needed again
+_DROP_EVERY = 64 << 20  # bytes, after which the page cache may drop them
 _COARSE, _FINE = 2.0, 0.01  # seconds: FAT cuts times down to 2 s, and sidecars to 1 ms
-_IN_THE_WAY = {errno.ELOOP, errno.ENOTDIR}
 
 
 class FileVerdict(StrEnum):
@@ -45,14 +43,15 @@ class FileReport(Struct, frozen=True):
 
 
 SOUND = FileReport(FileVerdict.SOUND)
+_IN_THE_WAY = FileReport(FileVerdict.DAMAGED, "a link, or something else that is no file, stands there")
 
 
 class VerifyStoppedError(Exception):
-    """The verification was told to stop."""
+    """Verification is to stop."""
 
 
 class FileVerifier:
-    """Looks at files. Safe to use from several threads; `report` hears of bytes read, or passed over."""
+    """Looks at files. Threads may share it. `report` is called with the bytes read, or passed over."""
 
     def __init__(
         self, library: FolderLibrary, report: Callable[[int], None], stop: threading.Event, *, quick: bool
@@ -63,7 +62,7 @@ class FileVerifier:
         self._quick = quick
 
     def examine(self, output: SavedOutput, completed_at: str | None) -> FileReport:
-        """Hold the file of an output that has a path against it.
+        """Compare the file of an output that has a path with what its sidecar says.
 
         With `quick` its bytes are only read where its time says that it was written to since. Raises
         `ServicePausedError` where the library is gone, and `VerifyStoppedError`.
@@ -71,20 +70,19 @@ class FileVerifier:
         if self._stop.is_set():
             raise VerifyStoppedError
         try:
-            fd = self._open(output.path or "")
+            with self._library.locate(output.path or "") as (folder, name):
+                fd = open_plain(name, os.O_RDONLY, folder=folder)
         except FileNotFoundError:
             return FileReport(FileVerdict.MISSING, "it is not there")
         except NotRegularFileError:
-            return FileReport(FileVerdict.DAMAGED, "a link, or something else that is no file, stands there")
+            return _IN_THE_WAY
         except PermissionError as error:
             return FileReport(FileVerdict.UNREADABLE, f"this user may not read it ({error.strerror})")
         except OSError as error:
-            with self._library.open():  # where the disk is gone, that is no word about the file
+            with self._library.open():  # where the disk is gone, the file may be well
                 pass
-            if error.errno in _IN_THE_WAY:
-                return FileReport(
-                    FileVerdict.DAMAGED, "a link, or something else that is no file, stands there"
-                )
+            if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                return _IN_THE_WAY
             return FileReport(FileVerdict.DAMAGED, f"it cannot be opened: {error.strerror}")
         try:
             return self._look(fd, output, completed_at)
@@ -94,18 +92,6 @@ class FileVerifier:
             return FileReport(FileVerdict.DAMAGED, f"it cannot be read: {error.strerror}")
         finally:
             os.close(fd)
-
-    def _open(self, path: str) -> int:
-        *folders, name = stored_path(path)
-        failed: OSError | NotRegularFileError | None = None
-        with self._library.open() as root:
-            try:
-                with open_folder(root, tuple(folders), create=False) as folder:
-                    return open_plain(name, os.O_RDONLY, folder=folder)
-            except (OSError, NotRegularFileError) as error:
-                # The file's own: outside it would be taken for the whole disk's.
-                failed = error
-        raise failed
 
     def _look(self, fd: int, output: SavedOutput, completed_at: str | None) -> FileReport:
         found = os.fstat(fd)

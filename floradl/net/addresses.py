@@ -1,8 +1,8 @@
-"""Which addresses lie on the open internet, and which hosts a pattern means. Pure: nothing is looked up.
+"""Which addresses lie on the open internet, which hosts a pattern means, and where floradl listens itself.
 
-Python's `ipaddress.is_global` is no guard: its answer differs between patch releases, and 3.11.7 lets
-NAT64, 6to4, site-local and multicast addresses pass. Hence own tables, from the IANA special-purpose
-address registries (RFC 6890).
+Pure: nothing is looked up. Python's `ipaddress.is_global` is no protection: its answer differs between patch
+releases, and 3.11.7 lets NAT64, 6to4, site-local and multicast addresses pass. Hence own tables, from the
+IANA special-purpose address registries (RFC 6890).
 """
 
 from __future__ import annotations
@@ -14,44 +14,38 @@ from typing import Self
 
 from msgspec import Struct
 
-_NOT_PUBLIC_4 = tuple(
-    IPv4Network(net)
-    for net in (
-        "0.0.0.0/8",  # "this network", RFC 791; Linux connects 0.0.0.0 to itself
-        "10.0.0.0/8",  # private, RFC 1918
-        "100.64.0.0/10",  # shared by carrier-grade NAT, RFC 6598; some clouds keep their metadata here
-        "127.0.0.0/8",  # loopback, RFC 1122
-        "169.254.0.0/16",  # link-local, RFC 3927; most clouds keep their metadata here
-        "172.16.0.0/12",  # private, RFC 1918
-        "192.0.0.0/24",  # IETF protocol assignments, RFC 6890
-        "192.0.2.0/24",  # documentation, RFC 5737
-        "192.88.99.0/24",  # 6to4 relays, deprecated by RFC 7526
-        "192.168.0.0/16",  # private, RFC 1918
-        "198.18.0.0/15",  # benchmarking, RFC 2544
-        "198.51.100.0/24",  # documentation, RFC 5737
-        "203.0.113.0/24",  # documentation, RFC 5737
-        "224.0.0.0/4",  # multicast, RFC 5771
-        "240.0.0.0/4",  # reserved, RFC 1112, with the broadcast address, RFC 919
-        "168.63.129.16/32",  # no RFC: Azure's host agent, the same inside each of its machines
-    )
+_NOT_PUBLIC_4 = (
+    IPv4Network("0.0.0.0/8"),  # "this network", RFC 791; Linux connects 0.0.0.0 to itself
+    IPv4Network("10.0.0.0/8"),  # private, RFC 1918
+    IPv4Network("100.64.0.0/10"),  # of carrier-grade NAT, RFC 6598; some clouds keep their metadata here
+    IPv4Network("127.0.0.0/8"),  # loopback, RFC 1122
+    IPv4Network("169.254.0.0/16"),  # link-local, RFC 3927; most clouds keep their metadata here
+    IPv4Network("172.16.0.0/12"),  # private, RFC 1918
+    IPv4Network("192.0.0.0/24"),  # IETF protocol assignments, RFC 6890
+    IPv4Network("192.0.2.0/24"),  # documentation, RFC 5737
+    IPv4Network("192.88.99.0/24"),  # 6to4 relays, deprecated by RFC 7526
+    IPv4Network("192.168.0.0/16"),  # private, RFC 1918
+    IPv4Network("198.18.0.0/15"),  # benchmarking, RFC 2544
+    IPv4Network("198.51.100.0/24"),  # documentation, RFC 5737
+    IPv4Network("203.0.113.0/24"),  # documentation, RFC 5737
+    IPv4Network("224.0.0.0/4"),  # multicast, RFC 5771
+    IPv4Network("240.0.0.0/4"),  # reserved, RFC 1112, with the broadcast address, RFC 919
+    IPv4Network("168.63.129.16/32"),  # no RFC: Azure's host agent, the same inside each of its machines
 )
 
 # RFC 4291 section 2.4: IANA gives out global unicast addresses from this block only. What lies outside
 # (::1, fc00::/7, fe80::/10, fec0::/10, ff00::/8, ::a.b.c.d, 64:ff9b:1::/48, 100::/64 ...) is not public.
 _GLOBAL_UNICAST_6 = IPv6Network("2000::/3")
-_NOT_PUBLIC_6 = tuple(
-    IPv6Network(net)
-    for net in (
-        "2001::/23",  # IETF protocol assignments, RFC 2928: Teredo, benchmarking, ORCHID
-        "2001:db8::/32",  # documentation, RFC 3849
-        "2002::/16",  # 6to4, RFC 3056: a tunnel to whatever IPv4 address it holds
-        "3fff::/20",  # documentation, RFC 9637
-    )
+_NOT_PUBLIC_6 = (
+    IPv6Network("2001::/23"),  # IETF protocol assignments, RFC 2928: Teredo, benchmarking, ORCHID
+    IPv6Network("2001:db8::/32"),  # documentation, RFC 3849
+    IPv6Network("2002::/16"),  # 6to4, RFC 3056: a tunnel to whatever IPv4 address it holds
+    IPv6Network("3fff::/20"),  # documentation, RFC 9637
 )
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1: the translator connects to the IPv4 inside
 
 # Last labels that the open internet has no names under. A proxy looks names up where we cannot see the
-# answer, so what they mean there is never asked for unseen.
+# answer, so what they mean there is never requested unseen.
 _PRIVATE_SUFFIXES = (
     ".localhost",  # RFC 6761 section 6.3
     ".local",  # RFC 6762
@@ -66,6 +60,8 @@ _PRIVATE_SUFFIXES = (
 
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_PLACE = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+(?:%\w+)?)\]|(?P<name>[\w.-]+)):(?P<port>[0-9]{1,5})")
+_WRITE = 'write it like 127.0.0.1:8787, or "[::1]:8787"'
 
 
 def is_public(ip: IPv4Address | IPv6Address) -> bool:
@@ -94,7 +90,7 @@ def literal(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def canonical_host(text: str) -> str:
-    """One spelling for each host: a name in lower-case ASCII (IDNA) without its last dot, or an address.
+    """Return the one spelling of a host: an address, or a name in lower-case ASCII (IDNA) without a last dot.
 
     Raises `ValueError` for what is neither. So are the forms of an IPv4 address that C libraries read
     and others do not (`127.1`, `0177.0.0.1`, `2130706433`, `0x7f000001`): whoever writes them means to
@@ -124,12 +120,12 @@ def is_local_name(host: str) -> bool:
 
 
 def join_port(host: str, port: int) -> str:
-    """`host:port` as a URL and a pattern have it: an IPv6 address stands in brackets (RFC 3986)."""
+    """Return `host:port` as in a URL and a pattern: an IPv6 address stands in brackets (RFC 3986)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def shown(text: str) -> str:
-    """`text` quoted, escaped and cut, for a message."""
+    """Return `text` quoted, escaped and cut, for a message."""
     return ascii(text if len(text) <= 80 else text[:77] + "...")
 
 
@@ -214,10 +210,6 @@ def _ascii(name: str) -> str:
         return httpx.URL(scheme="https", host=name).raw_host.decode("ascii")
     except (httpx.InvalidURL, UnicodeError):
         raise ValueError(f"{shown(name)} is no host name") from None
-
-
-_PLACE = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+(?:%\w+)?)\]|(?P<name>[\w.-]+)):(?P<port>[0-9]{1,5})")
-_WRITE = 'write it like 127.0.0.1:8787, or "[::1]:8787"'
 
 
 class Endpoint(Struct, frozen=True):

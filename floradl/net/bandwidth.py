@@ -1,8 +1,10 @@
-"""One cap on what all transfers together read.
+"""The limit on what all transfers together read.
 
-A bucket of bytes fills at the rate of the moment. Whoever wants to read stands in line; the first waits until
-the bucket holds a turn's worth, takes it, reads, and puts back what did not come. So nobody gets two turns
-before everybody had one, and a server that is slow holds up none of the others.
+A bucket of bytes fills at the rate of the moment. Readers wait in order of arrival; the first waits until the
+bucket holds one turn's bytes, takes them, reads, and puts back what did not come. So nobody gets two turns
+before everybody had one, and a slow server holds up none of the others.
+
+Where several processes read, each has a `BandwidthLimiter` for its share of the limit, see `workers.shares`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import combinations
 from threading import Condition, Lock
 from typing import Final, Protocol
@@ -24,7 +27,7 @@ DAY: Final = 86_400
 class RateWindow(Struct, frozen=True):
     """A part of each day: from `start` up to `end`, in seconds since midnight, at `rate` bytes a second.
 
-    One that ends before it starts goes over midnight; one that ends as it starts would be a whole day.
+    One that ends before it starts goes over midnight; one that ends as it starts is a whole day.
     """
 
     start: int
@@ -36,26 +39,26 @@ class RateWindow(Struct, frozen=True):
 
 
 class RateSchedule(Struct, frozen=True):
-    """Spans of the day, none of which overlap; outside them there is no limit.
+    """Windows of the day, none of which overlap; outside them there is no limit.
 
-    Times are local, as the wall clock tells them: where the clock is put forward an hour of the table falls
-    out, and where it is put back one counts twice.
+    Times are local: where the wall clock is put forward an hour of the schedule is left out, and where it is
+    put back one counts twice.
     """
 
-    spans: tuple[RateWindow, ...]
+    windows: tuple[RateWindow, ...]
 
     @classmethod
     def always(cls, rate: int) -> RateSchedule:
-        """Return the table of a rate that holds at any time."""
+        """Return the schedule of a rate that holds at any time."""
         return cls((RateWindow(0, 0, rate),))
 
     def rate(self, second: int) -> int | None:
         """Return the bytes a second that hold `second` seconds after midnight, None for no limit."""
-        return next((span.rate for span in self.spans if second in span), None)
+        return next((window.rate for window in self.windows if second in window), None)
 
     def overlaps(self) -> Iterator[tuple[int, int]]:
-        """Give the places of the spans that contradict each other, two at a time."""
-        for (first, one), (second, other) in combinations(enumerate(self.spans), 2):
+        """Give the indexes of windows that overlap, two at a time."""
+        for (first, one), (second, other) in combinations(enumerate(self.windows), 2):
             if other.start in one or one.start in other:
                 yield first, second
 
@@ -64,6 +67,9 @@ _TURN: Final = 0.05  # seconds' worth of bytes at one turn
 _BURST: Final = 0.1  # and as much is saved up while nobody reads
 _LEAST: Final = 64  # bytes at one turn
 _LOOK_EVERY: Final = 1.0  # seconds between looks at the time of day
+_MEASURED: Final = 0.5  # seconds of reading that show how much is wanted
+_NEARLY_ALL: Final = 0.9  # of what was allowed: who used that is held back by the limit
+_HEADROOM: Final = 1.25  # times what was used, for who is not: so that it is seen to want more
 
 
 class Clock(Protocol):
@@ -99,112 +105,104 @@ class SystemClock:
         condition.wait(seconds)
 
 
-class ReadLimit(Protocol):
-    """What a reader knows of the cap."""
-
-    def limits(self) -> bool:
-        """Whether there may be a limit now. It is looked at before every read."""
-        ...
-
-    def admit(self, most: int) -> int:
-        """Wait for a turn; return how many bytes may be read now, at most `most` and at least one."""
-        ...
-
-    def give_back(self, unread: int) -> None:
-        """Put back bytes that `admit` allowed and that were not read."""
-        ...
-
-    def stop(self) -> None:
-        """Hold nobody back any more, for good."""
-        ...
-
-
-class ActiveClock:
-    """Monotonic seconds, without those in which somebody had to wait for a turn.
-
-    By this clock a transfer is not late because it was held back here. For one thread at a time.
-    """
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self._held = 0.0
-        self._held_since: float | None = None
-
-    def now(self) -> float:
-        """Return the time."""
-        now = self._monotonic()
-        return now - self._held - (0.0 if self._held_since is None else now - self._held_since)
-
-    def note(self, *, held: bool) -> None:
-        """Hear whether somebody waits from now on."""
-        now = self._monotonic()
-        if held and self._held_since is None:
-            self._held_since = now
-        elif not held and self._held_since is not None:
-            self._held += now - self._held_since
-            self._held_since = None
-
-
 class BandwidthLimiter:
-    """The cap. Every method may be called from any thread; without a limit they cost next to nothing."""
+    """The limit in one process. Methods may be called from any thread, and cost little without a limit.
+
+    `transfers` is how many are under way.
+    """
 
     def __init__(self, rate_schedule: RateSchedule | None = None, clock: Clock | None = None) -> None:
         self._clock: Clock = clock or SystemClock()
         self._lock = Lock()
-        self._line: deque[Condition] = deque()
+        self._waiting: deque[Condition] = deque()
         self._rate_schedule = rate_schedule
         self._stopped = False
-        self._rate: int | None = None
+        self._reserved = 0.0  # bytes a second that other processes may read
+        self._limit: int | None = None  # for all processes
+        self._rate: float | None = None  # for this one
         self._look_at = -math.inf  # when to look at the time of day again
         self._bytes = 0.0
         self._filled_at = self._clock.monotonic()
-        self._active_clock = ActiveClock(self._clock.monotonic)
+        self._held_back = 0.0  # seconds
+        self.transfers = 0
+        self._demand: float | None = None
+        self._used, self._spare, self._seconds = 0, 0.0, 0.0  # of what was allowed, since measured last
 
     def change(self, rate_schedule: RateSchedule | None) -> None:
-        """Let `timetable` hold from now on, for those that wait already too."""
+        """Let `rate_schedule` hold from now on, for those that wait already too."""
         with self._lock:
             if not self._stopped:
-                self._rate_schedule = rate_schedule
-                self._begin_anew()
+                self._begin_anew(rate_schedule)
+
+    def reserve(self, rate: float) -> None:
+        """Leave `rate` bytes a second of the limit to other processes from now on."""
+        with self._lock:
+            if rate != self._reserved:
+                self._reserved = rate
+                self._begin_anew(self._rate_schedule)
 
     def stop(self) -> None:
         """Hold nobody back any more, for good: the connections are about to be shut."""
         with self._lock:
             self._stopped = True
-            self._rate_schedule = None
-            self._begin_anew()
+            self._begin_anew(None)
 
     def rate(self) -> int | None:
-        """Return the bytes a second that hold now, None for no limit."""
+        """Return the bytes a second that all processes together may read now, None for no limit."""
         with self._lock:
-            return self._rate_at(self._clock.monotonic())
+            self._refresh()
+            return self._limit
 
     def limits(self) -> bool:
-        """Whether there may be a limit now. Asks for no lock: it is for those who look at every read."""
+        """Whether there may be a limit now. Needs no lock: it is asked before every read."""
         return self._rate_schedule is not None and (
-            self._rate is not None or self._clock.monotonic() >= self._look_at
+            self._limit is not None or self._clock.monotonic() >= self._look_at
         )
 
     def active_clock(self) -> float:
-        """Return the seconds of `ActiveClock`."""
+        """Return monotonic seconds, without those in which a reader had to wait for the limit.
+
+        By this clock a transfer is not late because it was held back here.
+        """
         with self._lock:
-            return self._active_clock.now()
+            return self._refresh() - self._held_back
+
+    @contextmanager
+    def transfer(self) -> Iterator[None]:
+        """Count a transfer under way: what nobody reads meanwhile is bandwidth that it has no use for."""
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def demand(self) -> float | None:
+        """Return the bytes a second that the transfers have use for, None for all that they can get.
+
+        That is somewhat more than they used lately, over half a second at least.
+        """
+        with self._lock:
+            self._refresh()
+            if self._seconds >= _MEASURED:
+                held_back = self._used >= _NEARLY_ALL * (self._used + self._spare)
+                self._measure_anew(None if held_back else _HEADROOM * self._used / self._seconds)
+            return self._demand
 
     def admit(self, most: int) -> int:
         """Wait for a turn; return how many bytes may be read now, at most `most` and at least one.
 
         `give_back` what was not read. Returns at once where there is no limit, and after `stop`.
         """
-        if not self.limits():  # whoever reads past a change by a hair reads one turn that was not limited
+        if not self.limits():  # a read that began just before a change is not limited, for one turn
             return most
         with self._lock:
             turn = Condition(self._lock)
-            self._line.append(turn)
+            self._refresh()
+            self._waiting.append(turn)
             try:
                 return self._wait(most, turn)
             finally:
-                self._line.remove(turn)
-                self._active_clock.note(held=bool(self._line))
+                self._waiting.remove(turn)
                 self._call_first()
 
     def give_back(self, unread: int) -> None:
@@ -213,43 +211,72 @@ class BandwidthLimiter:
             return
         with self._lock:
             self._bytes += unread
+            self._used = max(self._used - unread, 0)
             self._call_first()
 
     def _wait(self, most: int, turn: Condition) -> int:
         while True:
-            now = self._clock.monotonic()
-            rate = self._rate_at(now)
+            self._refresh()
+            rate = self._rate
             if rate is None:
                 return most
-            if self._line[0] is turn:
+            if self._waiting[0] is turn:
                 share = min(most, max(int(rate * _TURN), _LEAST))
-                self._fill(now, rate)
                 # Half a byte of grace: what rounding leaves to wait for may be too short for any clock.
                 if self._bytes >= share - 0.5:
                     self._bytes -= share
+                    self._used += share
                     return share
-                self._active_clock.note(held=True)
                 self._clock.wait(turn, (share - self._bytes) / rate)
             else:
                 self._clock.wait(turn, None)
 
-    def _rate_at(self, now: float) -> int | None:
-        if now >= self._look_at:
-            table = self._rate_schedule
-            self._rate = None if table is None else table.rate(self._clock.second_of_day())
-            self._look_at = now + _LOOK_EVERY
-        return self._rate
+    def _refresh(self) -> float:
+        """Fill the bucket at the rate that held up to now, and look up the one that holds from now on.
 
-    def _fill(self, now: float, rate: int) -> None:
-        full = max(rate * _BURST, _LEAST)
-        self._bytes = min(full, self._bytes + (now - self._filled_at) * rate)
+        Returns monotonic seconds.
+        """
+        now = self._clock.monotonic()
+        if self._rate is not None:
+            seconds = now - self._filled_at
+            self._held_back += seconds if self._waiting else 0
+            self._bytes += seconds * self._rate
+            self._drop_spare(self._rate)
+            self._seconds += seconds if self.transfers else 0
         self._filled_at = now
+        if now >= self._look_at:
+            schedule = self._rate_schedule
+            self._limit = None if schedule is None else schedule.rate(self._clock.second_of_day())
+            self._rate = None if self._limit is None else max(self._limit - self._reserved, 1)
+            self._look_at = now + _LOOK_EVERY
+            if self._rate is not None:
+                self._drop_spare(self._rate)
+        return now
 
-    def _begin_anew(self) -> None:
+    def _drop_spare(self, rate: float) -> None:
+        spare = self._bytes - max(rate * _BURST, _LEAST)
+        if spare > 0:
+            self._bytes -= spare
+            self._spare += spare if self.transfers else 0
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._refresh()
+            self.transfers += change
+            if not self.transfers:
+                self._measure_anew(None)
+
+    def _measure_anew(self, demand: float | None) -> None:
+        self._demand = demand
+        self._used, self._spare, self._seconds = 0, 0.0, 0.0
+
+    def _begin_anew(self, rate_schedule: RateSchedule | None) -> None:
+        self._rate_schedule = rate_schedule
         self._look_at = -math.inf
+        self._refresh()
         self._call_first()
 
     def _call_first(self) -> None:
-        """Wake the first in line; it wakes the next when it leaves."""
-        if self._line:
-            self._line[0].notify()
+        """Wake the first that waits; it wakes the next when it leaves."""
+        if self._waiting:
+            self._waiting[0].notify()

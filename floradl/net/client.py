@@ -21,7 +21,7 @@ from anyio import CapacityLimiter, to_thread
 from msgspec import Struct
 
 from floradl.net import url_policy
-from floradl.net.bandwidth import ReadLimit
+from floradl.net.bandwidth import BandwidthLimiter
 from floradl.net.errors import Translated, map_errors, refuse_proxy_answer
 from floradl.net.http11 import Body, Timeouts, read_bounded
 from floradl.net.pool import ConnectionPool, Connector, PooledConnection, PoolLimits
@@ -67,7 +67,7 @@ class HttpTransport:
         url_policy: UrlPolicy,
         limits: PoolLimits,
         environ: Mapping[str, str],
-        bandwidth: ReadLimit | None = None,
+        bandwidth: BandwidthLimiter | None = None,
     ) -> None:
         self._url_policy = url_policy
         self._streams = OpenStreams(bandwidth)
@@ -222,11 +222,11 @@ def open_client(
     user_agent: str,
     limits: PoolLimits | None = None,
     environ: Mapping[str, str] = os.environ,
-    bandwidth: ReadLimit | None = None,
+    bandwidth: BandwidthLimiter | None = None,
 ) -> MediaClient:
     """Return a client for media: it sends no credentials to anyone. Close it (it is a context manager).
 
-    `bandwidth` caps what all its connections together read, and is stopped when they are shut. Proxies and
+    `bandwidth` limits what all its connections together read, and is stopped when they are shut. Proxies and
     certificates are those that `environ` names. Its requests raise `PermanentError` for what `url_policy`
     refuses, else `httpx.TransportError`, whose messages hold no more of the URL than its host. Raises
     `ConfigError` for a proxy or certificate file in `environ` that cannot be used.

@@ -1,4 +1,4 @@
-"""What goes wrong on a connection, in httpx's words."""
+"""What goes wrong on a connection, as httpx's exceptions, which say what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CertificateError(httpx.ConnectError):
 
 
 class ProxyRefusedError(httpx.ProxyError):
-    """The proxy itself says no (403, 407); the message says what to set."""
+    """The proxy itself refuses (403, 407); the message says what to set."""
 
 
 # From the names of httpcore and h11 to httpx's, the special before the general, and what to say where they
@@ -50,10 +50,10 @@ _PROXY_REMEDIES = {
 
 @contextmanager
 def map_errors(host: str, proxy: str | None = None) -> Iterator[None]:
-    """Raise in httpx's words what httpcore and h11 raise.
+    """Raise as httpx's exceptions what httpcore and h11 raise.
 
-    `host` begins the message, and no URL's query stands in it. `proxy` is HOST:PORT of the proxy that it is
-    asked through, if it is: what goes wrong names it.
+    `host` begins the message, and no URL's query stands in it. `proxy` is HOST:PORT of the proxy on the
+    way, if there is one: the message names it.
     """
     try:
         yield
@@ -61,10 +61,10 @@ def map_errors(host: str, proxy: str | None = None) -> Iterator[None]:
         # Its text quotes the header that cannot be sent, and that may be the key: nothing of it is kept.
         raise httpx.LocalProtocolError(f"{host}: the request has a header that HTTP cannot carry") from None
     except tuple(error for error, _, _ in _ERRORS) as error:
-        kind, words = next((kind, words) for known, kind, words in _ERRORS if isinstance(error, known))
+        kind, what = next((kind, what) for known, kind, what in _ERRORS if isinstance(error, known))
         # What a server sent may be quoted, and with it a signed URL.
         text = re.sub(r"\?[^\s'\"]+", "?...", str(error))
-        said = f"{host}: {words}" + (f" ({text})" if text else "")
+        said = f"{host}: {what}" + (f" ({text})" if text else "")
         if isinstance(error, httpcore.ProxyError):
             remedy = _PROXY_REMEDIES.get(int(text[:3]) if text[:3].isdecimal() else 0)
             if proxy is None:

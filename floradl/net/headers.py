@@ -1,4 +1,4 @@
-"""The HTTP fields that decide something, read strictly: what cannot be understood counts as absent."""
+"""The HTTP fields that decide something, read strictly: what is malformed counts as absent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 class ContentRange(msgspec.Struct, frozen=True):
-    """Which bytes a 206 carries: `first` to `last`, both included, of `total` (None: not told)."""
+    """Which bytes a 206 carries: `first` to `last`, both included, of `total` (None: not stated)."""
 
     first: int
     last: int

@@ -223,23 +223,42 @@ def site(url: httpx.URL) -> str:
 
 
 STEP = 256 * 1024
-BOMB_BYTES = 64 * 1024 * 1024
-BOMB_RATIO = 100  # media hardly shrinks, text tenfold; deflate reaches 1,032
+_BOMB_BYTES = 64 * 1024 * 1024
+_BOMB_RATIO = 100  # media hardly shrinks, text tenfold; deflate reaches 1,032
 _MEMBER = b"\x1f\x8b"
 _GZIP = 16 + zlib.MAX_WBITS
 
 
-def bomb() -> PermanentError:
-    """Return what is said of a body that grows beyond all reason."""
-    return PermanentError("the body inflates to over a hundred times its size: refused", ErrorCode.TOO_LARGE)
+class CodedBody:
+    """Counts the bytes of a body as they pass, to bound by that what is made of them."""
+
+    def __init__(self, chunks: Iterable[Piece]) -> None:
+        self._taken = 0
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[Piece]:
+        for chunk in self._chunks:
+            self._taken += len(chunk)
+            yield chunk
+
+    def bound(self, pieces: Iterable[bytes]) -> Generator[bytes]:
+        """Pass on `pieces` decoded from it. Raises `PermanentError` where they grow without reason."""
+        given = 0
+        for piece in pieces:
+            given += len(piece)
+            if given > _BOMB_BYTES and given > self._taken * _BOMB_RATIO:
+                raise PermanentError(
+                    "the body inflates to over a hundred times its size: refused", ErrorCode.TOO_LARGE
+                )
+            yield piece
 
 
 def inflate(chunks: Iterable[bytes | memoryview], coding: str, *, raw: bool = False) -> Generator[bytes]:
     """Decode `gzip` or `deflate` (RFC 9110, 8.4.1) in pieces of at most 256 KiB.
 
     A `raw` deflate has no head and no checksum (RFC 1951), as some servers send it. Raises `TransientError`
-    where the stream is cut or broken, `PermanentError` for an unknown coding and for a body that grows beyond
-    all reason.
+    where the stream is cut or broken, `PermanentError` for an unknown coding. How far a body may grow is for
+    `CodedBody.bound` to say.
     """
     if coding not in {"gzip", "x-gzip", "deflate"}:
         raise PermanentError(
@@ -248,11 +267,9 @@ def inflate(chunks: Iterable[bytes | memoryview], coding: str, *, raw: bool = Fa
         )
     bits = zlib.MAX_WBITS if coding == "deflate" else _GZIP
     decoder = zlib.decompressobj(-bits if raw else bits)
-    taken = given = 0
     rest = b""
     try:
         for chunk in chunks:
-            taken += len(chunk)
             data = rest + chunk
             rest = b""
             while data:
@@ -266,9 +283,6 @@ def inflate(chunks: Iterable[bytes | memoryview], coding: str, *, raw: bool = Fa
                     decoder = zlib.decompressobj(_GZIP)
                 piece = decoder.decompress(data, STEP)
                 data = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
-                given += len(piece)
-                if given > BOMB_BYTES and given > taken * BOMB_RATIO:
-                    raise bomb()
                 yield piece
     except zlib.error as error:
         raise TransientError(f"the {coding} body is broken ({error})", ErrorCode.DAMAGED) from error
@@ -299,13 +313,14 @@ def read_bounded(response: httpx.Response, most: int) -> bytes:
         return bytes(raw)
     if len(codings) > _MOST_CODINGS:
         raise ForeignAnswerError(f"the API's answer is coded {len(codings)} times over, and was not read")
-    decoded: Iterable[bytes] = [bytes(raw)]
+    coded = CodedBody([bytes(raw)])
+    decoded: Iterable[Piece] = coded
     for coding in reversed(codings):
-        decoded = inflate(decoded, coding)
+        decoded = coded.bound(inflate(decoded, coding))
     return _gathered(decoded, most)
 
 
-def _gathered(pieces: Iterable[bytes], most: int) -> bytes:
+def _gathered(pieces: Iterable[Piece], most: int) -> bytes:
     body = bytearray()
     try:
         for piece in pieces:

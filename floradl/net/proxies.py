@@ -1,7 +1,7 @@
 """Proxies, as the environment names them: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY.
 
 httpx reads these only where it makes its own transport. The rules are those that curl, Go and httpx
-share; where they differ, Go's (golang.org/x/net/http/httpproxy): what is at loopback is asked directly,
+share; where they differ, Go's (golang.org/x/net/http/httpproxy): requests to loopback go directly,
 for the proxy's loopback is another machine's.
 """
 
@@ -25,7 +25,7 @@ _Network: TypeAlias = IPv4Network | IPv6Network
 
 
 class Proxies:
-    """Which proxy, if any, a URL is asked through."""
+    """Which proxy, if any, requests for a URL go through."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Read `environ`. Raises `ConfigError` for a proxy that cannot be used; it names the variable."""
@@ -35,7 +35,7 @@ class Proxies:
         self._by_scheme = {scheme: _proxy(environ, scheme) for scheme in ("http", "https")}
 
     def of(self, url: httpx.URL) -> httpx.Proxy | None:
-        """Return the proxy for `url` (checked before), or `None` where it is asked directly."""
+        """Return the proxy for `url` (checked before), or `None` where requests go directly."""
         proxy = self._by_scheme[url.scheme]
         if proxy is None:
             return None
@@ -124,7 +124,7 @@ class Routes:
             _tls_context(*self._tls_files)  # what is wrong with it is said now, not at the first request
 
     def proxy_of(self, url: httpx.URL) -> str | None:
-        """Return HOST:PORT of the proxy that `url` is asked through; None where it is asked directly."""
+        """Return HOST:PORT of the proxy for `url`; None where requests go directly."""
         proxy = self._proxies.of(url)
         return None if proxy is None else join_port(proxy.url.host, port_of(proxy.url))
 
@@ -156,5 +156,5 @@ def _trusting(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError(
             f"{name} in the environment is {cert_file or cert_dir!r}, which has no certificates that can be "
-            f"read ({error.strerror or error}): mend it, or unset it for the usual ones"
+            f"read ({error.strerror or error}): fix it, or unset it for the usual ones"
         ) from error

@@ -1,7 +1,7 @@
 """One socket of the media client's, plain or under TLS, and all of them together.
 
 httpcore's stream connects, shakes hands and writes. It is read here: into a buffer that is used again and
-again, in as few steps as the socket allows, and under three watches: the cap on all transfers, the longest
+again, in as few steps as the socket allows, and under three watches: the limit on all transfers, the longest
 silence, and the lowest rate.
 """
 
@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 import httpcore
 
-from floradl.net.bandwidth import BandwidthLimiter, ReadLimit
+from floradl.net.bandwidth import BandwidthLimiter
 
 _MIN_RATE: Final = 1024  # bytes a second
 _MOMENT: Final = 0.25  # seconds for which bytes that came are held back, waiting for more
@@ -26,11 +26,11 @@ _MOMENT: Final = 0.25  # seconds for which bytes that came are held back, waitin
 class OpenStreams:
     """The sockets of a client that are open now, so that all can be shut from another thread.
 
-    `throttle` says how fast they may be read, all together.
+    `bandwidth` limits how fast they may be read, all together.
     """
 
-    def __init__(self, bandwidth: ReadLimit | None = None) -> None:
-        self.bandwidth: ReadLimit = bandwidth or BandwidthLimiter()
+    def __init__(self, bandwidth: BandwidthLimiter | None = None) -> None:
+        self.bandwidth = bandwidth or BandwidthLimiter()
         self._lock = Lock()
         self._streams: WeakSet[Stream] = WeakSet()
         self._stopped = False
@@ -100,7 +100,7 @@ class Stream(httpcore.NetworkStream):
         """Fill `space`, as far as bytes keep coming; return how many, 0 at the end. Raises as `read_into`.
 
         What came is not held back for longer than a moment, nor lost when the connection breaks: that is
-        raised by the next call. Under a cap each turn is handed out as it comes.
+        raised by the next call. Under a limit each turn is handed out as it comes.
         """
         if self._streams.bandwidth.limits():
             return self.read_into(space, timeout)

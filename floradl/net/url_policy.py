@@ -1,4 +1,4 @@
-"""The one who says which URLs may be asked for, and which addresses may be connected to.
+"""Which URLs may be requested, and which addresses connected to; and what URL a redirect means.
 
 A URL is judged by `UrlPolicy.check` before anything is sent; a name's addresses by `UrlPolicy.resolve`, at
 the moment of the connection, which then goes to one of the addresses that it returned. So an answer that
@@ -31,6 +31,11 @@ from floradl.net.addresses import (
 
 _PARTS = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?(?://[^/?#]*)?([^#]*)", re.IGNORECASE | re.DOTALL)
 _DOTS = re.compile(r"/\.{1,2}(?:/|\Z)")
+Resolver: TypeAlias = Callable[[str, int], Sequence[str]]
+# A name with more addresses than this is played with; each would get its share of the time to connect.
+_MOST_ADDRESSES = 8
+# host, port, seconds -> addresses; raises as `UrlPolicy.resolve` does
+Resolve: TypeAlias = Callable[[str, int, float | None], tuple[str, ...]]
 
 
 class ExactURL(httpx.URL):
@@ -79,7 +84,7 @@ def join(base: httpx.URL, location: str) -> httpx.URL:
 def redirect_target(response: httpx.Response) -> httpx.URL | None:
     """Return where `response` sends its reader, `None` if it is no redirect (RFC 9110 section 15.4).
 
-    A relative `Location` is resolved against the URL that was asked (section 10.2.2), and a fragment
+    A relative `Location` is resolved against the URL of the request (section 10.2.2), and a fragment
     dropped; the dot segments of a whole path stay. The target is not checked: `UrlPolicy.check` it, which
     also refuses a step down to http.
     Raises `PermanentError`: `HTTP_ERROR` where it names no target or several, `BAD_URL` for no URL.
@@ -99,12 +104,6 @@ def redirect_target(response: httpx.Response) -> httpx.URL | None:
         raise PermanentError(f"{host} redirects to what is no URL", ErrorCode.BAD_URL) from None
 
 
-Resolver: TypeAlias = Callable[[str, int], Sequence[str]]
-
-# A name with more addresses than this is played with; each would get its share of the time to connect.
-_MOST_ADDRESSES = 8
-
-
 def look_up(host: str, port: int) -> Sequence[str]:
     """Ask the system for the addresses of `host`, in the order in which to try them (RFC 6724).
 
@@ -118,7 +117,7 @@ class UrlPolicy:
     """Judges URLs and addresses.
 
     `trusted_private_hosts` may be plain http, and at private addresses; nothing else may.
-    `allowed_hosts` are those that may be asked at all, trusted ones too. Both are patterns of
+    `allowed_hosts` are those that may be requested at all, trusted ones too. Both are patterns of
     `HostPatterns`, which raises `ValueError` for a bad one. `remedy` ends the sentence "host X is not
     allowed: ..." for the setting that `allowed_hosts` came from. `resolver` is called as `look_up` is.
     """
@@ -142,11 +141,11 @@ class UrlPolicy:
         """
         trusted, allowed = HostPatterns.parse(trusted_private_hosts), HostPatterns.parse(allowed_hosts)
         self._trusted, self._allowed = trusted, allowed
-        # Each request is checked, and few hosts are asked often; a refusal, an exception, is not kept.
+        # Each request is checked, and few hosts are requested often; a refusal, an exception, is not kept.
         self._judge_site = lru_cache(maxsize=256)(self._judge)
 
     def check(self, url: str | httpx.URL) -> None:
-        """Refuse what may not be asked for. A name is not looked up here: see `resolve`.
+        """Refuse what may not be requested. A name is not looked up here: see `resolve`.
 
         Raises `PermanentError`: `BAD_URL` for what is no plain https or http URL (one with `user@`, too),
         `HOST_REFUSED` for a host that is not allowed, or is private, or plain http, and not trusted.
@@ -199,13 +198,13 @@ def addresses(host: str, port: int, timeout: float | None, resolver: Resolver = 
     def ask() -> None:
         try:
             answer.set_result(resolver(host, port))
-        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that asked
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
             answer.set_exception(error)
 
     Thread(target=ask, name="floradl-look-up", daemon=True).start()
     try:
         return tuple(answer.result(timeout))
-    except UnicodeError as error:  # what the resolver says of a name that no server could be asked about
+    except UnicodeError as error:  # what the resolver says of a name that no server could know
         raise OSError(f"{shown(host)} cannot be looked up") from error
 
 
@@ -216,10 +215,10 @@ def port_of(url: httpx.URL) -> int:
 
 def _parse(url: str | httpx.URL) -> httpx.URL:
     try:
-        # The same reading as the one that is connected by; parsers that differ are how guards are fooled.
+        # The same reading as the one that is connected by; parsers that differ are how policies are fooled.
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, UnicodeError):
-        raise _bad("this is not a URL that can be asked for") from None  # the cause may quote the query
+        raise _bad("this is not a URL that can be requested") from None  # the cause may quote the query
     if parsed.scheme not in {"https", "http"}:
         raise _bad(f"only https is fetched, not {shown(parsed.scheme)}")
     if parsed.userinfo:
@@ -246,7 +245,3 @@ def _bad(message: str) -> PermanentError:
 
 def _refused(message: str) -> PermanentError:
     return PermanentError(message, ErrorCode.HOST_REFUSED)
-
-
-# host, port, seconds -> addresses; raises as `UrlPolicy.resolve` does
-Resolve: TypeAlias = Callable[[str, int, float | None], tuple[str, ...]]

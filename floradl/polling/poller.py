@@ -182,7 +182,7 @@ class Poller:
 
     async def _without_done(self, runs: dict[str, QueuedRun]) -> dict[str, QueuedRun]:
         """Leave out the runs whose sidecar stands already: they are done, and not polled."""
-        new = [run for run in runs.values() if run.state is RunState.WAITING and not run.fresh]
+        new = [run for run in runs.values() if run.state is RunState.WAITING and not run.force]
         if not new:
             return runs
         found = await to_thread.run_sync(lambda: [_is_done(self._library, run) for run in new])

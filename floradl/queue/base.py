@@ -57,11 +57,11 @@ class HookEvent(Struct, frozen=True):
 
 
 class SentPause(Struct, frozen=True):
-    """A pause that the hook has reported. `since` and `told_at` are unix seconds; `over`: it has ended."""
+    """A pause that the hook has reported. Times are unix seconds; `over`: it has ended."""
 
     reason: str
     since: float
-    told_at: float
+    reported_at: float
     over: bool = False
 
 
@@ -212,7 +212,7 @@ def queued(request: RunRequest, now: float) -> QueuedRun:
         technique=reference.technique,
         label=request.label,
         queued_at=now,
-        fresh=request.action is Action.RETRY,
+        force=request.action is Action.RETRY,
     )
 
 

@@ -1,7 +1,7 @@
-"""The state folder: whose it is, and that nobody else can write it, or put another in its place.
+"""The state folder: the queue's files in it, its lock, and that nobody else can write or replace any of it.
 
-What stands in it decides what is done, what is forgotten and what is told. So it is this user's or root's,
-and so is each folder above it, and each of our files in it: a sticky volume may let others put some there.
+What stands in it decides what is done and what is forgotten. So it is this user's or root's, and so is each
+folder above it, and each of our files in it: a sticky volume may let others put some there.
 """
 
 from __future__ import annotations
@@ -25,32 +25,40 @@ from floradl.queue import heartbeat
 
 FILE_NAME: Final = "journal.sqlite3"
 RECALL: Final = "recall"
-"""The file in the state folder that says that the journal is to be filled."""
+"""The file in the state folder that says that the queue is to be filled."""
 
 OPEN_MARK: Final = "journal-open"
-"""The file there that stands while the journal is open."""
+"""The file there that stands while the queue is open."""
+
+LOCK_NAME: Final = "lock"
+SEEN: Final = "library-seen"
+"""The file that says which libraries a start has seen."""
+
+_OWN = (LOCK_NAME, heartbeat.FILE_NAME, f".{heartbeat.FILE_NAME}.part", SEEN, RECALL)
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_LOOKS = 2000  # of others that a start waits for, a millisecond each
 
 
 def is_to_be_filled(state_dir: Path) -> bool:
-    """Whether a start noted that the journal is new, or is to be filled up. Raises `OSError`."""
+    """Whether a start noted that the queue is new, or is to be filled up. Raises `OSError`."""
     return (state_dir / RECALL).exists()
 
 
 def note_to_be_filled(state_dir: Path) -> None:
-    """Note that the journal is to be filled; that outlives a crash in the middle of it. Raises `OSError`."""
+    """Note that the queue is to be filled; that outlives a crash in the middle of it. Raises `OSError`."""
     (state_dir / RECALL).touch(0o644)
     with open_root(state_dir) as folder:
         sync_folder(folder)
 
 
 def note_filled(state_dir: Path) -> None:
-    """Note that the journal is filled. Raises `OSError`."""
+    """Note that the queue is filled. Raises `OSError`."""
     (state_dir / RECALL).unlink()
 
 
 @contextmanager
 def marked_open(state_dir: Path) -> Iterator[None]:
-    """Leave a mark while the journal is open, which tells the next start that its log has to be there.
+    """Leave a mark while the queue is open, by which the next start knows that its log has to be there.
 
     A full disk only costs the mark.
     """
@@ -60,13 +68,13 @@ def marked_open(state_dir: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Before the journal is closed: SQLite removes the log then.
+        # Before the queue is closed: SQLite removes the log then.
         with suppress(OSError):
             mark.unlink(missing_ok=True)
 
 
 def set_aside(state_dir: Path, now: float, endings: Sequence[str] = ("", "-wal", "-shm")) -> Path | None:
-    """Rename the journal and its log, and say to what; None where there was none. `now` is unix seconds.
+    """Rename the queue's file and its log, and say to what; None where there was none. `now` is unix seconds.
 
     `endings` says which of its files. Raises `OSError`.
     """
@@ -78,7 +86,7 @@ def set_aside(state_dir: Path, now: float, endings: Sequence[str] = ("", "-wal",
         number += 1
         aside = path.with_name(f"{FILE_NAME}.damaged-{stamp}-{number}")
     moved = False
-    # The log last: a journal without it would look well. One that is left behind by a crash is of no use.
+    # The log last: a queue without it would look well. One that is left behind by a crash is of no use.
     for ending in endings:
         old = path.with_name(FILE_NAME + ending)
         if os.path.lexists(old):
@@ -90,7 +98,7 @@ def set_aside(state_dir: Path, now: float, endings: Sequence[str] = ("", "-wal",
 
 
 class QueueFiles:
-    """The files of an open journal as they were when it was opened: whether they still are those."""
+    """The files of an open queue as they were when it was opened: whether they still are those."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
@@ -100,7 +108,7 @@ class QueueFiles:
     def lost(self) -> str | None:
         """Say which of them was removed or replaced, None where all stand; blocking.
 
-        Who may not look cannot tell: then all counts as standing.
+        Who may not look does not know: then all counts as standing.
         """
         with suppress(PermissionError):
             known = {self._path(ending): found for ending, found in self._files.items()}
@@ -119,12 +127,12 @@ class QueueFiles:
 
     @property
     def gone(self) -> bool:
-        """Whether there is no journal any more."""
+        """Whether there is no queue's file any more."""
         return self._identity("") is None
 
     @property
     def stands(self) -> bool:
-        """Whether the journal itself is the one that was opened."""
+        """Whether the queue's own file is the one that was opened."""
         return self._identity("") == self._files[""]
 
     @property
@@ -134,10 +142,10 @@ class QueueFiles:
 
     @property
     def disk_is_there(self) -> bool:
-        """Whether the way to the folder still leads to the disk that the journal is on."""
+        """Whether the way to the folder still leads to the disk that the queue is on."""
         there = next(path for path in (self._state_dir, *self._state_dir.parents) if path.exists())
-        journal = self._files[""]
-        return journal is None or there.stat().st_dev == journal[0]
+        opened = self._files[""]
+        return opened is None or there.stat().st_dev == opened[0]
 
     def own_logs(self) -> list[str]:
         """Return the endings of the log's files that are still those which were opened."""
@@ -160,10 +168,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-LOCK_NAME = "lock"
-_LOOKS = 2000  # of others that a start waits for, a millisecond each
-
-
 class Holder(msgspec.Struct, frozen=True):
     """Who holds the lock, as written into it. `since` is unix seconds."""
 
@@ -177,20 +181,16 @@ class Holder(msgspec.Struct, frozen=True):
         return f"floradl {self.command} (process {self.pid} on {self.host})"
 
 
-def _path(state_dir: Path) -> Path:
-    return state_dir / LOCK_NAME
-
-
 @contextmanager
 def hold(state_dir: Path, command: str, version: str, now: float) -> Iterator[None]:
     """Hold the state folder's lock. Raises `LockedError`, which names the holder, and `ExposedError`.
 
     The kernel drops the lock with the process, however it ends; the file stays.
     """
-    fd = os.open(_path(state_dir), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    fd = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         if (owner := os.fstat(fd).st_uid) not in trusted_users():  # who could keep us out for ever
-            raise ExposedError(f"{_path(state_dir)} belongs to {user_name(owner)}: move it away")
+            raise ExposedError(f"{state_dir / LOCK_NAME} belongs to {user_name(owner)}: move it away")
         if not _take(fd):
             raise LockedError(
                 f"{_read(fd) or 'another process'} already works with {state_dir}: stop it first, "
@@ -206,7 +206,7 @@ def _sign(fd: int, holder: Holder) -> None:
     """Write down who holds it. Where a full disk does not let us, the lock is held all the same."""
     text = msgspec.json.encode(holder)
     try:
-        os.pwrite(fd, text, 0)  # over the last one's words, for which there was room
+        os.pwrite(fd, text, 0)  # over the last one's, for which there was room
         os.ftruncate(fd, len(text))
     except OSError:
         with suppress(OSError):
@@ -217,7 +217,7 @@ def _take(fd: int) -> bool:
     """Take the exclusive lock; False where somebody holds it.
 
     `holder` shares the lock for a moment, which must not keep a daemon from starting. While only such
-    looks are in the way the shared lock is to be had: then it is tried again.
+    looks are in the way the shared lock can be taken: then it is tried again.
     """
     for _ in range(_LOOKS):
         if _flock(fd, fcntl.LOCK_EX):
@@ -243,7 +243,7 @@ def holder(state_dir: Path) -> Holder | None:
     Raises `PermissionError` where this user may not look.
     """
     try:
-        fd = os.open(_path(state_dir), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(state_dir / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     try:
@@ -260,13 +260,6 @@ def _read(fd: int) -> Holder | None:
         return msgspec.json.decode(os.pread(fd, 4096, 0), type=Holder)
     except ValueError:  # caught in the moment between taking the lock and writing it
         return None
-
-
-SEEN = "library-seen"
-"""The file that says which libraries a start has seen."""
-
-_OWN = (LOCK_NAME, heartbeat.FILE_NAME, f".{heartbeat.FILE_NAME}.part", SEEN, RECALL)
-_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def make(state_dir: Path) -> None:
@@ -288,13 +281,13 @@ def make(state_dir: Path) -> None:
 
 
 def fault(state_dir: Path, trusted: Collection[int]) -> str | None:
-    """Say why what stands there may not be of the `trusted` users, and the mend; None where it is.
+    """Say why what stands there may not be of the `trusted` users, and what to do; None where it is.
 
-    Raises `OSError` where that cannot be told.
+    Raises `OSError` where that is not known.
     """
     found = exposure(state_dir, trusted)
     if found is not None:
-        unit = " (in a systemd unit: StateDirectoryMode=2750)" if "chmod" in found.mend else ""
+        unit = " (in a systemd unit: StateDirectoryMode=2750)" if "chmod" in found.remedy else ""
         return (
             f"the state folder {state_dir} is not safe, others could replace it: {found}{unit}; "
             "docs/service.md shows how a service moves"

@@ -1,7 +1,7 @@
-"""What is going on right now, for `status`: kept in memory, written now and then beside the journal.
+"""What is going on right now, for `status`: kept in memory, written now and then beside the queue.
 
-It is no record: it may be lost at any moment, so it is not synced. Whether the daemon lives is told by
-the lock, not by this file.
+It is not a record: it may be lost at any moment, so it is not flushed. The lock, not this file, shows whether
+the daemon lives.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MOST = 1000
 
 
 class Transfer(msgspec.Struct, frozen=True):
-    """One transfer under way, in bytes; `total` is None where the server does not tell."""
+    """One transfer under way, in bytes; `total` is None where the server does not state it."""
 
     output_id: str
     bytes: int
@@ -87,28 +87,23 @@ class Heartbeat:
         """When bytes of an output last arrived (monotonic seconds)."""
 
     def run(self, run: QueuedRun, next_in: float | None) -> None:
-        """Note where a run stands."""
         next_at = None if next_in is None else self._wall() + next_in
         self._runs[run.run_id] = LiveRun(run.run_id, run.progress, next_at)
         self.changed = True
 
-    def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:  # noqa: ARG002 - in the journal
-        """Note when a run is tried again."""
+    def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:  # noqa: ARG002 - in the queue
         self.run(run, next_in)
 
     def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
-        """Note how far a transfer is."""
         self._transfers[run.run_id, output_id] = Transfer(output_id, received, total)
         self.bytes_at = time.monotonic()
         self.changed = True
 
     def transferred(self, run: QueuedRun, output_id: str) -> None:
-        """Forget a transfer."""
         self._transfers.pop((run.run_id, output_id), None)
         self.changed = True
 
-    def finished(self, run: QueuedRun, brought: object) -> None:  # noqa: ARG002 - it is in the journal
-        """Forget a run."""
+    def finished(self, run: QueuedRun, brought: object) -> None:  # noqa: ARG002 - as above
         self._runs.pop(run.run_id, None)
         self.ended += 1
         self.changed = True

@@ -1,4 +1,4 @@
-"""The journal's schema, and how an older one is brought up to date."""
+"""The SQLite file: reading its rows, bringing an older schema up to date, finding whether it is damaged."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ import msgspec
 
 from floradl.errors import ConfigError, ErrorCode
 from floradl.models import LeftFile, QueuedRun, RunFailure, RunState, SavedOutput
+
+LOST: Final = (
+    "a new one is filled from the library's sidecars and the job files in inbox/accepted/; not known any "
+    "more are unfinished runs that came by webhook, by sync or longer than queue.keep ago (queue them anew), "
+    "what was forgotten longer than queue.keep ago, and how long runs take"
+)
+"""What a queue that is filled anew does not know; for messages."""
+
+_THOROUGH: Final = 64 << 20  # bytes; up to there each row is held against its indexes: a second or two
+_CODES: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ", "SQLITE_FORMAT")
 
 COLUMNS: Final = (
     "run_id, technique, label, state, queued_at, detected_at, waited, tries, progress, error, fresh"
@@ -34,7 +44,7 @@ def run_of(row: tuple[Any, ...]) -> QueuedRun:
             tries=row[7],
             progress=row[8],
             error=_failure(row[9]) if row[9] else None,
-            fresh=bool(row[10]),
+            force=bool(row[10]),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise sqlite3.DatabaseError(f"the row of run {row[0]!a} is malformed") from error
@@ -167,7 +177,7 @@ def check_readable(db: sqlite3.Connection, path: Path) -> bool:
 def migrate(db: sqlite3.Connection, path: Path) -> None:
     """Make the schema, or bring it up to date, all or nothing.
 
-    A copy of the old journal stays beside it. Raises `ConfigError` where a newer floradl wrote it.
+    A copy of the old file stays beside it. Raises `ConfigError` where a newer floradl wrote it.
     """
     version = _version(db, path)
     if version == len(MIGRATIONS):
@@ -198,10 +208,42 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
 
 
 def keep_copy(db: sqlite3.Connection, copy: Path) -> None:
-    """Copy the journal with all that is in its log; a copy under `copy` is always whole."""
+    """Copy the queue with all that is in its log; a copy under `copy` is always whole."""
     half = copy.with_name(f".{copy.name}.part")
     half.unlink(missing_ok=True)
     with closing(sqlite3.connect(half)) as target:
         db.backup(target)
         target.execute("PRAGMA journal_mode=DELETE")  # so that the copy is one file
     os.replace(half, copy)  # noqa: PTH105 - the same in fewer words
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether `error` is about the file's content, not about its disk or a wrong call."""
+    if not isinstance(error, sqlite3.DatabaseError):
+        return False
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith(_CODES):
+        return True
+    if name == "SQLITE_ERROR":  # all our SQL is tried, so that the file must be another one
+        return str(error).startswith(("no such table", "no such column"))
+    # Python's own, for text that is no UTF-8, and that of `run_of`.
+    return not name and type(error) in {sqlite3.OperationalError, sqlite3.DatabaseError}
+
+
+def find_damage(db: sqlite3.Connection, path: Path, *, thorough: bool = False) -> str | None:
+    """Say what is wrong with the file that is open as `db`, None where nothing is. Blocking; reads it all.
+
+    With `thorough`, or where it is small, each row is held against its indexes. A newer floradl's schema is
+    no damage. Raises `sqlite3.Error`.
+    """
+    how = "integrity_check" if thorough or path.stat().st_size <= _THOROUGH else "quick_check"
+    found = [str(row[0]) for row in db.execute(f"PRAGMA {how}(1)")]
+    if found != ["ok"]:
+        return " ".join(found[0].split()) if found else "it cannot be checked"
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        return "it is another program's database" if tables else None
+    if version <= len(MIGRATIONS):
+        db.execute(f"SELECT {COLUMNS}, changed_at FROM runs LIMIT 0")  # noqa: S608 - names only
+    return None

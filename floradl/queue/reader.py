@@ -1,6 +1,6 @@
-"""Looks into the queue's file beside whoever works with it, or with nobody there; changes nothing.
+"""Reads the queue's file beside whoever works with it, or with nobody there; changes nothing.
 
-Whatever is in the way of reading becomes a `ConfigError` in words.
+Whatever keeps one from reading becomes a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import msgspec
 from floradl.errors import ConfigError
 from floradl.models import LeftFile, QueuedRun, RunState
 from floradl.queue.folder import FILE_NAME, is_to_be_filled
-from floradl.queue.group_commit import LOST, find_damage, is_damage
 from floradl.queue.migrations import (
+    LOST,
     check_readable,
     count_states,
+    find_damage,
+    is_damage,
     select_left_files,
     select_runs,
     select_saved,
@@ -102,12 +104,12 @@ def _opened(state_dir: Path) -> Iterator[sqlite3.Connection | None]:
         yield None
         return
     # Without a log there is nothing to merge, and `immutable` leaves no -shm behind: it needs no room.
-    mode = "mode=ro" if _has_words(path.with_name(FILE_NAME + "-wal")) else "immutable=1"
+    mode = "mode=ro" if _has_content(path.with_name(FILE_NAME + "-wal")) else "immutable=1"
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True, isolation_level=None)) as db:
         yield db
 
 
-def _has_words(path: Path) -> bool:
+def _has_content(path: Path) -> bool:
     try:
         return path.stat().st_size > 0
     except FileNotFoundError:

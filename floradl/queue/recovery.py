@@ -19,12 +19,13 @@ from floradl.queue import folder
 from floradl.queue.folder import (
     FILE_NAME,
     OPEN_MARK,
+    QueueFiles,
     is_to_be_filled,
     marked_open,
     note_to_be_filled,
     set_aside,
 )
-from floradl.queue.group_commit import LOST, find_damage, is_damage
+from floradl.queue.migrations import LOST, find_damage, is_damage
 from floradl.queue.sqlite import SqliteQueue
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -61,18 +62,19 @@ async def kept_open(
 ) -> AsyncIterator[None]:
     """Mark the queue as open for as long as it is at work inside, and disconnect it at the end.
 
-    Where it turns out to be damaged or gone, the next who opens it finds it mended. Raises
+    Where it turns out to be damaged or gone, the next who opens it finds it in order. Raises
     `QueueDamagedError` then, and `ConfigError` where a person has to act first.
     """
+    files = queue.files
     with _translating(state_dir):
         try:
             with marked_open(state_dir):
                 yield
         except BaseExceptionGroup as error:
-            if error.subgroup(QueueDamagedError) is None:
+            if files is None or error.subgroup(QueueDamagedError) is None:
                 raise
             # Before it is closed, which would write into what is to stay as it is.
-            what = await to_thread.run_sync(_leave, queue, state_dir, library_is_there)
+            what = await to_thread.run_sync(_leave, queue, files, state_dir, library_is_there)
             raise QueueDamagedError(what) from error
         finally:
             queue.disconnect()
@@ -91,14 +93,14 @@ def _unusable(state_dir: Path, error: sqlite3.DatabaseError) -> ConfigError:
 
 
 class RecoveredQueue(msgspec.Struct, frozen=True):
-    """What was found at a start: `why`, and under which name the old journal lies, None where it stays."""
+    """What was found at a start: `why`, and under which name the old file lies, None where it stays."""
 
     why: str
     aside: Path | None
 
 
 def recover(state_dir: Path, now: float, *, new: bool) -> RecoveredQueue | None:
-    """Look whether the journal can be worked with, and set it aside where it cannot; None where all is well.
+    """Look whether the queue can be worked with, and set it aside where it cannot; None where all is well.
 
     The caller holds the lock. That it is to be filled anew is noted before anything is changed. `new` says
     that a start had begun to make it: then it may be empty. `now` is unix seconds. Raises `OSError`, and
@@ -116,7 +118,7 @@ def recover(state_dir: Path, now: float, *, new: bool) -> RecoveredQueue | None:
         if why is not None:
             # Before it is closed, which would merge the log into it: so both stay as they were found.
             return _put_away(state_dir, now, why)
-        empty = not new and _is_empty(db)
+        empty = not new and db.execute("PRAGMA user_version").fetchone()[0] == 0
         if log_lost or empty:
             note_to_be_filled(state_dir)
         mark.unlink(missing_ok=True)  # it is closed in good form now
@@ -140,21 +142,18 @@ def _look(db: sqlite3.Connection, path: Path, state_dir: Path) -> str | None:
         raise
 
 
-def _is_empty(db: sqlite3.Connection) -> bool:
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    return version == 0
-
-
-def _leave(queue: SqliteQueue, state_dir: Path, library_is_there: Callable[[], bool]) -> str:
-    """Leave a journal that cannot be worked with any more so that the next start finds all well; says how.
+def _leave(
+    queue: SqliteQueue, files: QueueFiles, state_dir: Path, library_is_there: Callable[[], bool]
+) -> str:
+    """Leave a queue that cannot be worked with any more so that the next start finds all well; says how.
 
     Raises `ConfigError` where a person has to act first.
     """
-    files, why = queue.files, queue.files.lost()
+    why = files.lost()
     if why is None or files.stands:
         aside = _put_away(state_dir, time.time(), "").aside if why is None or "emptied" in why else None
         why = why or "the journal is damaged"
-        if aside is None:  # its log or the lock alone: closing it puts all into the journal
+        if aside is None:  # its log or the lock alone: closing it puts all into the file
             return f"{why}: it is opened anew"
         return f"{why}: it is set aside as {aside.name}; {LOST}"
     if not files.disk_is_there or (files.gone and not library_is_there()):

@@ -1,7 +1,7 @@
-"""The queue in one SQLite file, `journal.sqlite3`.
+"""The queue and the hooks' outbox in SQLite: in `journal.sqlite3`, or in memory for a command like `get`.
 
 WAL with `synchronous=FULL`: what a commit promised is there after a power cut. One process alone writes
-(the lock ensures that), through one connection.
+(the lock ensures that), through one connection. Hook events are added in the transaction that ends their run.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import anyio
 import msgspec
@@ -47,6 +47,11 @@ from floradl.queue.migrations import (
     select_run,
     select_saved,
 )
+
+_LOOK_EVERY = 5.0  # seconds between looks at the files
+_ERROR = COLUMNS.split(", ").index("error")
+_OPEN = tuple(state.value for state in RunState if state.open)
+_OPEN_MARKS = ",".join("?" * len(_OPEN))
 
 
 class SqliteHookOutbox(HookOutbox):
@@ -93,34 +98,28 @@ class SqliteHookOutbox(HookOutbox):
     async def pauses(self) -> list[SentPause]:
         def work(db: sqlite3.Connection) -> list[SentPause]:
             rows = db.execute("SELECT reason, since, told_at, over FROM pauses_told")
-            return [SentPause(reason, since, told_at, bool(over)) for reason, since, told_at, over in rows]
+            return [SentPause(reason, since, at, bool(over)) for reason, since, at, over in rows]
 
         return await self._commits.call(work)
 
     async def put_pause(self, pause: SentPause) -> None:
-        row = (pause.reason, pause.since, pause.told_at, pause.over)
+        row = (pause.reason, pause.since, pause.reported_at, pause.over)
         await self._commits.call(
             lambda db: db.execute("INSERT OR REPLACE INTO pauses_told VALUES (?, ?, ?, ?)", row)
         )
 
 
-_T = TypeVar("_T")
-_LOOK_EVERY = 5.0  # seconds between looks at the files
-_ERROR = COLUMNS.split(", ").index("error")
-_OPEN = tuple(state.value for state in RunState if state.open)
-_OPEN_MARKS = ",".join("?" * len(_OPEN))
-
-
 class SqliteQueue(RunQueue):
-    """The queue in the file that is open as `db`, with its `files` as they were then.
+    """The queue in the database that is open as `db`, with its `files` as they were then, if it has any.
 
     What the disk refuses is tried again each `retry_after` seconds.
     """
 
-    def __init__(self, db: sqlite3.Connection, files: QueueFiles, retry_after: float) -> None:
+    def __init__(self, db: sqlite3.Connection, files: QueueFiles | None, retry_after: float) -> None:
         self._db = db
         self.files = files
         self._commits = GroupCommit(db, retry_after)
+        self._call = self._commits.call
         self._outbox = SqliteHookOutbox(self._commits)
 
     @classmethod
@@ -141,6 +140,19 @@ class SqliteQueue(RunQueue):
             db.close()
             raise
 
+    @classmethod
+    @contextmanager
+    def in_memory(cls) -> Iterator[SqliteQueue]:
+        """Give a queue that nothing outlives: for commands whose only memory is the library."""
+        path = Path(":memory:")
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        migrate(db, path)
+        queue = cls(db, None, 0.0)
+        try:
+            yield queue
+        finally:
+            queue.disconnect()
+
     def copy_to(self, path: Path) -> None:
         """Write all that is recorded into a new file. Blocking. Raises `OSError` and `sqlite3.Error`."""
         keep_copy(self._db, path)
@@ -159,7 +171,8 @@ class SqliteQueue(RunQueue):
 
     async def serve(self) -> None:
         async with anyio.create_task_group() as group:
-            group.start_soon(_watch, self.files)
+            if self.files is not None:
+                group.start_soon(_watch, self.files)
             await self._commits.serve()
             group.cancel_scope.cancel()
 
@@ -295,9 +308,6 @@ class SqliteQueue(RunQueue):
         rows = [(os.fsencode(name), before) for name in names]
         delete = "DELETE FROM left_files WHERE name = ? AND since < ?"
         await self._call(lambda db: db.executemany(delete, rows))
-
-    async def _call(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        return await self._commits.call(work)
 
 
 async def _watch(files: QueueFiles) -> None:

@@ -189,7 +189,7 @@ class Processor:
         def look() -> _OnDisk:
             earlier = self._library.existing(self._vouched_for(run))
             saved = self._library.existing(known)
-            return _OnDisk(saved if run.fresh else earlier | saved, earlier)
+            return _OnDisk(saved if run.force else earlier | saved, earlier)
 
         return await self._looks.do(look)
 
@@ -204,7 +204,7 @@ class Processor:
     async def _conclude(
         self, run: QueuedRun, answer: RemoteRun | None, ending: RunResult, on_disk: _OnDisk
     ) -> Finished:
-        ended = replace(run, state=STATE_OF[ending.result], error=ending.reason, fresh=False, progress=100.0)
+        ended = replace(run, state=STATE_OF[ending.result], error=ending.reason, force=False, progress=100.0)
         if ending.result is not Result.COMPLETE and on_disk.earlier:
             # What is unavailable now may be there from before: that is neither lost nor denied.
             if not ending.outputs:

@@ -11,13 +11,13 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 
 from floradl.errors import JobError
 from floradl.fs.durable import rename_noreplace
-from floradl.fs.folders import FolderFd, NotRegularFileError, exists, open_plain, open_root, read_regular
+from floradl.fs.folders import FolderFd, NotRegularFileError, exists, open_plain, open_regular, open_root
 from floradl.fs.names import SafeName
 from floradl.models import Action, RunRequest
 from floradl.redaction import printable
@@ -156,7 +156,8 @@ def accepted_orders(watch_dir: Path) -> list[RunRequest]:
 
 def _read(folder: Path, name: str) -> tuple[RunRequest, ...]:
     with suppress(OSError, JobError), open_root(folder) as root:
-        data = read_regular(root, SafeName(name), MAX_BYTES + 1)  # a larger one was never accepted
+        with open_regular(root, SafeName(name)) or nullcontext() as file:
+            data = file.read(MAX_BYTES + 1) if file else None  # a larger one was never accepted
         if data or (data is not None and not _is_second(folder, name)):
             return parse_job(data, name)
     return ()

@@ -2,8 +2,7 @@
 
 import sys
 
-# `import httpx` would bring its own command line, and all of rich: 5 MB and 70 ms, for each worker.
-# It does without where that cannot be imported.
+# `import httpx` would import its own command line, and all of rich: 5 MB and 70 ms, for each worker.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 from floradl.workers.child import run  # noqa: E402 - only now

@@ -1,8 +1,9 @@
-"""Who fetches what: this process a few small files, workers all else.
+"""Downloads, in this process or a worker's: a few small files here, all else in workers.
 
-The first worker is started when there is use for one, a second when the first has work for two, and so on,
-one a core at most. They go home when nothing was fetched for a while. Where one cannot be had, or ends before
-its time, nothing is lost but speed: this process fetches by itself.
+The first worker is started when there is use for one, another when each has work for two, up to one a core.
+They are ended when nothing was downloaded for a minute. If none can be started, or one ends early, nothing is
+lost but speed: this process downloads by itself. `RemoteDownload` is one transfer in a worker: it opens the
+part file, records what the next attempt must know, and closes the part file when the worker has.
 """
 
 from __future__ import annotations
@@ -10,136 +11,114 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from threading import Lock
 from typing import Final
 
-import msgspec
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from floradl.download.downloader import DownloadStoppedError, Fetcher, Received, Report
 from floradl.errors import TransientError
 from floradl.library.base import Destination, DownloadTarget, Sink
-from floradl.net.bandwidth import ReadLimit
+from floradl.net.bandwidth import BandwidthLimiter
 from floradl.workers.process import WorkerProcess
 from floradl.workers.protocol import (
-    FROM_ERRAND,
-    BytesArrived,
+    FROM_FETCH,
     Channel,
     ChannelClosedError,
-    DiscardPart,
     FetchDone,
     FetchFailed,
     FetchRequest,
-    FromErrand,
     MessageTooLongError,
-    Note,
+    NotesChanged,
     OpenPart,
     PartOpened,
-    PartRefused,
-    ReadGranted,
-    ReadReturned,
-    ReadWanted,
-    WorkerConfig,
+    Progress,
     WorkerSettings,
     error_of,
 )
+from floradl.workers.shares import BandwidthShares
 
 
 class RemoteDownload:
-    """One transfer that a worker makes.
+    """One transfer in a worker. `begun` is whether the worker has sent anything for it."""
 
-    `begun` says whether the worker was heard of since, and `leaves_line` whether its line is still good.
-    """
-
-    def __init__(self, target: DownloadTarget, report: Report, cap: ReadLimit) -> None:
+    def __init__(self, target: DownloadTarget, report: Report) -> None:
         self._target = target
         self._report = report
-        self._cap = cap
         self._sink: Sink | None = None
-        self._trouble: BaseException | None = None
+        self._error: Exception | None = None
+        self._discard = False
         self.begun = False
-        self.leaves_line = True
 
-    def run(self, line: Channel, url: str) -> Received:
-        """Have the worker at the other end of `line` fetch `url`, see `Downloader.fetch`.
+    def run(self, worker: WorkerProcess, url: str) -> Received:
+        """Have `worker` fetch `url`, see `Downloader.fetch`.
 
         Raises what that does, `ChannelClosedError` where the worker ended, and `MessageTooLongError` where
-        `url` is nothing that can be told it.
+        `url` does not fit into a message.
         """
-        with self._target.held():
-            validator, size = self._target.resume_point() or ("", 0)
-            line.send(FetchRequest(url, self._target.kind, validator, size, self._target.notes))
-            self.leaves_line = False
+        target = self._target
+        with target.held():
+            validator, size = target.resume_point() or ("", 0)
+            noted = target.notes
             try:
-                return self._listen(line)
-            except BaseException:
-                if self._sink is not None:
-                    self._sink.__exit__()
+                with worker.transfer(FetchRequest(url, target.kind, validator, size, noted)) as channel:
+                    return self._follow(channel)
+            except BaseException as error:
+                # One that was found wrong just before the worker was killed would look right the next time.
+                wrong = isinstance(error, ChannelClosedError) and target.notes.disagreed != noted.disagreed
+                with self._sink or nullcontext() as sink:
+                    if sink and (wrong or self._discard):
+                        sink.discard()
                 raise
 
-    def _listen(self, line: Channel) -> Received:
+    def _follow(self, channel: Channel) -> Received:
         while True:
-            message, fd = line.receive(FROM_ERRAND)
+            message, fd = channel.receive(FROM_FETCH)
             self.begun = True
             if fd is not None:
                 os.close(fd)  # none is ever sent in this direction
             match message:
-                case FetchDone():
-                    self.leaves_line = True
-                    return self._received(message)
+                case OpenPart(validator):
+                    self._open(channel, validator)
+                case NotesChanged(notes):
+                    self._target.note(notes)
+                case Progress(received, total):
+                    self._report(received, total)
+                case FetchDone(size, finding) if self._sink is not None:
+                    self._sink.size = size
+                    self._report(size, size)
+                    return Received(self._sink, finding)
                 case FetchFailed():
-                    self.leaves_line = True
-                    raise self._trouble or error_of(message)
-                case _:
-                    self._help(line, message)
+                    self._discard = message.discard
+                    raise self._error or error_of(message)
 
-    def _help(self, line: Channel, message: FromErrand) -> None:
-        match message:
-            case OpenPart(validator):
-                self._open(line, validator)
-            case Note(notes):
-                self._target.note(notes)
-            case DiscardPart():
-                if self._sink is not None:
-                    self._sink.discard()
-            case BytesArrived(received, total):
-                self._report(received, total)
-            case ReadWanted(most):
-                line.send(ReadGranted(self._cap.admit(most)))
-            case ReadReturned(unread):
-                self._cap.give_back(unread)
-
-    def _open(self, line: Channel, validator: str) -> None:
-        """Open the part file and hand it over; what stands in the way is raised once the worker let go."""
+    def _open(self, channel: Channel, validator: str) -> None:
+        """Open the part file and hand it over; an error is raised once the worker has ended the transfer."""
         try:
-            if self._sink is not None:  # the worker has let go of it, and wants another, or the same anew
+            if self._sink is not None:  # the worker has closed it, and needs another, or the same anew
                 self._sink.__exit__()
+                self._sink = None
             self._sink = sink = self._target.open(validator)
         except Exception as error:  # noqa: BLE001 - raised when the worker has answered
-            self._trouble = error
-            line.send(PartRefused())
+            self._error = error
+            channel.send(PartOpened())
         else:
-            line.send(PartOpened(), sink.fileno())
-
-    def _received(self, done: FetchDone) -> Received:
-        sink = self._sink
-        if sink is None:
-            raise AssertionError("a download was done without a sink")
-        sink.size = done.size
-        self._report(done.size, done.size)
-        return Received(sink, done.finding)
+            channel.send(PartOpened(), sink.fileno())
 
 
-_HERE: Final = 3  # small files that are fetched here at once, before a worker is worth its memory
+_FEW: Final = 3  # small files that are downloaded here at once, before a worker is worth its memory
 _SHARE: Final = 2  # transfers that each worker has before another is started
 _MOST: Final = 4  # workers
 _IDLE: Final = 60.0  # seconds
-_PATIENCE: Final = 3  # workers in a row that ended without having fetched anything
+_FAILURES: Final = 3  # workers in a row that ended without having downloaded anything
 _WITHOUT: Final = 600.0  # seconds without workers after that
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class Machine(msgspec.Struct, frozen=True):
+class Machine(Struct, frozen=True):
     """Where workers run: on how many cores, with which environment; `monotonic` gives seconds."""
 
     cores: int
@@ -148,21 +127,23 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class WorkerPool:
-    """Fetches, see `Fetcher`, from any number of threads. `here` is who does so in this process."""
+    """Downloads, see `Fetcher`, from any number of threads.
+
+    `here` downloads in this process; `bandwidth` limits that, and all workers with it.
+    """
 
     def __init__(
-        self, here: Fetcher, cap: ReadLimit, terms: WorkerConfig, rules: WorkerSettings, machine: Machine
+        self, here: Fetcher, bandwidth: BandwidthLimiter, settings: WorkerSettings, machine: Machine
     ) -> None:
         self._here = here
-        self._cap = cap
-        self._terms = terms
-        self._rules = rules
+        self._bandwidth = bandwidth
+        self._shares = BandwidthShares(bandwidth)
+        self._settings = settings
         self._machine = machine
         self._most = min(machine.cores, _MOST) if machine.cores > 1 else 0
         self._lock = Lock()
         self._workers: list[WorkerProcess] = []
-        self._gone: list[WorkerProcess] = []  # whose processes are to be seen to their end
-        self._few = 0
+        self._dismissed: list[WorkerProcess] = []
         self._failures = 0
         self._not_before = 0.0
         self._used_at = 0.0
@@ -175,46 +156,42 @@ class WorkerPool:
             return [worker.pid for worker in self._workers]
 
     def fetch(self, url: str, destination: Destination, report: Report) -> Received:
-        """Fetch `url`, here or elsewhere: as `Downloader.fetch`."""
-        lent = self._lend(destination)
-        if lent is None:
-            try:
-                return self._here.fetch(url, destination, report)
-            finally:
-                self._left()
-        transfer = RemoteDownload(destination, report, self._cap)
+        """Fetch `url`, in this process or a worker: as `Downloader.fetch`."""
+        worker = self._take_worker(destination)
+        if worker is None:
+            return self._fetch_here(url, destination, report)
+        transfer = RemoteDownload(destination, report)
         try:
-            return self._send(*lent, transfer, url)
+            worker.wait_until_up()
+            received = transfer.run(worker, url)
         except MessageTooLongError:
             pass
         except ChannelClosedError:
+            self._drop(worker)
             if self._halted:
                 raise DownloadStoppedError from None
             if transfer.begun:
-                raise TransientError("the process that fetched it ended before its time") from None
-        return self._here.fetch(url, destination, report)
-
-    def _send(self, worker: WorkerProcess, line: Channel, transfer: RemoteDownload, url: str) -> Received:
-        """Have `worker` make `transfer`, and take `line` back. Raises as that does."""
-        try:
-            worker.get_ready()
-            received = transfer.run(line, url)
+                raise TransientError("the process that downloaded it ended early") from None
+        else:
             self._failures = 0
-        except ChannelClosedError:
-            self._lost(worker)
-            raise
+            return received
         finally:
             with self._lock:
-                worker.take_back(line, good=transfer.leaves_line)
+                worker.busy -= 1
                 self._used_at = self._machine.monotonic()
-        return received
+        return self._fetch_here(url, destination, report)
 
-    def change(self, rules: WorkerSettings) -> None:
-        """Let `rules` hold from now on."""
+    def _fetch_here(self, url: str, destination: Destination, report: Report) -> Received:
+        with self._bandwidth.transfer():
+            return self._here.fetch(url, destination, report)
+
+    def change(self, settings: WorkerSettings) -> None:
+        """Let `settings` hold from now on; their rate is the pool's to set."""
         with self._lock:
-            self._rules = rules
+            self._settings = settings
             for worker in self._workers:
-                worker.change(rules)
+                worker.change(settings)
+            self._shares.update(self._workers)
 
     def halt(self) -> None:
         """End all transfers of workers at once, for good; their part files stay. Safe to repeat."""
@@ -223,81 +200,89 @@ class WorkerPool:
             for worker in self._workers:
                 worker.halt()
 
-    def rest(self) -> None:
-        """Let the workers go where nothing was fetched for a minute. To be called now and then; blocking."""
+    def tend(self) -> None:
+        """Divide the bandwidth anew, and end workers that were idle for a minute.
+
+        To be called once a second while there are workers; blocking.
+        """
         with self._lock:
             idle = not any(worker.busy for worker in self._workers)
             if idle and self._machine.monotonic() - self._used_at >= _IDLE:
                 self._dismiss()
-            gone, self._gone = self._gone, []
-        _end(gone)
+            self._shares.update(self._workers)
+        self._end_dismissed()
 
     def close(self) -> None:
-        """Halt, and see all workers to their end; blocking. Safe to repeat."""
+        """Halt, and end all workers; blocking. Safe to repeat."""
         self.halt()
         with self._lock:
             self._dismiss()
-            gone, self._gone = self._gone, []
-        _end(gone)
+        self._end_dismissed()
 
     def _dismiss(self) -> None:
-        self._gone += self._workers
+        self._dismissed += self._workers
         self._workers = []
 
-    def _lend(self, destination: Destination) -> tuple[WorkerProcess, Channel] | None:
-        """Choose a worker for a download; None where it is to be made here, which `_left` ends."""
+    def _end_dismissed(self) -> None:
+        with self._lock:
+            dismissed, self._dismissed = self._dismissed, []
+        for worker in dismissed:
+            worker.halt()  # all at once, and only then one after the other
+        for worker in dismissed:
+            worker.end()
+
+    def _take_worker(self, destination: Destination) -> WorkerProcess | None:
+        """Choose a worker for a download; None where it is to be made here."""
         with self._lock:
             can_share = destination.has_descriptors and not self._halted
             worker = self._choose(large=destination.kind.is_large) if can_share else None
-            if worker is None:
-                self._few += 1
-                return None
-            self._used_at = self._machine.monotonic()
-            return worker, worker.lend()
+            if worker is not None:
+                self._used_at = self._machine.monotonic()
+                worker.busy += 1
+                if worker.busy == 1:
+                    self._shares.update(self._workers)
+            return worker
 
     def _choose(self, *, large: bool) -> WorkerProcess | None:
-        wanted = self._workers or self._few >= _HERE or (large and self._rules.connections > 1)
+        few = self._bandwidth.transfers < _FEW
+        wanted = self._workers or not few or (large and self._settings.connections > 1)
         if wanted and len(self._workers) < self._most and all(w.busy >= _SHARE for w in self._workers):
-            self._hire()
+            self._start_worker()
         # A large file is worth the wait for a worker that is coming up; a small one is here before.
         able = [worker for worker in self._workers if large or worker.is_up]
         return min(able, key=lambda worker: worker.busy, default=None)
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         if self._machine.monotonic() < self._not_before:
             return
+        rate = None if self._bandwidth.rate() is None else 1  # until it has a share
         try:
-            self._workers.append(WorkerProcess(self._terms, self._rules, self._machine.environ))
+            settings = replace(self._settings, rate=rate)
+            self._workers.append(WorkerProcess(settings, self._machine.environ, self._settle))
         except OSError as error:
-            self._failed(error.strerror or str(error))
+            self._count_failure(error.strerror or str(error))
 
-    def _failed(self, why: str) -> None:
-        """Note that a worker could not be had, or was of no use: after a few we do without for a while."""
+    def _settle(self) -> None:
+        with self._lock:
+            self._shares.settle()
+
+    def _count_failure(self, why: str) -> None:
+        """Record that a worker could not start, or was of no use: after a few we do without for a while."""
         self._failures += 1
-        if self._failures >= _PATIENCE:
+        if self._failures >= _FAILURES:
             self._failures = 0
             self._not_before = self._machine.monotonic() + _WITHOUT
             _log.warning(
-                "no_workers",
-                message=f"processes that fetch cannot be had ({why}): for {_WITHOUT / 60:.0f} minutes all is "
-                "fetched by this one, which is slower; after an upgrade of floradl a restart mends that",
+                "workers_unavailable",
+                message=f"processes that download are unavailable ({why}): for {_WITHOUT / 60:.0f} minutes "
+                "this one downloads all, which is slower; after an upgrade of floradl, restart it",
             )
 
-    def _lost(self, worker: WorkerProcess) -> None:
+    def _drop(self, worker: WorkerProcess) -> None:
         with self._lock:
             if worker in self._workers and not self._halted:
                 self._workers.remove(worker)
-                self._gone.append(worker)
+                self._dismissed.append(worker)
                 worker.halt()
-                self._failed("they end before their time")
-
-    def _left(self) -> None:
-        with self._lock:
-            self._few -= 1
-
-
-def _end(workers: list[WorkerProcess]) -> None:
-    for worker in workers:
-        worker.halt()  # all at once, and only then one after the other
-    for worker in workers:
-        worker.end()
+                self._shares.update(self._workers)
+                self._count_failure("they end early")

@@ -1,4 +1,9 @@
-"""What is said between the daemon and a worker."""
+"""The channels between the daemon and a worker, and the messages that go over them.
+
+One channel is there as long as the worker, for its settings; each transfer has one of its own. To a worker go
+`WorkerSettings`, `FetchRequest` and `PartOpened`; from it come `SettingsApplied`, `OpenPart`, `Progress`,
+`NotesChanged`, and at last `FetchDone` or `FetchFailed`. No message is sent for a single read.
+"""
 
 from __future__ import annotations
 
@@ -23,29 +28,28 @@ from floradl.errors import (
 from floradl.fs.durable import PartBusyError
 from floradl.models import AttemptNotes, OutputKind
 
-_MOST: Final = 128 << 10  # bytes of one message: all fields of an answer have room, h11 takes 100 KiB of them
+_LONGEST: Final = 128 << 10  # bytes of a message: all fields of an answer fit, h11 takes 100 KiB of them
 _ONE_FD: Final = socket.CMSG_SPACE(4)
 _M = TypeVar("_M")
 
 
 class ChannelClosedError(Exception):
-    """The other side is gone, or says what nobody understands."""
+    """The other process ended, or sent what is no message of this version."""
 
 
 class MessageTooLongError(Exception):
-    """A message that no line takes."""
+    """A message that no channel takes."""
 
 
 class Channel:
-    """One end of a pair of sockets (`SOCK_SEQPACKET`, unix(7)). One thread may send while another receives.
+    """One end of a pair of sockets (`SOCK_SEQPACKET`, unix(7)).
 
-    `cut` may come from any.
+    Several threads may send while one receives; any may `cut`.
     """
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._space = bytearray(_MOST)
-        self._encoder = msgspec.msgpack.Encoder()
+        self._space = bytearray(_LONGEST)
 
     @classmethod
     def pair(cls) -> tuple[Self, socket.socket]:
@@ -53,17 +57,17 @@ class Channel:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), theirs
 
-    def send(self, message: msgspec.Struct, fd: int | None = None) -> None:
+    def send(self, message: Struct, fd: int | None = None) -> None:
         """Send `message`, and the open file `fd` with it.
 
-        Raises `ChannelClosedError`, and `MessageTooLongError` for what is too long, or is no text that can be
-        written down; nothing was sent then.
+        Raises `ChannelClosedError`, and `MessageTooLongError`, with nothing sent, for what is too long or
+        holds a text that is no Unicode.
         """
         try:
-            data = self._encoder.encode(message)
+            data = msgpack.encode(message)
         except UnicodeEncodeError as error:  # half a surrogate pair, out of somebody's JSON
             raise MessageTooLongError from error
-        if len(data) > _MOST:
+        if len(data) > _LONGEST:
             raise MessageTooLongError
         try:
             if fd is None:
@@ -73,29 +77,25 @@ class Channel:
         except OSError as error:
             raise ChannelClosedError from error
 
-    def receive(self, decoder: msgspec.msgpack.Decoder[_M]) -> tuple[_M, int | None]:
+    def receive(self, decoder: msgpack.Decoder[_M]) -> tuple[_M, int | None]:
         """Wait for a message; return it, and the file that came with it, which is now the caller's to close.
 
         Raises `ChannelClosedError`.
         """
         try:
-            size, extra, flags, _ = self._socket.recvmsg_into([self._space], _ONE_FD, socket.MSG_CMSG_CLOEXEC)
+            size, extra, _, _ = self._socket.recvmsg_into([self._space], _ONE_FD, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise ChannelClosedError from error
         fd = next((int.from_bytes(data[:4], "little") for *_, data in extra), None)
-        if not size or flags & socket.MSG_TRUNC:
-            if fd is not None:
-                os.close(fd)
-            raise ChannelClosedError
         try:
             return decoder.decode(memoryview(self._space)[:size]), fd
-        except msgspec.MsgspecError as error:  # whoever speaks so is not of this version
+        except msgspec.MsgspecError as error:  # nothing, which is the end, or a message of another version
             if fd is not None:
                 os.close(fd)
             raise ChannelClosedError from error
 
     def cut(self) -> None:
-        """Let nobody wait on this line any more, on either side. From any thread; safe to repeat."""
+        """End every wait on this channel, on either side. From any thread; safe to repeat."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -104,39 +104,39 @@ class Channel:
         self._socket.close()
 
 
-class WorkerConfig(Struct, frozen=True, tag=True):
-    """To a worker, first of all: how it presents itself, and the longest silence, in seconds."""
+class WorkerSettings(Struct, frozen=True, tag=True):
+    """To a worker, first of all and after each change: what holds from now on, for what is under way too.
+
+    How it presents itself and the longest silence in seconds (both as they are at first), where it may
+    connect (see `UrlPolicy`), what a transfer may take, how many connections it has at once, and its share of
+    the bandwidth in bytes a second, None for no limit.
+    """
 
     user_agent: str
     stall_timeout: float
-
-
-class WorkerSettings(Struct, frozen=True, tag=True):
-    """To a worker: what holds from now on, for what is under way too.
-
-    Where it may connect (see `UrlPolicy`), what a transfer may take, how many connections it has at once, and
-    whether there is a cap, so that it has to ask for each turn at reading.
-    """
-
     trusted_private_hosts: tuple[str, ...]
     media_hosts: tuple[str, ...]
     limits: DownloadLimits
     connections: int
-    capped: bool
+    rate: int | None = None
 
 
 class SettingsApplied(Struct, frozen=True, tag=True):
-    """From a worker, for each `WorkerSettings`: they hold now. `version` is the floradl that it is."""
+    """From a worker, for each `WorkerSettings`: they hold now.
+
+    `version` is the floradl that it runs; `demand` the bytes a second that it has use for, see
+    `BandwidthLimiter.demand`.
+    """
 
     version: str
-
-
-class NewChannel(Struct, frozen=True, tag=True):
-    """To a worker, with a socket: one more line, for one transfer at a time."""
+    demand: float | None
 
 
 class FetchRequest(Struct, frozen=True, tag=True):
-    """To a worker: fetch `url`. `validator` and `size` are those of the leftover, `notes` the slot's."""
+    """To a worker, with the socket of a channel for this transfer: fetch `url`.
+
+    `validator` and `size` are those of the part file that an earlier attempt left, `notes` what it noted.
+    """
 
     url: str
     kind: OutputKind
@@ -145,92 +145,67 @@ class FetchRequest(Struct, frozen=True, tag=True):
     notes: AttemptNotes = AttemptNotes()
 
 
-class Note(Struct, frozen=True, tag=True):
-    """From a worker: what the next attempt is to know."""
-
-    notes: AttemptNotes
-
-
 class OpenPart(Struct, frozen=True, tag=True):
-    """From a worker: the part file for `validator` is needed now."""
+    """From a worker: it needs the part file for `validator` now."""
 
     validator: str
 
 
 class PartOpened(Struct, frozen=True, tag=True):
-    """To a worker, with the part file that it asked for."""
+    """To a worker, with the part file that it needs; without a file none can be opened: the transfer ends."""
 
 
-class PartRefused(Struct, frozen=True, tag=True):
-    """To a worker: there is no part file; the transfer ends."""
+class Progress(Struct, frozen=True, tag=True):
+    """From a worker, a few times a second: how many bytes there are, of how many."""
 
-
-class DiscardPart(Struct, frozen=True, tag=True):
-    """From a worker: the part file's bytes are not to be trusted."""
-
-
-class ReadWanted(Struct, frozen=True, tag=True):
-    """From a worker: so many bytes would be read now, and where there is a cap it waits for its turn."""
-
-    bytes: int
-
-
-class ReadGranted(Struct, frozen=True, tag=True):
-    """To a worker: so many may be read."""
-
-    bytes: int
-
-
-class ReadReturned(Struct, frozen=True, tag=True):
-    """From a worker: so many of a turn did not come."""
-
-    bytes: int
-
-
-class BytesArrived(Struct, frozen=True, tag=True):
-    """From a worker, now and then: how many bytes are there, of how many."""
-
-    bytes: int
+    received: int
     total: int | None
 
 
+class NotesChanged(Struct, frozen=True, tag=True):
+    """From a worker, at once: what the next attempt must know, even if the worker ends now."""
+
+    notes: AttemptNotes
+
+
 class FetchDone(Struct, frozen=True, tag=True):
-    """From a worker, which has let go of the part file: it is whole, has `size` bytes, and is this."""
+    """From a worker that has closed the part file: it is whole, of `size` bytes, and this is what it is."""
 
     size: int
     finding: TypeCheck
 
 
 class FetchFailed(Struct, frozen=True, tag=True):
-    """From a worker, which has let go of the part file: what `error_of` makes an error of."""
+    """From a worker that has closed the part file: the error that `error_of` returns.
 
-    sort: str
+    `discard` where the part file's bytes are not to be trusted.
+    """
+
+    error: str
     message: str
     code: str = ""
     retry_after: float | None = None
     errno: int | None = None
     needed: int = 0
+    discard: bool = False
 
 
-ToErrand: TypeAlias = FetchRequest | PartOpened | PartRefused | ReadGranted
-FromErrand: TypeAlias = (
-    Note | OpenPart | DiscardPart | ReadWanted | ReadReturned | BytesArrived | FetchDone | FetchFailed
-)
-ToWorker: TypeAlias = WorkerConfig | WorkerSettings | NewChannel
+ToWorker: TypeAlias = WorkerSettings | FetchRequest
+FromFetch: TypeAlias = OpenPart | Progress | NotesChanged | FetchDone | FetchFailed
 
-TO_ERRAND: Final[msgpack.Decoder[ToErrand]] = msgpack.Decoder(ToErrand)
-FROM_ERRAND: Final[msgpack.Decoder[FromErrand]] = msgpack.Decoder(FromErrand)
-FROM_WORKER: Final[msgpack.Decoder[SettingsApplied]] = msgpack.Decoder(SettingsApplied)
 TO_WORKER: Final[msgpack.Decoder[ToWorker]] = msgpack.Decoder(ToWorker)
+FROM_WORKER: Final[msgpack.Decoder[SettingsApplied]] = msgpack.Decoder(SettingsApplied)
+TO_FETCH: Final[msgpack.Decoder[PartOpened]] = msgpack.Decoder(PartOpened)
+FROM_FETCH: Final[msgpack.Decoder[FromFetch]] = msgpack.Decoder(FromFetch)
 
 
-def failed_by(error: BaseException) -> FetchFailed:
-    """Write `error` down, as far as it means something on the other side; any other is a bug of ours."""
+def failure_of(error: BaseException) -> FetchFailed:
+    """Return the message of `error`; one that no transfer raises is a bug, and is sent with its traceback."""
     match error:
         case ExpiredUrlError():
             return FetchFailed("expired", str(error), error.code)
         case TransientError():
-            return FetchFailed("passing", str(error), error.code, retry_after=error.retry_after)
+            return FetchFailed("transient", str(error), error.code, retry_after=error.retry_after)
         case PermanentError():
             return FetchFailed("permanent", str(error), error.code)
         case ServicePausedError():
@@ -245,11 +220,11 @@ def failed_by(error: BaseException) -> FetchFailed:
 
 
 def error_of(failed: FetchFailed) -> Exception:
-    """Return the error that `failed` was written down from."""
-    match failed.sort:
+    """Return the error that `failure_of` made `failed` of."""
+    match failed.error:
         case "expired":
             return ExpiredUrlError(failed.message, ErrorCode(failed.code))
-        case "passing":
+        case "transient":
             return TransientError(failed.message, ErrorCode(failed.code), retry_after=failed.retry_after)
         case "permanent":
             return PermanentError(failed.message, ErrorCode(failed.code))
@@ -261,6 +236,6 @@ def error_of(failed: FetchFailed) -> Exception:
             return PartBusyError(failed.message)
         case "disk":
             return OSError(failed.errno, failed.message)
-    bug = RuntimeError("a bug showed in a worker")
+    bug = RuntimeError("a worker hit a bug")
     bug.add_note(failed.message)
     return bug

@@ -45,7 +45,7 @@ def check_guests(config: Config) -> Iterator[CheckResult]:
                 f"{found.place} {found.whom}, so what is in it can be renamed: inbox and library alone need "
                 "to be open to others"
             )
-            yield warn("home", message, found.mend)
+            yield warn("home", message, found.remedy)
     yield from _library(config)
 
 

@@ -28,7 +28,7 @@ from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePaused
 from floradl.library.sidecar import Sidecar, by_key
 from floradl.library.verify import FileVerdict, FileVerifier
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, RemoteRun, RunState, SavedOutput
-from floradl.queue.memory import MemoryQueue
+from floradl.queue.sqlite import SqliteQueue
 from floradl.retry import after_trouble
 from floradl.runs.events import RunEvents, RunSummary
 from floradl.urls import is_only_url
@@ -44,8 +44,8 @@ async def repair_all(
     """Fetch the numbered `problems` again; return what became of each, and what ended it all early."""
     outcomes = {number: _not_repaired(problem) for number, problem in problems.items()}
     repairable = [(number, problem) for number, problem in problems.items() if problem.sidecar is not None]
-    with open_display(sys.stderr, quiet=config.log.quiet) as display:
-        async with working(config, environ, MemoryQueue(), display) as works:
+    with open_display(sys.stderr, quiet=config.log.quiet) as display, SqliteQueue.in_memory() as queue:
+        async with working(config, environ, queue, display) as works:
             repairs = _Repairs(works, display, keep_times=config.output.mtime == "completed")
             by_run = groupby(repairable, key=lambda each: each[1].sidecar.run_id if each[1].sidecar else "")
             await repairs.run([dict(group) for _, group in by_run])

@@ -1,1 +1,5 @@
-"""What a download is: its first bytes and its content type go in, an extension or a refusal comes out."""
+"""What a download is.
+
+Its first bytes, its content type and its names go in. An extension comes out, or an error that it is none of
+what was asked for.
+"""

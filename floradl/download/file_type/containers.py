@@ -1,4 +1,4 @@
-"""What is inside a container, as far as its beginning tells: RIFF, ISO media, Matroska, Ogg, ZIP, OLE, gzip.
+"""What is inside a container, by its beginning: RIFF, ISO media, Matroska, Ogg, ZIP, OLE, gzip, JPEG.
 
 Sources: ISO/IEC 14496-12 (brands); RFC 9559 (Matroska); RFC 3533, 5334 and 7845 (Ogg); PKWARE's APPNOTE,
 4.3.7, and OpenDocument 1.3, part 2, 3.3 (ZIP); Microsoft's MS-CFB, MS-DOC, MS-XLS, MS-PPT (OLE); RFC 1952
@@ -12,93 +12,65 @@ import struct
 import zlib
 from collections.abc import Callable
 
+from floradl.download.file_type.tables import REFINED, TYPES, marks
 from floradl.download.file_type.text import from_text, text_of
 
-_RIFF = {
-    b"WEBP": ".webp",
-    b"WAVE": ".wav",
-    b"AVI ": ".avi",
-    b"RMID": ".rmi",
-    b"ACON": ".ani",
-    b"sfbk": ".sf2",
-    b"DLS ": ".dls",
-    b"QLCM": ".qcp",
-}
-_IFF = {
-    b"AIFF": ".aiff",
-    b"AIFC": ".aiff",
-    b"8SVX": ".8svx",
-    b"16SV": ".8svx",
-    b"ILBM": ".lbm",
-    b"PBM ": ".lbm",
-    b"MAUD": ".maud",
-    b"LWO2": ".lwo",
-    b"LWOB": ".lwo",
-}
-_BRANDS = {
-    **dict.fromkeys((b"avif", b"avis"), ".avif"),
-    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), ".heic"),
-    **dict.fromkeys((b"qt  ", b"mqt "), ".mov"),
-    **dict.fromkeys((b"M4A ", b"M4P "), ".m4a"),
-    **dict.fromkeys((b"M4V ", b"M4VH", b"M4VP"), ".m4v"),
-    **dict.fromkeys((b"F4V ", b"f4v "), ".f4v"),
-    **dict.fromkeys((b"F4A ",), ".m4a"),
-    b"M4B ": ".m4b",
-    b"crx ": ".cr3",
-    b"jp2 ": ".jp2",
-    b"jpx ": ".jpx",
-    b"jpm ": ".jpm",
-    b"jph ": ".jph",
-    b"mjp2": ".mj2",
-    b"mj2s": ".mj2",
-    b"jxl ": ".jxl",
-    b"aax ": ".aax",
-}
+_RIFF = marks(r"""
+.webp   WEBP
+.wav    WAVE
+.avi    AVI\x20
+.rmi    RMID
+.ani    ACON
+.sf2    sfbk
+.dls    DLS\x20
+.qcp    QLCM
+""")
+_IFF = marks(r"""
+.aiff   AIFF AIFC
+.8svx   8SVX 16SV
+.lbm    ILBM PBM\x20
+.maud   MAUD
+.lwo    LWO2 LWOB
+""")
+_BRANDS = marks(r"""
+.avif   avif avis
+.heic   heic heix heim heis hevc hevx
+.mov    qt\x20\x20 mqt\x20
+.m4a    M4A\x20 M4P\x20 F4A\x20
+.m4v    M4V\x20 M4VH M4VP
+.f4v    F4V\x20 f4v\x20
+.m4b    M4B\x20
+.cr3    crx\x20
+.jp2    jp2\x20
+.jpx    jpx\x20
+.jpm    jpm\x20
+.jph    jph\x20
+.mj2    mjp2 mj2s
+.jxl    jxl\x20
+.aax    aax\x20
+""")
 _STILLS = frozenset({b"mif1", b"mif2", b"msf1", b"miaf", b"avci", b"avcs", b"jpeg", b"j2ki"})
 _TRACKS = re.compile(rb"hdlr.{8}(vide|soun)", re.DOTALL)
 _DOCTYPE = re.compile(rb"\x42\x82(?:[\x84-\x8f]|\x40[\x04-\x0f]|\x01\0{6}[\x04-\x0f])(webm|matroska)")
 _MATROSKA_VIDEO = re.compile(rb"\x86(?:[\x85-\xbf]|\x40.|\x01\0{6}.)V_[A-Z]", re.DOTALL)
-_OGG = (
-    (b"\x80theora", ".ogv"),
-    (b"BBCD\0", ".ogv"),
-    (b"\x01video\0\0\0", ".ogv"),
-    (b"OpusHead", ".opus"),
-    (b"Speex   ", ".spx"),
-    (b"\x7fFLAC", ".oga"),
-    (b"\x01vorbis", ".ogg"),
-)
-_MIMETYPES = {
-    "epub+zip": ".epub",
-    "vnd.oasis.opendocument.text": ".odt",
-    "vnd.oasis.opendocument.text-template": ".ott",
-    "vnd.oasis.opendocument.text-master": ".odm",
-    "vnd.oasis.opendocument.spreadsheet": ".ods",
-    "vnd.oasis.opendocument.spreadsheet-template": ".ots",
-    "vnd.oasis.opendocument.presentation": ".odp",
-    "vnd.oasis.opendocument.presentation-template": ".otp",
-    "vnd.oasis.opendocument.graphics": ".odg",
-    "vnd.oasis.opendocument.graphics-template": ".otg",
-    "vnd.oasis.opendocument.formula": ".odf",
-    "vnd.oasis.opendocument.chart": ".odc",
-    "vnd.oasis.opendocument.base": ".odb",
-    "vnd.oasis.opendocument.database": ".odb",
-    "x-krita": ".kra",
-    "vnd.recordare.musicxml": ".mxl",
-    "vnd.adobe.indesign-idml-package": ".idml",
-}
-_MEMBERS: tuple[tuple[bytes, str], ...] = (
-    (b"word/vbaProject.bin", ".docm"),
-    (b"xl/vbaProject.bin", ".xlsm"),
-    (b"ppt/vbaProject.bin", ".pptm"),
-    (b"word/", ".docx"),
-    (b"xl/", ".xlsx"),
-    (b"ppt/", ".pptx"),
-    (b"visio/", ".vsdx"),
-    (b"3D/", ".3mf"),
-    (b"FixedDocSeq", ".xps"),
-    (b"FixedDocumentSequence", ".xps"),
-    (b"Documents/1/", ".xps"),
-)
+_OGG = marks(r"""
+.ogv    \x80theora BBCD\0 \x01video\0\0\0
+.opus   OpusHead
+.spx    Speex\x20\x20\x20
+.oga    \x7fFLAC
+.ogg    \x01vorbis
+""")
+_MEMBERS = marks(r"""
+.docm   word/vbaProject.bin
+.xlsm   xl/vbaProject.bin
+.pptm   ppt/vbaProject.bin
+.docx   word/
+.xlsx   xl/
+.pptx   ppt/
+.vsdx   visio/
+.3mf    3D/
+.xps    FixedDocSeq FixedDocumentSequence Documents/1/
+""")
 """Names of members by their beginning; those of packages with macros stand anywhere, hence first."""
 Read = Callable[[int, int], bytes]
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -110,13 +82,11 @@ _OLE_STREAMS = (
     ("VisioDocument", ".vsd"),
     ("__properties_version1.0", ".msg"),
 )
-_OLE_FIRST = (
-    (b"\xec\xa5", ".doc"),
-    (b"\x09\x08", ".xls"),
-    (b"\x00\x6e\x1e\xf0", ".ppt"),
-    (b"\x0f\x00\xe8\x03", ".ppt"),
-    (b"\xa0\x46\x1d\xf0", ".ppt"),
-)
+_OLE_FIRST = marks(r"""
+.doc    \xec\xa5
+.xls    \x09\x08
+.ppt    \0n\x1e\xf0 \x0f\0\xe8\x03 \xa0F\x1d\xf0
+""")
 _ASF_VIDEO = bytes.fromhex("c0ef19bc4d5bcf11a8fd00805f5c442b")
 _ASF_AUDIO = bytes.fromhex("409e69f84d5bcf11a8fd00805f5c442b")
 
@@ -131,7 +101,7 @@ def riff(head: bytes) -> str | None:
 
 
 def iso_media(head: bytes) -> str | None:
-    """Tell the MP4 family, JPEG 2000 and JPEG XL apart by brand; QuickTime from before there were brands."""
+    """MP4 and its kin, JPEG 2000 and JPEG XL, by brand; QuickTime from before there were brands."""
     kind = head[4:8]
     if kind in {b"moov", b"mdat", b"wide", b"pnot"} or (kind in {b"free", b"skip"} and _atom_follows(head)):
         return ".mov"
@@ -157,7 +127,7 @@ def _atom_follows(head: bytes) -> bool:
 
 
 def matroska(head: bytes) -> str | None:
-    """Tell WebM from Matroska."""
+    """WebM and Matroska, by document type."""
     if not head.startswith(b"\x1a\x45\xdf\xa3"):
         return None
     found = _DOCTYPE.search(head, 0, 256)
@@ -165,22 +135,22 @@ def matroska(head: bytes) -> str | None:
 
 
 def ogg(head: bytes) -> str | None:
-    """Tell Ogg's kinds apart by the first packets of its streams; pictures count most."""
+    """Ogg, by the first packets of its streams; pictures count most."""
     if not head.startswith(b"OggS\0"):
         return None
     first = head[:4096]
-    return next((extension for mark, extension in _OGG if mark in first), ".ogg")
+    return next((extension for mark, extension in _OGG.items() if mark in first), ".ogg")
 
 
 def asf(head: bytes) -> str | None:
-    """Tell Windows Media with pictures from sound alone."""
+    """Windows Media, with pictures or sound alone."""
     if not head.startswith(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"):
         return None
     return ".wma" if _ASF_AUDIO in head and _ASF_VIDEO not in head else ".wmv"
 
 
 def holds_pictures(head: bytes) -> bool | None:
-    """Whether an MP4 or Matroska file has a track of pictures; `None` where its beginning does not tell."""
+    """Whether an MP4 or Matroska file has a track of pictures; `None` where that is not in sight."""
     if head[4:8] in {b"ftyp", b"styp", b"moov"}:
         found = set(_TRACKS.findall(head))
         return b"vide" in found if found else None
@@ -190,7 +160,7 @@ def holds_pictures(head: bytes) -> bool | None:
 
 
 def beyond(head: bytes, read: Read) -> bytes:
-    """Return what tells more and lies beyond `head`: the directory of OLE, the index of an MP4."""
+    """Return what says more and lies beyond `head`: the directory of OLE, the index of an MP4."""
     at = 0
     if head.startswith(_OLE) and len(head) >= 52:
         at = ((int.from_bytes(head[48:52], "little") & 0x7FFF_FFFF) + 1) << (head[30] & 15)
@@ -209,25 +179,26 @@ def beyond(head: bytes, read: Read) -> bytes:
 
 
 def zipped(head: bytes) -> str | None:
-    """Tell what a ZIP file is by its first members, whose names stand before their data."""
+    """ZIP and what is made of it, by the first members, whose names stand before their data."""
     if not head.startswith(b"PK\x03\x04"):
         return None
     names = _members(head)
     first = names[0] if names else b""
     if first == b"mimetype":
-        kind = re.match(r"(?:application|image)/([\w.+-]*)", head[38:138].decode("latin-1"))
-        if kind and kind[1].startswith("openraster"):
-            return ".ora"
+        kind = re.match(r"[\w.+/-]*", head[38:138].decode("latin-1"))
         # The data's end shows only where the next member begins with its mark.
-        return _MIMETYPES.get(kind[1].partition("PK")[0], ".zip") if kind else ".zip"
+        found = TYPES.get(kind[0].partition("PK")[0]) if kind else None
+        return found if found in REFINED[".zip"] else ".zip"
     if first.endswith((b".usdc", b".usda")):
         return ".usdz"
     if b"manifest.json" in names and any(name.startswith((b"animations/", b"a/")) for name in names):
         return ".lottie"
     if any(name.startswith((b"[Content_Types].xml", b"_rels/", b"docProps/")) for name in names) or any(
-        first.startswith(mark) for mark, _ in _MEMBERS
+        first.startswith(mark) for mark in _MEMBERS
     ):
-        return next((ext for mark, ext in _MEMBERS if any(name.startswith(mark) for name in names)), ".zip")
+        return next(
+            (ext for mark, ext in _MEMBERS.items() if any(name.startswith(mark) for name in names)), ".zip"
+        )
     return ".ora" if b"stack.xml" in names and b"mergedimage.png" in names else ".zip"
 
 
@@ -239,7 +210,10 @@ def _members(head: bytes) -> list[bytes]:
         size, name, extra = struct.unpack("<18xI4xHH", head[at : at + 30])
         names.append(head[at + 30 : at + 30 + name])
         at += 30 + name + extra
-        if size in {0, 0xFFFF_FFFF}:  # told after the data, or elsewhere: deflated data hardly hold the mark
+        if size in {
+            0,
+            0xFFFF_FFFF,
+        }:  # stated after the data, or elsewhere: deflated data hardly hold the mark
             at = max(head.find(b"PK\x03\x04", at), 0) or len(head)
         else:
             at += size
@@ -247,13 +221,13 @@ def _members(head: bytes) -> list[bytes]:
 
 
 def ole(head: bytes) -> str | None:
-    """Tell old Office files apart by the streams of the directory, else by how the first stream begins."""
+    """Old Office files, by the streams of the directory, else by how the first stream begins."""
     if not head.startswith(_OLE):
         return None
     for name, extension in _OLE_STREAMS:
         if name.encode("utf-16-le") + b"\0\0" in head:
             return extension
-    return next((extension for mark, extension in _OLE_FIRST if head.startswith(mark, 512)), ".doc")
+    return next((extension for mark, extension in _OLE_FIRST.items() if head.startswith(mark, 512)), ".doc")
 
 
 def unzipped(head: bytes) -> bytes:
@@ -265,7 +239,7 @@ def unzipped(head: bytes) -> bytes:
 
 
 def gzipped(head: bytes) -> str | None:
-    """Tell what is inside gzip where that has a name of its own."""
+    """Return what is inside gzip, where that has a name of its own."""
     if not head.startswith(b"\x1f\x8b\x08"):
         return None
     inner = unzipped(head)
@@ -280,7 +254,7 @@ def gzipped(head: bytes) -> str | None:
 
 
 def jpeg(head: bytes) -> str | None:
-    """Tell JPEG-LS from JPEG by the frame's marker; both may have the SPIFF header."""
+    """JPEG and JPEG-LS, by the frame's marker; both may have the SPIFF header."""
     if not head.startswith(b"\xff\xd8\xff"):
         return None
     at = 2

@@ -1,4 +1,4 @@
-"""Formats without a signature worth the name: told by a structure that repeats, or by several fields at once.
+"""Formats without a signature worth the name: known by a structure that repeats, or by several fields.
 
 Sources: ISO/IEC 11172-3 and 13818-3 (MPEG audio), 13818-7, 6.2 (ADTS), 13818-1 (transport stream), 14496-3,
 1.7.2 (LOAS); ETSI TS 102 366 (AC-3, E-AC-3); ITU-T H.264 and H.265, annex B; ID3v2.4, 3.1; APEv2; ISO/IEC
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
+
+from floradl.download.file_type.tables import marks
 
 # kbit/s by index; Hz by index for MPEG-1
 _RATES = {
@@ -29,6 +31,17 @@ _PAM = re.compile(rb"P(7)\n(?:#[^\n]*\n)*(?:WIDTH|HEIGHT|DEPTH|MAXVAL|TUPLTYPE) 
 _MODULES = frozenset(
     {b"M.K.", b"M!K!", b"M&K!", b"FLT4", b"FLT8", b"4CHN", b"6CHN", b"8CHN", b"OCTA", b"CD81"}
 )
+_BEHIND_A_TAG = marks(r"""
+.flac   fLaC
+.tta    TTA1
+.ape    MAC\x20
+.mpc    MPCK MP+\x07
+.wv     wvpk
+.ogg    OggS
+.dsf    DSD\x20
+.wav    RIFF
+.aiff   FORM
+""")
 _SFNT_TABLES = frozenset(
     {b"BASE", b"CFF ", b"DSIG", b"FFTM", b"GDEF", b"GPOS", b"GSUB", b"LTSH", b"OS/2", b"cmap"}
 )
@@ -36,10 +49,10 @@ _START = re.compile(rb"\0{0,8}\0\0\x01(.)(.)", re.DOTALL)
 
 
 def tagged(head: bytes) -> str | None:
-    """Tell what is behind ID3v2 and APE tags; MP3 where that is not in sight."""
+    """Return what is behind ID3v2 and APE tags; MP3 where that is not in sight."""
     at = _end_of_tags(head)
     rest = head[at:].lstrip(b"\0")
-    return (_behind_a_tag(rest) or mpeg_audio(rest) or ".mp3") if at else None
+    return (_BEHIND_A_TAG.get(rest[:4]) or ac3(rest) or mpeg_audio(rest) or ".mp3") if at else None
 
 
 def hides_behind_tags(head: bytes) -> bool:
@@ -50,25 +63,15 @@ def hides_behind_tags(head: bytes) -> bool:
 def _end_of_tags(head: bytes) -> int:
     at = 0
     while head.startswith((b"ID3", b"APETAGEX"), at) and len(head) >= at + 16:
-        if head[at] == 0x41:
-            at += 32 + int.from_bytes(head[at + 12 : at + 16], "little")
-            continue
-        size = sum((head[at + 6 + place] & 0x7F) << 7 * (3 - place) for place in range(4))
-        at += 10 + size + (10 if head[at + 5] & 0x10 else 0)
+        is_ape = head[at] == 0x41
+        at += 32 + int.from_bytes(head[at + 12 : at + 16], "little") if is_ape else id3_size(head[at:])
     return at
 
 
-def _behind_a_tag(rest: bytes) -> str | None:
-    marks = {
-        b"fLaC": ".flac",
-        b"TTA1": ".tta",
-        b"MAC ": ".ape",
-        b"MPCK": ".mpc",
-        b"wvpk": ".wv",
-        b"MP+\x07": ".mpc",
-    }
-    marks |= {b"OggS": ".ogg", b"DSD ": ".dsf", b"RIFF": ".wav", b"FORM": ".aiff"}
-    return marks.get(rest[:4]) or ac3(rest)
+def id3_size(tag: bytes) -> int:
+    """Return how many bytes an ID3v2 tag takes, of which the first ten are there."""
+    size = sum((tag[6 + place] & 0x7F) << 7 * (3 - place) for place in range(4))
+    return 10 + size + (10 if tag[5] & 0x10 else 0)
 
 
 def mpeg_audio(head: bytes) -> str | None:
@@ -77,17 +80,15 @@ def mpeg_audio(head: bytes) -> str | None:
         head = head.lstrip(b"\0")
     if head[:1] != b"\xff":
         return _loas(head)
-    for size_of, extension in (
-        (_mpeg_frame, _LAYERS.get(head[1] >> 1 & 3, "") if head[1:] else ""),
-        (_adts, ".aac"),
-    ):
+    layer = _LAYERS.get(head[1] >> 1 & 3, "") if head[1:] else ""
+    for size_of, extension in ((mpeg_frame, layer), (adts_frame, ".aac")):
         size = size_of(head)
         if size and extension and size_of(head[size : size + 8]):
             return extension
     return ".mp3" if _free_format(head) else None
 
 
-def _mpeg_frame(head: bytes) -> int:
+def mpeg_frame(head: bytes) -> int:
     """Return the size of an MPEG audio frame, 0 where there is none."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return 0
@@ -103,27 +104,20 @@ def _mpeg_frame(head: bytes) -> int:
 
 def _free_format(head: bytes) -> bool:
     """Whether frames of layer III stand here at equal distances whose rate is not one of the table's."""
-    if (
-        len(head) < 4
-        or head[1] & 0xE6 != 0xE2
-        or head[1] >> 3 & 3 == 1
-        or head[2] >> 4
-        or head[2] >> 2 & 3 == 3
-    ):
+    is_layer_3 = len(head) >= 4 and head[1] & 0xE6 == 0xE2 and head[1] >> 3 & 3 != 1
+    if not is_layer_3 or head[2] >> 4 or head[2] >> 2 & 3 == 3:
         return False
     mark = head[:2]
     at = head.find(mark, 24, 4096)
     while at > 0:
-        if all(
-            head[step : step + 2] == mark or head[step + 1 : step + 3] == mark
-            for step in (at, 2 * at, 3 * at)
-        ):
+        # One byte of padding at most.
+        if all(mark in {head[n * at : n * at + 2], head[n * at + 1 : n * at + 3]} for n in (1, 2, 3)):
             return True
         at = head.find(mark, at + 1, 4096)
     return False
 
 
-def _adts(head: bytes) -> int:
+def adts_frame(head: bytes) -> int:
     """Return the size of an ADTS frame, 0 where there is none."""
     if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
         return 0
@@ -134,26 +128,32 @@ def _adts(head: bytes) -> int:
 def _loas(head: bytes) -> str | None:
     at = 0
     for _ in range(3):
-        if len(head) < at + 3 or head[at] != 0x56 or head[at + 1] & 0xE0 != 0xE0:
+        size = loas_frame(head[at : at + 3])
+        if not size:
             return None
-        at += 3 + ((head[at + 1] & 0x1F) << 8 | head[at + 2])
+        at += size
     return ".loas"
+
+
+def loas_frame(head: bytes) -> int:
+    """Return the size of a LOAS frame, 0 where there is none."""
+    is_frame = len(head) >= 3 and head[0] == 0x56 and head[1] & 0xE0 == 0xE0
+    return 3 + ((head[1] & 0x1F) << 8 | head[2]) if is_frame else 0
 
 
 def ac3(head: bytes) -> str | None:
     """AC-3 and E-AC-3, in either order of bytes: two frames, or one that is all there is."""
     if head[:2] == b"\x77\x0b":
         even = head[: len(head) & ~1]
-        head = b"".join(
-            even[at + 1 : at - 1 if at else None : -1] for at in range(0, min(len(even), 8192), 2)
-        )
-    size, extension = _ac3_frame(head)
+        head = b"".join(even[at : at + 2][::-1] for at in range(0, min(len(even), 8192), 2))
+    size, extension = ac3_frame(head)
     if not size or (len(head) > size and head[size : size + 2] != b"\x0b\x77"):
         return None
     return extension
 
 
-def _ac3_frame(head: bytes) -> tuple[int, str]:
+def ac3_frame(head: bytes) -> tuple[int, str]:
+    """Return the size of a frame of AC-3 or E-AC-3 and its extension, 0 where there is none."""
     if len(head) < 6 or head[:2] != b"\x0b\x77":
         return 0, ""
     kind = head[5] >> 3
@@ -163,8 +163,7 @@ def _ac3_frame(head: bytes) -> tuple[int, str]:
     if kind > 10 or hertz == 3 or code >= 38:
         return 0, ""
     rate = _AC3_RATES[code >> 1]
-    words = (2 * rate, 320 * rate // 147 + (code & 1), 3 * rate)[hertz and (1 if hertz == 1 else 2)]
-    return 2 * words, ".ac3"
+    return 2 * (2 * rate, 320 * rate // 147 + (code & 1), 3 * rate)[hertz], ".ac3"
 
 
 def transport_stream(head: bytes) -> str | None:

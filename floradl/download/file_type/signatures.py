@@ -5,7 +5,7 @@ A table of our own, not a library's: puremagic 1.30 takes 20 ms to import and 1 
 libmagic 5.44 knows no MPEG-TS that begins with an SDT, and no CAF, WavPack, IVF, Y4M, DDS or binary STL.
 Short signatures count here only together with a second sign.
 
-Sources: the formats' specifications, and those that `inner_types`, `frame_types` and `text_types` name.
+Sources: the formats' specifications, and those that `containers`, `frames` and `text` name.
 """
 
 from __future__ import annotations
@@ -13,170 +13,136 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from floradl.download.file_type import containers, frames
+from floradl.download.file_type.tables import marks
 from floradl.download.file_type.text import from_text, text_of
 
 HEAD = 64 << 10
 """How many bytes of a beginning are worth giving: comments and entities may stand before an SVG's root."""
 
-_PREFIXES: tuple[tuple[bytes, str], ...] = (
-    # pictures
-    (b"\x89PNG\r\n\x1a\n", ".png"),
-    (b"\x8aMNG\r\n\x1a\n", ".mng"),
-    (b"\x8bJNG\r\n\x1a\n", ".jng"),
-    (b"GIF87a", ".gif"),
-    (b"GIF89a", ".gif"),
-    (b"II*\0\x10\0\0\0CR\x02", ".cr2"),
-    (b"II*\0", ".tiff"),
-    (b"MM\0*", ".tiff"),
-    (b"II+\0", ".tiff"),
-    (b"MM\0+", ".tiff"),
-    (b"IIRO", ".orf"),
-    (b"IIRS", ".orf"),
-    (b"MMOR", ".orf"),
-    (b"IIU\0\x18", ".rw2"),
-    (b"IIU\0\x08", ".rw2"),
-    (b"FUJIFILMCCD-RAW ", ".raf"),
-    (b"FOVb", ".x3f"),
-    (b"\0MRM", ".mrw"),
-    (b"II\xbc\x01", ".jxr"),
-    (b"8BPS\0\x01", ".psd"),
-    (b"8BPS\0\x02", ".psb"),
-    (b"gimp xcf ", ".xcf"),
-    (b"Paint Shop Pro Image File\n\x1a\0", ".psp"),
-    (b"v/1\x01", ".exr"),
-    (b"#?RADIANCE", ".hdr"),
-    (b"#?RGBE", ".hdr"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", ".jxl"),
-    (b"\xff\x4f\xff\x51\0", ".j2k"),
-    (b"BPG\xfb", ".bpg"),
-    (b"FLIF", ".flif"),
-    (b"qoif\0", ".qoi"),
-    (b"DDS \x7c\0\0\0", ".dds"),
-    (b"\xabKTX 11\xbb\r\n\x1a\n", ".ktx"),
-    (b"\xabKTX 20\xbb\r\n\x1a\n", ".ktx2"),
-    (b"\x13\xab\xa1\x5c", ".astc"),
-    (b"PVR\x03", ".pvr"),
-    (b"icns\0", ".icns"),
-    (b"SDPX\0", ".dpx"),
-    (b"SDPXV", ".dpx"),
-    (b"XPDS", ".dpx"),
-    (b"\x80\x2a\x5f\xd7", ".cin"),
-    (b"SIMPLE  =", ".fits"),
-    (b"farbfeld", ".ff"),
-    (b"\x59\xa6\x6a\x95", ".ras"),
-    (b"\xd7\xcd\xc6\x9a\0\0", ".wmf"),
-    (b"\x97JB2\r\n\x1a\n", ".jb2"),
-    (b"id=ImageMagick", ".miff"),
-    (b"\xb1\x68\xde\x3a", ".dcx"),
-    # sound
-    (b"fLaC", ".flac"),
-    (b"caff\0\x01", ".caf"),
-    (b"#!AMR-WB", ".awb"),
-    (b"#!AMR", ".amr"),
-    (b"MThd\0\0\0", ".mid"),
-    (b".snd\0\0", ".au"),
-    (b"dns.", ".au"),
-    (b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb", ".w64"),
-    (b"wvpk", ".wv"),
-    (b"TTA1", ".tta"),
-    (b"TTA2", ".tta"),
-    (b"MAC ", ".ape"),
-    (b"MPCK", ".mpc"),
-    (b"MP+\x07", ".mpc"),
-    (b"MP+\x17", ".mpc"),
-    (b"tBaK", ".tak"),
-    (b"OFR ", ".ofr"),
-    (b"DSD \x1c\0\0\0", ".dsf"),
-    (b"FRM8\0\0", ".dff"),
-    (b"\x7f\xfe\x80\x01", ".dts"),
-    (b"\xfe\x7f\x01\x80", ".dts"),
-    (b"\x1f\xff\xe8\0", ".dts"),
-    (b"\xff\x1f\0\xe8", ".dts"),
-    (b"DTSHDHDR", ".dtshd"),
-    (b"\x64\x58\x20\x25", ".dts"),
-    (b"Creative Voice File\x1a", ".voc"),
-    (b"#!SILK_V3", ".silk"),
-    (b"\x02#!SILK_V3", ".silk"),
-    (b".ra\xfd", ".ra"),
-    (b"NIST_1A\n", ".sph"),
-    (b"Extended Module: ", ".xm"),
-    (b"IMPM", ".it"),
-    (b"PSID\0", ".sid"),
-    (b"RSID\0", ".sid"),
-    (b"Vgm ", ".vgm"),
-    (b".SoX", ".sox"),
-    (b"XoS.", ".sox"),
-    (b"2BIT", ".avr"),
-    # video
-    (b"FLV\x01", ".flv"),
-    (b"\0\0\x01\xba", ".mpg"),
-    (b"\0\0\x01\xb3", ".mpg"),
-    (b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01", ".mxf"),
-    (b"\x84\x10\xff\xff\xff\xff", ".roq"),
-    (b"DKIF\0\0", ".ivf"),
-    (b"nut/multimedia container\0", ".nut"),
-    (b"YUV4MPEG2 ", ".y4m"),
-    (b"\x1f\x07\0\x3f", ".dv"),
-    (b"\x1f\x07\0\xbf", ".dv"),
-    (b"BBCD\0", ".drc"),
-    (b"\x12\0\x0a\x0a", ".obu"),
-    (b"\x12\0\x0a\x0b", ".obu"),
-    (b"\x12\0\x0a\x0c", ".obu"),
-    (b"\x12\0\x0a\x0d", ".obu"),
-    (b".RMF\0\0", ".rm"),
-    (b"BIKf", ".bik"),
-    (b"BIKg", ".bik"),
-    (b"BIKi", ".bik"),
-    (b"KB2", ".bk2"),
-    (b"SMK2", ".smk"),
-    (b"SMK4", ".smk"),
-    (b"\xb7\xd8\0\x20\x37\x49\xda\x11\xa6\x4e\0\x07\xe9\x5e\xad\x8d", ".wtv"),
-    # documents
-    (b"%PDF-", ".pdf"),
-    (b"{\\rtf", ".rtf"),
-    (b"\xc5\xd0\xd3\xc6", ".eps"),
-    (b"bplist00", ".plist"),
-    (b"AC10", ".dwg"),
-    (b"ITSF\x03\0\0\0", ".chm"),
-    (b"SQLite format 3\0", ".sqlite"),
-    (b"PAR1\x15", ".parquet"),
-    # scenes
-    (b"glTF\x01\0\0\0", ".glb"),
-    (b"glTF\x02\0\0\0", ".glb"),
-    (b"Kaydara FBX Binary  \0", ".fbx"),
-    (b"PXR-USDC", ".usdc"),
-    (b"ply\nformat ", ".ply"),
-    (b"ply\r\nformat ", ".ply"),
-    (b"BLENDER-", ".blend"),
-    (b"BLENDER_", ".blend"),
-    (b"BLENDER17-", ".blend"),
-    (b"VOX \x96\0\0\0", ".vox"),
-    (b"VOX \xc8\0\0\0", ".vox"),
-    (b"DRACO", ".drc"),
-    (b"# vtk DataFile Version ", ".vtk"),
-    (b"Ogawa\xff", ".abc"),
-    (b"LASF", ".las"),
-    (b"ASTM-E57", ".e57"),
-    (b"3D Geometry File Format ", ".3dm"),
-    (b"\x20BDV\0\0\0\0", ".vdb"),
-    # fonts
-    (b"wOFF", ".woff"),
-    (b"wOF2", ".woff2"),
-    # archives
-    (b"7z\xbc\xaf\x27\x1c", ".7z"),
-    (b"Rar!\x1a\x07", ".rar"),
-    (b"\x28\xb5\x2f\xfd", ".zst"),
-    (b"\xfd7zXZ\0", ".xz"),
-    (b"\x04\x22\x4d\x18", ".lz4"),
-    (b"MSCF\0\0\0\0", ".cab"),
-    (b"PK\x05\x06", ".zip"),
-    (b"PK00PK\x03\x04", ".zip"),
-)
+_PREFIXES = marks(r"""
+# pictures
+.png    \x89PNG\r\n\x1a\n
+.mng    \x8aMNG\r\n\x1a\n
+.jng    \x8bJNG\r\n\x1a\n
+.gif    GIF87a GIF89a
+.cr2    II*\0\x10\0\0\0CR\x02
+.tiff   II*\0 MM\0* II+\0 MM\0+
+.orf    IIRO IIRS MMOR
+.rw2    IIU\0\x18 IIU\0\x08
+.raf    FUJIFILMCCD-RAW\x20
+.x3f    FOVb
+.mrw    \0MRM
+.jxr    II\xbc\x01
+.psd    8BPS\0\x01
+.psb    8BPS\0\x02
+.xcf    gimp\x20xcf\x20
+.psp    Paint\x20Shop\x20Pro\x20Image\x20File\n\x1a\0
+.exr    v/1\x01
+.hdr    #?RADIANCE #?RGBE
+.jxl    \0\0\0\x0cJXL\x20\r\n\x87\n
+.j2k    \xffO\xffQ\0
+.bpg    BPG\xfb
+.flif   FLIF
+.qoi    qoif\0
+.dds    DDS\x20|\0\0\0
+.ktx    \xabKTX\x2011\xbb\r\n\x1a\n
+.ktx2   \xabKTX\x2020\xbb\r\n\x1a\n
+.astc   \x13\xab\xa1\\
+.pvr    PVR\x03
+.icns   icns\0
+.dpx    SDPX\0 SDPXV XPDS
+.cin    \x80*_\xd7
+.fits   SIMPLE\x20\x20=
+.ff     farbfeld
+.ras    Y\xa6j\x95
+.wmf    \xd7\xcd\xc6\x9a\0\0
+.jb2    \x97JB2\r\n\x1a\n
+.miff   id=ImageMagick
+.dcx    \xb1h\xde:
+# sound
+.flac   fLaC
+.caf    caff\0\x01
+.awb    #!AMR-WB
+.amr    #!AMR
+.mid    MThd\0\0\0
+.au     .snd\0\0 dns.
+.w64    riff.\x91\xcf\x11\xa5\xd6(\xdb
+.wv     wvpk
+.tta    TTA1 TTA2
+.ape    MAC\x20
+.mpc    MPCK MP+\x07 MP+\x17
+.tak    tBaK
+.ofr    OFR\x20
+.dsf    DSD\x20\x1c\0\0\0
+.dff    FRM8\0\0
+.dts    \x7f\xfe\x80\x01 \xfe\x7f\x01\x80 \x1f\xff\xe8\0 \xff\x1f\0\xe8 dX\x20%
+.dtshd  DTSHDHDR
+.voc    Creative\x20Voice\x20File\x1a
+.silk   #!SILK_V3 \x02#!SILK_V3
+.ra     .ra\xfd
+.sph    NIST_1A\n
+.xm     Extended\x20Module:\x20
+.it     IMPM
+.sid    PSID\0 RSID\0
+.vgm    Vgm\x20
+.sox    .SoX XoS.
+.avr    2BIT
+# video
+.flv    FLV\x01
+.mpg    \0\0\x01\xba \0\0\x01\xb3
+.mxf    \x06\x0e+4\x02\x05\x01\x01\r\x01\x02\x01\x01
+.roq    \x84\x10\xff\xff\xff\xff
+.ivf    DKIF\0\0
+.nut    nut/multimedia\x20container\0
+.y4m    YUV4MPEG2\x20
+.dv     \x1f\x07\0? \x1f\x07\0\xbf
+.drc    BBCD\0
+.obu    \x12\0\n\n \x12\0\n\x0b \x12\0\n\x0c \x12\0\n\r
+.rm     .RMF\0\0
+.bik    BIKf BIKg BIKi
+.bk2    KB2
+.smk    SMK2 SMK4
+.wtv    \xb7\xd8\0\x207I\xda\x11\xa6N\0\x07\xe9^\xad\x8d
+# documents
+.pdf    %PDF-
+.rtf    {\\rtf
+.eps    \xc5\xd0\xd3\xc6
+.plist  bplist00
+.dwg    AC10
+.chm    ITSF\x03\0\0\0
+.sqlite SQLite\x20format\x203\0
+.parquet PAR1\x15
+# scenes
+.glb    glTF\x01\0\0\0 glTF\x02\0\0\0
+.fbx    Kaydara\x20FBX\x20Binary\x20\x20\0
+.usdc   PXR-USDC
+.ply    ply\nformat\x20 ply\r\nformat\x20
+.blend  BLENDER- BLENDER_ BLENDER17-
+.vox    VOX\x20\x96\0\0\0 VOX\x20\xc8\0\0\0
+.drc    DRACO
+.vtk    #\x20vtk\x20DataFile\x20Version\x20
+.abc    Ogawa\xff
+.las    LASF
+.e57    ASTM-E57
+.3dm    3D\x20Geometry\x20File\x20Format\x20
+.vdb    \x20BDV\0\0\0\0
+# fonts
+.woff   wOFF
+.woff2  wOF2
+# archives
+.7z     7z\xbc\xaf'\x1c
+.rar    Rar!\x1a\x07
+.zst    (\xb5/\xfd
+.xz     \xfd7zXZ\0
+.lz4    \x04"M\x18
+.cab    MSCF\0\0\0\0
+.zip    PK\x05\x06 PK00PK\x03\x04
+""")
 
 
 _WORDS = frozenset(
     prefix
-    for prefix, extension in _PREFIXES
+    for prefix, extension in _PREFIXES.items()
     if len(prefix) < 6 and all(32 <= byte < 127 for byte in prefix) and extension not in {".pdf", ".rtf"}
 )
 """Signatures that a text may begin with: it must be none."""
@@ -192,20 +158,17 @@ def beginning(read: containers.Read) -> bytes:
 
 
 def from_content(head: bytes) -> str | None:
-    """Return the extension that a file with these first bytes has, `None` where they do not tell."""
-    for prefix, extension in _PREFIXES:
+    """Return the extension that a file with these first bytes has, `None` where they are not certain."""
+    for prefix, extension in _PREFIXES.items():
         if head.startswith(prefix) and not (prefix in _WORDS and text_of(head) is not None):
-            return _narrower(head, extension)
+            is_archive = extension == ".plist" and b"WebMainResource" in head[:4096]
+            return ".webarchive" if is_archive else extension
     for look in _LOOKS:
         found = look(head)
         if found:
             return found
     text = text_of(head)
     return from_text(text) if text else None
-
-
-def _narrower(head: bytes, extension: str) -> str:
-    return ".webarchive" if extension == ".plist" and b"WebMainResource" in head[:4096] else extension
 
 
 def _postscript(head: bytes) -> str | None:
@@ -224,11 +187,8 @@ def _bzip2(head: bytes) -> str | None:
 
 
 def _flash(head: bytes) -> str | None:
-    return (
-        ".swf"
-        if head[:3] in {b"FWS", b"CWS", b"ZWS"} and len(head) > 8 and 0 < head[3] < 60 and 0 in head[4:8]
-        else None
-    )
+    is_flash = head[:3] in {b"FWS", b"CWS", b"ZWS"} and len(head) > 8 and 0 < head[3] < 60 and 0 in head[4:8]
+    return ".swf" if is_flash else None
 
 
 _LOOKS: tuple[Callable[[bytes], str | None], ...] = (

@@ -1,7 +1,7 @@
 """What a download is: its extension, and whether it is what was asked for at all.
 
 The content speaks first, where it is certain (`signatures`); then the content type; then the URL's path, and
-the file name that the host suggests. An error page is told by what the host says and does: a type that is no
+the file name that the host suggests. An error page is found by what the host says and does: a type that is no
 media type, a page where a signature is due; never by the first words of a document.
 """
 
@@ -48,12 +48,13 @@ _SOUND = {
 _SUBTITLES = frozenset({".vtt", ".srt", ".ass", ".ttml"})
 _PACKED = REFINED[".gz"] | {".gz"}
 _LEGACY = frozenset({".doc", ".xls", ".ppt"})  # of which Windows says that CSV and HTML files are such
+_PAGES = {".html": "an HTML page", ".xml": "an XML document", ".json": "a JSON document"}
 _OFTEN_WRONG = _LEGACY | {".txt", ".html", ".xml", ".json"}
 """What servers say of what they do not know better, and of their errors."""
 
 
 class _Claims(msgspec.Struct, frozen=True):
-    """What is said of an answer: type and subtype, and extensions: by type, by name, by the URL asked for."""
+    """What an answer claims: type and subtype, and the extensions by type, by name, by the URL requested."""
 
     media_type: str
     declared: str | None
@@ -86,20 +87,22 @@ def extension(
 
     `content_type` and `disposition` are the headers as they came; `url_path` is the path of the URL that
     answered, without query, `asked_path` that of the one whose redirects led there.
-    A `text` output is `.txt` always; what nothing tells is `.bin`.
+    A `text` output is `.txt` always; what is unknown is `.bin`.
     """
     if kind is OutputKind.TEXT:
         return ".txt"
     claims = _claims(content_type, url_path, disposition, asked_path)
     certain = from_content(head)
     if certain is None:
-        return _told(head, claims)
+        return _claimed(head, claims)
     if kind is OutputKind.AUDIO and certain in _SOUND:
         return _of_sound(head, certain, claims)
     if certain == ".mp3" and not hides_behind_tags(head):
         return certain
     for better in claims.by_weight:
-        if better in REFINED.get(certain, ()) and not (better == ".txt" and _is_page(head)):
+        if better in REFINED.get(certain, ()) and not (
+            better == ".txt" and Markup(text_of(head) or "").is_page
+        ):
             return better or certain
     return certain
 
@@ -153,11 +156,11 @@ def _file_name(disposition: str) -> str:
     return re.sub(r"\\(.)", r"\1", plain[1:-1]) if plain.startswith('"') else plain
 
 
-def _told(head: bytes, claims: _Claims) -> str:
-    """Return what type and name say of a content that tells nothing for certain."""
+def _claimed(head: bytes, claims: _Claims) -> str:
+    """Return the extension by type and name, for a content without a certain one."""
     declared, named = claims.declared, claims.named
     is_text = text_of(head) is not None
-    if declared in {".xls", ".doc", ".ppt"} and is_text and named:
+    if declared in _LEGACY and is_text and named:
         return named  # Windows calls a CSV file by the program that opens it
     if named and (declared in {None, ".txt"} or named in REFINED.get(declared or "", ())):
         return named
@@ -168,14 +171,10 @@ def _of_sound(head: bytes, certain: str, claims: _Claims) -> str:
     """Return what an audio output is in a container that may hold pictures, too: then type or name decide."""
     alone = {".mp4": ".m4a", ".m4v": ".m4a", ".f4v": ".m4a", ".mkv": ".mka"}.get(certain, certain)
     pictures = holds_pictures(head)
-    said = [claim for claim in (claims.declared, claims.named) if claim in _SOUND[certain] | {certain}]
+    claimed = [claim for claim in (claims.declared, claims.named) if claim in _SOUND[certain] | {certain}]
     if pictures is False:
-        return next((claim for claim in said if claim and claim != certain), alone)
-    return next((claim for claim in said if claim), certain if pictures else alone)
-
-
-def _is_page(head: bytes) -> bool:
-    return Markup(text_of(head) or "").is_page
+        return next((claim for claim in claimed if claim and claim != certain), alone)
+    return next((claim for claim in claimed if claim), certain if pictures else alone)
 
 
 def _found_instead(head: bytes, claims: _Claims, kind: OutputKind) -> str | None:
@@ -207,41 +206,37 @@ def _is_storage_error(text: str, claims: _Claims, kind: OutputKind) -> bool:
 def _cannot_be_zeros(claims: _Claims, kind: OutputKind) -> bool:
     if claims.among(BINARY | NEVER_JSON | DATA):
         return not claims.among(MAY_BE_ZEROS)
-    # Raw sound may begin with silence, but no picture is told by nothing but zeros.
+    # Raw sound may begin with silence, but no picture begins with nothing but zeros.
     return kind in {OutputKind.IMAGE, OutputKind.VIDEO} and claims.declared is None and claims.named is None
 
 
 def _not_media(text: str, claims: _Claims) -> str | None:
-    """Tell what a text is that should be a picture, a video or sound, and is none whose format is known."""
+    """Name a text that should be a picture, a video or sound, and is none whose format is known."""
     markup = Markup(text)
     due = claims.among(BINARY)
     if markup.is_html:
-        return "an HTML page"
-    if markup.is_xml:
-        known = claims.named in MARKUP or claims.declared in MARKUP - {".xml"}
-        return "an XML document" if due or not known else None
-    if is_json(text):
-        known = claims.named in DATA or claims.declared in DATA - {".json"}
-        return "a JSON document" if due or not known else None
+        return _PAGES[".html"]
+    if markup.is_xml or is_json(text):
+        general, kin = (".xml", MARKUP) if markup.is_xml else (".json", DATA)
+        known = claims.named in kin or claims.declared in kin - {general}
+        return _PAGES[general] if due or not known else None
     if not due and claims.named not in {None, ".txt", ".html", ".xml", ".json"}:
         return None
-    says = {".html": "an HTML page", ".xml": "an XML document", ".json": "a JSON document"}.get(
-        claims.declared or ""
-    )
+    says = _PAGES.get(claims.declared or "")
     if says and not due:
         return says
-    is_said = claims.media_type.startswith("text/") and claims.declared not in _SUBTITLES
-    return "a text" if due or is_said else None
+    is_text = claims.media_type.startswith("text/") and claims.declared not in _SUBTITLES
+    return "a text" if due or is_text else None
 
 
 def _not_document(text: str, claims: _Claims) -> str | None:
-    """Tell what a text is that says to be a document of another format."""
+    """Name a text that claims to be a document of another format."""
     markup = Markup(text)
     due = claims.among(BINARY)
     if (markup.is_html and due) or (markup.is_page and claims.among(NEVER_HTML)):
-        return "an HTML page"
+        return _PAGES[".html"]
     if is_json(text) and (due or (claims.declared == ".json" and claims.named in NEVER_JSON)):
-        return "a JSON document"
+        return _PAGES[".json"]
     if due:
-        return "an XML document" if markup.is_xml else "a text"
+        return _PAGES[".xml"] if markup.is_xml else "a text"
     return None

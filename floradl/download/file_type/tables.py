@@ -8,41 +8,58 @@ from __future__ import annotations
 
 def _rows(text: str) -> dict[str, str]:
     """Read lines of an extension and the types that mean it."""
-    rows = (line.split() for line in text.strip().splitlines())
+    rows = (line.split() for line in text.splitlines() if line.startswith("."))
     return {kind: row[0] for row in rows for kind in row[1:]}
 
 
-TYPES = _rows("""
-.png    image/png image/x-png image/apng image/vnd.mozilla.apng
-.jpg    image/jpeg image/jpg image/pjpeg image/x-jpeg
-.gif    image/gif
-.webp   image/webp
-.avif   image/avif image/avif-sequence
-.heic   image/heic image/heic-sequence
-.heif   image/heif image/heif-sequence
-.jxl    image/jxl
-.jp2    image/jp2 image/jpeg2000 image/x-jp2
-.jpx    image/jpx
-.jpm    image/jpm
-.jph    image/jph
+def marks(text: str) -> dict[bytes, str]:
+    """Read lines of an extension and the bytes that mean it, escaped as in Python, and without spaces."""
+    return {
+        mark.encode("ascii").decode("unicode_escape").encode("latin-1"): extension
+        for mark, extension in _rows(text).items()
+    }
+
+
+_OWN_NAMES = """
+image:  png jpg gif webp avif heic heif jxl jp2 jpx jpm jph jls jxr jxs bmp tiff psd xcf exr hdr ico
+image:  icns dng dds qoi tga pcx ktx ktx2 djvu dpx fits sgi wmf emf bpg flif eps
+application: fits mp4 mxf pdf oxps webarchive rtf eps json ndjson xml zip tar xz yaml toml tex latex
+application: spz csv
+video:  mp4 webm mpg m4v avi flv f4v mxf mj2 dv ivf nut h264 h265
+audio:  webm mp3 mp2 m4a m4b aac wav w64 flac ogg oga opus aiff mid amr ac3 eac3 dts caf tta ape dsf
+audio:  dff voc xm s3m it mod
+text:   rtf json xml srt ass yaml tex rst csv html css vtt
+model:  obj mtl stl ply 3mf step fbx vox spz
+font:   otf ttf woff woff2
+"""
+"""Extensions that are the subtype itself, in these trees, with `x-` before it or without."""
+
+TYPES = {
+    f"{tree}/{prefix}{name}": f".{name}"
+    for tree, names in (line.split(":") for line in _OWN_NAMES.strip().splitlines())
+    for name in names.split()
+    for prefix in ("", "x-")
+} | _rows("""
+.png    image/apng image/vnd.mozilla.apng
+.jpg    image/jpeg image/pjpeg image/x-jpeg
+.avif   image/avif-sequence
+.heic   image/heic-sequence
+.heif   image/heif-sequence
+.jp2    image/jpeg2000
 .j2k    image/x-jp2-codestream image/j2c
-.jls    image/jls
-.jxr    image/jxr image/vnd.ms-photo
-.jxs    image/jxs
-.bmp    image/bmp image/x-bmp image/x-ms-bmp
-.tiff   image/tiff image/tiff-fx
+.jxr    image/vnd.ms-photo
+.bmp    image/x-ms-bmp
+.tiff   image/tiff-fx
 .svg    image/svg+xml
 .svgz   image/svg+xml-compressed
-.psd    image/vnd.adobe.photoshop image/x-photoshop image/psd application/x-photoshop
-.xcf    image/x-xcf
+.psd    image/vnd.adobe.photoshop image/x-photoshop application/x-photoshop
 .ora    image/openraster
 .kra    application/x-krita
-.exr    image/x-exr image/aces image/exr
-.hdr    image/vnd.radiance image/x-hdr
-.ico    image/x-icon image/vnd.microsoft.icon image/ico
+.exr    image/aces
+.hdr    image/vnd.radiance
+.ico    image/x-icon image/vnd.microsoft.icon
 .cur    image/x-win-bitmap
-.icns   image/icns image/x-icns
-.dng    image/x-adobe-dng image/dng
+.dng    image/x-adobe-dng
 .cr2    image/x-canon-cr2
 .cr3    image/x-canon-cr3
 .nef    image/x-nikon-nef
@@ -50,91 +67,53 @@ TYPES = _rows("""
 .raf    image/x-fuji-raf
 .orf    image/x-olympus-orf
 .rw2    image/x-panasonic-rw2
-.dds    image/vnd.ms-dds image/x-dds
-.qoi    image/qoi image/x-qoi
-.tga    image/x-tga image/x-targa image/tga
-.pcx    image/vnd.zbrush.pcx image/x-pcx
+.dds    image/vnd.ms-dds
+.tga    image/x-targa
+.pcx    image/vnd.zbrush.pcx
 .pnm    image/x-portable-anymap
 .pbm    image/x-portable-bitmap
 .pgm    image/x-portable-graymap
 .ppm    image/x-portable-pixmap
 .xbm    image/x-xbitmap
 .xpm    image/x-xpixmap
-.ktx    image/ktx
-.ktx2   image/ktx2
-.djvu   image/vnd.djvu image/x-djvu
-.dpx    image/x-dpx image/dpx
-.fits   image/fits application/fits
-.sgi    image/sgi image/x-sgi image/x-rgb
-.wmf    image/wmf image/x-wmf
-.emf    image/emf image/x-emf
+.djvu   image/vnd.djvu
+.sgi    image/x-rgb
 .dxf    image/vnd.dxf
 .dwg    image/vnd.dwg
-.bpg    image/bpg
-.flif   image/flif
-.mp4    video/mp4 application/mp4
 .mov    video/quicktime
-.webm   video/webm audio/webm
 .mkv    video/x-matroska video/matroska video/matroska-3d
 .ogv    video/ogg
-.mpg    video/mpeg video/mpg video/mp1s video/mp2p
+.mpg    video/mpeg video/mp1s video/mp2p
 .ts     video/mp2t video/vnd.dlna.mpeg-tts
-.m4v    video/x-m4v
 .m4s    video/iso.segment audio/iso.segment
-.avi    video/x-msvideo video/avi video/msvideo video/vnd.avi
+.avi    video/x-msvideo video/msvideo video/vnd.avi
 .wmv    video/x-ms-wmv
 .asf    video/x-ms-asf application/vnd.ms-asf
-.flv    video/x-flv
-.f4v    video/x-f4v
 .3gp    video/3gpp audio/3gpp
 .3g2    video/3gpp2 audio/3gpp2
-.mxf    application/mxf video/mxf
-.mj2    video/mj2
-.dv     video/dv video/x-dv
-.ivf    video/x-ivf
-.nut    video/x-nut
-.h264   video/h264
-.h265   video/h265
 .y4m    video/x-raw-yuv4mpeg
 .mpd    application/dash+xml
 .m3u8   application/vnd.apple.mpegurl application/x-mpegurl audio/mpegurl audio/x-mpegurl vnd.apple.mpegurl
-.mp3    audio/mpeg audio/mp3 audio/x-mp3 audio/x-mpeg audio/mpeg3 audio/mpa
-.mp2    audio/x-mp2 audio/mp2
-.m4a    audio/mp4 audio/x-m4a audio/m4a
-.m4b    audio/x-m4b
-.aac    audio/aac audio/aacp audio/x-aac audio/x-hx-aac-adts
-.wav    audio/wav audio/wave audio/x-wav audio/vnd.wave audio/x-pn-wav
-.w64    audio/x-w64
-.flac   audio/flac audio/x-flac
-.ogg    audio/ogg audio/vorbis audio/x-vorbis+ogg
-.oga    audio/x-oga
-.opus   audio/opus audio/x-opus+ogg
+.mp3    audio/mpeg audio/x-mpeg audio/mpeg3 audio/mpa
+.m4a    audio/mp4
+.aac    audio/aacp audio/x-hx-aac-adts
+.wav    audio/wave audio/vnd.wave audio/x-pn-wav
+.ogg    audio/vorbis audio/x-vorbis+ogg
+.opus   audio/x-opus+ogg
 .spx    audio/speex audio/x-speex
 .mka    audio/x-matroska audio/matroska
-.aiff   audio/aiff audio/x-aiff
-.mid    audio/midi audio/x-midi audio/mid audio/sp-midi
-.amr    audio/amr audio/amr-nb
+.mid    audio/midi audio/x-midi audio/sp-midi
+.amr    audio/amr-nb
 .awb    audio/amr-wb
 .wma    audio/x-ms-wma
-.ac3    audio/ac3 audio/vnd.dolby.dd-raw
-.eac3   audio/eac3
-.dts    audio/vnd.dts audio/x-dts
+.ac3    audio/vnd.dolby.dd-raw
+.dts    audio/vnd.dts
 .au     audio/basic
-.caf    audio/x-caf
 .wv     audio/x-wavpack audio/wavpack
-.tta    audio/x-tta
-.ape    audio/x-ape audio/x-monkeys-audio
+.ape    audio/x-monkeys-audio
 .mpc    audio/x-musepack audio/musepack
-.dsf    audio/x-dsf
-.dff    audio/x-dff
-.voc    audio/x-voc
-.xm     audio/xm audio/x-xm
-.s3m    audio/s3m audio/x-s3m
-.it     audio/it audio/x-it
-.mod    audio/mod audio/x-mod
 .pls    audio/x-scpls
 .xspf   application/xspf+xml
-.pdf    application/pdf application/x-pdf
 .doc    application/msword
 .xls    application/vnd.ms-excel
 .ppt    application/vnd.ms-powerpoint
@@ -157,7 +136,6 @@ TYPES = _rows("""
 .ppsm   application/vnd.ms-powerpoint.slideshow.macroenabled.12
 .vsdx   application/vnd.ms-visio.drawing
 .xps    application/vnd.ms-xpsdocument
-.oxps   application/oxps
 .odt    application/vnd.oasis.opendocument.text
 .ott    application/vnd.oasis.opendocument.text-template
 .ods    application/vnd.oasis.opendocument.spreadsheet
@@ -174,67 +152,49 @@ TYPES = _rows("""
 .numbers application/vnd.apple.numbers application/x-iwork-numbers-sffnumbers
 .key    application/vnd.apple.keynote application/x-iwork-keynote-sffkey
 .epub   application/epub+zip
+.mxl    application/vnd.recordare.musicxml
+.idml   application/vnd.adobe.indesign-idml-package
 .mobi   application/x-mobipocket-ebook
-.webarchive application/x-webarchive
-.rtf    application/rtf text/rtf application/x-rtf
 .ps     application/postscript
-.eps    application/eps application/x-eps image/eps image/x-eps
 .ai     application/illustrator application/vnd.adobe.illustrator
-.json   application/json text/json application/x-json
 .jsonld application/ld+json
-.ndjson application/x-ndjson application/jsonl
+.ndjson application/jsonl
 .geojson application/geo+json
 .lottie application/zip+dotlottie
-.xml    application/xml text/xml
-.zip    application/zip application/x-zip-compressed application/x-zip
+.zip    application/x-zip-compressed
 .gz     application/gzip application/x-gzip
-.tar    application/x-tar
 .7z     application/x-7z-compressed
 .rar    application/vnd.rar application/x-rar-compressed
 .bz2    application/x-bzip2
-.xz     application/x-xz
 .zst    application/zstd
-.srt    application/x-subrip text/srt
-.ass    text/x-ssa text/x-ass
+.srt    application/x-subrip
+.ass    text/x-ssa
 .ttml   application/ttml+xml
-.yaml   application/yaml text/yaml application/x-yaml text/x-yaml
-.toml   application/toml
 .ipynb  application/x-ipynb+json
 .sqlite application/vnd.sqlite3 application/x-sqlite3
 .parquet application/vnd.apache.parquet
-.tex    application/x-tex text/x-tex
-.latex  application/x-latex
 .glb    model/gltf-binary
 .gltf   model/gltf+json
-.obj    model/obj
-.mtl    model/mtl
-.stl    model/stl model/x.stl-ascii model/x.stl-binary application/sla application/vnd.ms-pki.stl
-.ply    model/ply
-.3mf    model/3mf application/vnd.ms-package.3dmanufacturing-3dmodel+xml
+.stl    model/x.stl-ascii model/x.stl-binary application/sla application/vnd.ms-pki.stl
+.3mf    application/vnd.ms-package.3dmanufacturing-3dmodel+xml
 .usdz   model/vnd.usdz+zip
 .usda   model/vnd.usda
 .usdc   model/vnd.usdc
 .dae    model/vnd.collada+xml
-.step   model/step
-.fbx    model/fbx application/vnd.autodesk.fbx
+.fbx    application/vnd.autodesk.fbx
 .blend  application/x-blender
-.vox    model/vox
-.spz    model/spz application/spz
-.otf    font/otf application/font-sfnt application/x-font-otf application/vnd.ms-opentype
-.ttf    font/ttf font/sfnt application/x-font-ttf
+.otf    application/font-sfnt application/x-font-otf application/vnd.ms-opentype
+.ttf    font/sfnt application/x-font-ttf
 .ttc    font/collection
-.woff   font/woff application/font-woff application/x-font-woff
-.woff2  font/woff2 application/font-woff2
+.woff   application/font-woff application/x-font-woff
+.woff2  application/font-woff2
 .txt    text/plain
 .md     text/markdown text/x-markdown text/x-web-markdown
-.rst    text/x-rst
-.csv    text/csv application/csv text/comma-separated-values
+.csv    text/comma-separated-values
 .tsv    text/tab-separated-values
-.html   text/html application/xhtml+xml
-.css    text/css
+.html   application/xhtml+xml
 .ics    text/calendar
 .vcf    text/vcard text/x-vcard
-.vtt    text/vtt
 """)
 """Content types, in lower case, and the extensions they mean."""
 
@@ -334,7 +294,7 @@ REFINED = _families("""
 .ttc    otc
 .rm     rmvb ra
 """)
-"""What the content tells for certain -> what a type or a name may know better, being a kind of it."""
+"""What the content is for certain -> what a type or a name may know better, being a kind of it."""
 
 BINARY = _set("""
     png jpg jpeg jpe jfif gif webp avif heic heif hif jxl jp2 jpx jph j2k j2c jls jxr bmp tiff tif svgz

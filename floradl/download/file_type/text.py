@@ -19,48 +19,23 @@ _ROOT = re.compile(r"<(?:([A-Za-z_][\w.-]*):)?([A-Za-z_][\w.-]*)(?=[\s/>]|\Z)")
 _BEFORE_SVG = re.compile(r"<(style|title|desc|metadata|defs)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 _SVG_SPACE = "http://www.w3.org/2000/svg"
 _ROOTS = {
-    "svg": ".svg",
-    "mpd": ".mpd",
+    **{name: f".{name}" for name in ("svg", "mpd", "smil", "x3d", "gpx", "kml", "fcpxml", "amf")},
+    **dict.fromkeys(("score-partwise", "score-timewise"), ".musicxml"),
     "tt": ".ttml",
-    "smil": ".smil",
     "collada": ".dae",
-    "x3d": ".x3d",
-    "gpx": ".gpx",
-    "kml": ".kml",
-    "fcpxml": ".fcpxml",
-    "score-partwise": ".musicxml",
-    "score-timewise": ".musicxml",
     "smoothstreamingmedia": ".ismc",
-    "amf": ".amf",
 }
 _PAGE = frozenset({"html", "head", "body"})
 """Elements that begin an HTML page; those that begin a piece of one may begin Markdown, too."""
-_PIECE = frozenset(
-    {
-        *(
-            "script",
-            "iframe",
-            "h1",
-            "h2",
-            "h3",
-            "div",
-            "font",
-            "table",
-            "a",
-            "style",
-            "title",
-            "b",
-            "br",
-            "p",
-        ),
-        *("meta", "link", "center", "img", "picture", "details", "main", "section", "header", "span", "ul"),
-    }
+_PIECE = re.compile(
+    "script|iframe|h[123]|div|font|table|a|style|title|b|br|p|meta|link|center|img|picture|details|main|section"
+    "|header|span|ul"
 )
 _JSON = re.compile(r"\{\s*[\"}]|\[\s*[\[{\"\]]")
 _GLTF = re.compile(r'"asset"\s*:\s*\{[^{}]*"version"\s*:\s*"\d')
 _GLTF_KEYS = re.compile(r'"(accessors|bufferViews|meshes|nodes|scenes)"\s*:\s*\[\s*\{')
 _LOTTIE_KEYS = re.compile(r'"(?:(v)"\s*:\s*"\d+\.\d|(fr|ip|op|w|h)"\s*:\s*-?[\d.]|(layers|assets)"\s*:\s*\[)')
-_LINES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+_LINES = [
     (re.compile(pattern), extension)
     for pattern, extension in (
         (r"WEBVTT(?:[ \t\r\n]|\Z)", ".vtt"),
@@ -85,7 +60,7 @@ _LINES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:/\*[^*]*\*/\s*)?#define\s+\S*width\s+\d+\s+#define\s+\S*height\s+\d+\s", ".xbm"),
         (r"(?:#[^\n]*\n|TITLE [^\n]*\n|DOMAIN_M[^\n]*\n|\s)*LUT_[13]D_SIZE\s+\d", ".cube"),
     )
-)
+]
 _WORDS_OF_OBJ = frozenset({"v", "vn", "vt", "vp", "f", "l", "p", "o", "g", "s", "mtllib", "usemtl"})
 _VERTEX = re.compile(r"v(?:[ \t]+-?[\d.]+(?:[eE][-+]?\d+)?){3,}")
 
@@ -97,7 +72,7 @@ def text_of(head: bytes) -> str | None:
     """
     if head.startswith((b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<")):
         text = _wide(head)
-    elif 0 in head or _controls(head) * 100 > len(head):
+    elif 0 in head or 100 * (len(head) - len(head.translate(None, _CONTROL))) > len(head):
         return None
     else:
         text = _narrow(head)
@@ -109,10 +84,6 @@ def _wide(head: bytes) -> str:
     coding = {b"<\0": "utf-16-le", b"\0<": "utf-16-be"}.get(head[:2], "utf-16")
     text = head.decode(coding, errors="ignore")
     return text if sum(character.isascii() for character in text[:4096]) * 10 >= len(text[:4096]) else "\0"
-
-
-def _controls(head: bytes) -> int:
-    return len(head) - len(head.translate(None, _CONTROL))
 
 
 def _narrow(head: bytes) -> str:
@@ -129,7 +100,7 @@ class Markup:
     """What stands first in a text that may be XML or HTML.
 
     `root` is the local name of the first element in lower case, else that of the document type; empty for
-    none. `declared` tells whether it has an XML declaration, a document type, or a comment before.
+    none. `declared`: it has an XML declaration, a document type, or a comment before.
     """
 
     def __init__(self, text: str) -> None:
@@ -189,7 +160,7 @@ class Markup:
     @property
     def is_html(self) -> bool:
         """Whether a browser would take it for HTML; Markdown may begin so, too."""
-        return self.is_page or (not self.prefix and self.root in _PIECE)
+        return self.is_page or (not self.prefix and bool(_PIECE.fullmatch(self.root)))
 
     @property
     def is_xml(self) -> bool:
@@ -220,7 +191,7 @@ def is_json(text: str) -> bool:
 
 
 def from_text(text: str) -> str | None:
-    """Return the extension of a text whose beginning tells it for certain, `None` for others."""
+    """Return the extension of a text whose beginning shows it for certain, `None` for others."""
     if text.startswith("<"):
         return _from_markup(Markup(text))
     if is_json(text):

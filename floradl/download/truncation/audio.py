@@ -8,13 +8,14 @@ RFC 3533 (Ogg), 6; ISO/IEC 13818-7 (ADTS), ISO/IEC 14496-3, 1.7 (LOAS); ETSI TS 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-from floradl.download.truncation.window import MOST_STEPS, Window
+from floradl.download.file_type.frames import ac3_frame, adts_frame, id3_size, loas_frame, mpeg_frame
+from floradl.download.truncation.window import MOST_STEPS, Window, judges
 
 _INFO_AT = (13, 21, 36, 15, 23, 38)
 """Where `Info` or `Xing` stands in a first frame: behind its side information, and a checksum maybe."""
 
-_AC3_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 _AMR = {
     b"#!AMR\n": (12, 13, 15, 17, 19, 20, 26, 31, 5),
     b"#!AMR-WB\n": (17, 23, 32, 36, 40, 46, 50, 58, 60, 5),
@@ -22,26 +23,37 @@ _AMR = {
 _FLAC_SYNC = re.compile(rb"\xff[\xf8\xf9]")
 _MOST_HEADERS = 8
 _MOST_SYNCS = 5000
-_LAYER_2_RATES = (
-    (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-)
 
 
 def _after_id3(file: Window) -> int:
-    """Return where the sound begins behind ID3v2 tags."""
     at = 0
     for _ in range(16):
         head = file.at(at, 10)
         if head[:3] != b"ID3" or len(head) < 10:
             break
-        length = 0
-        for byte in head[6:10]:
-            length = length << 7 | byte & 0x7F
-        at += 10 + length + (10 if head[5] & 0x10 else 0)
+        at += id3_size(head)
     return at
 
 
+def _frames(file: Window, at: int, sync: bytes, header: int, size_of: Callable[[bytes], int]) -> bool | None:
+    """Judge by frames from `at` on: encoders write whole ones.
+
+    `size_of` returns a frame's size from its first `header` bytes, 0 for what is no frame.
+    """
+    for _ in range(MOST_STEPS):
+        if at > file.size:
+            return False
+        head = file.at(at, header)
+        if len(head) < header:
+            return False if head.startswith(sync) else None
+        size = size_of(head)
+        if not size:
+            return None
+        at += size
+    return None
+
+
+@judges("mp3")
 def mpeg_layer_3(file: Window) -> bool | None:
     """Judge MP3 by the byte count of its first frame (Info, Xing, VBRI), where it has one.
 
@@ -66,28 +78,15 @@ def mpeg_layer_3(file: Window) -> bool | None:
     return None
 
 
+@judges("mp2")
 def mpeg_layer_2(file: Window) -> bool | None:
-    """Judge MP2: frames stand for themselves, and encoders write whole ones."""
-    at = _after_id3(file)
-    if at > file.size:
-        return False
-    for _ in range(MOST_STEPS):
-        head = file.at(at, 4)
-        if len(head) < 4:
-            return _partial(head, b"\xff")
-        if head[0] != 0xFF or head[1] & 0xF6 != 0xF4:
-            return None
-        rate, hertz = head[2] >> 4, head[2] >> 2 & 3
-        if rate in {0, 15} or hertz == 3:
-            return None
-        first = head[1] >> 3 & 1
-        sampling = (44100, 48000, 32000)[hertz] // (1 if first else 2)
-        at += 144_000 * _LAYER_2_RATES[1 - first][rate] // sampling + (head[2] >> 1 & 1)
-        if at > file.size:
-            return False
-    return None
+    """Judge MP2 by its frames."""
+    return _frames(
+        file, _after_id3(file), b"\xff", 4, lambda head: mpeg_frame(head) if head[1] & 0xF6 == 0xF4 else 0
+    )
 
 
+@judges("flac")
 def flac(file: Window) -> bool | None:
     """Judge FLAC by its blocks, then by the last frame: its checksum, and the count of samples.
 
@@ -197,13 +196,12 @@ def _flac_end(data: bytes, start: int) -> int:
     return end
 
 
+@judges("ogg oga ogv opus spx ogx", b"OggS\0")
 def ogg(file: Window) -> bool | None:
     """Judge Ogg by its pages: each stream in it ends with a page that says so.
 
     Never True: another link of a chain may follow, and nothing announces it.
     """
-    if not file.begins(b"OggS\0"):
-        return None
     at = 0
     ongoing: set[int] = set()
     for _ in range(MOST_STEPS):
@@ -225,94 +223,46 @@ def ogg(file: Window) -> bool | None:
     return None
 
 
+@judges("aac loas latm")
 def advanced_audio(file: Window) -> bool | None:
-    """Judge AAC in ADTS or LOAS frames: encoders write whole ones."""
+    """Judge AAC by its frames of ADTS or LOAS."""
     at = _after_id3(file)
-    if at > file.size:
-        return False
-    loas = file.big(at, 2) >> 5 == 0x2B7
-    for _ in range(MOST_STEPS):
-        head = file.at(at, 7)
-        if len(head) < 7:
-            return _partial(head, b"\x56" if loas else b"\xff")
-        if loas:
-            if head[0] != 0x56 or head[1] >> 5 != 7:
-                return None
-            at += 3 + ((head[1] & 0x1F) << 8 | head[2])
-        else:
-            size = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
-            if head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or size < 7:
-                return None
-            at += size
-        if at > file.size:
-            return False
-    return None
+    if file.big(at, 2) >> 5 == 0x2B7:
+        return _frames(file, at, b"\x56", 3, loas_frame)
+    return _frames(file, at, b"\xff", 7, adts_frame)
 
 
-def _partial(head: bytes, sync: bytes) -> bool | None:
-    return False if head and head.startswith(sync) else None
-
-
+@judges("ac3 eac3 ec3")
 def dolby(file: Window) -> bool | None:
-    """Judge AC-3 and E-AC-3: encoders write whole frames."""
-    at = 0
-    for _ in range(MOST_STEPS):
-        head = file.at(at, 6)
-        if len(head) < 6:
-            return _partial(head, b"\x0b")
-        if head[:2] != b"\x0b\x77":
-            return None
-        if head[5] >> 3 > 10:  # E-AC-3
-            at += 2 * (((head[2] & 7) << 8 | head[3]) + 1)
-        else:
-            rate, size = head[4] >> 6, head[4] & 63
-            if rate == 3 or size >= 38:
-                return None
-            kbits = _AC3_RATES[size >> 1]
-            at += 2 * (2 * kbits, kbits * 320 // 147 + (size & 1), 3 * kbits)[rate]
-        if at > file.size:
-            return False
-    return None
+    """Judge AC-3 and E-AC-3 by their frames."""
+    return _frames(file, 0, b"\x0b", 6, lambda head: ac3_frame(head)[0])
 
 
+@judges("dts")
 def digital_theater(file: Window) -> bool | None:
-    """Judge DTS core frames: encoders write whole ones."""
-    at = 0
-    for _ in range(MOST_STEPS):
-        head = file.at(at, 8)
-        if len(head) < 8:
-            return _partial(head, b"\x7f")
+    """Judge DTS by its core frames."""
+
+    def size_of(head: bytes) -> int:
         if head[:4] != b"\x7f\xfe\x80\x01":
-            return None
-        at += ((head[5] & 3) << 12 | head[6] << 4 | head[7] >> 4) + 1
-        if at > file.size:
-            return False
-    return None
+            return 0
+        return ((head[5] & 3) << 12 | head[6] << 4 | head[7] >> 4) + 1
+
+    return _frames(file, 0, b"\x7f", 8, size_of)
 
 
+@judges("amr awb amr-nb amr-wb")
 def adaptive_multi_rate(file: Window) -> bool | None:
-    """Judge AMR and AMR-WB: encoders write whole frames."""
+    """Judge AMR and AMR-WB by their frames."""
     mark = next((mark for mark in _AMR if file.at(0, len(mark)) == mark), None)
     if mark is None:
         return None
-    at, sizes = len(mark), _AMR[mark]
-    for _ in range(MOST_STEPS):
-        if at >= file.size:
-            return False if at > file.size else None
-        mode = file.big(at, 1) >> 3 & 15
-        if mode == 15:
-            at += 1
-            continue
-        if mode >= len(sizes):
-            return None
-        at += 1 + sizes[mode]
-    return None
+    sizes = dict(enumerate(_AMR[mark])) | {15: 0}
+    return _frames(file, len(mark), mark, 1, lambda head: 1 + sizes.get(head[0] >> 3 & 15, -1))
 
 
+@judges("wv", b"wvpk")
 def wavpack(file: Window) -> bool | None:
     """Judge WavPack by its blocks, and by the count of samples where the first states one. Never True."""
-    if not file.begins(b"wvpk"):
-        return None
     at, reached = 0, 0
     total = file.little(12, 4)
     for _ in range(MOST_STEPS):
@@ -325,13 +275,11 @@ def wavpack(file: Window) -> bool | None:
         at += 8 + int.from_bytes(head[4:8], "little")
         if at > file.size:
             return False
-    if total in {0, 0xFFFFFFFF}:
-        return None
-    if reached < total:
-        return False if at == file.size else None
-    return None
+    short = total not in {0, 0xFFFFFFFF} and reached < total
+    return False if short and at == file.size else None
 
 
+@judges("tta")
 def true_audio(file: Window) -> bool | None:
     """Judge TTA by the table of its frames. Never True: notes may follow."""
     at = _after_id3(file)
@@ -345,21 +293,13 @@ def true_audio(file: Window) -> bool | None:
     if not 0 < frames <= MOST_STEPS:
         return None
     table = file.at(at + 22, 4 * frames)
-    return file.reaches(
-        at
-        + 22
-        + 4 * frames
-        + 4
-        + sum(int.from_bytes(table[i : i + 4], "little") for i in range(0, len(table), 4))
-    )
+    sizes = sum(int.from_bytes(table[i : i + 4], "little") for i in range(0, len(table), 4))
+    return file.reaches(at + 22 + 4 * frames + 4 + sizes)
 
 
+@judges("mid midi", b"MThd", least=14)
 def midi(file: Window) -> bool | None:
     """Judge a MIDI file by the tracks that it announces."""
-    if not file.begins(b"MThd"):
-        return None
-    if file.size < 14:
-        return False
     tracks, at = file.big(10, 2), 8 + file.big(4, 4)
     for _ in range(MOST_STEPS):
         if not tracks:

@@ -1,7 +1,8 @@
-"""ZIP and what is made of it, gzip, bzip2, xz, Zstandard, LZ4, 7z, tar.
+"""Archives (ZIP, gzip, bzip2, xz, Zstandard, LZ4, 7z, tar) and documents (PDF, Office, RTF, XML, JSON).
 
 Sources: PKWARE's APPNOTE (ZIP), 4.3.16; RFC 1952 (gzip), 2.2 and 2.3; RFC 8878 (Zstandard), 3.1.1; the .xz
-file format 1.2, 2.1.2; LZ4 frame format 1.6; 7zFormat.txt; POSIX pax (tar).
+file format 1.2, 2.1.2; LZ4 frame format 1.6; 7zFormat.txt; POSIX pax (tar). ISO 32000-1 (PDF), 7.5.5, 7.5.6
+(incremental updates), F.2 (linearized); MS-CFB 2.2, 2.3; RTF 1.9.1; XML 1.0, 2.1; RFC 8259 (JSON), 2.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import bz2
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from xml.parsers import expat
 
-from floradl.download.truncation.window import MOST_STEPS, Window
+from floradl.download.truncation.window import MOST_STEPS, Window, judges
 
 _MOST_INFLATED = 256 << 20
 """How many bytes are unpacked at most; nothing of it is kept."""
@@ -20,12 +22,33 @@ _MOST_INFLATED = 256 << 20
 _PIECE = 1 << 20
 _MOST_MEMBERS = 10_000
 _MOST_RECORDS = 64
+_LINEARIZED = re.compile(rb"/Linearized\b[^>]{0,200}?/L\s+(\d{1,19})")
+_GOES_ON = re.compile(rb"\A[\s\0]*(?:\d{1,10}\s+\d{1,5}\s+obj\b|xref\b|%)")
+_SPECIAL = 0xFFFFFFFA
+"""Numbers from here on are no sectors. SheetJS 0.18.5 fills its table up with ends of chains."""
+_LARGEST_TEXT = 64 << 20
+_RTF = re.compile(rb"\\[{}\\]")
+_LARGEST = 32 << 20
+_DEEPEST = 10_000
+_CUT = {
+    expat.errors.XML_ERROR_NO_ELEMENTS,
+    expat.errors.XML_ERROR_UNCLOSED_TOKEN,
+    expat.errors.XML_ERROR_PARTIAL_CHAR,
+    expat.errors.XML_ERROR_UNCLOSED_CDATA_SECTION,
+}
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_NOT_JSON = re.compile(rb"[^\[\]{}:,0-9+\-.eEtrufalsnINiy\s]")
+_SECOND = re.compile(rb"[\]}]\s*[\[{]")
 
 
+@judges(
+    "zip docx xlsx pptx docm xlsm pptm dotx xltx potx ppsx xlsb vsdx odt ods odp odg ott otp ots epub "
+    "usdz cbz 3mf kmz lottie ora kra pages key numbers xps oxps jar apk sketch idml mscz mxl fcstd",
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+)
 def zip_archive(file: Window) -> bool | None:
     """Judge ZIP by its directory and the record at its end, wherever in the file that is."""
-    if not file.begins(b"PK\x03\x04", b"PK\x05\x06"):
-        return None
     before, followed = file.size, False
     for _ in range(_MOST_RECORDS):
         at = file.last(b"PK\x05\x06", before)
@@ -60,13 +83,12 @@ def _zip64(file: Window, locator: int) -> bool:
     return file.little(at + 40, 8) + file.little(at + 48, 8) == at
 
 
+@judges("gz tgz svgz", b"\x1f\x8b\x08")
 def gzip(file: Window) -> bool | None:
     """Judge gzip by unpacking it: each member has its checksum and length.
 
     Never True: a further member may follow, and nothing announces it.
     """
-    if not file.begins(b"\x1f\x8b\x08"):
-        return None
     unpacker = zlib.decompressobj(wbits=31)
     left, members, between = _MOST_INFLATED, 0, True
     for block in file.blocks():
@@ -88,10 +110,9 @@ def gzip(file: Window) -> bool | None:
     return None if between and file.size else False
 
 
+@judges("bz2", b"BZh")
 def bzip2(file: Window) -> bool | None:
     """Judge bzip2 by unpacking it. Never True, as with gzip."""
-    if not file.begins(b"BZh"):
-        return None
     unpacker = bz2.BZ2Decompressor()
     left = _MOST_INFLATED // 8
     for block in file.blocks():
@@ -109,23 +130,18 @@ def bzip2(file: Window) -> bool | None:
     return False
 
 
+@judges("xz", b"\xfd7zXZ\0")
 def xz(file: Window) -> bool | None:
     """Judge xz by its footer, behind which zeros may stand. Never True, as with gzip."""
-    if not file.begins(b"\xfd7zXZ\0"):
-        return None
     if file.size >= 24 and file.at(file.size - 2, 2) == b"YZ":
         return None
-    return (
-        None
-        if file.size >= 32 and file.last(b"YZ", file.size) is not None and file.padded(file.size - 4)
-        else False
-    )
+    is_padded = file.size >= 32 and file.last(b"YZ", file.size) is not None and file.padded(file.size - 4)
+    return None if is_padded else False
 
 
+@judges("zst", b"\x28\xb5\x2f\xfd")
 def zstandard(file: Window) -> bool | None:
     """Judge Zstandard by its blocks. Never True, as with gzip."""
-    if not file.begins(b"\x28\xb5\x2f\xfd"):
-        return None
     at, budget = 0, MOST_STEPS
     while budget > 1:
         budget -= 1
@@ -154,10 +170,9 @@ def zstandard(file: Window) -> bool | None:
     return None
 
 
+@judges("lz4", b"\x04\x22\x4d\x18")
 def lz4(file: Window) -> bool | None:
     """Judge LZ4 frames by their blocks. Never True, as with gzip."""
-    if not file.begins(b"\x04\x22\x4d\x18"):
-        return None
     flags = file.big(4, 1)
     at = 7 + (8 if flags & 8 else 0) + (4 if flags & 1 else 0)
     for _ in range(MOST_STEPS):
@@ -170,13 +185,13 @@ def lz4(file: Window) -> bool | None:
     return None
 
 
+@judges("7z", b"7z\xbc\xaf\x27\x1c", least=32)
 def seven_zip(file: Window) -> bool | None:
     """Judge 7z by where its first header says that the last one lies."""
-    if not file.begins(b"7z\xbc\xaf\x27\x1c"):
-        return None
-    return file.compare(32 + file.little(12, 8) + file.little(20, 8)) if file.size >= 32 else False
+    return file.compare(32 + file.little(12, 8) + file.little(20, 8))
 
 
+@judges("tar")
 def tar(file: Window) -> bool | None:
     """Judge tar by its entries and the two empty records behind them."""
     if file.at(257, 5) != b"ustar"[: max(file.size - 257, 0)]:
@@ -191,35 +206,21 @@ def tar(file: Window) -> bool | None:
         size = head[124:136]
         if size[0] & 0x80:
             length = int.from_bytes(size[1:], "big")
+        elif re.fullmatch(rb"[0-7]+", size.strip(b"\0 ")) and head[257:262] == b"ustar":
+            length = int(size.strip(b"\0 "), 8)
         else:
-            digits = size.strip(b"\0 ")
-            if not digits.isdigit() or head[257:262] != b"ustar":
-                return None
-            try:
-                length = int(digits, 8)
-            except ValueError:
-                return None
+            return None
         at += 512 + length + -length % 512
     return None
 
 
-_LINEARIZED = re.compile(rb"/Linearized\b[^>]{0,200}?/L\s+(\d{1,19})")
-_END = re.compile(rb"startxref\s+(\d{1,19})\s+%%EOF")
-_GOES_ON = re.compile(rb"\A[\s\0]*(?:\d{1,10}\s+\d{1,5}\s+obj\b|xref\b|%)")
-_SPECIAL = 0xFFFFFFFA
-"""Numbers from here on are no sectors. SheetJS 0.18.5 fills its table up with ends of chains."""
-
-_LARGEST_TEXT = 64 << 20
-
-
+@judges("pdf ai", b"%PDF-")
 def pdf(file: Window) -> bool | None:
     """Judge PDF by its last end mark, and by the length that one made for the web states.
 
     Only such a one is ever True: an update, which has an end mark of its own, may be missing behind any
     other, and the older document is whole by itself.
     """
-    if not file.begins(b"%PDF-"):
-        return None
     stated = _LINEARIZED.search(file.at(0, 1024))
     if stated and int(stated[1]) > file.size:
         return False
@@ -233,12 +234,9 @@ def pdf(file: Window) -> bool | None:
     return False if _GOES_ON.match(behind) and len(behind.strip()) >= 8 else None
 
 
+@judges("doc xls ppt msg", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", least=512)
 def compound(file: Window) -> bool | None:
     """Judge Microsoft's compound files (DOC, XLS, PPT, MSG) by the last sector in use."""
-    if not file.begins(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
-        return None
-    if file.size < 512:
-        return False
     shift, tables = file.little(30, 2), file.little(44, 4)
     if shift not in {9, 12}:
         return None
@@ -257,50 +255,39 @@ def compound(file: Window) -> bool | None:
     return file.reaches(((last + 1) << shift) + 1)
 
 
-_RTF = re.compile(rb"\\[{}\\]")
-
-
+@judges("rtf", b"{\\rtf", least=1)
 def rich_text(file: Window) -> bool | None:
     """Judge RTF by its braces. Never True: white space may follow."""
-    if not file.begins(b"{\\rtf"):
-        return None
     if file.size > _LARGEST_TEXT:
         return None
-    if not file.size:
-        return False
-    depth, carry = 0, b""
-    for block in file.blocks():
-        text = carry + block
-        # A backslash at the edge belongs to what follows, unless another has used it up.
-        carry = b"\\" if (len(text) - len(text.rstrip(b"\\"))) % 2 else b""
-        text = _RTF.sub(b"", text.removesuffix(carry))
+    depth = 0
+    for block in _with_whole_escapes(file):
+        text = _RTF.sub(b"", block)
         if b"\\bin" in text:
             return None
         depth += text.count(b"{") - text.count(b"}")
     return False if depth > 0 else None
 
 
-_LARGEST = 32 << 20
-_DEEPEST = 10_000
-_CUT = frozenset(
-    {
-        expat.errors.codes[expat.errors.XML_ERROR_NO_ELEMENTS],
-        expat.errors.codes[expat.errors.XML_ERROR_UNCLOSED_TOKEN],
-        expat.errors.codes[expat.errors.XML_ERROR_PARTIAL_CHAR],
-        expat.errors.codes[expat.errors.XML_ERROR_UNCLOSED_CDATA_SECTION],
-    }
-)
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-_NOT_JSON = re.compile(rb"[^\[\]{}:,0-9+\-.eEtrufalsnINiy\s]")
-_SECOND = re.compile(rb"[\]}]\s*[\[{]")
+def _with_whole_escapes(file: Window) -> Iterator[bytes]:
+    """Read in blocks; a backslash at an edge comes with what follows, unless another has used it up."""
+    carry = b""
+    for block in file.blocks():
+        text = carry + block
+        carry = b"\\" if (len(text) - len(text.rstrip(b"\\"))) % 2 else b""
+        yield text.removesuffix(carry)
 
 
 class _BeyondError(Exception):
     """The document does what nobody is to be made to follow: entities of its own, endless depth."""
 
 
+@judges(
+    "svg xml gpx kml dae fcpxml ttml rss atom mpd fodt fods fodp fodg x3d amf xmp plist vtu musicxml "
+    "fb2 opml xhtml xsl xspf icml drawio"
+)
 def xml(file: Window) -> bool | None:
-    """Judge XML: whether all that was opened is closed. What is malformed otherwise cannot be told.
+    """Judge XML: whether all that was opened is closed. Nothing is known of what is malformed otherwise.
 
     Never True, as JSON is not: white space may follow the last element.
     """
@@ -335,31 +322,28 @@ def xml(file: Window) -> bool | None:
     try:
         parser.Parse(b"", True)
     except expat.ExpatError as error:
-        return False if error.code in _CUT else None
+        return False if expat.errors.messages[error.code] in _CUT else None
     return None
 
 
+@judges("json gltf geojson topojson ipynb webmanifest har")
 def json(file: Window) -> bool | None:
-    """Judge JSON whose root is an object or a list; lines of JSON, or comments, cannot be told."""
+    """Judge JSON whose root is an object or a list; nothing is known of lines of JSON, or comments."""
     if file.size > _LARGEST:
         return None
-    if not file.size:
-        return False
-    depth, within, carry, last = 0, False, b"", b""
-    for number, block in enumerate(file.blocks()):
-        text = carry + block
+    depth, within, last = 0, False, b""
+    for number, block in enumerate(_with_whole_escapes(file)):
+        text = block
         if not number:
             text = text.removeprefix(b"\xef\xbb\xbf").lstrip()
             if text and text[:1] not in {b"{", b"["}:
                 return None
-        # A backslash at the edge belongs to what follows, unless another has used it up. The quote closes a
-        # string that is open at the edge; where none is, it is what remains.
-        carry = b"\\" if (len(text) - len(text.rstrip(b"\\"))) % 2 else b""
-        text = _STRING.sub(b" ", b'"' * within + text.removesuffix(carry) + b'"')
+        # The quote closes a string that is open at the edge; where none is, it is what remains.
+        text = _STRING.sub(b" ", b'"' * within + text + b'"')
         within = not text.endswith(b'"')
         text = text.removesuffix(b'"')
         if _NOT_JSON.search(text) or _SECOND.search(last + text):
             return None
         depth += text.count(b"{") + text.count(b"[") - text.count(b"}") - text.count(b"]")
         last = (last + text).rstrip()[-1:]
-    return False if depth > 0 else None
+    return False if depth > 0 or not file.size else None

@@ -11,26 +11,11 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from floradl.download.truncation.window import MOST_STEPS, Window
+from floradl.download.truncation.window import MOST_STEPS, Window, judges
 
-_WIDTHS = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
-}
+_WIDTHS = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)) | {16: 8, 17: 8, 18: 8}
+"""Bytes of a value, by the number of its type."""
+
 _PARTS = {273: 279, 324: 325, 288: 289, 513: 514}
 """Strips, tiles, free space, a thumbnail: the tag of the offsets, and that of the lengths."""
 
@@ -38,14 +23,22 @@ _FURTHER = frozenset({330})
 """Tags whose values are directories of pictures; those of Exif are often left behind wrong by editors."""
 
 Number = Callable[[int, int], int]
+_Field = tuple[int, int, int]
+"""Type, count and where the values stand."""
+_BLOCKS = {
+    **dict.fromkeys((b"DXT1", b"ATI1", b"BC4U"), 8),
+    **dict.fromkeys((b"DXT2", b"DXT3", b"DXT4", b"DXT5", b"ATI2"), 16),
+}
+_PNM = re.compile(
+    rb"(P[4-6]|P[fF])\s+(?:#.*\n\s*)*(\d+)\s+(?:#.*\n\s*)*(\d+)\s+(?:#.*\n\s*)*(?:(-?[\d.]+)\s)?"
+)
+_PAM = re.compile(rb"P7\n(?:.*\n){0,30}?ENDHDR\n")
+_PAM_FIELD = re.compile(rb"(?<=\n)(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+(\d{1,9})")
 
 
+@judges("tif tiff dng nef arw cr2 ptif tf8 btf", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", least=8)
 def tiff(file: Window) -> bool | None:
     """Judge TIFF by its directories: what they refer to must be there. It has no end of its own."""
-    if not file.begins(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return None
-    if file.size < 8:
-        return False
     number: Number = file.little if file.at(0, 1) == b"I" else file.big
     wide = 8 if number(2, 2) == 43 else 4
     waiting, seen = [number(8 if wide == 8 else 4, wide)], set[int]()
@@ -69,10 +62,6 @@ def tiff(file: Window) -> bool | None:
             waiting += islice(_values(number, fields[tag]), 100)
         waiting.append(number(after, wide))
     return None
-
-
-_Field = tuple[int, int, int]
-"""Type, count and where the values stand."""
 
 
 def _fields(file: Window, number: Number, wide: int, table: tuple[int, int]) -> dict[int, _Field] | None:
@@ -107,10 +96,9 @@ def _values(number: Number, field: _Field) -> Iterator[int]:
     return (number(start + width * index, width) for index in range(min(length, MOST_STEPS)))
 
 
+@judges("exr", b"v/1\x01")
 def exr(file: Window) -> bool | None:
     """Judge OpenEXR by its table of chunks, and by the chunk that lies last."""
-    if not file.begins(b"v/1\x01"):
-        return None
     flags = file.little(4, 4)
     deep, tiled, parts = flags & 0x800, flags & 0x200, flags & 0x1000
     at = _exr_headers(file, bool(parts))
@@ -159,12 +147,9 @@ def _exr_headers(file: Window, parts: bool) -> int | None:  # noqa: FBT001 - of 
     return None
 
 
+@judges("psd psb", b"8BPS\0\1", b"8BPS\0\2", least=34)
 def photoshop(file: Window) -> bool | None:
     """Judge PSD and PSB by their sections, and by the merged picture at the end."""
-    if not file.begins(b"8BPS\0\1", b"8BPS\0\2"):
-        return None
-    if file.size < 34:
-        return False
     large = file.big(4, 2) == 2
     channels, height, width, depth = file.big(12, 2), file.big(14, 4), file.big(18, 4), file.big(22, 2)
     at = 26
@@ -183,29 +168,13 @@ def photoshop(file: Window) -> bool | None:
     if file.size < end:
         return False
     rows = file.at(at, wide * channels * height)
-    return file.compare(
-        end + sum(int.from_bytes(rows[i : i + wide], "big") for i in range(0, len(rows), wide))
-    )
+    packed = sum(int.from_bytes(rows[i : i + wide], "big") for i in range(0, len(rows), wide))
+    return file.compare(end + packed)
 
 
-_BLOCKS = {
-    b"DXT1": 8,
-    b"ATI1": 8,
-    b"BC4U": 8,
-    b"DXT2": 16,
-    b"DXT3": 16,
-    b"DXT4": 16,
-    b"DXT5": 16,
-    b"ATI2": 16,
-}
-
-
+@judges("dds", b"DDS \x7c\0\0\0", least=128)
 def direct_draw(file: Window) -> bool | None:
     """Judge DDS by its first picture, which is at least there: smaller ones may follow."""
-    if not file.begins(b"DDS \x7c\0\0\0"):
-        return None
-    if file.size < 128:
-        return False
     height, width, flags, bits = (file.little(at, 4) for at in (12, 16, 80, 88))
     levels = max(1, min(file.little(28, 4), 32)) if file.little(8, 4) & 0x20000 else 1
     block = _BLOCKS.get(file.at(84, 4), 0) if flags & 4 else 0
@@ -218,10 +187,9 @@ def direct_draw(file: Window) -> bool | None:
     return file.reaches(total)
 
 
+@judges("ktx2", b"\xabKTX 20\xbb\r\n\x1a\n")
 def khronos(file: Window) -> bool | None:
     """Judge KTX 2 by where its levels lie."""
-    if not file.begins(b"\xabKTX 20\xbb\r\n\x1a\n"):
-        return None
     levels = min(max(1, file.little(40, 4)), 64)
     if file.size < 80 + 24 * levels:
         return False
@@ -229,35 +197,23 @@ def khronos(file: Window) -> bool | None:
     return file.compare(max(file.little(at, 8) + file.little(at + 8, 8) for at in entries))
 
 
+@judges("dpx", b"SDPX", b"XPDS", least=2048)
 def exchange(file: Window) -> bool | None:
     """Judge DPX by the length that it states. Cineon's cannot be believed (ImageMagick 6.9)."""
-    if not file.begins(b"SDPX", b"XPDS"):
-        return None
-    if file.size < 2048:
-        return False
     length = (file.little if file.at(0, 1) == b"X" else file.big)(16, 4)
     return file.compare(length) if 0 < length < 0xFFFFFFFF else None
 
 
-_PNM = re.compile(
-    rb"(P[4-6]|P[fF])\s+(?:#.*\n\s*)*(\d+)\s+(?:#.*\n\s*)*(\d+)\s+(?:#.*\n\s*)*(?:(-?[\d.]+)\s)?"
-)
-_PAM = re.compile(rb"P7\n(?:.*\n){0,30}?ENDHDR\n")
-
-
+@judges("pbm pgm ppm pnm pam pfm", b"P4", b"P5", b"P6", b"P7", b"Pf", b"PF")
 def netpbm(file: Window) -> bool | None:
     """Judge PBM, PGM, PPM, PAM and PFM of binary pixels by width and height: more pictures may follow."""
-    if not file.begins(b"P4", b"P5", b"P6", b"P7", b"Pf", b"PF"):
-        return None
     head = file.at(0, 4096)
     if head.startswith(b"P7"):
         found = _PAM.match(head)
         if not found:
             return None
-        values = {
-            key: int(re.findall(rb"\n" + key + rb"\s+(\d{1,9})", found[0])[0] or 0)
-            for key in _named(found[0])
-        }
+        fields = _PAM_FIELD.findall(found[0])
+        values = {name: int(value) for name, value in reversed(fields)}  # the first counts
         depth = 2 if values.get(b"MAXVAL", 0) > 255 else 1
         pixels = values.get(b"WIDTH", 0) * values.get(b"HEIGHT", 0) * values.get(b"DEPTH", 0)
         return file.reaches(found.end() + pixels * depth)
@@ -276,20 +232,9 @@ def netpbm(file: Window) -> bool | None:
     return file.reaches(found.end() + width * height * deep * (3 if kind == b"P6" else 1))
 
 
-def _named(header: bytes) -> list[bytes]:
-    return [
-        key
-        for key in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL")
-        if re.search(rb"\n" + key + rb"\s+\d", header)
-    ]
-
-
+@judges("sgi rgb rgba bw", b"\x01\xda\0\1", b"\x01\xda\0\2", b"\x01\xda\1\1", b"\x01\xda\1\2", least=512)
 def silicon_graphics(file: Window) -> bool | None:
     """Judge SGI's picture: rows as they are, or each by its place in a table."""
-    if not file.begins(b"\x01\xda\0\1", b"\x01\xda\0\2", b"\x01\xda\1\1", b"\x01\xda\1\2"):
-        return None
-    if file.size < 512:
-        return False
     dimensions, width, height, channels = (file.big(at, 2) for at in (4, 6, 8, 10))
     rows = (height if dimensions > 1 else 1) * (channels if dimensions > 2 else 1)
     if not file.big(2, 1):
@@ -302,16 +247,14 @@ def silicon_graphics(file: Window) -> bool | None:
     return file.compare(max(ends, default=0))
 
 
+@judges("ras sun sr", b"\x59\xa6\x6a\x95", least=32)
 def sun_raster(file: Window) -> bool | None:
     """Judge Sun's raster file by the length that it states."""
-    if not file.begins(b"\x59\xa6\x6a\x95"):
-        return None
-    if file.size < 32:
-        return False
     length = file.big(16, 4)
     return file.reaches(32 + length + file.big(28, 4)) if length else None
 
 
+@judges("tga")
 def targa(file: Window) -> bool | None:
     """Judge TGA by width, height and the runs of what is packed, or by the footer of version 2."""
     if file.size >= 44 and file.at(file.size - 18, 18) == b"TRUEVISION-XFILE.\0":
@@ -338,17 +281,15 @@ def targa(file: Window) -> bool | None:
     return None
 
 
+@judges("fits fit fts", b"SIMPLE  =")
 def flexible_transport(file: Window) -> bool | None:
     """Judge FITS: it consists of records of 2,880 bytes."""
-    if not file.begins(b"SIMPLE  ="):
-        return None
     return False if file.size % 2880 else None
 
 
+@judges("hdr pic", b"#?RADIANCE", b"#?RGBE")
 def radiance(file: Window) -> bool | None:
     """Judge Radiance HDR of packed rows by walking their runs."""
-    if not file.begins(b"#?RADIANCE", b"#?RGBE"):
-        return None
     head = file.at(0, 8192)
     found = re.search(rb"\n\n-Y (\d{1,6}) \+X (\d{1,6})\n", head)
     if not found:

@@ -5,7 +5,7 @@ A writer that cannot go back leaves a placeholder where a size belongs. Seen in 
 GStreamer 1.22 0x7FFF0024, LAME 3.100 0x80000023, opusdec 0.2 0x7FFFFFFF, npm's wav 1.0 0xFFFFFFBF, mpg123
 1.31 36; in the data chunk: 0, or 0x7F000000 and more, from all of them; in CAF's also 4 (SoX). Some writers
 put the file's size where eight bytes less belong. So the chunk that holds the sound is what counts; such a
-number says nothing.
+number is a placeholder.
 
 Sources: Microsoft's RIFF (1991); EBU Tech 3306 (RF64), ITU-R BS.2088 (BW64); Sony's Wave64; Apple's AIFF-C
 (1991) and Core Audio Format; Sun's .au; RFC 9649 (WebP).
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from floradl.download.truncation.window import MOST_STEPS, Window
+from floradl.download.truncation.window import MOST_STEPS, Window, judges
 
 _PLACEHOLDER = 0x7F000000
 _WAVE64 = bytes.fromhex("2e91cf11a5d628db04c10000")
@@ -24,16 +24,13 @@ _LISTS = (b"RIFF", b"LIST")
 Number = Callable[[int, int], int]
 
 
-def _says_nothing(length: int) -> bool:
+def _is_placeholder(length: int) -> bool:
     return not 0 < length < _PLACEHOLDER
 
 
+@judges("webp wav avi rf64 bwf", b"RIFF", b"RIFX", b"RF64", b"BW64", least=12)
 def riff(file: Window) -> bool | None:
     """Judge WAV, RF64, AVI and WebP."""
-    if not file.begins(b"RIFF", b"RIFX", b"RF64", b"BW64"):
-        return None
-    if file.size < 12:
-        return False
     form = file.at(8, 4)
     if form == b"WAVE":
         return _sound(file, file.big if file.at(0, 4) == b"RIFX" else file.little, b"data")
@@ -42,12 +39,9 @@ def riff(file: Window) -> bool | None:
     return _picture(file) if form == b"WEBP" else None
 
 
+@judges("aif aiff aifc 8svx", b"FORM", least=12)
 def form(file: Window) -> bool | None:
     """Judge AIFF, AIFF-C and 8SVX."""
-    if not file.begins(b"FORM"):
-        return None
-    if file.size < 12:
-        return False
     sound = {b"AIFF": b"SSND", b"AIFC": b"SSND", b"8SVX": b"BODY"}.get(file.at(8, 4))
     return _sound(file, file.big, sound) if sound else None
 
@@ -64,7 +58,7 @@ def _sound(file: Window, number: Number, kind: bytes) -> bool | None:
         elif name == kind:
             if length == 0xFFFFFFFF and large:
                 length = large
-            elif _says_nothing(length):
+            elif _is_placeholder(length):
                 return None
             return _after_sound(file, number, at + 8 + length, large)
         elif file.at(at + 8, 4) == b"wavl":
@@ -79,7 +73,7 @@ def _after_sound(file: Window, number: Number, end: int, large: int) -> bool | N
     if file.size < end:
         return False
     stated = file.little(20, 8) if large else number(4, 4)
-    if not large and _says_nothing(stated):
+    if not large and _is_placeholder(stated):
         return None
     stated += 8
     if stated == file.size:
@@ -103,7 +97,7 @@ def _torn(file: Window, number: Number, at: int) -> bool:
 def _picture(file: Window) -> bool | None:
     stated = file.little(4, 4)
     torn = _torn(file, file.little, 12)
-    if not _says_nothing(stated):
+    if not _is_placeholder(stated):
         if 8 + stated == file.size:
             # Chunks are padded to an even length; not every writer counts the padding.
             return None if stated % 2 or torn else True
@@ -116,7 +110,7 @@ def _picture(file: Window) -> bool | None:
 
 def _film(file: Window) -> bool | None:
     stated = file.little(4, 4)
-    if not _says_nothing(stated) and stated not in {file.size, file.size - 7} and 8 + stated > file.size:
+    if not _is_placeholder(stated) and stated not in {file.size, file.size - 7} and 8 + stated > file.size:
         return False
     at = 12
     for _ in range(MOST_STEPS):
@@ -127,17 +121,16 @@ def _film(file: Window) -> bool | None:
         name, length = file.at(at, 4), file.little(at + 4, 4)
         if not name.isascii() or b"\0" in name:
             return None
-        if name in _LISTS and (_says_nothing(length) or name == b"RIFF"):
+        if name in _LISTS and (_is_placeholder(length) or name == b"RIFF"):
             at += 12
         else:
             at += 8 + length + length % 2
     return None
 
 
+@judges("w64", b"riff" + _WAVE64)
 def wave64(file: Window) -> bool | None:
     """Judge Sony's Wave64: sizes of 64 bit that count their own header."""
-    if not file.begins(b"riff" + _WAVE64):
-        return None
     at = 40
     for _ in range(MOST_STEPS):
         if at + 24 > file.size:
@@ -155,10 +148,9 @@ def wave64(file: Window) -> bool | None:
     return None
 
 
+@judges("caf", b"caff\0\x01")
 def core_audio(file: Window) -> bool | None:
     """Judge Apple's Core Audio Format; sound without packets of one size needs its table of them, too."""
-    if not file.begins(b"caff\0\x01"):
-        return None
     at = 8
     seen: set[bytes] = set()
     tabled = False
@@ -182,22 +174,18 @@ def core_audio(file: Window) -> bool | None:
     return whole and at == file.size
 
 
+@judges("au snd", b".snd", least=24)
 def sun_audio(file: Window) -> bool | None:
-    """Judge .au; without a length it cannot be told."""
-    if not file.begins(b".snd"):
-        return None
-    if file.size < 24:
-        return False
+    """Judge .au; without a length nothing is known."""
     start, length = file.big(4, 4), file.big(8, 4)
-    if _says_nothing(length):
+    if _is_placeholder(length):
         return file.reaches(start)
     return file.compare(start + length)
 
 
+@judges("voc", b"Creative Voice File\x1a")
 def creative_voice(file: Window) -> bool | None:
     """Judge Creative's VOC, whose closing block of one byte may be missing."""
-    if not file.begins(b"Creative Voice File\x1a"):
-        return None
     at = file.little(20, 2)
     if file.size < 26 or at < 26:
         return False if file.size < 26 else None

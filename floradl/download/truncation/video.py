@@ -1,7 +1,15 @@
-"""Film outside MP4 and Matroska: MPEG-TS and PS, FLV, ASF, MXF, IVF, Y4M, SWF.
+"""Film, and whatever is made of boxes: MP4, HEIF, JPEG XL, JPEG 2000, Matroska, MPEG, FLV, ASF, MXF, SWF.
 
-Sources: ISO/IEC 13818-1; Adobe's FLV 10.1, annex E, and SWF 19; Microsoft's ASF 1.20; SMPTE 377-1 (MXF);
-On2's IVF; mjpegtools' yuv4mpeg(5).
+`mvex` counts in the `moov` at the top alone: what ffmpeg 8 leaves with `-movflags hybrid_fragmented` is an
+ordinary file with the old `moov` inside its `mdat`. ffmpeg's `frag_keyframe` without `empty_moov` describes
+the first fragment by an ordinary `moov`: only `mvex` shows that more must follow. A writer of Matroska that
+cannot go back leaves the Segment's size unknown; ffmpeg 5.1 still gives each Cluster its size, GStreamer 1.22
+(`streamable`), webm-muxer 5.1 and mediabunny 1.61 do not, but blocks have theirs always.
+
+Sources: ISO/IEC 14496-12, 4.2 (boxes), 8.8.1 (`mvex` announces fragments), 8.8.9 (`mfra` ends them), 8.16.3
+(`sidx` states their lengths); ISO/IEC 18181-2, 9 (JPEG XL); ITU-T T.800, annexes A and I (JPEG 2000); RFC
+8794 (EBML), 6; RFC 9559 (Matroska); ISO/IEC 13818-1; Adobe's FLV 10.1, annex E, and SWF 19; Microsoft's ASF
+1.20; SMPTE 377-1 (MXF); On2's IVF; mjpegtools' yuv4mpeg(5).
 """
 
 from __future__ import annotations
@@ -10,7 +18,7 @@ import re
 import struct
 import zlib
 
-from floradl.download.truncation.window import MOST_STEPS, Window
+from floradl.download.truncation.window import MOST_STEPS, Window, judges
 
 _SEQUENCES = re.compile(rb"avis|msf1|hevc|hevx")
 _STILLS = re.compile(rb"mif1|avif|heic|heix|miaf")
@@ -28,8 +36,27 @@ _MOST_INDEXED = 2000
 
 Box = tuple[bytes, int, int]
 """Kind, start of the content, end."""
+_EBML = 0x1A45DFA3
+_SEGMENT = 0x18538067
+_CLUSTER = 0x1F43B675
+_KNOWN_ELEMENTS = frozenset(
+    {
+        *(_EBML, _SEGMENT, _CLUSTER, 0xEC, 0xBF),
+        *(0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),
+        *(0xE7, 0xA3, 0xA0, 0xA7, 0xAB, 0x5854, 0xAF),
+    }
+)
+"""What stands in a segment or in a cluster."""
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_MXF = bytes.fromhex("060e2b34020501010d0102")
+_MXF_INDEX = bytes.fromhex("060e2b34020501010d01020101110100")
+_MOST_INFLATED = 64 << 20
+_SWF_PLACEHOLDER = 100 << 20
+"""The length that ffmpeg 5.1 writes where it cannot go back."""
 
 
+@judges("mp4 m4a m4b m4v mov 3gp 3g2 f4v ismv isma mj2 qt avif avifs heic heif hif cr3")
 def film(file: Window) -> bool | None:
     """Judge MP4, MOV and HEIF: the boxes add up, and those that one cannot do without are there.
 
@@ -38,6 +65,7 @@ def film(file: Window) -> bool | None:
     return _judge(file, segment=False)
 
 
+@judges("m4s cmfv cmfa")
 def segment(file: Window) -> bool | None:
     """Judge a segment of DASH or HLS, which has no end of its own: an initialization segment counts, too."""
     return _judge(file, segment=True)
@@ -116,10 +144,9 @@ def _indexed(file: Window, start: int, end: int) -> int:
     return total
 
 
+@judges("jxl", b"\0\0\0\x0cJXL \r\n\x87\n")
 def jpeg_xl(file: Window) -> bool | None:
     """Judge JPEG XL in boxes; a bare codestream (FF 0A) has no end of its own."""
-    if not file.begins(b"\0\0\0\x0cJXL \r\n\x87\n"):
-        return None
     boxes, ends = _walk(file)
     if ends is None:
         return None
@@ -132,6 +159,7 @@ def jpeg_xl(file: Window) -> bool | None:
     return any(coded)
 
 
+@judges("jp2 j2k j2c jpc jpx jpf jpm")
 def jpeg_2000(file: Window) -> bool | None:
     """Judge JPEG 2000, in boxes (JP2, JPX, JPM) or as a bare codestream, by its tile-parts and end marker."""
     if file.begins(b"\xff\x4f\xff\x51"):
@@ -178,23 +206,9 @@ def _codestream(file: Window, at: int) -> bool | None:
     return None
 
 
-_EBML = 0x1A45DFA3
-_SEGMENT = 0x18538067
-_CLUSTER = 0x1F43B675
-_KNOWN_ELEMENTS = frozenset(
-    {
-        *(_EBML, _SEGMENT, _CLUSTER, 0xEC, 0xBF),
-        *(0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),
-        *(0xE7, 0xA3, 0xA0, 0xA7, 0xAB, 0x5854, 0xAF),
-    }
-)
-"""What stands in a segment or in a cluster."""
-
-
+@judges("webm mkv mka mks mk3d", b"\x1a\x45\xdf\xa3")
 def matroska(file: Window) -> bool | None:
     """Judge by the segment's size; without one, by its clusters and their blocks."""
-    if not file.begins(b"\x1a\x45\xdf\xa3"):
-        return None
     size, start = _size(file, 4)
     if size is None:
         return False if file.size < 12 else None
@@ -247,15 +261,7 @@ def _size(file: Window, at: int) -> tuple[int | None, int]:
     return (None if size == (1 << 7 * width) - 1 else size), at + width
 
 
-_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_MXF = bytes.fromhex("060e2b34020501010d0102")
-_MXF_INDEX = bytes.fromhex("060e2b34020501010d01020101110100")
-_MOST_INFLATED = 64 << 20
-_SWF_PLACEHOLDER = 100 << 20
-"""The length that ffmpeg 5.1 writes where it cannot go back."""
-
-
+@judges("ts m2ts mts")
 def transport(file: Window) -> bool | None:
     """Judge MPEG-TS, of Blu-ray's with their time stamps, too: writers write whole packets."""
     for packet, offset in ((188, 0), (192, 4)):
@@ -267,6 +273,7 @@ def transport(file: Window) -> bool | None:
     return None
 
 
+@judges("mpg mpeg vob")
 def program(file: Window) -> bool | None:
     """Judge an MPEG program stream by its packets, which state their lengths."""
     at = 0
@@ -291,12 +298,9 @@ def program(file: Window) -> bool | None:
     return None
 
 
+@judges("flv", b"FLV\1", least=13)
 def flash(file: Window) -> bool | None:
     """Judge FLV by the length in its notes, then by its tags."""
-    if not file.begins(b"FLV\1"):
-        return None
-    if file.size < 13:
-        return False
     found = re.search(rb"\0\x08filesize\0(.{8})", file.at(0, 4096), re.DOTALL)
     stated = struct.unpack(">d", found[1])[0] if found else 0.0
     if 0 < stated < 1 << 52:
@@ -314,12 +318,9 @@ def flash(file: Window) -> bool | None:
     return None
 
 
+@judges("wmv wma asf", _ASF, least=30)
 def advanced_systems(file: Window) -> bool | None:
     """Judge ASF (WMV, WMA) by the length that it states, unless it says to be a broadcast."""
-    if not file.begins(_ASF):
-        return None
-    if file.size < 30:
-        return False
     at, end = 30, file.little(16, 8)
     if file.size < end:
         return False
@@ -336,10 +337,9 @@ def advanced_systems(file: Window) -> bool | None:
     return None
 
 
+@judges("mxf", _MXF)
 def material_exchange(file: Window) -> bool | None:
     """Judge MXF by its packets of key, length and value; the index at the end is its end."""
-    if not file.begins(_MXF):
-        return None
     at = 0
     key = b""
     for _ in range(MOST_STEPS):
@@ -358,12 +358,9 @@ def material_exchange(file: Window) -> bool | None:
     return None
 
 
+@judges("ivf", b"DKIF", least=32)
 def indeo_video(file: Window) -> bool | None:
     """Judge IVF by its frames, and by their count where it is stated."""
-    if not file.begins(b"DKIF"):
-        return None
-    if file.size < 32:
-        return False
     at, stated, count = file.little(6, 2), file.little(24, 4), 0
     for _ in range(MOST_STEPS):
         if at >= file.size:
@@ -375,13 +372,9 @@ def indeo_video(file: Window) -> bool | None:
     return None if stated or count else False
 
 
-_CHROMA = {b"420": (3, 2), b"422": (2, 1), b"444": (3, 1), b"411": (3, 2), b"mono": (1, 1)}
-
-
+@judges("y4m", b"YUV4MPEG2 ")
 def raw_frames(file: Window) -> bool | None:
     """Judge YUV4MPEG2 by the size of its frames."""
-    if not file.begins(b"YUV4MPEG2 "):
-        return None
     head, newline, _ = file.at(0, 1024).partition(b"\n")
     if not newline:
         return False if file.size < 1024 else None
@@ -408,6 +401,7 @@ def raw_frames(file: Window) -> bool | None:
     return None
 
 
+@judges("swf")
 def shockwave(file: Window) -> bool | None:
     """Judge SWF by the length that it states, packed ones by unpacking them."""
     if file.begins(b"FWS"):

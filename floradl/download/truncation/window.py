@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import TypeAlias
 
 MOST_STEPS = 200_000
-"""How many chunks, boxes, pages or frames of one file are walked at most: beyond, it cannot be told."""
+"""How many chunks, boxes, pages or frames of one file are walked at most: beyond, nothing is known."""
 
 ReadAt: TypeAlias = Callable[[int, int], bytes]
 """Gives up to so many bytes from an offset on."""
@@ -52,7 +53,7 @@ class Window:
         return any(self.at(0, len(mark)) == mark[: self.size] for mark in signatures)
 
     def compare(self, length: int) -> bool | None:
-        """Judge by the length that the file states: what follows it cannot be told."""
+        """Judge by the length that the file states: what follows it is unknown."""
         return None if self.size > length else self.size == length
 
     def reaches(self, length: int) -> bool | None:
@@ -103,4 +104,25 @@ class Window:
         return not self.at(start, 4096).strip(b"\0 \t\r\n")
 
 
-Judge = Callable[[Window], bool | None]
+Judge: TypeAlias = Callable[[Window], bool | None]
+JUDGES: dict[str, Judge] = {}
+"""By extension, dot included."""
+
+
+def judges(extensions: str, *signatures: bytes, least: int = 0) -> Callable[[Judge], Judge]:
+    """Register the judge of files with these `extensions`, as `png apng`.
+
+    Where `signatures` are given it sees only files that begin so; one of fewer than `least` bytes is cut.
+    """
+
+    def decorate(judge: Judge) -> Judge:
+        @wraps(judge)
+        def judged(file: Window) -> bool | None:
+            if signatures and not file.begins(*signatures):
+                return None
+            return judge(file) if file.size >= least else False
+
+        JUDGES.update({f".{extension}": judged for extension in extensions.split()})
+        return judged
+
+    return decorate

@@ -1,4 +1,4 @@
-"""The queue for the length of a process: for `get`, where the library alone remembers, and for fast tests."""
+"""The queue in dictionaries: for fast tests, and to show that the door is one."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ class MemoryQueue(RunQueue):
                 waiting.append(run.run_id)
                 continue
             elif is_queued_again(request.action, known.state, retry_failed=retry_failed):
-                fresh = loses_files(known.state)
+                force = loses_files(known.state)
                 self._runs[run.run_id] = replace(
-                    run, technique=known.technique, label=known.label, fresh=fresh
+                    run, technique=known.technique, label=known.label, force=force
                 )
                 waiting.append(run.run_id)
             else:
@@ -124,7 +124,7 @@ class MemoryQueue(RunQueue):
         for run_id in again:
             run = self._runs[run_id]
             self._runs[run_id] = replace(
-                run, state=RunState.RUNNING, waited=0.0, tries=0, error=None, fresh=False
+                run, state=RunState.RUNNING, waited=0.0, tries=0, error=None, force=False
             )
         return again
 
