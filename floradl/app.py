@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import anyio
@@ -46,9 +46,11 @@ from floradl.runs.processor import ProcessOptions, Processor
 from floradl.runs.reports import RunReports
 from floradl.runs.scheduler import Scheduler
 from floradl.runs.slots import DownloadSlots
-from floradl.sources.history import HistoryOptions, HistorySync
 from floradl.workers.pool import Machine, WorkerPool
 from floradl.workers.protocol import WorkerConfig, WorkerSettings
+
+if TYPE_CHECKING:
+    from floradl.sources.history import HistorySync
 
 _LOOK_AT_KEY_EVERY = 1.0  # seconds, while it is refused
 _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
@@ -244,6 +246,8 @@ def _sync(
     sync, max_open = config.sync, config.queue.max_open
     if not sync.kinds:
         return None
+    from floradl.sources.history import HistoryOptions, HistorySync  # noqa: PLC0415 - where it is wanted
+
     options = HistoryOptions(sync.kinds, sync.projects, sync.techniques, sync.since, sync.interval, max_open)
     return HistorySync(options, flora, poller, queue, scheduler)
 
