@@ -220,6 +220,9 @@ def _serve(work: Callable[[*_Arguments], Awaitable[_Result]], *arguments: *_Argu
     """Run a coroutine function, all that it needs having been imported."""
     import anyio
 
+    from floradl.memory import return_what_is_freed
+
+    return_what_is_freed()
     gc.freeze()  # modules and classes stay: no collection need look at them
     gc.enable()
     return anyio.run(work, *arguments)

@@ -65,7 +65,7 @@ def _odd(text: str) -> str:
     return f"; in it is {', '.join(names[:3])}" if names else ""
 
 
-class Reference(Struct, frozen=True):
+class Reference(Struct, frozen=True, gc=False):
     """What a user calls a run. The run id alone is the identity, case-sensitive."""
 
     run_id: str
@@ -133,7 +133,7 @@ class Action(StrEnum):
     FORGET = "forget"
 
 
-class RunRequest(Struct, frozen=True):
+class RunRequest(Struct, frozen=True, gc=False):
     """One run of a job file or queue file."""
 
     reference: Reference

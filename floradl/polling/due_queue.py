@@ -9,11 +9,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 _LEAST = 0.75  # of a tick: nothing falls due sooner because a tick is near
-_Heap: TypeAlias = list[tuple[float, int, str]]
+# A name, or many that are due at the same moment, one after the other: a million of them may wait.
+_Heap: TypeAlias = list[tuple[float, int, str | deque[str]]]
 
 
 class DueQueue:
@@ -30,9 +32,18 @@ class DueQueue:
         self._valid: dict[str, int] = {}
         self._numbers = itertools.count()
         self._brought_first = True
+        self._taken: set[str] | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self._valid
+
+    def __len__(self) -> int:
+        return len(self._valid)
+
+    def watch_taken(self) -> set[str]:
+        """Return a set of what was taken, from now on, and not put again; its owner drops what is over."""
+        self._taken = set()
+        return self._taken
 
     def put(self, name: str, seconds: float, *, aligned: bool = False) -> float:
         """Make `name` due in `seconds`, whatever was before; `aligned` draws it to a tick nearby.
@@ -53,16 +64,20 @@ class DueQueue:
 
     def add_new(self, names: Iterable[str]) -> None:
         """Make `names` due now, in their order: they are new, and nothing is known of them."""
-        now = self._monotonic()
-        for name in names:
-            self._push(self._brought, -now, name)
+        # Copies lie side by side: the names themselves would hold the memory of all that was read with them.
+        copies = (name.encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass") for name in names)
+        self._push_all(self._brought, -self._monotonic(), copies)
+
+    def put_all(self, names: Iterable[str]) -> None:
+        """Make `names` due now, one after the other."""
+        self._push_all(self._heap, self._monotonic(), names)
 
     def change(self, tick: float) -> None:
         """Draw moments to this tick from now on; what would be due later than that is due at the first."""
         self._tick = tick
         latest = self._monotonic() + tick
         for due, number, name in list(self._heap):
-            if due > latest and self._valid.get(name) == number:
+            if due > latest and isinstance(name, str) and self._valid.get(name) == number:
                 self.put(name, tick, aligned=True)
 
     def poll_now(self, name: str) -> None:
@@ -99,16 +114,39 @@ class DueQueue:
         number = next(self._numbers)
         self._valid[name] = number
         heapq.heappush(heap, (due, number, name))
+        if self._taken is not None:
+            self._taken.discard(name)
+
+    def _push_all(self, heap: _Heap, due: float, names: Iterable[str]) -> None:
+        number = next(self._numbers)
+        many = deque(names)
+        self._valid.update(dict.fromkeys(many, number))
+        heapq.heappush(heap, (due, number, many))
+        if self._taken is not None:
+            self._taken.difference_update(many)
 
     def _take(self, heap: _Heap) -> str:
-        _, _, name = heapq.heappop(heap)
+        """Take the name that `_first` found."""
+        name = heap[0][2]
+        if isinstance(name, deque):
+            name = name.popleft()
+        else:
+            heapq.heappop(heap)
         del self._valid[name]
+        if self._taken is not None:
+            self._taken.add(name)
         return name
 
     def _first(self, heap: _Heap) -> float:
         while heap:
             due, number, name = heap[0]
-            if self._valid.get(name) == number:
-                return due
-            heapq.heappop(heap)  # it was put anew since
+            if isinstance(name, str):
+                if self._valid.get(name) == number:
+                    return due
+            else:
+                while name and self._valid.get(name[0]) != number:
+                    name.popleft()  # it was put anew since, as is what is popped below
+                if name:
+                    return due
+            heapq.heappop(heap)
         return math.inf

@@ -76,7 +76,7 @@ class OpenRuns:
         self.breaker = breaker
         self.reports = reports
         self.monotonic = monotonic
-        self._known: set[str] = set()
+        self._taken = due_queue.watch_taken()  # those that somebody is at work on: all others wait in there
         self._over: dict[str, Iterator[float]] = {}  # those that a webhook calls over, and when to poll again
         self.moved_at = self.turned_at = monotonic()
         """When a run last went forward, and when one was last looked at (monotonic seconds)."""
@@ -84,7 +84,7 @@ class OpenRuns:
         """Until when runs that are well need no look (monotonic seconds): the interval may be long."""
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._due_queue) + len(self._taken)
 
     def __contains__(self, run_id: str) -> bool:
         """Whether a run waits to be polled, and nobody is at work on it."""
@@ -97,24 +97,24 @@ class OpenRuns:
 
     def resume(self, run_ids: Iterable[str]) -> None:
         """Make runs due that were queued before the start: they come in their turn."""
-        for run_id in self._unknown(run_ids):
-            self._due_queue.put(run_id, 0.0)
+        self._due_queue.put_all(self._unknown(run_ids))
         self.wake()
 
     def take(self, run_ids: Iterable[str]) -> list[str]:
         """Take runs, known or new, that there is an answer for; returns those that nobody is at work on."""
         taken = list(
-            dict.fromkeys(run_id for run_id in run_ids if run_id in self or run_id not in self._known)
+            dict.fromkeys(run_id for run_id in run_ids if run_id in self or run_id not in self._taken)
         )
-        self._known.update(taken)
+        self._taken.update(taken)
         for run_id in taken:
             self._due_queue.discard(run_id)
         return taken
 
     def _unknown(self, run_ids: Iterable[str]) -> list[str]:
-        unknown = [run_id for run_id in dict.fromkeys(run_ids) if run_id not in self._known]
-        self._known.update(unknown)
-        return unknown
+        return [run_id for run_id in dict.fromkeys(run_ids) if not self._is_known(run_id)]
+
+    def _is_known(self, run_id: str) -> bool:
+        return run_id in self._due_queue or run_id in self._taken
 
     def poll_now(self, run_id: str) -> None:
         """Have a run polled before all others, now and soon again: a webhook says that it is over.
@@ -122,10 +122,9 @@ class OpenRuns:
         The answer to a request that is under way may be older than that.
         """
         self._over[run_id] = iter((0.0, *_QUICK_POLLS))
-        if run_id in self._known:
+        if self._is_known(run_id):
             self.planner.tell(run_id)
         else:
-            self._known.add(run_id)
             self._due_queue.put_first(run_id)
         self.wake()
 
@@ -142,7 +141,8 @@ class OpenRuns:
 
     def forget(self, run_id: str) -> None:
         """Drop a run that is not open any more."""
-        self._known.discard(run_id)
+        self._taken.discard(run_id)
+        self._due_queue.discard(run_id)
         self.planner.forget(run_id)
         self._over.pop(run_id, None)
         if self.breaker.is_probe(run_id):

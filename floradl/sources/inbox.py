@@ -31,7 +31,7 @@ from floradl.sources.scan import PLACES, SECOND_NAME, Entry, dates, entries, ope
 
 _HANDIN_SECONDS = 3600.0  # no hand-in takes that long
 _MOST_TOLD = 5  # files that `troubles` reports one by one
-_BATCH_BYTES = 8 << 20  # no more than so much is read in one scan, whatever the number of files
+_BATCH_BYTES = 256 << 10  # no more than so much is read in one scan, whatever the number of files
 
 
 class Job(msgspec.Struct, frozen=True):
