@@ -178,6 +178,7 @@ def verify(
 
     wanted = command.wanted(references, since, time.time(), quick=how["quick"])
     repair = command.Repair(missing=how["missing"]) if how["repair"] else None
+    _settle()
     streams = (sys.stdout, sys.stderr)
     return command.verify(config, os.environ, wanted, repair, streams, as_json=as_json)
 
@@ -220,12 +221,17 @@ def _serve(work: Callable[[*_Arguments], Awaitable[_Result]], *arguments: *_Argu
     """Run a coroutine function, all that it needs having been imported."""
     import anyio
 
+    _settle()
+    return anyio.run(work, *arguments)
+
+
+def _settle() -> None:
+    """Begin the work, all that it needs having been imported."""
     from floradl.memory import return_what_is_freed
 
     return_what_is_freed()
     gc.freeze()  # modules and classes stay: no collection need look at them
     gc.enable()
-    return anyio.run(work, *arguments)
 
 
 def _seconds(text: str | None) -> float:

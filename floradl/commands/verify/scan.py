@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from msgspec import Struct
 
@@ -85,6 +85,39 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+_SLOW = 0.001  # seconds that a look takes where a disk or a server is waited for
+_AGAIN = 512  # looks, after which it is tried anew how long one takes
+_T = TypeVar("_T")
+
+
+class _Pool(ThreadPoolExecutor):
+    """Threads, where `quick` looks turn out to take long: to hand one over costs more than to look."""
+
+    def __init__(self, threads: int, *, quick: bool) -> None:
+        super().__init__(threads, "verify")
+        self._quick = quick
+        self._looks = 0
+        self._usual = 0.0  # seconds
+
+    def look(self, work: Callable[..., _T], *arguments: object) -> Future[_T]:
+        """Call `work` here and now, or in a thread."""
+        if not self._quick:
+            return self.submit(work, *arguments)
+        self._looks += 1
+        if self._looks % _AGAIN == 0:
+            self._usual = 0.0
+        if self._usual > _SLOW:
+            return self.submit(work, *arguments)
+        future: Future[_T] = Future()
+        began = time.monotonic()
+        try:
+            future.set_result(work(*arguments))
+        except Exception as error:  # noqa: BLE001 - raised to whoever asks for the result
+            future.set_exception(error)
+        self._usual += (time.monotonic() - began - self._usual) / 16
+        return future
 
 
 _THREADS = min(4, os.cpu_count() or 1)  # one reads while others hash; more would only make a disk seek
@@ -171,8 +204,8 @@ class LibraryScan:
                 yield from _finish(ahead.popleft())
 
     @contextmanager
-    def _threads(self) -> Iterator[ThreadPoolExecutor]:
-        pool = ThreadPoolExecutor(_THREADS + 1, "verify")
+    def _threads(self) -> Iterator[_Pool]:
+        pool = _Pool(_THREADS + 1, quick=self._wanted.quick)
         try:
             yield pool
         finally:
@@ -180,7 +213,7 @@ class LibraryScan:
             pool.shutdown(cancel_futures=True)
 
     def _begin(
-        self, pool: ThreadPoolExecutor, found: LibraryEntry | Problem
+        self, pool: _Pool, found: LibraryEntry | Problem
     ) -> Iterator[Problem | tuple[Future[FileReport], Sidecar, int]]:
         if isinstance(found, Problem):
             yield found
@@ -201,7 +234,7 @@ class LibraryScan:
             if output.path is not None:
                 self.files += 1
                 yield (
-                    pool.submit(self._examiner.examine, output, sidecar.times.completed_at),
+                    pool.look(self._examiner.examine, output, sidecar.times.completed_at),
                     sidecar,
                     index,
                 )
