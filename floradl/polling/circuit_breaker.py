@@ -7,13 +7,11 @@ until it goes on; then all do.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 
 import structlog
 from msgspec import Struct
 
-from floradl.clock import Signal
+from floradl.clock import Clocks, Signal
 from floradl.errors import PauseReason
 from floradl.models import FinishedRun
 from floradl.polling.due_queue import DueQueue
@@ -53,11 +51,12 @@ class Probe(Struct, frozen=True):
 
 
 class CircuitBreaker:
-    """The pause that holds, if one does, and its probe. `monotonic` returns seconds."""
+    """The pause that holds, if one does, and its probe."""
 
-    def __init__(self, due_queue: DueQueue, monotonic: Callable[[], float]) -> None:
+    def __init__(self, due_queue: DueQueue, clocks: Clocks) -> None:
         self._due_queue = due_queue
-        self._monotonic = monotonic
+        self._monotonic = clocks.monotonic
+        self._wall = clocks.wall
         self._began_at = 0.0
         self._waiting: Probe | None = None
         self._probing: Probe | None = None
@@ -78,7 +77,7 @@ class CircuitBreaker:
     def begin(self, reason: PauseReason, message: str, needed: int = 0) -> Pause:
         """Pause, whatever was before."""
         _log.error("paused", reason=reason, message=message)
-        self.now = Pause(reason, message, time.time(), needed)
+        self.now = Pause(reason, message, self._wall(), needed)
         self._began_at = self._monotonic()
         self._in_vain = 0
         self.changed.set()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
 import anyio
 
+from floradl.clock import Clocks
 from floradl.models import FinishedRun, QueuedRun, RemoteRun
 from floradl.polling.circuit_breaker import CircuitBreaker
 from floradl.polling.due_queue import DueQueue
@@ -59,7 +59,7 @@ async def _together(calls: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
 
 
 class OpenRuns:
-    """Keeps their ids in memory, and their rows in the queue. `monotonic` returns seconds."""
+    """Keeps their ids in memory, and their rows in the queue."""
 
     def __init__(
         self,
@@ -68,19 +68,20 @@ class OpenRuns:
         planner: PollPlanner,
         breaker: CircuitBreaker,
         reports: PollReports,
-        monotonic: Callable[[], float] = time.monotonic,
+        clocks: Clocks,
     ) -> None:
         self._queue = queue
         self._due_queue = due_queue
         self.planner = planner
         self.breaker = breaker
         self.reports = reports
-        self.monotonic = monotonic
+        self.clocks = clocks
+        self._monotonic = clocks.monotonic
         self._known: set[str] = set()
         self._over: dict[str, Iterator[float]] = {}  # those that a webhook calls over, and when to poll again
-        self.moved_at = self.turned_at = monotonic()
+        self.moved_at = self.turned_at = self._monotonic()
         """When a run last went forward, and when one was last looked at (monotonic seconds)."""
-        self.rests_until = monotonic()
+        self.rests_until = self._monotonic()
         """Until when runs that are well need no look (monotonic seconds): the interval may be long."""
 
     def __len__(self) -> int:
@@ -157,7 +158,7 @@ class OpenRuns:
         """Poll at this interval (seconds) from now on, those that wait already too."""
         self.planner.change(interval)
         self._due_queue.change(interval)
-        self.rests_until = min(self.rests_until, self.monotonic() + interval)
+        self.rests_until = min(self.rests_until, self._monotonic() + interval)
         self.wake()
 
     def delay(self, *, first_only: bool) -> float:
@@ -185,19 +186,19 @@ class OpenRuns:
 
     async def record(self, runs: Iterable[tuple[QueuedRun, float | None]]) -> None:
         """Write rows, and how long each run took at FLORA (seconds). Raises `QueueUnavailableError`."""
-        now = time.time()
+        now = self.clocks.wall()
         await _together([partial(self._queue.update, run, now, duration=seconds) for run, seconds in runs])
 
     def postpone(self, retry: RetryIn) -> None:
         """Make a run, whose row is written, due again."""
         run, run_id = retry.run, retry.run.run_id
-        self.turned_at = self.monotonic()
+        self.turned_at = self._monotonic()
         if retry.trouble is not None:
             self.reports.trouble(run, retry.trouble, retry.seconds)
             if not self.breaker.postpone(run_id, retry.seconds):
                 self._due_queue.put(run_id, retry.seconds, aligned=retry.shared)
         else:
-            self.moved_at = self.monotonic()
+            self.moved_at = self._monotonic()
             self.reports.unfinished(run, retry.seconds)
             soon = self._soon(run_id)
             seconds = retry.seconds if soon is None else min(soon, retry.seconds)
@@ -215,7 +216,7 @@ class OpenRuns:
 
     def forwarded(self, run_id: str) -> None:
         """Record that a run was polled and goes on to be saved."""
-        self.moved_at = self.turned_at = self.monotonic()
+        self.moved_at = self.turned_at = self._monotonic()
         self.reports.forwarded(run_id)
         self._end_pause_of(run_id)
 
@@ -226,6 +227,6 @@ class OpenRuns:
 
     def halt(self, halted: Halted, run: QueuedRun, finished: FinishedRun | None = None) -> None:
         """Pause all, since a run met what no run gets past; `finished` is what was to be saved of it."""
-        self.turned_at = self.monotonic()
+        self.turned_at = self._monotonic()
         pause = self.breaker.meet(run.run_id, halted, finished)
         self.reports.halted(run, pause.message, self.breaker.next_look(pause.reason))

@@ -10,8 +10,7 @@ A list that meets a limit is requested again, since single requests would meet i
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 import anyio
@@ -73,7 +72,6 @@ class PollOptions(Struct, frozen=True):
 
     give_up_after: float
     tick: float = 2.0
-    wall: Callable[[], float] = time.time
 
 
 class Poller:
@@ -94,7 +92,7 @@ class Poller:
         self._next_stage = next_stage
         self._options = options
         self._workspace_check = workspace_check or WrongWorkspaceCheck()
-        self._monotonic = open_runs.monotonic
+        self._monotonic = open_runs.clocks.monotonic
         self._lists = {kind: ListPlan(self._monotonic) for kind in KINDS}
         self._unavailable: set[str] = set()  # the lists, when last requested
         self._looking = anyio.Lock()
@@ -385,7 +383,7 @@ class Poller:
         return replace(
             run,
             state=RunState.RUNNING,
-            detected_at=self._options.wall(),
+            detected_at=self._open_runs.clocks.wall(),
             waited=0.0,
             tries=0,
             progress=100.0,
