@@ -24,6 +24,7 @@ from floradl.errors import (
     ApiUnavailableError,
     ErrorCode,
     FloradlError,
+    ForeignAnswerError,
     PermanentError,
     ServicePausedError,
     TransientError,
@@ -233,12 +234,15 @@ class Poller:
             lists.end(due)
 
     async def _page(self, kind: str, cursor: str | None) -> RunPage:
-        """Request a page; where trouble may pass, a few times: the rate limiter waits in between."""
+        """Request a page; where trouble may pass, a few times: the rate limiter waits in between.
+
+        Not where another server answers: it may answer for the lists alone, so single requests are next.
+        """
         for _ in range(_TRIES - 1):
             try:
                 return await self._api.page(kind, cursor)
             except TransientError as error:
-                if _is_refusal(error):
+                if _is_refusal(error) or isinstance(error, ForeignAnswerError):
                     raise
         return await self._api.page(kind, cursor)
 
