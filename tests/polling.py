@@ -10,6 +10,7 @@ import anyio
 from studio import TEST_TIMEOUT
 
 from floradl.clock import Clocks
+from floradl.library.base import Library
 from floradl.models import FinishedRun, QueuedRun, Reference, RemoteRun, RunState
 from floradl.polling.circuit_breaker import CircuitBreaker
 from floradl.polling.due_queue import DueQueue
@@ -57,6 +58,7 @@ class World:
         api: RunApi,
         monotonic: Callable[[], float],
         next_stage: Callable[[OpenRuns], NextStage] | None = None,
+        library: Library | None = None,
     ) -> None:
         self.monotonic = monotonic
         clocks = Clocks(monotonic, monotonic)
@@ -68,7 +70,7 @@ class World:
         self.open_runs = OpenRuns(self.rows, self.due_queue, self.planner, self.breaker, self, clocks)
         stage: NextStage = next_stage(self.open_runs) if next_stage else self
         self.poller = Poller(
-            api, self.open_runs, cast("Any", EmptyLibrary()), stage, PollOptions(86_400.0)
+            api, self.open_runs, library or cast("Any", EmptyLibrary()), stage, PollOptions(86_400.0)
         )
         self.went_on: set[str] = set()
         self.finished: dict[str, FinishedRun] = {}

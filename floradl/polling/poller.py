@@ -32,7 +32,17 @@ from floradl.errors import (
 from floradl.flora.client import WrongWorkspaceCheck
 from floradl.flora.schema import KINDS, RunPage
 from floradl.library.base import Library
-from floradl.models import FinishedRun, QueuedRun, Reference, RemoteRun, Result, RunFailure, RunState
+from floradl.library.sidecar import Sidecar, by_key
+from floradl.models import (
+    FinishedRun,
+    QueuedRun,
+    Reference,
+    RemoteRun,
+    Result,
+    RunFailure,
+    RunState,
+    SavedOutput,
+)
 from floradl.polling.list_pages import ListPlan, ListQuery, PageSummary
 from floradl.polling.open_runs import OpenRuns
 from floradl.retry import Failed, Halted, RetryIn, outcome_of
@@ -100,6 +110,7 @@ class Poller:
         # None until somebody reads whole lists.
         self._first_pages: dict[str, tuple[float, RunPage]] | None = None
         self._due: dict[str, QueuedRun] = {}  # due at this tick, and not found in a list yet
+        self._earlier: dict[str, dict[str, SavedOutput]] = {}  # what is on disk of runs in hand, where read
         self._line: dict[str, QueuedRun] = {}  # no list shows them: they are polled one by one
         self._alone: set[str] = set()  # those of a single request that is under way
         self._ticked_at = 0.0  # when those in line were last looked for
@@ -166,6 +177,8 @@ class Poller:
         """Make all due again that wait for an answer: in a pause any of them may be the probe."""
         waiting = {**self._line, **self._due}
         self._line, self._due = {}, {}
+        for run_id in waiting:
+            self._earlier.pop(run_id, None)
         self._open_runs.put_back(waiting)
 
     def _is_sought(self, run_id: str) -> bool:
@@ -173,24 +186,30 @@ class Poller:
 
     async def _load(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
         try:
-            return await self._open_runs.load(run_ids) if run_ids else {}
+            found = await self._open_runs.load(run_ids) if run_ids else {}
         except Exception as error:  # noqa: BLE001 - none of them may be lost
             for run in [QueuedRun(run_id=run_id, queued_at=0.0) for run_id in run_ids]:
                 self._apply(run, self._after_error(run, error))
             return {}
+        for run_id in run_ids:
+            if run_id not in found:
+                self._earlier.pop(run_id, None)
+        return found
 
     async def _without_done(self, runs: dict[str, QueuedRun]) -> dict[str, QueuedRun]:
         """Leave out the runs whose sidecar stands already: they are done, and not polled."""
         new = [run for run in runs.values() if run.state is RunState.WAITING and not run.fresh]
         if not new:
             return runs
-        found = await to_thread.run_sync(lambda: [_is_done(self._library, run) for run in new])
+        found = await to_thread.run_sync(lambda: [_read_sidecar(self._library, run) for run in new])
         settled: list[tuple[QueuedRun, _Polled]] = []
-        for run, done in zip(new, found, strict=True):
-            if isinstance(done, Exception):
-                settled.append((run, self._after_error(run, done)))
-            elif done:
+        for run, sidecar in zip(new, found, strict=True):
+            if isinstance(sidecar, Exception):
+                settled.append((run, self._after_error(run, sidecar)))
+            elif sidecar is not None and sidecar.result is Result.COMPLETE:
                 settled.append((run, FinishedRun(run)))
+            else:
+                self._earlier[run.run_id] = by_key(sidecar.outputs) if sidecar else {}
         await self._settle(settled)
         known = {run.run_id for run, _ in settled}
         return {run_id: run for run_id, run in runs.items() if run_id not in known}
@@ -416,6 +435,8 @@ class Poller:
             self._apply(run, outcome)
 
     def _apply(self, run: QueuedRun, outcome: _Polled) -> None:
+        # For a run that is waited for it is read again at its end: others may have written it by then.
+        earlier = self._earlier.pop(run.run_id, None)
         match outcome:
             case RetryIn():
                 self._open_runs.postpone(outcome)
@@ -423,7 +444,7 @@ class Poller:
                 self._open_runs.halt(outcome, run)
             case FinishedRun():
                 self._open_runs.forwarded(run.run_id)
-                self._next_stage.offer(outcome)
+                self._next_stage.offer(replace(outcome, earlier=earlier))
 
 
 def _detection(run: QueuedRun, outcome: _Polled) -> RemoteRun | None:
@@ -433,13 +454,12 @@ def _detection(run: QueuedRun, outcome: _Polled) -> RemoteRun | None:
     return None
 
 
-def _is_done(library: Library, run: QueuedRun) -> bool | Exception:
-    """Whether the sidecar of a run stands, or why that is not known; blocking."""
+def _read_sidecar(library: Library, run: QueuedRun) -> Sidecar | Exception | None:
+    """Return the sidecar of a run, None where it has none, or why that is not known; blocking."""
     try:
-        stands = library.find_sidecar(run.reference)
+        return library.find_sidecar(run.reference)
     except Exception as error:  # noqa: BLE001 - each becomes an outcome
         return error
-    return stands is not None and stands.result is Result.COMPLETE
 
 
 def _is_refusal(error: FloradlError) -> bool:
