@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks import crowd, idle, machine, polling, results, transfers
@@ -21,6 +22,7 @@ WORK = {
     "c": "2,000 of 200 kB, 30 ms late",
     "d": "200 runs in flight, listed",
     "e": "200 runs in flight, listing forbidden",
+    "e2": "120 runs of 12 s in flight, listing forbidden",
     "f": "200 runs in flight, 2 requests/s allowed",
     "g": "100,000 queued runs",
     "h": "16 files of 1 GiB at once",
@@ -32,16 +34,17 @@ NEEDS = {
     "b": (*_TLS, "aria2c"),
     "c": (*_TLS, "nginx-echo", "aria2c"),
     "e": ("node", LIBRARY),
+    "e2": ("node", LIBRARY),
     "h": _TLS,
 }
 MEASUREMENTS = (
-    Measurement("a", transfers.large_files),
-    Measurement("b", transfers.mixed_files),
-    Measurement("c", transfers.distant_files),
-    Measurement("h", transfers.many_large_files),
-    Measurement("def", polling.polling),
-    Measurement("g", crowd.crowd),
-    Measurement("i", idle.idle),
+    Measurement(("a",), transfers.large_files),
+    Measurement(("b",), transfers.mixed_files),
+    Measurement(("c",), transfers.distant_files),
+    Measurement(("h",), transfers.many_large_files),
+    Measurement(("d", "e", "e2", "f"), polling.polling),
+    Measurement(("g",), crowd.crowd),
+    Measurement(("i",), idle.idle),
 )
 
 
@@ -72,7 +75,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="see that all works, in a minute; judges nothing"
     )
-    parser.add_argument("--only", type=_rows, default="".join(WORK), metavar="a,c", help="these rows alone")
+    parser.add_argument("--only", type=_rows, default=set(WORK), metavar="a,c", help="these rows alone")
     parser.add_argument(
         "--pairs", type=int, default=5, metavar="N", help="repetitions of each comparison (5)"
     )
@@ -95,25 +98,25 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _rows(text: str) -> str:
-    rows = text.replace(",", "").replace(" ", "").lower()
-    if not rows or set(rows) - set(WORK):
+def _rows(text: str) -> set[str]:
+    rows = set(text.lower().replace(",", " ").split())
+    if not rows or rows - set(WORK):
         raise argparse.ArgumentTypeError(f"rows are {', '.join(WORK)}, not {text!r}")
-    return "".join(sorted(set(rows)))
+    return rows
 
 
-def _measure_all(plan: Plan, wanted: str) -> tuple[list[Figure], bool]:
+def _measure_all(plan: Plan, wanted: Collection[str]) -> tuple[list[Figure], bool]:
     figures: list[Figure] = []
     failed = False
     for measurement in MEASUREMENTS:
-        rows = "".join(row for row in measurement.rows if row in wanted and _can(plan, row))
+        rows = [row for row in measurement.rows if row in wanted and _can(plan, row)]
         if not rows:
             continue
         try:
             figures += measurement.run(plan, rows)
         except (BenchmarkError, subprocess.SubprocessError, OSError) as error:
             failed = True
-            tell(f"row {rows} did not work: {error}")
+            tell(f"row {', '.join(rows)} did not work: {error}")
         finally:
             _clear(plan.work)
     return sorted(figures, key=lambda figure: figure.row), failed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
@@ -27,7 +27,7 @@ _FEW = 100
 _TIMES = 200  # transactions a cost is the median of
 
 
-def crowd(plan: Plan, _rows: str) -> list[Figure]:
+def crowd(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Measure how a crowd is taken in, started with, looked at and worked on."""
     run_ids = [f"run_{number:06}" for number in range(plan.size(100_000, 2_000))]
     folder = plan.work / "crowd"

@@ -7,6 +7,7 @@ itself and runs again: the kernel counts the former (voluntary context switches)
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -27,7 +28,7 @@ class Usage(Struct, frozen=True):
     sleeps: dict[int, int]
 
 
-def idle(plan: Plan, _rows: str) -> list[Figure]:
+def idle(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Measure an idle daemon with nothing behind it, and with many finished runs."""
     many = plan.size(10_000, 50)
     run_ids = [f"run_{number:06}" for number in range(many)]

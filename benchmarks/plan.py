@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -52,8 +52,8 @@ class BenchmarkError(Exception):
 class Measurement(Struct, frozen=True):
     """Rows that are measured together; `run` gets the plan, and those of `rows` that are wanted."""
 
-    rows: str
-    run: Callable[[Plan, str], list[Figure]]
+    rows: tuple[str, ...]
+    run: Callable[[Plan, Sequence[str]], list[Figure]]
 
 
 def tell(message: str) -> None:

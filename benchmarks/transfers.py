@@ -7,7 +7,7 @@ import shlex
 import shutil
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def _are_many(what: Batch) -> bool:
     return len(what.files) >= _MANY
 
 
-def large_files(plan: Plan, _rows: str) -> list[Figure]:
+def large_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Row a: a few large files; `aria2` for the clock, `curl` and `openssl` for the processor."""
     what = batch([4], plan.size(1 << 30, 8 << 20), "mp4")
     against_aria2, against_curl = [], []
@@ -157,7 +157,7 @@ def large_files(plan: Plan, _rows: str) -> list[Figure]:
     ]
 
 
-def mixed_files(plan: Plan, _rows: str) -> list[Figure]:
+def mixed_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Row b: pictures and clips as a day of work brings them."""
     runs = plan.size(400, 20)
     images = batch([3] * runs, plan.size(_MB, 100_000), "png", "image")
@@ -165,13 +165,13 @@ def mixed_files(plan: Plan, _rows: str) -> list[Figure]:
     return _race("b", plan, together(images, videos), 0.8)
 
 
-def distant_files(plan: Plan, _rows: str) -> list[Figure]:
+def distant_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Row c: many small files from a server that takes its time."""
     what = batch([4] * plan.size(500, 25), plan.size(200_000, 20_000))
     return _race("c", plan, what, 0.6, delay=0.03)
 
 
-def many_large_files(plan: Plan, _rows: str) -> list[Figure]:
+def many_large_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Row h: the memory that many large files at once take."""
     what = batch([1] * 16, plan.size(1 << 30, 8 << 20), "mp4")
     with track(plan, what, alike=True) as racers:
