@@ -19,7 +19,9 @@ from benchmarks.tools import LIBRARY, look
 WORK = {
     "a": "4 files of 1 GiB",
     "b": "400 runs: 1,200 of 1 MB, 40 of 30 MB",
+    "b2": "120 runs: 360 of 1 MB, 10 of 30 MB",
     "c": "2,000 of 200 kB, 30 ms late",
+    "c2": "2,000 of 200 kB, 30 ms late, 64 connections",
     "d": "200 runs in flight, listed",
     "e": "200 runs in flight, listing forbidden",
     "e2": "120 runs of 12 s in flight, listing forbidden",
@@ -32,7 +34,9 @@ _TLS = ("nginx", "openssl")
 NEEDS = {
     "a": (*_TLS, "aria2c", "curl"),
     "b": (*_TLS, "aria2c"),
+    "b2": (*_TLS, "aria2c"),
     "c": (*_TLS, "nginx-echo", "aria2c"),
+    "c2": (*_TLS, "nginx-echo", "aria2c"),
     "e": ("node", LIBRARY),
     "e2": ("node", LIBRARY),
     "h": _TLS,
@@ -40,7 +44,9 @@ NEEDS = {
 MEASUREMENTS = (
     Measurement(("a",), transfers.large_files),
     Measurement(("b",), transfers.mixed_files),
+    Measurement(("b2",), transfers.few_mixed_files),
     Measurement(("c",), transfers.distant_files),
+    Measurement(("c2",), transfers.distant_files_at_once),
     Measurement(("h",), transfers.many_large_files),
     Measurement(("d", "e", "e2", "f"), polling.polling),
     Measurement(("g",), crowd.crowd),

@@ -13,6 +13,8 @@ from benchmarks.figures import Figure
 from benchmarks.tools import Tools
 from floradl.simulator.runs import ProgressStyle
 
+_RESERVE = 2 << 30  # bytes
+
 
 class Plan(Struct, frozen=True):
     """How to measure. `pairs` is how often each comparison is repeated; `work` is a folder for everything.
@@ -36,13 +38,16 @@ class Plan(Struct, frozen=True):
         return quick if self.quick else full
 
     def need_space(self, size: int) -> None:
-        """Raise `BenchmarkError` where `size` bytes do not fit beside a reserve of 2 GiB."""
-        free = shutil.disk_usage(self.work).free - (2 << 30)
-        if not self.quick and free < size:
+        """Raise `BenchmarkError` where `size` bytes do not fit."""
+        if not self.has_space(size):
             raise BenchmarkError(
-                f"{self.work} needs {size >> 20} MiB free and has {free >> 20} MiB: name another folder "
-                "with --work"
+                f"{self.work} has not the {size >> 20} MiB free that are needed, beside a reserve: name "
+                "another folder with --work"
             )
+
+    def has_space(self, size: int) -> bool:
+        """Whether `size` bytes fit beside a reserve of 2 GiB."""
+        return self.quick or shutil.disk_usage(self.work).free - _RESERVE >= size
 
 
 class BenchmarkError(Exception):
