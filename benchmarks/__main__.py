@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from benchmarks import crowd, idle, machine, polling, results, transfers
+from benchmarks import crowd, idle, machine, older, polling, programs, results, transfers
 from benchmarks.figures import HEADER, Figure, cells, markdown
 from benchmarks.plan import BenchmarkError, Measurement, Plan, tell
 from benchmarks.tools import LIBRARY, look
@@ -29,6 +29,8 @@ WORK = {
     "g": "100,000 queued runs",
     "h": "16 files of 1 GiB at once",
     "i": "idle daemon",
+    "j": "1 run of 4 images of 200 kB",
+    "k": "400 runs: 1,200 of 1 MB, 40 of 30 MB",
 }
 _TLS = ("nginx", "openssl")
 NEEDS = {
@@ -40,6 +42,8 @@ NEEDS = {
     "e": ("node", LIBRARY),
     "e2": ("node", LIBRARY),
     "h": _TLS,
+    "j": _TLS,
+    "k": _TLS,
 }
 MEASUREMENTS = (
     Measurement(("a",), transfers.large_files),
@@ -47,6 +51,8 @@ MEASUREMENTS = (
     Measurement(("b2",), transfers.few_mixed_files),
     Measurement(("c",), transfers.distant_files),
     Measurement(("c2",), transfers.distant_files_at_once),
+    Measurement(("k",), programs.programs),
+    Measurement(("j",), older.older),
     Measurement(("h",), transfers.many_large_files),
     Measurement(("d", "e", "e2", "f"), polling.polling),
     Measurement(("g",), crowd.crowd),

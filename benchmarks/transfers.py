@@ -51,15 +51,19 @@ class Track(Struct, frozen=True):
         """The URL of each file."""
         return [f"{self.media_url}/{file.name}" for file in self.batch.files]
 
-    def floradl(self) -> Cost:
-        """Have floradl do its whole job: hashing, fsync, journal and sidecars."""
-        self._warm()
-        settings = {
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment variables that floradl is run with."""
+        return {
             "SSL_CERT_FILE": str(self.identity.authority),
             "FLORADL_DOWNLOAD__CONCURRENCY": str(self.connections),
         }
-        home = Home(self.plan.work / "floradl", self.flora, settings)
-        home.drop(_run_id(number) for number in range(len(self.batch.runs)))
+
+    def floradl(self) -> Cost:
+        """Have floradl do its whole job: hashing, fsync, journal and sidecars."""
+        self._warm()
+        home = Home(self.plan.work / "floradl", self.flora, self.settings)
+        home.drop(run_id(number) for number in range(len(self.batch.runs)))
         try:
             cost = home.once()
             home.check_files(len(self.batch.files), self.batch.size)
@@ -106,9 +110,18 @@ class Track(Struct, frozen=True):
 
 @contextmanager
 def track(
-    plan: Plan, what: Batch, *, delay: float = 0.0, alike: bool = False, connections: int = _CONNECTIONS
+    plan: Plan,
+    what: Batch,
+    *,
+    delay: float = 0.0,
+    alike: bool = False,
+    connections: int = _CONNECTIONS,
+    locations: str = "",
 ) -> Iterator[Track]:
-    """Set up server, files and FLORA for `what`; each answer of the server is `delay` seconds late."""
+    """Set up server, files and FLORA for `what`.
+
+    See `write_files` for `alike`, and `serving` for `delay` and `locations`.
+    """
     if _are_many(what):
         _make_room(plan, what)
         plan.need_space(what.size * _ROOM)
@@ -121,7 +134,7 @@ def track(
         write_files(folder, what.files, alike=alike)
         identity = make_identity(plan.tools.path("openssl"), plan.work / "identity")
         with (
-            serving(plan, folder, identity, delay) as url,
+            serving(plan, folder, identity, delay, locations) as url,
             simulated(Script(_played(what, url)), plan.work / "flora") as flora,
         ):
             yield Track(plan, what, folder, url, identity, flora, connections)
@@ -279,7 +292,8 @@ def tell_pair(row: str, nth: int, ours: Cost, peer: Cost) -> None:
     )
 
 
-def _run_id(number: int) -> str:
+def run_id(number: int) -> str:
+    """Return the id of a batch's run, counted from 0."""
     return f"run_{number:06}"
 
 
@@ -287,7 +301,7 @@ def _played(what: Batch, url: str) -> tuple[PlayedRun, ...]:
     """Return runs that were finished a moment before, whose outputs are the server's files."""
     return tuple(
         PlayedRun(
-            _run_id(number),
+            run_id(number),
             duration=1.0,
             outputs=tuple(
                 PlayedOutput(f"output_{nth}", file.type, f"{url}/{file.name}")
