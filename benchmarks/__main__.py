@@ -11,7 +11,18 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from benchmarks import crowd, idle, machine, older, polling, programs, results, transfers
+from benchmarks import (
+    crowd,
+    idle,
+    large_library,
+    machine,
+    older,
+    polling,
+    programs,
+    queued,
+    results,
+    transfers,
+)
 from benchmarks.figures import HEADER, Figure, cells, markdown
 from benchmarks.plan import BenchmarkError, Measurement, Plan, tell
 from benchmarks.tools import LIBRARY, look
@@ -31,6 +42,8 @@ WORK = {
     "i": "idle daemon",
     "j": "1 run of 4 images of 200 kB",
     "k": "400 runs: 1,200 of 1 MB, 40 of 30 MB",
+    "l": "a daemon that waits",
+    "m": "a library of 200,000 files in 50,000 runs",
 }
 _TLS = ("nginx", "openssl")
 NEEDS = {
@@ -57,6 +70,8 @@ MEASUREMENTS = (
     Measurement(("d", "e", "e2", "f"), polling.polling),
     Measurement(("g",), crowd.crowd),
     Measurement(("i",), idle.idle),
+    Measurement(("l",), queued.queued),
+    Measurement(("m",), large_library.large_library),
 )
 
 

@@ -119,13 +119,22 @@ class Home:
             self.wait(process, lambda: len(list(self.events("started"))) > before, 60)
             yield process
 
-    def wait(self, process: subprocess.Popen[bytes], condition: Callable[[], bool], seconds: float) -> None:
-        """Wait until something is so. Raises `BenchmarkError` when the daemon ends, or time is over."""
+    def wait(
+        self,
+        process: subprocess.Popen[bytes],
+        condition: Callable[[], bool],
+        seconds: float,
+        every: float = 0.02,
+    ) -> None:
+        """Wait until something is so, looking `every` so many seconds.
+
+        Raises `BenchmarkError` when the daemon ends, or time is over.
+        """
         deadline = time.monotonic() + seconds
         while not condition():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BenchmarkError(f"the daemon did not come so far: {tail(self.log)}")
-            time.sleep(0.02)
+            time.sleep(every)
 
     def events(self, name: str) -> Iterator[dict[str, Any]]:
         """Yield the daemon's log events of that name."""
@@ -137,6 +146,10 @@ class Home:
                     event: dict[str, Any] = json.loads(line)
                     if event.get("event") == name:
                         yield event
+
+    def taken(self) -> int:
+        """Return how many runs the daemon has recorded."""
+        return sum(event["runs"] for event in self.events("jobs_accepted"))
 
     def check_files(self, count: int, size: int) -> None:
         """Raise `BenchmarkError` unless the library holds so many files with so many bytes."""
