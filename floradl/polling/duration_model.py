@@ -37,6 +37,11 @@ class LogNormal(Struct, frozen=True):
     mu: float
     sigma: float
 
+    @property
+    def median(self) -> float:
+        """The seconds that half of them are shorter than."""
+        return math.exp(self.mu)
+
     def hazard(self, age: float) -> float:
         """Return how likely it is, per second, that what has lasted `age` seconds ends now."""
         if age < 1e-3:  # nothing ends in no time, and the quotient would be 0/0 here too

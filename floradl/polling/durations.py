@@ -144,6 +144,14 @@ class Durations:
             known.ages[run_id] = age
             known.changed = True
 
+    def in_flight(self, technique: str | None) -> int:
+        """Return how many runs of `technique` are known to go on."""
+        return len(self._of(technique).ages)
+
+    def is_known(self, technique: str | None) -> bool:
+        """Whether enough runs of `technique` ended to know what the next one takes."""
+        return len(self._of(technique).durations) >= _ENOUGH
+
     def rest(self, technique: str | None, forecasts: Collection[ProgressEta]) -> LogNormal | None:
         """Return what a run takes from the last of its forecasts on; None where they are not trusted."""
         return self._of(technique).trust.rest(forecasts)

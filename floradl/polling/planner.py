@@ -26,6 +26,10 @@ _JITTER = 0.1  # of a gap: runs that began together come one after the other, an
 _HALFWAY = 0.5  # of a gap: there it is judged again, as it may turn out to be too long
 _FORECASTS = 8  # of a run, that are kept
 _STRETCHED = 3.0  # usual gaps that a forecast makes one of, at most
+_SHORT, _SHORT_COST = 30.0, 1.55  # seconds in the median; of shorter runs a poll costs more, so much at most
+_CROWD = 20  # runs of one technique that go on; of fewer none is polled early
+_SCOUTS, _MOST_SCOUTS = 0.12, 24.0  # of the runs in flight are polled early in each interval; so many at most
+_SCOUTED = 10.0  # seconds of age up to which that is worth it: a wrong guess delays short runs most
 _EARLY = 0.25  # of the interval: less is not worth putting back
 _TOLD_OF = 3.0  # usual gaps that are made one of where a webhook is expected...
 _UNTOLD = 60.0  # ... but seconds that one which does not come may cost, at most
@@ -40,6 +44,7 @@ class _Look(Struct):
     batch_size: int
     spread: float
     put_back: float = 0.0
+    scout: bool = False  # it is polled early, so that something is learned
     forecasts: tuple[ProgressEta, ...] = ()
 
     def hear(self, progress: float) -> None:
@@ -60,6 +65,7 @@ class PollPlanner:
         self._monotonic = monotonic
         self._looks: dict[str, _Look] = {}
         self._webhook_trust = WebhookTrust()
+        self._scouts: dict[str, float] = {}  # by technique, when the next run may be polled early
         self._told: set[str] = set()  # runs whose end a webhook told of, and that are not through yet
 
     def change(self, interval: float) -> None:
@@ -89,7 +95,12 @@ class PollPlanner:
         if len(self._looks) >= _KEPT:
             return self._gap(look), put_back
         self._looks[run.run_id] = look
-        return self._until_judged(look, self._gap(look)), put_back
+        gap = self._gap(look)
+        early = self._scout_in(look, gap)
+        if early is not None:
+            look.scout = True
+            return early, put_back
+        return self._until_judged(look, gap), put_back
 
     def saw(self, answer: RemoteRun) -> bool:
         """Take in that a list shows a run, which is not due, to go on.
@@ -101,7 +112,7 @@ class PollPlanner:
             return len(self._looks) >= _KEPT  # where there are that many, it waits for its own turn
         now = self._monotonic()
         look.age = look.age + now - look.at if answer.age is None else answer.age
-        look.at, look.batch_size = now, answer.batch_size
+        look.at, look.batch_size, look.scout = now, answer.batch_size, False
         look.hear(answer.progress)
         self._durations.goes_on(look.technique, answer.run_id, look.age)
         return True
@@ -109,7 +120,7 @@ class PollPlanner:
     def puts_back(self, run_id: str) -> bool:
         """Put a run that fell due back, if it turns out to be early; whether that was done."""
         look = self._looks.get(run_id)
-        if look is None:
+        if look is None or look.scout:
             return False
         seconds = self._gap(look) - (self._monotonic() - look.at)
         if seconds <= self._interval * _EARLY:
@@ -153,10 +164,31 @@ class PollPlanner:
         """Return when one that is due in `seconds` is judged again: before that, as it may be due sooner."""
         return seconds if look.batch_size > 1 else max(seconds * _HALFWAY, min(seconds, self._interval))
 
+    def _scout_in(self, look: _Look, gap: float) -> float | None:
+        """Return in how many seconds a run of an unknown technique is polled before its `gap` is over.
+
+        None where it is not: some of a crowd are enough, evenly spaced. Without them the crowd would be
+        polled all at once, and those that are over by then would have waited for it.
+        """
+        in_flight = self._durations.in_flight(look.technique)
+        if look.batch_size > 1 or in_flight < _CROWD or self._durations.is_known(look.technique):
+            return None
+        name, now = look.technique or "", self._monotonic()
+        moment = max(self._scouts.get(name, 0.0), now + self._interval)
+        seconds = moment - now
+        if seconds >= gap or look.age + seconds > _SCOUTED:
+            return None
+        many = min(in_flight * _SCOUTS, _MOST_SCOUTS)
+        self._scouts[name] = moment + self._interval / many
+        return seconds
+
     def _gap(self, look: _Look) -> float:
+        expected = self._durations.expected(look.technique)
         cost = COST * min(len(self._looks) / _FEW, 1.0)
         cost *= min(_PAGE_COST / look.batch_size, 1.0)
-        gap = next_poll(look.age, self._interval, self._durations.expected(look.technique), cost)
+        if self._durations.is_known(look.technique):
+            cost *= min(max(_SHORT / expected.median, 1.0), _SHORT_COST)
+        gap = next_poll(look.age, self._interval, expected, cost)
         rest = self._durations.rest(look.technique, look.forecasts)
         if rest is not None:
             gap = min(next_poll(0.0, self._interval, rest, cost), _STRETCHED * gap)
