@@ -102,7 +102,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="see that all works, in a minute; judges nothing"
     )
-    parser.add_argument("--only", type=_rows, default=set(WORK), metavar="a,c", help="these rows alone")
+    parser.add_argument("--only", type=parse_rows, default=set(WORK), metavar="a,c", help="these rows alone")
     parser.add_argument(
         "--pairs", type=int, default=5, metavar="N", help="repetitions of each comparison (5)"
     )
@@ -125,7 +125,8 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _rows(text: str) -> set[str]:
+def parse_rows(text: str) -> set[str]:
+    """Return the rows that `text` names. Raises `ArgumentTypeError` for others."""
     rows = set(text.lower().replace(",", " ").split())
     if not rows or rows - set(WORK):
         raise argparse.ArgumentTypeError(f"rows are {', '.join(WORK)}, not {text!r}")

@@ -123,7 +123,7 @@ def track(
     See `write_files` for `alike`, and `serving` for `delay` and `locations`.
     """
     if _are_many(what):
-        _make_room(plan, what)
+        make_room(plan, what)
         plan.need_space(what.size * _ROOM)
     else:  # to whom it does not matter what was removed
         shutil.rmtree(plan.work / _ASIDE, ignore_errors=True)
@@ -152,13 +152,13 @@ def _take_away(plan: Plan, what: Batch, folder: Path) -> None:
         aside = plan.work / _ASIDE
         aside.mkdir(exist_ok=True)
         folder.rename(tempfile.mkdtemp(dir=aside))
-        _make_room(plan, what)
+        make_room(plan, what)
     else:
         shutil.rmtree(folder)
     os.sync()
 
 
-def _make_room(plan: Plan, what: Batch) -> None:
+def make_room(plan: Plan, what: Batch) -> None:
     """Remove what was put aside where the disk gets full, and wait until nobody pays for that any more."""
     aside = plan.work / _ASIDE
     if aside.exists() and not plan.has_space(what.size * _ROOM):
