@@ -41,7 +41,7 @@ class World:
         """Let runs go on, and webhooks tell of their end."""
         for run_id in run_ids:
             self.goes_on(run_id, 20.0)
-            self.planner.tell(run_id)
+            self.planner.webhook_came(run_id)
             self.ends(run_id)
 
     def ends(self, run_id: str) -> None:
@@ -104,7 +104,7 @@ def test_one_that_there_is_news_of_is_not_put_back() -> None:
     world = World()
     world.goes_on("run_1", 20.0)
     world.due_queue.put("run_1", 60.0)
-    world.planner.tell("run_1")
+    world.planner.webhook_came("run_1")
     assert world.due_queue.pop() == "run_1"
     assert not world.planner.puts_back("run_1")
 
@@ -185,7 +185,7 @@ def test_an_end_that_a_list_showed_before_the_webhook_came_brings_them_back_too(
     rare = world.gap()
     world.goes_on("run_4", 20.0)
     world.planner.ended(RemoteRun("run_4", "completed", 100.0, 0.0, completed_at=30.0))
-    world.planner.tell("run_4")
+    world.planner.webhook_came("run_4")
     assert world.gap() < rare / 2
 
 
@@ -193,7 +193,7 @@ def test_an_end_that_was_told_counts_once_also_where_flora_answers_first_that_it
     world = World()
     world.told("run_1", "run_2", "run_3")
     rare = world.gap()
-    world.planner.tell("run_4")
+    world.planner.webhook_came("run_4")
     world.goes_on("run_4", 21.0)
     world.ends("run_4")
     assert world.gap() > rare / 2

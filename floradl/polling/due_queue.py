@@ -1,7 +1,6 @@
 """What is due when, by the monotonic clock: a wall clock that jumps causes no storm and no standstill.
 
-Where more is due than can be asked about, those come first of whom there is news. The others come in turn:
-who has been due longest, and who was brought last.
+What has news comes first. Of the others, the one that has been due longest and the newest come in turn.
 """
 
 from __future__ import annotations
@@ -17,28 +16,25 @@ _Heap: TypeAlias = list[tuple[float, int, str]]
 
 
 class DueQueue:
-    """Names, each due at one moment. `tick` (seconds) is what moments are drawn to, where that is wanted.
+    """Names, each due at one moment. `monotonic` and `tick` are in seconds.
 
-    Many that are due at the same tick can be looked up at the price of one. `monotonic` returns seconds.
+    Aligned moments are drawn to multiples of a `tick`: what is due together can be polled by one request.
     """
 
     def __init__(self, monotonic: Callable[[], float], tick: float) -> None:
         self._monotonic = monotonic
         self._tick = tick
         self._heap: _Heap = []
-        self._brought: _Heap = []  # those that were never taken, the newest first
+        self._new: _Heap = []  # never taken yet, the newest first
         self._valid: dict[str, int] = {}
         self._numbers = itertools.count()
-        self._brought_first = True
+        self._new_first = True
 
     def __contains__(self, name: str) -> bool:
         return name in self._valid
 
     def put(self, name: str, seconds: float, *, aligned: bool = False) -> float:
-        """Make `name` due in `seconds`, whatever was before; `aligned` draws it to a tick nearby.
-
-        Returns the moment (monotonic seconds).
-        """
+        """Make `name` due in `seconds`, whatever was before; return the moment (monotonic seconds)."""
         due = self._monotonic() + seconds
         if aligned:
             early = math.floor(due / self._tick) * self._tick
@@ -48,17 +44,17 @@ class DueQueue:
         return due
 
     def put_first(self, name: str) -> None:
-        """Make `name` due before all that is due by itself: there is news of it, and they grow old."""
+        """Make `name` due before all others: it has news."""
         self._push(self._heap, -math.inf, name)
 
     def add_new(self, names: Iterable[str]) -> None:
-        """Make `names` due now, in their order: they are new, and nothing is known of them."""
+        """Make new `names` due now, in their order."""
         now = self._monotonic()
         for name in names:
-            self._push(self._brought, -now, name)
+            self._push(self._new, -now, name)
 
     def change(self, tick: float) -> None:
-        """Draw moments to this tick from now on; what would be due later than that is due at the first."""
+        """Align to this tick from now on; nothing that waits is due later than in one tick."""
         self._tick = tick
         latest = self._monotonic() + tick
         for due, number, name in list(self._heap):
@@ -79,13 +75,13 @@ class DueQueue:
         due = self._first(self._heap)
         if due == -math.inf:
             return self._take(self._heap)
-        brought = self._first(self._brought) < math.inf
-        if first_only or (due > self._monotonic() and not brought):
+        new = self._first(self._new) < math.inf
+        if first_only or (due > self._monotonic() and not new):
             return None
-        if due > self._monotonic() or (brought and self._brought_first):
-            self._brought_first = False
-            return self._take(self._brought)
-        self._brought_first = True
+        if due > self._monotonic() or (new and self._new_first):
+            self._new_first = False
+            return self._take(self._new)
+        self._new_first = True
         return self._take(self._heap)
 
     def delay(self, *, first_only: bool = False) -> float:
@@ -93,7 +89,7 @@ class DueQueue:
         due = self._first(self._heap)
         if first_only and due > -math.inf:
             return math.inf
-        return max(min(due, self._first(self._brought)) - self._monotonic(), 0.0)
+        return max(min(due, self._first(self._new)) - self._monotonic(), 0.0)
 
     def _push(self, heap: _Heap, due: float, name: str) -> None:
         number = next(self._numbers)

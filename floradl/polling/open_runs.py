@@ -17,30 +17,30 @@ from floradl.queue.base import RunQueue
 from floradl.retry import Halted, RetryIn
 
 _T = TypeVar("_T")
-_QUICK_POLLS = (1.0, 1.0, 2.0, 3.0, 5.0)  # seconds: where a webhook says "over" and the API "running"
+_QUICK_POLLS = (1.0, 1.0, 2.0, 3.0, 5.0)  # seconds, where a webhook reports the end and the API does not
 
 
 class PollReports(Protocol):
-    """Who wants to know what polling sees. Seconds count from now."""
+    """Gets what polling sees. Seconds count from now."""
 
     def unfinished(self, run: QueuedRun, next_in: float) -> None:
-        """Report that a run was polled and goes on."""
+        """Report a run that was polled and goes on."""
 
     def detected(self, run: QueuedRun, answer: RemoteRun) -> None:
-        """Report that a run was found to have ended at FLORA; the first time."""
+        """Report a run that was first found to have ended at FLORA."""
 
     def forwarded(self, run_id: str) -> None:
-        """Report that a run goes on to be saved."""
+        """Report a run that is to be saved."""
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
-        """Report trouble that may pass."""
+        """Report an error that may pass."""
 
     def halted(self, run: QueuedRun, message: str, next_in: float) -> None:
-        """Report that a run met what pauses all."""
+        """Report a run that met what pauses all."""
 
 
 async def _together(calls: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
-    """Make calls of the queue, which records together what comes together. Raises what one of them raised."""
+    """Make calls of the queue, which commits together what comes together. Raises what one of them raised."""
     results: dict[int, _T] = {}
     errors: list[Exception] = []
 
@@ -59,7 +59,7 @@ async def _together(calls: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
 
 
 class OpenRuns:
-    """Keeps their ids in memory, and their rows in the queue."""
+    """Their ids are in memory, their rows in the queue."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class OpenRuns:
         self.clocks = clocks
         self._monotonic = clocks.monotonic
         self._known: set[str] = set()
-        self._over: dict[str, Iterator[float]] = {}  # those that a webhook calls over, and when to poll again
+        self._over: dict[str, Iterator[float]] = {}  # ended by a webhook's report, and when to poll again
         self.moved_at = self.turned_at = self._monotonic()
         """When a run last went forward, and when one was last looked at (monotonic seconds)."""
         self.rests_until = self._monotonic()
@@ -88,22 +88,22 @@ class OpenRuns:
         return len(self._known)
 
     def __contains__(self, run_id: str) -> bool:
-        """Whether a run waits to be polled, and nobody is at work on it."""
+        """Whether a run waits to be polled."""
         return run_id in self._due_queue
 
     def add_new(self, run_ids: Iterable[str]) -> None:
-        """Make runs due that just came; those that are open already stay as they are."""
+        """Make new runs due; those that are open already stay as they are."""
         self._due_queue.add_new(self._unknown(run_ids))
         self.wake()
 
     def resume(self, run_ids: Iterable[str]) -> None:
-        """Make runs due that were queued before the start: they come in their turn."""
+        """Make runs due that were queued before the start, in their order."""
         for run_id in self._unknown(run_ids):
             self._due_queue.put(run_id, 0.0)
         self.wake()
 
     def take(self, run_ids: Iterable[str]) -> list[str]:
-        """Take runs, known or new, that there is an answer for; returns those that nobody is at work on."""
+        """Take runs, known or new, for which there is an answer; return those that are not worked on."""
         taken = list(
             dict.fromkeys(run_id for run_id in run_ids if run_id in self or run_id not in self._known)
         )
@@ -118,20 +118,20 @@ class OpenRuns:
         return unknown
 
     def poll_now(self, run_id: str) -> None:
-        """Have a run polled before all others, now and soon again: a webhook says that it is over.
+        """Have a run polled before all others, now and soon again: a webhook reports its end.
 
-        The answer to a request that is under way may be older than that.
+        A request that is under way may bring an older answer.
         """
         self._over[run_id] = iter((0.0, *_QUICK_POLLS))
         if run_id in self._known:
-            self.planner.tell(run_id)
+            self.planner.webhook_came(run_id)
         else:
             self._known.add(run_id)
             self._due_queue.put_first(run_id)
         self.wake()
 
     def put_first(self, run_ids: Iterable[str]) -> None:
-        """Have runs polled before those that are due by themselves: there is room for them now."""
+        """Have runs polled before all others: there is room for them now."""
         for run_id in run_ids:
             self._due_queue.put_first(run_id)
         self.wake()
@@ -151,7 +151,7 @@ class OpenRuns:
         self.wake()
 
     def wake(self) -> None:
-        """Wake whoever waits for runs to be due, or for none to be open."""
+        """Wake all that wait for runs to be due, or for none to be open."""
         self.breaker.changed.set()
 
     def change(self, interval: float) -> None:
@@ -166,7 +166,7 @@ class OpenRuns:
         return self._due_queue.delay(first_only=first_only)
 
     def take_due(self, room: int) -> list[str]:
-        """Take runs that are due, `room` at most beside those put first; what turns out early waits on."""
+        """Take runs that are due, `room` at most beside those put first; what is early after all waits on."""
         taken: list[str] = []
         while (run_id := self._due_queue.pop(first_only=len(taken) >= room)) is not None:
             if run_id in self._over or not self.planner.puts_back(run_id):
@@ -174,7 +174,7 @@ class OpenRuns:
         return taken
 
     async def load(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
-        """Read rows, by id; what is not open any more is dropped. Raises `QueueUnavailableError`."""
+        """Read rows, by id; runs that are not open any more are dropped. Raises `QueueUnavailableError`."""
         rows = await _together([partial(self._queue.get, run_id) for run_id in run_ids])
         found = {}
         for run_id, row in zip(run_ids, rows, strict=True):
@@ -208,20 +208,20 @@ class OpenRuns:
         self.wake()
 
     def _soon(self, run_id: str) -> float | None:
-        """Return the seconds until the next poll where a webhook called the run over; None elsewhere."""
+        """Return the seconds until the next poll where a webhook reported the end; None elsewhere."""
         soon = next(self._over.get(run_id, iter(())), None)
         if soon is None:
             self._over.pop(run_id, None)
         return soon
 
     def forwarded(self, run_id: str) -> None:
-        """Record that a run was polled and goes on to be saved."""
+        """Record that a run was polled and is to be saved."""
         self.moved_at = self.turned_at = self._monotonic()
         self.reports.forwarded(run_id)
         self._end_pause_of(run_id)
 
     def _end_pause_of(self, run_id: str) -> None:
-        # Others that were under way when the pause began may end well: that says nothing of its cause.
+        # Others that were under way when the pause began may end well whatever its cause.
         if self.breaker.is_probe(run_id):
             self.breaker.end()
 
