@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import pytest
 from hypothesis import given, strategies as st
@@ -125,3 +126,30 @@ def test_only_what_was_put_first_is_taken_where_that_is_asked_for() -> None:
     assert due_queue.pop(first_only=True) == "told"
     assert due_queue.pop(first_only=True) is None
     assert {due_queue.pop(), due_queue.pop(), due_queue.pop()} == {"old", "new", None}
+
+
+def test_many_that_are_due_together_come_in_their_order_but_for_those_put_anew() -> None:
+    clock = Clock()
+    due_queue = DueQueue(clock, 2.0)
+    due_queue.put("before", 0.0)
+    clock.now += 1
+    due_queue.put_all(["a", "b", "c", "b", "d"])
+    due_queue.put("c", 5.0)
+    due_queue.discard("d")
+    assert [due_queue.pop() for _ in range(4)] == ["before", "a", "b", None]
+    due_queue.change(2.0)
+    clock.now += 5
+    assert [due_queue.pop(), due_queue.pop()] == ["c", None]
+    assert due_queue.delay() == math.inf
+
+
+def test_a_name_that_waits_with_many_others_takes_less_than_100_bytes_beside_itself() -> None:
+    names = [f"run_{number}" for number in range(100_000)]
+    due_queue = DueQueue(Clock(), 2.0)
+    tracemalloc.start()
+    try:
+        due_queue.put_all(names)
+        due_queue.add_new(f"new_{name}" for name in names[:10])
+        assert tracemalloc.get_traced_memory()[0] < 100 * len(names)
+    finally:
+        tracemalloc.stop()

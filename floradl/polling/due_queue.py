@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 _LEAST = 0.75  # of a tick: nothing falls due sooner because a tick is near
-_Heap: TypeAlias = list[tuple[float, int, str]]
+_Heap: TypeAlias = list[tuple[float, int, str | list[str]]]
+"""A moment, a number that no two have in common, and one name, or many with the next one last."""
 
 
 class DueQueue:
@@ -43,22 +44,24 @@ class DueQueue:
         self._push(self._heap, due, name)
         return due
 
+    def put_all(self, names: Iterable[str]) -> None:
+        """Make `names` due now, in their order, whatever was before."""
+        self._push_all(self._heap, self._monotonic(), names)
+
     def put_first(self, name: str) -> None:
         """Make `name` due before all others: it has news."""
         self._push(self._heap, -math.inf, name)
 
     def add_new(self, names: Iterable[str]) -> None:
         """Make new `names` due now, in their order."""
-        now = self._monotonic()
-        for name in names:
-            self._push(self._new, -now, name)
+        self._push_all(self._new, -self._monotonic(), names)
 
     def change(self, tick: float) -> None:
         """Align to this tick from now on; nothing that waits is due later than in one tick."""
         self._tick = tick
         latest = self._monotonic() + tick
         for due, number, name in list(self._heap):
-            if due > latest and self._valid.get(name) == number:
+            if due > latest and isinstance(name, str) and self._valid.get(name) == number:
                 self.put(name, tick, aligned=True)
 
     def poll_now(self, name: str) -> None:
@@ -96,15 +99,31 @@ class DueQueue:
         self._valid[name] = number
         heapq.heappush(heap, (due, number, name))
 
+    def _push_all(self, heap: _Heap, due: float, names: Iterable[str]) -> None:
+        """Push many as one entry: a million names that wait take little more memory than they are long."""
+        number, batch = next(self._numbers), list(names)
+        self._valid.update(dict.fromkeys(batch, number))
+        batch.reverse()
+        heapq.heappush(heap, (due, number, batch))
+
     def _take(self, heap: _Heap) -> str:
-        _, _, name = heapq.heappop(heap)
+        _, _, names = heap[0]
+        name = names.pop() if isinstance(names, list) else names
+        if isinstance(names, str):
+            heapq.heappop(heap)
         del self._valid[name]
         return name
 
     def _first(self, heap: _Heap) -> float:
         while heap:
-            due, number, name = heap[0]
-            if self._valid.get(name) == number:
-                return due
-            heapq.heappop(heap)  # it was put anew since
+            due, number, names = heap[0]
+            if isinstance(names, str):
+                if self._valid.get(names) == number:
+                    return due
+            else:
+                while names and self._valid.get(names[-1]) != number:
+                    names.pop()  # it was put anew since
+                if names:
+                    return due
+            heapq.heappop(heap)
         return math.inf

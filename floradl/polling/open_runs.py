@@ -98,8 +98,7 @@ class OpenRuns:
 
     def resume(self, run_ids: Iterable[str]) -> None:
         """Make runs due that were queued before the start, in their order."""
-        for run_id in self._unknown(run_ids):
-            self._due_queue.put(run_id, 0.0)
+        self._due_queue.put_all(self._unknown(run_ids))
         self.wake()
 
     def take(self, run_ids: Iterable[str]) -> list[str]:
@@ -138,8 +137,7 @@ class OpenRuns:
 
     def put_back(self, run_ids: Iterable[str]) -> None:
         """Make runs due again that were taken and not polled."""
-        for run_id in run_ids:
-            self._due_queue.put(run_id, 0.0)
+        self._due_queue.put_all(run_ids)
 
     def forget(self, run_id: str) -> None:
         """Drop a run that is not open any more."""
