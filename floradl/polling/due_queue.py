@@ -102,7 +102,8 @@ class DueQueue:
     def _push_all(self, heap: _Heap, due: float, names: Iterable[str]) -> None:
         """Push many as one entry: a million names that wait take little more memory than they are long."""
         number, batch = next(self._numbers), list(names)
-        self._valid.update(dict.fromkeys(batch, number))
+        for name in batch:
+            self._valid[name] = number
         batch.reverse()
         heapq.heappush(heap, (due, number, batch))
 

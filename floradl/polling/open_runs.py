@@ -112,8 +112,11 @@ class OpenRuns:
         return taken
 
     def _unknown(self, run_ids: Iterable[str]) -> list[str]:
-        unknown = [run_id for run_id in dict.fromkeys(run_ids) if run_id not in self._known]
-        self._known.update(unknown)
+        unknown = []
+        for run_id in run_ids:
+            if run_id not in self._known:
+                self._known.add(run_id)
+                unknown.append(run_id)
         return unknown
 
     def poll_now(self, run_id: str) -> None:
