@@ -18,7 +18,7 @@ import structlog
 from anyio import CapacityLimiter, to_thread
 
 from floradl import __version__
-from floradl.clock import next_tick
+from floradl.clock import Clocks, next_tick
 from floradl.config.credentials import exposure, find_api_key, read_api_key
 from floradl.config.settings import Config, Key
 from floradl.download.downloader import Downloader, DownloadLimits, Fetcher
@@ -148,12 +148,13 @@ async def working(
         slots: DownloadSlots | None = None
         try:
             interval, give_up_after = config.poll.interval, config.poll.give_up_after
-            due_queue = DueQueue(time.monotonic, interval)
-            durations = Durations(time.monotonic, await queue.durations())
-            planner = PollPlanner(due_queue, durations, interval, time.monotonic)
-            breaker = CircuitBreaker(due_queue, time.monotonic)
+            clocks = Clocks()
+            due_queue = DueQueue(clocks.monotonic, interval)
+            durations = Durations(clocks.monotonic, await queue.durations())
+            planner = PollPlanner(due_queue, durations, interval, clocks.monotonic)
+            breaker = CircuitBreaker(due_queue, clocks)
             reports = RunReports(progress)
-            open_runs = OpenRuns(queue, due_queue, planner, breaker, reports)
+            open_runs = OpenRuns(queue, due_queue, planner, breaker, reports, clocks)
             slots = DownloadSlots(breaker, open_runs.put_first)
             key = _Key(config, environ)
             workspace_check = WrongWorkspaceCheck()
@@ -172,7 +173,7 @@ async def working(
                     monotonic=media.bandwidth.active_clock,
                 ),
             )
-            process_options = ProcessOptions(give_up_after, keep_times)
+            process_options = ProcessOptions(give_up_after, keep_times, clocks.wall)
             processor = Processor(flora, library, saver, queue, progress, process_options)
             scheduler = Scheduler(open_runs, poller, slots, processor, reports)
             sync = _sync(config, flora, poller, queue, scheduler)

@@ -357,12 +357,13 @@ class FinishedRun(Struct, frozen=True):
     """A run that needs no more polling, on its way to be saved; `answer` is the API's last.
 
     `failure` says why it is given up although the API did not finish it. With neither, its sidecar stands
-    already.
+    already. `earlier` is what the sidecar that stands names, by key, where that was read just now.
     """
 
     run: QueuedRun
     answer: RemoteRun | None = None
     failure: RunFailure | None = None
+    earlier: dict[str, SavedOutput] | None = None
 
 
 class LeftFile(Struct, frozen=True):

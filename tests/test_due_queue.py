@@ -166,3 +166,30 @@ def test_a_name_that_waits_takes_little_memory(bring: Callable[[DueQueue, list[s
         tracemalloc.stop()
     assert len(due_queue) == 100_000
     assert taken / 100_000 < 64 + 8 + 64  # bytes: the name, its place, its share of a table that is half full
+
+
+def test_many_that_are_due_together_come_in_their_order_but_for_those_put_anew() -> None:
+    clock = Clock()
+    due_queue = DueQueue(clock, 2.0)
+    due_queue.put("before", 0.0)
+    clock.now += 1
+    due_queue.put_all(["a", "b", "c", "b", "d"])
+    due_queue.put("c", 5.0)
+    due_queue.discard("d")
+    assert [due_queue.pop() for _ in range(4)] == ["before", "a", "b", None]
+    due_queue.change(2.0)
+    clock.now += 5
+    assert [due_queue.pop(), due_queue.pop()] == ["c", None]
+    assert due_queue.delay() == math.inf
+
+
+def test_a_name_that_waits_with_many_others_takes_less_than_100_bytes_beside_itself() -> None:
+    names = [f"run_{number}" for number in range(100_000)]
+    due_queue = DueQueue(Clock(), 2.0)
+    tracemalloc.start()
+    try:
+        due_queue.put_all(names)
+        due_queue.add_new(f"new_{name}" for name in names[:10])
+        assert tracemalloc.get_traced_memory()[0] < 100 * len(names)
+    finally:
+        tracemalloc.stop()
