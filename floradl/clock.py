@@ -5,8 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import math
 import time
+from collections.abc import Callable
 
 import anyio
+from msgspec import Struct
+
+
+class Clocks(Struct, frozen=True):
+    """The clocks to tell time by: `monotonic` returns seconds that only grow, `wall` unix seconds."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
 
 
 async def next_tick(seconds: float) -> None:

@@ -12,7 +12,6 @@ Sources: YAML 1.1 (the grammar that libyaml reads), RFC 8259 (JSON).
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -273,4 +272,6 @@ def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the one of `known` that is most like `word`, at least `cutoff` (0 to 1); None for none."""
     if len(word) > _LONGEST:
         return None
+    import difflib  # noqa: PLC0415 - for who made a mistake
+
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)

@@ -288,10 +288,10 @@ def test_ten_thousand_files_are_worked_off_in_batches(inbox: Inbox, folder: Path
 
 def test_large_files_make_smaller_batches(inbox: Inbox, folder: Path) -> None:
     for number in range(12):
-        (folder / f"job{number}").write_bytes(b"run_a #" + b"x" * (file_ready.MAX_BYTES - 7))
+        (folder / f"job{number}").write_bytes(b"run_a #" + b"x" * (file_ready.MAX_BYTES // 16 - 7))
     scan = inbox.scan()
     assert scan.more
-    assert len(scan.jobs) == 8
+    assert len(scan.jobs) == 4  # what was read is in memory at once
 
 
 def test_a_file_dropped_again_under_its_name_overwrites_nothing(inbox: Inbox, folder: Path) -> None:

@@ -21,8 +21,7 @@ from floradl.clock import next_tick
 from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
 from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pauses, tell_missing
-from floradl.daemon.reload import Changing, reloading
-from floradl.daemon.startup import StartStoppedError, Startup, opened, serve_endpoints
+from floradl.daemon.startup import StartStoppedError, Startup, opened
 from floradl.daemon.systemd import ServiceManager, Supervision, SystemdView, describe
 from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedError
 from floradl.hooks.runs import Heard
@@ -31,8 +30,6 @@ from floradl.queue.heartbeat import Heartbeat, LivePause, Snapshot, Transfer
 from floradl.sources.inbox import Inbox
 from floradl.sources.intake import Intake, IntakeLimits
 from floradl.sources.queue_file import QueueFile
-from floradl.sources.watcher import Watcher
-from floradl.web.metrics import HealthState
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
 _BEAT = 1.0
@@ -88,6 +85,10 @@ async def run(config: Config, environ: Mapping[str, str], source: Source) -> Non
 
 
 async def _run(config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision) -> None:
+    # What a command that runs once has no use for.
+    from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
+    from floradl.web.metrics import HealthState  # noqa: PLC0415
+
     supervision.beat(describe(SystemdView(starting=True)), well=True)
     if (why := passed_over(config)) is not None:
         _log.warning("config_passed_over", message=why)
@@ -121,6 +122,8 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
 
 
 async def _work(config: Config, works: App, intake: Intake, start: Startup, hooks: HookRunner) -> None:
+    from floradl.sources.watcher import Watcher  # noqa: PLC0415 - as in `_run`
+
     await hooks.runs.prepare(works.queue.outbox)
     ready = await start.attempt()
     works.scheduler.resume_open(await works.queue.open_ids())

@@ -9,20 +9,17 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
 
 import anyio
 import structlog
 from anyio import to_thread
 
 from floradl import __version__
-from floradl.app import App
 from floradl.clock import unix_seconds
-from floradl.config.credentials import find_webhook_secrets
 from floradl.config.settings import Config
 from floradl.daemon.systemd import Supervision, SystemdView, describe
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError, TransientError
@@ -32,7 +29,6 @@ from floradl.fs.permissions import refusal
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.sidecar import Sidecar
 from floradl.models import STATE_OF, Action, QueuedRun
-from floradl.net.addresses import Endpoint
 from floradl.polling.circuit_breaker import Pause
 from floradl.queue import folder as state_folder, heartbeat
 from floradl.queue.base import RunQueue
@@ -40,63 +36,13 @@ from floradl.queue.folder import SEEN, is_to_be_filled, note_filled
 from floradl.queue.heartbeat import LivePause, Snapshot
 from floradl.queue.recovery import kept_open, open_queue
 from floradl.queue.sqlite import SqliteQueue
-from floradl.redaction import Secret
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.archive import accepted_orders
-from floradl.web import metrics, webhooks
-from floradl.web.http import Page, Site
-from floradl.web.metrics import Health, HealthState, MetricsCollector, MetricsPage, Totals
-from floradl.web.server import WebServer
-from floradl.web.webhooks import Webhooks
 
-_Pages: TypeAlias = dict[tuple[str, str], Page]
 _ROOM_AGAIN = 5.0  # seconds between looks for room
 _BATCH = 500
 _AGAIN = 5.0  # seconds between looks for a library that is not there
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-async def serve_endpoints(config: Config, environ: Mapping[str, str], works: App, state: HealthState) -> None:
-    """Listen at `webhook.listen` and `metrics.listen` for ever; return at once where neither is set."""
-    sites: dict[Endpoint, _Pages] = {}
-    taken: Mapping[str, int] = {}
-    async with anyio.create_task_group() as group:
-        if (endpoint := config.webhook.listen) is not None:
-            hooks = _webhooks(config, environ, works)
-            taken = hooks.counts
-            sites.setdefault(endpoint, {})["POST", webhooks.PATH] = hooks.take
-            group.start_soon(hooks.serve)
-        if (endpoint := config.metrics.listen) is not None:
-            sites.setdefault(endpoint, {}).update(_metrics(config, works, state, taken))
-        for endpoint, pages in sites.items():
-            group.start_soon(WebServer(endpoint, Site(pages, apart=metrics.PATHS)).serve)
-
-
-def _webhooks(config: Config, environ: Mapping[str, str], works: App) -> Webhooks:
-    def secrets() -> tuple[Secret, ...]:
-        return find_webhook_secrets(config, environ).secrets
-
-    try:
-        missing = None if secrets() else webhooks.MISSING
-    except ConfigError as error:
-        missing = str(error)
-    if missing is not None:
-        message = f"{missing}; until then FLORA will send them again"
-        _log.warning("webhook_secret_missing", message=message)
-    return Webhooks(secrets, works.queue, works.scheduler, everything=config.webhook.runs == "all")
-
-
-def _metrics(config: Config, works: App, state: HealthState, taken: Mapping[str, int]) -> _Pages:
-    if not metrics.installed():
-        _log.warning("metrics_missing", message=metrics.MISSING)
-    answers = Health(state)
-    sums = Totals(works.flora.answers, works.saver.tally, works.reports.delays, taken)
-    meter = MetricsCollector(works.queue, {"library": config.output.dir, "state": config.state_dir})
-    return {
-        ("GET", metrics.ALIVE): answers.alive,
-        ("GET", metrics.READY): answers.ready,
-        ("GET", "/metrics"): MetricsPage(meter, sums, state).page,
-    }
 
 
 class StartStoppedError(Exception):

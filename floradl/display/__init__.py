@@ -12,6 +12,7 @@ from typing import TextIO
 
 from floradl.display.plain import PlainDisplay
 from floradl.runs.events import RunEvents
+from floradl.slim_imports import allow_rich
 
 
 @contextmanager
@@ -29,6 +30,7 @@ def open_display(stream: TextIO, *, quiet: bool = False, total: int | None = Non
         finally:
             plain.close()
         return
+    allow_rich()
     from floradl.display.terminal import on_terminal  # noqa: PLC0415  # rich, only where it is seen
 
     with on_terminal(stream, total) as progress:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -63,6 +62,8 @@ def environment_of(event: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 def program_of(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
     """Return the absolute path of a command's program, None where there is none that can be executed."""
+    import shutil  # noqa: PLC0415 - with all kinds of archives, and for hooks alone
+
     found = shutil.which(argv[0], path=environ.get("PATH", os.defpath))
     return None if found is None else os.path.abspath(found)  # noqa: PTH100 - a link's name may matter
 

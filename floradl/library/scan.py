@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import TypeAlias
@@ -105,7 +104,7 @@ class Owners:
         """
         if self._seen_as is None:
             self._seen_as = os.geteuid()
-            name = SafeName(f".floradl-owner-{secrets.token_hex(4)}.part")
+            name = SafeName(f".floradl-owner-{os.urandom(4).hex()}.part")
             with suppress(OSError):  # who may not write there has made none of them
                 fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=root)
                 try:

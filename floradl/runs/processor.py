@@ -127,15 +127,17 @@ class Processor:
             if answer is None:
                 return await self._finish(replace(run, state=RunState.DONE, error=None), None)
             if answer.outputs:
-                return await self._save(run, answer)
+                return await self._save(run, answer, finished.earlier)
             failure = reason_of(answer)
         run = replace(run, detected_at=run.detected_at or self._options.wall())
-        on_disk = await self._read(run)
+        on_disk = await self._read(run, finished.earlier)
         return await self._conclude(run, answer, RunResult(Result.FAILED, failure, failure), on_disk)
 
-    async def _save(self, run: QueuedRun, answer: RemoteRun) -> Outcome:
+    async def _save(
+        self, run: QueuedRun, answer: RemoteRun, earlier: dict[str, SavedOutput] | None
+    ) -> Outcome:
         self._progress.run(run, None)
-        on_disk = await self._read(run)
+        on_disk = await self._read(run, earlier)
         answer, trouble = await self._save_all(run, answer, on_disk.saved)
         if trouble is not None:
             outcome = outcome_of(run, trouble, self._options.give_up_after)
@@ -182,12 +184,15 @@ class Processor:
                 raise pauses[0]
         return renewal.listed, troubles[0] if troubles else None
 
-    async def _read(self, run: QueuedRun) -> _OnDisk:
-        """Return the outputs that are on disk already: by the queue, or by an earlier sidecar."""
+    async def _read(self, run: QueuedRun, sidecar: dict[str, SavedOutput] | None) -> _OnDisk:
+        """Return the outputs that are on disk already: by the queue, or by an earlier `sidecar`.
+
+        Where the poller has not read that, it is read here.
+        """
         known = await self._queue.saved_outputs(run.run_id)
 
         def look() -> _OnDisk:
-            earlier = self._library.existing(self._vouched_for(run))
+            earlier = self._library.existing(self._vouched_for(run) if sidecar is None else sidecar)
             saved = self._library.existing(known)
             return _OnDisk(saved if run.force else earlier | saved, earlier)
 

@@ -31,7 +31,7 @@ from floradl.sources.scan import PLACES, SECOND_NAME, Entry, dates, entries, ope
 
 _DROP_SECONDS = 3600.0  # no command takes that long to write a job file
 _MOST_REPORTED = 5  # files that `troubles` names one by one
-_BATCH_BYTES = 8 << 20  # read in one scan at most, whatever the number of files
+_BATCH_BYTES = 256 << 10  # read in one scan at most, whatever the number of files
 
 
 class Job(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -19,7 +20,9 @@ from floradl.queue.heartbeat import LivePause
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.inbox import Inbox, Job, Scan
 from floradl.sources.queue_file import QueueFile
-from floradl.sources.watcher import Watcher
+
+if TYPE_CHECKING:
+    from floradl.sources.watcher import Watcher
 
 MAX_OPEN = "max_open"
 STATE_DISK_FULL = "state_disk_full"

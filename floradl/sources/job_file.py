@@ -13,7 +13,6 @@ import json
 import os
 import pwd
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -57,7 +56,7 @@ def drop_job(watch_dir: Path, text: str, reader: int | None = None) -> Path:
     read the file, whatever the umask. Raises `ConfigError` where the file cannot be written so.
     """
     day = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    name = f"add-{day}-{os.getpid()}-{secrets.token_hex(4)}.txt"
+    name = f"add-{day}-{os.getpid()}-{os.urandom(4).hex()}.txt"
     hidden, path = watch_dir / f".{name}.tmp", watch_dir / name
     try:
         make_above(watch_dir)

@@ -13,7 +13,7 @@ import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from msgspec import Struct
 
@@ -85,6 +85,39 @@ class ProgressLine:
             self.shown = False
 
 
+_SLOW = 0.001  # seconds that a look takes where a disk or a server is waited for
+_AGAIN = 512  # looks, after which it is tried anew how long one takes
+_T = TypeVar("_T")
+
+
+class _Pool(ThreadPoolExecutor):
+    """Threads, where `quick` looks turn out to take long: to hand one over costs more than to look."""
+
+    def __init__(self, threads: int, *, quick: bool) -> None:
+        super().__init__(threads, "verify")
+        self._quick = quick
+        self._looks = 0
+        self._usual = 0.0  # seconds
+
+    def look(self, work: Callable[..., _T], *arguments: object) -> Future[_T]:
+        """Call `work` here and now, or in a thread."""
+        if not self._quick:
+            return self.submit(work, *arguments)
+        self._looks += 1
+        if self._looks % _AGAIN == 0:
+            self._usual = 0.0
+        if self._usual > _SLOW:
+            return self.submit(work, *arguments)
+        future: Future[_T] = Future()
+        began = time.monotonic()
+        try:
+            future.set_result(work(*arguments))
+        except Exception as error:  # noqa: BLE001 - raised to whoever asks for the result
+            future.set_exception(error)
+        self._usual += (time.monotonic() - began - self._usual) / 16
+        return future
+
+
 class FileFilter(Struct, frozen=True, kw_only=True):
     """What is looked at. No `references`: all runs. `since` (unix seconds) is compared with `finished_at`."""
 
@@ -150,7 +183,7 @@ class LibraryScan:
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong, in the order of the sidecars. Raises `ServicePausedError`: no library."""
-        pool = ThreadPoolExecutor(_THREADS + 1, "verify")
+        pool = _Pool(_THREADS + 1, quick=self._wanted.quick)
         try:
             if self._meter.shown:
                 pool.submit(self._add_up)
@@ -166,7 +199,7 @@ class LibraryScan:
             pool.shutdown(cancel_futures=True)
 
     def _begin(
-        self, pool: ThreadPoolExecutor, found: LibraryEntry | Problem
+        self, pool: _Pool, found: LibraryEntry | Problem
     ) -> Iterator[Problem | Future[Problem | None]]:
         if isinstance(found, Problem):
             yield found
@@ -186,7 +219,7 @@ class LibraryScan:
         for index, output in enumerate(sidecar.outputs):
             if output.path is not None:
                 self.files += 1
-                yield pool.submit(self._examine, sidecar, index)
+                yield pool.look(self._examine, sidecar, index)
 
     def _examine(self, sidecar: Sidecar, index: int) -> Problem | None:
         output = sidecar.outputs[index]
