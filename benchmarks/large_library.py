@@ -43,7 +43,8 @@ def large_library(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
         tell(f"m: a library of {many * _FILES} files is made")
         quick = large.measured("verify", "--quick")
         start = _start(large)
-        small, big = [], []
+        small: list[float] = []
+        big: list[float] = []
         with _daemon(few) as beside_few, _daemon(large) as beside_many:
             turns = [(few, beside_few, small), (large, beside_many, big)]
             for run_id in new_ids:
