@@ -100,7 +100,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks/run", description="Measure floradl beside its peers.")
     parser.add_argument(
-        "--quick", action="store_true", help="see that all works, in a minute; judges nothing"
+        "--quick", action="store_true", help="see that all works, in a minute or two; judges nothing"
     )
     parser.add_argument("--only", type=parse_rows, default=set(WORK), metavar="a,c", help="these rows alone")
     parser.add_argument(

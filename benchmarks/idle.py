@@ -18,7 +18,6 @@ from benchmarks.home import Home
 from benchmarks.plan import Plan, tell
 from benchmarks.script import TECHNIQUE, Script, words
 
-_DROPS = 20
 _BETWEEN = 1.0  # seconds, at least
 _VOLUNTARY = "voluntary_ctxt_switches:"
 
@@ -33,7 +32,7 @@ class Usage(Struct, frozen=True):
 def idle(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Measure an idle daemon with nothing behind it, and with many finished runs."""
     many = plan.size(10_000, 50)
-    dropped = [f"run_dropped_{nth}" for nth in range(_DROPS)]
+    dropped = [f"run_dropped_{nth}" for nth in range(plan.size(20, 5))]
     run_ids = [f"run_{number:06}" for number in range(many)]
     folder = plan.work / "idle"
     script = Script(tuple(words(run_id, duration=1.0, age=60.0) for run_id in (*run_ids, *dropped)))

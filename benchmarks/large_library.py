@@ -43,16 +43,16 @@ def large_library(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
         tell(f"m: a library of {many * _FILES} files is made")
         quick = large.measured("verify", "--quick")
         start = _start(large)
+        small: list[float] = []
+        big: list[float] = []
         with _daemon(few) as beside_few, _daemon(large) as beside_many:
-            costs = [
-                [
-                    _one_more(home, process, run_id)
-                    for home, process in ((few, beside_few), (large, beside_many))
-                ]
-                for run_id in new_ids
-            ]
+            turns = [(few, beside_few, small), (large, beside_many, big)]
+            for run_id in new_ids:
+                for home, process, seconds in turns:
+                    seconds.append(_one_more(home, process, run_id))
+                turns.reverse()  # neither always comes first
         asked = next(request.time - start for request in flora.finish().requests if request.time > start)
-    little, much = (median(each) for each in zip(*costs, strict=True))
+    little, much = median(small), median(big)
     per = quick.cpu * _PER / (many * _FILES)
     tell(f"m: one more run {much:.3f} s to {little:.3f} s, first request after {asked:.2f} s")
     return [
