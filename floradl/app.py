@@ -18,7 +18,7 @@ import structlog
 from anyio import CapacityLimiter, to_thread
 
 from floradl import __version__
-from floradl.clock import Clocks, next_tick
+from floradl.clock import Clocks
 from floradl.config.credentials import exposure, find_api_key, read_api_key
 from floradl.config.settings import Config, Key
 from floradl.download.downloader import Downloader, DownloadLimits, Fetcher
@@ -46,6 +46,7 @@ from floradl.runs.processor import ProcessOptions, Processor
 from floradl.runs.reports import RunReports
 from floradl.runs.scheduler import Scheduler
 from floradl.runs.slots import DownloadSlots
+from floradl.wakeups import next_tick
 from floradl.workers.pool import Machine, WorkerPool
 from floradl.workers.protocol import WorkerSettings
 

@@ -15,13 +15,13 @@ from anyio import to_thread
 from msgspec.structs import replace
 
 from floradl.app import CHANGEABLE, App
-from floradl.clock import next_tick
 from floradl.config.credentials import read_api_key
 from floradl.config.load import Source
 from floradl.config.settings import Config, Key, settings
 from floradl.daemon.hooks import HookRunner, hook_orders, safe_orders
 from floradl.errors import ConfigError, ExposedError
 from floradl.log import change_level
+from floradl.wakeups import next_tick
 
 _KEY_FILE: Final[Key] = ("api", "key_file")
 _LEVEL: Final[Key] = ("log", "level")

@@ -17,7 +17,6 @@ from msgspec.structs import replace
 
 from floradl import __version__
 from floradl.app import App, working
-from floradl.clock import next_tick
 from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
 from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pauses, tell_missing
@@ -30,6 +29,7 @@ from floradl.queue.heartbeat import Heartbeat, LivePause, Snapshot, Transfer
 from floradl.sources.inbox import Inbox
 from floradl.sources.intake import Intake, IntakeLimits
 from floradl.sources.queue_file import QueueFile
+from floradl.wakeups import next_tick
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
 _BEAT = 1.0
@@ -86,6 +86,7 @@ async def run(config: Config, environ: Mapping[str, str], source: Source) -> Non
 
 async def _run(config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision) -> None:
     # What a command that runs once has no use for.
+    from floradl.daemon.endpoints import serve_endpoints  # noqa: PLC0415
     from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
     from floradl.web.metrics import HealthState  # noqa: PLC0415
 

@@ -18,12 +18,13 @@ import structlog
 from anyio import to_thread
 from msgspec.structs import replace
 
-from floradl.clock import next_tick, rfc3339
+from floradl.clock import rfc3339
 from floradl.hooks.command import PAUSED, Command, HookSettings, NotStartedError, run, to_its_end
 from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
 from floradl.redaction import redact
 from floradl.retry import backoff
+from floradl.wakeups import next_tick
 
 _DAY = 86_400.0
 _APART = 600.0  # seconds between two that begin for the same reason: a disk at its limit comes and goes

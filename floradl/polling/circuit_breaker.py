@@ -10,11 +10,12 @@ import math
 import structlog
 from msgspec import Struct
 
-from floradl.clock import Clocks, Signal
+from floradl.clock import Clocks
 from floradl.errors import PauseReason
 from floradl.models import FinishedRun
 from floradl.polling.due_queue import DueQueue
 from floradl.retry import Halted
+from floradl.wakeups import Signal
 
 _FIRST_PROBE = 2.0
 _RAREST = 300.0  # seconds

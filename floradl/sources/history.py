@@ -11,7 +11,6 @@ import anyio
 import msgspec
 import structlog
 
-from floradl.clock import until_tick
 from floradl.errors import ErrorCode, FloradlError, ServicePausedError, TransientError
 from floradl.flora.schema import KINDS, RunPage, run_owner
 from floradl.models import Reference, RemoteRun, RunRequest
@@ -20,6 +19,7 @@ from floradl.queue.base import RunQueue
 from floradl.retry import MAX_BACKOFF, backoff
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.intake import full
+from floradl.wakeups import until_tick
 
 OVERLAP = 3600.0
 """Seconds before the mark that are looked at again: a run may be listed later than it was created."""
