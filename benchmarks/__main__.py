@@ -8,9 +8,21 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
-from benchmarks import crowd, idle, machine, polling, results, transfers
+from benchmarks import (
+    crowd,
+    idle,
+    large_library,
+    machine,
+    older,
+    polling,
+    programs,
+    queued,
+    results,
+    transfers,
+)
 from benchmarks.figures import HEADER, Figure, cells, markdown
 from benchmarks.plan import BenchmarkError, Measurement, Plan, tell
 from benchmarks.tools import LIBRARY, look
@@ -18,30 +30,48 @@ from benchmarks.tools import LIBRARY, look
 WORK = {
     "a": "4 files of 1 GiB",
     "b": "400 runs: 1,200 of 1 MB, 40 of 30 MB",
+    "b2": "120 runs: 360 of 1 MB, 10 of 30 MB",
     "c": "2,000 of 200 kB, 30 ms late",
+    "c2": "2,000 of 200 kB, 30 ms late, 64 connections",
     "d": "200 runs in flight, listed",
     "e": "200 runs in flight, listing forbidden",
+    "e2": "120 runs of 12 s in flight, listing forbidden",
     "f": "200 runs in flight, 2 requests/s allowed",
     "g": "100,000 queued runs",
     "h": "16 files of 1 GiB at once",
     "i": "idle daemon",
+    "j": "1 run of 4 images of 200 kB",
+    "k": "400 runs: 1,200 of 1 MB, 40 of 30 MB",
+    "l": "a daemon that waits",
+    "m": "a library of 200,000 files in 50,000 runs",
 }
 _TLS = ("nginx", "openssl")
 NEEDS = {
     "a": (*_TLS, "aria2c", "curl"),
     "b": (*_TLS, "aria2c"),
+    "b2": (*_TLS, "aria2c"),
     "c": (*_TLS, "nginx-echo", "aria2c"),
+    "c2": (*_TLS, "nginx-echo", "aria2c"),
     "e": ("node", LIBRARY),
+    "e2": ("node", LIBRARY),
     "h": _TLS,
+    "j": _TLS,
+    "k": _TLS,
 }
 MEASUREMENTS = (
-    Measurement("a", transfers.large_files),
-    Measurement("b", transfers.mixed_files),
-    Measurement("c", transfers.distant_files),
-    Measurement("h", transfers.many_large_files),
-    Measurement("def", polling.polling),
-    Measurement("g", crowd.crowd),
-    Measurement("i", idle.idle),
+    Measurement(("a",), transfers.large_files),
+    Measurement(("b",), transfers.mixed_files),
+    Measurement(("b2",), transfers.few_mixed_files),
+    Measurement(("c",), transfers.distant_files),
+    Measurement(("c2",), transfers.distant_files_at_once),
+    Measurement(("k",), programs.programs),
+    Measurement(("j",), older.older),
+    Measurement(("h",), transfers.many_large_files),
+    Measurement(("d", "e", "e2", "f"), polling.polling),
+    Measurement(("g",), crowd.crowd),
+    Measurement(("i",), idle.idle),
+    Measurement(("l",), queued.queued),
+    Measurement(("m",), large_library.large_library),
 )
 
 
@@ -70,9 +100,9 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks/run", description="Measure floradl beside its peers.")
     parser.add_argument(
-        "--quick", action="store_true", help="see that all works, in a minute; judges nothing"
+        "--quick", action="store_true", help="see that all works, in a minute or two; judges nothing"
     )
-    parser.add_argument("--only", type=_rows, default="".join(WORK), metavar="a,c", help="these rows alone")
+    parser.add_argument("--only", type=parse_rows, default=set(WORK), metavar="a,c", help="these rows alone")
     parser.add_argument(
         "--pairs", type=int, default=5, metavar="N", help="repetitions of each comparison (5)"
     )
@@ -95,25 +125,26 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _rows(text: str) -> str:
-    rows = text.replace(",", "").replace(" ", "").lower()
-    if not rows or set(rows) - set(WORK):
+def parse_rows(text: str) -> set[str]:
+    """Return the rows that `text` names. Raises `ArgumentTypeError` for others."""
+    rows = set(text.lower().replace(",", " ").split())
+    if not rows or rows - set(WORK):
         raise argparse.ArgumentTypeError(f"rows are {', '.join(WORK)}, not {text!r}")
-    return "".join(sorted(set(rows)))
+    return rows
 
 
-def _measure_all(plan: Plan, wanted: str) -> tuple[list[Figure], bool]:
+def _measure_all(plan: Plan, wanted: Collection[str]) -> tuple[list[Figure], bool]:
     figures: list[Figure] = []
     failed = False
     for measurement in MEASUREMENTS:
-        rows = "".join(row for row in measurement.rows if row in wanted and _can(plan, row))
+        rows = [row for row in measurement.rows if row in wanted and _can(plan, row)]
         if not rows:
             continue
         try:
             figures += measurement.run(plan, rows)
         except (BenchmarkError, subprocess.SubprocessError, OSError) as error:
             failed = True
-            tell(f"row {rows} did not work: {error}")
+            tell(f"row {', '.join(rows)} did not work: {error}")
         finally:
             _clear(plan.work)
     return sorted(figures, key=lambda figure: figure.row), failed

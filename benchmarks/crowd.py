@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
@@ -27,7 +27,7 @@ _FEW = 100
 _TIMES = 200  # transactions a cost is the median of
 
 
-def crowd(plan: Plan, _rows: str) -> list[Figure]:
+def crowd(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Measure how a crowd is taken in, started with, looked at and worked on."""
     run_ids = [f"run_{number:06}" for number in range(plan.size(100_000, 2_000))]
     folder = plan.work / "crowd"
@@ -43,7 +43,7 @@ def _first_life(home: Home, run_ids: list[str]) -> list[Figure]:
     with home.daemon() as process:
         begun = time.monotonic()
         _, handed_in = home.run("add", stdin=references)
-        home.wait(process, lambda: _taken(home) >= len(run_ids), 300)
+        home.wait(process, lambda: home.taken() >= len(run_ids), 300)
         taken_in = time.monotonic() - begun
         tell(f"g: {len(run_ids)} runs handed in after {handed_in:.2f} s, taken in after {taken_in:.2f} s")
         looks = [home.run("status", "--json")[1] for _ in range(5)]
@@ -95,7 +95,7 @@ def _costs(few: Path, many: Path) -> list[Figure]:
     finishing: tuple[list[float], list[float]] = ([], [])
 
     async def measure() -> None:
-        async with _served(few) as beside_few, _served(many) as beside_many:
+        async with served(few) as beside_few, served(many) as beside_many:
             orders = [_order(f"run_few_{nth}") for nth in range(_FEW)]
             await beside_few.submit(orders, time.time(), retry_failed=False)
             for nth in range(_TIMES):
@@ -108,7 +108,8 @@ def _costs(few: Path, many: Path) -> list[Figure]:
 
 
 @asynccontextmanager
-async def _served(state_dir: Path) -> AsyncIterator[SqliteQueue]:
+async def served(state_dir: Path) -> AsyncIterator[SqliteQueue]:
+    """Work with the queue of a state folder that no daemon works with."""
     queue = SqliteQueue.open(state_dir)
     try:
         async with anyio.create_task_group() as group:
@@ -152,7 +153,3 @@ def _one(what: str, value: float, bar: float | None, unit: str) -> Figure:
 
 def _order(run_id: str) -> RunRequest:
     return RunRequest(Reference(run_id, TECHNIQUE))
-
-
-def _taken(home: Home) -> int:
-    return sum(event["runs"] for event in home.events("jobs_accepted"))

@@ -18,10 +18,11 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.plan import BenchmarkError
-from benchmarks.script import TECHNIQUE, Report, Request, Script
+from benchmarks.script import TECHNIQUE, Report, Request, Script, crowd_id
 from floradl.simulator import OutputSpec, RequestRecord, ScriptedRun, Simulator, serve
 from floradl.simulator.state import StatePage
 
+_DAY = 86_400.0
 _OVER = {"completed", "failed"}
 
 
@@ -73,6 +74,12 @@ class _Watched(Simulator):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.told: dict[str, float] = {}
+        self.crowd: frozenset[str] = frozenset()
+
+    def run(self, run_id: str) -> ScriptedRun | None:
+        if run_id in self.crowd and super().run(run_id) is None:
+            self.add_run(run_id, technique=TECHNIQUE, duration=_DAY)
+        return super().run(run_id)
 
     def record(self, record: RequestRecord) -> None:
         super().record(record)
@@ -98,6 +105,7 @@ async def _play(script: Script, report: Path) -> None:
         page_limit=script.page_limit,
         progress=script.progress,
     )
+    simulator.crowd = frozenset(map(crowd_id, range(script.crowd)))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with serve(simulator) as base_url:

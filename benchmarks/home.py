@@ -40,10 +40,20 @@ def clean_environ() -> dict[str, str]:
 
 
 class Home:
-    """One user's floradl below `path`, with FLORA at `flora`; `settings` are environment variables."""
+    """One user's floradl below `path`, with FLORA at `flora`; `settings` are environment variables.
 
-    def __init__(self, path: Path, flora: Flora, settings: Mapping[str, str] | None = None) -> None:
+    `python` is an interpreter that finds floradl.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        flora: Flora,
+        settings: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+    ) -> None:
         self.path = path
+        self._python = python
         self.library = path / "library"
         self.state = path / "state"
         self._inbox = path / "inbox"
@@ -71,19 +81,23 @@ class Home:
 
     def once(self, timeout: float = 1800.0) -> Cost:
         """Work off what the inbox holds. Raises `BenchmarkError` where that fails."""
-        return measured(_command("once"), self.environ, self.log, timeout)
+        return self.measured("once", timeout=timeout)
+
+    def measured(self, *arguments: str, timeout: float = 1800.0) -> Cost:
+        """Run a command to its end; returns what it took. Raises `BenchmarkError` where it fails."""
+        return measured(self._command(*arguments), self.environ, self.log, timeout)
 
     @contextmanager
     def working_off(self) -> Iterator[subprocess.Popen[bytes]]:
         """Have what the inbox holds worked off; ended with the block, if not before."""
-        with running(_command("once"), self.environ, self.log) as process:
+        with running(self._command("once"), self.environ, self.log) as process:
             yield process
 
     def run(self, *arguments: str, stdin: str = "") -> tuple[str, float]:
         """Run a command to its end; returns what it printed, and the seconds it took."""
         begun = time.monotonic()
         done = subprocess.run(
-            _command(*arguments),
+            self._command(*arguments),
             env=self.environ,
             input=stdin,
             capture_output=True,
@@ -101,17 +115,26 @@ class Home:
     def daemon(self) -> Iterator[subprocess.Popen[bytes]]:
         """Run the daemon while the block lasts, from the moment it says that it has started."""
         before = len(list(self.events("started")))
-        with running(_command("run"), self.environ, self.log) as process:
+        with running(self._command("run"), self.environ, self.log) as process:
             self.wait(process, lambda: len(list(self.events("started"))) > before, 60)
             yield process
 
-    def wait(self, process: subprocess.Popen[bytes], condition: Callable[[], bool], seconds: float) -> None:
-        """Wait until something is so. Raises `BenchmarkError` when the daemon ends, or time is over."""
+    def wait(
+        self,
+        process: subprocess.Popen[bytes],
+        condition: Callable[[], bool],
+        seconds: float,
+        every: float = 0.02,
+    ) -> None:
+        """Wait until something is so, looking `every` so many seconds.
+
+        Raises `BenchmarkError` when the daemon ends, or time is over.
+        """
         deadline = time.monotonic() + seconds
         while not condition():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BenchmarkError(f"the daemon did not come so far: {tail(self.log)}")
-            time.sleep(0.02)
+            time.sleep(every)
 
     def events(self, name: str) -> Iterator[dict[str, Any]]:
         """Yield the daemon's log events of that name."""
@@ -123,6 +146,10 @@ class Home:
                     event: dict[str, Any] = json.loads(line)
                     if event.get("event") == name:
                         yield event
+
+    def taken(self) -> int:
+        """Return how many runs the daemon has recorded."""
+        return sum(event["runs"] for event in self.events("jobs_accepted"))
 
     def check_files(self, count: int, size: int) -> None:
         """Raise `BenchmarkError` unless the library holds so many files with so many bytes."""
@@ -136,6 +163,5 @@ class Home:
                 f"floradl left {len(sizes)} files with {sum(sizes)} bytes instead of {count} with {size}"
             )
 
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "floradl", *arguments]
+    def _command(self, *arguments: str) -> list[str]:
+        return [self._python, "-P", "-m", "floradl", *arguments]  # not the one of the folder it begins in

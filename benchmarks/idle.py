@@ -1,4 +1,4 @@
-"""Row i: what a daemon takes that has nothing to do.
+"""Row i: what a daemon takes that has nothing to do, and how soon it begins when something comes.
 
 Processor time is the kernel's own account in nanoseconds. A wake-up is a thread that had gone to sleep by
 itself and runs again: the kernel counts the former (voluntary context switches), thread by thread.
@@ -7,6 +7,7 @@ itself and runs again: the kernel counts the former (voluntary context switches)
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -15,8 +16,9 @@ from benchmarks.figures import Figure
 from benchmarks.flora import Flora, simulated
 from benchmarks.home import Home
 from benchmarks.plan import Plan, tell
-from benchmarks.script import Script, words
+from benchmarks.script import TECHNIQUE, Script, words
 
+_BETWEEN = 1.0  # seconds, at least
 _VOLUNTARY = "voluntary_ctxt_switches:"
 
 
@@ -27,17 +29,39 @@ class Usage(Struct, frozen=True):
     sleeps: dict[int, int]
 
 
-def idle(plan: Plan, _rows: str) -> list[Figure]:
+def idle(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Measure an idle daemon with nothing behind it, and with many finished runs."""
     many = plan.size(10_000, 50)
+    dropped = [f"run_dropped_{nth}" for nth in range(plan.size(20, 5))]
     run_ids = [f"run_{number:06}" for number in range(many)]
     folder = plan.work / "idle"
-    script = Script(tuple(words(run_id, duration=1.0, age=60.0) for run_id in run_ids))
+    script = Script(tuple(words(run_id, duration=1.0, age=60.0) for run_id in (*run_ids, *dropped)))
     with simulated(script, folder) as flora:
+        none = _home(folder, "none", flora, [])
         return [
-            *_look(plan, _home(folder, "none", flora, []), 0),
+            *_look(plan, none, 0),
             *_look(plan, _home(folder, "many", flora, run_ids), many),
+            _begin(none, flora, dropped),
         ]
+
+
+def _begin(home: Home, flora: Flora, run_ids: list[str]) -> Figure:
+    """Drop one job file after the other; the time from each to the first request about its run."""
+    dropped: dict[str, float] = {}
+    with home.daemon() as process:
+        for nth, run_id in enumerate(run_ids):
+            time.sleep(_BETWEEN + nth / len(run_ids))  # at no moment of its own in the daemon's rhythm
+            dropped[run_id] = time.time()
+            home.drop([run_id], run_id)
+            sidecar = home.library / "runs" / TECHNIQUE / f"{run_id}.json"
+            home.wait(process, sidecar.exists, 30)
+    first: dict[str, float] = {}
+    for request in flora.finish().requests:
+        first.setdefault(request.path.rpartition("/")[2], request.time)
+    seconds = [1000 * (first[run_id] - dropped[run_id]) for run_id in run_ids]
+    tell("i: first request after " + ", ".join(f"{each:.0f}" for each in seconds) + " ms")
+    what = "from a job file's drop to the first request"
+    return Figure(row="i", what=what, values=tuple(seconds), bar=90.0, unit=" ms")
 
 
 def _home(folder: Path, name: str, flora: Flora, run_ids: list[str]) -> Home:
@@ -56,7 +80,7 @@ def _look(plan: Plan, home: Home, runs: int) -> list[Figure]:
     tell(f"i: with {runs} finished runs: " + ", ".join(f"{share:.3f} %" for share, _ in spans))
     shares, wakes = zip(*spans, strict=True)
     return [
-        Figure(row="i", what=f"CPU with {runs} finished runs", values=shares, bar=0.2, unit=" %"),
+        Figure(row="i", what=f"CPU with {runs} finished runs", values=shares, bar=0.15, unit=" %"),
         Figure(row="i", what=f"wake-ups with {runs} finished runs", values=wakes, bar=25.0, unit=" /s"),
     ]
 

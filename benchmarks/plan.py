@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -12,6 +12,8 @@ from msgspec import Struct
 from benchmarks.figures import Figure
 from benchmarks.tools import Tools
 from floradl.simulator.runs import ProgressStyle
+
+_RESERVE = 2 << 30  # bytes
 
 
 class Plan(Struct, frozen=True):
@@ -36,13 +38,16 @@ class Plan(Struct, frozen=True):
         return quick if self.quick else full
 
     def need_space(self, size: int) -> None:
-        """Raise `BenchmarkError` where `size` bytes do not fit beside a reserve of 2 GiB."""
-        free = shutil.disk_usage(self.work).free - (2 << 30)
-        if not self.quick and free < size:
+        """Raise `BenchmarkError` where `size` bytes do not fit."""
+        if not self.has_space(size):
             raise BenchmarkError(
-                f"{self.work} needs {size >> 20} MiB free and has {free >> 20} MiB: name another folder "
-                "with --work"
+                f"{self.work} has not the {size >> 20} MiB free that are needed, beside a reserve: name "
+                "another folder with --work"
             )
+
+    def has_space(self, size: int) -> bool:
+        """Whether `size` bytes fit beside a reserve of 2 GiB."""
+        return self.quick or shutil.disk_usage(self.work).free - _RESERVE >= size
 
 
 class BenchmarkError(Exception):
@@ -52,8 +57,8 @@ class BenchmarkError(Exception):
 class Measurement(Struct, frozen=True):
     """Rows that are measured together; `run` gets the plan, and those of `rows` that are wanted."""
 
-    rows: str
-    run: Callable[[Plan, str], list[Figure]]
+    rows: tuple[str, ...]
+    run: Callable[[Plan, Sequence[str]], list[Figure]]
 
 
 def tell(message: str) -> None:

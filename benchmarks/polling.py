@@ -1,4 +1,4 @@
-"""Rows d, e and f: how often FLORA is asked, and how soon a run's end is noticed.
+"""Rows d, e, e2 and f: how often FLORA is asked, and how soon a run's end is noticed.
 
 In real time: floradl's own times (intervals, back-off, what it learns of durations) are seconds, and a
 clock that ran faster for the runs alone would change what is measured. All wait most of the time, so they
@@ -11,6 +11,7 @@ import random
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -24,24 +25,57 @@ from benchmarks.processes import running, tail
 from benchmarks.script import TECHNIQUE, PlayedRun, Report, Script, words
 from benchmarks.tools import LIBRARY, PEERS
 
-_MEDIAN, _SIGMA = 40.0, 0.5  # seconds; of the logarithm
+_SIGMA = 0.5  # of the durations' logarithm
 _FASTER = 20.0  # how much the quick form compresses, floradl's interval and the peer's too
 _INTERVAL, _PEER_INTERVAL = 2.0, 5.0
-_RATE = 2.0  # requests a second that row f allows
 _FIRST_MINUTE = 60.0
 _STARVED = 30.0  # seconds after its end that a run may be told of: floradl's own longest gap
 _TIMEOUT = 900.0
 
 
-def polling(plan: Plan, rows: str) -> list[Figure]:
-    """Measure those of d, e and f that are wanted, once for each seed."""
-    with_peer = LIBRARY in plan.tools.found and not set(rows).isdisjoint("de")
-    seen: dict[str, list[Report]] = {row: [] for row in (*rows, *(["peer"] if with_peer else []))}
+class _Crowd(Struct, frozen=True):
+    """Runs that are in flight at once: how many, and the median of what they take, in seconds."""
+
+    runs: int
+    median: float
+
+    def play(self, plan: Plan, seed: int) -> tuple[PlayedRun, ...]:
+        dice = random.Random(seed)
+        median = plan.seconds(self.median, self.median / _FASTER)
+        durations = [median * dice.lognormvariate(0, _SIGMA) for _ in range(plan.size(self.runs, 30))]
+        return tuple(words(f"run_{seed}_{nth:04}", seconds) for nth, seconds in enumerate(durations))
+
+
+class _Setting(Struct, frozen=True):
+    """What a racer follows, and how the API answers it: with lists or not, and how often (a second)."""
+
+    crowd: _Crowd
+    listing: bool = True
+    rate: float | None = None
+    official: bool = False
+    """Whether a loop around FLORA's own library follows the runs, not floradl."""
+
+
+_LONG, _SHORT = _Crowd(200, 40.0), _Crowd(120, 12.0)
+_SETTINGS = {
+    "d": _Setting(_LONG),
+    "e": _Setting(_LONG, listing=False),
+    "f": _Setting(_LONG, rate=2.0),
+    "e2": _Setting(_SHORT, listing=False),
+    "loop": _Setting(_LONG, official=True),
+    "loop2": _Setting(_SHORT, official=True),
+}
+_PEERS = {"d": "loop", "e": "loop", "e2": "loop2"}
+
+
+def polling(plan: Plan, rows: Sequence[str]) -> list[Figure]:
+    """Measure those of d, e, e2 and f that are wanted, once for each seed."""
+    peers = {_PEERS[row] for row in rows if row in _PEERS} if LIBRARY in plan.tools.found else set()
+    seen: dict[str, list[Report]] = {name: [] for name in (*rows, *sorted(peers))}
     for seed in range(1, plan.pairs + 1):
-        runs = _runs(plan, seed)
-        tell(f"{rows}, seed {seed}: {len(runs)} runs, the longest {max(run.duration for run in runs):.0f} s")
+        tell(f"{', '.join(rows)}: seed {seed}")
         with ExitStack() as ends:
-            racers = {name: ends.enter_context(_race(plan, name, seed, runs)) for name in seen}
+            racers = {name: ends.enter_context(_race(plan, name, seed)) for name in seen}
             reports = {name: racer.report() for name, racer in racers.items()}
         for name, report in reports.items():
             tell(
@@ -49,16 +83,15 @@ def polling(plan: Plan, rows: str) -> list[Figure]:
                 f"noticed after {mean(report.delays):.2f} s"
             )
             seen[name].append(report)
-    judged = {"d": _listed, "e": _unlisted, "f": _limited}
-    peers = seen.get("peer", [])
-    return [figure for row in rows for figure in judged[row](plan, seen[row], peers)]
-
-
-def _runs(plan: Plan, seed: int) -> tuple[PlayedRun, ...]:
-    dice = random.Random(seed)
-    median = plan.seconds(_MEDIAN, _MEDIAN / _FASTER)
-    durations = [median * dice.lognormvariate(0, _SIGMA) for _ in range(plan.size(200, 30))]
-    return tuple(words(f"run_{seed}_{nth:04}", seconds) for nth, seconds in enumerate(durations))
+    judged: dict[str, Callable[[Plan, Sequence[Report], Sequence[Report]], list[Figure]]] = {
+        "d": _listed,
+        "e": partial(_unlisted, "e", (0.75, 1.0)),
+        "e2": partial(_unlisted, "e2", (1.0, 0.75)),
+        "f": _limited,
+    }
+    return [
+        figure for row in rows for figure in judged[row](plan, seen[row], seen.get(_PEERS.get(row, ""), []))
+    ]
 
 
 class _Racer(Struct, frozen=True):
@@ -80,15 +113,15 @@ class _Racer(Struct, frozen=True):
 
 
 @contextmanager
-def _race(plan: Plan, name: str, seed: int, runs: tuple[PlayedRun, ...]) -> Iterator[_Racer]:
-    """Start the racer of row `name`, or the peer, with a FLORA of its own; both end with the block."""
-    folder = plan.work / f"{name}-{seed}"
-    rate = plan.seconds(_RATE, _RATE * _FASTER) if name == "f" else None
-    follow = _official if name == "peer" else _floradl
+def _race(plan: Plan, name: str, seed: int) -> Iterator[_Racer]:
+    """Start the racer that `_SETTINGS` calls `name`, with a FLORA of its own; both end with the block."""
+    setting = _SETTINGS[name]
+    folder, runs = plan.work / f"{name}-{seed}", setting.crowd.play(plan, seed)
+    rate = setting.rate and plan.seconds(setting.rate, setting.rate * _FASTER)
+    follow = _official if setting.official else _floradl
+    script = Script(runs, rate_limit=rate, listing=setting.listing, progress=plan.progress)
     with (
-        simulated(
-            Script(runs, rate_limit=rate, listing=name != "e", progress=plan.progress), folder
-        ) as flora,
+        simulated(script, folder) as flora,
         follow(plan, folder, flora, runs) as racer,
     ):
         yield racer
@@ -128,14 +161,16 @@ def _listed(plan: Plan, seen: Sequence[Report], peers: Sequence[Report]) -> list
     ]
 
 
-def _unlisted(plan: Plan, seen: Sequence[Report], peers: Sequence[Report]) -> list[Figure]:
+def _unlisted(
+    row: str, bars: tuple[float, float], plan: Plan, seen: Sequence[Report], peers: Sequence[Report]
+) -> list[Figure]:
     paired = list(zip(seen, peers, strict=True))
     requests = [(_requests(ours), _requests(peer)) for ours, peer in paired]
     delays = [(_delay(ours), _delay(peer)) for ours, peer in paired]
     return [
-        ratio("e", "API requests, to the 5 s loop", requests, 0.75, Scale(" a run")),
-        ratio("e", "mean detection, to the 5 s loop", delays, 1.0, Scale()),
-        *_completeness("e", plan, seen),
+        ratio(row, "API requests, to the 5 s loop", requests, bars[0], Scale(" a run")),
+        ratio(row, "mean detection, to the 5 s loop", delays, bars[1], Scale()),
+        *_completeness(row, plan, seen),
     ]
 
 

@@ -87,12 +87,21 @@ def peak_memory(pid: int) -> int:
 
     `ru_maxrss` would count what the parent had at the fork.
     """
+    return _memory(pid, "VmHWM:")
+
+
+def resident_memory(pid: int) -> int:
+    """Return the memory that a process has now, and those it started, in bytes; 0 once it is gone."""
+    return _memory(pid, "VmRSS:")
+
+
+def _memory(pid: int, name: str) -> int:
     own = 0
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(name):
                 own = int(line.split()[1]) << 10
-    return own + sum(peak_memory(child) for child in _children(pid))
+    return own + sum(_memory(child, name) for child in _children(pid))
 
 
 def _children(pid: int) -> list[int]:

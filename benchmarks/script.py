@@ -29,7 +29,8 @@ class PlayedRun(Struct, frozen=True):
 class Script(Struct, frozen=True):
     """The runs, and how the API behaves: requests a second, whether it lists runs, how many a page.
 
-    `progress` is how that of the runs grows.
+    `progress` is how that of the runs grows. Beside `runs` there are so many of a `crowd`, named by
+    `crowd_id`, which take a day; lists show those that were asked about before.
     """
 
     runs: tuple[PlayedRun, ...]
@@ -37,6 +38,12 @@ class Script(Struct, frozen=True):
     listing: bool = True
     page_limit: int = 100
     progress: ProgressStyle = "even"
+    crowd: int = 0
+
+
+def crowd_id(nth: int) -> str:
+    """Return the id of a run of a crowd, counted from 0."""
+    return f"run_crowd_{nth:07}"
 
 
 class Request(Struct, frozen=True):

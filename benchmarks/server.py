@@ -55,8 +55,12 @@ _DELAYED = """
 
 
 @contextmanager
-def serving(plan: Plan, files: Path, identity: Identity, delay: float = 0.0) -> Iterator[str]:
+def serving(
+    plan: Plan, files: Path, identity: Identity, delay: float = 0.0, locations: str = ""
+) -> Iterator[str]:
     """Serve the folder `files` while the block lasts, each answer `delay` seconds late; gives the base URL.
+
+    `locations` are more blocks of nginx's configuration.
 
     Raises `BenchmarkError` where nginx does not come up.
     """
@@ -71,7 +75,7 @@ def serving(plan: Plan, files: Path, identity: Identity, delay: float = 0.0) -> 
             port=port,
             user="user root;" if os.geteuid() == 0 else "",  # its workers must be able to read the folder
             module=f"load_module {plan.tools.path('nginx-echo')};" if delay else "",
-            locations=_DELAYED.format(delay=delay) if delay else "",
+            locations=locations + (_DELAYED.format(delay=delay) if delay else ""),
         )
     )
     log = plan.work / "nginx.log"

@@ -12,7 +12,10 @@ from pathlib import Path
 from msgspec import Struct
 
 PEERS = Path(__file__).parent / "peers"
+VENV = PEERS / "venv"
+"""The virtual environment of the peers that are written in Python."""
 LIBRARY = "@flora-ai/flora"
+_PIP = "python3 -m venv benchmarks/peers/venv && benchmarks/peers/venv/bin/pip install {}"
 _MODULE_FOLDERS = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/share/nginx/modules")
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 _HOW: Mapping[str, str] = {
@@ -22,6 +25,9 @@ _HOW: Mapping[str, str] = {
     "nginx-echo": "apt-get install libnginx-mod-http-echo",
     "openssl": "apt-get install openssl",
     "node": "apt-get install nodejs npm",
+    "rclone": "apt-get install rclone",
+    "wget2": "apt-get install wget2",
+    **{name: _PIP.format(name) for name in ("gallery-dl", "yt-dlp", "huggingface_hub")},
     LIBRARY: "npm install --prefix benchmarks/peers --no-save @flora-ai/flora@0.11.0",
 }
 
@@ -42,11 +48,14 @@ class Tools(Struct, frozen=True):
 
 def look() -> Tools:
     """Find the tools of this machine."""
-    search = f"{os.environ.get('PATH', '')}:{_SBIN}"  # a user's PATH may lack the folder of servers
+    # A user's PATH may lack the folder of servers.
+    search = f"{VENV / 'bin'}:{os.environ.get('PATH', '')}:{_SBIN}"
     found = {name: path for name in _HOW if (path := shutil.which(name, path=search))}
     modules = (Path(folder) / "ngx_http_echo_module.so" for folder in _MODULE_FOLDERS)
     if module := next((path for path in modules if path.exists()), None):
         found["nginx-echo"] = str(module)
+    if any(VENV.glob("lib/python3*/site-packages/huggingface_hub/__init__.py")):
+        found["huggingface_hub"] = str(VENV)
     if "node" in found and _node_has_library(found["node"]):
         found[LIBRARY] = str(PEERS)
     return Tools(found)
@@ -61,12 +70,19 @@ def versions(tools: Tools) -> list[str]:
         ("curl", "-V"),
         ("openssl", "version"),
         ("node", "-v"),
+        ("rclone", "version"),
+        ("wget2", "--version"),
+        ("gallery-dl", "--version"),
+        ("yt-dlp", "--version"),
     ):
         if name not in tools.found:
             continue
         done = subprocess.run([tools.path(name), flag], capture_output=True, text=True, check=False)
         number = re.search(r"\d+(\.\d+)+", done.stdout + done.stderr)
         said.append(f"{name} {number[0] if number else '?'}")
+    hub = next(VENV.glob("lib/python3*/site-packages/huggingface_hub-*.dist-info"), None)
+    if hub is not None:
+        said.append(f"huggingface_hub {hub.name.removesuffix('.dist-info').partition('-')[2]}")
     if LIBRARY in tools.found:
         said.append(f"{LIBRARY} {_library_version(tools.path('node'))}")
     return said

@@ -1,4 +1,4 @@
-"""Rows a, b, c and h: fetching finished runs, beside aria2 with the ready list of URLs, and curl."""
+"""Rows a, b, b2, c, c2 and h: finished runs, beside aria2 with the ready list of URLs, and curl."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import shlex
 import shutil
 import statistics
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,8 +28,11 @@ _CONNECTIONS = 16
 _MB = 1_000_000
 _MANY = 100  # files
 _ASIDE = "aside"
+_PASSED_OVER = 300.0  # seconds for which ext4 passes over the inode of a file that was removed
+_ROOM = 4  # times the size of all files: for what is warmed up, and for the next racer
 _MEMORY = Scale(" MB", _MB)
 _SECONDS = Scale()
+_LATE = 0.03  # seconds before each answer of rows c and c2
 
 
 class Track(Struct, frozen=True):
@@ -40,21 +44,26 @@ class Track(Struct, frozen=True):
     media_url: str
     identity: Identity
     flora: Flora
+    connections: int = _CONNECTIONS
 
     @property
     def urls(self) -> list[str]:
         """The URL of each file."""
         return [f"{self.media_url}/{file.name}" for file in self.batch.files]
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment variables that floradl is run with."""
+        return {
+            "SSL_CERT_FILE": str(self.identity.authority),
+            "FLORADL_DOWNLOAD__CONCURRENCY": str(self.connections),
+        }
+
     def floradl(self) -> Cost:
         """Have floradl do its whole job: hashing, fsync, journal and sidecars."""
         self._warm()
-        settings = {
-            "SSL_CERT_FILE": str(self.identity.authority),
-            "FLORADL_DOWNLOAD__CONCURRENCY": str(_CONNECTIONS),
-        }
-        home = Home(self.plan.work / "floradl", self.flora, settings)
-        home.drop(_run_id(number) for number in range(len(self.batch.runs)))
+        home = Home(self.plan.work / "floradl", self.flora, self.settings)
+        home.drop(run_id(number) for number in range(len(self.batch.runs)))
         try:
             cost = home.once()
             home.check_files(len(self.batch.files), self.batch.size)
@@ -70,23 +79,24 @@ class Track(Struct, frozen=True):
         aria2 += [f"--max-concurrent-downloads={at_once}", "--max-connection-per-server=1", "--split=1"]
         aria2 += [f"--ca-certificate={self.identity.authority}", "--file-allocation=none"]
         aria2 += ["--auto-save-interval=0", "--quiet", "--summary-interval=0", "--download-result=hide"]
-        return self._peer("aria2", f"{shlex.join(aria2)} && sync -f .")
+        return self.peer("aria2", f"{shlex.join(aria2)} && sync -f .")
 
     def curl(self) -> Cost:
         """Have curl fetch the files over one connection, and openssl hash them."""
         curl = [self.plan.tools.path("curl"), "--silent", "--show-error", "--fail", "--http1.1"]
         curl += ["--cacert", str(self.identity.authority), "--remote-name-all", *self.urls]
         digest = [self.plan.tools.path("openssl"), "dgst", "-sha256"]
-        return self._peer("curl", f"{shlex.join(curl)} && {shlex.join(digest)} *")
+        return self.peer("curl", f"{shlex.join(curl)} && {shlex.join(digest)} *")
 
-    def _peer(self, name: str, script: str) -> Cost:
+    def peer(self, name: str, script: str, settings: Mapping[str, str] | None = None) -> Cost:
+        """Have another program fetch all files: `script` begins in a folder of its own, which is empty."""
         self._warm()
         folder = self.plan.work / name
         folder.mkdir()
         command = ["/bin/sh", "-c", f"cd {shlex.quote(str(folder))} && {script}"]
         try:
-            cost = measured(command, clean_environ(), self.plan.work / f"{name}.log")
-            sizes = [path.stat().st_size for path in folder.iterdir()]
+            cost = measured(command, {**clean_environ(), **(settings or {})}, self.plan.work / f"{name}.log")
+            sizes = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
             if (len(sizes), sum(sizes)) != (len(self.batch.files), self.batch.size):
                 raise BenchmarkError(f"{name} left {len(sizes)} files with {sum(sizes)} bytes")
         finally:
@@ -99,10 +109,22 @@ class Track(Struct, frozen=True):
 
 
 @contextmanager
-def track(plan: Plan, what: Batch, *, delay: float = 0.0, alike: bool = False) -> Iterator[Track]:
-    """Set up server, files and FLORA for `what`; each answer of the server is `delay` seconds late."""
+def track(
+    plan: Plan,
+    what: Batch,
+    *,
+    delay: float = 0.0,
+    alike: bool = False,
+    connections: int = _CONNECTIONS,
+    locations: str = "",
+) -> Iterator[Track]:
+    """Set up server, files and FLORA for `what`.
+
+    See `write_files` for `alike`, and `serving` for `delay` and `locations`.
+    """
     if _are_many(what):
-        plan.need_space(what.size * (2 + 2 * plan.pairs))
+        make_room(plan, what)
+        plan.need_space(what.size * _ROOM)
     else:  # to whom it does not matter what was removed
         shutil.rmtree(plan.work / _ASIDE, ignore_errors=True)
         plan.need_space(what.size * 2)
@@ -112,10 +134,10 @@ def track(plan: Plan, what: Batch, *, delay: float = 0.0, alike: bool = False) -
         write_files(folder, what.files, alike=alike)
         identity = make_identity(plan.tools.path("openssl"), plan.work / "identity")
         with (
-            serving(plan, folder, identity, delay) as url,
+            serving(plan, folder, identity, delay, locations) as url,
             simulated(Script(_played(what, url)), plan.work / "flora") as flora,
         ):
-            yield Track(plan, what, folder, url, identity, flora)
+            yield Track(plan, what, folder, url, identity, flora, connections)
     finally:
         _take_away(plan, what, folder)
 
@@ -130,48 +152,80 @@ def _take_away(plan: Plan, what: Batch, folder: Path) -> None:
         aside = plan.work / _ASIDE
         aside.mkdir(exist_ok=True)
         folder.rename(tempfile.mkdtemp(dir=aside))
+        make_room(plan, what)
     else:
         shutil.rmtree(folder)
     os.sync()
+
+
+def make_room(plan: Plan, what: Batch) -> None:
+    """Remove what was put aside where the disk gets full, and wait until nobody pays for that any more."""
+    aside = plan.work / _ASIDE
+    if aside.exists() and not plan.has_space(what.size * _ROOM):
+        tell(f"removing what racers left, then waiting for {_PASSED_OVER:.0f} s: the disk gets full")
+        shutil.rmtree(aside)
+        os.sync()
+        time.sleep(_PASSED_OVER)
 
 
 def _are_many(what: Batch) -> bool:
     return len(what.files) >= _MANY
 
 
-def large_files(plan: Plan, _rows: str) -> list[Figure]:
+def large_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Row a: a few large files; `aria2` for the clock, `curl` and `openssl` for the processor."""
     what = batch([4], plan.size(1 << 30, 8 << 20), "mp4")
     against_aria2, against_curl = [], []
     with track(plan, what) as racers:
         for nth in range(plan.pairs):
             ours, aria2, curl = racers.floradl(), racers.aria2(len(what.files)), racers.curl()
-            _tell_pair("a", nth, ours, aria2)
+            tell_pair("a", nth, ours, aria2)
             against_aria2.append((ours, aria2))
             against_curl.append((ours, curl))
     return [
-        _wall("a", "wall, to aria2c -j4 + sync -f", against_aria2, 1.0),
+        _wall("a", "wall, to aria2c -j4 + sync -f", against_aria2, 0.75),
         _cpu("a", "CPU, to curl + openssl dgst", against_curl, 1.2),
         _cpu("a", "CPU, to aria2c", against_aria2),
         _memory("a", against_aria2),
     ]
 
 
-def mixed_files(plan: Plan, _rows: str) -> list[Figure]:
+def mixed_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Row b: pictures and clips as a day of work brings them."""
-    runs = plan.size(400, 20)
+    return _race("b", plan, day_of_work(plan), _Bars(0.8, 1.5))
+
+
+def few_mixed_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
+    """Row b2: the same, less of it, so that starts and ends count for more."""
+    return _race("b2", plan, _pictures_and_clips(plan, plan.size(120, 12), clip_every=12), _Bars(1.0, 1.7))
+
+
+def day_of_work(plan: Plan) -> Batch:
+    """Plan the files of row b."""
+    return _pictures_and_clips(plan, plan.size(400, 20), clip_every=10)
+
+
+def _pictures_and_clips(plan: Plan, runs: int, clip_every: int) -> Batch:
     images = batch([3] * runs, plan.size(_MB, 100_000), "png", "image")
-    videos = batch([1 if run % 10 == 0 else 0 for run in range(runs)], plan.size(30 * _MB, 3 * _MB), "mp4")
-    return _race("b", plan, together(images, videos), 0.8)
+    clips = [int(run % clip_every == 0) for run in range(runs)]
+    return together(images, batch(clips, plan.size(30 * _MB, 3 * _MB), "mp4"))
 
 
-def distant_files(plan: Plan, _rows: str) -> list[Figure]:
+def distant_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Row c: many small files from a server that takes its time."""
-    what = batch([4] * plan.size(500, 25), plan.size(200_000, 20_000))
-    return _race("c", plan, what, 0.6, delay=0.03)
+    return _race("c", plan, _small_files(plan), _Bars(1.0, 2.5), delay=_LATE)
 
 
-def many_large_files(plan: Plan, _rows: str) -> list[Figure]:
+def distant_files_at_once(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
+    """Row c2: the same over many more connections."""
+    return _race("c2", plan, _small_files(plan), _Bars(1.0), delay=_LATE, connections=64)
+
+
+def _small_files(plan: Plan) -> Batch:
+    return batch([4] * plan.size(500, 25), plan.size(200_000, 20_000))
+
+
+def many_large_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Row h: the memory that many large files at once take."""
     what = batch([1] * 16, plan.size(1 << 30, 8 << 20), "mp4")
     with track(plan, what, alike=True) as racers:
@@ -183,15 +237,30 @@ def many_large_files(plan: Plan, _rows: str) -> list[Figure]:
     ]
 
 
-def _race(row: str, plan: Plan, what: Batch, bar: float, delay: float = 0.0) -> list[Figure]:
+class _Bars(Struct, frozen=True):
+    """What floradl may take at most, to the peer."""
+
+    wall: float
+    cpu: float | None = None
+
+
+def _race(
+    row: str,
+    plan: Plan,
+    what: Batch,
+    bars: _Bars,
+    *,
+    delay: float = 0.0,
+    connections: int = _CONNECTIONS,
+) -> list[Figure]:
     pairs = []
-    with track(plan, what, delay=delay) as racers:
+    with track(plan, what, delay=delay, connections=connections) as racers:
         for nth in range(plan.pairs):
-            pairs.append((racers.floradl(), racers.aria2(_CONNECTIONS)))
-            _tell_pair(row, nth, *pairs[-1])
+            pairs.append((racers.floradl(), racers.aria2(connections)))
+            tell_pair(row, nth, *pairs[-1])
     return [
-        _wall(row, "wall, to aria2c -j16 + sync -f", pairs, bar),
-        _cpu(row, "CPU, to aria2c", pairs),
+        _wall(row, f"wall, to aria2c -j{connections} + sync -f", pairs, bars.wall),
+        _cpu(row, "CPU, to aria2c", pairs, bars.cpu),
         _memory(row, pairs),
     ]
 
@@ -215,14 +284,16 @@ def _memory(row: str, pairs: list[tuple[Cost, Cost]]) -> Figure:
     )
 
 
-def _tell_pair(row: str, nth: int, ours: Cost, peer: Cost) -> None:
+def tell_pair(row: str, nth: int, ours: Cost, peer: Cost) -> None:
+    """Say on stderr how a pair came out."""
     tell(
         f"{row}, pair {nth + 1}: {ours.wall:.2f} s to {peer.wall:.2f} s ({ours.wall / peer.wall:.2f}), "
         f"CPU {ours.cpu:.2f} s to {peer.cpu:.2f} s"
     )
 
 
-def _run_id(number: int) -> str:
+def run_id(number: int) -> str:
+    """Return the id of a batch's run, counted from 0."""
     return f"run_{number:06}"
 
 
@@ -230,7 +301,7 @@ def _played(what: Batch, url: str) -> tuple[PlayedRun, ...]:
     """Return runs that were finished a moment before, whose outputs are the server's files."""
     return tuple(
         PlayedRun(
-            _run_id(number),
+            run_id(number),
             duration=1.0,
             outputs=tuple(
                 PlayedOutput(f"output_{nth}", file.type, f"{url}/{file.name}")

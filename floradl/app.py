@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import anyio
@@ -18,7 +18,7 @@ import structlog
 from anyio import to_thread
 
 from floradl import __version__
-from floradl.clock import next_tick
+from floradl.clock import Clocks
 from floradl.config.credentials import exposure, find_api_key, read_api_key
 from floradl.config.settings import Config, Key
 from floradl.download.downloader import Downloader, DownloadLimits
@@ -48,9 +48,12 @@ from floradl.runs.processor import ProcessOptions, Processor
 from floradl.runs.reports import RunReports
 from floradl.runs.scheduler import Scheduler
 from floradl.runs.slots import DownloadSlots, TransferSlots
-from floradl.sources.history import HistoryOptions, HistorySync
+from floradl.wakeups import next_tick
 from floradl.workers.pool import Machine, WorkerPool
 from floradl.workers.protocol import WorkerSettings
+
+if TYPE_CHECKING:
+    from floradl.sources.history import HistorySync
 
 _LOOK_AT_KEY_EVERY = 1.0  # seconds, while it is refused
 _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
@@ -148,12 +151,13 @@ async def working(
         slots: DownloadSlots | None = None
         try:
             interval, give_up_after = config.poll.interval, config.poll.give_up_after
-            due_queue = DueQueue(time.monotonic, interval)
-            durations = Durations(time.monotonic, await queue.durations())
-            planner = PollPlanner(due_queue, durations, interval, time.monotonic)
-            breaker = CircuitBreaker(due_queue, time.monotonic)
+            clocks = Clocks()
+            due_queue = DueQueue(clocks.monotonic, interval)
+            durations = Durations(clocks.monotonic, await queue.durations())
+            planner = PollPlanner(due_queue, durations, interval, clocks.monotonic)
+            breaker = CircuitBreaker(due_queue, clocks)
             reports = RunReports(progress)
-            open_runs = OpenRuns(queue, due_queue, planner, breaker, reports)
+            open_runs = OpenRuns(queue, due_queue, planner, breaker, reports, clocks)
             slots = DownloadSlots(breaker, open_runs.put_first)
             key = _Key(config, environ)
             workspace_check = WrongWorkspaceCheck()
@@ -173,7 +177,7 @@ async def working(
                     monotonic=media.bandwidth.active_clock,
                 ),
             )
-            process_options = ProcessOptions(give_up_after, keep_times)
+            process_options = ProcessOptions(give_up_after, keep_times, clocks.wall)
             processor = Processor(flora, library, saver, queue, progress, process_options)
             scheduler = Scheduler(open_runs, poller, slots, processor, reports)
             sync = _sync(config, flora, poller, queue, scheduler)
@@ -247,6 +251,8 @@ def _sync(
     sync, max_open = config.sync, config.queue.max_open
     if not sync.kinds:
         return None
+    from floradl.sources.history import HistoryOptions, HistorySync  # noqa: PLC0415 - where it is wanted
+
     options = HistoryOptions(sync.kinds, sync.projects, sync.techniques, sync.since, sync.interval, max_open)
     return HistorySync(options, flora, poller, queue, scheduler)
 

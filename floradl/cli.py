@@ -5,11 +5,15 @@ Nothing heavy is imported before a command runs, so that `--help` is there at on
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 import click
 
@@ -18,6 +22,10 @@ from floradl.commands.exits import Exit, outcome, told_of_bug
 from floradl.commands.options import common_options, configured, configured_from, ending
 from floradl.commands.streams import finish, is_of_stdout, occupy, tell
 from floradl.errors import ConfigError
+from floradl.slim_imports import slim
+
+_Arguments = TypeVarTuple("_Arguments")
+_Result = TypeVar("_Result")
 
 
 @click.group(
@@ -39,12 +47,10 @@ def floradl() -> None:
 @click.pass_obj
 def run(said: dict[str, Any]) -> Exit:
     """Run the daemon: watch, poll and download until stopped."""
-    import anyio
-
     config, source = configured_from(said, "info")
     from floradl.daemon import run
 
-    anyio.run(run.run, config, os.environ, source)
+    _serve(run.run, config, os.environ, source)
     return Exit.OK
 
 
@@ -54,13 +60,11 @@ def run(said: dict[str, Any]) -> Exit:
 @click.pass_obj
 def once(said: dict[str, Any], max_wait: str | None) -> Exit:
     """Download everything queued, wait for runs that are not finished, then exit."""
-    import anyio
-
     seconds = _seconds(max_wait)
     config = configured(said, "error")
     from floradl.commands import get
 
-    return anyio.run(get.once, config, os.environ, seconds)
+    return _serve(get.once, config, os.environ, seconds)
 
 
 @floradl.command(epilog=ending("floradl get campaign/run_abc123", (0, 2, 3, 4, 5, 130), "README.md"))
@@ -69,15 +73,13 @@ def once(said: dict[str, Any], max_wait: str | None) -> Exit:
 @click.pass_obj
 def get(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
     """Download runs now, with progress bars; needs no daemon, and does no harm beside one."""
-    import anyio
-
     from floradl.commands.submit import parse_all
 
     wanted = parse_all(references)
     config = configured(said, "error")
     from floradl.commands import get
 
-    return anyio.run(get.get, config, os.environ, wanted)
+    return _serve(get.get, config, os.environ, wanted)
 
 
 @floradl.command(epilog=ending("floradl add campaign/run_abc123 run_def456", (0, 2, 5), "README.md"))
@@ -132,12 +134,10 @@ def forget(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
 @click.pass_obj
 def sync(said: dict[str, Any], since: str | None) -> Exit:
     """Queue the runs of the account's history that are not known yet."""
-    import anyio
-
     config = configured(said, "error")
     from floradl.commands import sync as command
 
-    return anyio.run(command.sync, config, os.environ, since)
+    return _serve(command.sync, config, os.environ, since)
 
 
 @floradl.command(epilog=ending("floradl status --json", (0, 1, 2), "README.md"))
@@ -178,6 +178,7 @@ def verify(
 
     wanted = command.wanted(references, since, time.time(), quick=how["quick"])
     repair = command.Repair(missing=how["missing"]) if how["repair"] else None
+    _settle()
     streams = (sys.stdout, sys.stderr)
     return command.verify(config, os.environ, wanted, repair, streams, as_json=as_json)
 
@@ -187,12 +188,10 @@ def verify(
 @click.pass_obj
 def check(said: dict[str, Any]) -> Exit:
     """Check configuration, key, folders, disk, clock and API; say how to fix what is wrong."""
-    import anyio
-
     config = configured(said, "critical")
     from floradl.commands.check import command
 
-    return Exit(anyio.run(command.check, config, os.environ, sys.stdout))
+    return Exit(_serve(command.check, config, os.environ, sys.stdout))
 
 
 @floradl.command(epilog=ending("floradl simulate --port 8700 --speed 10", (0, 2), "docs/simulator.md"))
@@ -218,6 +217,23 @@ def demo(said: dict[str, Any]) -> Exit:
     return command.demo(said.get("home"))
 
 
+def _serve(work: Callable[[*_Arguments], Awaitable[_Result]], *arguments: *_Arguments) -> _Result:
+    """Run a coroutine function, all that it needs having been imported."""
+    import anyio
+
+    _settle()
+    return anyio.run(work, *arguments)
+
+
+def _settle() -> None:
+    """Begin the work, all that it needs having been imported."""
+    from floradl.memory import return_what_is_freed
+
+    return_what_is_freed()
+    gc.freeze()  # modules and classes stay: no collection need look at them
+    gc.enable()
+
+
 def _seconds(text: str | None) -> float:
     from floradl.units import parse_duration
 
@@ -231,7 +247,16 @@ def _seconds(text: str | None) -> float:
 
 def main() -> NoReturn:
     """Run the command line, and exit."""
+    gc.disable()  # imports make much that stays, and nothing to collect
+    slim()
     occupy()
+    ended: list[Exit] = []
+    atexit.register(_leave, ended)  # first, to be called last
+    ended.append(_run())
+    sys.exit(ended[0])
+
+
+def _run() -> Exit:
     try:
         code = floradl.main(prog_name="floradl", standalone_mode=False) or Exit.OK
     except BaseException as error:  # noqa: BLE001 - the one place that catches everything
@@ -249,4 +274,13 @@ def main() -> NoReturn:
             tell(f"floradl: standard output cannot be written: {error.strerror}")
         elif code is Exit.BUG:
             tell(told_of_bug(error))
-    sys.exit(finish(Exit(code)))
+    return finish(Exit(code))
+
+
+def _leave(ended: list[Exit]) -> None:
+    """End the process here and now: Python would take long to take apart what the system frees at once."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    if ended:
+        os._exit(ended[0])

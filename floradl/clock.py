@@ -5,36 +5,16 @@ from __future__ import annotations
 import datetime as dt
 import math
 import time
+from collections.abc import Callable
 
-import anyio
-
-
-async def next_tick(seconds: float) -> None:
-    """Sleep until the next moment that all share who look each so many seconds."""
-    await anyio.sleep(until_tick(time.monotonic(), seconds))
+from msgspec import Struct
 
 
-def until_tick(now: float, seconds: float) -> float:
-    """Return how long it is from `now` (monotonic seconds) to the next multiple of `seconds`; never 0."""
-    return seconds - now % seconds
+class Clocks(Struct, frozen=True):
+    """The clocks to tell time by: `monotonic` returns seconds that only grow, `wall` unix seconds."""
 
-
-class Signal:
-    """Wakes all who wait for a change."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def set(self) -> None:
-        """Wake them."""
-        event, self._event = self._event, anyio.Event()
-        event.set()
-
-    async def wait(self, seconds: float = math.inf) -> None:
-        """Wait for the next change, for so many seconds at most."""
-        event = self._event
-        with anyio.move_on_after(seconds):
-            await event.wait()
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
 
 
 _MILLISECONDS = 1e11

@@ -155,3 +155,10 @@ class QueueUnavailableError(ServicePausedError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, PauseReason.DISK_FULL)
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the first error in a group of groups, or `error` itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

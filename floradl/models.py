@@ -65,7 +65,7 @@ def _odd(text: str) -> str:
     return f"; in it is {', '.join(names[:3])}" if names else ""
 
 
-class Reference(Struct, frozen=True):
+class Reference(Struct, frozen=True, gc=False):
     """What a user calls a run. The run id alone is the identity, case-sensitive."""
 
     run_id: str
@@ -133,7 +133,7 @@ class Action(StrEnum):
     FORGET = "forget"
 
 
-class RunRequest(Struct, frozen=True):
+class RunRequest(Struct, frozen=True, gc=False):
     """One run of a job file or queue file."""
 
     reference: Reference
@@ -357,12 +357,13 @@ class FinishedRun(Struct, frozen=True):
     """A run that needs no more polling, to be saved next; `answer` is the API's last.
 
     `failure` says why it is given up although the API did not finish it. With neither, its sidecar stands
-    already.
+    already. `earlier` is what the sidecar that stands names, by key, where that was read just now.
     """
 
     run: QueuedRun
     answer: RemoteRun | None = None
     failure: RunFailure | None = None
+    earlier: dict[str, SavedOutput] | None = None
 
 
 class LeftFile(Struct, frozen=True):

@@ -42,6 +42,12 @@ _BASIC = re.compile(r"(?i:\b(basic\s+))(?=[a-z]*[A-Z0-9+/=])[A-Za-z0-9+/]{6,}={0
 _SECRET_NAME = re.compile(
     r"(?i)(?:authorization|cookie|password|passwd|api[_-]?key|token|(?:client|webhook)[_-]?secret|signature)"
 )
+# DEL and C1 controls, marks that turn the direction of writing, end lines or are seen by nobody. What joins
+# letters or emojis (U+200C, U+200D) is left: words are written with it.
+_STEERING = re.compile(
+    "[\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+_known: list[str] = []  # the longest first: a secret may contain another one
 
 
 class Secret:
@@ -72,14 +78,8 @@ class Secret:
         raise TypeError("a secret is not to be written anywhere")
 
 
-_known: list[str] = []  # the longest first: a secret may contain another one
-
-
 def remember(secret: Secret) -> None:
-    """Have `redact` hide this secret from now on, percent-encoded too. Twice is safe.
-
-    A text of fewer than 4 characters is not hidden.
-    """
+    """Have `redact` hide this secret from now on, percent-encoded too, unless it has under 4 characters."""
     text = secret.reveal()
     if len(text) >= _SHORTEST:
         # Replaced in one step, as other threads may be logging.
@@ -87,7 +87,7 @@ def remember(secret: Secret) -> None:
 
 
 def redact(text: str) -> str:
-    """Return `text` without what must not be seen.
+    """Return `text` without any secret.
 
     Gone are remembered secrets, FLORA keys, `Authorization` and `Cookie` values, bearer tokens, passwords in
     URLs, and the query and fragment of any URL (`https://x/y?sig=1` becomes `https://x/y?…`). Doing it twice
@@ -147,7 +147,7 @@ def _without_target_query(match: re.Match[str]) -> str:
 
 
 def _tail(text: str) -> str:
-    """Return the closing punctuation at the end of `text`: the sentence's rather than the URL's."""
+    # The closing punctuation is the sentence's rather than the URL's.
     found = _TAIL.search(text[-8:])
     return found[0] if found else ""
 
@@ -184,7 +184,7 @@ def _member(name: object, value: Any, depth: int) -> Any:
 def _text(value: object) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001  # a broken __str__ must not cost the log line that tells of it
+    except Exception:  # noqa: BLE001  # a broken __str__ must not cost the log line
         return f"<unprintable {type(value).__name__}>"
 
 
@@ -200,18 +200,8 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-# DEL and C1 controls, marks that turn the direction of writing, end lines or are seen by nobody. What joins
-# letters or emojis (U+200C, U+200D) is left: words are written with it.
-_STEERING = re.compile(
-    "[\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
-)
-
-
 def shown_json(text: bytes) -> bytes:
-    """Return JSON in which such characters are escaped: it reads as before, and shows as it is.
-
-    A JSON text has them in strings alone (RFC 8259), so that the values stay what they are.
-    """
+    """Return JSON with characters escaped that steer a terminal: in strings alone, so that values stay."""
     found = text.decode()
     if not _STEERING.search(found):
         return text

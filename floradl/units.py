@@ -1,4 +1,4 @@
-"""Durations (`2s`, `1h30m`), sizes (`500MB`, `1GiB`) and counts (`3 files`), as people write them. Pure."""
+"""Durations (`2s`, `1h30m`, `1:02`), sizes (`500MB`, `1GiB`) and counts (`3 files`) as people write them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,7 @@ LARGEST = 2**63 - 1
 
 
 def parse_duration(text: str) -> float:
-    """Read `2s`, `0.5s`, `250ms`, `5m`, `24h`, `30d`, `2w`, `1h30m` or `0` into seconds.
-
-    Raises `ValueError` that says what would be right; a bare number is not guessed at.
-    """
+    """Read `2s`, `250ms`, `5m`, `24h`, `30d`, `2w`, `1h30m` or `0` into seconds. Raises `ValueError`."""
     text = text.strip()
     if text == "0":
         return 0.0
@@ -70,12 +67,8 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Read `0`, `1024` (bytes), `500MB` (powers of 1000) or `1GiB` (powers of 1024) into bytes.
-
-    Capitals do not matter. Raises `ValueError` that says what would be right.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    """Read `0`, `1024` (bytes), `500MB` (1000s) or `1GiB` (1024s), in any case. Raises `ValueError`."""
+    if (match := _SIZE.fullmatch(text.strip())) is None:
         raise ValueError("is not a size: write it like 500MB, 1.5GB, 1GiB or 0")
     number, unit = match[1], match[2].lower()
     if not unit and "." in number:
@@ -102,6 +95,13 @@ def format_size(size: int) -> str:
         if value < 999.5:
             return f"{value:.3g} {unit}"
     return f"{value / 1000:.4g} PB"
+
+
+def format_clock(seconds: float) -> str:
+    """Write a duration for a person, to the second: `0:03`, `1:02:30`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def format_count(number: int, noun: str) -> str:

@@ -1,7 +1,6 @@
-"""What may be told of a URL, and whether a text is one.
+"""What of a URL may be shown, whether a text is one, and what a `data:` URL holds.
 
-The query of an output's URL is a secret (it carries the signature), and so is a user's part. Nothing here
-raises: what is looked at came from elsewhere.
+The query of an output's URL is a secret (it carries the signature), and so is a user's part.
 """
 
 from __future__ import annotations
@@ -19,6 +18,12 @@ _HEAD = re.compile(r"\s*data:(?P<type>[^,]{0,1000}?)(?P<base64>;\s*base64\s*)?,"
 _DEFAULT_TYPE = "text/plain;charset=US-ASCII"  # RFC 2397, section 2
 _WHITE = re.compile(rb"[\t\n\f\r ]+")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")  # RFC 4648, section 5: some writers use it here, too
+_USER = re.compile(r"^([a-z][a-z0-9+.-]*:[/\\]+)[^/\\]*@", re.IGNORECASE)
+_DATA = re.compile(r"\s*data:[^,?#]*,", re.IGNORECASE)
+_ONLY_URL = re.compile(r"https?://[^\s<>\"\x00-\x1f\x7f]+", re.IGNORECASE)
+# From the colon on: the scheme does not matter, and looking for it would not be linear. Quotes may be part of
+# a URL: rather a closing one lost than half a signature kept.
+_URL_IN_TEXT = re.compile(r":[/\\]{2}[^\s\"<>]+")
 
 
 class Inline(Struct, frozen=True):
@@ -30,8 +35,7 @@ class Inline(Struct, frozen=True):
 
 def decode(url: str) -> Inline:
     """Read a `data:` URL. Raises `PermanentError` (`bad_url`), whose message does not repeat it."""
-    head = _HEAD.match(url)
-    if head is None:
+    if (head := _HEAD.match(url)) is None:
         raise PermanentError("the output's data: URL has no data", ErrorCode.BAD_URL)
     data = unquote_to_bytes(url[head.end() :].partition("#")[0])
     if head["base64"]:
@@ -46,19 +50,8 @@ def decode(url: str) -> Inline:
     return Inline(declared if "/" in declared else _DEFAULT_TYPE, data)
 
 
-_USER = re.compile(r"^([a-z][a-z0-9+.-]*:[/\\]+)[^/\\]*@", re.IGNORECASE)
-_DATA = re.compile(r"\s*data:[^,?#]*,", re.IGNORECASE)
-_ONLY_URL = re.compile(r"https?://[^\s<>\"\x00-\x1f\x7f]+", re.IGNORECASE)
-# From the colon on: the scheme does not matter, and looking for it would not be linear. Quotes may be part of
-# a URL: rather a closing one lost than half a signature kept.
-_URL_IN_TEXT = re.compile(r":[/\\]{2}[^\s\"<>]+")
-
-
 def strip_query(url: str) -> str:
-    """Return `url` without user, query and fragment, and a `data:` URL without its data.
-
-    The rest stands as it came.
-    """
+    """Return `url` without user, query and fragment, and a `data:` URL without its data."""
     if data := _DATA.match(url):
         return data[0]
     end = min((at for at in (url.find("?"), url.find("#")) if at >= 0), default=len(url))

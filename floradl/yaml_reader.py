@@ -12,7 +12,6 @@ Sources: YAML 1.1 (the grammar that libyaml reads), RFC 8259 (JSON).
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -28,14 +27,17 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
 MAX_VALUES = 150_000  # a list that fills MAX_BYTES with run ids has about half of this
+_LONGEST = 64  # characters of a name; comparing takes memory and time by the length
 
 Value: TypeAlias = "str | list[Value] | dict[str, Value] | None"
 Path: TypeAlias = tuple[str | int, ...]
 
+_Kind: TypeAlias = Literal["scalar", "mapping", "sequence", "end"]
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 _DIRECTIVE = re.compile("(?:^|[\n\r\x85\u2028\u2029])%")  # after anything that ends a line in YAML 1.1
 # Possessive: what could be given back would cost a hundred bytes for each character of a long string.
+_JSON_MARKS: Mapping[str, _Kind] = {"{": "mapping", "[": "sequence", "}": "end", "]": "end"}
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[{}\[\]:]|[^\s,:{}\[\]"]++')
 
 
@@ -49,32 +51,24 @@ class DocumentError(FloradlError):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """What a text says, and where.
-
-    `value` is nested dict, list, str and None only. `lines` maps the path of each value to its 1-based line
-    (for an entry of a mapping, the line of its key); the path of the whole is `()`.
-    """
+    """What a text holds, and the 1-based line of each path (of an entry, that of its key; `()` is all)."""
 
     value: Value
     lines: Mapping[Path, int]
 
 
 class _Token(NamedTuple):
-    kind: Literal["scalar", "mapping", "sequence", "end"]
+    kind: _Kind
     line: int
     text: str | None = None
 
 
 def load(text: str) -> Document:
-    """Read one YAML or JSON document; an empty text is None.
-
-    JSON is tried first: YAML takes neither its tabs nor its surrogate pairs.
-
-    Raises `DocumentError` for everything that cannot be read strictly.
-    """
+    """Read one JSON or YAML document, strictly; an empty text is None. Raises `DocumentError`."""
     text = text.removeprefix("\ufeff")
     if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
         raise DocumentError("this is larger than 1 MiB, the most that is read")
+    # JSON first: YAML takes neither its tabs nor its surrogate pairs.
     return _build(_json_tokens(text) if _is_json(text) else _yaml_tokens(text))
 
 
@@ -92,12 +86,9 @@ class _Frame:
         self.path = path
         self.key: str | None = None
 
-    def awaits_key(self) -> bool:
-        return isinstance(self.container, dict) and self.key is None
-
 
 def _build(tokens: Iterator[_Token]) -> Document:
-    """Put the tokens together. One owner of the depth, duplicate and size checks for both grammars."""
+    # One owner of the depth, duplicate and size checks for both grammars.
     top: list[Value] = []
     lines: dict[Path, int] = {}
     stack = [_Frame(top, ())]
@@ -106,7 +97,7 @@ def _build(tokens: Iterator[_Token]) -> Document:
             stack.pop()
             continue
         frame = stack[-1]
-        if frame.awaits_key():
+        if isinstance(frame.container, dict) and frame.key is None:
             frame.key = _key(token, frame)
             lines[(*frame.path, frame.key)] = token.line
             continue
@@ -125,7 +116,6 @@ def _build(tokens: Iterator[_Token]) -> Document:
 
 
 def _key(token: _Token, frame: _Frame) -> str:
-    """Take `token` as a key. Raises `DocumentError` for one that is no text, or stands twice."""
     if token.kind != "scalar":
         raise DocumentError(
             "a list or mapping stands where a key should be (a value that starts with { or [ must be quoted)",
@@ -141,14 +131,13 @@ def _key(token: _Token, frame: _Frame) -> str:
 
 
 def _place(frame: _Frame, value: Value, *, at_top: bool) -> Path:
-    """Put `value` where it belongs, and say where that is."""
+    """Put `value` where it belongs, and return its path."""
     container = frame.container
     if isinstance(container, list):
         container.append(value)
         return () if at_top else (*frame.path, len(container) - 1)
-    key = frame.key or ""
+    key, frame.key = frame.key or "", None
     container[key] = value
-    frame.key = None
     return (*frame.path, key)
 
 
@@ -163,30 +152,22 @@ def _is_json(text: str) -> bool:
 
 
 def _json_tokens(text: str) -> Iterator[_Token]:
-    """Read the tokens of what is known to be valid JSON (RFC 8259)."""
+    """Yield the tokens of valid JSON (RFC 8259)."""
     newline = "\n" if "\n" in text else "\r"
     line, seen = 1, 0
     for match in _JSON_TOKEN.finditer(text):
         word = match.group()
         line += text.count(newline, seen, match.start())
         seen = match.start()
-        match word[0]:
-            case "{":
-                yield _Token("mapping", line)
-            case "[":
-                yield _Token("sequence", line)
-            case "}" | "]":
-                yield _Token("end", line)
-            case '"':
-                yield _Token("scalar", line, _no_nul(msgspec.json.decode(word, type=str), line))
-            case ":":
-                pass
-            case _:
-                yield _Token("scalar", line, None if word == "null" else word)
+        if kind := _JSON_MARKS.get(word):
+            yield _Token(kind, line)
+        elif word[0] == '"':
+            yield _Token("scalar", line, _no_nul(msgspec.json.decode(word, type=str), line))
+        elif word != ":":
+            yield _Token("scalar", line, None if word == "null" else word)
 
 
 def _yaml_tokens(text: str) -> Iterator[_Token]:
-    """Read the tokens of a YAML stream of one document. Raises `DocumentError`."""
     if found := _UNPRINTABLE.search(text):
         line = text.count("\n", 0, found.start()) + 1
         raise DocumentError(f"an unprintable character (U+{ord(found.group()):04X}) stands here", line)
@@ -212,7 +193,7 @@ def _yaml_tokens(text: str) -> Iterator[_Token]:
             elif isinstance(event, yaml.CollectionEndEvent):
                 yield _Token("end", line)
     except yaml.MarkedYAMLError as error:
-        raise _in_words(error, text) from error
+        raise _explained(error, text) from error
     except yaml.YAMLError as error:
         raise DocumentError("this is not valid YAML") from error
 
@@ -247,11 +228,13 @@ _ALIAS = "aliases are not read: a value that starts with * must be quoted: '*.fl
 _BACKSLASH = "in double quotes \\ is special: use single quotes, or write \\\\"
 _PERCENT = "a line that starts with % must be quoted"
 _DEEP = f"this is nested more than {MAX_DEPTH} levels deep"
-_SAYINGS = (  # what libyaml or PyYAML says -> what a person can act on
+_TAG = "a value that starts with ! must be quoted"
+_INDENTED = "this does not fit what stands above: check the indentation"
+_EXPLAINED = (  # the message of libyaml or PyYAML -> what a person can act on
     ("scanning an alias", _ALIAS),
     ("scanning an anchor", "a value that starts with & must be quoted"),
-    ("scanning a tag", "a value that starts with ! must be quoted"),
-    ("parsing a tag", "a value that starts with ! must be quoted"),
+    ("scanning a tag", _TAG),
+    ("parsing a tag", _TAG),
     ("scanning a directive", _PERCENT),
     ("unknown escape character", _BACKSLASH),
     ("hexadecimal", _BACKSLASH),
@@ -266,39 +249,29 @@ _SAYINGS = (  # what libyaml or PyYAML says -> what a person can act on
     ("block collection", "this does not fit the list above: check the indentation and the '-'"),
     ("block sequence entries are not allowed", "a '-' stands where no list can begin: start a new line"),
     ("block mapping", "this does not fit the entries above: check the indentation and the quotes"),
-    ("block end", "this does not fit what stands above: check the indentation"),
-    (
-        "expected <document start>",
-        "this does not fit what stands above: check the indentation and the quotes",
-    ),
+    ("block end", _INDENTED),
+    ("expected <document start>", f"{_INDENTED} and the quotes"),
     ("maximum nesting depth", _DEEP),
     ("cannot start any token", "a value that starts with @, ` or % must be quoted"),
 )
 
 
-def _in_words(error: yaml.MarkedYAMLError, text: str) -> DocumentError:
-    """Say a syntax error so that a person can mend it."""
+def _explained(error: yaml.MarkedYAMLError, text: str) -> DocumentError:
     mark = error.problem_mark or error.context_mark
     line = None if mark is None else mark.line + 1
     source = dict(enumerate(text.splitlines(), 1)).get(line or 0, "")
     indent = source[: len(source) - len(source.lstrip())]
     if "\t" in indent:
         return DocumentError("a tab indents this line: YAML takes spaces only", line)
-    said = f"{error.problem} {error.context}"
-    for saying, words in _SAYINGS:
-        if saying in said:
-            return DocumentError(words, line)
-    return DocumentError(f"this is not valid YAML: {error.problem}", line)
-
-
-_LONGEST = 64  # characters; comparing takes memory and time by the length, and no name here is as long
+    original = f"{error.problem} {error.context}"
+    message = next((explained for part, explained in _EXPLAINED if part in original), None)
+    return DocumentError(message or f"this is not valid YAML: {error.problem}", line)
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the one of `known` that is most like `word`, None where none is as alike as `cutoff` (0 to 1).
-
-    None, too, where `word` is too long to be any of them: it may come from anybody, and be of any length.
-    """
+    """Return the one of `known` that is most like `word`, at least `cutoff` (0 to 1); None for none."""
     if len(word) > _LONGEST:
         return None
+    import difflib  # noqa: PLC0415 - for who made a mistake
+
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), None)

@@ -63,6 +63,13 @@ def home(tmp_path: Path, simulator: Simulator) -> Home:
     return Home(tmp_path, simulator)
 
 
+@pytest.fixture
+def worked(request: pytest.FixtureRequest, home: Home, fetched: Path, simulator: Simulator) -> Home:
+    """A copy of the home that the module's `fetched` worked off, beside a FLORA that `add_runs` filled."""
+    request.module.add_runs(simulator)
+    return home.take_over(fetched)
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """What the test servers show, and whoever trusts it."""

@@ -10,6 +10,8 @@ import anyio
 from memory_queue import MemoryQueue
 from studio import TEST_TIMEOUT
 
+from floradl.clock import Clocks
+from floradl.library.base import Library
 from floradl.models import FinishedRun, QueuedRun, Reference, RemoteRun, RunState
 from floradl.polling.circuit_breaker import CircuitBreaker
 from floradl.polling.due_queue import DueQueue
@@ -56,17 +58,19 @@ class World:
         api: RunApi,
         monotonic: Callable[[], float],
         next_stage: Callable[[OpenRuns], NextStage] | None = None,
+        library: Library | None = None,
     ) -> None:
         self.monotonic = monotonic
+        clocks = Clocks(monotonic, monotonic)
         self.due_queue = DueQueue(monotonic, 2.0)
         self.planner = Planner(self.due_queue, Durations(monotonic), 2.0, monotonic)
         self.planner.answers = {}
-        self.breaker = CircuitBreaker(self.due_queue, monotonic)
+        self.breaker = CircuitBreaker(self.due_queue, clocks)
         self.rows = MemoryQueue()
-        self.open_runs = OpenRuns(self.rows, self.due_queue, self.planner, self.breaker, self, monotonic)
+        self.open_runs = OpenRuns(self.rows, self.due_queue, self.planner, self.breaker, self, clocks)
         stage: NextStage = next_stage(self.open_runs) if next_stage else self
         self.poller = Poller(
-            api, self.open_runs, cast("Any", EmptyLibrary()), stage, PollOptions(86_400.0, wall=monotonic)
+            api, self.open_runs, library or cast("Any", EmptyLibrary()), stage, PollOptions(86_400.0)
         )
         self.went_on: set[str] = set()
         self.finished: dict[str, FinishedRun] = {}

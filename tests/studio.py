@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import forked
@@ -159,6 +160,13 @@ class Home:
 
     def _may_fork(self, environ: Mapping[str, str]) -> bool:
         return self.command is command and not self.identity and forked.is_possible(environ)
+
+    def take_over(self, worked: Path) -> Self:
+        """Become a copy of the home `worked`, with all that it did."""
+        shutil.copytree(worked, self.path, dirs_exist_ok=True)
+        # The copy lies elsewhere, and is known there.
+        (self.state / "library-seen").write_bytes(os.fsencode(self.library) + b"\n")
+        return self
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the daemon's log events of that name."""

@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import os
+from argparse import ArgumentTypeError
 from pathlib import Path
 
-from benchmarks import results
+import pytest
+
+from benchmarks import results, transfers
+from benchmarks.__main__ import MEASUREMENTS, WORK, parse_rows
 from benchmarks.figures import HEADER, Figure, Scale, cells, markdown, ratio
+from benchmarks.media import batch
+from benchmarks.plan import Plan
+from benchmarks.processes import peak_memory, resident_memory
 from benchmarks.script import Report
+from benchmarks.tools import Tools
 
 _MACHINE = ("2 cores", "a disk")
 
@@ -52,3 +61,32 @@ def test_rows_from_another_machine_go(tmp_path: Path) -> None:
 def test_detection_counts_from_a_runs_end() -> None:
     report = Report(0.0, (), ended={"run_a": 10.0, "run_b": 20.0}, told={"run_a": 11.5})
     assert report.delays == [1.5]
+
+
+def test_each_row_is_described_and_measured_once() -> None:
+    measured = [row for measurement in MEASUREMENTS for row in measurement.rows]
+    assert sorted(measured) == sorted(WORK)
+
+
+def test_rows_are_named_with_commas_or_spaces() -> None:
+    assert parse_rows("a, B2,e2") == {"a", "b2", "e2"}
+    with pytest.raises(ArgumentTypeError, match="'a,z'"):
+        parse_rows("a,z")
+
+
+def test_what_racers_left_is_removed_before_the_disk_gets_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(False, 1, tmp_path, Tools({}))
+    what = batch([100], 10)
+    (tmp_path / "first").mkdir()
+    monkeypatch.setattr(transfers, "_PASSED_OVER", 0.0)
+    transfers._take_away(plan, what, tmp_path / "first")
+    assert len(list((tmp_path / "aside").iterdir())) == 1
+    monkeypatch.setattr(Plan, "has_space", lambda *_: False)
+    transfers.make_room(plan, what)
+    assert not (tmp_path / "aside").exists()
+
+
+def test_memory_that_is_resident_now_is_no_more_than_the_peak() -> None:
+    assert 0 < resident_memory(os.getpid()) <= peak_memory(os.getpid())

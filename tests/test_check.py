@@ -506,7 +506,7 @@ async def test_a_running_daemon_is_named_and_its_pause_found(place: Place) -> No
         found = (await place.lines())[1]
         assert found["daemon"].startswith(f"ok: floradl run (process {pid} on ")
         assert "(credits): the workspace is out of credits" in found["paused"]
-        assert found["queue file"] == "FAIL: the daemon says: line 3 is broken"
+        assert found["queue file"] == "FAIL: the daemon reports: line 3 is broken"
         write(state_dir, Snapshot(pid, "1.2.3", now, now - 700))
         assert "made no progress for" in await place.finding("daemon")
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from floradl.clock import until_tick
+from floradl.wakeups import until_tick
 
 
 @pytest.mark.parametrize("now", [1000.3, 1000.999, 1000.001])

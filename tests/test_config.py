@@ -519,8 +519,8 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
         ("download: {rate_limit: [{from: 1:00, to: 25:00, rate: 1MB}]}", 1, "'25:00' is not a time of day"),
         ("download: {rate_limit: [{from: 24:01, to: 2:00, rate: 1MB}]}", 1, "from 00:00 to 24:00"),
         ("download: {rate_limit: [{from: 9am, to: 2:00, rate: 1MB}]}", 1, "entry 1 that is wrong: '9am' is"),
-        ("download: {rate_limit: [{from: , to: 2:00, rate: 1MB}]}", 1, "what it says is not a time of day"),
-        ("download: {rate_limit: [{from: 1:00, to: 2:00, rate: }]}", 1, "what it says as rate is not a size"),
+        ("download: {rate_limit: [{from: , to: 2:00, rate: 1MB}]}", 1, "its time is not a time of day"),
+        ("download: {rate_limit: [{from: 1:00, to: 2:00, rate: }]}", 1, "its rate is not a size"),
         ("download: {rate_limit: [{from: 1:00, to: 2:00, rate: 0}]}", 1, "'0' is out of range: 1 kB"),
         ("download: {rate_limit: [{from: 1:00, to: 1:00, rate: 1MB}]}", 1, "that ends when it begins"),
         (

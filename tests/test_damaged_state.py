@@ -38,7 +38,7 @@ def add_runs(simulator: Simulator) -> None:
 
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Work off two runs, and let one go on for an hour, once for all tests: each takes a copy."""
+    """Work off two runs, and let one go on for an hour, once for all tests: `worked` is a copy."""
     path = tmp_path_factory.mktemp("fetched")
     simulator = Simulator()
     add_runs(simulator)
@@ -52,15 +52,6 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert process.wait(8) == 0
         (path / "daemon.log").unlink()
     return path
-
-
-@pytest.fixture
-def worked(home: Home, fetched: Path, simulator: Simulator) -> Home:
-    """Return a home with two runs that are done, and one that goes on for an hour."""
-    shutil.copytree(fetched, home.path, dirs_exist_ok=True)
-    (home.state / "library-seen").write_bytes(os.fsencode(home.library) + b"\n")
-    add_runs(simulator)
-    return home
 
 
 def knows_all(home: Home) -> bool:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, strategies as st
@@ -125,3 +127,69 @@ def test_only_what_was_put_first_is_taken_where_that_is_asked_for() -> None:
     assert due_queue.pop(first_only=True) == "told"
     assert due_queue.pop(first_only=True) is None
     assert {due_queue.pop(), due_queue.pop(), due_queue.pop()} == {"old", "new", None}
+
+
+def test_many_that_are_put_together_come_in_their_order_beside_others() -> None:
+    clock = Clock()
+    due_queue = DueQueue(clock, 2.0)
+    due_queue.put("late", 1.0)
+    due_queue.put_all(["a", "b", "c", "d"])
+    due_queue.put("b", 2.0)
+    due_queue.put_first("d")
+    due_queue.discard("c")
+    clock.now += 3
+    assert [due_queue.pop() for _ in range(5)] == ["d", "a", "late", "b", None]
+    assert len(due_queue) == 0
+
+
+def test_who_was_taken_is_known_until_put_again() -> None:
+    due_queue = DueQueue(Clock(), 2.0)
+    taken = due_queue.watch_taken()
+    due_queue.add_new(["a", "b", "c"])
+    assert [due_queue.pop(), due_queue.pop()] == ["a", "b"]
+    assert taken == {"a", "b"}
+    due_queue.put("a", 5.0)
+    due_queue.put_all(["b"])
+    assert taken == set()
+    assert len(due_queue) == 3
+
+
+@pytest.mark.parametrize("bring", [DueQueue.add_new, DueQueue.put_all])
+def test_a_name_that_waits_takes_little_memory(bring: Callable[[DueQueue, list[str]], None]) -> None:
+    due_queue = DueQueue(Clock(), 2.0)
+    tracemalloc.start()
+    try:
+        for first in range(0, 100_000, 10_000):
+            bring(due_queue, [f"run_{first + number:08}" for number in range(10_000)])
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(due_queue) == 100_000
+    assert taken / 100_000 < 64 + 8 + 64  # bytes: the name, its place, its share of a table that is half full
+
+
+def test_many_that_are_due_together_come_in_their_order_but_for_those_put_anew() -> None:
+    clock = Clock()
+    due_queue = DueQueue(clock, 2.0)
+    due_queue.put("before", 0.0)
+    clock.now += 1
+    due_queue.put_all(["a", "b", "c", "b", "d"])
+    due_queue.put("c", 5.0)
+    due_queue.discard("d")
+    assert [due_queue.pop() for _ in range(4)] == ["before", "a", "b", None]
+    due_queue.change(2.0)
+    clock.now += 5
+    assert [due_queue.pop(), due_queue.pop()] == ["c", None]
+    assert due_queue.delay() == math.inf
+
+
+def test_a_name_that_waits_with_many_others_takes_less_than_100_bytes_beside_itself() -> None:
+    names = [f"run_{number}" for number in range(100_000)]
+    due_queue = DueQueue(Clock(), 2.0)
+    tracemalloc.start()
+    try:
+        due_queue.put_all(names)
+        due_queue.add_new(f"new_{name}" for name in names[:10])
+        assert tracemalloc.get_traced_memory()[0] < 100 * len(names)
+    finally:
+        tracemalloc.stop()

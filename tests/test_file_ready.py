@@ -57,13 +57,13 @@ def test_a_file_that_is_only_open_for_reading_is_free(tmp_path: Path) -> None:
     path = tmp_path / "job"
     path.write_bytes(b"run_a")
     with path.open("rb"):
-        assert read(path).standing is FileState.FREE
+        assert read(path).state is FileState.FREE
 
 
 def test_without_leases_nothing_is_told(tmp_path: Path) -> None:
     path = tmp_path / "job"
     path.write_bytes(b"run_a")
-    assert file_ready.read(path, follow=False, leases=False)[::2] == (FileState.UNTOLD, b"run_a")
+    assert file_ready.read(path, follow=False, leases=False)[::2] == (FileState.UNKNOWN, b"run_a")
 
 
 def test_a_writer_who_comes_while_we_read_is_held_back_and_does_not_end_us(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_free_file_is_taken_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stamp", "standing"), [(STAMP, FileState.UNTOLD), (STAMP._replace(size=0), FileState.FREE)]
+    ("stamp", "standing"), [(STAMP, FileState.UNKNOWN), (STAMP._replace(size=0), FileState.FREE)]
 )
 def test_an_untold_or_empty_file_is_taken_after_two_seconds_of_quiet(
     stamp: Stamp, standing: FileState
@@ -154,10 +154,10 @@ def test_an_untold_or_empty_file_is_taken_after_two_seconds_of_quiet(
 @pytest.mark.parametrize("change", [{"mtime_ns": 9}, {"size": 9}, {"ino": 9}, {"dev": 9}])
 def test_any_change_begins_the_quiet_anew(change: dict[str, int]) -> None:
     deadlines = SettleTimes()
-    deadlines.wait("a", STAMP, FileState.UNTOLD, 10.0)
+    deadlines.wait("a", STAMP, FileState.UNKNOWN, 10.0)
     changed = STAMP._replace(**change)
-    assert deadlines.wait("a", changed, FileState.UNTOLD, 11.9) == 2.0
-    assert deadlines.wait("a", changed, FileState.UNTOLD, 13.8) == pytest.approx(0.1)
+    assert deadlines.wait("a", changed, FileState.UNKNOWN, 11.9) == 2.0
+    assert deadlines.wait("a", changed, FileState.UNKNOWN, 13.8) == pytest.approx(0.1)
 
 
 def test_a_file_being_written_is_looked_at_ever_less_often() -> None:
@@ -176,9 +176,9 @@ def test_an_empty_files_quiet_begins_when_its_writer_leaves() -> None:
 
 def test_files_that_are_gone_are_forgotten() -> None:
     deadlines = SettleTimes()
-    deadlines.wait("a", STAMP, FileState.UNTOLD, 0.0)
+    deadlines.wait("a", STAMP, FileState.UNKNOWN, 0.0)
     deadlines.keep({"b"})
-    assert deadlines.wait("a", STAMP, FileState.UNTOLD, 9.0) == 2.0
+    assert deadlines.wait("a", STAMP, FileState.UNKNOWN, 9.0) == 2.0
 
 
 @pytest.mark.root
@@ -194,9 +194,9 @@ def test_a_lease_tells_on_tmpfs_and_overlayfs(tmp_path: Path) -> None:
         try:
             for path in (tmp_path / "tmp/job", tmp_path / "over/job"):
                 path.write_bytes(b"run_a")
-                assert read(path).standing is FileState.FREE
+                assert read(path).state is FileState.FREE
                 with path.open("ab"):
-                    assert read(path).standing is FileState.WRITING
+                    assert read(path).state is FileState.WRITING
         finally:
             subprocess.run(["umount", tmp_path / "over"], check=True)
     finally:
@@ -210,7 +210,7 @@ def test_somebody_elses_file_is_untold(tmp_path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     os.seteuid(65534)
     try:
-        assert file_ready._lease(fd) is FileState.UNTOLD
+        assert file_ready._lease(fd) is FileState.UNKNOWN
     finally:
         os.seteuid(0)
         os.close(fd)

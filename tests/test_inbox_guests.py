@@ -100,7 +100,7 @@ def test_whatever_stands_where_a_rejected_file_goes_is_left_alone(
     scan = inbox.scan()
     assert [rejection.name for rejection in scan.rejected] == ["job"]
     assert [job.name for job in scan.jobs] == ["good"]
-    assert scan.troubles == ()
+    assert scan.troubles == []
     after = (rejected / name).lstat()
     assert (after.st_mode, after.st_ino, after.st_size) == (before.st_mode, before.st_ino, before.st_size)
     assert (rejected / "job-1").read_text() == "nonsense"
@@ -149,7 +149,7 @@ def test_a_file_whose_name_is_made_by_a_link_is_taken_once_the_other_name_is_gon
 ) -> None:
     (tmp_path / "upload").write_text("run_a")
     (tmp_path / "inbox/job").hardlink_to(tmp_path / "upload")
-    assert inbox.scan().jobs == ()
+    assert inbox.scan().jobs == []
     (tmp_path / "upload").unlink()
     assert [job.name for job in inbox.scan().jobs] == ["job"]
 
@@ -229,7 +229,7 @@ def test_a_name_that_cannot_be_looked_at_is_told_once_and_the_others_are_taken(
     [trouble] = scan.troubles
     assert trouble.startswith(f"bad in the watch folder cannot be looked at: {os.strerror(number)}")
     assert inbox.troubles == (trouble,)
-    assert inbox.scan().troubles == ()
+    assert inbox.scan().troubles == []
     assert inbox.sweep() == ()
 
 
@@ -284,7 +284,7 @@ def test_another_users_file_in_a_sticky_folder_is_named_with_its_remedy(tmp_path
         inbox._monotonic = lambda: time.monotonic() + 2
         scan = inbox.scan()
         [trouble] = inbox.accept(scan.jobs)
-        assert inbox.scan().jobs == ()
+        assert inbox.scan().jobs == []
     finally:
         os.seteuid(0)
     assert "sticky bit" in trouble

@@ -137,7 +137,7 @@ def test_an_empty_file_of_another_name_is_refused(name: str) -> None:
         ("run: run_a\naction: delete", 2, "action", "'retry' or 'forget'"),
         ("run: [run_a]", 1, "run", "one text"),
         ("run: other/run_a\ntechnique: art", 1, "run", "another technique"),
-        ("technique: a b\nrun: run_a", 1, "technique", "no technique"),
+        ("technique: a b\nrun: run_a", 1, "technique", "is not a technique"),
         ("runs: run_a", 1, "runs", "start each with"),
         ("label: x\nruns: [run_a]", 1, "label", "no other key"),
         ("- \n- run_a", 1, "[0]", "a run is a reference"),

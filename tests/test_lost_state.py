@@ -29,7 +29,7 @@ def add_runs(simulator: Simulator) -> None:
 
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Work off three runs, once for all tests: each takes a copy."""
+    """Work off three runs, one done, one partial, one failed, once for all tests: `worked` is a copy."""
     path = tmp_path_factory.mktemp("fetched")
     simulator = Simulator()
     add_runs(simulator)
@@ -39,16 +39,6 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         home.drop("campaign/run_done\ncampaign/run_part\nportraits/run_bad\n")
         assert home.run("once").returncode == 3
     return path
-
-
-@pytest.fixture
-def worked(home: Home, fetched: Path, simulator: Simulator) -> Home:
-    """Return a home where one run is done, one partial, and one failed."""
-    shutil.copytree(fetched, home.path, dirs_exist_ok=True)
-    # The copy lies elsewhere, and is known there.
-    (home.state / "library-seen").write_bytes(os.fsencode(home.library) + b"\n")
-    add_runs(simulator)
-    return home
 
 
 def runs(home: Home) -> dict[str, dict[str, Any]]:

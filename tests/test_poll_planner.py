@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -40,7 +41,7 @@ class World:
         """Let runs go on, and webhooks tell of their end."""
         for run_id in run_ids:
             self.goes_on(run_id, 20.0)
-            self.planner.tell(run_id)
+            self.planner.webhook_came(run_id)
             self.ends(run_id)
 
     def ends(self, run_id: str) -> None:
@@ -103,7 +104,7 @@ def test_one_that_there_is_news_of_is_not_put_back() -> None:
     world = World()
     world.goes_on("run_1", 20.0)
     world.due_queue.put("run_1", 60.0)
-    world.planner.tell("run_1")
+    world.planner.webhook_came("run_1")
     assert world.due_queue.pop() == "run_1"
     assert not world.planner.puts_back("run_1")
 
@@ -121,6 +122,33 @@ def test_who_has_one_run_in_flight_asks_more_often_than_who_has_many() -> None:
     for number in range(100):
         many.goes_on(f"run_{number}", 20.0)
     assert alone < many.goes_on("run_1", 20.0)[0]
+
+
+def early(world: World) -> dict[str, float]:
+    """Let a crowd go on; returns which of them are polled early, and in how many seconds."""
+    waits = {f"run_{number}": world.goes_on(f"run_{number}", 1.0)[0] for number in range(100)}
+    return {run_id: seconds for run_id, seconds in waits.items() if world.planner._looks[run_id].scout}
+
+
+def test_some_of_a_crowd_of_an_unknown_technique_are_polled_early_at_even_intervals() -> None:
+    waits = sorted(early(World()).values())
+    assert 5 <= len(waits) <= 40
+    assert waits[0] == 2.0
+    assert max(later - sooner for sooner, later in itertools.pairwise(waits)) <= 1.0
+
+
+def test_a_run_that_is_polled_early_is_not_put_back_when_it_falls_due() -> None:
+    world = World()
+    run_id, seconds = max(early(world).items(), key=lambda each: each[1])
+    world.clock.now += seconds
+    assert not world.planner.puts_back(run_id)
+
+
+def test_none_is_polled_early_once_a_technique_is_known() -> None:
+    world = World()
+    for _ in range(5):
+        world.durations.add("t", 0.0, 30.0)
+    assert not early(world)
 
 
 # Where webhooks come
@@ -157,7 +185,7 @@ def test_an_end_that_a_list_showed_before_the_webhook_came_brings_them_back_too(
     rare = world.gap()
     world.goes_on("run_4", 20.0)
     world.planner.ended(RemoteRun("run_4", "completed", 100.0, 0.0, completed_at=30.0))
-    world.planner.tell("run_4")
+    world.planner.webhook_came("run_4")
     assert world.gap() < rare / 2
 
 
@@ -165,7 +193,7 @@ def test_an_end_that_was_told_counts_once_also_where_flora_answers_first_that_it
     world = World()
     world.told("run_1", "run_2", "run_3")
     rare = world.gap()
-    world.planner.tell("run_4")
+    world.planner.webhook_came("run_4")
     world.goes_on("run_4", 21.0)
     world.ends("run_4")
     assert world.gap() > rare / 2

@@ -9,7 +9,7 @@ import pytest
 from polling import Clock, World, holds
 from studio import TEST_TIMEOUT
 
-from floradl.errors import ApiUnavailableError, ErrorCode, PermanentError, TransientError
+from floradl.errors import ApiUnavailableError, ErrorCode, ForeignAnswerError, PermanentError, TransientError
 from floradl.flora.schema import RunPage
 from floradl.models import FinishedRun, QueuedRun, Reference, RemoteOutput, RemoteRun
 from floradl.polling.open_runs import OpenRuns
@@ -143,6 +143,15 @@ async def test_a_forbidden_list_is_not_requested_again_for_ten_minutes() -> None
     clock.now += 601
     await world.poll(*table.runs)
     assert table.requested.count("technique_runs 0") == 2
+
+
+async def test_lists_that_another_server_answers_for_are_not_retried_before_single_requests() -> None:
+    table = Table(*numbered(4))
+    table.refusal = ForeignAnswerError("not FLORA but a gateway answered 404")
+    world = world_of(table)
+    await world.poll(*table.runs, technique=None)
+    assert table.requested[:2] == ["technique_runs 0", "generations 0"]
+    assert sorted(table.requested[2:]) == sorted(table.runs)
 
 
 async def test_trouble_with_the_list_costs_no_run_its_answer() -> None:

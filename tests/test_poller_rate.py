@@ -27,6 +27,7 @@ from floradl.simulator.api import TokenBucket
 OUTPUTS = (RemoteOutput("a", "text", "words"),)
 LATENCY = 0.02
 SEEDS = (1, 2, 3)
+SHORT = (120, 12.0)
 
 
 Progress: TypeAlias = Callable[[float, float], float]
@@ -120,17 +121,18 @@ async def follow(workspace: Workspace) -> Workspace:
 
 def followed(
     seed: int,
-    runs: int = 200,
+    crowd: tuple[int, float] = (200, 40.0),
     *,
     listing: bool = True,
     rate: float = math.inf,
     chance: float = 0.0,
     progress: Progress = nothing,
 ) -> Workspace:
-    """Follow runs that take 40 s in the median, until the end of each is known."""
+    """Follow so many runs that take so many seconds in the median, until the end of each is known."""
     random.seed(seed)
     dice = random.Random(seed)
-    durations = [40.0 * dice.lognormvariate(0, 0.5) for _ in range(runs)]
+    runs, typical = crowd
+    durations = [typical * dice.lognormvariate(0, 0.5) for _ in range(runs)]
 
     async def work() -> Workspace:
         return await follow(
@@ -148,10 +150,7 @@ def test_two_hundred_in_flight_cost_little_more_than_half_a_request_each() -> No
 
 def test_without_lists_a_quarter_is_saved_over_a_loop_that_knows_as_little() -> None:
     seen = [followed(seed, listing=False) for seed in SEEDS]
-    taken = [end - each.began for each in seen for end in each.ends.values()]
-    loop, loops_delay = mean(math.ceil(t / 5) + 1 for t in taken), mean(-t % 5 for t in taken)
-    requests = mean(each.requests for each in seen) / loop
-    delay = mean(delay for each in seen for delay in each.delays) / loops_delay
+    requests, delay = compared(seen)
     assert requests <= 0.82
     assert requests * delay <= 0.88  # either can be had at the expense of the other
 
@@ -159,17 +158,37 @@ def test_without_lists_a_quarter_is_saved_over_a_loop_that_knows_as_little() -> 
 @functools.cache
 def measured(progress: Progress) -> tuple[float, float]:
     """Return requests and mean detection where lists are forbidden, both to the loop of five seconds."""
-    seen = [followed(seed, listing=False, progress=progress) for seed in (201, 202)]
+    return compared([followed(seed, listing=False, progress=progress) for seed in (201, 202)])
+
+
+def compared(seen: list[Workspace]) -> tuple[float, float]:
+    """Return requests and mean detection, both to the loop of five seconds."""
     taken = [end - each.began for each in seen for end in each.ends.values()]
     requests = mean(each.requests for each in seen) / mean(math.ceil(t / 5) + 1 for t in taken)
     delay = mean(delay for each in seen for delay in each.delays) / mean(-t % 5 for t in taken)
     return requests, delay
 
 
+def even(age: float, duration: float) -> float:
+    return math.floor(100 * age / duration)
+
+
+def test_short_runs_without_lists_are_noticed_sooner_than_by_the_loop_for_no_more_requests() -> None:
+    requests, delay = compared([followed(seed, SHORT, listing=False, progress=even) for seed in range(8)])
+    assert requests <= 1.0
+    assert delay <= 0.75
+
+
+def test_short_runs_of_an_unknown_technique_do_not_wait_for_each_other() -> None:
+    requests, delay = compared([followed(seed, SHORT, listing=False) for seed in range(8)])
+    assert requests <= 1.05
+    assert requests * delay <= 0.8
+
+
 @pytest.mark.parametrize(
     "progress",
     [
-        lambda age, duration: math.floor(100 * age / duration),
+        even,
         lambda age, duration: 100 * (age / duration) ** 3,
     ],
     ids=["linear", "convex"],
@@ -222,6 +241,6 @@ def test_a_429_now_and_then_starves_nobody(rate: float) -> None:
 
 
 def test_one_run_alone_is_heard_of_no_later_than_by_a_loop_of_five_seconds() -> None:
-    seen = [followed(seed, 1) for seed in range(40)]
+    seen = [followed(seed, (1, 40.0)) for seed in range(40)]
     assert mean(delay for each in seen for delay in each.delays) < 2.5
     assert max(each.requests for each in seen) < 40

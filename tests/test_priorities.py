@@ -10,6 +10,7 @@ import anyio
 import pytest
 from studio import Home, wait_until
 
+from floradl.clock import Clocks
 from floradl.errors import PauseReason
 from floradl.models import FinishedRun, QueuedRun, RemoteOutput, RemoteRun
 from floradl.polling.circuit_breaker import CircuitBreaker
@@ -102,7 +103,7 @@ class Slots:
     """Slots for one film at a time, with room for `waiting` more; `begun` says whose turn came."""
 
     def __init__(self, waiting: int = 10) -> None:
-        self.breaker = CircuitBreaker(DueQueue(time.monotonic, 1.0), time.monotonic)
+        self.breaker = CircuitBreaker(DueQueue(time.monotonic, 1.0), Clocks())
         self.polled_again: list[str] = []
         self.slots = DownloadSlots(
             self.breaker, self.polled_again.extend, {Load.LARGE: 1, Load.SMALL: 1}, waiting

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from msgspec import Struct
 
 from floradl.cli import floradl
-from floradl.commands.demo import demo_runs
+from floradl.commands.demo import DEMO
 from floradl.errors import ConfigError
 from floradl.simulator import Do, MediaStyle, RunKind, Simulator
 from floradl.simulator.faults import Facts, Fault, Match
@@ -134,7 +134,7 @@ def test_a_file_is_read_with_or_without_its_mark(tmp_path: Path) -> None:
 
 def test_the_demo_has_a_dozen_runs_of_every_kind_and_one_that_fails() -> None:
     simulator = Simulator(now=lambda: 0.0)
-    references = demo_runs(simulator)
+    references = parse_scenario(DEMO).stage(simulator)
     runs = [run for reference in references if (run := simulator.run(reference.run_id))]
     assert len(runs) == len(set(references)) == 12
     assert [run.fail[0] for run in runs if run.fail] == ["safety_blocked"]

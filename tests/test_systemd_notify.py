@@ -12,62 +12,62 @@ from floradl.daemon.systemd import ServiceManager
 
 def test_a_message_is_lines_of_key_and_value(tmp_path: Path) -> None:
     with listening(tmp_path) as ear:
-        assert ServiceManager.of({"NOTIFY_SOCKET": ear.address}).tell(READY=1, STATUS="all is well")
+        assert ServiceManager.of({"NOTIFY_SOCKET": ear.address}).notify(READY=1, STATUS="all is well")
         assert ear.listen() == [{"READY": "1", "STATUS": "all is well"}]
 
 
 def test_an_abstract_address_is_understood() -> None:
     with listening() as ear:
-        assert ServiceManager.of({"NOTIFY_SOCKET": ear.address}).tell(READY=1)
+        assert ServiceManager.of({"NOTIFY_SOCKET": ear.address}).notify(READY=1)
         assert ear.listen() == [{"READY": "1"}]
 
 
 def test_a_value_cannot_add_a_line_of_its_own(tmp_path: Path) -> None:
     with listening(tmp_path) as ear:
-        ServiceManager(ear.address).tell(STATUS="a name\nMAINPID=1\rX=1\0")
+        ServiceManager(ear.address).notify(STATUS="a name\nMAINPID=1\rX=1\0")
         assert ear.listen() == [{"STATUS": "a name MAINPID=1 X=1 "}]
 
 
 def test_a_value_that_is_no_unicode_is_sent_all_the_same(tmp_path: Path) -> None:
     with listening(tmp_path) as ear:
-        assert ServiceManager(ear.address).tell(STATUS="caf\udce9")
+        assert ServiceManager(ear.address).notify(STATUS="caf\udce9")
         assert ear.listen() == [{"STATUS": "caf?"}]
 
 
 @pytest.mark.parametrize("address", ["", "@", "/", "relative/socket", "vsock:2:1234"])
 def test_an_address_that_is_none_means_that_nobody_listens(address: str) -> None:
     manager = ServiceManager.of({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"})
-    assert not manager.tell(READY=1)
+    assert not manager.notify(READY=1)
     assert not manager.listens
     assert manager.watchdog is None
 
 
 def test_no_variable_means_that_nobody_listens() -> None:
     assert not ServiceManager.of({}).listens
-    assert not ServiceManager.of({}).tell(READY=1)
+    assert not ServiceManager.of({}).notify(READY=1)
 
 
 @pytest.mark.parametrize("address", ["/nowhere/notify", "@floradl-nobody-listens-here", "/" + "x" * 300])
 def test_a_socket_that_is_not_there_is_no_failure(address: str) -> None:
-    assert not ServiceManager(address).tell(READY=1)
+    assert not ServiceManager(address).notify(READY=1)
 
 
 def test_a_manager_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
     with listening(tmp_path) as ear:
         manager = ServiceManager(ear.address)
         took = 0
-        while manager.tell(WATCHDOG=1) and took < 100_000:  # until its queue is full
+        while manager.notify(WATCHDOG=1) and took < 100_000:  # until its queue is full
             took += 1
         assert took < 100_000
         assert len(ear.listen()) == took
-        assert manager.tell(WATCHDOG=1)
+        assert manager.notify(WATCHDOG=1)
 
 
 def test_no_descriptor_is_left_over(tmp_path: Path) -> None:
     with listening(tmp_path) as ear:
         before = set(Path("/proc/self/fd").iterdir())
         for address in (ear.address, "/nowhere/notify"):
-            ServiceManager(address).tell(READY=1)
+            ServiceManager(address).notify(READY=1)
         assert set(Path("/proc/self/fd").iterdir()) == before
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -63,10 +62,7 @@ def simulator() -> Iterator[Simulator]:
 @pytest.fixture
 def home(tmp_path: Path, fetched: Path, simulator: Simulator) -> Home:
     """Return a home with two runs that are done, `campaign/run_a` and `campaign/run_b`."""
-    shutil.copytree(fetched, tmp_path, dirs_exist_ok=True)
-    # The copy lies elsewhere, and is known there.
-    (tmp_path / "state/library-seen").write_bytes(os.fsencode(tmp_path / "library") + b"\n")
-    return Home(tmp_path, simulator)
+    return Home(tmp_path, simulator).take_over(fetched)
 
 
 def damage(path: Path, *, quietly: bool = False) -> bytes:
@@ -226,6 +222,16 @@ def test_a_sidecar_that_cannot_be_read_is_told(home: Home) -> None:
     told = report(home, "--repair", code=1)
     assert problems(told) == {("damaged", "runs/campaign/run_a.json")}
     assert "'floradl get run_a'" in told["problems"][0]["repair"]["message"]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("run_b.json")])
+def test_something_that_is_not_a_file_in_a_sidecars_place_is_damage(
+    home: Home, make: Callable[[Path], None]
+) -> None:
+    sidecar = home.library / "runs/campaign/run_a.json"
+    sidecar.unlink()
+    make(sidecar)
+    assert ("damaged", "runs/campaign/run_a.json") in problems(report(home, code=1))
 
 
 @pytest.mark.root

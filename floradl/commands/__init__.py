@@ -1,1 +1,4 @@
-"""What each command does; `cli` only reads arguments and hands on."""
+"""What each command does.
+
+Arguments that `cli` has read come in; lines on the standard streams and an exit code go out.
+"""

@@ -1,6 +1,6 @@
-"""How things stand: the lock, the daemon's last snapshot and the journal, read beside whoever works there.
+"""How things stand: the lock, the daemon's last snapshot and the queue, read beside whoever works there.
 
-Whatever is in the way of reading becomes a `ConfigError` in words.
+Errors of reading become `ConfigError`.
 """
 
 from __future__ import annotations
@@ -41,26 +41,23 @@ class DaemonInfo(Struct, frozen=True):
         return self.snapshot.silent_until if self.snapshot is not None and self.alive else None
 
     def trouble(self, now: float) -> str | None:
-        """Say why it does not count as healthy, None where it does. `now` is unix seconds."""
+        """Return why it does not count as healthy, None where it does. `now` is unix seconds."""
         if self.holder is None:
             return "no daemon is running: start it with 'floradl run'"
         if not self.alive:
             return f"{self.holder} is at work, but no daemon: start it with 'floradl run' afterwards"
-        heard = self.snapshot.progress_at if self.snapshot else self.holder.since
+        seen = self.snapshot.progress_at if self.snapshot else self.holder.since
         # Either way: a clock that was put back must not make a daemon that hangs look well for ever.
-        if abs(now - heard) <= heartbeat.STUCK_AFTER or not heard:
+        if abs(now - seen) <= heartbeat.STUCK_AFTER or not seen:
             return None
         return (
-            f"{self.holder} made no progress for {coarse(now - heard)}: see its log (and whether the disk of "
+            f"{self.holder} made no progress for {coarse(now - seen)}: see its log (and whether the disk of "
             "the state folder is full), then restart it"
         )
 
 
 class DaemonState(Struct, frozen=True):
-    """The whole picture. `counts` is None where there is no journal yet; the lists hold the most important.
-
-    `left` are job files that are done with though they may still lie in the watch folder, by name.
-    """
+    """The whole picture. `counts` is None without a queue; `left` are done job files that may lie there."""
 
     daemon: DaemonInfo
     counts: Mapping[RunState, int] | None = None
@@ -70,10 +67,7 @@ class DaemonState(Struct, frozen=True):
 
 
 def read_daemon_state(state_dir: Path) -> DaemonState:
-    """Read it all: runs that are not finished and the last that failed, a thousand in all.
-
-    Raises `ConfigError` where this user may not, or the journal is damaged or a newer floradl's.
-    """
+    """Read a thousand runs, unfinished and last failed ones. Raises `ConfigError` where that fails."""
     daemon = read_daemon(state_dir)
     with read_queue(state_dir) as queue:
         if queue is None:
@@ -89,28 +83,23 @@ def read_daemon(state_dir: Path) -> DaemonInfo:
     with readable(state_dir):
         holder = folder.holder(state_dir)
         snapshot = heartbeat.read(state_dir) if holder is not None else None
-    if holder is None or snapshot is None or not _wrote(holder, snapshot):
+    if holder is None or snapshot is None:
         return DaemonInfo(holder, None)
-    return DaemonInfo(holder, snapshot)
+    # In containers each daemon has the same process id, so a snapshot left behind is recognised by its start.
+    ours = holder.pid == snapshot.pid and abs(holder.since - snapshot.since) <= _SAME_START
+    return DaemonInfo(holder, snapshot if ours else None)
 
 
 def read_counts(state_dir: Path) -> Mapping[RunState, int] | None:
-    """Count the runs in each state, None where there is no journal. Raises as `read_daemon_state` does."""
+    """Count the runs in each state, None where there is no queue. Raises as `read_daemon_state` does."""
     with read_queue(state_dir) as queue:
         return None if queue is None else queue.counts()
 
 
-def read_failed(state_dir: Path) -> list[QueuedRun]:
-    """Read all runs that failed, in whole or in part, newest first. Raises as `read_daemon_state` does."""
+def read_ended(state_dir: Path, *states: RunState) -> list[QueuedRun]:
+    """Read all runs that ended so, newest first. Raises as `read_daemon_state` does."""
     with read_queue(state_dir) as queue:
-        return queue.ended((RunState.FAILED, RunState.PARTIAL), -1) if queue is not None else []
-
-
-def read_forgotten(state_dir: Path) -> frozenset[str]:
-    """Read which runs are not wanted any more. Raises as `read_daemon_state` does."""
-    with read_queue(state_dir) as queue:
-        rows = queue.ended((RunState.FORGOTTEN,), -1) if queue is not None else []
-        return frozenset(run.run_id for run in rows)
+        return queue.ended(states, -1) if queue is not None else []
 
 
 def read_under_way(state_dir: Path) -> list[str]:
@@ -132,10 +121,7 @@ def all_runs(state_dir: Path) -> Iterator[QueuedRun]:
 
 
 def next_look(run: QueuedRun, live: LiveRun | None, silent_until: float | None) -> float | None:
-    """Return when an open run is looked at next (unix seconds); None where it is at work, or nobody knows.
-
-    `silent_until` is until when FLORA is not asked.
-    """
+    """Return when an open run is polled next (unix seconds); None where it is at work, or nobody knows."""
     due = live.next_at if live is not None else None
     if not run.state.open or silent_until is None or run.state is RunState.DOWNLOADING:
         return due if run.state.open else None
@@ -147,8 +133,3 @@ def coarse(seconds: float) -> str:
     seconds = abs(seconds)
     unit = next((small for large, small in ((86_400, 3600), (3600, 60)) if seconds >= large), 1)
     return format_duration(seconds // unit * unit) if seconds >= 1 else "0s"
-
-
-def _wrote(holder: Holder, snapshot: Snapshot) -> bool:
-    # In containers each daemon has the same process id, so a snapshot left behind is recognised by its start.
-    return holder.pid == snapshot.pid and abs(holder.since - snapshot.since) <= _SAME_START

@@ -1,4 +1,7 @@
-"""`floradl demo`: simulator, watch folder and a dozen runs in a new folder, with nothing set up before."""
+"""`floradl demo` and `floradl simulate`: a FLORA of one's own to try floradl against.
+
+`demo` has simulator, watch folder and a dozen runs in a new folder, with nothing set up before.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +27,63 @@ from floradl.config.settings import Config
 from floradl.errors import ConfigError
 from floradl.fs.permissions import exposure
 from floradl.log import configure
-from floradl.models import Reference, RunRequest
-from floradl.simulator.runs import VERDICT, OutputSpec
-from floradl.simulator.state import Simulator
-from floradl.sources.job_file import drop_job, render_orders
+from floradl.sources.job_file import drop_job
 
 if TYPE_CHECKING:
     from floradl.simulator import Simulator
 
 _HOST = "127.0.0.1"
+_FIRST_NAME = "floradl-demo"
+DEMO = """
+runs:
+  - {run: run_demo01, technique: tagline, duration: 1s}
+  - {run: run_demo02, technique: product-shot, duration: 1.5s, outputs: [{size: 180kB, rate: 300kB}]}
+  - run: run_demo03
+    technique: art-directors-critique
+    duration: 2s
+    outputs: [{size: 900kB, rate: 1MB}, {output_id: critique, type: text}]
+  - {run: run_demo04, technique: brand-sheet, duration: 2.5s, outputs: [{type: documentUrl, size: 60kB}]}
+  - {run: run_demo05, technique: sound-bed, duration: 3s, outputs: [{type: audioUrl, size: 2MB, rate: 1MB}]}
+  - run: run_demo06
+    technique: camera-move
+    duration: 3.5s
+    outputs: [{type: videoUrl, size: 6MB, rate: 2MB}]
+  - run: run_demo07
+    technique: product-shot
+    duration: 4s
+    outputs:
+      - {output_id: output_1, size: 400kB, rate: 700kB}
+      - {output_id: output_2, size: 800kB, rate: 700kB}
+      - {output_id: output_3, size: 1200kB, rate: 700kB}
+      - {output_id: output_4, size: 1600kB, rate: 700kB}
+  - run: run_demo08
+    technique: camera-move
+    duration: 5s
+    outputs: [{type: videoUrl, size: 4MB, rate: 1.5MB}]
+  - run: run_demo09
+    technique: campaign
+    duration: 6s
+    outputs:
+      - {output_id: hero, size: 1400kB, rate: 1MB}
+      - {output_id: film, type: videoUrl, size: 5MB, rate: 2MB}
+      - {output_id: jingle, type: audioUrl, size: 600kB, rate: 400kB}
+      - {output_id: brief, type: documentUrl, size: 90kB}
+      - {output_id: claim, type: text}
+  - run: run_demo10
+    technique: sound-bed
+    duration: 7s
+    outputs: [{type: audioUrl, size: 800kB, rate: 800kB}]
+  - run: run_demo11
+    technique: product-shot
+    duration: 4.5s
+    fail: {code: safety_blocked, message: The prompt was refused by the model's safety system.}
+  - {run: run_demo12, kind: generation, duration: 8s, outputs: [{size: 250kB, rate: 250kB}]}
+"""
+"""A dozen runs as a scenario: they end after 1 to 8 seconds."""
 
 
 def simulate(*, port: int, speed: float, rate_limit: float | None, scenario: Path | None) -> int:
-    """Serve until SIGINT or SIGTERM, and give the exit code 0.
+    """Serve until SIGINT or SIGTERM; return the exit code 0.
 
     The first line on stdout holds the base URL and the key, as assignments; how to try it follows on stderr.
     `port` 0 takes a free one, `speed` divides durations, `rate_limit` is in requests a second. Raises
@@ -75,9 +122,7 @@ async def _until_stopped(simulator: Simulator, serving: AbstractAsyncContextMana
 
 
 def _introduction(simulator: Simulator, base_url: str) -> str:
-    techniques = "\n".join(
-        f"  {technique.slug:<24}{technique.description}" for technique in simulator.techniques
-    )
+    techniques = "\n".join(f"  {each.slug:<24}{each.description}" for each in simulator.techniques)
     return f"""
 A simulated FLORA; Ctrl-C ends it. Start a run, and see what comes back:
   curl -s {base_url}/techniques/campaign/runs -H 'Authorization: Bearer {simulator.key}' \\
@@ -90,69 +135,8 @@ Techniques:
 {techniques}"""
 
 
-_KB, _MB = 1_000, 1_000_000
-
-_RUNS: tuple[tuple[str, float, tuple[OutputSpec, ...]], ...] = (
-    ("tagline", 1.0, (OutputSpec("output_1", "text", text="Grown, not made.\n"),)),
-    ("product-shot", 1.5, (OutputSpec("output_1", "imageUrl", size=180 * _KB, rate=300 * _KB),)),
-    (
-        "art-directors-critique",
-        2.0,
-        (
-            OutputSpec("output_1", "imageUrl", size=900 * _KB, rate=1 * _MB),
-            OutputSpec("critique", "text", text=VERDICT),
-        ),
-    ),
-    ("brand-sheet", 2.5, (OutputSpec("output_1", "documentUrl", size=60 * _KB),)),
-    ("sound-bed", 3.0, (OutputSpec("output_1", "audioUrl", size=2 * _MB, rate=1 * _MB),)),
-    ("camera-move", 3.5, (OutputSpec("output_1", "videoUrl", size=6 * _MB, rate=2 * _MB),)),
-    (
-        "product-shot",
-        4.0,
-        tuple(
-            OutputSpec(f"output_{number}", "imageUrl", size=number * 400 * _KB, rate=700 * _KB)
-            for number in range(1, 5)
-        ),
-    ),
-    ("camera-move", 5.0, (OutputSpec("output_1", "videoUrl", size=4 * _MB, rate=1.5 * _MB),)),
-    (
-        "campaign",
-        6.0,
-        (
-            OutputSpec("hero", "imageUrl", size=1_400 * _KB, rate=1 * _MB),
-            OutputSpec("film", "videoUrl", size=5 * _MB, rate=2 * _MB),
-            OutputSpec("jingle", "audioUrl", size=600 * _KB, rate=400 * _KB),
-            OutputSpec("brief", "documentUrl", size=90 * _KB),
-            OutputSpec("claim", "text", text="Grown, not made.\n"),
-        ),
-    ),
-    ("sound-bed", 7.0, (OutputSpec("output_1", "audioUrl", size=800 * _KB, rate=800 * _KB),)),
-)
-
-
-def demo_runs(simulator: Simulator) -> list[Reference]:
-    """Start a dozen runs, and give their references. They end after 1 to 8 seconds at speed 1."""
-    references = [
-        simulator.add_run(f"run_demo{number:02}", technique=technique, duration=duration, outputs=outputs)
-        for number, (technique, duration, outputs) in enumerate(_RUNS, start=1)
-    ]
-    refused = ("safety_blocked", "The prompt was refused by the model's safety system.")
-    still = (OutputSpec("output_1", "imageUrl", size=250 * _KB, rate=250 * _KB),)
-    return [
-        *references,
-        simulator.add_run("run_demo11", technique="product-shot", duration=4.5, fail=refused),
-        simulator.add_run("run_demo12", technique=None, duration=8.0, outputs=still),
-    ]
-
-
-_FIRST_NAME = "floradl-demo"
-
-
 def demo(home: Path | None) -> Exit:
-    """Show the whole job in `home`, or in a new folder beside the caller; ends by itself.
-
-    Raises `ConfigError` where the simulator is not installed, or `home` holds something already.
-    """
+    """Show the whole job in an empty `home`, or in a new folder. Raises `ConfigError`."""
     with needing_simulator("the demo"):
         import floradl.simulator  # noqa: F401, PLC0415 - before a folder is made in vain
     folder = _new_folder(home)
@@ -169,20 +153,20 @@ def demo(home: Path | None) -> Exit:
 async def _demo(folder: Path, state_dir: Path) -> Exit:
     from floradl.commands.get import once  # noqa: PLC0415 - heavy, and only needed from here on
     from floradl.simulator import Simulator, serve  # noqa: PLC0415 - needs the extra
+    from floradl.simulator.scenario import parse_scenario  # noqa: PLC0415 - as above
 
     simulator = Simulator()
     async with serve(simulator) as base_url:
-        wanted = demo_runs(simulator)
+        references = parse_scenario(DEMO).stage(simulator)
         config = _config(folder, state_dir, base_url)
-        tell(f"A simulated FLORA serves {len(wanted)} runs; they are downloaded to {_shown(folder)}")
-        drop_job(config.queue.watch_dir, render_orders(RunRequest(reference) for reference in wanted))
+        tell(f"A simulated FLORA serves {len(references)} runs; they are downloaded to {_shown(folder)}")
+        drop_job(config.queue.watch_dir, "".join(f"{reference}\n" for reference in references))
         code = await once(config, {"FLORA_API_KEY": simulator.key})
     # One run fails on purpose: a demo that shows it went well.
     return Exit.OK if code is Exit.FAILED else code
 
 
 def _config(folder: Path, state_dir: Path, base_url: str) -> Config:
-    """Return a configuration of the demo's own: nothing of the user's is read."""
     host = urlsplit(base_url).hostname or ""
     return load_config(
         Options(home=folder),
@@ -217,7 +201,6 @@ def _new_folder(home: Path | None) -> Path:
 
 
 def _shown(path: Path) -> Path:
-    """Return `path` as a person in this folder would write it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

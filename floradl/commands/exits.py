@@ -40,7 +40,7 @@ def worst(*codes: Exit) -> Exit:
 
 
 def outcome(error: BaseException) -> tuple[Exit, str | None]:
-    """Return exit code and message for what ended a command; no message where all is said."""
+    """Return exit code and message for what ended a command; no message where none is needed."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     match error:
@@ -64,7 +64,7 @@ def outcome(error: BaseException) -> tuple[Exit, str | None]:
 
 
 def told_of_bug(error: BaseException) -> str:
-    """Return what is shown of a bug of ours: its traceback."""
+    """Return a bug's traceback, for the user to report."""
     import traceback  # noqa: PLC0415 - hardly ever needed
 
     from floradl.redaction import redact  # noqa: PLC0415 - as above

@@ -6,6 +6,7 @@ import datetime as dt
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
 
 
 def moment(text: str, now: float) -> float:
-    """Return unix seconds for a duration before `now` (`7d`), a date (`2026-11-01`) or an RFC 3339 time.
-
-    Without a zone they are local. Raises `ConfigError`.
-    """
+    """Return unix seconds for `7d` before `now`, a date or an RFC 3339 time; local without a zone."""
     with suppress(ValueError):
         return now - parse_duration(text)
     try:
@@ -59,53 +57,36 @@ _LEVELS = ("critical", "error", "warning", "info", "debug")
 
 def common_options(command: _Command) -> _Command:
     """Add the options that stand before or after the command."""
-    for option in (
-        click.option("-q", "--quiet", count=True, expose_value=False, callback=_note, help="Say less."),
-        click.option("-v", "--verbose", count=True, expose_value=False, callback=_note, help="Say more."),
-        click.option(
-            "--home",
-            type=click.Path(path_type=Path, file_okay=False),
-            metavar="DIR",
-            expose_value=False,
-            callback=_note,
-            help="The folder that inbox, library and state default to.",
-        ),
-        click.option(
-            "-c",
-            "--config",
-            type=click.Path(path_type=Path, dir_okay=False),
-            metavar="FILE",
-            expose_value=False,
-            callback=_note,
-            help="The configuration file.",
-        ),
-    ):
-        command = option(command)
-    return command
+    option = partial(click.option, expose_value=False, callback=_note)
+    folder, file = click.Path(path_type=Path, file_okay=False), click.Path(path_type=Path, dir_okay=False)
+    home_help = "The folder that inbox, library and state default to."
+    command = option("-q", "--quiet", count=True, help="Say less.")(command)
+    command = option("-v", "--verbose", count=True, help="Say more.")(command)
+    command = option("--home", type=folder, metavar="DIR", help=home_help)(command)
+    return option("-c", "--config", type=file, metavar="FILE", help="The configuration file.")(command)
 
 
 def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    said: dict[str, Any] = context.ensure_object(dict)
+    given: dict[str, Any] = context.ensure_object(dict)
     name = parameter.name or ""
     if isinstance(value, int):
-        said[name] = said.get(name, 0) + value
+        given[name] = given.get(name, 0) + value
     elif value is not None:
-        said[name] = value
+        given[name] = value
 
 
-def configured(said: dict[str, Any], level: str | None = None) -> Config:
+def configured(given: dict[str, Any], level: str | None = None) -> Config:
     """Load the configuration; with a `level`, start logging, which -v and -q shift."""
-    return configured_from(said, level)[0]
+    return configured_from(given, level)[0]
 
 
-def configured_from(said: dict[str, Any], level: str | None = None) -> tuple[Config, Source]:
+def configured_from(given: dict[str, Any], level: str | None = None) -> tuple[Config, Source]:
     """As `configured`; also return where it can be loaded from again."""
     from floradl.config.load import Options, Source
 
-    shift = said.get("verbose", 0) - said.get("quiet", 0)
-    options = Options(
-        said.get("config"), said.get("home"), _shifted(level or "info", shift) if shift else None
-    )
+    shift = given.get("verbose", 0) - given.get("quiet", 0)
+    shifted = _LEVELS[min(max(_LEVELS.index(level or "info") + shift, 0), len(_LEVELS) - 1)]
+    options = Options(given.get("config"), given.get("home"), shifted if shift else None)
     source = Source(options, os.environ)
     config = source.load()
     if level is not None:
@@ -114,7 +95,3 @@ def configured_from(said: dict[str, Any], level: str | None = None) -> tuple[Con
         catch_strays()
         configure(config.log.level if level == "info" or shift else level, config.log.format)
     return config, source
-
-
-def _shifted(level: str, by: int) -> str:
-    return _LEVELS[min(max(_LEVELS.index(level) + by, 0), len(_LEVELS) - 1)]

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
@@ -27,13 +27,13 @@ from floradl.config.settings import Config
 from floradl.models import QueuedRun, RunState
 from floradl.queue.heartbeat import LivePause, LiveRun, Transfer
 from floradl.redaction import redact
-from floradl.sources.scan import Entry, entries, shown
 from floradl.units import format_count, format_size
 
-_MOST_OPEN = 10
+if TYPE_CHECKING:
+    from floradl.sources.scan import Entry
 
-
-_MOST_FAILED = 5
+_MOST_OPEN, _MOST_FAILED = 10, 5
+SCHEMA_VERSION = 1
 
 
 def lines(standing: DaemonState, config: Config, now: float) -> Iterator[str]:
@@ -57,8 +57,7 @@ def lines(standing: DaemonState, config: Config, now: float) -> Iterator[str]:
 
 
 def _daemon_lines(daemon: DaemonInfo, now: float) -> Iterator[str]:
-    holder = daemon.holder
-    if holder is None:
+    if (holder := daemon.holder) is None:
         yield "daemon   not running"
         return
     if not daemon.alive:
@@ -71,19 +70,22 @@ def _daemon_lines(daemon: DaemonInfo, now: float) -> Iterator[str]:
     yield f"daemon   running for {coarse(now - holder.since)} ({place})"
     if trouble := daemon.trouble(now):
         yield f"         {trouble}"
-    if daemon.snapshot is not None and (paused := daemon.snapshot.paused) is not None:
+    if (snapshot := daemon.snapshot) is None:
+        return
+    if (paused := snapshot.paused) is not None:
         yield f"paused   for {coarse(now - paused.since)} ({paused.reason}): {paused.message}"
         yield "         it resumes once that is fixed"
-    if daemon.snapshot is not None and daemon.snapshot.queue_file_error:
-        yield f"queue    {daemon.snapshot.queue_file_error}"
-    for hint in daemon.snapshot.hints if daemon.snapshot else ():
+    if snapshot.queue_file_error:
+        yield f"queue    {snapshot.queue_file_error}"
+    for hint in snapshot.hints:
         yield f"hint     {hint}"
-    if daemon.snapshot is not None and daemon.snapshot.rate_limit is not None:
-        yield f"limit    {format_size(daemon.snapshot.rate_limit)} a second, all transfers together"
+    if snapshot.rate_limit is not None:
+        yield f"limit    {format_size(snapshot.rate_limit)} a second, all transfers together"
 
 
 def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
-    """Tell of job files that nobody took yet, of those that were refused, and of what is wrong there."""
+    from floradl.sources.scan import entries, shown  # noqa: PLC0415 - heavy, and `--json` needs none of it
+
     watch_dir, queue_file = config.queue.watch_dir, config.queue.file
     refused = 0
     waiting: list[Entry] = []
@@ -91,7 +93,9 @@ def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
     try:
         with suppress(FileNotFoundError):  # a folder that nobody needed yet
             here = [entry for entry in entries(watch_dir) if watch_dir / entry.name != queue_file]
-            lying = [entry.name for entry in here if _is_left(entry, standing)]
+            marks = [(entry.name, entry.stamp.mtime_ns, entry.stamp.size) for entry in here]
+            known = {(left.name, left.mtime_ns, left.size) for left in standing.left.values()}
+            lying = [mark[0] for mark in marks if mark in known]
             waiting = [entry for entry in here if entry.unseen is None and entry.name not in lying]
     except OSError as error:
         yield f"inbox    {watch_dir} cannot be read: {error.strerror}"
@@ -103,11 +107,7 @@ def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
     if waiting:
         yield f"inbox    {format_count(len(waiting), 'job file')} in {watch_dir} not taken yet"
     if snapshot is not None and snapshot.held is not None:
-        yield (
-            f"         they wait, for {snapshot.held.message}"
-            if waiting
-            else f"inbox    {snapshot.held.message}"
-        )
+        yield f"{'         they wait, for' if waiting else 'inbox   '} {snapshot.held.message}"
     if refused:
         files = format_count(refused, "job file")
         yield f"inbox    {files} refused: {watch_dir / 'rejected'} says why beside each"
@@ -118,26 +118,19 @@ def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
         yield f"inbox    {files} done with, but could not be moved away: {', '.join(map(shown, lying[:3]))}"
 
 
-def _is_left(entry: Entry, standing: DaemonState) -> bool:
-    left = standing.left.get(entry.name)
-    return left is not None and (left.mtime_ns, left.size) == (entry.stamp.mtime_ns, entry.stamp.size)
-
-
 def _under_way(standing: DaemonState, now: float) -> Iterator[str]:
-    """Tell of the runs that there is something to tell of: one that only waits is in the counts."""
-    snapshot = standing.daemon.snapshot
-    known = {run.run_id: run for run in snapshot.runs} if snapshot else {}
-    telling = [run for run in standing.unfinished if run.state is not RunState.WAITING or run.error]
-    if telling:
-        yield ""
-        yield "Not finished"
-    for run in telling[:_MOST_OPEN]:
+    # One that only waits is in the counts.
+    known = _live(standing.daemon)
+    shown_runs = [run for run in standing.unfinished if run.state is not RunState.WAITING or run.error]
+    if shown_runs:
+        yield from ("", "Not finished")
+    for run in shown_runs[:_MOST_OPEN]:
         live = known.get(run.run_id)
         due = next_look(run, live, standing.daemon.silent_until)
         yield f"  {run.reference}  {_progress(run, live, due, now)}"
         yield from (f"    {_transfer(transfer)}" for transfer in (live.outputs if live else ()))
-    if len(telling) > _MOST_OPEN:
-        yield f"  and {len(telling) - _MOST_OPEN:,} more: floradl status --json"
+    if len(shown_runs) > _MOST_OPEN:
+        yield f"  and {len(shown_runs) - _MOST_OPEN:,} more: floradl status --json"
 
 
 def _progress(run: QueuedRun, live: LiveRun | None, due: float | None, now: float) -> str:
@@ -162,8 +155,7 @@ def _transfer(transfer: Transfer) -> str:
 def _failed(standing: DaemonState) -> Iterator[str]:
     if not standing.failed:
         return
-    yield ""
-    yield "Failed last"
+    yield from ("", "Failed last")
     for run in standing.failed[:_MOST_FAILED]:
         partly = "some outputs missing; " if run.state is RunState.PARTIAL else ""
         why = f"{run.error.code}: {run.error.message}" if run.error else "see its sidecar"
@@ -172,9 +164,6 @@ def _failed(standing: DaemonState) -> Iterator[str]:
         yield "  and more: floradl status --json"
     first = standing.failed[0].reference
     yield f"  try again: floradl retry {first}, or all of them: floradl retry --failed"
-
-
-SCHEMA_VERSION = 1
 
 
 def status(
@@ -188,39 +177,33 @@ def status(
 ) -> Exit:
     """Write how things stand to `stream`; return the exit code.
 
-    A text for people; with `as_json` one JSON object; with `everything` one JSON object a line for each run,
-    of any number; with `check` one line that says whether a daemon is alive and makes progress, and exit code
-    1 where none does (beside `as_json` or `everything`, only the exit code). `wall` gives unix seconds.
-    Raises `ConfigError` where the state cannot be read.
+    A text for people; with `as_json` one JSON object; with `everything` one JSON object a line for each run;
+    with `check` one line that shows whether a daemon is alive and makes progress, and exit code 1 where none
+    does (beside the other two, only the exit code). `wall` gives unix seconds. Raises `ConfigError` where the
+    state cannot be read.
     """
     state_dir = config.state_dir
+    standing = None if everything or (check and not as_json) else read_daemon_state(state_dir)
+    daemon = standing.daemon if standing is not None else read_daemon(state_dir)
     if everything:
-        daemon = read_daemon(state_dir)
         known = _live(daemon)
         described = (_run(run, known.get(run.run_id), daemon.silent_until) for run in all_runs(state_dir))
         stream.writelines(json.dumps(run) + "\n" for run in described)
+    elif standing is None:
+        say(stream, _verdict(daemon, wall()))
     elif as_json:
-        standing = read_daemon_state(state_dir)
-        daemon = standing.daemon
         # Python's own encoder is slow where it indents.
         stream.write(msgspec.json.format(json.dumps(document(standing, config)), indent=2) + "\n")
-    elif check:
-        daemon = read_daemon(state_dir)
-        say(stream, _verdict(daemon, wall()))
     else:
-        standing = read_daemon_state(state_dir)
-        daemon = standing.daemon
-
         for line in lines(standing, config, wall()):
             say(stream, line)
     return Exit.FOUND if check and daemon.trouble(wall()) else Exit.OK
 
 
 def document(standing: DaemonState, config: Config) -> dict[str, Any]:
-    """Return what `--json` says, as plain values."""
+    """Return what `--json` shows, as plain values."""
     daemon = standing.daemon
     snapshot = daemon.snapshot if daemon.alive else None
-    paused = snapshot.paused if snapshot else None
     broken = snapshot.queue_file_error if snapshot else None
     known = _live(daemon)
     counts = standing.counts or {}
@@ -228,7 +211,7 @@ def document(standing: DaemonState, config: Config) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "home": str(config.home),
         "daemon": _daemon(daemon),
-        "paused": _pause(paused),
+        "paused": _pause(snapshot.paused if snapshot else None),
         "queue_file_error": None if broken is None else redact(broken),
         "hints": [redact(hint) for hint in (snapshot.hints if snapshot else ())],
         "inbox": {
@@ -285,8 +268,7 @@ def _run(run: QueuedRun, now: LiveRun | None, silent_until: float | None) -> dic
 
 
 def _verdict(daemon: DaemonInfo, now: float) -> str:
-    trouble = daemon.trouble(now)
-    if trouble is not None:
+    if (trouble := daemon.trouble(now)) is not None:
         return trouble
     if daemon.snapshot is None:
         return "a daemon has just started"

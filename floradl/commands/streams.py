@@ -1,7 +1,7 @@
 """The standard streams: closed, full, or read by nobody any more. None of that may harm the work.
 
-A descriptor below 3 that is free would be given to the next file that is opened, the journal say, and
-whatever writes to "stderr" would write there.
+A descriptor below 3 that is free would be given to the next file that is opened, and whatever writes to
+"stderr" would write there.
 """
 
 from __future__ import annotations
@@ -16,29 +16,21 @@ import click
 from floradl.commands.exits import Exit
 from floradl.redaction import printable, redact
 
-_STANDARD = (0, 1, 2)
-
 
 def occupy() -> None:
     """Let the standard streams that are closed lead to nowhere. To be called before anything is opened."""
-    for fd in _STANDARD:
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free, which is this one
-    if sys.stdin is None:
-        sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+        if getattr(sys, name) is None:
+            stream = open(fd, "w" if fd else "r", encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def tell(message: str) -> None:
-    """Write a message to stderr, as a terminal can bear it.
-
-    Where stderr is full or nobody reads it, the work goes on in silence.
-    """
+    """Write a message to stderr, as a terminal can bear it; nothing where stderr is full or unread."""
     with suppress(OSError, ValueError):
         click.echo("\n".join(map(printable, message.split("\n"))), err=True)
 
@@ -64,10 +56,7 @@ def finish(code: Exit) -> Exit:
 
 
 def is_of_stdout(error: BaseException) -> TypeGuard[OSError]:
-    """Whether `error` came of writing to a stdout that takes nothing; what is still to be written is dropped.
-
-    Such an error names no file, and the next line meets the same.
-    """
+    """Whether `error` came of a stdout that takes nothing; then what is still to be written is dropped."""
     if not isinstance(error, OSError) or error.filename is not None or isinstance(error, BrokenPipeError):
         return False
     try:

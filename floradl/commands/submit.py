@@ -1,4 +1,4 @@
-"""`add`, `retry` and `forget`: hand work to the daemon through the inbox, the only way in."""
+"""`add`, `retry` and `forget`: pass work to the daemon through the inbox, the only way in."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from contextlib import suppress
 
 import click
 
-from floradl.commands.daemon_state import read_failed
 from floradl.commands.exits import Exit
 from floradl.commands.streams import tell
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
-from floradl.models import Action, Reference, RunRequest
-from floradl.queue import folder
-from floradl.sources.job_file import drop_job, parse_job, render_orders
+from floradl.models import Action, Reference, RunRequest, RunState
 from floradl.units import format_count
 
 _AT_ONCE = 10_000  # runs a job file: far below the size that the inbox takes
 
 
 def queue(config: Config, orders: Iterable[RunRequest]) -> Exit:
-    """Write job files for `orders`, and say on stderr what happens with them."""
+    """Write job files for `orders`, and report on stderr what happens with them."""
+    from floradl.sources.job_file import drop_job, render_orders  # noqa: PLC0415 - `get` needs none of this
+
     wanted = list(orders)
     reader = _reader(config)
     for start in range(0, len(wanted), _AT_ONCE):
@@ -32,8 +31,11 @@ def queue(config: Config, orders: Iterable[RunRequest]) -> Exit:
 
 
 def failed_runs(config: Config) -> list[RunRequest]:
-    """Return orders to retry all runs that failed, in whole or in part."""
-    return [RunRequest(run.reference, run.label, Action.RETRY) for run in read_failed(config.state_dir)]
+    """Return requests to retry all runs that failed, in whole or in part."""
+    from floradl.commands.daemon_state import read_ended  # noqa: PLC0415 - it opens the queue
+
+    failed = read_ended(config.state_dir, RunState.FAILED, RunState.PARTIAL)
+    return [RunRequest(run.reference, run.label, Action.RETRY) for run in failed]
 
 
 def parse_all(texts: Iterable[str]) -> list[Reference]:
@@ -48,10 +50,9 @@ def parse_all(texts: Iterable[str]) -> list[Reference]:
 
 
 def read_orders(references: tuple[str, ...], action: Action) -> list[RunRequest]:
-    """Return orders from the arguments, or from standard input where there are none.
+    """Return requests from the arguments, else from standard input. Raises `JobError` and the like."""
+    from floradl.sources.job_file import parse_job  # noqa: PLC0415 - `get` needs none of this
 
-    Raises `ConfigError`, `JobError` and `click.UsageError` that say what is wrong.
-    """
     if references and references != ("-",):
         return [RunRequest(reference, None, action) for reference in parse_all(references)]
     if sys.stdin.isatty() and not references:
@@ -75,6 +76,8 @@ def _reader(config: Config) -> int | None:
 
 
 def _who_takes_it(config: Config) -> str:
+    from floradl.queue import folder  # noqa: PLC0415 - `get` needs none of this
+
     try:
         alive = folder.holder(config.state_dir) is not None
     except OSError:

@@ -29,12 +29,12 @@ async def sync(
     since: str | None,
     wall: Callable[[], float] = time.time,
 ) -> Exit:
-    """Hand in the runs of the account that are newer than `since` and that the journal does not know.
+    """Queue the account's runs that are newer than `since` and that the queue does not know.
 
     So are those that ended here and have more outputs by now, to be fetched anew, unless they were forgotten.
-    Which lists, projects and techniques is as the configuration has it under `sync`; where that names no
-    list, both are read. `wall` gives unix seconds. Raises `ConfigError`, `TransientError`, `PermanentError`
-    and `ServicePausedError`; nothing was handed in then.
+    Lists, projects and techniques are those of the configuration's `sync`; where that names no list, both are
+    read. `wall` gives unix seconds. Raises `ConfigError`, `TransientError`, `PermanentError` and
+    `ServicePausedError`; nothing was queued then.
     """
     now = wall()
     back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
@@ -50,12 +50,12 @@ async def sync(
                 if wants_more and await to_thread.run_sync(_lacks, config, run, reference):
                     more[reference.run_id] = RunRequest(reference, action=Action.RETRY)
     new = [order for run_id, order in orders.items() if run_id not in known]
-    told = f"the account lists {format_count(len(orders), 'run')}"
+    message = f"the account lists {format_count(len(orders), 'run')}"
     if len(new) < len(orders):
-        told += f", {len(orders) - len(new):,} of them known already"
+        message += f", {len(orders) - len(new):,} of them known already"
     if more:
-        told += f", {len(more):,} of these with more outputs than before"
-    tell(told)
+        message += f", {len(more):,} of these with more outputs than before"
+    tell(message)
     new += more.values()
     return await to_thread.run_sync(queue, config, new) if new else Exit.OK
 
@@ -63,7 +63,6 @@ async def sync(
 async def _listed(
     flora: FloraClient, kind: str, wants: RunFilter, back: float, now: float
 ) -> AsyncGenerator[tuple[RemoteRun, Reference], None]:
-    """Give the runs that one list has of the last `back` seconds."""
     reach: HistoryRange | None = None
     async for page in pages(flora, kind):
         reach = reach or HistoryRange.of(page, None, back, now)
@@ -86,10 +85,7 @@ def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
 
 
 def _known(config: Config) -> dict[str, RunState]:
-    """Return how the runs stand that the journal knows, forgotten ones too; none where it may not be read.
-
-    The daemon knows them anyway; but one that failed would be tried again.
-    """
+    # Where it may not be read: the daemon knows them anyway; but one that failed would be tried again.
     try:
         return {run.run_id: run.state for run in all_runs(config.state_dir)}
     except ConfigError:

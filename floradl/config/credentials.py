@@ -1,8 +1,7 @@
-"""Where the API key comes from."""
+"""Where the API key and the webhook secret come from, and who else may read their files."""
 
 from __future__ import annotations
 
-import grp
 import os
 import re
 import stat
@@ -14,17 +13,33 @@ from typing import Final, NamedTuple
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
 from floradl.fs.mounts import filesystem
-from floradl.fs.permissions import open_unexposed
+from floradl.fs.permissions import group_name, open_unexposed
 from floradl.redaction import Secret, remember
+
+NAME: Final = "flora_api_key"
+WEBHOOK_CREDENTIAL: Final = "flora_webhook_secret"
+"""The names of the systemd credentials, and of the container secrets."""
+
+RUN_SECRETS: Final = Path("/run/secrets")
+_KEY, _WEBHOOK = "API key", "webhook secret"
+_MOST_BYTES = 4096
+_NO_CREDENTIAL = (
+    f"the systemd credential {NAME} is empty: put the API key into the file that LoadCredential={NAME}:FILE "
+    f"of the unit names (mostly /etc/floradl/{NAME}), and start it again"
+)
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_OWN_FILE = ("FLORADL_API__KEY_FILE", "FLORADL_API_KEY_FILE")
+_VARIABLES = ("FLORADL_WEBHOOK_SECRET", "FLORA_WEBHOOK_SECRET")
+_OWN_SECRET_FILE = ("FLORADL_WEBHOOK__SECRET_FILE", "FLORADL_WEBHOOK_SECRET_FILE")
 
 
 def exposure(file: Path, environ: Mapping[str, str]) -> str | None:
-    """Say who else may read a key's file, None where nobody may; blocking.
+    """Return who else may read a key's file, None where nobody may; blocking.
 
     The mode of a systemd credential, or of a container's secret (one in memory, or below /run/secrets), is
     not its user's. A file of somebody else's that only the group may read is how a service is given its key.
     """
-    theirs = [handed.parent for handed in conventional(file.name, environ, RUN_SECRETS)]
+    theirs = [given.parent for given in conventional(file.name, environ, RUN_SECRETS)]
     try:
         status = file.stat()
         ways = [above.stat().st_mode for above in file.parents]
@@ -36,29 +51,8 @@ def exposure(file: Path, environ: Mapping[str, str]) -> str | None:
         return f"{file} can be read by every user of this machine"
     through = all(mode & (stat.S_IXOTH | stat.S_IXGRP) for mode in ways)
     if status.st_mode & stat.S_IRGRP and through and status.st_uid == os.geteuid():
-        return f"{file} can be read by the group {_group_name(status.st_gid)}"
+        return f"{file} can be read by the group {group_name(status.st_gid)}"
     return None
-
-
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
-
-
-NAME: Final = "flora_api_key"
-"""The name of the systemd credential, and of the container secret."""
-
-RUN_SECRETS: Final = Path("/run/secrets")
-_WHAT = "API key"
-_MOST_BYTES = 4096
-_NO_CREDENTIAL = (
-    f"the systemd credential {NAME} is empty: put the API key into the file that LoadCredential={NAME}:FILE "
-    f"of the unit names (mostly /etc/floradl/{NAME}), and start it again"
-)
-_VISIBLE = re.compile(r"[\x21-\x7e]+")
-_OWN_FILE = ("FLORADL_API__KEY_FILE", "FLORADL_API_KEY_FILE")
 
 
 class FoundKey(NamedTuple):
@@ -80,28 +74,22 @@ def read_api_key(
 def find_api_key(
     config: Config, environ: Mapping[str, str], *, run_secrets: Path = RUN_SECRETS
 ) -> FoundKey | None:
-    """Find the API key, None where there is none; `redact` knows it from then on.
+    """Find the API key, None where there is none, anew at each call; `redact` knows it from then on.
 
-    It is looked for in `FLORADL_API_KEY` or `FLORA_API_KEY`, `api.key_file` (with its variables), the
-    systemd credential `$CREDENTIALS_DIRECTORY/flora_api_key`, and `run_secrets`/flora_api_key. What a
-    `FLORADL_…` variable says wins over a `FLORA_…` one. Every call reads anew, so that a key can be
-    replaced while the daemon runs.
-
-    Raises `ConfigError` if two places hold different keys, if a file that was named cannot be read, or if
-    what is there is not a key; no message shows any of it.
+    It is in `FLORADL_API_KEY` or `FLORA_API_KEY`, `api.key_file`, the systemd credential
+    `$CREDENTIALS_DIRECTORY/flora_api_key`, or `run_secrets`/flora_api_key; `FLORADL_…` wins over `FLORA_…`.
+    Raises `ConfigError`, without the key, where two differ, or one that was named is unreadable or not a key.
     """
     texts: list[tuple[str | Path, str]] = [*_from_variables(environ), *_from_key_file(config, environ)]
     unreadable: ConfigError | None = None
     for file in conventional(NAME, environ, run_secrets):
         try:
-            texts.append((file, _handed_over(file, run_secrets)))
+            texts.append((file, _read_given(file, run_secrets)))
         except FileNotFoundError:
             pass
-        except ConfigError as error:
-            unreadable = (
-                error  # others may have put it there, for others: it counts only if nothing else does
-            )
-    keys = [(str(place), _key(text, str(place))) for place, text in texts]
+        except ConfigError as error:  # others may have put it there: it counts only if nothing else does
+            unreadable = error
+    keys = [(str(place), _api_key(text, str(place))) for place, text in texts]
     if not keys and unreadable is not None:
         raise unreadable
     for place, key in keys[1:]:
@@ -126,10 +114,7 @@ def _from_key_file(config: Config, environ: Mapping[str, str]) -> Iterator[tuple
     from_flora = bool(environ.get("FLORA_API_KEY_FILE", "").strip()) and not _own_file(environ)
     if file is None or (from_flora and environ.get("FLORADL_API_KEY", "").strip()):
         return
-    try:
-        yield file, read_text(file, _WHAT)
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: this file does not exist, but api.key_file names it") from None
+    yield file, _read_named(file, _KEY, "api.key_file")
 
 
 def _own_file(environ: Mapping[str, str]) -> bool:
@@ -137,18 +122,25 @@ def _own_file(environ: Mapping[str, str]) -> bool:
 
 
 def conventional(name: str, environ: Mapping[str, str], run_secrets: Path) -> Iterator[Path]:
-    """Give the files in which a service is handed the secret of that name: systemd's first."""
+    """Yield the files in which a service is given the secret of that name: systemd's first."""
     if folder := environ.get("CREDENTIALS_DIRECTORY", "").strip():
         yield Path(folder, name)
     yield run_secrets / name
 
 
-def _handed_over(file: Path, run_secrets: Path) -> str:
-    """Read a secret that somebody hands over. A unit gives an empty credential where it has no key's file."""
-    text = read_text(file, _WHAT)
+def _read_given(file: Path, run_secrets: Path) -> str:
+    text = read_text(file, _KEY)
+    # A unit gives an empty credential where it has no key's file.
     if file.parent != run_secrets and not text.strip():
         raise ConfigError(_NO_CREDENTIAL)
     return text
+
+
+def _read_named(file: Path, what: str, setting: str) -> str:
+    try:
+        return read_text(file, what)
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: this file does not exist, but {setting} names it") from None
 
 
 def read_text(file: Path, what: str) -> str:
@@ -179,35 +171,31 @@ def read_text(file: Path, what: str) -> str:
         raise ConfigError(f"{file}: this file holds no valid {what}: it is not plain text") from None
 
 
-def _key(text: str, place: str) -> Secret:
-    """Check what was found. Raises `ConfigError` that does not show it."""
+def _api_key(text: str, place: str) -> Secret:
     text = text.strip()
     if not text:
         raise ConfigError(f"{place}: the file is empty, but the API key belongs in it")
-    if len(text) > _MOST_BYTES:  # of a variable; never sent, and nobody needs to look for it in each message
-        raise ConfigError(f"{place}: this is not an API key: it has {len(text)} characters")
-    secret = Secret(text)
-    remember(secret)
+    secret = _secret(text, place, f"an {_KEY}")
     if text.startswith(("FLORA_API_KEY=", "FLORADL_API_KEY=")):
         raise ConfigError(f"{place}: holds the variable's name too: the key alone belongs there")
     if text[0] in "\"'" or text[-1] in "\"'":
         raise ConfigError(f"{place}: the API key is in quotes: take them away")
-    # RFC 9110 section 5.5: a field value may hold more, but no key does, and a line end would forge a header.
-    if not _VISIBLE.fullmatch(text):
-        raise ConfigError(
-            f"{place}: this is not an API key: it holds spaces, line ends, control characters or "
-            "letters that are not ASCII"
-        )
     return secret
 
 
-WEBHOOK_CREDENTIAL: Final = "flora_webhook_secret"
-"""The name of the systemd credential, and of the container secret."""
-
-_VARIABLES = ("FLORADL_WEBHOOK_SECRET", "FLORA_WEBHOOK_SECRET")
-_OWN_SECRET_FILE = ("FLORADL_WEBHOOK__SECRET_FILE", "FLORADL_WEBHOOK_SECRET_FILE")
-_WEBHOOK_WHAT = "webhook secret"
-_MOST = 4096  # characters, as of a file
+def _secret(text: str, place: str, what: str) -> Secret:
+    """Check a key or secret, and remember it. Raises `ConfigError` that does not show it."""
+    if len(text) > _MOST_BYTES:  # of a variable; never sent, and nobody needs to look for it in each message
+        raise ConfigError(f"{place}: this is not {what}: it has {len(text)} characters")
+    secret = Secret(text)
+    remember(secret)
+    # RFC 9110 section 5.5: a field value may hold more, but no key does, and a line end would forge a header.
+    if not _VISIBLE.fullmatch(text):
+        raise ConfigError(
+            f"{place}: this is not {what}: it holds spaces, line ends, control characters or letters that "
+            "are not ASCII"
+        )
+    return secret
 
 
 class FoundSecrets(NamedTuple):
@@ -220,44 +208,27 @@ class FoundSecrets(NamedTuple):
 def find_webhook_secrets(
     config: Config, environ: Mapping[str, str], *, run_secrets: Path = RUN_SECRETS
 ) -> FoundSecrets:
-    """Find the webhook secrets; `redact` knows them from then on.
+    """Find the webhook secrets, anew at each call; `redact` knows them from then on.
 
-    They are taken from the first of these that is set: `FLORADL_WEBHOOK_SECRET` or `FLORA_WEBHOOK_SECRET`,
-    `webhook.secret_file`, the systemd credential `flora_webhook_secret`, `run_secrets`/flora_webhook_secret.
-    There may be several, one a line: while FLORA changes the secret both hold. Every call reads anew.
-
-    Raises `ConfigError` where a file cannot be read, or holds something else; no message shows any of it.
+    They are in the first of `FLORADL_WEBHOOK_SECRET`, `FLORA_WEBHOOK_SECRET`, `webhook.secret_file`, the
+    systemd credential `flora_webhook_secret`, `run_secrets`/flora_webhook_secret; one a line: two while FLORA
+    changes them. Raises `ConfigError`, without any of it, where a file is unreadable or holds something else.
     """
     named = any(environ.get(name, "").strip() for name in _OWN_SECRET_FILE)
     for name in _VARIABLES[: 1 if named else 2]:  # a file that a FLORADL_… names wins over FLORA_…
         if text := environ.get(name, "").strip():
             return _found(f"the variable {name}", text)
-    if config.webhook.secret_file is not None:
-        try:
-            return _found(
-                str(config.webhook.secret_file), read_text(config.webhook.secret_file, _WEBHOOK_WHAT)
-            )
-        except FileNotFoundError:
-            raise ConfigError(
-                f"{config.webhook.secret_file}: this file does not exist, but webhook.secret_file names it"
-            ) from None
+    if (file := config.webhook.secret_file) is not None:
+        return _found(str(file), _read_named(file, _WEBHOOK, "webhook.secret_file"))
     for file in conventional(WEBHOOK_CREDENTIAL, environ, run_secrets):
         with suppress(FileNotFoundError):
-            return _found(str(file), read_text(file, _WEBHOOK_WHAT))
+            return _found(str(file), read_text(file, _WEBHOOK))
     return FoundSecrets("", ())
 
 
 def _found(place: str, text: str) -> FoundSecrets:
-    if len(text) > _MOST:
-        raise ConfigError(f"{place}: this is not a {_WEBHOOK_WHAT}: it has {len(text)} characters")
-    secrets = tuple(Secret(line.strip()) for line in text.split("\n") if line.strip())
-    for secret in secrets:
-        remember(secret)
-    if not secrets:
-        raise ConfigError(f"{place}: the file is empty, but the {_WEBHOOK_WHAT} belongs in it")
-    if not all(_VISIBLE.fullmatch(secret.reveal()) for secret in secrets):
-        raise ConfigError(
-            f"{place}: this is not a {_WEBHOOK_WHAT}: it holds spaces, control characters or letters that "
-            "are not ASCII"
-        )
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise ConfigError(f"{place}: the file is empty, but the {_WEBHOOK} belongs in it")
+    secrets = tuple(_secret(line, place, f"a {_WEBHOOK}") for line in lines)
     return FoundSecrets(place, secrets)

@@ -47,7 +47,6 @@ def _effective(setting: Setting) -> str:
 
 
 def _shown_default(setting: Setting) -> str:
-    """Return a default as the configuration file would say it."""
     match setting.default:
         case None:
             return "null"

@@ -1,6 +1,7 @@
 """The YAML file, the environment and the options -> one frozen, checked `Config`.
 
-All faults are reported at once, each with its place; then nothing is applied.
+The file is the first that exists of those that may be named. All faults are reported at once, each with its
+place; then nothing is applied.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -36,22 +38,33 @@ from floradl.yaml_reader import (
 NAME: Final = "config.yaml"
 """What the file is called wherever it is looked for."""
 
+SYSTEM_FILE: Final = Path("/etc/floradl/config.yaml")
+_MOST_REPORTED = 20
 _MISREAD = re.compile(r"\s*(-|[\w-]+:)\s+([\[{][^'#]*?)\s*(?:#.*)?")
+_Stamp: TypeAlias = tuple[object, ...]
 
 
-def find_file(
-    option: Path | None, home: Path | None, environ: Mapping[str, str], place: DiskPath, system_file: Path
-) -> Path | None:
-    """Return the absolute path of the file to read, None where there is none.
+class Options(Struct, frozen=True):
+    """The command line's options; None for those not given. `log_level` is a value of `log.level`."""
 
-    One that was named is returned whether it exists or not. Raises `ConfigError` where it is unclear
-    whether one exists, for running without it would be half a configuration.
+    config: Path | None = None
+    home: Path | None = None
+    log_level: str | None = None
+
+
+def config_file(options: Options, environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -> Path | None:
+    """Return the absolute path of the file that `load_config` reads, None where there is none.
+
+    It is that of `--config` or `$FLORADL_CONFIG`, which need not exist, else the first that exists of
+    `config.yaml` in `--home` or `$FLORADL_HOME`, `$XDG_CONFIG_HOME/floradl/config.yaml`, `system_file`.
+    Raises `ConfigError` where that is unclear: running without it would be half a configuration.
     """
-    if option is not None:
-        return _absolute(str(option), "the option --config", place)
+    place = DiskPath(Path(), Path(), _user_home(environ))
+    if options.config is not None:
+        return _absolute(str(options.config), "the option --config", place)
     if named := environ.get("FLORADL_CONFIG", "").strip():
         return _absolute(named, "the variable FLORADL_CONFIG", place)
-    for candidate in _candidates(home, environ, place, system_file):
+    for candidate in _candidates(options.home, environ, place, system_file):
         try:
             candidate.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -63,6 +76,12 @@ def find_file(
             ) from error
         return candidate
     return None
+
+
+def _user_home(environ: Mapping[str, str]) -> str:
+    with suppress(KeyError):  # a user whom no list knows
+        return environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    return "~"
 
 
 def _candidates(
@@ -90,10 +109,7 @@ def _absolute(text: str, name: str, place: DiskPath) -> Path:
 
 
 def read_document(file: Path) -> Document:
-    """Read the file. Raises `ConfigError` with the place of what is wrong.
-
-    One that others could write or replace is not read: it says what is run with this user's rights.
-    """
+    """Read the file, unless others could write it. Raises `ConfigError` with the place of what is wrong."""
     text = _decode(_read(file), file)
     try:
         return load(text)
@@ -105,7 +121,7 @@ def read_document(file: Path) -> Document:
 
 
 def _quoting(text: str, error: DocumentError) -> str:
-    """Say how to quote a value that starts like YAML's own syntax, if the fault is in its line."""
+    """Return how to quote a value that starts like YAML's own syntax, if the fault is in its line."""
     lines = text.splitlines()
     if error.line is None or error.line > len(lines) or "quoted" in str(error):
         return ""
@@ -130,25 +146,13 @@ def _decode(data: bytes, file: Path) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         if len(data) > MAX_BYTES:
-            return " " * (MAX_BYTES + 1)  # too long anyway: let the one who judges that say so
+            return " " * (MAX_BYTES + 1)  # too long anyway: let `load` report that
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{file}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
 
 
-SYSTEM_FILE: Final = Path("/etc/floradl/config.yaml")
-_MOST_TOLD = 20
-
-
-class Options(Struct, frozen=True):
-    """What the command line says; None where it is silent. `log_level` is one of `log.level`'s words."""
-
-    config: Path | None = None
-    home: Path | None = None
-    log_level: str | None = None
-
-
 class _Source(Struct, frozen=True):
-    """Who gave a value: a file with its lines, a variable, or an option. Relative paths start at `base`."""
+    """Where a value is from: a file with its lines, a variable, an option. Relative paths start at `base`."""
 
     name: str
     base: Path = Path()
@@ -161,8 +165,11 @@ class _Source(Struct, frozen=True):
         return f"{self.name}, line {line}: {dotted(where)}" if line else f"{self.name}: {dotted(where)}"
 
 
+_DEFAULT = _Source("the default")
+
+
 class _Given(Struct, frozen=True):
-    """What one source says about one setting."""
+    """What one source has for one setting."""
 
     value: Value
     source: _Source
@@ -180,16 +187,14 @@ class _Faults:
     def check(self) -> None:
         """Raise `ConfigError` if there is any."""
         if self._found:
-            more = len(self._found) - _MOST_TOLD
-            told = self._found[:_MOST_TOLD] + ([f"… and {more} more"] if more > 0 else [])
-            raise ConfigError("\n".join(told))
+            more = len(self._found) - _MOST_REPORTED
+            shown = self._found[:_MOST_REPORTED] + ([f"… and {more} more"] if more > 0 else [])
+            raise ConfigError("\n".join(shown))
 
 
 def load_config(options: Options, environ: Mapping[str, str], *, system_file: Path = SYSTEM_FILE) -> Config:
-    """Read, merge and check the whole configuration.
+    """Read, merge and check the whole configuration, from the file that `config_file` finds.
 
-    The file is the first that exists of `--config`, `$FLORADL_CONFIG`, `config.yaml` in `--home` or
-    `$FLORADL_HOME`, `$XDG_CONFIG_HOME/floradl/config.yaml`, `system_file`; the first two must exist if named.
     Options win over variables, variables over the file; an empty variable is an unset one. Raises
     `ConfigError` that names place, key and what would be right, one line for each fault.
     """
@@ -210,20 +215,7 @@ def load_config(options: Options, environ: Mapping[str, str], *, system_file: Pa
     return config
 
 
-def config_file(options: Options, environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -> Path | None:
-    """Return the file that `load_config` would read. Raises `ConfigError` where that is unclear."""
-    place = DiskPath(Path(), Path(), _user_home(environ))
-    return find_file(options.config, options.home, environ, place, system_file)
-
-
-def _user_home(environ: Mapping[str, str]) -> str:
-    with suppress(KeyError):  # a user whom no list knows
-        return environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
-    return "~"
-
-
 def _leaves(value: Value, key: Key, source: _Source, faults: _Faults) -> Iterator[tuple[Key, _Given]]:
-    """Find the settings in a section of a document; an empty section says nothing."""
     if value is None:
         return
     if not isinstance(value, dict):
@@ -245,9 +237,8 @@ def _leaves(value: Value, key: Key, source: _Source, faults: _Faults) -> Iterato
 
 def _from_environment(environ: Mapping[str, str], faults: _Faults) -> Iterator[tuple[Key, _Given]]:
     texts = {name: text.strip() for name, text in environ.items() if text.strip()}
-    for (
-        key
-    ) in sections():  # a whole section of settings as YAML has it: FLORADL_OUTPUT__FOLDERS={image: pics}
+    # A whole section of settings as YAML has it: FLORADL_OUTPUT__FOLDERS={image: pics}
+    for key in sections():
         if len(key) > 1 and (text := texts.get(variable(key))):
             yield from _section_variable(key, text, faults)
     for key, setting in settings().items():
@@ -279,39 +270,29 @@ def _from_options(options: Options) -> Iterator[tuple[Key, _Given]]:
 
 
 def _values(given: Mapping[Key, _Given], user_home: str, faults: _Faults) -> dict[Key, Any]:
-    """Read what was given, and the defaults elsewhere."""
     home = Path("/")  # `home` is the first of all settings: from then on it is right
     values: dict[Key, Any] = {}
     for key, setting in settings().items():
-        said = given.get(key)
-        source = said.source if said else _Source("the default")
-        value = said.value if said else _default(setting)
+        entry = given.get(key)
+        source = entry.source if entry else _DEFAULT
+        default = setting.default if isinstance(setting.default, str) else None
+        value: Value = entry.value if entry else default
+        if entry is None and isinstance(setting.default, tuple):
+            value = list(setting.default)
         try:
             values[key] = setting.type.read(value)
             place = DiskPath(source.base, home, user_home)
             if isinstance(setting.type, Location):
-                values[key] = setting.type.resolve(values[key] or _default_text(setting), place)
+                values[key] = setting.type.resolve(values[key] or default, place)
             elif isinstance(setting.type, CommandLine):
                 values[key] = setting.type.resolve(values[key], place)
         except ValueError as error:
             shown = f"{_shown(value)} " if isinstance(value, str) else ""
-            faults.add(source.place(key), f"{shown}{error}{_advice(setting)}")
+            advice = f"; the default is {default}" if default else ""
+            faults.add(source.place(key), f"{shown}{error}{advice}")
         found = values.get(("home",))
         home = found if isinstance(found, Path) else home  # a text is one that could not be resolved
     return values
-
-
-def _default(setting: Setting) -> Value:
-    return list(setting.default) if isinstance(setting.default, tuple) else setting.default
-
-
-def _default_text(setting: Setting) -> str | None:
-    return setting.default if isinstance(setting.default, str) else None
-
-
-def _advice(setting: Setting) -> str:
-    default = _default_text(setting)
-    return f"; the default is {default}" if default else ""
 
 
 def _assemble(section: type[Struct], key: Key, values: Mapping[Key, Any]) -> Any:
@@ -325,16 +306,16 @@ def _assemble(section: type[Struct], key: Key, values: Mapping[Key, Any]) -> Any
 
 
 def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -> None:
-    """Find what is right by itself, and wrong together."""
-
     def fault(key: Key, message: str) -> None:
-        said = given.get(key)
-        faults.add((said.source if said else _Source("the default")).place(key), message)
+        entry = given.get(key)
+        faults.add((entry.source if entry else _DEFAULT).place(key), message)
 
     if remedy := _untrusted(config):
         fault(("api", "base_url"), remedy)
-    for key in _idle(config):
-        fault(key, "narrows what is synced: set sync.technique_runs or sync.generations to true, too")
+    for name in ("projects", "techniques"):
+        if getattr(config.sync, name) and not config.sync.kinds:
+            message = "narrows what is synced: set sync.technique_runs or sync.generations to true, too"
+            fault(("sync", name), message)
     inbox = _real(config.queue.watch_dir)
     for key, folder in {("output", "dir"): config.output.dir, ("state_dir",): config.state_dir}.items():
         if _real(folder) == inbox:
@@ -347,36 +328,23 @@ def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -
         faults.add(str(config.file), "lies in the watch folder, where it would be taken for a job: move it")
 
 
-def _idle(config: Config) -> Iterator[Key]:
-    """Give the settings that say more of a sync, where none was asked for."""
-    if not config.sync.kinds:
-        yield from (("sync", name) for name in ("projects", "techniques") if getattr(config.sync, name))
-
-
 def _untrusted(config: Config) -> str | None:
-    """Say why the API's URL would be refused, before each run is.
-
-    Its literal host, private name or scheme suffices; what a name resolves to is judged at each connection.
-    """
-    scheme, _, rest = config.api.base_url.partition("://")
-    host, port = _host_and_port(rest.partition("/")[0], 443 if scheme == "https" else 80)
+    """Return why the API's URL as it is written would be refused, before each run is."""
+    # What a name resolves to is judged at each connection.
+    url = urlsplit(config.api.base_url)
+    host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
     if HostPatterns.parse(config.network.trusted_private_hosts).match(host, port):
         return None
     add = (
         f"if that is meant, add {join_port(host, port)!r} to network.trusted_private_hosts "
         f"({variable(('network', 'trusted_private_hosts'))})"
     )
-    if scheme == "http":
+    if url.scheme == "http":
         return f"is plain http, which would send the key in the clear: write https://, or {add}"
     address = literal(host)
     if is_local_name(host) or (address is not None and not is_public(address)):
         return f"is at a private address: {add}"
     return None
-
-
-def _host_and_port(netloc: str, default: int) -> tuple[str, int]:
-    host, _, port = netloc.rpartition(":") if not netloc.endswith("]") and ":" in netloc else (netloc, "", "")
-    return host.strip("[]").lower(), int(port) if port else default
 
 
 def _real(path: Path) -> Path:
@@ -389,7 +357,6 @@ def _shown(value: str) -> str:
 
 
 def _right_key(key: Key) -> str:
-    """Say what the unknown key should rather be."""
     *section, name = key
     wanted = name.lower().replace("-", "_")
     siblings = list(fields(sections()[tuple(section)]))
@@ -411,9 +378,6 @@ def _right_variable(name: str, known: Mapping[str, Key]) -> str:
     return f"did you mean {near}?" if near else "docs/settings.md lists their names"
 
 
-_Stamp: TypeAlias = tuple[object, ...]
-
-
 class Source:
     """The file, variables and options that one invocation has; it remembers what the file was when read."""
 
@@ -432,18 +396,14 @@ class Source:
         return load_config(self._options, self._environ, system_file=self._system_file)
 
     def changed(self) -> bool:
-        """Whether the file is not the one that `load` read, nor still being written.
-
-        That is, whether it is as it was when this was last asked. Cheap; only the file's entry is looked at.
-        """
+        """Whether the file differs from what `load` read, and did not change since the last call."""
         before, self._seen = self._seen, self._stamp()
         return self._loaded != self._seen == before
 
     def _stamp(self) -> _Stamp:
-        """Return what is another where the file is, or may be read where it could not be."""
+        # What is another where the file is, or may be read where it could not be.
         try:
-            file = config_file(self._options, self._environ, self._system_file)
-            if file is None:
+            if (file := config_file(self._options, self._environ, self._system_file)) is None:
                 return ()
             stat = file.stat()
         except (ConfigError, OSError) as error:
@@ -452,7 +412,7 @@ class Source:
 
 
 def passed_over(config: Config) -> str | None:
-    """Say so where a file in the home is not read because another is named; None where there is none."""
+    """Return why a file in the home is not read, where another is named; None where there is none."""
     here = config.home / NAME
     if config.file != here and os.path.lexists(here):
         return f"{here} is not read: {config.file or 'another'} was found first, or is named"

@@ -352,6 +352,11 @@ class LogSection(Struct, frozen=True, kw_only=True):
         ),
     ]
 
+    @property
+    def quiet(self) -> bool:
+        """Whether only failures are shown."""
+        return self.level in {"error", "critical"}
+
 
 class Config(Struct, frozen=True, kw_only=True):
     """The whole configuration, checked. Paths are absolute; `file` is where it was read, None for nowhere."""

@@ -1,6 +1,7 @@
-"""The types that settings have: how what the file or the environment says becomes a value. Pure.
+"""The types that settings have: how what the file or the environment holds becomes a value. Pure.
 
-`read` raises `ValueError` whose message continues "KEY: VALUE": `is not a duration: write it like …`.
+Among them `RateLimit`, a bandwidth limit by the time of day. `read` raises `ValueError` whose message
+continues "KEY: VALUE": `is not a duration: write it like …`.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from floradl.units import format_duration, format_size, parse_duration, parse_si
 from floradl.yaml_reader import DocumentError, Value, load, nearest
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NAME = re.compile(r"[^\s/\\?#\x00-\x1f\x7f]{1,250}")
+_EXAMPLE: Final = '["/usr/local/bin/notify", "--quiet"]'
+_TABLE: Final = '[{from: "09:00", to: "18:00", rate: 2MB}]'
 
 
 class SettingType(Struct, frozen=True):
     """One type; this one is of settings that are one text."""
 
     def read(self, value: Value) -> Any:
-        """Return the value of what YAML says: a text as it was written, a list, a mapping, or None.
-
-        Raises `ValueError`.
-        """
+        """Return the value of what YAML has: a text as it was written, a list, … Raises `ValueError`."""
         match value:
             case None:
                 return self._absent()
@@ -44,7 +45,7 @@ class SettingType(Struct, frozen=True):
                 raise ValueError("is a mapping to YAML, but one value belongs here: put it in quotes")
 
     def from_variable(self, text: str) -> Value:
-        """Return what an environment variable's text (not empty) says, as YAML would have it."""
+        """Return what an environment variable's text (not empty) holds, as YAML would have it."""
         return None if text.lower() == "null" else text
 
     def _absent(self) -> Any:
@@ -55,9 +56,9 @@ class SettingType(Struct, frozen=True):
 
 
 class Setting(Struct, frozen=True):
-    """What there is to know about one setting; its key is its place in `Config`.
+    """All about one setting; its key is its place in `Config`.
 
-    `default` is what the configuration file would say, None for `null`. `aliases` are environment variables
+    `default` is what the configuration file would hold, None for `null`. `aliases` are environment variables
     beside the one that the key gives, the stronger first.
     """
 
@@ -116,16 +117,16 @@ class Whole(SettingType, frozen=True):
 
 
 class Choice(SettingType, frozen=True):
-    """One of a few words; capitals do not matter."""
+    """One of a few values; capitals do not matter."""
 
-    words: tuple[str, ...]
+    values: tuple[str, ...]
 
     def _parse(self, text: str) -> str:
         word = text.lower()
-        if word not in self.words:
-            near = nearest(word, self.words)
+        if word not in self.values:
+            near = nearest(word, self.values)
             hint = f" (did you mean {near}?)" if near else ""
-            raise ValueError(f"is none of {', '.join(self.words)}{hint}")
+            raise ValueError(f"is none of {', '.join(self.values)}{hint}")
         return word
 
 
@@ -240,10 +241,7 @@ class DiskPath(Struct, frozen=True):
 
 
 class Location(SettingType, frozen=True):
-    """A path: `read` checks the text, `resolve` makes it absolute.
-
-    Where none is set it is `default` below the home folder, or None if that is empty.
-    """
+    """A path, `default` below the home folder where none is set; `resolve` makes it absolute."""
 
     default: str = ""
 
@@ -273,9 +271,6 @@ class Location(SettingType, frozen=True):
         return text
 
 
-_NAME = re.compile(r"[^\s/\\?#\x00-\x1f\x7f]{1,250}")
-
-
 class NameList(SettingType, frozen=True):
     """Names or ids of things at FLORA (`what`, as `example` is written), each once."""
 
@@ -296,21 +291,17 @@ class NameList(SettingType, frozen=True):
         return [name.strip().strip("\"'") for name in names.split(",") if name.strip()]
 
     def _name(self, item: Value) -> str:
-        match item:
-            case str() if _NAME.fullmatch(item.strip()):
-                return item.strip()
-            case _:
-                raise ValueError(f"holds something that is not a {self.what}: write each like {self.example}")
-
-
-_EXAMPLE: Final = '["/usr/local/bin/notify", "--quiet"]'
+        name = item.strip() if isinstance(item, str) else ""
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"holds something that is not a {self.what}: write each like {self.example}")
+        return name
 
 
 class CommandLine(SettingType, frozen=True):
     """A program and its arguments as a list; empty for none. `resolve` makes the program's path absolute."""
 
     def read(self, value: Value) -> tuple[str, ...]:
-        """Return the words. Raises `ValueError`."""
+        """Return program and arguments. Raises `ValueError`."""
         match value:
             case None:
                 return ()
@@ -319,10 +310,10 @@ class CommandLine(SettingType, frozen=True):
                 raise ValueError(f"is not a list, and no shell reads it: write it like {like}")
             case dict():
                 raise ValueError(f"is a mapping to YAML, but a list belongs here: write it like {_EXAMPLE}")
-        words = tuple(self._word(item) for item in value)
-        if words and not words[0].strip():
+        command = tuple(self._word(item) for item in value)
+        if command and not command[0].strip():
             raise ValueError(f"names no program: write it like {_EXAMPLE}, or [] for none")
-        return words
+        return command
 
     def from_variable(self, text: str) -> Value:
         """Return what a variable holds: a program alone, or a list as YAML has it."""
@@ -332,14 +323,11 @@ class CommandLine(SettingType, frozen=True):
         one = len(text.split()) == 1 and text.lower() != "null"
         return [text] if one else super().from_variable(text)
 
-    def resolve(self, words: tuple[str, ...], place: DiskPath) -> tuple[str, ...]:
-        """Return the words with an absolute path of the program; one without a `/` is looked for in PATH.
-
-        Raises `ValueError` as `Location.resolve` does.
-        """
-        if not words or ("/" not in words[0] and not words[0].startswith("~")):
-            return words
-        return (str(Location().resolve(words[0], place)), *words[1:])
+    def resolve(self, command: tuple[str, ...], place: DiskPath) -> tuple[str, ...]:
+        """Return them with an absolute path of the program; without a `/` it is looked for in PATH."""
+        if not command or ("/" not in command[0] and not command[0].startswith("~")):
+            return command
+        return (str(Location().resolve(command[0], place)), *command[1:])
 
     def _word(self, item: Value) -> str:
         if not isinstance(item, str):
@@ -353,21 +341,18 @@ class CommandLine(SettingType, frozen=True):
         return item
 
 
-_TABLE: Final = '[{from: "09:00", to: "18:00", rate: 2MB}]'
-
-
 class RateLimit(SettingType, frozen=True):
     """Bytes a second as a `RateSchedule`: one rate, or a list of `{from, to, rate}`; None for no limit."""
 
-    least: int = 1000
-
     def read(self, value: Value) -> RateSchedule | None:
-        """Return the timetable. Raises `ValueError`."""
+        """Return the schedule. Raises `ValueError`."""
         match value:
             case None:
                 return None
             case str():
-                return self._always(value.strip())
+                if value.strip().startswith(("[", "{")):
+                    raise ValueError(f"is not a list to YAML: write it like {_TABLE}")
+                return RateSchedule.always(self._rate(value))
             case dict():
                 raise ValueError(f"is one entry, but a list of them belongs here: write it like {_TABLE}")
             case list():
@@ -380,17 +365,11 @@ class RateLimit(SettingType, frozen=True):
                 return load(text).value
         return super().from_variable(text)
 
-    def _always(self, text: str) -> RateSchedule:
-        if text.startswith(("[", "{")):
-            raise ValueError(f"is not a list to YAML: write it like {_TABLE}")
-        return RateSchedule.always(self._rate(text))
-
     def _table(self, entries: list[Value]) -> RateSchedule | None:
         table = RateSchedule(tuple(self._span(entry, number) for number, entry in enumerate(entries, 1)))
         for one, other in table.overlaps():
-            raise ValueError(
-                f"contradicts itself: entries {one + 1} and {other + 1} both hold at some time of day"
-            )
+            both = f"entries {one + 1} and {other + 1}"
+            raise ValueError(f"contradicts itself: {both} both hold at some time of day")
         return table if table.windows else None
 
     def _span(self, entry: Value, number: int) -> RateWindow:
@@ -402,13 +381,12 @@ class RateLimit(SettingType, frozen=True):
         except ValueError as error:
             raise ValueError(f"has an entry {number} that is wrong: {error}") from None
         if start == end:
-            raise ValueError(
-                f"has an entry {number} that ends when it begins: for the whole day write its rate alone"
-            )
+            message = "that ends when it begins: for the whole day write its rate alone"
+            raise ValueError(f"has an entry {number} {message}")
         return span
 
     def _rate_of(self, value: Value) -> int:
-        shown = ascii(value[:20]) if isinstance(value, str) else "what it says as rate"
+        shown = ascii(value[:20]) if isinstance(value, str) else "its rate"
         try:
             return self._rate(value if isinstance(value, str) else "")
         except ValueError as error:
@@ -416,10 +394,8 @@ class RateLimit(SettingType, frozen=True):
 
     def _rate(self, text: str) -> int:
         rate = parse_size(text.strip().removesuffix("/s"))
-        if rate < self.least:
-            raise ValueError(
-                f"is out of range: {format_size(self.least)} a second at least; null means no limit"
-            )
+        if rate < 1000:
+            raise ValueError(f"is out of range: {format_size(1000)} a second at least; null means no limit")
         return rate
 
 
@@ -427,6 +403,6 @@ def _second_of_day(value: Value) -> int:
     match = re.fullmatch("([0-9]{1,2}):([0-5][0-9])", value.strip()) if isinstance(value, str) else None
     second = int(match[1]) * 3600 + int(match[2]) * 60 if match else DAY + 1
     if second > DAY:
-        shown = ascii(value[:20]) if isinstance(value, str) else "what it says"
+        shown = ascii(value[:20]) if isinstance(value, str) else "its time"
         raise ValueError(f"{shown} is not a time of day: write it like 09:00, from 00:00 to 24:00")
     return second % DAY

@@ -1,4 +1,4 @@
-"""Brings hooks and the rest together: what is configured, what they look at, what they remember."""
+"""Connects hooks with the daemon: what is configured, what they look at, what they remember."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def hook_orders(config: Config, environ: Mapping[str, str]) -> HookSettings:
-    """Return what the configuration says of hooks."""
+    """Return the configuration's hooks."""
     hooks = config.hooks
     return HookSettings({RUN_FINISHED: hooks.run_finished, PAUSED: hooks.paused}, hooks.timeout, environ)
 
 
 def safe_orders(config: Config, environ: Mapping[str, str]) -> HookSettings:
     """As `hook_orders`; raises `ExposedError` where others could replace what is to be run. Blocking."""
-    orders = hook_orders(config, environ)
-    if faults := [f"hooks.{event}: {why}" for event, why in orders.exposed().items()]:
+    settings = hook_orders(config, environ)
+    if faults := [f"hooks.{event}: {why}" for event, why in settings.exposed().items()]:
         raise ExposedError("\n".join(faults))
-    return orders
+    return settings
 
 
 class HookRunner(msgspec.Struct, frozen=True):
@@ -43,28 +43,28 @@ class HookRunner(msgspec.Struct, frozen=True):
     runs: RunHooks
     pauses: PauseHook
 
-    async def change(self, orders: HookSettings) -> None:
-        """Let `orders` hold from now on, and say what of it is missing."""
-        self.runs.change(orders)
-        self.pauses.change(orders)
-        await tell_missing(orders)
+    async def change(self, settings: HookSettings) -> None:
+        """Let `settings` hold from now on, and log which of their programs are missing."""
+        self.runs.change(settings)
+        self.pauses.change(settings)
+        await tell_missing(settings)
 
 
 def build_hooks(config: Config, environ: Mapping[str, str]) -> HookRunner:
     """Return the hooks that the configuration describes. Raises as `safe_orders`."""
-    orders = safe_orders(config, environ)
-    return HookRunner(RunHooks(orders), PauseHook(orders, str(config.home)))
+    settings = safe_orders(config, environ)
+    return HookRunner(RunHooks(settings), PauseHook(settings, str(config.home)))
 
 
-async def tell_missing(orders: HookSettings) -> None:
+async def tell_missing(settings: HookSettings) -> None:
     """Log each hook whose program is not there: it is waited for, and nothing else waits."""
-    for event, why in (await to_thread.run_sync(orders.missing)).items():
+    for event, why in (await to_thread.run_sync(settings.missing)).items():
         _log.warning("hook_missing", hook=event, message=f"hooks.{event}: {why}")
 
 
 @contextmanager
 def _nothing_worse() -> Iterator[None]:
-    """Where the queue is broken others report it: the hook's memory of a pause is not worth the daemon."""
+    # Where the queue is broken others report it: the hook's memory of a pause is not worth the daemon.
     try:
         yield
     except QueueUnavailableError as error:
@@ -72,12 +72,12 @@ def _nothing_worse() -> Iterator[None]:
 
 
 async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePause | None]) -> None:
-    """Tell of pauses for ever. `paused` gives the one that holds now."""
+    """Report pauses for ever. `paused` gives the one that holds now."""
     outbox, scheduler = works.queue.outbox, works.scheduler
     began = scheduler.moved_at
-    told: list[SentPause] = []
+    sent: list[SentPause] = []
     with anyio.move_on_after(_READ_WITHIN), _nothing_worse():
-        told = await outbox.pauses()
+        sent = await outbox.pauses()
     known = False
 
     def look() -> tuple[LivePause | None, bool]:
@@ -87,8 +87,8 @@ async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePau
         known = known or pause is not None or scheduler.moved_at > began
         return pause, known
 
-    async def remember(told: SentPause) -> None:
+    async def remember(sent: SentPause) -> None:
         with _nothing_worse():
-            await outbox.put_pause(told)
+            await outbox.put_pause(sent)
 
-    await hook.serve(told, look, remember)
+    await hook.serve(sent, look, remember)

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 import anyio
@@ -14,23 +15,27 @@ from anyio import to_thread
 from msgspec.structs import replace
 
 from floradl.app import CHANGEABLE, App
-from floradl.clock import next_tick
 from floradl.config.credentials import read_api_key
 from floradl.config.load import Source
 from floradl.config.settings import Config, Key, settings
 from floradl.daemon.hooks import HookRunner, hook_orders, safe_orders
 from floradl.errors import ConfigError, ExposedError
 from floradl.log import change_level
+from floradl.wakeups import next_tick
 
 _KEY_FILE: Final[Key] = ("api", "key_file")
 _LEVEL: Final[Key] = ("log", "level")
-_HOOKS: Final[frozenset[Key]] = frozenset(
-    {("hooks", "run_finished"), ("hooks", "paused"), ("hooks", "timeout")}
-)
+_HOOKS: Final = frozenset({("hooks", "run_finished"), ("hooks", "paused"), ("hooks", "timeout")})
+_LOOK_EVERY = 4.0  # seconds
+_BASE_URL: Key = ("api", "base_url")
+# A key is for the API that it was given with, and so is the trust in its host: until the restart that
+# another API needs, the old one must get no other key, and must not become a stranger.
+_GO_WITH_IT: frozenset[Key] = frozenset({_KEY_FILE, ("network", "trusted_private_hosts")})
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Changing:
-    """A `reload.Change` for a daemon's works and hooks."""
+    """A `Change` for a daemon's app and hooks."""
 
     keys: Final = CHANGEABLE | _HOOKS | {_LEVEL}
 
@@ -40,7 +45,7 @@ class Changing:
         self._environ = environ
 
     def check(self, config: Config, changed: Collection[Key]) -> None:
-        """Find what would not work, before anything of it holds. Raises `ConfigError`. Blocking."""
+        """See `Change.check`."""
         safe_orders(config, self._environ)
         try:
             read_api_key(config, self._environ)
@@ -50,7 +55,7 @@ class Changing:
                 raise
 
     async def apply(self, config: Config, changed: Collection[Key]) -> None:
-        """Let `config` hold; what did not change is left in peace."""
+        """See `Change.apply`; what did not change is left alone."""
         if _LEVEL in changed:
             change_level(config.log.level)
         if CHANGEABLE.intersection(changed):
@@ -59,51 +64,35 @@ class Changing:
             await self._hooks.change(hook_orders(config, self._environ))
 
 
-_LOOK_EVERY = 4.0  # seconds
-_BASE_URL: Key = ("api", "base_url")
-# A key is for the API that it was given with, and so is the trust in its host: until the restart that
-# another API needs, the old one must get no other key, and must not become a stranger.
-_GO_WITH_IT: frozenset[Key] = frozenset({("api", "key_file"), ("network", "trusted_private_hosts")})
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
 class ReloadListener(Protocol):
-    """Who wants to know that the configuration is read again."""
+    """Is notified when the configuration is read again."""
 
     def reloading(self) -> None:
         """Record that it begins."""
-        ...
 
     def reloaded(self, trouble: str | None) -> None:
         """Record that it is over. `trouble` is why nothing was applied, None where all is well."""
-        ...
 
 
 class Change(Protocol):
-    """Who can let another configuration hold."""
+    """Applies another configuration."""
 
     @property
     def keys(self) -> Collection[Key]:
         """The settings that can change; in all others `apply` is given what held from the start."""
-        ...
 
     def check(self, config: Config, changed: Collection[Key]) -> None:
-        """Find what would not work, before anything of it holds. Raises `ConfigError`. Blocking."""
-        ...
+        """Raise `ConfigError` for what would not work, before anything is applied. Blocking."""
 
     async def apply(self, config: Config, changed: Collection[Key]) -> None:
-        """Let `config` hold."""
-        ...
+        """Let `config` hold from now on."""
 
 
 @asynccontextmanager
 async def reloading(
     config: Config, source: Source, change: Change, listener: ReloadListener | None = None
 ) -> AsyncIterator[None]:
-    """Meanwhile, apply changes of the configuration file: within seconds, and at once on SIGHUP.
-
-    `config` is what everything was built by. SIGHUP is understood from the moment this is entered.
-    """
+    """Meanwhile, apply changes of the file `config` is from: within seconds, and at once on SIGHUP."""
     terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
     reload = Reload(config, source, change, listener)
     with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
@@ -149,7 +138,9 @@ class Reload:
         try:
             read = await to_thread.run_sync(self._source.load)
             changed = applicable(self._config, read, self._change.keys)
-            config = taken_over(self._config, read, changed)
+            config = self._config
+            for key in changed:
+                config = _with(config, key, attrgetter(".".join(key))(read))
             await to_thread.run_sync(self._change.check, config, changed)
         except ConfigError as error:
             message = f"{error}; what held so far still holds"
@@ -164,9 +155,10 @@ class Reload:
 
 
 def differing(one: Config, other: Config) -> Iterator[Key]:
-    """Give the settings in which two configurations differ."""
+    """Yield the settings in which two configurations differ."""
     for key in settings():
-        if _value(one, key) != _value(other, key):
+        value = attrgetter(".".join(key))
+        if value(one) != value(other):
             yield key
 
 
@@ -175,20 +167,6 @@ def applicable(held: Config, read: Config, keys: Collection[Key]) -> list[Key]:
     changed = list(differing(held, read))
     kept_back = _GO_WITH_IT if _BASE_URL in changed else frozenset()
     return [key for key in changed if key in keys and key not in kept_back]
-
-
-def taken_over(held: Config, read: Config, keys: Collection[Key]) -> Config:
-    """Return `held` with the values that `read` has for `keys`."""
-    for key in keys:
-        held = _with(held, key, _value(read, key))
-    return held
-
-
-def _value(config: Config, key: Key) -> Any:
-    found: Any = config
-    for name in key:
-        found = getattr(found, name)
-    return found
 
 
 def _with(section: Any, key: Key, value: Any) -> Any:
@@ -210,7 +188,6 @@ async def _obey(hangups: AsyncIterator[signal.Signals], reload: Reload, terminal
 
 
 def _has_terminal() -> bool:
-    """Whether this process has a controlling terminal; one that hung up is none any more."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:

@@ -1,4 +1,4 @@
-"""`floradl run`: everything at work in one task group, until a signal ends it."""
+"""`floradl run`: all parts run in one task group, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from contextlib import suppress
 import anyio
 import structlog
 from anyio import to_thread
+from msgspec.structs import replace
 
 from floradl import __version__
 from floradl.app import App, working
-from floradl.clock import next_tick
 from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
 from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pauses, tell_missing
-from floradl.daemon.reload import Changing, reloading
-from floradl.daemon.startup import StartStoppedError, Startup, answering, opened
+from floradl.daemon.startup import StartStoppedError, Startup, opened
 from floradl.daemon.systemd import ServiceManager, Supervision, SystemdView, describe
 from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedError
 from floradl.hooks.runs import Heard
@@ -30,8 +29,7 @@ from floradl.queue.heartbeat import Heartbeat, LivePause, Snapshot, Transfer
 from floradl.sources.inbox import Inbox
 from floradl.sources.intake import Intake, IntakeLimits
 from floradl.sources.queue_file import QueueFile
-from floradl.sources.watcher import Watcher
-from floradl.web.metrics import HealthState
+from floradl.wakeups import next_tick
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
 _BEAT = 1.0
@@ -69,31 +67,29 @@ async def run(config: Config, environ: Mapping[str, str], source: Source) -> Non
     supervision = Supervision(ServiceManager.of(environ))
     try:
         with suppress(StartStoppedError):
-            await _run_on(config, environ, source, supervision)
+            for _ in range(_JOURNALS):
+                try:
+                    await _run(config, environ, source, supervision)
+                    break
+                except QueueDamagedError as error:  # begin anew with another one
+                    _log.error("journal_damaged", message=str(error))
+            else:
+                raise ConfigError(
+                    f"the journal in {config.state_dir} was damaged {_JOURNALS} times since the start: check "
+                    "its disk, this machine's memory and who else writes there, then start floradl again"
+                )
     except FloradlError as error:
         supervision.failed(str(error))
         raise
     _log.info("stopped")
 
 
-async def _run_on(
-    config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision
-) -> None:
-    """Run; where the journal was damaged meanwhile begin anew with another, a few times at most."""
-    for _ in range(_JOURNALS):
-        try:
-            await _run(config, environ, source, supervision)
-        except QueueDamagedError as error:
-            _log.error("journal_damaged", message=str(error))
-        else:
-            return
-    raise ConfigError(
-        f"the journal in {config.state_dir} was damaged {_JOURNALS} times since the start: see to its disk, "
-        "to this machine's memory and to who else writes there, then start floradl again"
-    )
-
-
 async def _run(config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision) -> None:
+    # What a command that runs once has no use for.
+    from floradl.daemon.endpoints import serve_endpoints  # noqa: PLC0415
+    from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
+    from floradl.web.metrics import HealthState  # noqa: PLC0415
+
     supervision.beat(describe(SystemdView(starting=True)), well=True)
     if (why := passed_over(config)) is not None:
         _log.warning("config_passed_over", message=why)
@@ -107,15 +103,15 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
     ):
         intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
         start = build_start(config, works)
-        standing = HealthState(
+        state = HealthState(
             progress_at=lambda: _progress_at(_quiet(works, progress, intake, start)),
-            paused=lambda: _reason(works, start),
+            paused=lambda: PauseReason(pause.reason) if (pause := _pause(works, start)) else None,
             started=intake.served.is_set,
         )
         async with anyio.create_task_group() as group:
             # From the first moment on: a queue that is filled anew may take minutes.
             group.start_soon(_beat, config, works, intake, start, progress, supervision)
-            group.start_soon(answering, config, environ, works, standing)
+            group.start_soon(serve_endpoints, config, environ, works, state)
             group.start_soon(_work, config, works, intake, start, hooks)
             group.start_soon(_sweep, inbox)
             group.start_soon(tell_missing, hook_orders(config, environ))
@@ -127,7 +123,8 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
 
 
 async def _work(config: Config, works: App, intake: Intake, start: Startup, hooks: HookRunner) -> None:
-    """Prepare library and queue, then work on what there is and what comes."""
+    from floradl.sources.watcher import Watcher  # noqa: PLC0415 - as in `_run`
+
     await hooks.runs.prepare(works.queue.outbox)
     ready = await start.attempt()
     works.scheduler.resume_open(await works.queue.open_ids())
@@ -144,10 +141,7 @@ async def _work(config: Config, works: App, intake: Intake, start: Startup, hook
 
 
 async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
-    """Wait for SIGTERM or SIGINT, then call `halt`.
-
-    From then on a second signal ends the process at once, and the deadline does with `code`.
-    """
+    """Wait for SIGTERM or SIGINT, then call `halt`; a second one, or a deadline, ends the process."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         await anext(signals)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -162,37 +156,33 @@ async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
 async def _beat(
     config: Config, works: App, intake: Intake, start: Startup, progress: Heartbeat, supervision: Supervision
 ) -> None:
-    """Write what is going on, each second while it changes, else each ten seconds; tell the manager too."""
+    """Write what is going on, each second while it changes, else each ten seconds; notify the manager too."""
     written = -_SLOW_BEAT
-    state: tuple[LivePause | None, int | None, tuple[str, ...]] | None = None
-    inbox: tuple[LivePause | None, tuple[str, ...]] = (None, ())
+    stable: Snapshot | None = None  # what is written, without what changes all the time
     transfers: tuple[Transfer, ...] = ()
     ahead = 0.0  # of the wall clock; where that jumps, what stands written looks old
     while True:
         now = time.monotonic()
         jumped = abs(time.time() - now - ahead) > _BEAT
-        before, state = state, (_pause(works, start), works.media.bandwidth.rate(), _hints(works))
-        inbox_before, inbox = inbox, (_held(intake), intake.troubles)
+        before = stable
+        stable = Snapshot(
+            pid=os.getpid(),
+            version=__version__,
+            since=progress.since,
+            progress_at=0.0,
+            paused=_pause(works, start),
+            queue_file_error=intake.queue_file_error,
+            hints=_hints(works),
+            held=intake.held,
+            inbox_troubles=intake.troubles,
+            rate_limit=works.media.bandwidth.rate(),
+        )
         quiet = _quiet(works, progress, intake, start)
-        told_anew = (state, inbox) != (before, inbox_before)
-        if progress.changed or jumped or told_anew or now - written >= _SLOW_BEAT:
+        if progress.changed or jumped or stable != before or now - written >= _SLOW_BEAT:
             progress.changed, ahead = False, time.time() - now
             written = now
-            paused, rate_limit, hints = state
-            snapshot = Snapshot(
-                pid=os.getpid(),
-                version=__version__,
-                since=progress.since,
-                progress_at=_progress_at(quiet),
-                paused=paused,
-                queue_file_error=intake.queue_file_error,
-                hints=hints,
-                held=inbox[0],
-                inbox_troubles=inbox[1],
-                rate_limit=rate_limit,
-                runs=progress.runs(),
-                silent_until=_wall(works.flora.silent_until),
-            )
+            silent_until, runs = _wall(works.flora.silent_until), progress.runs()
+            snapshot = replace(stable, progress_at=_progress_at(quiet), runs=runs, silent_until=silent_until)
             await to_thread.run_sync(heartbeat.write, config.state_dir, snapshot)
             transfers = tuple(transfer for run in snapshot.runs for transfer in run.outputs)
         well = quiet < _STUCK_AFTER
@@ -201,7 +191,7 @@ async def _beat(
             open_runs=works.scheduler.open_runs,
             ended=progress.ended,
             transfers=transfers,
-            paused=state[0],
+            paused=stable.paused,
             quiet=0.0 if well else quiet,
         )
         if not view.starting:
@@ -212,7 +202,6 @@ async def _beat(
 
 
 def _hints(works: App) -> tuple[str, ...]:
-    """Return what a person should look into, though work goes on."""
     trouble = works.sync.trouble if works.sync is not None and works.scheduler.paused is None else None
     silences = {"FLORA": works.flora.silent_until} | works.saver.quiet_hosts
     asked = [
@@ -235,22 +224,12 @@ def _clock(until: float) -> str:
     return time.strftime("%d %b %H:%M", time.localtime(minutes * 60))
 
 
-def _held(intake: Intake) -> LivePause | None:
-    held = intake.held
-    return LivePause(held.reason, held.message, held.since) if held is not None else None
-
-
 def _pause(works: App, start: Startup) -> LivePause | None:
     """Return why nothing goes on: no run may, or what becomes of them cannot be recorded."""
     paused, stuck = start.pause or works.scheduler.paused, works.queue.trouble
     if paused is not None:
         return LivePause(paused.reason, paused.message, paused.since)
     return LivePause(PauseReason.DISK_FULL, stuck.message, stuck.since) if stuck is not None else None
-
-
-def _reason(works: App, start: Startup) -> PauseReason | None:
-    paused = _pause(works, start)
-    return PauseReason(paused.reason) if paused is not None else None
 
 
 def _progress_at(quiet: float) -> float:

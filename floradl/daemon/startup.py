@@ -1,7 +1,7 @@
-"""What a start begins with: the library is made or found, and a journal that is new learns what there was.
+"""What a start begins with: state folder, queue and ports are opened, the library is made or found.
 
-The library is the truth, so a lost state folder costs no download: its sidecars say what is done. What was
-queued and not finished is still said by the job files in `accepted/`.
+The library is the truth, so a lost state folder costs no download: its sidecars show what is done, and a new
+queue is filled from them. What was queued and not finished is still in the job files in `accepted/`.
 """
 
 from __future__ import annotations
@@ -9,114 +9,44 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
 
 import anyio
 import structlog
 from anyio import to_thread
 
 from floradl import __version__
-from floradl.app import App
 from floradl.clock import unix_seconds
-from floradl.config.credentials import find_webhook_secrets
 from floradl.config.settings import Config
 from floradl.daemon.systemd import Supervision, SystemdView, describe
-from floradl.errors import (
-    ConfigError,
-    FloradlError,
-    PauseReason,
-    ServicePausedError,
-    TransientError,
-)
+from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError, TransientError
 from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.mounts import is_shared, unmounted
 from floradl.fs.permissions import refusal
-from floradl.library.base import Library
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.sidecar import Sidecar
-from floradl.models import STATE_OF, Action, QueuedRun, RunFailure
-from floradl.net.addresses import Endpoint
+from floradl.models import STATE_OF, Action, QueuedRun
 from floradl.polling.circuit_breaker import Pause
-from floradl.queue import folder, folder as state_folder, heartbeat
+from floradl.queue import folder as state_folder, heartbeat
 from floradl.queue.base import RunQueue
 from floradl.queue.folder import SEEN, is_to_be_filled, note_filled
 from floradl.queue.heartbeat import LivePause, Snapshot
 from floradl.queue.recovery import kept_open, open_queue
 from floradl.queue.sqlite import SqliteQueue
-from floradl.redaction import Secret
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.archive import accepted_orders
-from floradl.web import metrics, webhooks
-from floradl.web.http import Page, Site
-from floradl.web.metrics import Health, HealthState, MetricsCollector, MetricsPage, Totals
-from floradl.web.server import WebServer
-from floradl.web.webhooks import Webhooks
-
-_Pages: TypeAlias = dict[tuple[str, str], Page]
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-async def answering(config: Config, environ: Mapping[str, str], works: App, standing: HealthState) -> None:
-    """Listen at `webhook.listen` and `metrics.listen`, once where they are the same; for ever.
-
-    Returns at once where neither is set.
-    """
-    sites: dict[Endpoint, _Pages] = {}
-    taken: Mapping[str, int] = {}
-    async with anyio.create_task_group() as group:
-        if (endpoint := config.webhook.listen) is not None:
-            hooks = _webhooks(config, environ, works)
-            taken = hooks.counts
-            sites.setdefault(endpoint, {})["POST", webhooks.PATH] = hooks.take
-            group.start_soon(hooks.serve)
-        if (endpoint := config.metrics.listen) is not None:
-            sites.setdefault(endpoint, {}).update(_figures(config, works, standing, taken))
-        for endpoint, pages in sites.items():
-            group.start_soon(WebServer(endpoint, Site(pages, apart=metrics.PATHS)).serve)
-
-
-def _webhooks(config: Config, environ: Mapping[str, str], works: App) -> Webhooks:
-    def secrets() -> tuple[Secret, ...]:
-        return find_webhook_secrets(config, environ).secrets
-
-    _warn_without_secret(config, environ)
-    return Webhooks(secrets, works.queue, works.scheduler, everything=config.webhook.runs == "all")
-
-
-def _figures(config: Config, works: App, standing: HealthState, taken: Mapping[str, int]) -> _Pages:
-    if not metrics.installed():
-        _log.warning("metrics_missing", message=metrics.MISSING)
-    answers = Health(standing)
-    sums = Totals(works.flora.answers, works.saver.tally, works.reports.delays, taken)
-    meter = MetricsCollector(works.queue, {"library": config.output.dir, "state": config.state_dir})
-    return {
-        ("GET", metrics.ALIVE): answers.alive,
-        ("GET", metrics.READY): answers.ready,
-        ("GET", "/metrics"): MetricsPage(meter, sums, standing).page,
-    }
-
-
-def _warn_without_secret(config: Config, environ: Mapping[str, str]) -> None:
-    try:
-        if find_webhook_secrets(config, environ).secrets:
-            return
-        message = webhooks.MISSING
-    except ConfigError as error:
-        message = str(error)
-    _log.warning("webhook_secret_missing", message=f"{message}; until then FLORA will send them again")
-
 
 _ROOM_AGAIN = 5.0  # seconds between looks for room
 _BATCH = 500
 _AGAIN = 5.0  # seconds between looks for a library that is not there
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class StartStoppedError(Exception):
-    """Told to stop before anything had begun."""
+    """A signal ended the start before anything had begun."""
 
 
 @asynccontextmanager
@@ -125,11 +55,10 @@ async def opened(
 ) -> AsyncIterator[SqliteQueue]:
     """Hold the state folder and its queue.
 
-    Where the disk is full those with a `supervision` wait for room, and others give up. A file that cannot
-    be worked with is set aside, and a new one is to be filled; where that shows later, `QueueDamagedError`
-    comes through here, and the next who opens it finds it repaired. Raises that, `LockedError`, `ConfigError`
-    (also where others could have put there what stands there), `TransientError` (no room),
-    `StartStoppedError`.
+    Where the disk is full those with a `supervision` wait for room, and others give up. A damaged file is set
+    aside, and a new one is to be filled; where that shows later, `QueueDamagedError` comes through here, and
+    the next who opens it finds it repaired. Raises that, `LockedError`, `ConfigError` (also where others
+    could have put there what stands there), `TransientError` (no room), `StartStoppedError`.
     """
     state_dir = config.state_dir
     try:
@@ -140,19 +69,17 @@ async def opened(
             )
         state_folder.make(state_dir)
         since = time.time()
-        with folder.hold(state_dir, command, __version__, since):
+        with state_folder.hold(state_dir, command, __version__, since):
             queue = await _open_when_room(state_dir, since, supervision)
             async with kept_open(queue, state_dir, (config.output.dir / MARKER).exists):
                 yield queue
-    except PermissionError as error:
-        whose = refusal(Path(os.fsdecode(error.filename or state_dir)))
-        raise ConfigError(f"the state folder {state_dir} cannot be used: {whose}") from error
     except OSError as error:
-        raise ConfigError(f"the state folder {state_dir} cannot be used: {error}") from error
+        place = Path(os.fsdecode(error.filename or state_dir))
+        why = refusal(place) if isinstance(error, PermissionError) else error
+        raise ConfigError(f"the state folder {state_dir} cannot be used: {why}") from error
 
 
 async def _open_when_room(state_dir: Path, since: float, supervision: Supervision | None) -> SqliteQueue:
-    """Open the queue, as soon as there is room for it."""
     try:
         return open_queue(state_dir)
     except TransientError as error:
@@ -174,17 +101,12 @@ async def _open_when_room(state_dir: Path, since: float, supervision: Supervisio
 
 
 def first_start(state_dir: Path, library: FolderLibrary) -> bool:
-    """Make the library where this state folder has not seen it yet; later a missing one is a pause.
-
-    Says whether it was made. Raises `ServicePausedError` where it should be made and cannot, `OSError` of the
-    state.
-    """
+    """Make a library that this state folder has not seen; return whether. Raises `ServicePausedError`."""
     seen = state_dir / SEEN
     place = os.fsencode(library.root)
     if was_seen(state_dir, library.root):
         return False
-    point = unmounted(library.root)
-    if point is not None:
+    if (point := unmounted(library.root)) is not None:
         raise ServicePausedError(
             f"{library.root}: nothing is mounted at {point}, as /etc/fstab wants it: mount it, or correct "
             "output.dir",
@@ -209,7 +131,7 @@ def was_seen(state_dir: Path, root: Path) -> bool:
 
 
 class Startup:
-    """Sees to the library and the journal at a start, and later on until both stand."""
+    """Prepares library and queue at a start, and later on until both are there."""
 
     def __init__(
         self, state_dir: Path, watch_dir: Path, library: FolderLibrary, queue: RunQueue, scheduler: Scheduler
@@ -219,24 +141,21 @@ class Startup:
         self._library = library
         self._queue = queue
         self._scheduler = scheduler
-        self._told = False
+        self._logged = False
         self.pause: Pause | None = None
         """Why the library is not there, where it is not."""
         self.turned_at = time.monotonic()
         """When it last got a step on (monotonic seconds)."""
 
     async def serve(self) -> None:
-        """Try until all stands: a disk may be mounted at any time."""
+        """Try until all is there: a disk may be mounted at any time."""
         while True:
             if await self.attempt():
                 return
             await anyio.sleep(_AGAIN)
 
     async def attempt(self) -> bool:
-        """Make the library if it is new, fill the journal if that is; False where the library is not there.
-
-        Safe to repeat. What the journal knows already stays as it is.
-        """
+        """Make a new library, fill a new queue; False where the library is missing. Safe to repeat."""
         try:
             made = await to_thread.run_sync(first_start, self._state_dir, self._library)
             if await to_thread.run_sync(is_to_be_filled, self._state_dir):
@@ -246,17 +165,17 @@ class Startup:
             if isinstance(error, ServicePausedError):
                 since = self.pause.since if self.pause else time.time()
                 self.pause = Pause(error.reason, str(error), since)
-            if not self._told:
+            if not self._logged:
                 _log.warning("library_not_ready", message=str(error))
-            self._told = True
+            self._logged = True
             return False
         self.pause = None
-        await to_thread.run_sync(self._tell_weaknesses)
+        await to_thread.run_sync(self._log_weaknesses)
         self._scheduler.probe_now()
         self.turned_at = time.monotonic()
         return True
 
-    def _tell_weaknesses(self) -> None:
+    def _log_weaknesses(self) -> None:
         # What keeps it from being tried out (a full disk) keeps the work too, and is reported there.
         with suppress(FloradlError):
             for weakness in self._library.weaknesses():
@@ -264,16 +183,16 @@ class Startup:
 
     async def _recall(self, *, made: bool) -> None:
         started = time.monotonic()
-        said = await to_thread.run_sync(accepted_orders, self._watch_dir)
-        forgotten = [order for order in said if order.action is Action.FORGET]
+        orders = await to_thread.run_sync(accepted_orders, self._watch_dir)
+        forgotten = [order for order in orders if order.action is Action.FORGET]
         await self._queue.submit(forgotten, time.time(), retry_failed=False)
-        runs = _finished(self._library)
+        runs = (_row(found.sidecar) for found in self._library.scan() if found.sidecar is not None)
         count = 0
         while batch := await to_thread.run_sync(_some, runs):
             count += await self._queue.recover(batch)
             self.turned_at = time.monotonic()
         # A library that was not there before is a new beginning: what was asked for long ago is not meant.
-        queued = [] if made else [order for order in said if order.action is Action.FETCH]
+        queued = [] if made else [order for order in orders if order.action is Action.FETCH]
         touched = await self._queue.submit(queued, time.time(), retry_failed=False)
         self._scheduler.enqueue(touched)
         if count or forgotten or touched:
@@ -297,10 +216,6 @@ def _some(runs: Iterator[tuple[QueuedRun, float]]) -> list[tuple[QueuedRun, floa
     return found
 
 
-def _finished(library: Library) -> Iterator[tuple[QueuedRun, float]]:
-    return (_row(found.sidecar) for found in library.scan() if found.sidecar is not None)
-
-
 def _row(sidecar: Sidecar) -> tuple[QueuedRun, float]:
     """Return the row that a run had when its sidecar was written, and when that was (unix seconds)."""
     times = sidecar.times
@@ -313,10 +228,6 @@ def _row(sidecar: Sidecar) -> tuple[QueuedRun, float]:
         queued_at=unix_seconds(times.queued_at) or finished,
         detected_at=unix_seconds(times.detected_at),
         progress=100.0,
-        error=sidecar.error or _first_error(sidecar),
+        error=sidecar.error or next((output.error for output in sidecar.outputs if output.error), None),
     )
     return run, finished
-
-
-def _first_error(sidecar: Sidecar) -> RunFailure | None:
-    return next((output.error for output in sidecar.outputs if output.error is not None), None)

@@ -1,7 +1,6 @@
 """What is reported to the service manager: that the daemon has started, works, reads its settings, stops.
 
-Source: sd_notify(3). The watchdog is fed by what the daemon gets done, not by a timer: whoever hangs says
-nothing.
+Source: sd_notify(3). What feeds the watchdog is the daemon's progress, not a timer.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import math
 import os
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -21,6 +21,10 @@ from floradl.units import format_count, format_size
 
 _PATIENCE: Final = 0.2  # seconds for a manager whose queue is full: longer would hold the event loop up
 _UNSENDABLE: Final = dict.fromkeys(map(ord, "\r\n\0"), " ")
+_STATUS_EVERY: Final = 5.0  # seconds between two lines that differ, and between two pleas for more time
+_MORE_TIME: Final = 30.0  # seconds that a start asks for, again and again while it gets on
+_PINGS: Final = 3  # in the time of the watchdog: one may come late
+_LONGEST: Final = 300  # characters of a status
 
 
 class ServiceManager:
@@ -33,10 +37,7 @@ class ServiceManager:
 
     @classmethod
     def of(cls, environ: Mapping[str, str], pid: int | None = None) -> ServiceManager:
-        """Return the one that the environment names. `pid` is that of this process.
-
-        A malformed variable counts as one that is not set: it may have been left over by somebody else.
-        """
+        """Return the one that the environment names, none where that is malformed: it may be left over."""
         address = environ.get("NOTIFY_SOCKET", "")
         if not address.startswith(("/", "@")) or len(address) < 2:
             return cls(None)
@@ -50,11 +51,11 @@ class ServiceManager:
         """Whether there is one."""
         return self._address is not None
 
-    def tell(self, **said: str | int) -> bool:
-        """Send `said` as one message, and say whether it was taken. A line end in a value becomes a space."""
+    def notify(self, **fields: str | int) -> bool:
+        """Send one message; return whether it was taken. A line end in a value becomes a space."""
         if self._address is None:
             return False
-        lines = "\n".join(f"{key}={str(value).translate(_UNSENDABLE)}" for key, value in said.items())
+        lines = "\n".join(f"{key}={str(value).translate(_UNSENDABLE)}" for key, value in fields.items())
         # An abstract address begins with a zero byte, which no variable can hold: it is written as "@".
         where = b"\0" + os.fsencode(self._address[1:]) if self._address[0] == "@" else self._address
         try:
@@ -66,17 +67,8 @@ class ServiceManager:
         return True
 
 
-_STATUS_EVERY: Final = 5.0  # seconds between two lines that differ, and between two pleas for more time
-_MORE_TIME: Final = 30.0  # seconds that a start asks for, again and again while it gets on
-_PINGS: Final = 3  # in the time of the watchdog: one may come late
-_LONGEST: Final = 300  # characters of a status
-
-
 class SystemdView(msgspec.Struct, frozen=True):
-    """How things stand. `open_runs` are not finished, `ended` are those that were since the start.
-
-    `quiet` is for how many seconds nothing was done that there is to do; 0 where all is well.
-    """
+    """How things stand; `quiet` is for how many seconds nothing was done that there is to do."""
 
     starting: bool = False
     open_runs: int = 0
@@ -87,7 +79,7 @@ class SystemdView(msgspec.Struct, frozen=True):
 
 
 class Supervision:
-    """Tells the manager. Each method may be called again; none fails, and where nobody listens none costs."""
+    """Reports to the manager. Each method may be called again; none fails, nor costs where nobody listens."""
 
     def __init__(self, manager: ServiceManager, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._manager = manager
@@ -96,68 +88,60 @@ class Supervision:
         self._started = False  # whether the manager knows
         self._remark: str | None = None
         self._text = ""
-        self._told = ""
-        self._told_at = self._pleaded_at = self._pinged_at = -math.inf
+        self._reported = ""
+        self._sent_at: defaultdict[str, float] = defaultdict(lambda: -math.inf)
 
     def beat(self, text: str, *, well: bool) -> None:
-        """Say how things stand, once a second or so; without `well` the manager gets no sign of life.
-
-        While the daemon starts, that is a plea for more time, and afterwards the watchdog's.
-        """
+        """Report `text` once a second or so; `well` is a sign of life, or at start a plea for more time."""
         self._text = text
         if not self._manager.listens:
             return
         now = self._monotonic()
-        said: dict[str, str | int] = {}
+        fields: dict[str, str | int] = {}
         if self._ready and not self._started:
-            said["READY"] = 1
+            fields["READY"] = 1
         status = self._status()
-        if status != self._told and (said or now - self._told_at >= _STATUS_EVERY):
-            said["STATUS"] = status
-        if well and not self._ready and now - self._pleaded_at >= _STATUS_EVERY:
-            said["EXTEND_TIMEOUT_USEC"] = int(_MORE_TIME * 1e6)
+        if status != self._reported and (fields or now - self._sent_at["STATUS"] >= _STATUS_EVERY):
+            fields["STATUS"] = status
+        if well and not self._ready and now - self._sent_at["EXTEND_TIMEOUT_USEC"] >= _STATUS_EVERY:
+            fields["EXTEND_TIMEOUT_USEC"] = int(_MORE_TIME * 1e6)
         watchdog = self._manager.watchdog
-        if well and self._ready and watchdog and now - self._pinged_at >= watchdog / _PINGS:
-            said["WATCHDOG"] = 1
-        if not said or not self._manager.tell(**said):
-            return  # what was not taken is said at the next beat
-        self._started = self._started or "READY" in said
-        if "STATUS" in said:
-            self._told, self._told_at = status, now
-        if "EXTEND_TIMEOUT_USEC" in said:
-            self._pleaded_at = now
-        if "WATCHDOG" in said:
-            self._pinged_at = now
+        if well and self._ready and watchdog and now - self._sent_at["WATCHDOG"] >= watchdog / _PINGS:
+            fields["WATCHDOG"] = 1
+        if not fields or not self._manager.notify(**fields):
+            return  # what was not taken is sent at the next beat
+        self._started = self._started or "READY" in fields
+        self._reported = str(fields.get("STATUS", self._reported))
+        self._sent_at.update(dict.fromkeys(fields, now))
 
     def ready(self) -> None:
-        """Have the next beat say that everything is being served."""
+        """Have the next beat report that everything is being served."""
         self._ready = True
 
     def reloading(self) -> None:
-        """Say that the settings are being read again. While the daemon starts, nothing is sent."""
+        """Report that the settings are being read again. While the daemon starts, nothing is sent."""
         if self._started:
-            # By this the manager tells an answer to its own request from an earlier one.
-            self._manager.tell(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+            # By this the manager knows an answer to its own request from an earlier one.
+            self._manager.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
 
     def reloaded(self, trouble: str | None) -> None:
-        """Say that they are read. `trouble` is why those that held before still hold."""
+        """Report that they are read. `trouble` is why those that held before still hold."""
         self._remark = trouble
         if self._started:
-            self._told = self._status()
-            self._manager.tell(READY=1, STATUS=self._told)
+            self._reported = self._status()
+            self._manager.notify(READY=1, STATUS=self._reported)
 
     def failed(self, why: str) -> None:
-        """Say why it ends by itself."""
+        """Report why it ends by itself."""
         self._text, self._remark = why, None
-        self._manager.tell(STATUS=self._status())
+        self._manager.notify(STATUS=self._status())
 
     def stopping(self) -> None:
-        """Say that the end has begun."""
-        self._manager.tell(STOPPING=1, STATUS="Stopping: what is under way goes on at the next start")
+        """Report that the end has begun."""
+        self._manager.notify(STOPPING=1, STATUS="Stopping: what is under way goes on at the next start")
 
     def _status(self) -> str:
-        text = f"{self._text}; {self._remark}" if self._remark else self._text
-        text = redact(text)
+        text = redact(f"{self._text}; {self._remark}" if self._remark else self._text)
         return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 

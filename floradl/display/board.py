@@ -1,7 +1,7 @@
 """What is under way, in numbers: reported by the work's threads, read ten times a second.
 
-Hearing is cheap (a transfer stores two numbers), and looking costs what is to be seen rather than what there
-is, so a hundred thousand runs slow neither.
+Reporting is cheap (a transfer stores two numbers), and looking costs what is to be seen rather than what
+there is, so a hundred thousand runs slow neither.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from floradl.display.plain import ResultCounts, RunLine
 from floradl.models import QueuedRun, RunState
@@ -36,7 +36,7 @@ class TransferStage(Enum):
 
 
 class RunRow(Struct, frozen=True):
-    """One run to be seen; `next_in` is seconds to the next try, `moving` says that transfers follow."""
+    """One run to be seen; `next_in` is seconds to the next try, `moving`: transfers follow."""
 
     run: QueuedRun
     stage: TransferStage
@@ -68,13 +68,11 @@ class BoardView(Struct, frozen=True):
 class Rate:
     """Bytes a second, averaged over the last few seconds."""
 
-    __slots__ = ("_bytes", "_seconds")
-
     def __init__(self) -> None:
         self._bytes = self._seconds = 0.0
 
     def add(self, size: int, seconds: float) -> None:
-        """Note that `size` bytes came within `seconds`."""
+        """Record that `size` bytes came within `seconds`."""
         fading = math.exp(-seconds / _MEMORY)
         self._bytes = self._bytes * fading + size
         self._seconds = self._seconds * fading + seconds
@@ -85,21 +83,17 @@ class Rate:
         return self._bytes / self._seconds if self._seconds >= _SETTLED else None
 
 
-class _Transfer:
+class _Transfer(Struct, eq=False):
     """A transfer under way; `received` and `total` are written by its worker, the rest by who looks."""
 
-    __slots__ = ("at", "output_id", "rate", "received", "seen", "total")
-
-    def __init__(self, output_id: str, received: int, at: float) -> None:
-        self.output_id = output_id
-        self.received = received
-        self.total: int | None = None
-        self.seen = max(0, received - _CHUNK)
-        self.at = at
-        self.rate = Rate()
+    output_id: str
+    received: int
+    seen: int
+    at: float
+    total: int | None = None
+    rate: Rate = field(default_factory=Rate)
 
     def sample(self, now: float) -> int:
-        """Return the bytes that came since the last look."""
         received = self.received
         size = max(0, received - self.seen)  # less than before: it started over
         self.rate.add(size, now - self.at)
@@ -107,18 +101,13 @@ class _Transfer:
         return size
 
 
-class _Open:
-    """An open run."""
-
-    __slots__ = ("message", "next_at", "order", "run", "since", "stage")
-
-    def __init__(self, run: QueuedRun, order: int, since: float) -> None:
-        self.run = run
-        self.order = order
-        self.since = since
-        self.stage = TransferStage.WAITING
-        self.message: str | None = None
-        self.next_at: float | None = None
+class _Open(Struct, eq=False):
+    run: QueuedRun
+    order: int
+    since: float
+    stage: TransferStage
+    message: str | None = None
+    next_at: float | None = None
 
     def row(self, now: float, *, moving: bool) -> RunRow:
         next_in = None if self.next_at is None else max(0.0, self.next_at - now)
@@ -143,40 +132,35 @@ class Board:
         """Finished runs that are not printed yet: whoever prints them takes them out, at the left."""
 
     def run(self, run: QueuedRun, next_in: float | None) -> None:  # noqa: ARG002  # polls change nothing
-        """Note where a run stands."""
-        stage = {
-            RunState.DOWNLOADING: TransferStage.DOWNLOADING,
-            RunState.RUNNING: TransferStage.RUNNING,
-        }.get(run.state, TransferStage.WAITING)
+        """Record where a run is."""
+        stages = {RunState.DOWNLOADING: TransferStage.DOWNLOADING, RunState.RUNNING: TransferStage.RUNNING}
         with self._lock:
-            self._move(run, stage)
+            self._move(run, stages.get(run.state, TransferStage.WAITING))
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
-        """Note what holds a run up."""
+        """Record what holds a run up."""
         with self._lock:
             entry = self._move(run, TransferStage.TROUBLED)
             entry.message, entry.next_at = message, self._monotonic() + next_in
 
     def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
-        """Note how far a transfer is."""
-        transfer = self._transfers.get((run.run_id, output_id))
-        if transfer is None:
-            transfer = self._begin(run, output_id, received)
-        transfer.received = received
-        transfer.total = total
+        """Record how far a transfer is."""
+        if (transfer := self._transfers.get((run.run_id, output_id))) is None:
+            transfer = _Transfer(output_id, received, max(0, received - _CHUNK), self._monotonic())
+            with self._lock:
+                self._transfers[run.run_id, output_id] = transfer
+        transfer.received, transfer.total = received, total
 
     def transferred(self, run: QueuedRun, output_id: str) -> None:
         """Forget a transfer."""
         with self._lock:
-            transfer = self._transfers.pop((run.run_id, output_id), None)
-            if transfer is not None:
+            if (transfer := self._transfers.pop((run.run_id, output_id), None)) is not None:
                 self._unsampled += max(0, transfer.received - transfer.seen)
 
     def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
         """Forget a run, and have its end printed."""
         with self._lock:
-            entry = self._open.pop(run.run_id, None)
-            if entry is not None:
+            if (entry := self._open.pop(run.run_id, None)) is not None:
                 del self._stages[entry.stage][run.run_id]
             self._tally.count(run, brought)
         self.endings.append(RunLine(run, brought, None if entry is None else self._monotonic() - entry.since))
@@ -220,25 +204,17 @@ class Board:
         return rows, len(self._open) - seen
 
     def _in_order(self, active: Iterable[str]) -> Iterator[_Open]:
-        """Yield the open runs, those with transfers first, each kind in the order of their coming."""
+        # Those with transfers first, each kind in the order of their coming.
         moving = [self._open[run_id] for run_id in active if run_id in self._open]
         yield from sorted(moving, key=lambda entry: entry.order)
         for entries in self._stages.values():
             yield from (entry for run_id, entry in entries.items() if run_id not in active)
 
-    def _begin(self, run: QueuedRun, output_id: str, received: int) -> _Transfer:
-        transfer = _Transfer(output_id, received, self._monotonic())
-        with self._lock:
-            self._transfers[run.run_id, output_id] = transfer
-        return transfer
-
     def _move(self, run: QueuedRun, stage: TransferStage) -> _Open:
-        entry = self._open.get(run.run_id)
-        if entry is None:
-            entry = self._open[run.run_id] = _Open(run, next(self._order), self._monotonic())
-            self._stages[stage][run.run_id] = entry
+        if (entry := self._open.get(run.run_id)) is None:
+            entry = self._open[run.run_id] = _Open(run, next(self._order), self._monotonic(), stage)
         elif entry.stage is not stage:
             del self._stages[entry.stage][run.run_id]
-            self._stages[stage][run.run_id] = entry
+        self._stages[stage][run.run_id] = entry
         entry.run, entry.stage, entry.message, entry.next_at = run, stage, None, None
         return entry

@@ -1,4 +1,7 @@
-"""Progress as plain lines, for logs, pipes and dumb terminals: a line where something changed, no more."""
+"""Progress as plain lines, for logs, pipes and dumb terminals, and how results are worded anywhere.
+
+There is a line where something changed, and no more.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,9 @@ from floradl.runs.events import RunSummary
 from floradl.units import format_count, format_size
 
 _LONGEST = 1000
+_STEP = 25.0  # per cent between two lines about a running run
+_SAME_TROUBLE = 300.0  # seconds without it, until the same trouble is news again
+_MOST_TROUBLES = 256
 
 
 class RunLine(Struct, frozen=True):
@@ -38,15 +44,9 @@ class ResultCounts(Struct):
         if brought is not None:
             self.files += brought.files
             self.bytes += brought.bytes
-        match run.state:
-            case RunState.DONE:
-                self.done += 1
-            case RunState.PARTIAL:
-                self.partial += 1
-            case RunState.FAILED:
-                self.failed += 1
-            case _:
-                pass
+        self.done += run.state is RunState.DONE
+        self.partial += run.state is RunState.PARTIAL
+        self.failed += run.state is RunState.FAILED
 
     @property
     def ended(self) -> int:
@@ -55,10 +55,7 @@ class ResultCounts(Struct):
 
 
 def shown(text: str, encoding: str) -> str:
-    """Return `text` fit for a person's eyes: redacted, no character that steers, nothing too long.
-
-    What `encoding` cannot write is escaped.
-    """
+    """Return `text` fit to be seen: redacted, no control characters, not too long, in `encoding`."""
     text = printable(redact(text))
     if len(text) > _LONGEST:
         text = text[:_LONGEST] + "..."
@@ -66,40 +63,30 @@ def shown(text: str, encoding: str) -> str:
 
 
 def gains(ending: RunLine) -> str:
-    """Say what a finished run brought and how long it took: `3 files, 12.4 MB, 4.2 s`; may be empty."""
+    """Return what a finished run brought and how long it took: `3 files, 12.4 MB, 4.2 s`; may be empty."""
     brought = ending.brought
     if brought is None and ending.run.state is RunState.DONE:
         return "already there"
-    told = []
+    parts = []
     if brought is not None and ending.run.state is not RunState.FAILED:
-        whole = brought.files == brought.outputs
-        told += [
-            format_count(brought.files, "file")
-            if whole
-            else f"{brought.files} of {format_count(brought.outputs, 'file')}",
-            format_size(brought.bytes),
-        ]
+        part = "" if brought.files == brought.outputs else f"{brought.files} of "
+        parts += [f"{part}{format_count(brought.outputs, 'file')}", format_size(brought.bytes)]
     if ending.seconds is not None:
-        told.append(format_seconds(ending.seconds))
-    return ", ".join(told)
+        parts.append(format_seconds(ending.seconds))
+    return ", ".join(parts)
 
 
 def reason(run: QueuedRun) -> str | None:
-    """Say why a run failed, or some output of it: `safety_blocked: the prompt was refused`."""
+    """Return why a run failed, or some output of it: `safety_blocked: the prompt was refused`."""
     return None if run.error is None else f"{run.error.code}: {run.error.message}"
 
 
 def summary(tally: ResultCounts, left: int, seconds: float) -> str:
-    """Say what came of all: `12 done, 1 failed, 3 not finished: 36 files, 412 MB in 34 s`."""
-    numbers = (
-        (tally.done, "done"),
-        (tally.partial, "partial"),
-        (tally.failed, "failed"),
-        (left, "not finished"),
-    )
-    told = ", ".join(f"{number} {word}" for number, word in numbers if number)
+    """Return what came of all: `12 done, 1 failed, 3 not finished: 36 files, 412 MB in 34 s`."""
+    numbers = {"done": tally.done, "partial": tally.partial, "failed": tally.failed, "not finished": left}
+    counts = ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
     brought = f"{format_count(tally.files, 'file')}, {format_size(tally.bytes)} in " if tally.files else ""
-    return f"{told or 'nothing to do'}: {brought}{format_seconds(seconds)}"
+    return f"{counts or 'nothing to do'}: {brought}{format_seconds(seconds)}"
 
 
 def format_seconds(seconds: float) -> str:
@@ -112,11 +99,6 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
-
-
-_STEP = 25.0  # per cent between two lines about a running run
-_SAME_TROUBLE = 300.0  # seconds without it, until the same trouble is news again
-_MOST_TROUBLES = 256
 
 
 class PlainDisplay:
@@ -135,19 +117,19 @@ class PlainDisplay:
         self._monotonic = monotonic
         self._started = monotonic()
         self._since: dict[str, float] = {}
-        self._told: dict[str, tuple[RunState, float]] = {}
+        self._shown: dict[str, tuple[RunState, float]] = {}
         self._troubles: dict[str, float] = {}
         self._tally = ResultCounts()
 
     def run(self, run: QueuedRun, next_in: float | None) -> None:  # noqa: ARG002  # not news each time
-        """Tell a new state, and each quarter of the way."""
+        """Write a new state, and each quarter of the way."""
         self._since.setdefault(run.run_id, self._monotonic())
-        told = self._told.get(run.run_id)
-        if told is not None and told[0] is run.state and abs(run.progress - told[1]) < _STEP:
+        last = self._shown.get(run.run_id)
+        if last is not None and last[0] is run.state and abs(run.progress - last[1]) < _STEP:
             return
-        self._told[run.run_id] = (run.state, run.progress)
+        self._shown[run.run_id] = (run.state, run.progress)
         far = f", {run.progress:.0f} %" if run.state is RunState.RUNNING else ""
-        self._tell(run, f"{run.state}{far}")
+        self._show(run, f"{run.state}{far}")
 
     def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
         """Keep silent: bytes are for bars."""
@@ -156,18 +138,17 @@ class PlainDisplay:
         """Print nothing: the finished run names its files."""
 
     def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
-        """Tell how it ended."""
+        """Write how it ended."""
         since = self._since.pop(run.run_id, None)
-        self._told.pop(run.run_id, None)
+        self._shown.pop(run.run_id, None)
         seconds = None if since is None else self._monotonic() - since
         self._tally.count(run, brought)
-        sidecar = brought.sidecar if brought else None
-        told = ", ".join(part for part in (run.state, gains(RunLine(run, brought, seconds)), sidecar) if part)
-        why = reason(run)
-        self._tell(run, f"{told}: {why}" if why else told, failure=why is not None)
+        parts = (run.state, gains(RunLine(run, brought, seconds)), brought.sidecar if brought else None)
+        text, why = ", ".join(part for part in parts if part), reason(run)
+        self._show(run, f"{text}: {why}" if why else text, failure=why is not None)
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
-        """Tell trouble once for as long as it lasts, however many runs meet it."""
+        """Write trouble once for as long as it lasts, however many runs meet it."""
         self._since.setdefault(run.run_id, self._monotonic())
         now = self._monotonic()
         last = self._troubles.pop(message, None)
@@ -175,15 +156,15 @@ class PlainDisplay:
         if len(self._troubles) > _MOST_TROUBLES:
             del self._troubles[next(iter(self._troubles))]
         if last is None or now - last > _SAME_TROUBLE:
-            self._tell(run, f"{message}; next try in {format_seconds(next_in)}")
+            self._show(run, f"{message}; next try in {format_seconds(next_in)}")
 
     def close(self) -> None:
-        """Tell what came of all, where that is more than the lines said."""
+        """Write what came of all, where that is more than the lines before."""
         left = len(self._since)
         if not self._quiet and self._tally.ended + left > 1:
             self._write(summary(self._tally, left, self._monotonic() - self._started))
 
-    def _tell(self, run: QueuedRun, text: str, *, failure: bool = False) -> None:
+    def _show(self, run: QueuedRun, text: str, *, failure: bool = False) -> None:
         if failure or not self._quiet:
             label = f" ({run.label})" if run.label else ""
             self._write(f"{run.reference}{label}: {text}")

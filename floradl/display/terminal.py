@@ -1,6 +1,6 @@
 """The picture that moves: one thread looks at the board and draws; all that the terminal gets comes from it.
 
-So neither a slow terminal holds up the work, nor does a line of the log tear the picture.
+So neither does a slow terminal hold up the work, nor a line of the log tear the picture.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from floradl.display.board import Board, BoardView, RunRow, TransferRow, Transfe
 from floradl.display.plain import RunLine, format_seconds, gains, shown, summary
 from floradl.models import QueuedRun, RunState
 from floradl.runs.events import RunEvents
+from floradl.units import format_clock
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _SHORTEST_BAR, _LONGEST_BAR = 8, 40
 _MOST_LINES = 6  # of one failure's reason
-_STATES = {
-    RunState.DONE: ("done", "green"),
-    RunState.PARTIAL: ("partial", "yellow"),
-    RunState.FAILED: ("failed", "red"),
-}
+_EVERY = 0.1  # seconds from look to look
+_SHARE = 25  # drawing takes one part of so many: a tall window or a slow line costs pictures, not the work
+_AT_ONCE = 500  # ended runs printed at one look
 
 
 class Signs(Struct, frozen=True):
@@ -80,10 +79,7 @@ class Pen(Struct, frozen=True):
         return text
 
     def name(self, run: QueuedRun, width: int) -> Text:
-        """Return a run's reference within `width`, and its label where there is room.
-
-        Where it is too long the technique gives way first: the run id is the identity.
-        """
+        """Return a run's reference within `width`, technique cut first, and its label where there is room."""
         run_id = self.text(run.run_id)
         text = Text()
         if run.technique:
@@ -107,17 +103,17 @@ class Pen(Struct, frozen=True):
 
 
 def draw_ending(pen: Pen, ending: RunLine) -> list[Text]:
-    """Return the lines that stay for a finished run: one, or more where a failure has much to tell."""
+    """Return the lines that stay for a finished run: one, or more where a failure has a long reason."""
     run = ending.run
     sign, style = {
         RunState.PARTIAL: (pen.signs.partial, "yellow"),
         RunState.FAILED: (pen.signs.failed, "red"),
     }.get(run.state, (pen.signs.done, "green"))
-    told = pen.text("" if run.state is RunState.FAILED else gains(ending), "dim")
-    room = pen.width - 2 - (told.cell_len + 2 if told else 0)
+    text = pen.text("" if run.state is RunState.FAILED else gains(ending), "dim")
+    room = pen.width - 2 - (text.cell_len + 2 if text else 0)
     line = Text().append(f"{sign} ", style).append_text(pen.name(run, max(room, len(run.run_id) + 10)))
-    if told:
-        line.append("  ").append_text(told)
+    if text:
+        line.append("  ").append_text(text)
     if run.error is None:
         return [pen.cut(line)]
     because = Text().append(f"{run.error.code}: ", style).append_text(pen.text(run.error.message))
@@ -127,7 +123,6 @@ def draw_ending(pen: Pen, ending: RunLine) -> list[Text]:
 
 
 def _folded(pen: Pen, text: Text) -> Iterator[Text]:
-    """Yield `text` over several lines: a reason that is cut off is of no use."""
     width = max(8, pen.width - 4)
     rest = text
     for last in [False] * (_MOST_LINES - 1) + [True]:
@@ -142,7 +137,6 @@ def _folded(pen: Pen, text: Text) -> Iterator[Text]:
 
 
 def _fitting(text: str, width: int) -> int:
-    """Return how many characters of `text` fill at most `width` cells; at least 1."""
     for count in range(min(width, len(text)), 1, -1):
         if cell_len(text[:count]) <= width:
             return count
@@ -174,15 +168,15 @@ def draw_view(pen: Pen, view: BoardView, total: int | None) -> list[Text]:
 def _run(pen: Pen, row: RunRow, name: Text, spin: str) -> Text:
     if row.stage is TransferStage.TROUBLED:
         when = f"next try in {format_seconds(round(row.next_in))}" if row.next_in else "trying again"
-        told = Text().append(f"  {when}: ", "yellow").append_text(pen.text(row.message or ""))
-        if 2 + name.cell_len + told.cell_len > pen.width:
+        text = Text().append(f"  {when}: ", "yellow").append_text(pen.text(row.message or ""))
+        if 2 + name.cell_len + text.cell_len > pen.width:
             name.rstrip()  # the reason needs the room more than the column its order
-        return Text().append(f"{pen.signs.trouble} ", "yellow").append_text(name).append_text(told)
+        return Text().append(f"{pen.signs.trouble} ", "yellow").append_text(name).append_text(text)
     line = Text().append(f"{spin} ", "cyan").append_text(name).append("  ")
     if row.stage is TransferStage.RUNNING and row.run.progress > 0:
         line.append_text(pen.bar(row.run.progress / 100, 12, "magenta"))
         return line.append(f" {row.run.progress:3.0f} %")
-    return line if row.moving else line.append(row.stage.value, "dim")  # its bars say so
+    return line if row.moving else line.append(row.stage.value, "dim")  # its bars show that
 
 
 def _output(pen: Pen, row: TransferRow) -> Text:
@@ -224,7 +218,7 @@ def _sum(pen: Pen, view: BoardView, total: int | None, spin: str) -> Text:
     if view.rate is not None:
         parts.append((_rate(view.rate), "cyan"))
     line = Text(" ")
-    for part, style in [*parts, (_clock(view.elapsed), "dim")]:
+    for part, style in [*parts, (format_clock(view.elapsed), "dim")]:
         if line.cell_len > 1:
             if line.cell_len + 3 + len(part) > pen.width:
                 break
@@ -234,7 +228,7 @@ def _sum(pen: Pen, view: BoardView, total: int | None, spin: str) -> Text:
 
 
 def _scaled(size: float) -> tuple[float, str]:
-    """Return the divisor and the unit that write `size` with at most three digits before the point."""
+    """Return the divisor and the unit for `size` with at most three digits before the point."""
     power = 0
     while power < len(_UNITS) - 1 and size >= 999.95 * 1000**power:
         power += 1
@@ -257,22 +251,10 @@ def _rate(rate: float | None) -> str:
 
 
 def _left(row: TransferRow) -> str:
-    """Write the time left: `0:03`, `1:02:30`; nothing where it is unknown."""
     if row.total is None or not row.rate or row.rate < 1:
         return ""
     seconds = max(0, row.total - row.received) / row.rate
-    return _clock(seconds) if seconds < 360_000 else ""
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-_EVERY = 0.1  # seconds from look to look
-_SHARE = 25  # drawing takes one part of so many: a tall window or a slow line costs pictures, not the work
-_AT_ONCE = 500  # ended runs printed at one look
+    return format_clock(seconds) if seconds < 360_000 else ""
 
 
 @contextmanager
@@ -287,9 +269,9 @@ def on_terminal(stream: TextIO, total: int | None) -> Iterator[RunEvents]:
     try:
         yield board
     finally:
-        for standing in (sys.stdout, sys.stderr):
-            if isinstance(standing, _Above):
-                standing.end_line()
+        for each in (sys.stdout, sys.stderr):
+            if isinstance(each, _Above):
+                each.end_line()
         sys.stdout, sys.stderr = streams
         picture.finish()
 
@@ -314,7 +296,6 @@ class _Picture(threading.Thread):
         self._done = threading.Event()
 
     def run(self) -> None:
-        """Draw until asked to finish, or until nobody can see it any more."""
         try:
             self._draw()
         except OSError:
@@ -324,7 +305,6 @@ class _Picture(threading.Thread):
                 raise
 
     def finish(self) -> None:
-        """Draw what is left to tell, and leave the terminal as it was."""
         self._done.set()
         self.join()
         for line in self._drain():  # where it was cut short
@@ -382,36 +362,29 @@ class _Above(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """That of the stream."""
         return self._stream.encoding
 
     def write(self, text: str) -> int:
-        """Take `text`; whole lines are shown, the rest waits for its end."""
         with self._lock:
             *lines, self._begun = (self._begun + text).split("\n")
             self._lines.extend(lines)
         return len(text)
 
     def end_line(self) -> None:
-        """Show what waits for the end of its line."""
         if self._begun:
             self.write("\n")
 
     def isatty(self) -> bool:
-        """Return that it is a terminal."""
         return True
 
     def writable(self) -> bool:
-        """Return that it is for writing."""
         return True
 
     def fileno(self) -> int:
-        """Return the stream's."""
         return self._stream.fileno()
 
 
 def _same(stream: TextIO | None, terminal: TextIO) -> bool:
-    """Whether what is written to `stream` appears on that terminal."""
     if stream is None:
         return False
     try:

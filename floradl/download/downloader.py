@@ -22,7 +22,6 @@ import httpx
 import msgspec
 
 from floradl import urls
-from floradl.download import truncation
 from floradl.download.checksums import ChecksumSet, Proof, disagreement, proof_of
 from floradl.download.decompress import undo
 from floradl.download.file_type import sniff
@@ -388,6 +387,8 @@ class Downloader:
             integrity = Integrity.VERIFIED
         if integrity is Integrity.UNVERIFIED:
             # Nothing says how long it should be: a proxy that lost its server ends the body in good form.
+            from floradl.download import truncation  # noqa: PLC0415 - all formats, hardly ever needed
+
             whole = truncation.is_whole(sink.read, sink.size, ext)
             if whole is False:
                 raise TransientError(
@@ -443,6 +444,8 @@ def signed_fields(url: httpx.URL) -> dict[str, str]:
 
 
 def _refuse_cut(sink: Sink, ext: str) -> None:
+    from floradl.download import truncation  # noqa: PLC0415 - all formats, hardly ever needed
+
     if truncation.is_whole(sink.read, sink.size, ext) is False:
         sink.discard()
         raise PermanentError(f"the {ext} file in its data: URL is cut short", ErrorCode.DAMAGED)

@@ -1,14 +1,13 @@
 """One command, run in bounded time; it and all that it started are gone afterwards.
 
 It leads a process group of its own (setpgid(2)). The group is killed before its leader is reaped, so that its
-number cannot be anybody else's by then.
+number cannot be anybody else's by then. `HookSettings` has the commands of all events.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -25,7 +24,9 @@ from msgspec import Struct
 from floradl.fs.permissions import exposure
 from floradl.redaction import redact
 
-# A list of what is good: a name says too little of what a variable holds to list what is secret.
+RUN_FINISHED = "run_finished"
+PAUSED = "paused"
+# A list of what is good: names alone do not show which variables are secret.
 _PASSED: Final = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"),
@@ -34,13 +35,23 @@ _PASSED: Final = frozenset(
         *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     }
 )
+_INTERPRETERS = re.compile(
+    r"(?:ba|da|a|k|z|fi)?sh|env|busybox|(?:python|pypy|perl|ruby|node|nodejs|php|lua|tclsh|java|deno|bun|Rscript)"
+    r"[\d.]*|nice|ionice|nohup|setsid|timeout|flock|chrt|stdbuf"
+)
+_AT_MOST = 5.7  # seconds once there is hurry: a stop takes 7 s at most, and the queue comes last
+_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
+_LAST = 4.0  # seconds to end by itself once there is hurry
+_TAIL = 4096  # bytes
+_LINES = 10
+_PIPE = 64 << 10  # bytes, pipe(7)
+_DRAINS = 16  # reads of what is left in the pipe, which may hold a megabyte
+_A_BREATH = 0.01  # seconds between reads of one who writes without end
+_threads = CapacityLimiter(32)  # own ones: a hook must not take those that the downloads use
 
 
 def environment_of(event: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a hook's environment: what is harmless in `environ`, and the event's name in FLORADL_EVENT.
-
-    A proxy with a password in its URL is left out, too.
-    """
+    """Return a hook's environment: what is harmless in `environ`, and the event in FLORADL_EVENT."""
     passed = {
         name: value
         for name, value in environ.items()
@@ -49,24 +60,17 @@ def environment_of(event: str, environ: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": os.defpath, **passed, "FLORADL_EVENT": event}
 
 
-_INTERPRETERS = re.compile(
-    r"(?:ba|da|a|k|z|fi)?sh|env|busybox|(?:python|pypy|perl|ruby|node|nodejs|php|lua|tclsh|java|deno|bun|Rscript)"
-    r"[\d.]*|nice|ionice|nohup|setsid|timeout|flock|chrt|stdbuf"
-)
-
-
-def program_of(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
+def program_of(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
     """Return the absolute path of a command's program, None where there is none that can be executed."""
-    found = shutil.which(words[0], path=environ.get("PATH", os.defpath))
-    return None if found is None else os.path.abspath(found)  # noqa: PTH100 - a link's name says what it is
+    import shutil  # noqa: PLC0415 - with all kinds of archives, and for hooks alone
+
+    found = shutil.which(argv[0], path=environ.get("PATH", os.defpath))
+    return None if found is None else os.path.abspath(found)  # noqa: PTH100 - a link's name may matter
 
 
-def exposed(words: Sequence[str], environ: Mapping[str, str], cwd: str) -> str | None:
-    """Say what of a command others could write or replace, and how to fix it; None where nobody could.
-
-    `cwd` is where it is to run. What is not there (yet), or cannot be looked at, is nobody's fault here.
-    """
-    for file in _files(words, environ, cwd):
+def exposed(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> str | None:
+    """Return what of a command others could write or replace, and how to fix it; None for nothing."""
+    for file in _files(argv, environ, cwd):
         try:
             found = exposure(file)
         except OSError:
@@ -76,17 +80,16 @@ def exposed(words: Sequence[str], environ: Mapping[str, str], cwd: str) -> str |
     return None
 
 
-def _files(words: Sequence[str], environ: Mapping[str, str], cwd: str) -> Iterator[Path]:
-    program = program_of(words, environ)
-    if program is None:
+def _files(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Iterator[Path]:
+    if (program := program_of(argv, environ)) is None:
         # One that others may put there would be theirs.
-        if "/" in words[0]:
-            yield Path(words[0])
+        if "/" in argv[0]:
+            yield Path(argv[0])
         return
     yield Path(program)
     if not _INTERPRETERS.fullmatch(os.path.basename(program)):  # noqa: PTH119
         return
-    for word in words[1:]:
+    for word in argv[1:]:
         script = Path(cwd, word)
         try:
             is_file = script.is_file()
@@ -97,14 +100,8 @@ def _files(words: Sequence[str], environ: Mapping[str, str], cwd: str) -> Iterat
             return
 
 
-_AT_MOST = 5.7  # seconds once there is hurry: a stop takes 7 s at most, and the journal comes last
-
-
 async def to_its_end(work: Callable[[anyio.Event], Awaitable[None]]) -> None:
-    """Do `work`; where this is cancelled meanwhile it goes on, and the event that it was given is set.
-
-    From then on it has some seconds, after which it is cancelled, too.
-    """
+    """Do `work`; where this is cancelled it gets some seconds more, and its event is set."""
     hurry = anyio.Event()
     shield = anyio.CancelScope(shield=True)
 
@@ -122,18 +119,8 @@ async def to_its_end(work: Callable[[anyio.Event], Awaitable[None]]) -> None:
             shield.deadline = anyio.current_time() + _AT_MOST
 
 
-_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
-_LAST = 4.0  # seconds to end by itself once there is hurry
-_TAIL = 4096  # bytes
-_LINES = 10
-_PIPE = 64 << 10  # bytes, pipe(7)
-_DRAINS = 16  # reads of what is left in the pipe, which may hold a megabyte
-_A_BREATH = 0.01  # seconds between reads of one who writes without end
-_threads = CapacityLimiter(32)  # own ones: a hook must not take those that the downloads use
-
-
 class NotStartedError(Exception):
-    """The command could not be started; the message says why."""
+    """The command could not be started; the message has the reason."""
 
 
 class Ended(Struct, frozen=True):
@@ -149,27 +136,32 @@ class Ended(Struct, frozen=True):
 
     @property
     def trouble(self) -> str | None:
-        """Say what went wrong, None where nothing did."""
+        """What went wrong, None where nothing did."""
         if not self.in_time:
             return f"it was ended after {self.seconds:.0f} s (hooks.timeout)"
         if self.code < 0:
             return f"it was ended by signal {-self.code} ({signal.strsignal(-self.code)})"
         return f"it ended with exit code {self.code}" if self.code else None
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a line of the log holds of it."""
+        return {"duration": round(self.seconds, 3)} | ({"output": self.output} if self.output else {})
+
 
 class Command(Struct, frozen=True):
-    """What to run. `words` are a program and its arguments; `timeout` is in seconds."""
+    """What to run. `argv` are a program and its arguments; `timeout` is in seconds."""
 
-    words: Sequence[str]
+    argv: Sequence[str]
     environ: Mapping[str, str]
     cwd: str
     timeout: float
 
 
-def missing(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
-    """Say why a command cannot be started, None where it can as far as one sees."""
-    program = words[0]
-    if program_of(words, environ) is not None:
+def missing(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
+    """Return why a command cannot be started, None where it can as far as one sees."""
+    program = argv[0]
+    if program_of(argv, environ) is not None:
         return None
     if "/" not in program:
         return f"no program {program!a} is in PATH: write its whole path, or install it"
@@ -214,12 +206,12 @@ async def run(command: Command, stdin: int, hurry: anyio.Event) -> Ended:
 
 def _start(command: Command, stdin: int) -> subprocess.Popen[bytes]:
     # Looked at each time: it may have come, or changed hands, since the configuration was read.
-    if (why := exposed(command.words, command.environ, command.cwd)) is not None:
+    if (why := exposed(command.argv, command.environ, command.cwd)) is not None:
         raise NotStartedError(why)
     try:
         process = subprocess.Popen(  # noqa: S603 - the user's own command, and no shell
-            command.words,
-            executable=program_of(command.words, command.environ),
+            command.argv,
+            executable=program_of(command.argv, command.environ),
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -229,9 +221,8 @@ def _start(command: Command, stdin: int) -> subprocess.Popen[bytes]:
             bufsize=0,
         )
     except (OSError, ValueError) as error:
-        why = missing(command.words, command.environ)
-        if why is None:
-            why = f"{command.words[0]!a} could not be started: {error}"
+        if (why := missing(command.argv, command.environ)) is None:
+            why = f"{command.argv[0]!a} could not be started: {error}"
             if getattr(error, "strerror", "") == os.strerror(8):  # ENOEXEC
                 why += " (does its first line begin with #!?)"
         raise NotStartedError(why) from error
@@ -241,13 +232,11 @@ def _start(command: Command, stdin: int) -> subprocess.Popen[bytes]:
 
 
 async def _watch(pid: int, exited: anyio.Event) -> None:
-    """Wait until the leader is dead; it is not reaped here."""
     await to_thread.run_sync(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT, limiter=_threads)
     exited.set()
 
 
 async def _wait(seconds: float, exited: anyio.Event, hurry: anyio.Event) -> bool:
-    """Wait until it ends; False where its time is over."""
     async with anyio.create_task_group() as group:
 
         async def shorten() -> None:
@@ -301,41 +290,29 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
 
 
-RUN_FINISHED = "run_finished"
-PAUSED = "paused"
-
-
 class HookSettings(Struct, frozen=True):
-    """The command of each event (a program and its arguments), without those that have none.
-
-    `timeout` is in seconds; `environ` is what a hook's environment is chosen from.
-    """
+    """The commands by event, `timeout` in seconds, and what a hook's environment is chosen from."""
 
     commands: Mapping[str, tuple[str, ...]]
     timeout: float
     environ: Mapping[str, str]
 
     def command(self, event: str, argument: str, cwd: str) -> Command | None:
-        """Return what to run for an event, with its last argument; None where nobody wants to know."""
-        words = self.commands.get(event)
-        if not words:
+        """Return what to run for an event, with its last argument; None where there is no hook."""
+        argv = self.commands.get(event)
+        if not argv:
             return None
-        return Command((*words, argument), environment_of(event, self.environ), cwd, self.timeout)
+        return Command((*argv, argument), environment_of(event, self.environ), cwd, self.timeout)
 
     def missing(self) -> dict[str, str]:
-        """Say of each event whose command cannot be started, as far as one sees, why."""
-        found = {}
-        for event, words in self.commands.items():
-            why = missing(words, environment_of(event, self.environ)) if words else None
-            if why is not None:
-                found[event] = why
-        return found
+        """Return, for each event whose command cannot be started as far as one sees, why."""
+        return self._faults(missing)
 
     def exposed(self) -> dict[str, str]:
-        """Say, for each event whose program or script others could write or replace, how to fix that."""
-        found = {}
-        for event, words in self.commands.items():
-            why = exposed(words, environment_of(event, self.environ), "/") if words else None
-            if why is not None:
-                found[event] = why
-        return found
+        """Return, for each event whose program or script others could write or replace, how to fix that."""
+        return self._faults(partial(exposed, cwd="/"))
+
+    def _faults(self, find: Callable[[Sequence[str], Mapping[str, str]], str | None]) -> dict[str, str]:
+        commands = {event: argv for event, argv in self.commands.items() if argv}
+        found = {event: find(argv, environment_of(event, self.environ)) for event, argv in commands.items()}
+        return {event: why for event, why in found.items() if why is not None}

@@ -1,7 +1,7 @@
 """The hook `run_finished`: run at least once for each run that ended, over restarts, beside all other work.
 
-What is to be reported stands in the queue since the moment in which the run's end was recorded. When to try
-again is kept in mind by the monotonic clock, and forgotten at a restart.
+What is to be reported is in the queue from the moment in which the run's end was recorded. When to try again
+is kept in memory by the monotonic clock, and forgotten at a restart.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import BinaryIO
 import anyio
 import structlog
 from anyio import CapacityLimiter, to_thread
-from msgspec import Struct
 
 from floradl.clock import unix_seconds
 from floradl.errors import FloradlError, QueueUnavailableError
@@ -52,18 +51,11 @@ class Heard:
         self._tell()
 
 
-class _News(Struct, frozen=True):
-    """What there is to tell, found: the sidecar's path in the library, and the file, open."""
-
-    path: str
-    file: BinaryIO
-
-
 class RunHooks:
     """Runs the hook for the events in the outbox. `serve` must be running."""
 
-    def __init__(self, orders: HookSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._orders = orders
+    def __init__(self, settings: HookSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
         self._monotonic = monotonic
         self._due_queue = DueQueue(monotonic, 1.0)
         self._slots = CapacityLimiter(_AT_ONCE)
@@ -74,7 +66,7 @@ class RunHooks:
         self._news = True
         self._looking = anyio.Lock()  # so that who looks waits for a look that is under way
         self._seen = 0
-        self._said: dict[int, str] = {}
+        self._failures: dict[int, str] = {}
         self._held_until = -math.inf
         self._missing = 0
 
@@ -83,21 +75,21 @@ class RunHooks:
         self._news = True
         self._changed.set()
 
-    def change(self, orders: HookSettings) -> None:
-        """Let `orders` hold from now on; what runs already goes on as it is."""
-        self._orders = orders
+    def change(self, settings: HookSettings) -> None:
+        """Let `settings` hold from now on; what runs already goes on as it is."""
+        self._settings = settings
         self._held_until = -math.inf
         self.wake()
 
     async def prepare(self, outbox: HookOutbox) -> None:
-        """See to it that runs which end from now on are announced, if there is a hook for it."""
-        wanted = bool(self._orders.commands.get(RUN_FINISHED))
+        """Have runs that end from now on put into the outbox, if there is a hook for them."""
+        wanted = bool(self._settings.commands.get(RUN_FINISHED))
         if wanted != self._expecting:
             await outbox.expect(finished=wanted)
             self._expecting = wanted
 
     async def serve(self, outbox: HookOutbox, library: Library) -> None:
-        """Tell what there is to tell, for ever; when stopped, hooks that run have some seconds to end."""
+        """Run the hook for all events, for ever; when stopped, hooks that run have some seconds to end."""
         async with anyio.create_task_group() as group:
             while True:
                 try:
@@ -161,7 +153,7 @@ class RunHooks:
         finally:
             self._slots.release_on_behalf_of(number)
         if again_in is None:
-            self._said.pop(number, None)
+            self._failures.pop(number, None)
         else:
             self._due_queue.put(str(number), again_in)
         self._taken -= 1
@@ -172,19 +164,20 @@ class RunHooks:
     async def _announce(
         self, outbox: HookOutbox, library: Library, number: int, hurry: anyio.Event
     ) -> float | None:
-        """Tell one; returns the seconds until it is tried again, None where it is done with."""
+        """Run the hook for one event; return the seconds until it is tried again, None where it is done."""
         event = await outbox.get(number)
         if event is None:
             return None
-        news = await to_thread.run_sync(_find, library, event)
-        if news is None:
+        found = await to_thread.run_sync(_find, library, event)
+        if found is None:
             await outbox.drop(number)
             return None
-        with news.file:
-            command = self._orders.command(RUN_FINISHED, library.location(news.path), library.location())
+        path, file = found
+        with file:
+            command = self._settings.command(RUN_FINISHED, library.location(path), library.location())
             if command is None:
                 return None  # it goes with its hook
-            return await self._run(outbox, event, command, news.file.fileno(), hurry)
+            return await self._run(outbox, event, command, file.fileno(), hurry)
 
     async def _run(
         self, outbox: HookOutbox, event: HookEvent, command: Command, stdin: int, hurry: anyio.Event
@@ -198,34 +191,25 @@ class RunHooks:
             self._missing = 0
         if ended.trouble is None:
             await outbox.drop(event.number)
-            _log.info("hook_done", hook=RUN_FINISHED, run=event.run.run_id, **_told(ended))
+            _log.info("hook_done", hook=RUN_FINISHED, run=event.run.run_id, **ended.facts)
             return None
         if hurry.is_set():
             return None  # it was cut short by the stop: the next start runs it
         return await self._failed(outbox, event, ended)
 
     async def _failed(self, outbox: HookOutbox, event: HookEvent, ended: Ended) -> float | None:
-        tries = event.tries + 1
+        tries, trouble = event.tries + 1, ended.trouble or ""
+        facts = {"hook": RUN_FINISHED, "run": event.run.run_id} | ended.facts
         if tries >= _TRIES:
             await outbox.drop(event.number)
-            message = f"{ended.trouble}, {tries} times: this run is not announced any more"
-            _log.error(
-                "hook_given_up", hook=RUN_FINISHED, run=event.run.run_id, message=message, **_told(ended)
-            )
+            message = f"{trouble}, {tries} times: this run is not announced any more"
+            _log.error("hook_given_up", message=message, **facts)
             return None
         await outbox.count_failure(event.number)
         delay = backoff(tries, _MOST_BACKOFF)
-        trouble = ended.trouble or ""
-        say = _log.debug if self._said.get(event.number) == trouble else _log.warning  # one line a change
-        self._said[event.number] = trouble
-        say(
-            "hook_failed",
-            hook=RUN_FINISHED,
-            run=event.run.run_id,
-            message=trouble,
-            next_in=round(delay, 1),
-            **_told(ended),
-        )
+        log = _log.debug if self._failures.get(event.number) == trouble else _log.warning  # one line a change
+        self._failures[event.number] = trouble
+        log("hook_failed", message=trouble, next_in=round(delay, 1), **facts)
         return delay
 
     def _hold(self, why: str) -> float:
@@ -234,7 +218,7 @@ class RunHooks:
         if now < self._held_until:
             return 0.0  # of those that were under way together the first one counts
         if not self._missing:
-            message = f"hooks.{RUN_FINISHED}: {why}; what there is to tell is kept"
+            message = f"hooks.{RUN_FINISHED}: {why}; what there is to report is kept"
             _log.error("hook_missing", hook=RUN_FINISHED, message=message)
         first, most = _LOOK_AGAIN
         self._held_until = now + min(first * 2.0 ** min(self._missing, 10), most)
@@ -242,27 +226,18 @@ class RunHooks:
         return 0.0
 
 
-def _find(library: Library, event: HookEvent) -> _News | None:
-    """Find the sidecar of an ended run; None where there is nothing new. Blocking.
-
-    Raises as the library does.
-    """
+def _find(library: Library, event: HookEvent) -> tuple[str, BinaryIO] | None:
+    """Open the sidecar of an ended run; return its path in the library, too. None where nothing is new."""
     path, run = event.sidecar, event.run
     if path is None:
-        # It stood already when the run was looked at. That it was written since the run was queued shows
-        # that it is news: whoever wrote it was stopped before this could be recorded.
+        # It was there already when the run was looked at. That it was written since the run was queued shows
+        # that it is new: whoever wrote it was stopped before this could be recorded.
         found = library.locate_sidecar(run.reference)
         finished = unix_seconds(found[1].times.finished_at) if found else None
         if found is None or finished is None or finished < run.queued_at:
             return None
         path = found[0]
-    file = library.open_file(path)
-    if file is None:
+    if (file := library.open_file(path)) is None:
         _log.info("hook_dropped", hook=RUN_FINISHED, run=run.run_id, message=f"{path} is not there any more")
         return None
-    return _News(path, file)
-
-
-def _told(ended: Ended) -> dict[str, object]:
-    told: dict[str, object] = {"duration": round(ended.seconds, 3)}
-    return told | ({"output": ended.output} if ended.output else {})
+    return path, file

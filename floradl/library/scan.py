@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import TypeAlias
 
 from msgspec import Struct
 
-from floradl.fs.folders import FolderFd, open_folder, open_regular
+from floradl.fs.folders import FolderFd, exists, open_folder, open_regular
 from floradl.fs.names import SafeName
 from floradl.fs.os_errors import OF_ONE_ENTRY
 from floradl.fs.permissions import may_write, trusted_users
@@ -105,7 +104,7 @@ class Owners:
         """
         if self._seen_as is None:
             self._seen_as = os.geteuid()
-            name = SafeName(f".floradl-owner-{secrets.token_hex(4)}.part")
+            name = SafeName(f".floradl-owner-{os.urandom(4).hex()}.part")
             with suppress(OSError):  # who may not write there has made none of them
                 fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=root)
                 try:
@@ -119,8 +118,8 @@ class Owners:
 def library_entries(opened: Opened, owners: Owners) -> Iterator[LibraryEntry]:
     """Read all sidecars, by technique. Links are not followed; one that goes meanwhile is left out.
 
-    What ails one file or folder of them (rights, a bad block, another user's mount) costs that one alone: it
-    counts as unreadable.
+    What ails one file or folder of them (rights, a bad block, another user's mount, a folder or FIFO in its
+    place) costs that one alone: it counts as unreadable.
 
     Raises `ServicePausedError` where the library is not there (any more), and our other errors of its disk.
     """
@@ -137,6 +136,8 @@ def library_entries(opened: Opened, owners: Owners) -> Iterator[LibraryEntry]:
                 try:
                     with open_folder(root, (SafeName(SIDECARS), technique), create=False) as folder:
                         found = owners.read(opened, folder, name)
+                        if found is None and exists(folder, name):  # a folder, a link, a FIFO
+                            found = Found(b"", os.geteuid(), counts=True)
                 except OSError as error:
                     if error.errno not in _NOT_THERE | OF_ONE_ENTRY:
                         raise

@@ -10,13 +10,15 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 
 from msgspec import Struct
 
 from floradl.clock import unix_seconds
 from floradl.fs.durable import drop_cached
-from floradl.fs.folders import NotRegularFileError, open_plain
+from floradl.fs.folders import FolderFd, NotRegularFileError, open_folder, open_plain
+from floradl.fs.names import SafeName, stored_path
 from floradl.library.folder import FolderLibrary
 from floradl.models import SavedOutput
 
@@ -50,6 +52,21 @@ class VerifyStoppedError(Exception):
     """Verification is to stop."""
 
 
+_USES = 256  # of a folder that is kept open: then it is looked again whether the library is there
+
+
+class _LastFolder:
+    """The folder that a thread opened last, open until it lets go of it."""
+
+    def __init__(self, parts: tuple[SafeName, ...], folder: FolderFd) -> None:
+        self.parts = parts
+        self.folder = folder.dup()
+        self.uses = 0
+
+    def __del__(self) -> None:
+        os.close(self.folder)
+
+
 class FileVerifier:
     """Looks at files. Threads may share it. `report` is called with the bytes read, or passed over."""
 
@@ -60,6 +77,7 @@ class FileVerifier:
         self._report = report
         self._stop = stop
         self._quick = quick
+        self._last = threading.local()
 
     def examine(self, output: SavedOutput, completed_at: str | None) -> FileReport:
         """Compare the file of an output that has a path with what its sidecar says.
@@ -70,8 +88,7 @@ class FileVerifier:
         if self._stop.is_set():
             raise VerifyStoppedError
         try:
-            with self._library.locate(output.path or "") as (folder, name):
-                fd = open_plain(name, os.O_RDONLY, folder=folder)
+            fd = self._open(output.path or "")
         except FileNotFoundError:
             return FileReport(FileVerdict.MISSING, "it is not there")
         except NotRegularFileError:
@@ -92,6 +109,29 @@ class FileVerifier:
             return FileReport(FileVerdict.DAMAGED, f"it cannot be read: {error.strerror}")
         finally:
             os.close(fd)
+
+    def _open(self, path: str) -> int:
+        """Open a file; the folder of the last one that was there is at hand, where it is the same."""
+        *folders, name = stored_path(path)
+        parts = tuple(folders)
+        last: _LastFolder | None = getattr(self._last, "folder", None)
+        if last is not None and last.parts == parts and last.uses < _USES:
+            last.uses += 1
+            with suppress(OSError, NotRegularFileError):
+                return open_plain(name, os.O_RDONLY, folder=last.folder)
+        return self._open_anew(parts, name)
+
+    def _open_anew(self, parts: tuple[SafeName, ...], name: SafeName) -> int:
+        failed: OSError | NotRegularFileError | None = None
+        with self._library.open() as root:
+            try:
+                with open_folder(root, parts, create=False) as folder:
+                    self._last.folder = _LastFolder(parts, folder)
+                    return open_plain(name, os.O_RDONLY, folder=folder)
+            except (OSError, NotRegularFileError) as error:
+                # The file's own: outside it would be taken for the whole disk's.
+                failed = error
+        raise failed
 
     def _look(self, fd: int, output: SavedOutput, completed_at: str | None) -> FileReport:
         found = os.fstat(fd)

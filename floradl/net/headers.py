@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -18,6 +17,11 @@ _CODINGS = frozenset(
         *("aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip"),
         *("x-compress", "x-gzip", "zstd"),
     }
+)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_IMF_DATE = re.compile(
+    rf"[A-Z][a-z][a-z], ([0-9]{{2}}) ({'|'.join(_MONTHS)}) ([0-9]{{4}}) "
+    r"([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
 )
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
@@ -104,6 +108,13 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 def _unix_seconds(value: str) -> float | None:
     """Read an HTTP date (RFC 9110, 5.6.7)."""
     try:
+        if (parts := _IMF_DATE.fullmatch(value)) is not None:
+            day, month, year, *clock = parts.groups()
+            hours, minutes, seconds = map(int, clock)
+            there = (int(year), _MONTHS.index(month) + 1, int(day), hours, minutes, seconds)
+            return datetime(*there, tzinfo=UTC).timestamp()
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415 - much, and for other forms alone
+
         moment = parsedate_to_datetime(value)
         if moment.tzinfo is None:  # "-0000", or no zone at all: an HTTP date is always UTC
             moment = moment.replace(tzinfo=UTC)

@@ -1,28 +1,26 @@
-"""Why nothing goes on, and who looks whether it does again: the probe.
+"""The pause of all runs for a cause that concerns every one, and its probe: the one run tried meanwhile.
 
-What keeps every run from its work is met by one of them. That one is tried again now and then, and no other,
-until it goes on; then all do.
+A run meets the cause, becomes the probe, and is tried again now and then. Once it gets through, all go on.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 
 import structlog
 from msgspec import Struct
 
-from floradl.clock import Signal
+from floradl.clock import Clocks
 from floradl.errors import PauseReason
 from floradl.models import FinishedRun
 from floradl.polling.due_queue import DueQueue
 from floradl.retry import Halted
+from floradl.wakeups import Signal
 
 _FIRST_PROBE = 2.0
 _RAREST = 300.0  # seconds
 _DOUBLINGS = 8
-_PROBE_EVERY = {  # the most seconds between looks at whether a pause can be lifted
+_PROBE_EVERY = {  # seconds between two probes, at most
     PauseReason.KEY_REFUSED: 60.0,
     PauseReason.CREDITS: 60.0,
     PauseReason.DISK_FULL: 5.0,
@@ -42,9 +40,9 @@ class Pause(Struct, frozen=True):
 
 
 class Probe(Struct, frozen=True):
-    """The run that looks whether a pause is over, from `due` on (monotonic seconds).
+    """The run that tries whether a pause is over, from `due` on (monotonic seconds).
 
-    `finished` is what is to be saved, where that met the cause; otherwise the run is to be polled.
+    It is saved where it met the cause as a `finished` one; otherwise it is polled.
     """
 
     run_id: str
@@ -53,22 +51,23 @@ class Probe(Struct, frozen=True):
 
 
 class CircuitBreaker:
-    """The pause that holds, if one does, and its probe. `monotonic` returns seconds."""
+    """The pause that holds, if one does, and its probe."""
 
-    def __init__(self, due_queue: DueQueue, monotonic: Callable[[], float]) -> None:
+    def __init__(self, due_queue: DueQueue, clocks: Clocks) -> None:
         self._due_queue = due_queue
-        self._monotonic = monotonic
+        self._monotonic = clocks.monotonic
+        self._wall = clocks.wall
         self._began_at = 0.0
         self._waiting: Probe | None = None
         self._probing: Probe | None = None
-        self._in_vain = 0  # how often the probe met the cause again though the disk looked well
+        self._in_vain = 0  # probes that met the cause again, although the disk seemed to have room
         self.now: Pause | None = None
         self.changed = Signal()
         """Set when a pause or its probe changes, and by whoever makes runs due."""
 
     @property
     def leaderless(self) -> bool:
-        """Whether somebody else met the cause, and any run will tell when it is over."""
+        """Whether no run met the cause, so that any run can be the probe."""
         return self._waiting is None and self._probing is None
 
     def is_probe(self, run_id: str) -> bool:
@@ -78,14 +77,14 @@ class CircuitBreaker:
     def begin(self, reason: PauseReason, message: str, needed: int = 0) -> Pause:
         """Pause, whatever was before."""
         _log.error("paused", reason=reason, message=message)
-        self.now = Pause(reason, message, time.time(), needed)
+        self.now = Pause(reason, message, self._wall(), needed)
         self._began_at = self._monotonic()
         self._in_vain = 0
         self.changed.set()
         return self.now
 
     def meet(self, run_id: str, halted: Halted, finished: FinishedRun | None = None) -> Pause:
-        """Pause, since a run met a cause. It becomes the probe, unless another one waits to look."""
+        """Pause, since a run met a cause. It becomes the probe, unless another run is."""
         pause = self.now
         if pause is None or pause.reason is not halted.reason:
             pause = self.begin(halted.reason, halted.message, halted.needed)
@@ -115,7 +114,7 @@ class CircuitBreaker:
             await self.changed.wait()
 
     async def next_probe(self) -> Probe:
-        """Wait until a run is to look whether the pause is over; `looked` must follow."""
+        """Wait until a probe is due; `looked` must follow."""
         while True:
             if (probe := self._take()) is not None:
                 self._probing = probe
@@ -140,7 +139,7 @@ class CircuitBreaker:
         return probe
 
     def postpone(self, run_id: str, seconds: float) -> bool:
-        """Have the probe look again in `seconds`; False where `run_id` is not the probe of a pause."""
+        """Have the probe try again in `seconds`; False where `run_id` is not the probe of a pause."""
         if self.now is None or self._waiting is not None or not self.is_probe(run_id):
             return False
         finished = self._probing.finished if self._probing is not None else None
@@ -148,12 +147,12 @@ class CircuitBreaker:
         return True
 
     def looked(self) -> None:
-        """End the work of the probe, for now."""
+        """Record that the probe has tried."""
         self._probing = None
         self.changed.set()
 
     def hurry(self) -> bool:
-        """Have the probe look at once; False where somebody is looking just now."""
+        """Have the probe try at once; False where it is at it just now."""
         if self._waiting is None:
             return False
         self._waiting = Probe(self._waiting.run_id, self._monotonic(), self._waiting.finished)
@@ -161,9 +160,9 @@ class CircuitBreaker:
         return True
 
     def next_look(self, reason: PauseReason) -> float:
-        """Return the seconds until the next look: soon at first, and more rarely the longer a pause lasts.
+        """Return the seconds until the next probe: the longer a pause lasts, the more.
 
-        Whether a disk has room is seen without the network; where that deceives (a quota), looks become rare.
+        Free space is seen without the network; where it deceives (a quota), probes become rare.
         """
         seconds = min(max(self._monotonic() - self._began_at, _FIRST_PROBE), _PROBE_EVERY[reason])
         if reason is PauseReason.DISK_FULL:

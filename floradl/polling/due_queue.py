@@ -1,7 +1,6 @@
 """What is due when, by the monotonic clock: a wall clock that jumps causes no storm and no standstill.
 
-Where more is due than can be asked about, those come first of whom there is news. The others come in turn:
-who has been due longest, and who was brought last.
+What has news comes first. Of the others, the one that has been due longest and the newest come in turn.
 """
 
 from __future__ import annotations
@@ -13,32 +12,39 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 _LEAST = 0.75  # of a tick: nothing falls due sooner because a tick is near
-_Heap: TypeAlias = list[tuple[float, int, str]]
+_Heap: TypeAlias = list[tuple[float, int, str | list[str]]]
+"""A moment, a number that no two have in common, and one name, or many with the next one last."""
 
 
 class DueQueue:
-    """Names, each due at one moment. `tick` (seconds) is what moments are drawn to, where that is wanted.
+    """Names, each due at one moment. `monotonic` and `tick` are in seconds.
 
-    Many that are due at the same tick can be looked up at the price of one. `monotonic` returns seconds.
+    Aligned moments are drawn to multiples of a `tick`: what is due together can be polled by one request.
     """
 
     def __init__(self, monotonic: Callable[[], float], tick: float) -> None:
         self._monotonic = monotonic
         self._tick = tick
         self._heap: _Heap = []
-        self._brought: _Heap = []  # those that were never taken, the newest first
+        self._new: _Heap = []  # never taken yet, the newest first
         self._valid: dict[str, int] = {}
         self._numbers = itertools.count()
-        self._brought_first = True
+        self._new_first = True
+        self._taken: set[str] | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self._valid
 
-    def put(self, name: str, seconds: float, *, aligned: bool = False) -> float:
-        """Make `name` due in `seconds`, whatever was before; `aligned` draws it to a tick nearby.
+    def __len__(self) -> int:
+        return len(self._valid)
 
-        Returns the moment (monotonic seconds).
-        """
+    def watch_taken(self) -> set[str]:
+        """Return a set of what was taken, from now on, and not put again; its owner drops what is over."""
+        self._taken = set()
+        return self._taken
+
+    def put(self, name: str, seconds: float, *, aligned: bool = False) -> float:
+        """Make `name` due in `seconds`, whatever was before; return the moment (monotonic seconds)."""
         due = self._monotonic() + seconds
         if aligned:
             early = math.floor(due / self._tick) * self._tick
@@ -47,22 +53,26 @@ class DueQueue:
         self._push(self._heap, due, name)
         return due
 
+    def put_all(self, names: Iterable[str]) -> None:
+        """Make `names` due now, in their order, whatever was before."""
+        self._push_all(self._heap, self._monotonic(), names)
+
     def put_first(self, name: str) -> None:
-        """Make `name` due before all that is due by itself: there is news of it, and they grow old."""
+        """Make `name` due before all others: it has news."""
         self._push(self._heap, -math.inf, name)
 
     def add_new(self, names: Iterable[str]) -> None:
-        """Make `names` due now, in their order: they are new, and nothing is known of them."""
-        now = self._monotonic()
-        for name in names:
-            self._push(self._brought, -now, name)
+        """Make new `names` due now, in their order."""
+        # Copies lie side by side: the names themselves would hold the memory of all that was read with them.
+        copies = (name.encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass") for name in names)
+        self._push_all(self._new, -self._monotonic(), copies)
 
     def change(self, tick: float) -> None:
-        """Draw moments to this tick from now on; what would be due later than that is due at the first."""
+        """Align to this tick from now on; nothing that waits is due later than in one tick."""
         self._tick = tick
         latest = self._monotonic() + tick
         for due, number, name in list(self._heap):
-            if due > latest and self._valid.get(name) == number:
+            if due > latest and isinstance(name, str) and self._valid.get(name) == number:
                 self.put(name, tick, aligned=True)
 
     def poll_now(self, name: str) -> None:
@@ -79,13 +89,13 @@ class DueQueue:
         due = self._first(self._heap)
         if due == -math.inf:
             return self._take(self._heap)
-        brought = self._first(self._brought) < math.inf
-        if first_only or (due > self._monotonic() and not brought):
+        new = self._first(self._new) < math.inf
+        if first_only or (due > self._monotonic() and not new):
             return None
-        if due > self._monotonic() or (brought and self._brought_first):
-            self._brought_first = False
-            return self._take(self._brought)
-        self._brought_first = True
+        if due > self._monotonic() or (new and self._new_first):
+            self._new_first = False
+            return self._take(self._new)
+        self._new_first = True
         return self._take(self._heap)
 
     def delay(self, *, first_only: bool = False) -> float:
@@ -93,22 +103,45 @@ class DueQueue:
         due = self._first(self._heap)
         if first_only and due > -math.inf:
             return math.inf
-        return max(min(due, self._first(self._brought)) - self._monotonic(), 0.0)
+        return max(min(due, self._first(self._new)) - self._monotonic(), 0.0)
 
     def _push(self, heap: _Heap, due: float, name: str) -> None:
         number = next(self._numbers)
         self._valid[name] = number
         heapq.heappush(heap, (due, number, name))
+        if self._taken is not None:
+            self._taken.discard(name)
+
+    def _push_all(self, heap: _Heap, due: float, names: Iterable[str]) -> None:
+        """Push many as one entry: a million names that wait take little more memory than they are long."""
+        number, batch = next(self._numbers), list(names)
+        for name in batch:
+            self._valid[name] = number
+        if self._taken is not None:
+            self._taken.difference_update(batch)
+        batch.reverse()
+        heapq.heappush(heap, (due, number, batch))
 
     def _take(self, heap: _Heap) -> str:
-        _, _, name = heapq.heappop(heap)
+        _, _, names = heap[0]
+        name = names.pop() if isinstance(names, list) else names
+        if isinstance(names, str):
+            heapq.heappop(heap)
         del self._valid[name]
+        if self._taken is not None:
+            self._taken.add(name)
         return name
 
     def _first(self, heap: _Heap) -> float:
         while heap:
-            due, number, name = heap[0]
-            if self._valid.get(name) == number:
-                return due
-            heapq.heappop(heap)  # it was put anew since
+            due, number, names = heap[0]
+            if isinstance(names, str):
+                if self._valid.get(names) == number:
+                    return due
+            else:
+                while names and self._valid.get(names[-1]) != number:
+                    names.pop()  # it was put anew since
+                if names:
+                    return due
+            heapq.heappop(heap)
         return math.inf

@@ -1,11 +1,9 @@
-"""When to look at something that ends at a random time: checks where the end is likely, few where it is not.
+"""When to check on something that ends at a random time: often where the end is likely.
 
-The best times for n checks follow the hazard h(t) of the durations: checks lie √(2c/h) apart, c being what
-a check costs against what a second of delay does (Barlow, Hunter and Proschan, "Optimum Checking
-Procedures", J. SIAM 11, 1963; the density form is Keller's). Durations of one technique are taken as
-log-normal: bounded below by nothing but zero, and with the long tail that queues give them.
-
-What is still going on tells something, too: it takes longer than its age. Without that, the first to end
+The best checks follow the hazard h(t) of the durations: they lie √(2c/h) apart, where a check costs as much
+as c seconds of delay (Barlow, Hunter and Proschan, "Optimum Checking Procedures", J. SIAM 11, 1963; the
+density form is Keller's). Durations of one technique are taken as log-normal: positive, with the long tail
+that queues give them. What still goes on counts, too, as longer than its age: otherwise the first to end
 would make all others look late (Cox and Oakes, "Analysis of Survival Data", 1984, on censoring).
 """
 
@@ -20,15 +18,15 @@ from msgspec import Struct
 from floradl.retry import MAX_BACKOFF
 
 COST = 0.45
-"""Seconds of delay that one check is worth: with it, durations around 40 s are checked each 4 to 5 s."""
+"""Seconds of delay that a check is worth. Durations around 40 s are checked each 4 to 5 s."""
 
 _USUAL_INTERVAL = 2.0  # seconds, that COST is for
 _STEP = 0.25  # seconds
-_SIGMAS = (0.2, 0.35, 0.5, 0.7, 1.0)  # how far runs of one technique may lie apart, each as likely before
-_BINS = 10  # ages a unit of the logarithm: those that still go on are counted by tenths
-_POINTS = 16  # medians that are tried, from one end of what is possible to the other
+_SIGMAS = (0.2, 0.35, 0.5, 0.7, 1.0)  # spreads that are tried, equally likely at first
+_BINS = 10  # ages a unit of the logarithm
+_POINTS = 16  # medians that are tried in a pass
 _PASSES = 3  # each over what the one before left possible
-_POSSIBLE = 10.0  # a likelihood of e^-10 beside the best one's is none
+_POSSIBLE = 10.0  # e^-10 of the best likelihood is none
 
 
 class LogNormal(Struct, frozen=True):
@@ -37,33 +35,37 @@ class LogNormal(Struct, frozen=True):
     mu: float
     sigma: float
 
+    @property
+    def median(self) -> float:
+        """The seconds that half of them are shorter than."""
+        return math.exp(self.mu)
+
     def hazard(self, age: float) -> float:
-        """Return how likely it is, per second, that what has lasted `age` seconds ends now."""
+        """Return the chance, per second, that what has lasted `age` seconds ends now."""
         if age < 1e-3:  # nothing ends in no time, and the quotient would be 0/0 here too
             return 0.0
         z = (math.log(age) - self.mu) / self.sigma
         return _mills(z) / (age * self.sigma)
 
     def log_density(self, seconds: float) -> float:
-        """Return the logarithm of how likely it is, per second, to last `seconds`."""
+        """Return the logarithm of the chance, per second, to last `seconds`."""
         z = (_log(seconds) - self.mu) / self.sigma
         return -z * z / 2 - math.log(self.sigma * math.sqrt(2 * math.pi)) - _log(seconds)
 
     def log_survival(self, age: float) -> float:
-        """Return the logarithm of how likely it is to last longer than `age` seconds."""
+        """Return the logarithm of the chance to last longer than `age` seconds."""
         return _survival((_log(age) - self.mu) / self.sigma)
 
 
 ANY = LogNormal(math.log(30.0), 1.5)
-"""What is known of a technique that nothing is known of: seconds for pictures, many minutes for films."""
+"""For a technique of which nothing is known: images take seconds, videos many minutes."""
 
 
 def fit(durations: Iterable[float], ages: Iterable[float] = (), medians: LogNormal = ANY) -> LogNormal:
-    """Return what the next duration is expected to be, in seconds, with all that is uncertain in it.
+    """Return the distribution of the next duration, in seconds, as far as it is known.
 
-    `durations` are those that ended, `ages` of those that still go on, `medians` what the median of the
-    durations may be. Medians and spreads are weighed by how well they explain what was seen (Bayes); the
-    answer has the mean and the variance of them all.
+    `durations` are of runs that ended, `ages` of runs that go on, `medians` the prior of the median. Medians
+    and spreads are weighed by how well they explain these (Bayes); the answer has their mean and variance.
     """
     seen = _Seen.of(durations, ages)
     tried = [cell for sigma in _SIGMAS for cell in _weighed(seen, sigma, medians)]
@@ -92,13 +94,12 @@ class _Seen(Struct, frozen=True):
         return cls(len(logs), mean, variance, tuple(bins.items()))
 
     def likelihood(self, mu: float, sigma: float) -> float:
-        """Return the logarithm of how likely this was to be seen."""
         ended = -math.log(sigma) - (self.variance + (self.mean - mu) ** 2) / (2 * sigma**2)
         return self.count * ended + sum(many * _survival((age - mu) / sigma) for age, many in self.ages)
 
 
 def _weighed(seen: _Seen, sigma: float, medians: LogNormal) -> list[tuple[float, float, float]]:
-    """Return possible medians' logarithms with `sigma` and their weights (logarithms, by their density)."""
+    """Return tuples of a median's logarithm, `sigma`, and the logarithm of their weight."""
     low, high = medians.mu - 4 * medians.sigma, medians.mu + 4 * medians.sigma
     weights: list[tuple[float, float, float]] = []
     for _ in range(_PASSES):
@@ -115,9 +116,9 @@ def _weighed(seen: _Seen, sigma: float, medians: LogNormal) -> list[tuple[float,
 
 
 def gap(age: float, durations: LogNormal, bounds: tuple[float, float], cost: float = COST) -> float:
-    """Return the seconds until something of this `age` is checked again, within `bounds`.
+    """Return the seconds until the next check at this `age`, within `bounds`.
 
-    The next check is where the density of checks √(h/2c), summed from now on, comes to one.
+    It is where the density of checks √(h/2c), summed from now on, comes to one.
     """
     least, most = bounds
     missing, waited = 1.0, 0.0
@@ -138,25 +139,22 @@ def _log(seconds: float) -> float:
 
 
 def _mills(z: float) -> float:
-    """Return the normal distribution's hazard at `z`: its density over what lies beyond."""
     if z > 7:  # far out in the tail the quotient is 0/0
         return z + 1 / z
     return math.exp(-z * z / 2) / (math.sqrt(math.pi / 2) * math.erfc(z / math.sqrt(2)))
 
 
 def _survival(z: float) -> float:
-    """Return the logarithm of how much of the normal distribution lies beyond `z`."""
     if z > 7:
         return -z * z / 2 - math.log(z * math.sqrt(2 * math.pi))
     return math.log(0.5 * math.erfc(z / math.sqrt(2)))
 
 
 def next_poll(age: float, interval: float, expected: LogNormal, cost: float = COST) -> float:
-    """Return the seconds until a run that is `age` seconds old and not finished is asked about again.
+    """Return the seconds until an unfinished run of this `age` (seconds) is polled again.
 
-    That is when it is worth it by what its technique takes: from `interval` (FLORA's own advice is 2 to 5 s)
-    to 30 s. `cost` is for an interval of 2 s, in seconds of delay; who shortens the interval wants to hear
-    sooner, and pays in proportion.
+    From `interval` (FLORA advises 2 to 5 s) to 30 s, by what its technique is `expected` to take. `cost` is
+    for an interval of 2 s, in seconds of delay, and shrinks with a shorter one.
     """
     most = max(interval, MAX_BACKOFF)
     return gap(age, expected, (interval, most), cost * interval / _USUAL_INTERVAL)

@@ -1,4 +1,7 @@
-"""How long runs of each technique took so far, and take already: what the next ones are expected to take."""
+"""How long the next runs of each technique take: by those that ended, those that go on, and their progress.
+
+`EtaAccuracy` and `WebhookTrust` count how far a technique's progress and its webhooks can be relied on.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,28 @@ from msgspec import Struct, field
 from floradl.models import RemoteRun
 from floradl.polling.duration_model import ANY, LogNormal, fit, mean_log
 
-_KEPT_RATES = 400  # forecasts
+_KEPT_FORECASTS = 400
 _ENOUGH_REPORTS = 15  # runs that ended
-_BETTER = 1.0  # by how much the logarithm of the likelihood is to be better, in the mean
-_LATE = 1.5  # standard deviations: who goes on for longer than that was forecast wrongly
-_FIRST = 1.0  # per cent: less than that says nothing yet
-_LEAST = 0.5  # seconds: `progress` is rounded
+_BETTER = 1.0  # by how much the mean logarithm of the likelihood must be better
+_LATE = 1.5  # standard deviations; a run that goes on for longer was forecast wrongly
+_FIRST = 1.0  # per cent; less is no basis for a forecast
+_LEAST = 0.5  # seconds, since `progress` is rounded
+_KEPT = 400  # durations a technique, and as many ages of runs that go on
+_ENOUGH = 5  # durations by which a technique is known
+_REFIT = 0.5  # seconds between two estimates
+_LONGEST = 7 * 86_400.0  # seconds; what took longer was left alone rather than worked on
+_PROVEN = 3  # ends in a row that a webhook reported
 
 
 class ProgressEta(Struct, frozen=True):
-    """What was forecast at an age: that it takes `rest` more. Both are in seconds."""
+    """A forecast: at this `age` a run takes `rest` more, in seconds."""
 
     age: float
     rest: float
 
 
 class _Error(Struct, frozen=True):
-    """Logarithms: of what it took over what was forecast, and of how likely it was by either way."""
+    """Logarithms: actual over forecast rest, actual rest, and its likelihood without forecasts."""
 
     off: float
     rest: float
@@ -35,7 +43,7 @@ class _Error(Struct, frozen=True):
 
 
 def forecast(age: float, progress: float) -> ProgressEta | None:
-    """Return what `progress` (0 to 100) says at an age of so many seconds; None where it says nothing."""
+    """Return the forecast for `progress` (0 to 100) at an age in seconds; None where there is no basis."""
     if age <= 0 or not _FIRST <= progress < 100:
         return None
     return ProgressEta(age, max((100 - progress) * age / progress, _LEAST))
@@ -46,11 +54,11 @@ class EtaAccuracy:
 
     def __init__(self) -> None:
         self._runs = 0
-        self._errors: deque[_Error] = deque(maxlen=_KEPT_RATES)
-        self._off: tuple[float, float] | None = None  # mean and deviation of the logarithms, where trusted
+        self._errors: deque[_Error] = deque(maxlen=_KEPT_FORECASTS)
+        self._off: tuple[float, float] | None = None  # mean and deviation of `off`, where trusted
 
     def ended(self, forecasts: Collection[ProgressEta], duration: float, usual: LogNormal) -> None:
-        """Record that a run took `duration` seconds; `usual` is what was expected without forecasts."""
+        """Record that a run took `duration` seconds; `usual` was expected without forecasts."""
         if not forecasts:
             return
         self._runs += 1
@@ -61,7 +69,7 @@ class EtaAccuracy:
         self._off = self._weighed() if self._runs >= _ENOUGH_REPORTS else None
 
     def rest(self, forecasts: Collection[ProgressEta]) -> LogNormal | None:
-        """Return what a run takes from the last of its forecasts on; None where they are not trusted."""
+        """Return the rest that a run takes after its last forecast; None where they are not trusted."""
         if self._off is None or not forecasts:
             return None
         mean, spread = self._off
@@ -71,7 +79,6 @@ class EtaAccuracy:
         return LogNormal(math.log(last.rest) + mean, spread)
 
     def _weighed(self) -> tuple[float, float] | None:
-        """Return how far off forecasts are, None where the usual durations tell as much."""
         count = len(self._errors)
         mean = math.fsum(each.off for each in self._errors) / (count + 1)
         spread = math.sqrt((math.fsum((each.off - mean) ** 2 for each in self._errors) + 1) / count)
@@ -88,14 +95,8 @@ def _log_normal(z: float, sigma: float) -> float:
     return -z * z / 2 - math.log(sigma * math.sqrt(2 * math.pi))
 
 
-_KEPT = 400  # durations a technique, and as many ages of runs that go on
-_ENOUGH = 5  # durations that tell a technique's usual one, for what others may take
-_REFIT = 0.5  # seconds for which an estimate stands, whatever was seen since
-_LONGEST = 7 * 86_400.0  # seconds; what took longer was forgotten rather than at work
-
-
 class _Known(Struct):
-    """What was seen of one technique: seconds of those that ended, and of those that go on by run id."""
+    """What is known of one technique: durations of runs that ended, ages of those that go on, by id."""
 
     durations: deque[float]
     ages: dict[str, float]
@@ -106,10 +107,7 @@ class _Known(Struct):
 
 
 class Durations:
-    """Durations by technique; runs without one count as a technique of their own.
-
-    `monotonic` returns seconds.
-    """
+    """Durations by technique, in seconds; runs without one count as one. `monotonic` returns seconds."""
 
     def __init__(
         self, monotonic: Callable[[], float], durations: Mapping[str, Iterable[float]] | None = None
@@ -118,7 +116,7 @@ class Durations:
         self._known = {name: _Known(deque(seconds, _KEPT), {}) for name, seconds in (durations or {}).items()}
 
     def expected(self, technique: str | None) -> LogNormal:
-        """Return what a run of `technique` is expected to take: by its own runs, or by all others'."""
+        """Return what the next run of `technique` is expected to take, by its runs and by all others."""
         known = self._of(technique)
         now = self._monotonic()
         if known.expected is None or (known.changed and now - known.fitted_at >= _REFIT):
@@ -129,7 +127,7 @@ class Durations:
     def add(
         self, technique: str | None, created_at: float | None, completed_at: float | None
     ) -> float | None:
-        """Take in a run by the server's own times (unix seconds); returns its duration, None for none."""
+        """Record a run by the server's times (unix seconds); return its duration, None where unknown."""
         if created_at is None or completed_at is None or not 0 < completed_at - created_at < _LONGEST:
             return None
         known, seconds = self._of(technique), completed_at - created_at
@@ -138,22 +136,30 @@ class Durations:
         return seconds
 
     def goes_on(self, technique: str | None, run_id: str, age: float) -> None:
-        """Take in that a run is not finished after `age` seconds."""
+        """Record that a run is not finished after `age` seconds."""
         known = self._of(technique)
         if run_id in known.ages or len(known.ages) < _KEPT:
             known.ages[run_id] = age
             known.changed = True
 
+    def in_flight(self, technique: str | None) -> int:
+        """Return how many runs of `technique` are known to go on."""
+        return len(self._of(technique).ages)
+
+    def is_known(self, technique: str | None) -> bool:
+        """Whether enough runs of `technique` ended to know what the next one takes."""
+        return len(self._of(technique).durations) >= _ENOUGH
+
     def rest(self, technique: str | None, forecasts: Collection[ProgressEta]) -> LogNormal | None:
-        """Return what a run takes from the last of its forecasts on; None where they are not trusted."""
+        """See `EtaAccuracy.rest`."""
         return self._of(technique).trust.rest(forecasts)
 
     def judge(self, technique: str | None, forecasts: Collection[ProgressEta], duration: float) -> None:
-        """Take in how good the forecasts of a run were that took `duration` seconds."""
+        """Record how good the forecasts of a run were that took `duration` seconds."""
         self._of(technique).trust.ended(forecasts, duration, self.expected(technique))
 
     def ended(self, technique: str | None, run_id: str) -> None:
-        """Count a run no more among those that go on."""
+        """Record that a run does not go on any more."""
         known = self._of(technique)
         if known.ages.pop(run_id, None) is not None:
             known.changed = True
@@ -162,38 +168,35 @@ class Durations:
         return self._known.setdefault(technique or "", _Known(deque(maxlen=_KEPT), {}))
 
     def _medians(self) -> LogNormal:
-        """Return what medians techniques have: by those known here, and as if there were one more."""
+        """Return the distribution of medians over techniques; `ANY` counts as one of them."""
         seen = [known.durations for known in self._known.values()]
         means = [mean_log(durations) for durations in seen if len(durations) >= _ENOUGH]
         return LogNormal((sum(means) + ANY.mu) / (len(means) + 1), ANY.sigma)
 
 
-_PROVEN = 3  # ends in a row
-
-
 class WebhookTrust:
-    """Counts by technique how many ends in a row were told; runs without one count as one of their own."""
+    """Counts by technique how many ends in a row a webhook reported before a poll did."""
 
     def __init__(self) -> None:
         self._in_a_row: Counter[str] = Counter()
 
-    def ended(self, technique: str | None, *, told: bool) -> None:
-        """Take in that a run ended that was asked about: `told` where a webhook said so before FLORA."""
-        if told:
+    def ended(self, technique: str | None, *, by_webhook: bool) -> None:
+        """Record the end of a polled run, and whether a webhook was the first to report it."""
+        if by_webhook:
             self._in_a_row[technique or ""] += 1
         else:
             self._in_a_row.pop(technique or "", None)
 
     def expected(self, technique: str | None) -> bool:
-        """Whether one is expected to tell of the next end."""
+        """Whether a webhook is expected to report the next end."""
         return self._in_a_row[technique or ""] >= _PROVEN
 
 
 def detection_delay(answer: RemoteRun, queued_at: float, now: float) -> float | None:
-    """Return how long a run was over before it was noticed, in seconds; None where FLORA names no end.
+    """Return how many seconds after its end a run was detected; None where FLORA names no end.
 
-    `queued_at` and `now` are unix seconds: before it was queued nobody could notice. The server's own clock
-    counts where it told its time (to the second), as ours may be another.
+    Counted from `queued_at` at the earliest; `now` is unix seconds, too. The server's clock counts where the
+    answer has its time (to the second), as ours may differ.
     """
     if answer.completed_at is None:
         return None

@@ -1,7 +1,7 @@
-"""Which pages of a list are worth a request. It sends none, it only decides.
+"""Which pages of a list are worth a request. Decides only, and sends none.
 
-A list starts with the newest run, and a run only ever moves down in it. So it is known about where the next
-look will find what the last one showed, and what it did not show is not looked for there again.
+A list starts with the newest run, and a run only ever moves down in it. So the last pages say about where a
+run will be found next, and a run that they did not show is not looked for there again.
 """
 
 from __future__ import annotations
@@ -11,17 +11,26 @@ from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
-_WORTH_A_PAGE = 3  # runs: for fewer, single questions are less to ask of FLORA
-_A_BACKLOG = 10  # runs that a page has news of although they are not due: there are more further down
-_BLIND = 32  # runs not found yet, for each page in a row that may show none of them
+from floradl.errors import ErrorCode, FloradlError, PermanentError, TransientError
+
+_WORTH_A_PAGE = 3  # runs; for fewer, single requests cost FLORA less
+_A_BACKLOG = 10  # runs not due of which a page has news; then more are further down
+_BLIND = 32  # runs not found yet, for each page in a row that shows none of them
 _MOST_PAGES = 100
-_MOST_BELOW = 10_000  # runs that are remembered to be further down
-_TROUBLE_FOR = 30.0  # seconds in which a list that met trouble again and again is left alone
-_REFUSED_FOR = 600.0  # the same, where it was forbidden
-_ONWARD_FOR = 600.0  # seconds in which a cursor is used again
+_MOST_BELOW = 10_000  # runs remembered to be further down
+_FAILED_FOR = 30.0  # seconds without requests for a list that failed
+_REFUSED_FOR = 600.0  # the same for one that is forbidden
+_ONWARD_FOR = 600.0  # seconds for which a cursor is used again
 
 Place: TypeAlias = tuple[int, str | None]
 """The number of a page, from 0 on, and the cursor that opens it."""
+
+
+def is_refusal(error: FloradlError) -> bool:
+    """Whether a list is refused, so that it is of no use to request it again soon."""
+    return isinstance(error, PermanentError) or (
+        isinstance(error, TransientError) and error.code in {ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND}
+    )
 
 
 class Runs(Protocol):
@@ -33,9 +42,9 @@ class Runs(Protocol):
 
 
 class ListQuery(Struct, frozen=True):
-    """`due` are the runs that are looked for, without those that were found; `waiting` are others of ours.
+    """`due` are the runs that are looked for and not found yet; `waiting` are others of ours.
 
-    `standing`: some have stood in line since the last look, so others may be due that are not among them.
+    `standing`: some have stood in line since the last tick, so others may be due that are not among them.
     """
 
     due: Collection[str]
@@ -47,54 +56,53 @@ class ListQuery(Struct, frozen=True):
 
 
 class PageSummary(Struct, frozen=True):
-    """What a page showed.
+    """What a page showed: runs that go on, how many were due, how many others of ours have news.
 
-    `open` are the runs that go on, `found` counts those that were due, `told` others of ours that it has news
-    of; `cursor` opens the next page.
+    `cursor` opens the next page.
     """
 
     open: frozenset[str]
     found: int
-    told: int
+    news: int
     cursor: str | None
 
 
 class ListPlan:
-    """What is known of one list, and where a look at it stands. `monotonic` returns seconds."""
+    """What is known of one list, and which of its pages is read next. `monotonic` returns seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._not_before = 0.0
         self._pages: list[frozenset[str]] = []  # the runs that went on, as last shown
-        self._below: dict[str, None] = {}  # looked for in vain: further down, if anywhere
-        self._onward: tuple[float, Place] | None = None  # where a look broke off although it paid, and when
+        self._below: dict[str, None] = {}  # not found: further down, if anywhere
+        self._onward: tuple[float, Place] | None = None  # where reading stopped although it paid, until when
         self._vain = 0  # pages in a row that were of no use
 
     def begin(self, sought: ListQuery) -> Place | None:
-        """Return the page to begin with; None where single questions are the better way."""
+        """Return the page to begin with; None where single requests are better."""
         self._vain = 0
         if self._monotonic() < self._not_before or not self._known_to_pay(0, sought):
             return None
         return 0, None
 
     def turn(self, place: Place, shown: PageSummary, sought: ListQuery, *, room: bool) -> Place | None:
-        """Take in what a page showed; returns the next one that pays, or None.
+        """Record what a page showed; return the next one that pays, or None.
 
-        Where there is no `room` for more answers, a later look goes on here.
+        Where there is no `room` for more answers, reading goes on there later.
         """
         number = place[0]
         self._pages += [frozenset()] * (number + 1 - len(self._pages))
         self._pages[number] = shown.open
         for run_id in shown.open & self._below.keys():
             del self._below[run_id]
-        self._vain = 0 if shown.found + shown.told else self._vain + 1
+        self._vain = 0 if shown.found + shown.news else self._vain + 1
         if shown.cursor is None:
             self._onward = None
             return None
         further = (number + 1, shown.cursor)
         if number + 1 >= _MOST_PAGES:
             return None
-        if not room and shown.told >= _WORTH_A_PAGE:
+        if not room and shown.news >= _WORTH_A_PAGE:
             self._onward = (self._monotonic() + _ONWARD_FOR, further)
             return None
         if self._known_to_pay(number + 1, sought) or self._hoped_to_pay(shown, sought):
@@ -105,30 +113,29 @@ class ListPlan:
         return self._left_off(further, sought)
 
     def end(self, missing: Collection[str]) -> None:
-        """Record which runs a look did not find: they are not looked for there again."""
+        """Record which runs were not found: they are not looked for there again."""
         if self._onward is not None:
-            return  # that look did not go to its end
+            return  # it was not read to its end
         for run_id in missing:
             self._below[run_id] = None
         while len(self._below) > _MOST_BELOW:
             del self._below[next(iter(self._below))]
 
-    def failed(self, *, refused: bool) -> None:
+    def failed(self, error: FloradlError) -> None:
         """Record that the list is unavailable."""
-        self._not_before = self._monotonic() + (_REFUSED_FOR if refused else _TROUBLE_FOR)
+        self._not_before = self._monotonic() + (_REFUSED_FOR if is_refusal(error) else _FAILED_FOR)
 
     def lost(self) -> None:
-        """Record that a cursor is not good any more."""
+        """Record that a cursor is not valid any more."""
         self._onward = None
 
     def _new(self, sought: ListQuery) -> int:
-        """Return how many are due that no page was seen to show."""
         placed = {run_id for page in self._pages for run_id in page}
         return sum(run_id not in placed and run_id not in self._below for run_id in sought.due)
 
     def _known_to_pay(self, number: int, sought: ListQuery) -> bool:
-        """Whether page `number`, or those from there to one where somebody is due, show enough of ours."""
-        new = self._new(sought) if number == 0 else 0  # the newest page is where they are likely to be
+        """Whether page `number`, or those from there to one with a due run, show enough of ours."""
+        new = self._new(sought) if number == 0 else 0  # likely on the newest page
         ours, due = new, new > 0 or (number == 0 and sought.standing)
         if ours >= _WORTH_A_PAGE:
             return True
@@ -144,10 +151,10 @@ class ListPlan:
         missing = sum(run_id not in self._below for run_id in sought.due)
         if self._vain:
             return missing >= _BLIND * self._vain
-        return missing >= _WORTH_A_PAGE or shown.told >= _A_BACKLOG
+        return missing >= _WORTH_A_PAGE or shown.news >= _A_BACKLOG
 
     def _left_off(self, further: Place, sought: ListQuery) -> Place | None:
-        """Return where an earlier look broke off, if that is further on and worth it."""
+        """Return where reading stopped earlier, if that is further on and pays."""
         if self._onward is None or len(sought.due) < _WORTH_A_PAGE:
             return None
         until, onward = self._onward

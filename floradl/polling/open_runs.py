@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
 import anyio
 
+from floradl.clock import Clocks
 from floradl.models import FinishedRun, QueuedRun, RemoteRun
 from floradl.polling.circuit_breaker import CircuitBreaker
 from floradl.polling.due_queue import DueQueue
@@ -17,30 +17,30 @@ from floradl.queue.base import RunQueue
 from floradl.retry import Halted, RetryIn
 
 _T = TypeVar("_T")
-_QUICK_POLLS = (1.0, 1.0, 2.0, 3.0, 5.0)  # seconds: where a webhook says "over" and the API "running"
+_QUICK_POLLS = (1.0, 1.0, 2.0, 3.0, 5.0)  # seconds, where a webhook reports the end and the API does not
 
 
 class PollReports(Protocol):
-    """Who wants to know what polling sees. Seconds count from now."""
+    """Gets what polling sees. Seconds count from now."""
 
     def unfinished(self, run: QueuedRun, next_in: float) -> None:
-        """Report that a run was polled and goes on."""
+        """Report a run that was polled and goes on."""
 
     def detected(self, run: QueuedRun, answer: RemoteRun) -> None:
-        """Report that a run was found to have ended at FLORA; the first time."""
+        """Report a run that was first found to have ended at FLORA."""
 
     def forwarded(self, run_id: str) -> None:
-        """Report that a run goes on to be saved."""
+        """Report a run that is to be saved."""
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
-        """Report trouble that may pass."""
+        """Report an error that may pass."""
 
     def halted(self, run: QueuedRun, message: str, next_in: float) -> None:
-        """Report that a run met what pauses all."""
+        """Report a run that met what pauses all."""
 
 
 async def _together(calls: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
-    """Make calls of the queue, which records together what comes together. Raises what one of them raised."""
+    """Make calls of the queue, which commits together what comes together. Raises what one of them raised."""
     results: dict[int, _T] = {}
     errors: list[Exception] = []
 
@@ -59,7 +59,7 @@ async def _together(calls: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
 
 
 class OpenRuns:
-    """Keeps their ids in memory, and their rows in the queue. `monotonic` returns seconds."""
+    """Their ids are in memory, their rows in the queue."""
 
     def __init__(
         self,
@@ -68,81 +68,81 @@ class OpenRuns:
         planner: PollPlanner,
         breaker: CircuitBreaker,
         reports: PollReports,
-        monotonic: Callable[[], float] = time.monotonic,
+        clocks: Clocks,
     ) -> None:
         self._queue = queue
         self._due_queue = due_queue
         self.planner = planner
         self.breaker = breaker
         self.reports = reports
-        self.monotonic = monotonic
-        self._known: set[str] = set()
-        self._over: dict[str, Iterator[float]] = {}  # those that a webhook calls over, and when to poll again
-        self.moved_at = self.turned_at = monotonic()
+        self.clocks = clocks
+        self._monotonic = clocks.monotonic
+        self._taken = due_queue.watch_taken()  # somebody is at work on those: all others wait in there
+        self._over: dict[str, Iterator[float]] = {}  # ended by a webhook's report, and when to poll again
+        self.moved_at = self.turned_at = self._monotonic()
         """When a run last went forward, and when one was last looked at (monotonic seconds)."""
-        self.rests_until = monotonic()
+        self.rests_until = self._monotonic()
         """Until when runs that are well need no look (monotonic seconds): the interval may be long."""
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._due_queue) + len(self._taken)
 
     def __contains__(self, run_id: str) -> bool:
-        """Whether a run waits to be polled, and nobody is at work on it."""
+        """Whether a run waits to be polled."""
         return run_id in self._due_queue
 
     def add_new(self, run_ids: Iterable[str]) -> None:
-        """Make runs due that just came; those that are open already stay as they are."""
+        """Make new runs due; those that are open already stay as they are."""
         self._due_queue.add_new(self._unknown(run_ids))
         self.wake()
 
     def resume(self, run_ids: Iterable[str]) -> None:
-        """Make runs due that were queued before the start: they come in their turn."""
-        for run_id in self._unknown(run_ids):
-            self._due_queue.put(run_id, 0.0)
+        """Make runs due that were queued before the start, in their order."""
+        self._due_queue.put_all(self._unknown(run_ids))
         self.wake()
 
     def take(self, run_ids: Iterable[str]) -> list[str]:
-        """Take runs, known or new, that there is an answer for; returns those that nobody is at work on."""
+        """Take runs, known or new, for which there is an answer; return those that are not worked on."""
         taken = list(
-            dict.fromkeys(run_id for run_id in run_ids if run_id in self or run_id not in self._known)
+            dict.fromkeys(run_id for run_id in run_ids if run_id in self or run_id not in self._taken)
         )
-        self._known.update(taken)
+        self._taken.update(taken)
         for run_id in taken:
             self._due_queue.discard(run_id)
         return taken
 
     def _unknown(self, run_ids: Iterable[str]) -> list[str]:
-        unknown = [run_id for run_id in dict.fromkeys(run_ids) if run_id not in self._known]
-        self._known.update(unknown)
-        return unknown
+        return [run_id for run_id in dict.fromkeys(run_ids) if not self._is_known(run_id)]
+
+    def _is_known(self, run_id: str) -> bool:
+        return run_id in self._due_queue or run_id in self._taken
 
     def poll_now(self, run_id: str) -> None:
-        """Have a run polled before all others, now and soon again: a webhook says that it is over.
+        """Have a run polled before all others, now and soon again: a webhook reports its end.
 
-        The answer to a request that is under way may be older than that.
+        A request that is under way may bring an older answer.
         """
         self._over[run_id] = iter((0.0, *_QUICK_POLLS))
-        if run_id in self._known:
-            self.planner.tell(run_id)
+        if self._is_known(run_id):
+            self.planner.webhook_came(run_id)
         else:
-            self._known.add(run_id)
             self._due_queue.put_first(run_id)
         self.wake()
 
     def put_first(self, run_ids: Iterable[str]) -> None:
-        """Have runs polled before those that are due by themselves: there is room for them now."""
+        """Have runs polled before all others: there is room for them now."""
         for run_id in run_ids:
             self._due_queue.put_first(run_id)
         self.wake()
 
     def put_back(self, run_ids: Iterable[str]) -> None:
         """Make runs due again that were taken and not polled."""
-        for run_id in run_ids:
-            self._due_queue.put(run_id, 0.0)
+        self._due_queue.put_all(run_ids)
 
     def forget(self, run_id: str) -> None:
         """Drop a run that is not open any more."""
-        self._known.discard(run_id)
+        self._taken.discard(run_id)
+        self._due_queue.discard(run_id)
         self.planner.forget(run_id)
         self._over.pop(run_id, None)
         if self.breaker.is_probe(run_id):
@@ -150,14 +150,14 @@ class OpenRuns:
         self.wake()
 
     def wake(self) -> None:
-        """Wake whoever waits for runs to be due, or for none to be open."""
+        """Wake all that wait for runs to be due, or for none to be open."""
         self.breaker.changed.set()
 
     def change(self, interval: float) -> None:
         """Poll at this interval (seconds) from now on, those that wait already too."""
         self.planner.change(interval)
         self._due_queue.change(interval)
-        self.rests_until = min(self.rests_until, self.monotonic() + interval)
+        self.rests_until = min(self.rests_until, self._monotonic() + interval)
         self.wake()
 
     def delay(self, *, first_only: bool) -> float:
@@ -165,7 +165,7 @@ class OpenRuns:
         return self._due_queue.delay(first_only=first_only)
 
     def take_due(self, room: int) -> list[str]:
-        """Take runs that are due, `room` at most beside those put first; what turns out early waits on."""
+        """Take runs that are due, `room` at most beside those put first; what is early after all waits on."""
         taken: list[str] = []
         while (run_id := self._due_queue.pop(first_only=len(taken) >= room)) is not None:
             if run_id in self._over or not self.planner.puts_back(run_id):
@@ -173,7 +173,7 @@ class OpenRuns:
         return taken
 
     async def load(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
-        """Read rows, by id; what is not open any more is dropped. Raises `QueueUnavailableError`."""
+        """Read rows, by id; runs that are not open any more are dropped. Raises `QueueUnavailableError`."""
         rows = await _together([partial(self._queue.get, run_id) for run_id in run_ids])
         found = {}
         for run_id, row in zip(run_ids, rows, strict=True):
@@ -185,19 +185,19 @@ class OpenRuns:
 
     async def record(self, runs: Iterable[tuple[QueuedRun, float | None]]) -> None:
         """Write rows, and how long each run took at FLORA (seconds). Raises `QueueUnavailableError`."""
-        now = time.time()
+        now = self.clocks.wall()
         await _together([partial(self._queue.update, run, now, duration=seconds) for run, seconds in runs])
 
     def postpone(self, retry: RetryIn) -> None:
         """Make a run, whose row is written, due again."""
         run, run_id = retry.run, retry.run.run_id
-        self.turned_at = self.monotonic()
+        self.turned_at = self._monotonic()
         if retry.trouble is not None:
             self.reports.trouble(run, retry.trouble, retry.seconds)
             if not self.breaker.postpone(run_id, retry.seconds):
                 self._due_queue.put(run_id, retry.seconds, aligned=retry.shared)
         else:
-            self.moved_at = self.monotonic()
+            self.moved_at = self._monotonic()
             self.reports.unfinished(run, retry.seconds)
             soon = self._soon(run_id)
             seconds = retry.seconds if soon is None else min(soon, retry.seconds)
@@ -207,25 +207,25 @@ class OpenRuns:
         self.wake()
 
     def _soon(self, run_id: str) -> float | None:
-        """Return the seconds until the next poll where a webhook called the run over; None elsewhere."""
+        """Return the seconds until the next poll where a webhook reported the end; None elsewhere."""
         soon = next(self._over.get(run_id, iter(())), None)
         if soon is None:
             self._over.pop(run_id, None)
         return soon
 
     def forwarded(self, run_id: str) -> None:
-        """Record that a run was polled and goes on to be saved."""
-        self.moved_at = self.turned_at = self.monotonic()
+        """Record that a run was polled and is to be saved."""
+        self.moved_at = self.turned_at = self._monotonic()
         self.reports.forwarded(run_id)
         self._end_pause_of(run_id)
 
     def _end_pause_of(self, run_id: str) -> None:
-        # Others that were under way when the pause began may end well: that says nothing of its cause.
+        # Others that were under way when the pause began may end well whatever its cause.
         if self.breaker.is_probe(run_id):
             self.breaker.end()
 
     def halt(self, halted: Halted, run: QueuedRun, finished: FinishedRun | None = None) -> None:
         """Pause all, since a run met what no run gets past; `finished` is what was to be saved of it."""
-        self.turned_at = self.monotonic()
+        self.turned_at = self._monotonic()
         pause = self.breaker.meet(run.run_id, halted, finished)
         self.reports.halted(run, pause.message, self.breaker.next_look(pause.reason))

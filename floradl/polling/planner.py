@@ -1,10 +1,10 @@
-"""When it is worth asking about a run again, in the light of all that was seen since.
+"""When a run is worth the next poll, by all that was seen since the last one.
 
-A gap is set when a run was seen not to be finished. Until it is over, more is learned: other runs of its
-technique end or go on, and a list that was asked for because of another run shows this one, too. So a gap
-is judged once more halfway and at its end, and what turns out to be early is put back. That costs nothing.
-Where webhooks prove to tell of a technique's ends, gaps are wider: those questions only see to it that no end
-is missed.
+An unfinished run gets a gap. Until that is over, more is learned: other runs of its technique end or go on,
+and a list page that was requested for others shows it, too. So the gap is judged again halfway and at its
+end, and a poll that turns out to be early is put back, which costs nothing. Of a crowd whose technique is
+unknown some are polled early, as scouts. Where webhooks prove reliable, gaps are wider: polls then only
+catch the ends that no webhook reports.
 """
 
 from __future__ import annotations
@@ -19,20 +19,24 @@ from floradl.polling.due_queue import DueQueue
 from floradl.polling.duration_model import COST, next_poll
 from floradl.polling.durations import Durations, ProgressEta, WebhookTrust, forecast
 
-_KEPT = 10_000  # runs; of a larger crowd the others are asked about when they fall due
-_FEW = 6  # runs in flight; fewer than these may be asked about more often: that is no burden yet
-_PAGE_COST = 5  # questions: so much is a page of a hundred answers to FLORA
-_JITTER = 0.1  # of a gap: runs that began together come one after the other, and each tells of the next
-_HALFWAY = 0.5  # of a gap: there it is judged again, as it may turn out to be too long
-_FORECASTS = 8  # of a run, that are kept
-_STRETCHED = 3.0  # usual gaps that a forecast makes one of, at most
-_EARLY = 0.25  # of the interval: less is not worth putting back
-_TOLD_OF = 3.0  # usual gaps that are made one of where a webhook is expected...
-_UNTOLD = 60.0  # ... but seconds that one which does not come may cost, at most
+_KEPT = 10_000  # runs; of a larger crowd the others are polled when they fall due
+_FEW = 6  # runs in flight; fewer may be polled more often, which is no burden yet
+_PAGE_COST = 5  # single requests that a page of a hundred answers costs FLORA
+_JITTER = 0.1  # of a gap; runs that began together are polled one after the other, and each informs the next
+_HALFWAY = 0.5  # of a gap, which is then judged again
+_FORECASTS = 8  # kept of a run
+_STRETCHED = 3.0  # usual gaps that a forecast can make one
+_SHORT, _SHORT_COST = 30.0, 1.53  # seconds in the median; of shorter runs a poll costs more, so much at most
+_CROWD = 20  # runs of one technique that go on; of fewer none is polled early
+_SCOUTS, _MOST_SCOUTS = 0.12, 24.0  # of the runs in flight are polled early in each interval; so many at most
+_SCOUTED = 10.0  # seconds of age up to which that is worth it: a wrong guess delays short runs most
+_EARLY = 0.25  # of the interval; less is not worth putting back
+_WITH_WEBHOOK = 3.0  # usual gaps that become one where a webhook is expected...
+_MISSED_WEBHOOK = 60.0  # ... but at most so many seconds, which one that does not come may cost
 
 
 class _Look(Struct):
-    """When a run was last seen not to be finished: its age then (seconds), and who was seen with it."""
+    """When a run was last seen unfinished: its age then (seconds), and how many were seen with it."""
 
     technique: str | None
     age: float
@@ -40,16 +44,16 @@ class _Look(Struct):
     batch_size: int
     spread: float
     put_back: float = 0.0
+    scout: bool = False  # polled early, to learn
     forecasts: tuple[ProgressEta, ...] = ()
 
-    def hear(self, progress: float) -> None:
-        """Take in how far it is."""
-        heard = forecast(self.age, progress)
-        self.forecasts = (*self.forecasts[: _FORECASTS - 1], heard) if heard else ()
+    def note(self, progress: float) -> None:
+        made = forecast(self.age, progress)
+        self.forecasts = (*self.forecasts[: _FORECASTS - 1], made) if made else ()
 
 
 class PollPlanner:
-    """Keeps in mind when runs were last seen. `interval` and `monotonic` are in seconds."""
+    """Remembers when runs were last seen. `interval` and `monotonic` are in seconds."""
 
     def __init__(
         self, due_queue: DueQueue, durations: Durations, interval: float, monotonic: Callable[[], float]
@@ -60,56 +64,59 @@ class PollPlanner:
         self._monotonic = monotonic
         self._looks: dict[str, _Look] = {}
         self._webhook_trust = WebhookTrust()
-        self._told: set[str] = set()  # runs whose end a webhook told of, and that are not through yet
+        self._scouts: dict[str, float] = {}  # by technique, when the next run may be polled early
+        self._reported: set[str] = set()  # runs whose end a webhook reported, and which are still open
 
     def change(self, interval: float) -> None:
         """Judge gaps by another interval (seconds) from now on."""
         self._interval = interval
 
-    def tell(self, run_id: str) -> None:
-        """Have it polled now: a webhook says that it ended."""
-        self._learn(run_id, told=True)
-        self._told.add(run_id)
+    def webhook_came(self, run_id: str) -> None:
+        """Have a run polled now whose end a webhook reports."""
+        self._learn(run_id, by_webhook=True)
+        self._reported.add(run_id)
         self._put_aside(run_id)
         self._due_queue.poll_now(run_id)
 
     def goes_on(self, run: QueuedRun, answer: RemoteRun) -> tuple[float, float]:
-        """Take in an answer "not finished".
+        """Record that a run was polled and is unfinished.
 
-        Returns the seconds until the next question, and those by which it was put back since the last one.
+        Returns the seconds until the next poll, and those by which it was put back since the last one.
         """
         before = self._looks.pop(run.run_id, None)
         age = run.waited if answer.age is None else answer.age
         spread = 1.0 if answer.batch_size > 1 else random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
         look = _Look(run.technique, age, self._monotonic(), answer.batch_size, spread)
         look.forecasts = before.forecasts if before else ()
-        look.hear(answer.progress)
+        look.note(answer.progress)
         self._durations.goes_on(run.technique, run.run_id, age)
         put_back = before.put_back if before else 0.0
         if len(self._looks) >= _KEPT:
             return self._gap(look), put_back
         self._looks[run.run_id] = look
-        return self._until_judged(look, self._gap(look)), put_back
+        gap = self._gap(look)
+        early = self._scout_in(look, gap)
+        if early is not None:
+            look.scout = True
+            return early, put_back
+        return self._until_judged(look, gap), put_back
 
     def saw(self, answer: RemoteRun) -> bool:
-        """Take in that a list shows a run, which is not due, to go on.
-
-        False where it was not seen before: then the answer is the run's first.
-        """
+        """Record that a list shows an unfinished run that is not due; False where it is its first answer."""
         look = self._looks.get(answer.run_id)
         if look is None:
-            return len(self._looks) >= _KEPT  # where there are that many, it waits for its own turn
+            return len(self._looks) >= _KEPT  # then it waits until it is due
         now = self._monotonic()
         look.age = look.age + now - look.at if answer.age is None else answer.age
-        look.at, look.batch_size = now, answer.batch_size
-        look.hear(answer.progress)
+        look.at, look.batch_size, look.scout = now, answer.batch_size, False
+        look.note(answer.progress)
         self._durations.goes_on(look.technique, answer.run_id, look.age)
         return True
 
     def puts_back(self, run_id: str) -> bool:
-        """Put a run that fell due back, if it turns out to be early; whether that was done."""
+        """Put a run that fell due back, if that turns out to be early; whether that was done."""
         look = self._looks.get(run_id)
-        if look is None:
+        if look is None or look.scout:
             return False
         seconds = self._gap(look) - (self._monotonic() - look.at)
         if seconds <= self._interval * _EARLY:
@@ -121,28 +128,27 @@ class PollPlanner:
 
     def ended(self, answer: RemoteRun) -> None:
         """Record that a run ended, and learn how good its forecasts were."""
-        self._learn(answer.run_id, told=False)
+        self._learn(answer.run_id, by_webhook=False)
         look = self._looks.get(answer.run_id)
         if look is not None and answer.created_at is not None and answer.completed_at is not None:
             self._durations.judge(look.technique, look.forecasts, answer.completed_at - answer.created_at)
         self._put_aside(answer.run_id)
 
     def learn_duration(self, run: QueuedRun, answer: RemoteRun) -> float | None:
-        """Learn how long a run took that completed, the first time it is seen; returns the seconds."""
+        """Learn how long a run took that was first seen completed; return the seconds."""
         if answer.status != "completed":
             return None
         return self._durations.add(run.technique, answer.created_at, answer.completed_at)
 
     def forget(self, run_id: str) -> None:
         """Record that a run is not waited for any more."""
-        self._told.discard(run_id)
+        self._reported.discard(run_id)
         self._put_aside(run_id)
 
-    def _learn(self, run_id: str, *, told: bool) -> None:
-        """Learn by a run that ended whether webhooks come; the first word of it counts."""
+    def _learn(self, run_id: str, *, by_webhook: bool) -> None:
         look = self._looks.get(run_id)
-        if look is not None and run_id not in self._told:
-            self._webhook_trust.ended(look.technique, told=told)
+        if look is not None and run_id not in self._reported:  # the first report of an end counts
+            self._webhook_trust.ended(look.technique, by_webhook=by_webhook)
 
     def _put_aside(self, run_id: str) -> None:
         look = self._looks.pop(run_id, None)
@@ -150,16 +156,35 @@ class PollPlanner:
             self._durations.ended(look.technique, run_id)
 
     def _until_judged(self, look: _Look, seconds: float) -> float:
-        """Return when one that is due in `seconds` is judged again: before that, as it may be due sooner."""
         return seconds if look.batch_size > 1 else max(seconds * _HALFWAY, min(seconds, self._interval))
 
+    def _scout_in(self, look: _Look, gap: float) -> float | None:
+        """Return the seconds after which a run is polled before its `gap` is over; None where it is not.
+
+        A few of a crowd are, evenly spaced. Otherwise all would be polled together, when many had long ended.
+        """
+        in_flight = self._durations.in_flight(look.technique)
+        if look.batch_size > 1 or in_flight < _CROWD or self._durations.is_known(look.technique):
+            return None
+        name, now = look.technique or "", self._monotonic()
+        moment = max(self._scouts.get(name, 0.0), now + self._interval)
+        seconds = moment - now
+        if seconds >= gap or look.age + seconds > _SCOUTED:
+            return None
+        many = min(in_flight * _SCOUTS, _MOST_SCOUTS)
+        self._scouts[name] = moment + self._interval / many
+        return seconds
+
     def _gap(self, look: _Look) -> float:
+        expected = self._durations.expected(look.technique)
         cost = COST * min(len(self._looks) / _FEW, 1.0)
         cost *= min(_PAGE_COST / look.batch_size, 1.0)
-        gap = next_poll(look.age, self._interval, self._durations.expected(look.technique), cost)
+        if self._durations.is_known(look.technique):
+            cost *= min(max(_SHORT / expected.median, 1.0), _SHORT_COST)
+        gap = next_poll(look.age, self._interval, expected, cost)
         rest = self._durations.rest(look.technique, look.forecasts)
         if rest is not None:
             gap = min(next_poll(0.0, self._interval, rest, cost), _STRETCHED * gap)
         if self._webhook_trust.expected(look.technique):
-            gap = max(gap, min(gap * _TOLD_OF, _UNTOLD))
+            gap = max(gap, min(gap * _WITH_WEBHOOK, _MISSED_WEBHOOK))
         return max(gap * look.spread, self._interval)

@@ -1,17 +1,16 @@
 """Polls the runs that are due: many by one list page, the others one by one.
 
 At each tick the pages are read that pay: a page of `GET /technique-runs` answers for a hundred runs at the
-cost of one. What it shows of runs that are not due yet is used as well: who ended goes on at once, and who
-goes on need not be polled soon. Runs that no page shows stand in line for single requests, a few at a time,
-and are looked for in the lists again at each tick: so the newest page is seen however long the line is.
-A list that meets a limit is requested again, since single requests would meet it all the more.
+cost of one. What it shows of runs that are not due yet is used, too: those that ended go on at once, the
+others need no poll soon. Runs that no page shows stand in line for single requests, a few at a time, and are
+looked for in the lists again at each tick, so the newest page is seen however long the line is. A list that
+meets a limit is requested again, since single requests would meet it all the more.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 import anyio
@@ -25,6 +24,7 @@ from floradl.errors import (
     ApiUnavailableError,
     ErrorCode,
     FloradlError,
+    ForeignAnswerError,
     PermanentError,
     ServicePausedError,
     TransientError,
@@ -32,23 +32,33 @@ from floradl.errors import (
 from floradl.flora.client import WrongWorkspaceCheck
 from floradl.flora.schema import KINDS, RunPage
 from floradl.library.base import Library
-from floradl.models import FinishedRun, QueuedRun, Reference, RemoteRun, Result, RunFailure, RunState
-from floradl.polling.list_pages import ListPlan, ListQuery, PageSummary
+from floradl.library.sidecar import Sidecar, by_key
+from floradl.models import (
+    FinishedRun,
+    QueuedRun,
+    Reference,
+    RemoteRun,
+    Result,
+    RunFailure,
+    RunState,
+    SavedOutput,
+)
+from floradl.polling.list_pages import ListPlan, ListQuery, PageSummary, is_refusal
 from floradl.polling.open_runs import OpenRuns
 from floradl.retry import Failed, Halted, RetryIn, outcome_of
 
-_PAGE_FOR = 10.0  # seconds in which a first page that was requested here serves who reads the whole list
-_GATHER = 0.01  # seconds in which those that are due at the same tick come together
+_PAGE_FOR = 10.0  # seconds for which `page` returns a first page that was requested here
+_GATHER = 0.01  # seconds in which runs that are due at the same tick come together
 _TRIES = 3  # of a page
-_CROWD = 256  # runs that are polled at a time; the others stay in the order in which they are due
-_ALONE = 8  # single requests at once; the others may yet be answered by a list
+_CROWD = 256  # runs that are polled at a time; the others stay due
+_ALONE = 8  # single requests at once; a list may yet answer for the others
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _Polled: TypeAlias = RetryIn | FinishedRun | Halted
 
 
 class RunApi(Protocol):
-    """What is needed of the API."""
+    """The part of the API that is needed."""
 
     async def run(self, reference: Reference) -> RemoteRun:
         """Return one run."""
@@ -69,11 +79,10 @@ class NextStage(Protocol):
 
 
 class PollOptions(Struct, frozen=True):
-    """`give_up_after` and `tick` are in seconds: how long a run may go on, how often lists are looked at."""
+    """`give_up_after` and `tick` are in seconds: how long a run may go on, how often lists are read."""
 
     give_up_after: float
     tick: float = 2.0
-    wall: Callable[[], float] = time.time
 
 
 class Poller:
@@ -94,16 +103,16 @@ class Poller:
         self._next_stage = next_stage
         self._options = options
         self._workspace_check = workspace_check or WrongWorkspaceCheck()
-        self._monotonic = open_runs.monotonic
+        self._monotonic = open_runs.clocks.monotonic
         self._lists = {kind: ListPlan(self._monotonic) for kind in KINDS}
         self._unavailable: set[str] = set()  # the lists, when last requested
         self._looking = anyio.Lock()
-        # None until somebody reads whole lists.
-        self._first_pages: dict[str, tuple[float, RunPage]] | None = None
+        self._first_pages: dict[str, tuple[float, RunPage]] | None = None  # None before `page` is used
         self._due: dict[str, QueuedRun] = {}  # due at this tick, and not found in a list yet
-        self._line: dict[str, QueuedRun] = {}  # no list shows them: they are polled one by one
-        self._alone: set[str] = set()  # those of a single request that is under way
-        self._ticked_at = 0.0  # when those in line were last looked for
+        self._earlier: dict[str, dict[str, SavedOutput]] = {}  # what is on disk of runs in hand, where read
+        self._line: dict[str, QueuedRun] = {}  # shown by no list, and polled one by one
+        self._alone: set[str] = set()  # polled by a single request that is under way
+        self._ticked_at = 0.0  # when the line was last looked for in the lists
         self._newest_first = True
         self._group: TaskGroup | None = None
 
@@ -112,7 +121,7 @@ class Poller:
         self._options = replace(self._options, give_up_after=give_up_after)
 
     async def serve(self) -> None:
-        """Poll what is due, for ever."""
+        """Poll what is due, forever."""
         async with anyio.create_task_group() as group:
             self._group = group
             while True:
@@ -136,7 +145,7 @@ class Poller:
         return self._ticked_at + self._options.tick - self._monotonic() if self._line else math.inf
 
     async def _tick(self) -> None:
-        """Look for what is due in the lists; what they do not show comes into the line."""
+        """Look for due runs in the lists; those that are not shown come into the line."""
         standing = bool(self._line) and self._until_tick() <= 0
         if standing or not self._line:
             self._ticked_at = self._monotonic()
@@ -154,7 +163,7 @@ class Poller:
                     if self._is_sought(run_id) and (kind == KINDS[0] or run.technique is None)
                 }
                 await self._read_list(kind, due, standing=standing)
-        except Exception as error:  # noqa: BLE001 - it holds for all of them: none needs to meet it alone
+        except Exception as error:  # noqa: BLE001 - it holds for all of them
             met = [run for run_id, run in looked_for.items() if self._is_sought(run_id)]
             for run in met:
                 self._line.pop(run.run_id, None)
@@ -164,9 +173,11 @@ class Poller:
         self._due = {}
 
     def _put_back(self) -> None:
-        """Make all due again that wait for an answer: in a pause any of them may be the probe."""
+        """Make all due again that wait for an answer: in a pause, each may be the probe."""
         waiting = {**self._line, **self._due}
         self._line, self._due = {}, {}
+        for run_id in waiting:
+            self._earlier.pop(run_id, None)
         self._open_runs.put_back(waiting)
 
     def _is_sought(self, run_id: str) -> bool:
@@ -174,24 +185,29 @@ class Poller:
 
     async def _load(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
         try:
-            return await self._open_runs.load(run_ids) if run_ids else {}
+            found = await self._open_runs.load(run_ids) if run_ids else {}
         except Exception as error:  # noqa: BLE001 - none of them may be lost
             for run in [QueuedRun(run_id=run_id, queued_at=0.0) for run_id in run_ids]:
                 self._apply(run, self._after_error(run, error))
             return {}
+        for run_id in set(run_ids) - found.keys():
+            self._earlier.pop(run_id, None)
+        return found
 
     async def _without_done(self, runs: dict[str, QueuedRun]) -> dict[str, QueuedRun]:
-        """Leave out the runs whose sidecar stands already: they are done, and not polled."""
+        """Leave out the runs whose sidecar says that they are complete: they are not polled."""
         new = [run for run in runs.values() if run.state is RunState.WAITING and not run.force]
         if not new:
             return runs
-        found = await to_thread.run_sync(lambda: [_is_done(self._library, run) for run in new])
+        found = await to_thread.run_sync(lambda: [_read_sidecar(self._library, run) for run in new])
         settled: list[tuple[QueuedRun, _Polled]] = []
-        for run, done in zip(new, found, strict=True):
-            if isinstance(done, Exception):
-                settled.append((run, self._after_error(run, done)))
-            elif done:
+        for run, sidecar in zip(new, found, strict=True):
+            if isinstance(sidecar, Exception):
+                settled.append((run, self._after_error(run, sidecar)))
+            elif sidecar is not None and sidecar.result is Result.COMPLETE:
                 settled.append((run, FinishedRun(run)))
+            else:
+                self._earlier[run.run_id] = by_key(sidecar.outputs) if sidecar else {}
         await self._settle(settled)
         known = {run.run_id for run, _ in settled}
         return {run_id: run for run_id, run in runs.items() if run_id not in known}
@@ -199,17 +215,17 @@ class Poller:
     # Lists
 
     async def _read_list(self, kind: str, due: set[str], *, standing: bool) -> None:
-        """Read the pages of a list that pay, from the newest on, and take in what they show.
+        """Read the pages of a list that pay, from the newest on, and use what they show.
 
-        Raises where a limit, or what pauses all, is met: that holds for every run.
+        Raises what concerns every run: a limit, or the cause of a pause.
         """
         try:
             await self._page_through(kind, due, standing=standing)
         except (ServicePausedError, ApiUnavailableError):
             raise
         except FloradlError as error:
-            # Whatever it is: single requests meet it, each for its own run.
-            self._lists[kind].failed(refused=_is_refusal(error))
+            # Single requests meet it, too, each for its own run.
+            self._lists[kind].failed(error)
             if kind not in self._unavailable:  # one line when it begins
                 _log.info("list_refused", kind=kind, message=str(error))
             self._unavailable.add(kind)
@@ -224,7 +240,7 @@ class Poller:
             except PermanentError:
                 if cursor is None:
                     raise
-                lists.lost()  # it was good for a while only
+                lists.lost()  # it was valid for a while only
                 return
             self._unavailable.discard(kind)
             if cursor is None and self._first_pages is not None:
@@ -235,40 +251,43 @@ class Poller:
             lists.end(due)
 
     async def _page(self, kind: str, cursor: str | None) -> RunPage:
-        """Request a page; where trouble may pass, a few times: the rate limiter waits in between."""
+        """Request a page, a few times where the error may pass: the rate limiter waits in between.
+
+        Not where another server answers: that may concern lists alone, so single requests are next.
+        """
         for _ in range(_TRIES - 1):
             try:
                 return await self._api.page(kind, cursor)
             except TransientError as error:
-                if _is_refusal(error):
+                if is_refusal(error) or isinstance(error, ForeignAnswerError):
                     raise
         return await self._api.page(kind, cursor)
 
     async def _take_in(self, page: RunPage, due: set[str]) -> PageSummary:
-        """Use what a page shows of our runs, due or not. What it shows leaves `due`."""
+        """Use what a page shows of our runs, due or not, and take these out of `due`."""
         going_on = frozenset(run.run_id for run in page.runs if not run.finished)
         batch_size = sum(self._is_sought(run_id) or run_id in self._open_runs for run_id in going_on)
-        found: list[RemoteRun] = []  # of those that were due
-        told: list[RemoteRun] = []
+        found: list[RemoteRun] = []  # about runs that were due
+        news: list[RemoteRun] = []  # about others
         for run in {run.run_id: run for run in page.runs}.values():
             if run.status == "completed" and not run.outputs:
-                continue  # a list that leaves the outputs out only tells that it is time to poll
+                continue  # a list that leaves the outputs out is no answer
             answer = replace(run, batch_size=max(batch_size, 1))
             if self._is_sought(run.run_id):
-                (found if run.run_id in due else told).append(answer)
+                (found if run.run_id in due else news).append(answer)
                 due.discard(run.run_id)
             elif run.run_id in self._open_runs and self._is_news(answer):
-                told.append(answer)
-        new = {answer.run_id for answer in told if answer.run_id in self._open_runs}
-        await self._take_answers([*found, *told], new)
-        return PageSummary(going_on, len(found), len(told), page.cursor)
+                news.append(answer)
+        new = {answer.run_id for answer in news if answer.run_id in self._open_runs}
+        await self._take_answers([*found, *news], new)
+        return PageSummary(going_on, len(found), len(news), page.cursor)
 
     def _is_news(self, answer: RemoteRun) -> bool:
         """Whether an answer about a run that is not due is used."""
         return self._next_stage.room if answer.finished else not self._open_runs.planner.saw(answer)
 
     async def page(self, kind: str, cursor: str | None = None) -> RunPage:
-        """Return a page for somebody who reads a whole list; what it shows of our runs is used, too.
+        """Return a page of a list; what it shows of our runs is used, too.
 
         A first page that was requested just now is not requested again. Raises as `FloraClient.page` does.
         """
@@ -283,19 +302,19 @@ class Poller:
         return page
 
     async def add_answered(self, answers: Iterable[RemoteRun]) -> None:
-        """Take runs on that were queued by what a list showed of them: that is their first answer."""
-        usable: list[RemoteRun] = []
-        useless: list[RemoteRun] = []
-        for answer in answers:
-            (usable if answer.status != "completed" or answer.outputs else useless).append(answer)
-        taken = self._open_runs.take(answer.run_id for answer in usable)
-        await self._take_answers([answer for answer in usable if answer.run_id in taken], taken)
-        self._open_runs.add_new(answer.run_id for answer in useless)
+        """Use what a list showed of runs that were queued for it, as their first answers."""
+        listed = {answer.run_id: answer for answer in answers}
+        usable = {
+            run_id: each for run_id, each in listed.items() if each.status != "completed" or each.outputs
+        }
+        taken = self._open_runs.take(usable)
+        await self._take_answers([usable[run_id] for run_id in taken], taken)
+        self._open_runs.add_new(listed.keys() - usable.keys())
 
     # Single requests
 
     def _poll_next_alone(self) -> None:
-        """Send single requests, for the newest run and the first in line in turn."""
+        """Send single requests, for the newest run and the first in line by turns."""
         while self._line and len(self._alone) < _ALONE and self._group is not None:
             runs = self._line.values()
             run = max(runs, key=lambda each: each.queued_at) if self._newest_first else next(iter(runs))
@@ -305,7 +324,7 @@ class Poller:
             self._group.start_soon(self._poll_alone, run)
 
     async def poll(self, run_id: str) -> None:
-        """Poll one run now, by a single request."""
+        """Poll a run now, by a single request."""
         for run in (await self._without_done(await self._load([run_id]))).values():
             await self._poll_alone(run)
 
@@ -331,7 +350,7 @@ class Poller:
     # Answers
 
     async def _take_answers(self, answers: Sequence[RemoteRun], new: Collection[str] = ()) -> None:
-        """Give each run what follows from its answer; of `new` ones it is not known whether they are done."""
+        """Give each run the outcome of its answer; the sidecars of `new` ones have not been read."""
         if answers:
             self._workspace_check.found()
         for answer in answers:
@@ -347,7 +366,7 @@ class Poller:
     def _outcome(self, run: QueuedRun, answer: RemoteRun) -> _Polled:
         try:
             return self._after_answer(run, answer)
-        except Exception as error:  # noqa: BLE001 - a bug of ours must not cost the run, nor the others
+        except Exception as error:  # noqa: BLE001 - a bug must not cost the run, nor the others
             return self._after_error(run, error)
 
     def _after_answer(self, run: QueuedRun, answer: RemoteRun) -> _Polled:
@@ -357,8 +376,8 @@ class Poller:
                 return FinishedRun(self._detected(run), answer)
             if answer.status == "failed":
                 return FinishedRun(run, answer)
-            said = "FLORA says that it completed, but lists no outputs"
-            return self._after_error(run, TransientError(said, ErrorCode.NO_OUTPUTS))
+            message = "FLORA says that it completed, but lists no outputs"
+            return self._after_error(run, TransientError(message, ErrorCode.NO_OUTPUTS))
         patience = self._options.give_up_after
         if run.waited > patience:
             failure = RunFailure(
@@ -368,29 +387,16 @@ class Poller:
             )
             return FinishedRun(run, answer, failure)
         seconds, put_back = self._open_runs.planner.goes_on(run, answer)
-        run = replace(
-            run,
-            state=RunState.RUNNING,
-            waited=run.waited + put_back + seconds,
-            tries=0,
-            progress=answer.progress,
-            error=None,
-        )
+        run = replace(run, state=RunState.RUNNING, waited=run.waited + put_back + seconds)
+        run = replace(run, tries=0, progress=answer.progress, error=None)
         return RetryIn(run, seconds, shared=answer.batch_size > 1)
 
     def _detected(self, run: QueuedRun) -> QueuedRun:
         """Return the run as it is recorded once it was found to have ended at FLORA."""
         if run.detected_at is not None:
             return run
-        return replace(
-            run,
-            state=RunState.RUNNING,
-            detected_at=self._options.wall(),
-            waited=0.0,
-            tries=0,
-            progress=100.0,
-            error=None,
-        )
+        run = replace(run, state=RunState.RUNNING, detected_at=self._open_runs.clocks.wall())
+        return replace(run, waited=0.0, tries=0, progress=100.0, error=None)
 
     def _after_error(self, run: QueuedRun, error: Exception) -> _Polled:
         outcome = outcome_of(run, error, self._options.give_up_after)
@@ -414,6 +420,8 @@ class Poller:
             self._apply(run, outcome)
 
     def _apply(self, run: QueuedRun, outcome: _Polled) -> None:
+        # A run that is polled again has its sidecar read at its end: another process may have written it.
+        earlier = self._earlier.pop(run.run_id, None)
         match outcome:
             case RetryIn():
                 self._open_runs.postpone(outcome)
@@ -421,7 +429,7 @@ class Poller:
                 self._open_runs.halt(outcome, run)
             case FinishedRun():
                 self._open_runs.forwarded(run.run_id)
-                self._next_stage.offer(outcome)
+                self._next_stage.offer(replace(outcome, earlier=earlier))
 
 
 def _detection(run: QueuedRun, outcome: _Polled) -> RemoteRun | None:
@@ -431,16 +439,9 @@ def _detection(run: QueuedRun, outcome: _Polled) -> RemoteRun | None:
     return None
 
 
-def _is_done(library: Library, run: QueuedRun) -> bool | Exception:
-    """Whether the sidecar of a run stands, or why that is not known; blocking."""
+def _read_sidecar(library: Library, run: QueuedRun) -> Sidecar | Exception | None:
+    """Return the sidecar of a run, or why it cannot be read; blocking."""
     try:
-        stands = library.find_sidecar(run.reference)
+        return library.find_sidecar(run.reference)
     except Exception as error:  # noqa: BLE001 - each becomes an outcome
         return error
-    return stands is not None and stands.result is Result.COMPLETE
-
-
-def _is_refusal(error: FloradlError) -> bool:
-    return isinstance(error, PermanentError) or (
-        isinstance(error, TransientError) and error.code in {ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND}
-    )

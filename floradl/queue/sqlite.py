@@ -17,7 +17,6 @@ import anyio
 import msgspec
 from anyio import to_thread
 
-from floradl.clock import next_tick
 from floradl.errors import QueueDamagedError
 from floradl.models import Action, LeftFile, QueuedRun, RunRequest, RunState, SavedOutput
 from floradl.queue.base import (
@@ -48,6 +47,7 @@ from floradl.queue.migrations import (
     select_run,
     select_saved,
 )
+from floradl.wakeups import next_tick
 
 _LOOK_EVERY = 5.0  # seconds between looks at the files
 _ERROR = COLUMNS.split(", ").index("error")

@@ -128,15 +128,17 @@ class Processor:
             if answer is None:
                 return await self._finish(replace(run, state=RunState.DONE, error=None), None)
             if answer.outputs:
-                return await self._save(run, answer, known)
+                return await self._save(run, answer, finished, known)
             failure = reason_of(answer)
         run = replace(run, detected_at=run.detected_at or self._options.wall())
-        on_disk = await self._read(run, None, known)
+        on_disk = await self._read(run, finished, known)
         return await self._conclude(run, answer, RunResult(Result.FAILED, failure, failure), on_disk)
 
-    async def _save(self, run: QueuedRun, answer: RemoteRun, known: dict[str, SavedOutput]) -> Outcome:
+    async def _save(
+        self, run: QueuedRun, answer: RemoteRun, finished: FinishedRun, known: dict[str, SavedOutput]
+    ) -> Outcome:
         self._progress.run(run, None)
-        on_disk = await self._read(run, answer, known)
+        on_disk = await self._read(run, finished, known)
         if on_disk.is_all_small(answer):
             done = await self._save_whole(run, answer, on_disk)
             if done is not None:
@@ -170,11 +172,16 @@ class Processor:
             raise summary
         return None
 
-    async def _read(self, run: QueuedRun, answer: RemoteRun | None, known: dict[str, SavedOutput]) -> _OnDisk:
-        """Return the outputs that are on disk already: by the queue, or by an earlier sidecar."""
+    async def _read(self, run: QueuedRun, finished: FinishedRun, known: dict[str, SavedOutput]) -> _OnDisk:
+        """Return the outputs that are on disk already: by the queue, or by an earlier sidecar.
+
+        Where the poller has not read that, it is read here.
+        """
+        sidecar = finished.earlier
+        answer = finished.answer if finished.failure is None else None
 
         def look() -> _OnDisk:
-            earlier = self._library.existing(self._vouched_for(run))
+            earlier = self._library.existing(self._vouched_for(run) if sidecar is None else sidecar)
             saved = self._library.existing(known)
             saved = saved if run.force else earlier | saved
             if answer is None:

@@ -1,9 +1,10 @@
 """A FLORA on loopback: its API and a media host, for `floradl simulate`, `floradl demo` and the tests.
 
+Scripted runs, faults and HTTP requests come in; FLORA's answers, media and webhooks go out.
+
     simulator = Simulator()
     run = simulator.add_run(outputs=[OutputSpec("output_1", "videoUrl", size=6_000_000)], duration=2)
     async with serve(simulator) as base_url:
-        ...
 
 Needs the extra `simulator` (aiohttp).
 """

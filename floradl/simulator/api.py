@@ -6,6 +6,7 @@ import hmac
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -29,6 +30,7 @@ from floradl.simulator.state import Simulator
 
 _STATUSES = {"pending", "running", "completed", "failed"}
 _DEFAULT_LIMIT = 20
+_GENERATED = {"image": "imageUrl", "video": "videoUrl", "audio": "audioUrl", "text": "text"}
 
 
 class ApiError(Exception):
@@ -40,15 +42,15 @@ class ApiError(Exception):
         code: str,
         message: str,
         *,
-        fields: tuple[str, ...] = (),
+        field: str | None = None,
         retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.headers = {} if retry_after is None else {"retry-after": str(retry_after)}
         self.body: dict[str, Any] = {"code": code, "message": message}
-        if fields:
-            self.body["fields"] = [{"field": field, "message": message} for field in fields]
+        if field is not None:
+            self.body["fields"] = [{"field": field, "message": message}]
 
 
 def page_size(query: Mapping[str, str], most: int) -> int:
@@ -101,7 +103,7 @@ def text_or_none(body: Mapping[str, Any], name: str) -> str | None:
 
 def invalid(field: str, message: str) -> ApiError:
     """Make the error for one wrong field."""
-    return ApiError(400, "input_validation_error", message, fields=(field,))
+    return ApiError(400, "input_validation_error", message, field=field)
 
 
 class TokenBucket:
@@ -112,7 +114,7 @@ class TokenBucket:
         self._at = 0.0
 
     def take(self, now: float, rate: float, burst: float) -> float:
-        """Take one token; give 0, or the seconds until there is one. `rate` is in tokens a second."""
+        """Take one token; return 0, or the seconds until there is one. `rate` is in tokens a second."""
         tokens = burst if self._tokens is None else min(burst, self._tokens + (now - self._at) * rate)
         self._at = now
         if tokens >= 1:
@@ -120,9 +122,6 @@ class TokenBucket:
             return 0.0
         self._tokens = tokens
         return (1 - tokens) / rate
-
-
-_GENERATED = {"image": "imageUrl", "video": "videoUrl", "audio": "audioUrl", "text": "text"}
 
 
 class ApiHost:
@@ -145,14 +144,14 @@ class ApiHost:
         app.router.add_post(f"{prefix}/techniques/{{technique}}/runs", self._start_run)
         app.router.add_get(f"{prefix}/techniques/{{technique}}/runs/{{run_id}}", self._run)
         app.router.add_get(f"{prefix}/runs/{{run_id}}", self._run)
-        app.router.add_get(f"{prefix}/technique-runs", self._technique_runs)
-        app.router.add_get(f"{prefix}/generations", self._generations)
+        app.router.add_get(
+            f"{prefix}/technique-runs", partial(self._list, "technique_runs", RunKind.TECHNIQUE)
+        )
+        app.router.add_get(f"{prefix}/generations", partial(self._list, "generations", RunKind.GENERATION))
         app.router.add_post(f"{prefix}/generate", self._generate)
         app.router.add_post(f"{prefix}/runs/technique", self._start_technique)
         app.on_response_prepare.append(self._before_sending)
         return app
-
-    # --- what holds for every request -----------------------------------------------------------------------
 
     @web.middleware
     async def _exchange(self, request: web.Request, handler: wire.Handler) -> web.StreamResponse:
@@ -190,20 +189,15 @@ class ApiHost:
         wire.record(self._simulator, "api", request, response.status)
 
     def _admit(self, request: web.Request) -> None:
-        """Check the key and the rate limit. Raises `ApiError`."""
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key:
             raise ApiError(401, "unauthorized", "Missing API key. Send it as 'Authorization: Bearer <key>'.")
-        if not hmac.compare_digest(key.strip().encode(), self._simulator.key.encode()):
+        simulator = self._simulator
+        if not hmac.compare_digest(key.strip().encode(), simulator.key.encode()):
             raise ApiError(401, "invalid_api_key", "The API key is invalid or was revoked.")
-        if self._simulator.rate_limit is not None:
-            wait = self._bucket.take(
-                self._simulator.now(), self._simulator.rate_limit, self._simulator.rate_burst
-            )
-            if wait:
-                raise ApiError(429, "rate_limited", "Too many requests.", retry_after=math.ceil(wait))
-
-    # --- reading --------------------------------------------------------------------------------------------
+        rate, burst = simulator.rate_limit, simulator.rate_burst
+        if rate is not None and (wait := self._bucket.take(simulator.now(), rate, burst)):
+            raise ApiError(429, "rate_limited", "Too many requests.", retry_after=math.ceil(wait))
 
     async def _workspaces(self, _request: web.Request) -> web.Response:
         workspace = {"workspace_id": "ws_simulator", "name": "Simulator", "role": "owner", "created_at": None}
@@ -223,13 +217,7 @@ class ApiHost:
             raise ApiError(404, "not_found", "Run not found.")
         return _json(self._as_json(run))
 
-    async def _technique_runs(self, request: web.Request) -> web.Response:
-        return self._list(request, "technique_runs", RunKind.TECHNIQUE)
-
-    async def _generations(self, request: web.Request) -> web.Response:
-        return self._list(request, "generations", RunKind.GENERATION)
-
-    def _list(self, request: web.Request, name: str, kind: RunKind) -> web.Response:
+    async def _list(self, name: str, kind: RunKind, request: web.Request) -> web.Response:
         if not self._simulator.listing:
             raise ApiError(403, "forbidden", "This key may not list runs.")
         now = self._simulator.now()
@@ -242,8 +230,6 @@ class ApiHost:
         listed = [listed_json(run, self._as_json(run)) for run in page.runs]
         return _json({name: listed, "meta": {"next_cursor": page.cursor}})
 
-    # --- starting -------------------------------------------------------------------------------------------
-
     async def _start_run(self, request: web.Request) -> web.Response:
         technique = self._known_technique(request.match_info["technique"])
         body = json_object(await request.read())
@@ -251,16 +237,13 @@ class ApiHost:
             raise invalid("mode", "mode is 'async' or 'stream'.")
         if not isinstance(body.get("inputs"), list):
             raise invalid("inputs", "inputs is a list of {id, type, value}.")
-        callback_url = text_or_none(body, "callback_url")
-        self._once(request, body)
+        callback_url = self._callback(request, body)
         return _json(self._as_json(self._started(technique, callback_url)))
 
     async def _start_technique(self, request: web.Request) -> web.Response:
         body = json_object(await request.read())
         technique = self._known_technique(str(body.get("technique_id")))
-        callback_url = text_or_none(body, "callback_url")
-        self._once(request, body)
-        run = self._started(technique, callback_url)
+        run = self._started(technique, self._callback(request, body))
         named = {"technique_id": technique.technique_id, "name": technique.name}
         return _json({**self._receipt(run, technique.run_cost), "technique": named})
 
@@ -269,11 +252,9 @@ class ApiHost:
         for name in ("prompt", "workspace_id", "project_id"):
             if not isinstance(body.get(name), str):
                 raise invalid(name, f"{name} is required.")
-        output_type = _GENERATED.get(str(body.get("type")))
-        if output_type is None:
+        if (output_type := _GENERATED.get(str(body.get("type")))) is None:
             raise invalid("type", "type is one of image, video, audio, text.")
-        callback_url = text_or_none(body, "callback_url")
-        self._once(request, body)
+        callback_url = self._callback(request, body)
         run = ScriptedRun(
             run_id=self._simulator.new_run_id(),
             kind=RunKind.GENERATION,
@@ -292,24 +273,21 @@ class ApiHost:
         reference = self._simulator.add_run(technique=technique.technique_id, duration=technique.duration)
         if callback_url is not None:
             self._simulator.call_back(reference.run_id, callback_url)
-        run = self._simulator.run(reference.run_id)
-        if run is None:
+        if (run := self._simulator.run(reference.run_id)) is None:
             raise LookupError(reference.run_id)
         return run
 
-    def _once(self, request: web.Request, body: dict[str, Any]) -> None:
-        key = request.headers.get("Idempotency-Key") or body.get("idempotency_key")
-        if key is None:
-            return
-        if key in self._idempotent:
-            raise ApiError(409, "idempotency_duplicate", "This idempotency key was used already.")
-        self._idempotent.add(str(key))
-
-    # --- shapes ---------------------------------------------------------------------------------------------
+    def _callback(self, request: web.Request, body: dict[str, Any]) -> str | None:
+        """Return the callback URL, the first time for an idempotency key. Raises `ApiError`."""
+        callback_url = text_or_none(body, "callback_url")
+        if (key := request.headers.get("Idempotency-Key") or body.get("idempotency_key")) is not None:
+            if key in self._idempotent:
+                raise ApiError(409, "idempotency_duplicate", "This idempotency key was used already.")
+            self._idempotent.add(str(key))
+        return callback_url
 
     def _known_technique(self, name: str) -> Technique:
-        technique = self._simulator.technique(name)
-        if technique is None:
+        if (technique := self._simulator.technique(name)) is None:
             raise ApiError(404, "not_found", "Technique not found.")
         return technique
 

@@ -1,7 +1,7 @@
-"""Sending an answer: as it should be, or broken off, framed wrongly, slowly.
+"""Sending an answer: whole, or only a range of it; as it should be, or broken off, framed wrongly, slowly.
 
-A faulty answer is written to the socket here, without the help (and the checks) of aiohttp, and its
-connection is closed afterwards. Framing: RFC 9112, sections 6 and 7.
+Here are the answers of faults, too. A faulty one is written to the socket without the help (and the checks)
+of aiohttp, and its connection is closed afterwards. Framing: RFC 9112, sections 6 and 7.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -24,10 +23,30 @@ from floradl.simulator.faults import Do, Framing, position
 from floradl.simulator.formats import Body, literal
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_TICK = 0.05  # a throttled body is sent in pieces of this many seconds
+_BUFFERED = 256 * 1024
+_ERRORS: Mapping[int, tuple[str, str]] = {
+    400: ("input_validation_error", "The request is invalid."),
+    401: ("invalid_api_key", "The API key is invalid or was revoked."),
+    402: ("insufficient_credits", "The workspace has not enough credits."),
+    403: ("forbidden", "This is not allowed."),
+    404: ("not_found", "Not found."),
+    409: ("conflict", "The request conflicts with another one."),
+    429: ("rate_limited", "Too many requests."),
+    500: ("internal_error", "Something went wrong on our side."),
+    503: ("service_unavailable", "The service is unavailable for now."),
+}
+_PAGE = (
+    "<!doctype html>\n<html><head><title>{status}</title></head>"
+    "<body><h1>{status}</h1><p>The server is having a bad day.</p></body></html>\n"
+)
+
+Count = Callable[[int], None]
+Event = tuple[int, Literal["stall", "cut", "reset"]]
 
 
 class StoredObject(Struct, frozen=True):
-    """A body as it lies in the store, with the headers that describe it whatever is asked.
+    """A body as it lies in the store, with the headers that describe it in any answer.
 
     `overrides` are laid over an answer's headers in the end; `None` removes one.
     """
@@ -57,7 +76,7 @@ class StoredAnswer(Struct, frozen=True):
 def answer(stored: StoredObject, request: Mapping[str, str], *, beside: int = 0) -> StoredAnswer:
     """Decide on the answer to a GET with the header fields `request` (names in lower case).
 
-    A fault: a range begins `beside` bytes from where it was asked to, and says so.
+    A fault: a range begins `beside` bytes from where it was asked to, and shows that.
     """
     size = stored.body.size
     own = {"Accept-Ranges": "bytes", "ETag": stored.etag, "Last-Modified": stored.last_modified}
@@ -82,25 +101,16 @@ def answer(stored: StoredObject, request: Mapping[str, str], *, beside: int = 0)
 
 def _unchanged(stored: StoredObject, if_range: str | None) -> bool:
     """Compare as RFC 9110, section 13.1.5 says: strongly."""
-    if if_range is None:
-        return True
-    if if_range.startswith("W/"):
-        return False
-    return if_range in {stored.etag, stored.last_modified}
+    return if_range is None or (
+        not if_range.startswith("W/") and if_range in {stored.etag, stored.last_modified}
+    )
 
 
 def laid_over(headers: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
-    """Give `headers` with `changes` laid over them, whatever their case; `None` removes one."""
+    """Return `headers` with `changes` laid over them, whatever their case; `None` removes one."""
     changed = {name.lower() for name in changes}
     kept = {name: value for name, value in headers.items() if name.lower() not in changed}
     return kept | {name: value for name, value in changes.items() if value is not None}
-
-
-_TICK = 0.05  # a throttled body is sent in pieces of this many seconds
-_BUFFERED = 256 * 1024
-
-Count = Callable[[int], None]
-Event = tuple[int, Literal["stall", "cut", "reset"]]
 
 
 class AnswerDelivery(Struct, frozen=True):
@@ -119,7 +129,7 @@ class AnswerDelivery(Struct, frozen=True):
 
     @classmethod
     def of(cls, do: Do | None, length: int, rate: float | None = None) -> AnswerDelivery:
-        """Read from `do` how a body of `length` bytes is sent."""
+        """Return how `do` wants a body of `length` bytes sent."""
         if do is None:
             return cls(rate=rate)
         places: tuple[tuple[str | int | None, Literal["stall", "cut", "reset"]], ...] = (
@@ -171,7 +181,7 @@ async def send_raw(
     *,
     head_only: bool = False,
 ) -> None:
-    """Send an answer as `delivery` says, and close the connection."""
+    """Send an answer by `delivery`, and close the connection."""
     await _write(transport, _head(answer, delivery))
     at = 0
     for offset, kind in (*delivery.events, (answer.length, "end")):
@@ -179,7 +189,8 @@ async def send_raw(
             pieces = _paced(answer, answer.start + at, answer.start + max(offset, at), delivery.rate)
             async for piece in pieces:
                 count(len(piece))
-                await _write(transport, _framed(piece, delivery.framing))
+                framed = b"%x\r\n%s\r\n" % (len(piece), piece) if delivery.framing == "chunked" else piece
+                await _write(transport, framed)
         at = max(offset, at)
         if kind == "stall":
             await _drained(transport, 0)
@@ -219,12 +230,7 @@ def _head(answer: StoredAnswer, delivery: AnswerDelivery) -> bytes:
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode("utf-8", "surrogateescape")
 
 
-def _framed(piece: bytes, framing: Framing) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(piece), piece) if framing == "chunked" else piece
-
-
 async def _paced(answer: StoredAnswer, start: int, stop: int, rate: float | None) -> AsyncIterator[bytes]:
-    """Yield the bytes from `start` to `stop`, not faster than `rate` bytes a second."""
     if rate is None:
         for chunk in answer.body.chunks(start, stop):
             yield chunk
@@ -249,25 +255,6 @@ async def _drained(transport: asyncio.Transport, limit: int) -> None:
         await asyncio.sleep(0.001)
 
 
-_ERRORS: Mapping[int, tuple[str, str]] = {
-    400: ("input_validation_error", "The request is invalid."),
-    401: ("invalid_api_key", "The API key is invalid or was revoked."),
-    402: ("insufficient_credits", "The workspace has not enough credits."),
-    403: ("forbidden", "This is not allowed."),
-    404: ("not_found", "Not found."),
-    409: ("conflict", "The request conflicts with another one."),
-    429: ("rate_limited", "Too many requests."),
-    500: ("internal_error", "Something went wrong on our side."),
-    503: ("service_unavailable", "The service is unavailable for now."),
-}
-
-
-_PAGE = (
-    "<!doctype html>\n<html><head><title>{status}</title></head>"
-    "<body><h1>{status}</h1><p>The server is having a bad day.</p></body></html>\n"
-)
-
-
 def small(
     status: int, content_type: str, body: bytes, headers: Mapping[str, str] | None = None
 ) -> StoredAnswer:
@@ -288,7 +275,7 @@ def error_answer(status: int, code: str, message: str) -> StoredAnswer:
 
 
 def replacement(do: Do, host: Literal["api", "media"], places: Mapping[str, str]) -> StoredAnswer:
-    """Make the answer that `do` wants; `places` are what stands in braces in a redirect's URL."""
+    """Make the answer of `do`; `places` are what stands in braces in a redirect's URL."""
     if do.redirect is not None:
         url = do.redirect
         for name, place in places.items():
@@ -308,7 +295,7 @@ def replacement(do: Do, host: Literal["api", "media"], places: Mapping[str, str]
 
 
 def bend(body: bytes, do: Do) -> bytes:
-    """Give a JSON answer as `do` wants it; one without a run in it comes back as it was."""
+    """Return a JSON answer as `do` wants it; one without a run in it comes back as it was."""
     if do.unknown_status or do.missing_field or do.wrong_type or do.set or do.camel_case:
         answer = msgspec.json.decode(body)
         for run in _runs(answer):
@@ -320,7 +307,6 @@ def bend(body: bytes, do: Do) -> bytes:
 
 
 def _runs(answer: Any) -> Iterator[dict[str, Any]]:
-    """Find the runs of an answer: itself, or those that it lists."""
     if not isinstance(answer, dict):
         return
     if "run_id" in answer:
@@ -333,44 +319,38 @@ def _bend_run(run: dict[str, Any], do: Do) -> None:
     if do.unknown_status:
         run["status"] = do.unknown_status
     if do.missing_field:
-        _change(run, do.missing_field, _remove)
+        _change(run, do.missing_field, msgspec.UNSET)
     if do.wrong_type:
-        _change(run, do.wrong_type, partial(_put, value={"unexpected": [None]}))
+        _change(run, do.wrong_type, {"unexpected": [None]})
     for path, text in do.set.items():
-        _change(run, path, partial(_put, value=_value(text)))
+        _change(run, path, _value(text))
     if do.camel_case:
-        renamed = {_camel(name): value for name, value in run.items()}
+        renamed = {
+            re.sub(r"_(\w)", lambda found: found[1].upper(), name): value for name, value in run.items()
+        }
         run.clear()
         run.update(renamed)
 
 
-def _change(holder: Any, path: str, change: Callable[[Any, Any], object]) -> None:
-    """Apply `change` at `path`; lists on the way are gone through, unless a number (from 0) names an item."""
+def _change(holder: Any, path: str, value: Any) -> None:
+    """Set `path` to `value`, or remove it; lists on the way are gone through, but by number."""
     name, dot, rest = path.partition(".")
     key: Any = name
     if isinstance(holder, list):
         if not name.isdecimal():
             for item in holder:
-                _change(item, path, change)
+                _change(item, path, value)
             return
         key = int(name)
     elif not isinstance(holder, dict):
         return
-    if not dot:
-        change(holder, key)
-        return
-    with suppress(LookupError):
-        _change(holder[key], rest, change)
-
-
-def _remove(holder: Any, key: Any) -> None:
-    with suppress(LookupError):
-        del holder[key]
-
-
-def _put(holder: Any, key: Any, value: Any) -> None:
     with suppress(LookupError):  # a list does not grow
-        holder[key] = value
+        if dot:
+            _change(holder[key], rest, value)
+        elif value is msgspec.UNSET:
+            del holder[key]
+        else:
+            holder[key] = value
 
 
 def _value(text: str) -> Any:
@@ -378,7 +358,3 @@ def _value(text: str) -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
         return text
-
-
-def _camel(name: str) -> str:
-    return re.sub(r"_(\w)", lambda found: found[1].upper(), name)

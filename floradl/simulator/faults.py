@@ -77,7 +77,7 @@ class FaultBook:
         self._faults.append(fault)
 
     def pick(self, facts: Facts, now: float) -> Do | None:
-        """Give what happens to this request, and count it. `now` is in unix seconds."""
+        """Return what happens to this request, and count it. `now` is in unix seconds."""
         for number, fault in enumerate(self._faults):
             if matches(fault.match, facts) and self._due(number, fault, facts, now):
                 return fault.do
@@ -104,7 +104,7 @@ class FaultBook:
 
 
 def matches(match: Match, facts: Facts) -> bool:
-    """Tell whether a request is one that `match` means."""
+    """Whether a request is one that `match` means."""
     return (
         match.host in {None, facts.host}
         and (match.method is None or match.method.upper() == facts.method)
@@ -148,7 +148,7 @@ class Do(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cut_after: str | int | None = None
     reset_after: str | int | None = None
     stall_after: str | int | None = None
-    stall_for: float | None = None  # without end, unless said
+    stall_for: float | None = None  # without end, unless given
     drip: float | None = None
     # what the media host sends
     gzip: bool = False  # the object was stored gzipped
@@ -159,7 +159,7 @@ class Do(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     change_content: bool = False  # other bytes of the same size, and so other checksums
     keep_etag: bool = False  # ... but under the old ETag and checksums
     corrupt: bool = False  # one bit is wrong
-    # what the API says of a run; a name may be a path, `outputs.url`, and of one item `outputs.0.url`
+    # how the API shows a run; a name may be a path, `outputs.url`, and of one item `outputs.0.url`
     accepted: bool = False  # the status is 202 instead of 200
     unknown_status: str | None = None
     missing_field: str | None = None
@@ -183,7 +183,7 @@ class Do(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def position(value: str | int | None, size: int) -> int | None:
-    """Turn a position into an offset, at most `size`."""
+    """Return a position as an offset, at most `size`."""
     if value is None:
         return None
     text = str(value)

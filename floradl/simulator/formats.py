@@ -1,4 +1,4 @@
-"""Media that open in real programs, of any size, and different for each output.
+"""Media that open in real programs, of any size, and different for each output; and bodies as such.
 
 Each maker takes the seed (run and output), a title to write into the file where the format has a place for
 it, and the wanted size in bytes (`None`: whatever comes natural). All raise `ValueError` for a size that the
@@ -24,6 +24,10 @@ BLOCK = 64 * 1024
 CHUNK = 256 * 1024
 # As at GCS, where composite objects have a CRC32C and no MD5: large bodies are hashed at the cheaper price.
 MD5_UP_TO = 64 * 1024 * 1024
+_SAMPLE_RATE = 22_050
+_TONE_SECONDS = 6
+_PENTATONIC = (0, 2, 4, 7, 9, 12, 14, 16)
+_PDF_TEXT = 60
 
 
 @dataclass(frozen=True)
@@ -44,22 +48,22 @@ class Part:
 
 
 def literal(data: bytes) -> Part:
-    """Give `data` as it is."""
+    """Return a part that is `data` as it is."""
     return Part(len(data), max(len(data), 1), lambda _number: data)
 
 
 def filler(seed: str, size: int) -> Part:
-    """Give `size` bytes that look random, are the same for one `seed`, and differ at every offset.
+    """Return `size` bytes that look random, are the same for one `seed`, and differ at every offset.
 
     Each block carries its number: a body put together from the wrong offsets never passes for the right one.
     """
-    noise = _noise(seed)
+    noise = _dice(seed, BLOCK - 8)
     return Part(size, BLOCK, lambda number: number.to_bytes(8, "big") + noise)
 
 
 @lru_cache(maxsize=128)
-def _noise(seed: str) -> bytes:
-    return hashlib.shake_256(seed.encode("utf-8", "surrogatepass")).digest(BLOCK - 8)
+def _dice(seed: str, length: int) -> bytes:
+    return hashlib.shake_256(seed.encode("utf-8", "surrogatepass")).digest(length)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Body:
             yield b"".join(gathered)
 
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
-        """Give the bytes from `start` up to `stop` at once."""
+        """Return the bytes from `start` up to `stop` at once."""
         return b"".join(self.chunks(start, stop))
 
     def _pieces(self, start: int, stop: int) -> Iterator[bytes]:
@@ -103,7 +107,7 @@ class Body:
 
 @dataclass(frozen=True)
 class BodyDigests:
-    """What a media host says about stored bytes: base64 as in `x-goog-hash`, hexadecimal as in an ETag."""
+    """Digests of a stored body as a media host shows them: base64 as in `x-goog-hash`, hex as in an ETag."""
 
     crc32c: str
     md5: str | None
@@ -123,17 +127,6 @@ def digest(body: Body) -> BodyDigests:
         md5=base64.b64encode(md5.digest()).decode() if md5 else None,
         md5_hex=md5.hexdigest() if md5 else None,
     )
-
-
-_SAMPLE_RATE = 22_050
-_TONE_SECONDS = 6
-_PENTATONIC = (0, 2, 4, 7, 9, 12, 14, 16)
-_PDF_TEXT = 60
-
-
-def _dice(seed: str, length: int) -> bytes:
-    """Give `length` bytes that follow from `seed` alone."""
-    return hashlib.shake_256(seed.encode("utf-8", "surrogatepass")).digest(length)
 
 
 def _too_small(what: str, size: int, least: int) -> ValueError:
@@ -158,7 +151,7 @@ def png(seed: str, title: str, size: int | None) -> Body:
 
 @lru_cache(maxsize=128)
 def _picture(seed: str, title: str, side: int) -> tuple[bytes, bytes]:
-    """Give a PNG in two pieces: chunks may be put between them."""
+    # In two pieces: chunks may be put between them.
     dice = _dice(seed, 16)
     colours = 256 if side > 8 else 2
     palette = b"".join(_colour(dice, step / colours) for step in range(colours))
@@ -174,14 +167,12 @@ def _picture(seed: str, title: str, side: int) -> tuple[bytes, bytes]:
 
 
 def _colour(dice: bytes, turn: float) -> bytes:
-    """Give one colour of a closed, smooth palette."""
     return bytes(
         round(160 + 75 * math.sin(2 * math.pi * (turn + dice[4 + channel] / 255))) for channel in range(3)
     )
 
 
 def _wave(side: int, colours: int, phase: float, bend: int) -> bytes:
-    """Give palette positions along one edge: a slope with a swell on it."""
     swell = 0.1 + bend / 1500
     steps = (at / side for at in range(side))
     return bytes(
@@ -195,7 +186,7 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _png_padding(seed: str, size: int) -> tuple[Part, ...]:
-    """Give ancillary chunks of `size` bytes in all (at least 12, the size of an empty chunk)."""
+    # In all `size` bytes, at least 12: the size of an empty chunk.
     whole, rest = divmod(size, BLOCK)
     if 0 < rest < 12:
         whole, rest = whole - 1, rest + BLOCK
@@ -215,7 +206,7 @@ def _png_padding(seed: str, size: int) -> tuple[Part, ...]:
 
 
 def mp4(seed: str, title: str, size: int | None) -> Body:
-    """Give a four second clip (H.264, AAC); a `free` box at its end holds the title and the padding."""
+    """Make a four second clip (H.264, AAC); a `free` box at its end holds the title and the padding."""
     clip = _clip()
     name = title.encode("utf-8", "replace")[:200]
     least = len(clip) + 16 + len(name)
@@ -260,7 +251,6 @@ def wav(seed: str, title: str, size: int | None) -> Body:
 
 @lru_cache(maxsize=32)
 def _melody(dice: bytes) -> bytes:
-    """Give 16-bit mono samples: half a second per note, each dying away."""
     length = _SAMPLE_RATE // 2
     notes = []
     for pick in dice[:4]:
@@ -325,7 +315,7 @@ def _pdf_escaped(text: bytes) -> bytes:
 
 
 def _pdf_tail(offsets: list[int], front: int, padding: int) -> tuple[bytes, bytes]:
-    """Give what stands before and after the padding: its stream object, the table of offsets, the end."""
+    """Return what is before and after the padding: its stream object, the table of offsets, the end."""
     number = len(offsets) + 1
     opening = b"%d 0 obj\n<< /Length %d >>\nstream\n" % (number, padding)
     closing = b"\nendstream\nendobj\n"
@@ -345,18 +335,20 @@ def _pdf_tail(offsets: list[int], front: int, padding: int) -> tuple[bytes, byte
 
 def text(seed: str, title: str, size: int | None) -> Body:
     """Write numbered lines of ASCII."""
-    words = title.encode("ascii", "replace")[:40].replace(b"\n", b" ") or seed.encode("ascii", "replace")[:40]
+    content = (
+        title.encode("ascii", "replace")[:40].replace(b"\n", b" ") or seed.encode("ascii", "replace")[:40]
+    )
     size = 20 * 64 if size is None else size
     if not size:
         return Body(())
 
     def line(number: int) -> bytes:
-        return (b"%09d  %-52s" % (number, words))[:63] + b"\n"
+        return (b"%09d  %-52s" % (number, content))[:63] + b"\n"
 
     return Body((Part(size - 1, 64, line), literal(b"\n")))
 
 
 def binary(seed: str, title: str, size: int | None) -> Body:
-    """Give bytes of no known format."""
+    """Make bytes of no known format."""
     name = title.encode("utf-8", "replace")[: size or 200]
     return Body((literal(name), filler(seed, max((64 * 1024 if size is None else size) - len(name), 0))))

@@ -1,4 +1,4 @@
-"""What lies in the media host's store: as scripted, or as a fault wants it."""
+"""The media host's handlers, and what is in its store: as scripted, or as a fault wants it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from floradl.simulator.signing import MediaStyle, UrlVerdict
 from floradl.simulator.state import Simulator
 
 _GZIP = 31  # zlib's window bits for a gzip wrapper
+_NO_FAULT = Do()
 
 
 def stored_object(
@@ -38,10 +39,7 @@ def stored_object(
 
 
 def disturbed(stored: StoredObject, do: Do, style: MediaStyle, variant: int) -> StoredObject:
-    """Give the object as `do` wants it. `variant` makes one change of content differ from the next.
-
-    Hashes what it makes: call it in a thread.
-    """
+    """Return the object as `do` wants it, its content by `variant`. It hashes: call it in a thread."""
     if do.gzip or do.gzip_bomb is not None:
         zipped = (
             _bomb(do.gzip_bomb) if do.gzip_bomb is not None else zlib.compress(stored.body.read(), 6, _GZIP)
@@ -73,7 +71,7 @@ def _described(stored: StoredObject, digests: BodyDigests, style: MediaStyle) ->
 
 
 def _changed(body: Body, variant: int) -> Body:
-    """Give other bytes of the same size: each is turned by an amount that hangs on `variant`."""
+    # Other bytes of the same size: each is turned by an amount that hangs on `variant`.
     turn = 1 + hashlib.sha256(str(variant).encode()).digest()[0] % 255
     table = bytes((value + turn) % 256 for value in range(256))
     return Body(tuple(_mapped(part, table) for part in body.parts))
@@ -84,15 +82,12 @@ def _mapped(part: Part, table: bytes) -> Part:
 
 
 def _flipped(body: Body) -> Body:
-    """Turn one bit in the middle."""
     middle = body.size // 2
     turned = bytes(value ^ 1 for value in body.read(middle, middle + 1))
     return Body((_slice(body, 0, middle), literal(turned), _slice(body, middle + 1, body.size)))
 
 
 def _slice(body: Body, start: int, stop: int) -> Part:
-    """Give some of a body's bytes as a part of another one."""
-
     def block(number: int) -> bytes:
         at = start + number * BLOCK
         return body.read(at, min(at + BLOCK, stop))
@@ -102,15 +97,11 @@ def _slice(body: Body, start: int, stop: int) -> Part:
 
 @lru_cache(maxsize=4)
 def _bomb(size: int) -> bytes:
-    """Pack `size` zero bytes: about a thousandth of that."""
     packer = zlib.compressobj(9, zlib.DEFLATED, _GZIP)
     block = bytes(1 << 20)
     whole, rest = divmod(size, len(block))
     packed = [packer.compress(block) for _number in range(whole)]
     return b"".join([*packed, packer.compress(block[:rest]), packer.flush()])
-
-
-_NOTHING = Do()
 
 
 class MediaHost:
@@ -137,7 +128,7 @@ class MediaHost:
             return begun
         if begun is not None:
             return await exchange.finish(begun)
-        do = exchange.do or _NOTHING
+        do = exchange.do or _NO_FAULT
         verdict = self._verdict(request, do)
         run, index = self._output(request)
         if verdict is not UrlVerdict.GOOD or run is None:
@@ -180,6 +171,6 @@ class MediaHost:
         simulator = self._simulator
         digests = simulator.digests(run.run_id, index)
         stored = stored_object(run, index, run.body(index), digests, simulator.media_style)
-        if do is _NOTHING:
+        if do is _NO_FAULT:
             return stored
-        return disturbed(stored, do, simulator.media_style, simulator.next_variant())
+        return disturbed(stored, do, simulator.media_style, next(simulator.variants))

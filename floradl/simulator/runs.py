@@ -1,4 +1,4 @@
-"""Scripted runs: what was asked for, and what the API says of them at a given time. Nothing here does I/O."""
+"""Scripted runs: what was asked for, and how the API shows them at a given time. Nothing here does I/O."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ TimeUnit = Literal["s", "ms"]
 WebhookSigning = Literal["each", "once"]
 ProgressStyle = Literal["even", "lumpy"]
 
-# What a lumpy `progress` says from a share of the work on, as engines do that count steps of unlike length.
+# What a lumpy `progress` shows from a share of the work on, as engines do that count steps of unlike length.
 _LUMPS = ((0.0, 0), (0.05, 35), (0.4, 22), (0.55, 80), (0.9, 71))
 
 
 class OutputSpec(Struct, frozen=True):
     """One output of a scripted run, and the media behind it.
 
-    Without more, the media host serves a picture, clip, tune, page or text that goes with `type`, of `size`
-    bytes (or of a natural size). `text` is the words of a `text` output; one without `text` but with a `size`
-    is a URL of a text file. `url` replaces the signed URL (`{media}` in it becomes the media host's
-    address); `body` replaces the bytes. `headers` are laid over the answer's (`None` removes one), and
-    `rate` throttles it, in bytes per second.
+    The media host serves a picture, clip, tune, page or text that goes with `type`, of `size` bytes (or of a
+    natural size). `text` is the text of a `text` output; one without `text` but with a `size` is a URL of a
+    text file. `url` replaces the signed URL (`{media}` in it becomes the media host's address); `body`
+    replaces the bytes. `headers` are laid over the answer's (`None` removes one), and `rate` throttles it, in
+    bytes per second.
     """
 
     output_id: str = "output_1"
@@ -42,7 +42,7 @@ class OutputSpec(Struct, frozen=True):
 
     @property
     def inline(self) -> bool:
-        """Whether the words themselves stand where other outputs have their URL."""
+        """Whether the text itself stands where other outputs have their URL."""
         hosted = self.url is not None or self.size is not None or self.body is not None
         return self.text is not None or (self.type == "text" and not hosted)
 
@@ -82,7 +82,7 @@ class Technique(Struct, frozen=True):
     outputs: tuple[OutputSpec, ...] = ()
 
     def named(self, name: str) -> bool:
-        """Tell whether `name` is this technique's id or slug."""
+        """Whether `name` is this technique's id or slug."""
         return name in {self.technique_id, self.slug}
 
 
@@ -95,10 +95,7 @@ class RunKind(StrEnum):
 
 
 class ScriptedRun(Struct, frozen=True, kw_only=True):
-    """A run whose whole life is known. Times are unix seconds, durations seconds of the simulator's clock.
-
-    `callback_url` gets a webhook when it ends.
-    """
+    """A run whose whole life is known, in unix seconds; `callback_url` gets a webhook when it ends."""
 
     run_id: str
     kind: RunKind
@@ -123,16 +120,13 @@ class ScriptedRun(Struct, frozen=True, kw_only=True):
         return self.created + self.duration
 
     def status(self, now: float) -> str:
-        """Give the API's `status` at `now`."""
+        """Return the API's `status` at `now`."""
         if now >= self.ended:
             return "failed" if self.fail else "completed"
         return "running" if now >= self.started else "pending"
 
     def progress(self, now: float, style: ProgressStyle = "even") -> int:
-        """Give the API's `progress` at `now`, 0 to 100; a failed run stays where it broke off.
-
-        A `lumpy` one jumps, stalls and goes back, elsewhere for each run.
-        """
+        """Return the API's `progress` at `now`, 0 to 100; 63 for a run that failed."""
         if now < self.started:
             return 0
         if now >= self.ended:

@@ -23,7 +23,7 @@ of `match` and `do` are the fields of `faults.Match` and `faults.Do`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +53,13 @@ class ScenarioFailure(Struct, frozen=True, forbid_unknown_fields=True):
     message: str = "The run failed."
 
 
-class ScenarioOutput(Struct, frozen=True, forbid_unknown_fields=True):
-    """One output of a run; the fields are those of `OutputSpec`."""
+class ScenarioOutput(OutputSpec, frozen=True, forbid_unknown_fields=True):
+    """One output of a run."""
 
-    output_id: str = "output_1"
-    type: str = "imageUrl"
-    size: int | None = None
-    text: str | None = None
-    url: str | None = None
-    headers: Mapping[str, str | None] = {}
-    body: str | None = None
-    content_type: str | None = None
-    rate: float | None = None
+    body: str | None = None  # type: ignore[assignment]  # a text in YAML
 
     def spec(self) -> OutputSpec:
-        """Give it as the simulator takes it."""
+        """Return it as the simulator takes it."""
         fields = msgspec.structs.asdict(self)
         return OutputSpec(**fields | {"body": None if self.body is None else self.body.encode()})
 
@@ -88,7 +80,7 @@ class ScenarioRun(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if self.run is not None:
-            Reference.of(self.run)  # raises ValueError in words
+            Reference.of(self.run)  # raises ValueError
 
 
 class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,32 +101,19 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     webhook_signing: WebhookSigning | None = None
     seed: str = "floradl"
 
-    def stage(self, simulator: Simulator) -> None:
-        """Put the runs and faults into a simulator, and set what is named. Raises `ConfigError`."""
-        for name in (
-            "key",
-            "rate_limit",
-            "rate_burst",
-            "url_lifetime",
-            "media_style",
-            "time_unit",
-            "progress",
-            "webhook_secrets",
-            "webhook_signing",
-        ):
-            if getattr(self, name) is not None:
-                setattr(simulator, name, getattr(self, name))
-        simulator.page_limit = simulator.page_limit if self.page_limit is None else self.page_limit
-        simulator.listing = simulator.listing if self.listing is None else self.listing
+    def stage(self, simulator: Simulator) -> list[Reference]:
+        """Put runs, faults and settings into a simulator; return the references. Raises `ConfigError`."""
+        for name, value in msgspec.structs.asdict(self).items():
+            if value is not None and name not in {"runs", "faults", "seed"}:
+                setattr(simulator, name, value)
         simulator.faults = FaultBook(self.faults, self.seed)
-        for run in self.runs:
-            try:
-                _add(simulator, run)
-            except ValueError as error:
-                raise ConfigError(f"the scenario cannot be staged: {error}") from error
+        try:
+            return [_add(simulator, run) for run in self.runs]
+        except ValueError as error:
+            raise ConfigError(f"the scenario cannot be staged: {error}") from error
 
 
-def _add(simulator: Simulator, run: ScenarioRun) -> None:
+def _add(simulator: Simulator, run: ScenarioRun) -> Reference:
     technique = simulator.add_technique(run.technique) if run.kind is RunKind.TECHNIQUE else None
     if run.outputs is not None:
         outputs = tuple(output.spec() for output in run.outputs)
@@ -155,7 +134,7 @@ def _add(simulator: Simulator, run: ScenarioRun) -> None:
     for index, output in enumerate(outputs):
         if not output.inline and output.url is None:
             scripted.body(index)  # an impossible size shows here, not in the middle of the rehearsal
-    simulator.add(scripted)
+    return simulator.add(scripted)
 
 
 def load_scenario(path: Path) -> Scenario:
@@ -187,7 +166,7 @@ def parse_scenario(text: str, name: str = "scenario") -> Scenario:
 def _in_plain_units(
     value: Value, path: yaml_reader.Path, problems: list[str], lines: Mapping[yaml_reader.Path, int]
 ) -> Any:
-    """Give `value` with durations and sizes as plain numbers; what is wrong with them goes to `problems`."""
+    """Return `value` with durations and sizes as plain numbers; what is wrong with it goes to `problems`."""
     if isinstance(value, list):
         return [_in_plain_units(item, (*path, at), problems, lines) for at, item in enumerate(value)]
     if isinstance(value, dict):
@@ -203,13 +182,13 @@ def _in_plain_units(
 
 
 def _explained(message: str, lines: Mapping[yaml_reader.Path, int]) -> str:
-    """Say in which line, under which key a value is wrong."""
     found = _PLACE.match(message)
     what, place = (found["what"], found["path"]) if found else (message, None)
-    path = tuple(_steps(place or "$"))
-    unknown = _UNKNOWN.search(what)
-    if unknown:
-        known = _known_at(path)
+    steps = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", place or "$")
+    path: yaml_reader.Path = tuple(name or int(number) for name, number in steps)
+    if unknown := _UNKNOWN.search(what):
+        kind = next((_KEYS[step] for step in reversed(path) if step in _KEYS), Scenario)
+        known = kind.__struct_fields__
         near = nearest(unknown["name"], known)
         hint = f"did you mean {near!r}?" if near else f"known here are {', '.join(known)}"
         what = f"this key does not exist; {hint}"
@@ -220,19 +199,11 @@ def _explained(message: str, lines: Mapping[yaml_reader.Path, int]) -> str:
     return f"line {lines.get(path, 1)}: {f'{key}: ' if key else ''}{what}"
 
 
-def _steps(place: str) -> Iterator[str | int]:
-    for name, number in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", place):
-        yield name or int(number)
-
-
-def _known_at(path: yaml_reader.Path) -> tuple[str, ...]:
-    """Return the keys of the mapping at `path`."""
-    below: dict[str | int, type[Struct]] = {
-        "runs": ScenarioRun,
-        "outputs": ScenarioOutput,
-        "fail": ScenarioFailure,
-        "faults": Fault,
-        "match": Match,
-        "do": Do,
-    }
-    return next((below[step] for step in reversed(path) if step in below), Scenario).__struct_fields__
+_KEYS: Mapping[str | int, type[Struct]] = {
+    "runs": ScenarioRun,
+    "outputs": ScenarioOutput,
+    "fail": ScenarioFailure,
+    "faults": Fault,
+    "match": Match,
+    "do": Do,
+}

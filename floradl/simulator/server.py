@@ -1,4 +1,4 @@
-"""Serving a `Simulator` on loopback, in the caller's event loop."""
+"""Serving a `Simulator` on loopback, in the caller's event loop, and its callbacks: FLORA's webhooks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from floradl.simulator.delivery import (
     send_plain,
     send_raw,
 )
-from floradl.simulator.faults import Do, Facts
+from floradl.simulator.faults import Facts
 from floradl.simulator.media_host import MediaHost
 from floradl.simulator.runs import RunKind, ScriptedRun
 from floradl.simulator.state import Attempt, Counters, RequestRecord, Simulator
@@ -97,7 +97,6 @@ async def _deliver(simulator: Simulator, session: aiohttp.ClientSession, run: Sc
 
 
 async def _post(session: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> int:
-    """Return the status of the answer, 0 where none came."""
     try:
         async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
             return response.status
@@ -119,12 +118,8 @@ class ServedRequest:
         self.do = simulator.faults.pick(facts(simulator, host, request), simulator.now())
 
     async def begin(self) -> StoredAnswer | web.StreamResponse | None:
-        """Do what the fault wants done before anything is answered.
-
-        Give its answer, or a response that is over already; `None` if the real answer is wanted.
-        """
-        do = self.do
-        if do is None:
+        """Do what precedes an answer; return the fault's answer, or one that is over, or None."""
+        if (do := self.do) is None:
             return None
         if do.delay:
             await asyncio.sleep(do.delay)
@@ -142,15 +137,15 @@ class ServedRequest:
     async def finish(self, answer: StoredAnswer, rate: float | None = None) -> web.StreamResponse:
         """Send `answer` as the fault, if any, wants it sent; `rate` is in bytes a second."""
         if self.do is not None:
-            answer = replace(answer, headers=laid_over(answer.headers, _changes(self.do)))
+            again = {} if self.do.retry_after is None else {"Retry-After": self.do.retry_after}
+            answer = replace(answer, headers=laid_over(answer.headers, {**self.do.headers, **again}))
         delivery = AnswerDelivery.of(self.do, answer.length, rate)
         opened = _Opened(self._simulator.counters, self._host, answer.length)
         try:
             if delivery.plain:
                 return await send_plain(self._request, answer, delivery.rate, opened.count)
             record(self._simulator, self._host, self._request, answer.status)
-            transport = self._request.transport
-            if transport is not None:
+            if (transport := self._request.transport) is not None:
                 head_only = self._request.method == "HEAD"
                 await send_raw(transport, answer, delivery, opened.count, head_only=head_only)
             return Sent()
@@ -159,11 +154,7 @@ class ServedRequest:
 
 
 class _Opened:
-    """A request that counts as open until it is closed; a second time does nothing.
-
-    It closes itself before the last bytes leave: who has those may ask for more at once, and must not be
-    counted twice.
-    """
+    """A request that is open until its last bytes leave: who has them may send another at once."""
 
     def __init__(self, counters: Counters, host: Host, length: int) -> None:
         self._counters = counters
@@ -173,7 +164,6 @@ class _Opened:
         counters.opened(host, 1)
 
     def count(self, sent: int) -> None:
-        """Count bytes that are about to leave."""
         if self._host == "media":
             self._counters.bytes_sent += sent
         self._left -= sent
@@ -181,16 +171,16 @@ class _Opened:
             self.close()
 
     def close(self) -> None:
-        """Count the request out."""
         if self._open:
             self._counters.opened(self._host, -1)
         self._open = False
 
 
 def facts(simulator: Simulator, host: Host, request: web.Request) -> Facts:
-    """Gather what a fault's rule may look at."""
-    run_id = request.match_info.get("run_id")
+    """Return what a fault's rule may look at."""
+    run_id, number = request.match_info.get("run_id"), int(request.match_info.get("number", "0"))
     run = simulator.run(run_id) if run_id is not None else None
+    output = run.outputs[number - 1] if run is not None and 0 < number <= len(run.outputs) else None
     technique = run.technique if run else simulator.technique(request.match_info.get("technique", ""))
     return Facts(
         host=host,
@@ -198,14 +188,14 @@ def facts(simulator: Simulator, host: Host, request: web.Request) -> Facts:
         path=request.path,
         run_id=run_id,
         technique=technique,
-        output_id=_output_id(simulator, run_id, request.match_info.get("number")),
+        output_id=None if output is None else output.output_id,
         resumed="Range" in request.headers,
     )
 
 
 def record(simulator: Simulator, host: Host, request: web.Request, status: int) -> None:
     """Write a request down as answered with `status` (0: the connection was broken)."""
-    run_id = request.match_info.get("run_id")
+    found = facts(simulator, host, request)
     simulator.record(
         RequestRecord(
             time=simulator.now(),
@@ -214,8 +204,8 @@ def record(simulator: Simulator, host: Host, request: web.Request, status: int) 
             path=request.path,
             status=status,
             authorization="Authorization" in request.headers,
-            run_id=run_id,
-            output_id=_output_id(simulator, run_id, request.match_info.get("number")),
+            run_id=found.run_id,
+            output_id=found.output_id,
             query=request.query_string if host == "api" else "",
             range=request.headers.get("Range"),
             accept_encoding=request.headers.get("Accept-Encoding"),
@@ -223,25 +213,11 @@ def record(simulator: Simulator, host: Host, request: web.Request, status: int) 
     )
 
 
-def _output_id(simulator: Simulator, run_id: str | None, number: str | None) -> str | None:
-    run = simulator.run(run_id) if run_id is not None else None
-    if run is None or number is None or not 0 < int(number) <= len(run.outputs):
-        return None
-    return run.outputs[int(number) - 1].output_id
-
-
-def _changes(do: Do) -> dict[str, str | None]:
-    changes = dict(do.headers)
-    if do.retry_after is not None:
-        changes["Retry-After"] = do.retry_after
-    return changes
-
-
 @asynccontextmanager
 async def serve(
     simulator: Simulator, host: str = "127.0.0.1", port: int = 0, *, media_port: int = 0
 ) -> AsyncIterator[str]:
-    """Serve until the block ends, and give the API's base URL, `http://HOST:PORT/api/v1`.
+    """Serve until the block ends; yields the API's base URL, `http://HOST:PORT/api/v1`.
 
     The media host has a port of its own, so that it is another origin. Port 0 takes a free one. Open
     connections are broken off at the end. Raises `OSError` if a port is taken.

@@ -34,7 +34,7 @@ class Signer(Struct, frozen=True):
     secret: bytes
 
     def sign(self, path: str, serial: int, expires: float) -> str:
-        """Give the query string that opens `path` until `expires` (unix seconds)."""
+        """Return the query string that opens `path` until `expires` (unix seconds)."""
         until = f"{expires:.3f}".rstrip("0").rstrip(".")
         account = f"sim-{serial}"
         signature = self._signature(path, account, until)
@@ -55,7 +55,7 @@ class Signer(Struct, frozen=True):
 
 
 def refusal(style: MediaStyle, verdict: UrlVerdict, expires: str) -> tuple[int, str]:
-    """Give the status and XML that the store answers to a URL that does not open anything (any more)."""
+    """Return the status and XML that the store answers to a URL that does not open anything (any more)."""
     if verdict is UrlVerdict.FORGED:
         return 403, _xml("SignatureDoesNotMatch", "The signature does not match the one we computed.")
     try:
@@ -69,7 +69,7 @@ def refusal(style: MediaStyle, verdict: UrlVerdict, expires: str) -> tuple[int, 
 
 
 def missing() -> tuple[int, str]:
-    """Give the answer to an object that is not there."""
+    """Return the answer to an object that is not there."""
     return 404, _xml("NoSuchKey", "The specified key does not exist.")
 
 

@@ -1,9 +1,10 @@
-"""What the simulated FLORA knows and remembers: its runs, its key, and who asked for what."""
+"""The state of the simulated FLORA: its runs, its key, and the requests it answered."""
 
 from __future__ import annotations
 
 import base64
 import bisect
+import itertools
 import secrets
 import threading
 import time
@@ -70,10 +71,7 @@ class Attempt(Struct, frozen=True):
 
 @dataclass
 class Counters:
-    """Sums over the simulator's life.
-
-    `bytes_sent` is of media bodies; `peak_…` are the most requests that were open at the same time.
-    """
+    """Sums over the simulator's life; `bytes_sent` is of media, `peak_…` of requests at the same time."""
 
     api: int = 0
     media: int = 0
@@ -135,26 +133,25 @@ class Simulator:
 
     def __post_init__(self) -> None:
         self._runs: dict[str, ScriptedRun] = {}
-        self.callbacks: deque[ScriptedRun] = deque()  # whose webhooks nobody sees to yet
+        self.callbacks: deque[ScriptedRun] = deque()  # whose webhooks are not sent yet
         self.attempts: list[Attempt] = []
         self._order: list[tuple[float, int, str]] = []  # oldest first
         self._log: deque[RequestRecord] = deque(maxlen=_LOG_LENGTH)
         self._digests: dict[tuple[str, int], BodyDigests] = {}
         self._serial = 0
-        self._revoked_to = -1
-        self._variant = 0
+        self.revoked_to = -1
+        """The last serial number that `expire_urls` took back; -1 if none."""
+        self.variants = itertools.count(1)
+        """Numbers the changes of content."""
         self._lock = threading.Lock()
-
-    # --- techniques and runs --------------------------------------------------------------------------------
 
     def technique(self, name: str) -> Technique | None:
         """Find a technique by its id or slug."""
         return next((technique for technique in self.techniques if technique.named(name)), None)
 
     def add_technique(self, name: str) -> Technique:
-        """Give the technique of that slug or `tech_…` id, making a new one if there is none."""
-        technique = self.technique(name)
-        if technique is None:
+        """Return the technique of that slug or `tech_…` id, making a new one if there is none."""
+        if (technique := self.technique(name)) is None:
             is_id = name.startswith("tech_")
             technique_id = name if is_id else technique_id_of(name)
             title = name.replace("-", " ").capitalize()
@@ -216,10 +213,7 @@ class Simulator:
         return self._runs.get(run_id)
 
     def page(self, wanted: Callable[[ScriptedRun], bool], limit: int, cursor: str | None) -> StatePage:
-        """Give the newest `limit` runs that are `wanted`, from `cursor` on.
-
-        Raises `ValueError` for a cursor that no page gave.
-        """
+        """Return the newest `limit` runs that are `wanted`, from `cursor` on. Raises `ValueError`."""
         end = len(self._order) if cursor is None else bisect.bisect_left(self._order, _place(cursor))
         found: list[ScriptedRun] = []
         for at in range(end - 1, -1, -1):
@@ -239,10 +233,8 @@ class Simulator:
         created, serial, _run_id = self._order[at]
         return base64.urlsafe_b64encode(f"{created!r} {serial}".encode()).decode()
 
-    # --- media ----------------------------------------------------------------------------------------------
-
     def output_url(self, run: ScriptedRun, index: int) -> str:
-        """Give what stands in an output's `url`: a URL signed afresh, the words, or what the script says."""
+        """Return what stands in an output's `url`: a URL signed afresh, the text, or what the script has."""
         output = run.outputs[index]
         if output.inline:
             return output.text if output.text is not None else VERDICT
@@ -258,34 +250,17 @@ class Simulator:
         """What signs the URLs."""
         return Signer(self.secret)
 
-    @property
-    def revoked_to(self) -> int:
-        """The last serial number that `expire_urls` took back; -1 if none."""
-        return self._revoked_to
-
     def expire_urls(self) -> None:
         """Let every URL that was given out so far count as expired."""
-        self._revoked_to = self._serial
-
-    def next_variant(self) -> int:
-        """Count one more change of content."""
-        self._variant += 1
-        return self._variant
+        self.revoked_to = self._serial
 
     def digests(self, run_id: str, index: int) -> BodyDigests:
-        """Hash an output's bytes (its position, from 0), once. May be called from a thread.
-
-        Raises `KeyError` or `IndexError` for one that is not there.
-        """
-        known = self._digests.get((run_id, index))
-        if known is None:
+        """Hash an output's bytes (its position, from 0), once. May be called from a thread."""
+        if (known := self._digests.get((run_id, index))) is None:
             with self._lock:
-                known = self._digests.get((run_id, index))
-                if known is None:
+                if (known := self._digests.get((run_id, index))) is None:
                     known = self._digests[run_id, index] = digest(self._runs[run_id].body(index))
         return known
-
-    # --- who asked ------------------------------------------------------------------------------------------
 
     @property
     def requests(self) -> list[RequestRecord]:
@@ -293,7 +268,7 @@ class Simulator:
         return list(self._log)
 
     def asked(self, host: Literal["api", "media"], run_id: str | None = None) -> list[RequestRecord]:
-        """Give the answered requests to one host, for one run if it is named."""
+        """Return the answered requests to one host, for one run if it is named."""
         return [record for record in self._log if record.host == host and run_id in {None, record.run_id}]
 
     def record(self, record: RequestRecord) -> None:

@@ -1,4 +1,4 @@
-"""Putting job files away: moved, never over another file, and only if still those that were read.
+"""Moves job files that are done with away, and reads the accepted ones again after the queue was lost.
 
 Others may write to a watch folder, so all goes through open folders: a link planted in place of `accepted/`
 would lead us, who perhaps may write where they may not.
@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -21,12 +21,13 @@ from floradl.fs.folders import FolderFd, NotRegularFileError, exists, open_plain
 from floradl.fs.names import SafeName
 from floradl.models import Action, RunRequest
 from floradl.redaction import printable
-from floradl.sources.file_ready import Stamp
+from floradl.sources.file_ready import MAX_BYTES, Stamp
 from floradl.sources.job_file import parse_job
 from floradl.sources.scan import PLACES, dates, open_place
 
 ERROR_SUFFIX = ".error.txt"
 _NAME_MAX = 255 - len(ERROR_SUFFIX)  # bytes
+_COUNTED = re.compile(r"(.+)-[0-9]{1,13}(-[0-9]{1,3})?(\.[^.]*)?")
 
 
 class FileChangedError(Exception):
@@ -36,9 +37,9 @@ class FileChangedError(Exception):
 def put_away(path: Path, folder: Path, stamp: Stamp, *, now: float, note: str | None = None) -> Path:
     """Move `path` into `folder` under its own name or `NAME-1.ext`, and return the new path.
 
-    `stamp` is what was read: a file that was changed or replaced since stays. `note` becomes the text of
-    `NEW_NAME.error.txt` beside it. The file is touched with `now` (unix seconds): its keeping counts from
-    then. A symbolic link is moved itself.
+    A file that was changed or replaced since it had `stamp` stays. `note` becomes the text of
+    `NEW_NAME.error.txt` beside it. The file is touched with `now` (unix seconds), from which its keeping
+    counts. A symbolic link is moved itself.
 
     Raises `FileChangedError` (nothing was moved), `OSError` (`ENOTDIR` where `folder` is a link or a file).
     """
@@ -63,10 +64,7 @@ def _stamp(folder: FolderFd, name: str) -> Stamp:
 
 
 def _move(here: FolderFd, name: str, there: FolderFd, now: float, note: str | None) -> tuple[str, str | None]:
-    """Move a file from `here` to `there` under a free name; return that, and the name of the note beside it.
-
-    The note comes first: a file that was refused never stands there without its reason.
-    """
+    # The note comes first: a file that was refused never stands there without its reason.
     for variant in _variants(name, now):
         remark = None
         if note is not None:
@@ -103,7 +101,6 @@ def _variants(name: str, now: float) -> Iterator[str]:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Cut `text` to `limit` bytes, between two characters."""
     while len(os.fsencode(text)) > limit:
         text = text[:-1]
     return text
@@ -137,15 +134,8 @@ def _drop(folder: FolderFd, remark: str | None) -> None:
             os.unlink(remark, dir_fd=folder)
 
 
-_MOST = 1 << 20  # bytes; a larger one was never accepted
-_COUNTED = re.compile(r"(.+)-[0-9]{1,13}(-[0-9]{1,3})?(\.[^.]*)?")
-
-
 def accepted_orders(watch_dir: Path) -> list[RunRequest]:
-    """Read what is left to say of each run: `FORGET` where that was the last word, else `FETCH`.
-
-    What cannot be read is left out; never raises for what lies there.
-    """
+    """Read the runs of accepted job files: `FORGET` where that came last, else `FETCH`. Never raises."""
     folder = watch_dir / PLACES[0]
     try:
         found = sorted((since, path.name) for path, since in dates(folder))
@@ -156,7 +146,7 @@ def accepted_orders(watch_dir: Path) -> list[RunRequest]:
         for order in _read(folder, name):
             run_id = order.reference.run_id
             known = last.get(run_id)
-            # A fetch does not undo a forget, as in the journal; the first name is kept, as there.
+            # A fetch does not undo a forget, as in the queue; the first name is kept, as there.
             if known is None or order.action is not Action.FETCH:
                 action = Action.FORGET if order.action is Action.FORGET else Action.FETCH
                 first = known or order
@@ -166,24 +156,17 @@ def accepted_orders(watch_dir: Path) -> list[RunRequest]:
 
 def _read(folder: Path, name: str) -> tuple[RunRequest, ...]:
     with suppress(OSError, JobError), open_root(folder) as root:
-        file = open_regular(root, SafeName(name))
-        if file is None:
-            return ()
-        with file:
-            data = file.read(_MOST + 1)
-        if not data and _is_second(folder, name):
-            return ()
-        return parse_job(data, name)
+        with open_regular(root, SafeName(name)) or nullcontext() as file:
+            data = file.read(MAX_BYTES + 1) if file else None  # a larger one was never accepted
+        if data or (data is not None and not _is_second(folder, name)):
+            return parse_job(data, name)
     return ()
 
 
 def _is_second(folder: Path, name: str) -> bool:
     """Whether an empty file is a job by a name that a number was added to when it was put away."""
     counted = _COUNTED.fullmatch(name)
-    if counted is None:
-        return False
-    first = folder / f"{counted[1]}{counted[3] or ''}"
     with suppress(OSError):
-        found = first.lstat()
-        return stat.S_ISREG(found.st_mode) and found.st_size == 0
+        found = (folder / f"{counted[1]}{counted[3] or ''}").lstat() if counted else None
+        return found is not None and stat.S_ISREG(found.st_mode) and found.st_size == 0
     return False

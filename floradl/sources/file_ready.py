@@ -36,11 +36,11 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> Stamp:
-        """Take the stamp out of a stat result."""
+        """Return the stamp of a stat result."""
         return cls(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size, status.st_ctime_ns)
 
     def moved(self) -> Stamp:
-        """Return what is left of it once the file was renamed, which changes its change time."""
+        """Return it without the change time, which a rename sets."""
         return self._replace(ctime_ns=0)
 
 
@@ -49,37 +49,37 @@ class FileState(Enum):
 
     FREE = "free"  # nobody has it open for writing
     WRITING = "writing"
-    UNTOLD = "untold"  # the system cannot tell
+    UNKNOWN = "unknown"  # the system cannot tell
 
 
 class Reading(NamedTuple):
     """One look at a file. `data` is None where it is larger than `MAX_BYTES`, or was not read."""
 
-    standing: FileState
+    state: FileState
     stamp: Stamp
     data: bytes | None
 
 
 def read(path: Path, *, follow: bool, leases: bool) -> Reading:
-    """Read a regular file, and say whether anybody may still be writing it.
+    """Read a regular file, and find out whether anybody may still be writing it. Never waits.
 
     `follow` goes through a symbolic link at the end of `path`. `leases` is False on file systems where a
-    lease shows nothing. Never waits: not for a FIFO's writer, nor for a lease.
+    lease shows nothing.
 
     Raises `NotRegularFileError` (without `follow`, also for a file that has a second name), `BlockingIOError`
-    where somebody else holds a lease that is called back first, and `OSError` where it cannot be opened or
-    read.
+    where somebody else holds a lease that is called back first, and `OSError`.
     """
     fd = open_plain(path, os.O_RDONLY, follow=follow, alone=not follow)
     try:
-        standing = _lease(fd) if leases else FileState.UNTOLD
+        state = _lease(fd) if leases else FileState.UNKNOWN
         stamp = Stamp.of(os.fstat(fd))
-        if standing is FileState.WRITING or stamp.size > MAX_BYTES:
-            return Reading(standing, stamp, None)
-        data = _read_up_to(fd, MAX_BYTES + 1)
+        if state is FileState.WRITING or stamp.size > MAX_BYTES:
+            return Reading(state, stamp, None)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            data = file.read(MAX_BYTES + 1)
         if Stamp.of(os.fstat(fd)) != stamp or len(data) != stamp.size:
             return Reading(FileState.WRITING, stamp, None)
-        return Reading(standing, stamp, data)
+        return Reading(state, stamp, data)
     finally:
         os.close(fd)  # gives the lease back too
 
@@ -91,16 +91,8 @@ def _lease(fd: int) -> FileState:
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
-        return FileState.WRITING if error.errno == errno.EAGAIN else FileState.UNTOLD
+        return FileState.WRITING if error.errno == errno.EAGAIN else FileState.UNKNOWN
     return FileState.FREE
-
-
-def _read_up_to(fd: int, limit: int) -> bytes:
-    chunks = []
-    while limit > 0 and (chunk := os.read(fd, limit)):
-        chunks.append(chunk)
-        limit -= len(chunk)
-    return b"".join(chunks)
 
 
 class _Watched(NamedTuple):
@@ -115,23 +107,20 @@ class SettleTimes:
     def __init__(self) -> None:
         self._files: dict[str, _Watched] = {}
 
-    def wait(self, name: str, stamp: Stamp, standing: FileState, now: float) -> float:
-        """Say after how many seconds to look at a file again; 0 when it can be taken now.
-
-        Nothing shows that an empty file is complete: its writer may open it a moment later (a shell's `>`).
-        """
-        if standing is FileState.FREE and stamp.size > 0:
+    def wait(self, name: str, stamp: Stamp, state: FileState, now: float) -> float:
+        """Return after how many seconds to look at a file again; 0 when it can be taken now."""
+        # Nothing shows that an empty file is complete: its writer may open it a moment later (a shell's `>`).
+        if state is FileState.FREE and stamp.size > 0:
             return 0.0
-        known = self._files.get(name)
-        if known is None:
+        if (known := self._files.get(name)) is None:
             known = _Watched(stamp, now, now)
         elif known.stamp != stamp:
             known = known._replace(stamp=stamp, since=now)
         self._files[name] = known
-        if standing is FileState.WRITING:
+        if state is FileState.WRITING:
             self._files[name] = known._replace(since=now)
-            # No event says that a file was closed, so it is asked: often at first, then in step with how long
-            # the writing has taken already.
+            # No event reports that a file was closed, so it is looked at: often at first, then less often the
+            # longer the writing takes.
             return min(_BUSY_MAX, max(_BUSY_MIN, (now - known.first) / 4))
         return max(0.0, known.since + QUIET_SECONDS - now)
 

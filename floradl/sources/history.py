@@ -11,7 +11,6 @@ import anyio
 import msgspec
 import structlog
 
-from floradl.clock import until_tick
 from floradl.errors import ErrorCode, FloradlError, ServicePausedError, TransientError
 from floradl.flora.schema import KINDS, RunPage, run_owner
 from floradl.models import Reference, RemoteRun, RunRequest
@@ -20,41 +19,41 @@ from floradl.queue.base import RunQueue
 from floradl.retry import MAX_BACKOFF, backoff
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.intake import full
+from floradl.wakeups import until_tick
 
 OVERLAP = 3600.0
 """Seconds before the mark that are looked at again: a run may be listed later than it was created."""
 
-_TRIES = 5  # of one page: a backlog of many pages is not begun anew for each small trouble
+_TRIES = 5  # of one page: a backlog of many pages is not begun anew for one error
 _BARREN = 3  # pages in a row without a run that was not listed yet: this leads in a circle
+_MOST_SEEN = 20_000  # runs whose outputs are remembered, as the lists last showed them
+_ROOM_AGAIN = 0.9  # of the runs that may be open: below it lists that were left for want of room are read on
+_FORBIDDEN_FOR = 600.0  # seconds after which lists that the key may not read are tried again
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class RunLists(Protocol):
-    """What is needed of the API."""
+    """Gives pages of lists."""
 
     async def page(self, kind: str, cursor: str | None = None) -> RunPage:
-        """Ask for a page of the newest runs."""
-        ...
+        """Return a page of the newest runs."""
 
 
 class TechniqueIds(Protocol):
-    """Who knows techniques by their slugs."""
+    """Looks up techniques."""
 
     async def technique_id(self, name: str) -> str:
-        """Ask for the `tech_…` id of a technique."""
-        ...
+        """Return the `tech_…` id of a technique."""
 
 
 async def pages(lists: RunLists, kind: str) -> AsyncGenerator[RunPage, None]:
-    """Give the pages of a list, newest first, each run once, until it ends or leads in a circle.
-
-    Small trouble is waited out. Raises as `Flora.page` does.
-    """
+    """Yield a list's pages, newest first, each run once. Raises as `FloraClient.page` after some tries."""
     cursor: str | None = None
     cursors: set[str] = set()
     seen: set[str] = set()
     barren = 0
     while barren < _BARREN:
-        page = await _patiently(lists, kind, cursor)
+        page = await _page(lists, kind, cursor)
         runs = tuple({run.run_id: run for run in page.runs if run.run_id not in seen}.values())
         seen.update(run.run_id for run in runs)
         barren = 0 if runs else barren + 1
@@ -65,7 +64,7 @@ async def pages(lists: RunLists, kind: str) -> AsyncGenerator[RunPage, None]:
         cursors.add(cursor)
 
 
-async def _patiently(lists: RunLists, kind: str, cursor: str | None) -> RunPage:
+async def _page(lists: RunLists, kind: str, cursor: str | None) -> RunPage:
     for tries in itertools.count(1):
         try:
             return await lists.page(kind, cursor)
@@ -91,10 +90,10 @@ class HistoryRange:
 
     @classmethod
     def of(cls, page: RunPage, mark: float | None, since: float, now: float) -> HistoryRange:
-        """Return it for the list that begins with `page`.
+        """Return the range of the list that begins with `page`.
 
-        `mark` is the newest that was seen before (0 where nothing had a time, None where nobody looked), and
-        `since` how many seconds back the first look goes. `now` is our clock: the server may tell none.
+        `mark` is the newest time seen before (0 where nothing had one, None where nobody looked), `since` how
+        many seconds back the first look goes. `now` is our clock, for a server that shows none.
         """
         now = server_now(page, now)
         return cls(mark - OVERLAP if mark else now - since, first=mark is None)
@@ -121,27 +120,24 @@ class HistoryRange:
 
 
 def server_now(page: RunPage, now: float) -> float:
-    """Return what time it is at the server (unix seconds), by its own answer; `now` where that is silent."""
-    told = (run.created_at + run.age for run in page.runs if run.created_at is not None and run.age)
-    return next(told, now)
+    """Return the server's time (unix seconds) by its own answer; `now` where that shows none."""
+    shown = (run.created_at + run.age for run in page.runs if run.created_at is not None and run.age)
+    return next(shown, now)
 
 
 def workspace_of(page: RunPage) -> str:
-    """Return the workspace that a list is of; empty where that is unknown."""
+    """Return the workspace of a list; empty where that is unknown."""
     return next((found.workspace_id for run in page.runs if (found := run_owner(run)).workspace_id), "")
 
 
 class RunFilter(msgspec.Struct, frozen=True):
-    """Which runs are wanted: all, or those of some projects and techniques.
-
-    `techniques` leads from `tech_…` ids to the names that their runs go by.
-    """
+    """Which runs are wanted: all, or those of some projects and techniques (`tech_…` id -> name to use)."""
 
     projects: frozenset[str] = frozenset()
     techniques: Mapping[str, str] | None = None
 
     def references(self, kind: str, runs: Iterable[RemoteRun]) -> Iterator[tuple[RemoteRun, Reference]]:
-        """Give those that are wanted, with their names; what is not a run id is left out."""
+        """Yield those that are wanted, with their names; what is not a run id is left out."""
         for run in runs:
             of = run_owner(run)
             if self.projects and of.project_id not in self.projects:
@@ -155,13 +151,13 @@ class RunFilter(msgspec.Struct, frozen=True):
 
 
 async def wanted(api: TechniqueIds, projects: Iterable[str], techniques: Iterable[str]) -> RunFilter:
-    """Look up which techniques are meant. Raises as `Flora.technique_id` does."""
+    """Look up which techniques are meant. Raises as `FloraClient.technique_id` does."""
     names = {name if name.startswith("tech_") else await api.technique_id(name): name for name in techniques}
     return RunFilter(frozenset(projects), names or None)
 
 
 def _reference(run: RemoteRun, name: str | None, technique_id: str | None) -> Reference | None:
-    """Return what a run is called: as the user calls its technique, or as its `poll_url` does, or by id."""
+    """Name a run: as the user calls its technique, as its `poll_url` does, or by id."""
     names = [each for each in (name, _polled(run), technique_id) if each is not None]
     for technique in (*names, None):
         try:
@@ -179,18 +175,8 @@ def _polled(run: RemoteRun) -> str | None:
     return reference.technique if reference.run_id == run.run_id else None
 
 
-_MOST_SEEN = 20_000  # runs whose outputs are remembered, as the lists last showed them
-_ROOM_AGAIN = 0.9  # of the runs that may be open: below it lists that were left for want of room are read on
-_FORBIDDEN_FOR = 600.0  # seconds after which lists that the key may not read are tried again
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
 class HistoryOptions(msgspec.Struct, frozen=True):
-    """What is synced: lists by FLORA's names, projects and techniques (empty for all). In seconds.
-
-    `since` is how far back the first look goes, `interval` how often the lists are looked at. Where
-    `max_open` runs are open no more are queued.
-    """
+    """What is synced, from `since` seconds back, each `interval` seconds, up to `max_open` open runs."""
 
     kinds: tuple[str, ...]
     projects: tuple[str, ...]
@@ -205,7 +191,7 @@ class _FullError(TransientError):
 
 
 class HistorySync:
-    """Looks at the lists, and queues what is new. Every look can be run twice. `wall` gives unix seconds."""
+    """Reads the lists, and queues what is new; safe to repeat. `wall` gives unix seconds."""
 
     def __init__(
         self,
@@ -225,40 +211,38 @@ class HistorySync:
         self._wall = wall
         self._wanted: RunFilter | None = None
         self._unsure: set[str] = set()
-        self._seen: dict[str, frozenset[str]] = {}  # the outputs that were held against the sidecar
+        self._seen: dict[str, frozenset[str]] = {}  # the outputs that were compared with the sidecar
         self._full = False
         self._hurried = anyio.Event()
         self._met: object = None
         self.trouble: str | None = None
-        """Why the lists cannot be read now; None while all is well."""
+        """Why the lists cannot be read now; None while they can."""
 
     async def serve(self) -> None:
-        """Look for ever."""
+        """Read the lists for ever."""
         while True:
             met = await self.look()
             self._hurried = anyio.Event()
             delay = until_tick(time.monotonic(), self._options.interval)
-            with anyio.move_on_after(max(delay, _FORBIDDEN_FOR) if _is_forbidden(met) else delay):
+            if isinstance(met, TransientError) and met.code is ErrorCode.FORBIDDEN:
+                delay = max(delay, _FORBIDDEN_FOR)
+            with anyio.move_on_after(delay):
                 await self._hurried.wait()
 
     def hurry(self) -> None:
-        """Look at once: something outside was fixed."""
+        """Read them at once: something outside was fixed."""
         self._hurried.set()
 
     async def look(self) -> FloradlError | None:
-        """Queue what is new in all lists; returns what was in the way, None for nothing.
-
-        A refused key pauses the engine, as it would for any run.
-        """
+        """Queue what is new in all lists; return what prevented it. A refused key pauses everything."""
+        options = self._options
         try:
-            if self._full and self._scheduler.open_runs > self._options.max_open * _ROOM_AGAIN:
+            if self._full and self._scheduler.open_runs > options.max_open * _ROOM_AGAIN:
                 raise self._no_room()  # not each run that ends is worth reading the lists anew
             self._full = False
             if self._wanted is None:
-                self._wanted = await wanted(
-                    self._techniques, self._options.projects, self._options.techniques
-                )
-            for kind in self._options.kinds:
+                self._wanted = await wanted(self._techniques, options.projects, options.techniques)
+            for kind in options.kinds:
                 await self._read(kind, self._wanted)
         except FloradlError as error:
             self._note(error)
@@ -267,7 +251,6 @@ class HistorySync:
         return None
 
     async def _read(self, kind: str, wants: RunFilter) -> None:
-        """Queue what is new in one list, and remember how far it was read."""
         reach: HistoryRange | None = None
         mark, workspace, now = None, "", self._wall()
         first, below = True, False
@@ -291,22 +274,21 @@ class HistorySync:
             await self._queue.set_sync_mark(kind, workspace, newest)
 
     async def _submit(self, kind: str, found: list[tuple[RemoteRun, Reference]]) -> bool:
-        """Record what is new; whether anything was. What the list said of it stands for an answer."""
+        """Record what is new; return whether anything was. What the list shows counts as an answer."""
         orders = [RunRequest(reference) for _, reference in found]
         room = self._scheduler.open_runs < self._options.max_open
         if not room and any(await self._queue.count_new([orders], retry_failed=False)):
             # How far the list was read is not recorded, so that nothing is passed over.
             self._full = True
             raise self._no_room()
-        touched = set(await self._queue.submit(orders, self._wall(), retry_failed=False))
-        if touched:
+        if touched := set(await self._queue.submit(orders, self._wall(), retry_failed=False)):
             await self._poller.add_answered(run for run, _ in found if run.run_id in touched)
             _log.info("history_queued", kind=kind, runs=len(touched))
         await self._reopen([(run, reference) for run, reference in found if run.run_id not in touched])
         return bool(touched)
 
     async def _reopen(self, found: list[tuple[RemoteRun, Reference]]) -> None:
-        """Take up again what ended here, and has outputs by now that its sidecar does not know."""
+        """Reopen runs that ended here, and have outputs by now that their sidecars do not name."""
         lacking: dict[str, RemoteRun] = {}
         for run, reference in found:
             outputs = frozenset(output.key for output in run.outputs)
@@ -329,7 +311,7 @@ class HistorySync:
         return _FullError(full(self._scheduler.open_runs, self._options.max_open), ErrorCode.STORAGE)
 
     def _note(self, error: FloradlError | None) -> None:
-        """Say once that the lists cannot be read, and once that they can again."""
+        """Log once that the lists cannot be read, and once that they can again."""
         met = (type(error), getattr(error, "code", None)) if error is not None else None
         if isinstance(error, ServicePausedError):
             self._scheduler.hold(error)
@@ -342,7 +324,3 @@ class HistorySync:
         self._met = met
         reading = "is not read on" if isinstance(error, _FullError) else "cannot be read"
         self.trouble = None if error is None else f"the account's history {reading}: {error}"
-
-
-def _is_forbidden(error: FloradlError | None) -> bool:
-    return isinstance(error, TransientError) and error.code is ErrorCode.FORBIDDEN

@@ -1,4 +1,4 @@
-"""The watch folder: job files in, orders out, and what was read put away.
+"""The watch folder: reads job files into `RunRequest`s, and moves away what was read.
 
 One owner at a time: `scan`, `accept` and `sweep` are called one after the other, from one worker thread.
 """
@@ -29,16 +29,13 @@ from floradl.sources.file_ready import FileState, Reading, SettleTimes, Stamp
 from floradl.sources.job_file import described, parse_job
 from floradl.sources.scan import PLACES, SECOND_NAME, Entry, dates, entries, open_place, shown
 
-_HANDIN_SECONDS = 3600.0  # no hand-in takes that long
-_MOST_TOLD = 5  # files that `troubles` reports one by one
-_BATCH_BYTES = 8 << 20  # no more than so much is read in one scan, whatever the number of files
+_DROP_SECONDS = 3600.0  # no command takes that long to write a job file
+_MOST_REPORTED = 5  # files that `troubles` names one by one
+_BATCH_BYTES = 256 << 10  # read in one scan at most, whatever the number of files
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A job file that was read; it stays where it is until `Inbox.accept` is given it.
-
-    `mark` is what to remember it by. `behind` says that an older one waits for room (`Inbox.hold`).
-    """
+    """A job file that was read and is not moved yet. `behind`: an older one waits for room (`Inbox.hold`)."""
 
     name: str
     orders: tuple[RunRequest, ...]
@@ -54,58 +51,35 @@ class Rejection(msgspec.Struct, frozen=True):
     message: str
 
 
-class Scan(msgspec.Struct, frozen=True):
-    """What one look at the watch folder found.
+class Scan(msgspec.Struct):
+    """What one look at the watch folder found; filled by `Inbox`.
 
-    `again_in` is after how many seconds a file that is not finished may be; None where there is none. `more`
-    says that the look was cut short, and the next should follow at once. `troubles` are messages about the
+    `again_in` is after how many seconds a file that is not finished may be; None where there is none. `more`:
+    the look was cut short, and the next should follow at once. `troubles` are messages about the
     folder itself, and about files that could not be moved. `left` are those that were rejected and still lie
-    there; `held` counts the jobs that wait for room.
+    there; `held` counts the jobs that wait for room; `bytes` were read.
     """
 
-    jobs: tuple[Job, ...] = ()
-    rejected: tuple[Rejection, ...] = ()
+    jobs: list[Job] = []
+    rejected: list[Rejection] = []
+    troubles: list[str] = []
+    left: list[LeftFile] = []
     again_in: float | None = None
     more: bool = False
-    troubles: tuple[str, ...] = ()
-    left: tuple[LeftFile, ...] = ()
     held: int = 0
-
-
-class _Findings:
-    """A scan in the making."""
-
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
-        self.rejected: list[Rejection] = []
-        self.troubles: list[str] = []
-        self.left: list[LeftFile] = []
-        self.again_in: float | None = None
-        self.held = 0
-        self.bytes = 0
-
-    def look_again(self, seconds: float) -> None:
-        self.again_in = seconds if self.again_in is None else min(self.again_in, seconds)
-
-    def full(self, limit: int) -> bool:
-        return len(self.jobs) + len(self.rejected) >= limit or self.bytes >= _BATCH_BYTES
+    bytes: int = 0
 
 
 class _Leaving(msgspec.Struct, frozen=True):
-    """A file that is done with, and where it goes; `why` it was rejected, with the `note` about that."""
+    """A file that is done with: as it was read, what to remember it by, and `why` it was rejected."""
 
     stamp: Stamp
-    folder: Path
     mark: LeftFile
-    note: str | None = None
     why: str | None = None
 
 
 class Inbox:
-    """The watch folder. `keep` is for how many seconds files that were put away stay.
-
-    `queue_file` is left alone, should it lie in the watch folder. `wall` gives unix seconds.
-    """
+    """The watch folder without `queue_file`. What was put away stays `keep` seconds."""
 
     def __init__(
         self,
@@ -124,8 +98,8 @@ class Inbox:
         self._monotonic = monotonic
         self._leases = True
         self._deadlines = SettleTimes()
-        # Files that are done with but could not be moved, so that they are not acted on twice, and what is
-        # in the way; those of before the start; and those of either that are gone now.
+        # Files that are done with but could not be moved, so that they are not acted on twice, and why; those
+        # of before the start; and those of either that are gone now.
         self._stuck: dict[str, tuple[_Leaving, str]] = {}
         self._left: dict[str, LeftFile] = {}
         self._gone: list[str] = []
@@ -133,7 +107,7 @@ class Inbox:
         self._held: dict[str, tuple[Stamp, int]] = {}
 
     def prepare(self) -> None:
-        """Make the folders. Raises `ConfigError` where that cannot be."""
+        """Make the folders. Raises `ConfigError` where that fails."""
         for folder in (self._dir, self._accepted, self._rejected):
             if folder != self._dir and _is_unseen(folder):
                 continue  # reported when a file is to go there; its content is taken all the same
@@ -151,7 +125,7 @@ class Inbox:
                 raise ConfigError(f"the watch folder {folder} may not be read and written: {refusal(folder)}")
 
     def recall(self, files: Mapping[str, LeftFile]) -> None:
-        """Learn which files are done with though they may still lie here, by name."""
+        """Set which files are done with though they may still lie here, by name."""
         self._left = dict(files)
 
     def missing(self, names: Iterable[str]) -> tuple[str, ...]:
@@ -159,7 +133,7 @@ class Inbox:
         return tuple(name for name in names if not os.path.lexists(self._dir / name))
 
     def forgettable(self) -> tuple[str, ...]:
-        """Return which of the files that the journal has as done with are gone from here, each once."""
+        """Return which of the files that the queue has as done with are gone from here, each once."""
         gone, self._gone = tuple(self._gone), []
         return gone
 
@@ -167,8 +141,8 @@ class Inbox:
     def troubles(self) -> tuple[str, ...]:
         """What is wrong in the folder now, for a person: a message each, of many files the first few."""
         found = [message for _, message in self._stuck.values()] + list(self._unseen.values())
-        more = len(found) - _MOST_TOLD
-        return (*found[:_MOST_TOLD], *([f"and {more:,} more files like these"] if more > 0 else []))
+        more = len(found) - _MOST_REPORTED
+        return (*found[:_MOST_REPORTED], *([f"and {more:,} more files like these"] if more > 0 else []))
 
     def scan(self, limit: int = 1000, room: float = math.inf) -> Scan:
         """Read the job files that are finished, the oldest first, and move the bad ones to `rejected/`.
@@ -176,66 +150,50 @@ class Inbox:
         At most `limit` files are taken; of those that `hold` names, as many as there is `room` for.
         Never raises for what lies in the folder, nor for the folder.
         """
-        found = _Findings()
+        found = Scan()
         try:
             here = [entry for entry in entries(self._dir) if self._dir / entry.name != self._queue_file]
         except OSError as error:
-            return Scan(troubles=(f"the watch folder {self._dir} cannot be read: {error.strerror}",))
+            return Scan(troubles=[f"the watch folder {self._dir} cannot be read: {error.strerror}"])
         self._leases = tells_writers(self._dir)
         self._keep_only({entry.name for entry in here})
-        more = False
         for entry in here:
-            if found.full(limit):
-                more = True
+            if len(found.jobs) + len(found.rejected) >= limit or found.bytes >= _BATCH_BYTES:
+                found.more = True
                 break
             stuck = self._stuck.get(entry.name)
             if entry.unseen is not None:
                 self._note_unseen(entry.name, entry.unseen, found)
             elif stuck is not None and stuck[0].stamp == entry.stamp:
-                self._put_away(entry.name, stuck[0], noted=True)
+                self._put_away(stuck[0], noted=True)
             elif (needs := self._needs(entry)) is not None and (found.held or needs > room):
                 found.held += 1
             else:
                 room -= needs or 0
                 self._look_at(entry, found)
-        return Scan(
-            tuple(found.jobs),
-            tuple(found.rejected),
-            found.again_in,
-            more=more,
-            troubles=tuple(found.troubles),
-            left=tuple(found.left),
-            held=found.held,
-        )
+        return found
 
     def hold(self, job: Job, needs: int) -> None:
-        """Have a job wait where it is until there is room for `needs` runs; it is not read again before."""
+        """Leave a job where it is until there is room for `needs` runs; it is not read again before."""
         self._held[job.name] = (job.stamp, needs)
 
     def refuse(self, job: Job, message: str) -> Scan:
-        """Move a job that was read to `rejected/`; tell of it as `scan` does."""
-        found = _Findings()
+        """Move a job that was read to `rejected/`; report it as `scan` does."""
+        found = Scan()
         self._reject(job.name, job.stamp, message, found, job.mark.sha256)
-        return Scan(rejected=tuple(found.rejected), troubles=tuple(found.troubles), left=tuple(found.left))
+        return found
 
     def accept(self, jobs: Iterable[Job]) -> tuple[str, ...]:
-        """Move job files whose runs are durably recorded to `accepted/`; say which could not be moved.
-
-        A file that changed since it was read stays, and is read again by the next scan. Safe to repeat.
-        """
-        leaving = [(job.name, _Leaving(job.stamp, self._accepted, job.mark)) for job in jobs]
-        troubles = [self._put_away(name, each, noted=True) for name, each in leaving]
+        """Move job files whose runs are recorded to `accepted/`; return what stays. Safe to repeat."""
+        troubles = [self._put_away(_Leaving(job.stamp, job.mark), noted=True) for job in jobs]
         return tuple(trouble for trouble in troubles if trouble is not None)
 
     def sweep(self) -> tuple[str, ...]:
-        """Remove what was put away longer ago than `keep`, and litter; say what could not be removed.
-
-        Safe to repeat.
-        """
+        """Remove what was put away longer ago than `keep`, and litter; return what could not be removed."""
         troubles = []
         oldest = self._wall() - self._keep
         with suppress(OSError):  # the scan reports a folder that cannot be read
-            job_file.sweep(self._dir, self._wall() - _HANDIN_SECONDS)
+            job_file.sweep(self._dir, self._wall() - _DROP_SECONDS)
         for folder in (self._accepted, self._rejected):
             failed: OSError | None = None
             try:
@@ -258,14 +216,13 @@ class Inbox:
         return tuple(troubles)
 
     def _keep_only(self, names: set[str]) -> None:
-        """Forget what is known of all files but these."""
         self._deadlines.keep(names)
         self._gone += [name for name in self._stuck if name not in names]
         self._stuck = {name: stuck for name, stuck in self._stuck.items() if name in names}
         self._held = {name: held for name, held in self._held.items() if name in names}
         self._unseen = {name: message for name, message in self._unseen.items() if name in names}
 
-    def _note_unseen(self, name: str, why: str, found: _Findings) -> None:
+    def _note_unseen(self, name: str, why: str, found: Scan) -> None:
         message = (
             f"{shown(name)} in the watch folder cannot be looked at: {why} (another user's mount, or one "
             "whose program is gone: unmount it); all else is taken"
@@ -278,15 +235,15 @@ class Inbox:
         held = self._held.get(entry.name)
         return held[1] if held is not None and held[0] == entry.stamp else None
 
-    def _look_at(self, entry: Entry, found: _Findings) -> None:
+    def _look_at(self, entry: Entry, found: Scan) -> None:
         self._unseen.pop(entry.name, None)
         if entry.kind is not None:
             # Some make a file's name by a link, and remove the first one a moment later.
             settling = entry.kind == SECOND_NAME
-            if not settling or not self._waits(entry.name, entry.stamp, FileState.UNTOLD, found):
+            if not settling or not self._waits(entry.name, entry.stamp, FileState.UNKNOWN, found):
                 self._reject(entry.name, entry.stamp, f"this is {entry.kind}: drop the file itself", found)
             return
-        if not self._leases and self._waits(entry.name, entry.stamp, FileState.UNTOLD, found):
+        if not self._leases and self._waits(entry.name, entry.stamp, FileState.UNKNOWN, found):
             return
         try:
             reading = file_ready.read(self._dir / entry.name, follow=False, leases=self._leases)
@@ -296,14 +253,14 @@ class Inbox:
             self._waits(entry.name, entry.stamp, FileState.WRITING, found)
         except OSError as error:
             # Rights may come a moment after the file, so it gets its time to settle too.
-            if not self._waits(entry.name, entry.stamp, FileState.UNTOLD, found):
+            if not self._waits(entry.name, entry.stamp, FileState.UNKNOWN, found):
                 message = f"this file cannot be read: {error.strerror}"
                 self._reject(entry.name, entry.stamp, message, found)
         else:
-            if not self._waits(entry.name, reading.stamp, reading.standing, found):
+            if not self._waits(entry.name, reading.stamp, reading.state, found):
                 self._take(entry.name, reading, found)
 
-    def _take(self, name: str, reading: Reading, found: _Findings) -> None:
+    def _take(self, name: str, reading: Reading, found: Scan) -> None:
         found.bytes += len(reading.data or b"")
         stamp = reading.stamp
         if reading.data is None:
@@ -318,44 +275,41 @@ class Inbox:
             return
         mark = _mark(name, stamp, sha256, refused=False)
         if self._left.get(name) == mark:  # its runs are recorded: only the move is missing
-            trouble = self._put_away(name, _Leaving(stamp, self._accepted, mark), noted=True)
+            trouble = self._put_away(_Leaving(stamp, mark), noted=True)
             found.troubles += [trouble] if trouble is not None else []
         else:
             found.jobs.append(Job(name, orders, stamp, mark, found.held > 0))
 
-    def _waits(self, name: str, stamp: Stamp, standing: FileState, found: _Findings) -> bool:
-        seconds = self._deadlines.wait(name, stamp, standing, self._monotonic())
+    def _waits(self, name: str, stamp: Stamp, state: FileState, found: Scan) -> bool:
+        seconds = self._deadlines.wait(name, stamp, state, self._monotonic())
         if seconds > 0:
-            found.look_again(seconds)
+            found.again_in = min(seconds, found.again_in or math.inf)
         return seconds > 0
 
-    def _reject(self, name: str, stamp: Stamp, message: str, found: _Findings, sha256: str = "") -> None:
+    def _reject(self, name: str, stamp: Stamp, message: str, found: Scan, sha256: str = "") -> None:
         message = redact(message)  # it quotes what was written, perhaps a signed URL in the wrong place
-        note = (
-            f"{shown(name)} was not taken: nothing in it was queued.\n\n{message}\n\n"
-            "Mend it, and drop it into the watch folder again.\n"
-        )
         mark = _mark(name, stamp, sha256, refused=True)
         known = self._left.get(name) == mark
-        trouble = self._put_away(name, _Leaving(stamp, self._rejected, mark, note, message), noted=known)
-        if trouble is not None:
-            found.troubles.append(trouble)
+        trouble = self._put_away(_Leaving(stamp, mark, message), noted=known)
+        found.troubles += [trouble] if trouble is not None else []
         if known:
             return
         if name in self._stuck:
             found.left.append(mark)
         found.rejected.append(Rejection(shown(name), message))
 
-    def _put_away(self, name: str, leaving: _Leaving, *, noted: bool) -> str | None:
-        """Move a file that is done with, or remember that it is; say what is in the way, the first time.
-
-        `noted` says that the journal, too, has it as done with.
-        """
+    def _put_away(self, leaving: _Leaving, *, noted: bool) -> str | None:
+        """Move a file, or remember it (as the queue does if `noted`); return why it stays, the first time."""
+        name, note = leaving.mark.name, None
+        folder = self._rejected if leaving.mark.refused else self._accepted
+        if leaving.why is not None:
+            note = (
+                f"{shown(name)} was not taken: nothing in it was queued.\n\n{leaving.why}\n\n"
+                "Fix it, and drop it into the watch folder again.\n"
+            )
         self._held.pop(name, None)
         try:
-            archive.put_away(
-                self._dir / name, leaving.folder, leaving.stamp, now=self._wall(), note=leaving.note
-            )
+            archive.put_away(self._dir / name, folder, leaving.stamp, now=self._wall(), note=note)
         except FileChangedError:
             if noted:  # perhaps its rights alone were: the next look decides by its content
                 self._left[name] = leaving.mark
@@ -367,7 +321,7 @@ class Inbox:
             known = self._stuck.get(name)
             done = f"was rejected ({leaving.why}), but" if leaving.why else "is done with, but"
             message = (
-                f"{shown(name)} {done} cannot be moved to {leaving.folder}: {error.strerror} "
+                f"{shown(name)} {done} cannot be moved to {folder}: {error.strerror} "
                 f"({self._remedy(name, error)}); it is not acted on again unless it changes"
             )
             self._stuck[name] = (leaving, message)
@@ -379,7 +333,6 @@ class Inbox:
         return None
 
     def _remedy(self, name: str, error: OSError) -> str:
-        """Say how a file that could not be moved can be."""
         if error.errno in {errno.ENOTDIR, errno.ELOOP}:
             return "a link or a file stands in place of that folder: remove it"
         with suppress(OSError):

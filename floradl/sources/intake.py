@@ -1,4 +1,4 @@
-"""Takes in what comes: job files and the queue file become runs in the queue, and those become work."""
+"""Takes work in: job files and the queue file become runs in the queue, as far as there is room."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -15,28 +16,26 @@ from anyio import to_thread
 
 from floradl.models import Action, RunRequest
 from floradl.queue.base import RunQueue
+from floradl.queue.heartbeat import LivePause
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.inbox import Inbox, Job, Scan
 from floradl.sources.queue_file import QueueFile
-from floradl.sources.watcher import Watcher
+
+if TYPE_CHECKING:
+    from floradl.sources.watcher import Watcher
 
 MAX_OPEN = "max_open"
 STATE_DISK_FULL = "state_disk_full"
 _FLOOR = 64 << 20  # bytes: what the largest job file makes of the journal and its log, several times
 _NOTHING = 64 << 10  # bytes
 _SHARE = 20  # of a small disk, as a part of it
-
-
-class HeldJob(msgspec.Struct, frozen=True):
-    """Why job files wait: `reason` is one of the two words above, `since` unix seconds."""
-
-    reason: str
-    message: str
-    since: float
+_HELD_AGAIN = 5.0  # seconds until it is looked again whether there is room for what waits
+_REMEMBERED = 7 * 86_400.0  # seconds that a file which could not be moved is known after it is gone
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class QueueLimit(msgspec.Struct, frozen=True):
-    """What is done with jobs. Those that wait, and those too large for ever, with how many runs they open."""
+    """Which jobs are taken, wait, or are too large for ever, with how many runs the latter two open."""
 
     taken: tuple[Job, ...] = ()
     waiting: tuple[tuple[Job, int], ...] = ()
@@ -46,8 +45,8 @@ class QueueLimit(msgspec.Struct, frozen=True):
 def admit(jobs: Iterable[tuple[Job, int]], open_runs: int, max_open: int) -> QueueLimit:
     """Decide which jobs may be taken, in their order: an older one is not overtaken by one that needs less.
 
-    Each comes with how many runs it would open. What opens none is taken in any case: to forget runs makes
-    room.
+    Each comes with how many runs it would open. One that opens none is taken in any case: forgetting runs
+    makes room.
     """
     room = max_open - open_runs
     taken: list[Job] = []
@@ -65,7 +64,7 @@ def admit(jobs: Iterable[tuple[Job, int]], open_runs: int, max_open: int) -> Que
 
 
 def too_many(wanted: int, max_open: int) -> str:
-    """Say why a job can never be taken."""
+    """Return why a job can never be taken."""
     return (
         f"it would queue {wanted:,} runs at once, and queue.max_open allows {max_open:,}: split it, or raise "
         "queue.max_open"
@@ -73,7 +72,7 @@ def too_many(wanted: int, max_open: int) -> str:
 
 
 def full(open_runs: int, max_open: int) -> str:
-    """Say why what is new waits for others to end."""
+    """Return why what is new waits for others to end."""
     return (
         f"{open_runs:,} runs are open, and queue.max_open allows {max_open:,}: what is new waits until some "
         "are finished (floradl forget drops runs, and is taken at once)"
@@ -81,10 +80,10 @@ def full(open_runs: int, max_open: int) -> str:
 
 
 def short_of_room(state_dir: Path) -> str | None:
-    """Say why the journal takes no more work, None where its disk has room: 64 MiB, or 5 % of a small disk.
+    """Return why the queue takes no more work, None where its disk has room: 64 MiB, or 5 % of a small disk.
 
     What is open already is recorded all the same: the room is kept for that. Where there is none at all the
-    journal meets it by itself, and all work is paused.
+    queue itself fails, and all work is paused.
     """
     try:
         found = os.statvfs(state_dir)
@@ -99,20 +98,15 @@ def short_of_room(state_dir: Path) -> str | None:
     )
 
 
-_HELD_AGAIN = 5.0  # seconds until it is looked again whether there is room for what waits
-_REMEMBERED = 7 * 86_400.0  # seconds that a file which could not be moved is known after it is gone
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
 class IntakeLimits(msgspec.Struct, frozen=True):
-    """How much is taken in: so many open runs, and nothing while the disk of this folder is short of room."""
+    """How many runs may be open, and the folder on whose disk there has to be room."""
 
     max_open: int
     state_dir: Path
 
 
 class Intake:
-    """The way from inbox and queue file into the queue; every step can be run twice."""
+    """The way from inbox and queue file into the queue; every step is safe to repeat."""
 
     def __init__(
         self,
@@ -120,19 +114,19 @@ class Intake:
         queue_file: QueueFile | None,
         queue: RunQueue,
         scheduler: Scheduler,
-        bounds: IntakeLimits,
+        limits: IntakeLimits,
     ) -> None:
         self._inbox = inbox
         self._queue_file = queue_file
         self._queue = queue
         self._scheduler = scheduler
-        self._bounds = bounds
+        self._limits = limits
         self._recalled = False
         self._lines: tuple[RunRequest, ...] = ()  # of the queue file, which wait for room
         self.rejected = 0
         self.queue_file_error: str | None = None
-        self.held: HeldJob | None = None
-        """Why job files wait though they are whole; None where none does."""
+        self.held: LivePause | None = None
+        """Why job files that are whole wait (`MAX_OPEN` or `STATE_DISK_FULL`); None where none does."""
         self.served = anyio.Event()
         """Set once all that was there at the start has been looked at."""
         self.turned_at = time.monotonic()
@@ -144,12 +138,9 @@ class Intake:
         return self._inbox.troubles
 
     async def take(self) -> float:
-        """Take what is ready; returns in how many seconds to look again at what is not.
-
-        A job file is moved away only when its runs are durably recorded.
-        """
+        """Record what is ready, then move its files; return in how many seconds to look again."""
         await self._recall()
-        short = await to_thread.run_sync(short_of_room, self._bounds.state_dir)
+        short = await to_thread.run_sync(short_of_room, self._limits.state_dir)
         if short is not None:
             self._hold(STATE_DISK_FULL, short)
             again_in = math.inf
@@ -170,29 +161,28 @@ class Intake:
             waiting = await self._take_jobs(scan.jobs, troubles) if scan.jobs else 0
             for trouble in troubles:
                 _log.warning("inbox_trouble", message=trouble)
-            await self._forget_gone()
+            if gone := self._inbox.forgettable():
+                await self._queue.drop_left_files(gone)
             again_in = min(again_in, math.inf if scan.again_in is None else scan.again_in)
             more, held = scan.more, scan.held + waiting
         if held or self._lines:
-            self._hold(MAX_OPEN, full(self._scheduler.open_runs, self._bounds.max_open))
-        else:
-            self._release()
+            self._hold(MAX_OPEN, full(self._scheduler.open_runs, self._limits.max_open))
+        elif self.held is not None:
+            _log.info("jobs_taken_again", reason=self.held.reason)
+            self.held = None
         return again_in
 
     @property
     def _room(self) -> int:
-        return self._bounds.max_open - self._scheduler.open_runs
+        return self._limits.max_open - self._scheduler.open_runs
 
     async def _take_jobs(self, jobs: Sequence[Job], troubles: list[str]) -> int:
-        """Record what there is room for, and put it away; returns how many jobs wait."""
-        open_runs, bounds = self._scheduler.open_runs, self._bounds
-        plenty = sum(map(_most, jobs)) <= self._room and not any(job.behind for job in jobs)
-        new = (
-            list(map(_most, jobs))
-            if plenty
-            else await self._queue.count_new([job.orders for job in jobs], retry_failed=True)
-        )
-        admission = admit(zip(jobs, new, strict=True), open_runs, bounds.max_open)
+        """Record what there is room for, and put it away; return how many jobs wait."""
+        open_runs, max_open = self._scheduler.open_runs, self._limits.max_open
+        new = [sum(order.action is not Action.FORGET for order in job.orders) for job in jobs]  # at most
+        if sum(new) > self._room or any(job.behind for job in jobs):
+            new = await self._queue.count_new([job.orders for job in jobs], retry_failed=True)
+        admission = admit(zip(jobs, new, strict=True), open_runs, max_open)
         taken = admission.taken
         orders = [order for job in taken for order in job.orders]
         marks = [job.mark for job in taken]
@@ -202,7 +192,7 @@ class Intake:
         for job, wanted in admission.waiting:
             self._inbox.hold(job, wanted)
         for job, wanted in admission.too_large:
-            refused = await to_thread.run_sync(self._inbox.refuse, job, too_many(wanted, bounds.max_open))
+            refused = await to_thread.run_sync(self._inbox.refuse, job, too_many(wanted, max_open))
             await self._reject(refused)
             troubles += refused.troubles
         if taken:
@@ -215,7 +205,6 @@ class Intake:
         return len(admission.waiting)
 
     async def _reject(self, scan: Scan) -> None:
-        """Tell of what was rejected, and remember what of it still lies there."""
         for rejection in scan.rejected:
             self.rejected += 1
             _log.warning("job_rejected", file=rejection.name, message=rejection.message)
@@ -223,7 +212,7 @@ class Intake:
             await self._queue.submit((), time.time(), retry_failed=False, files=scan.left)
 
     async def _recall(self) -> None:
-        """Learn once what was done with before the start, and could not be moved away."""
+        """Look up once what was done with before the start, and could not be moved away."""
         if self._recalled:
             return
         files = await self._queue.left_files()
@@ -234,23 +223,12 @@ class Intake:
             await self._queue.drop_left_files(gone, before)
         self._recalled = True
 
-    async def _forget_gone(self) -> None:
-        gone = self._inbox.forgettable()
-        if gone:
-            await self._queue.drop_left_files(gone)
-
     def _hold(self, reason: str, message: str) -> None:
-        """Say once why job files wait."""
         before = self.held
         if before is None or before.reason != reason:
             _log.warning("jobs_held", reason=reason, message=message)
         since = before.since if before is not None and before.reason == reason else time.time()
-        self.held = HeldJob(reason, message, since)
-
-    def _release(self) -> None:
-        if self.held is not None:
-            _log.info("jobs_taken_again", reason=self.held.reason)
-        self.held = None
+        self.held = LivePause(reason, message, since)
 
     async def _take_queue_file(self) -> float:
         if self._queue_file is None:
@@ -269,11 +247,9 @@ class Intake:
         return math.inf if reading.again_in is None else reading.again_in
 
     async def _take_lines(self, lines: tuple[RunRequest, ...]) -> str | None:
-        """Record what the queue file says, all of it once there is room; says why that can never be.
-
-        It is read at each change: what failed is not tried again just because its line still stands.
-        """
-        room, max_open = self._room, self._bounds.max_open
+        """Record what the queue file has, all of it once there is room; return why that can never be."""
+        # It is read at each change: what failed is not retried just because its line still stands.
+        room, max_open = self._room, self._limits.max_open
         (wanted,) = await self._queue.count_new([lines], retry_failed=False)
         if wanted > room:
             self._lines = lines
@@ -283,7 +259,7 @@ class Intake:
         return None
 
     async def serve(self, watch: Watcher) -> None:
-        """Take in for ever: at each wake-up, and when a file has had its time to settle."""
+        """Take work in for ever: at each wake-up, and when a file has had its time to settle."""
         wake = anyio.Event()
 
         async def listen() -> None:
@@ -301,8 +277,3 @@ class Intake:
                         await wake.wait()
                     if not wake.is_set():
                         again_in = await self.take()
-
-
-def _most(job: Job) -> int:
-    """Count the runs that a job opens where none of them is known."""
-    return sum(order.action is not Action.FORGET for order in job.orders)

@@ -1,7 +1,7 @@
-"""What a job file or the queue file says: bytes -> orders, and back.
+"""Job files: their text -> `RunRequest`s and back, and the dropping of one into the watch folder.
 
 By content, whatever the extension: lines of references, YAML or JSON (one run, a list, or `{runs: […]}`), or
-the body of a FLORA webhook; an empty file says it by its name. A file is taken whole or refused whole.
+the body of a FLORA webhook; an empty file is a job by its name. A file is taken whole or refused whole.
 
 Sources: the reference of FLORA's webhooks for their body (`data.run_id`; older guides write `runId`).
 """
@@ -13,7 +13,6 @@ import json
 import os
 import pwd
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -23,28 +22,49 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from floradl.errors import ConfigError, JobError
+from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.permissions import make_above
 from floradl.models import Action, Reference, RunRequest, bare, visible
-from floradl.redaction import printable
+from floradl.redaction import cut, printable
 from floradl.yaml_reader import Document, DocumentError, Path as YamlPath, Value, dotted, load, nearest
+
+_RUN_KEYS = ("technique", "run", "label", "action")
+_KNOWN_AS = {  # what FLORA and people call them -> our key
+    **dict.fromkeys(("run_id", "runid", "id", "reference", "poll_url", "pollurl"), "run"),
+    **dict.fromkeys(("technique_id", "techniqueid", "slug"), "technique"),
+    "name": "label",
+}
+_LONGEST_KEY = 100
+_NAME_SUFFIX = re.compile(r"\.(txt|ya?ml|json|job)$", re.IGNORECASE)
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_COMMENT = re.compile(r"(^|\s)#.*")
+# What a first line of YAML or JSON looks like; no reference starts so, for it has no space after a colon.
+_DOCUMENT = re.compile(r"""(-(\s|$)|---|[{\["'!&*?|>%]|[^\s:]+\s*:(\s|$))""")
+_QUOTED = re.compile(r"""(["'])[^"']*\1""")  # a reference alone, which is YAML too: more may follow
+_JOINED = re.compile(r"[,;](run_|$)")
+_PLAIN = re.compile(r"([^\W_][\w.-]*/)?run_[\w.-]+")
+_NOTHING = (
+    "this names no run: write a reference (RUN_ID, TECHNIQUE/RUN_ID, or the run's API URL) on each line"
+)
+_Place = tuple[int | None, str | None]
 
 
 def drop_job(watch_dir: Path, text: str, reader: int | None = None) -> Path:
     """Put a job file with `text` into the watch folder, whole and on disk, and return its path.
 
-    The folder is made where it is missing. `reader` is the user id of the daemon that is to read it, where
-    that is known: it may, whatever the umask. Raises `ConfigError` where the file cannot be written, or not
-    so.
+    The folder is made where it is missing. `reader` is the user id of the daemon, where that is known: it may
+    read the file, whatever the umask. Raises `ConfigError` where the file cannot be written so.
     """
     day = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    name = f"add-{day}-{os.getpid()}-{secrets.token_hex(4)}.txt"
+    name = f"add-{day}-{os.getpid()}-{os.urandom(4).hex()}.txt"
     hidden, path = watch_dir / f".{name}.tmp", watch_dir / name
     try:
         make_above(watch_dir)
         watch_dir.mkdir(exist_ok=True)
         _write(hidden, text.encode(), reader)
         hidden.rename(path)
-        _sync(watch_dir)
+        with open_root(watch_dir) as folder, suppress(OSError):  # without it the file is whole anyway
+            sync_folder(folder)
     except OSError as error:
         with suppress(OSError):
             hidden.unlink()
@@ -56,7 +76,7 @@ def drop_job(watch_dir: Path, text: str, reader: int | None = None) -> Path:
 
 
 def sweep(watch_dir: Path, before: float) -> None:
-    """Remove what hand-ins left that were killed half way, before then (unix seconds). Raises `OSError`."""
+    """Remove half-written job files of before then (unix seconds). Raises `OSError`."""
     for path in watch_dir.glob(".add-*.txt.tmp"):
         with suppress(OSError):  # the one who writes it has just renamed it, or it is not a file at all
             if path.lstat().st_mtime < before:
@@ -76,7 +96,7 @@ def _write(path: Path, data: bytes, reader: int | None) -> None:
 def _let_read(fd: int, reader: int) -> None:
     """Let a user read the file: by its group where that is one of the user's, else as anybody may.
 
-    Its group may then, too: who is of it is not "other", and a user whom no list knows may be of it.
+    Its group may then, too: who is in it is not "other", and a user whom no list knows may be in it.
     """
     found = os.fstat(fd)
     by = stat.S_IRGRP if found.st_gid in _groups(reader) else stat.S_IRGRP | stat.S_IROTH
@@ -92,49 +112,8 @@ def _groups(user: int) -> frozenset[int]:
         return frozenset()
 
 
-def _sync(folder: Path) -> None:
-    """Make the new name last; where the file system cannot do that for a folder, the file is whole anyway."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-_RUN_KEYS = ("technique", "run", "label", "action")
-_KNOWN_AS = {  # what FLORA and people call them -> our key
-    "run_id": "run",
-    "runid": "run",
-    "id": "run",
-    "reference": "run",
-    "poll_url": "run",
-    "pollurl": "run",
-    "technique_id": "technique",
-    "techniqueid": "technique",
-    "slug": "technique",
-    "name": "label",
-}
-_LONGEST_KEY = 100
-_NAME_SUFFIX = re.compile(r"\.(txt|ya?ml|json|job)$", re.IGNORECASE)
-_LINE_END = re.compile(r"\r\n|\r|\n")
-_COMMENT = re.compile(r"(^|\s)#.*")
-# What a first line of YAML or JSON looks like; no reference starts so, for it has no space after a colon.
-_DOCUMENT = re.compile(r"""(-(\s|$)|---|[{\["'!&*?|>%]|[^\s:]+\s*:(\s|$))""")
-_QUOTED = re.compile(r"""(["'])[^"']*\1""")  # a reference alone, which is YAML too: more may follow
-_JOINED = re.compile(r"[,;](run_|$)")
-_PLAIN = re.compile(r"([^\W_][\w.-]*/)?run_[\w.-]+")
-_NOTHING = (
-    "this names no run: write a reference (RUN_ID, TECHNIQUE/RUN_ID, or the run's API URL) on each line"
-)
-
-
 def parse_job(data: bytes, name: str) -> tuple[RunRequest, ...]:
-    """Read a job file; at least one order, each run once, in the order of the file.
-
-    `name` is the file's own name, which is the job where the file is empty. Raises `JobError` with the line
-    and key of the first fault.
-    """
+    """Read a job file, by `name` where it is empty; each run once. Raises `JobError` with line and key."""
     text = _decode(data)
     if not visible(text).strip():
         return (_order_by_name(name),)
@@ -145,33 +124,21 @@ def parse_job(data: bytes, name: str) -> tuple[RunRequest, ...]:
 
 
 def parse_queue(data: bytes) -> tuple[RunRequest, ...]:
-    """Read the queue file, which may name no run at all.
-
-    Raises `JobError` as `parse_job` does, and for `action: retry`: the file is read again and again, and
-    would bring the run back each time.
-    """
+    """Read the queue file, which may be empty. Raises `JobError` as `parse_job`, and for `retry`."""
     orders = []
     for order, (line, key) in _read(_decode(data)):
-        if order.action is Action.RETRY:
-            raise JobError(
-                "the queue file cannot retry, since it stays: use `floradl retry`, or drop a job file",
-                line=line,
-                key=key,
-            )
+        if order.action is Action.RETRY:  # each time that the file is read again it would bring the run back
+            message = "the queue file cannot retry, since it stays: use `floradl retry`, or drop a job file"
+            raise JobError(message, line=line, key=key)
         orders.append(order)
     return _merge(orders)
 
 
 def render_orders(orders: Iterable[RunRequest]) -> str:
-    """Write a job file that `parse_job` reads back to these orders (each run given once).
-
-    Lines of references where that says it all, JSON otherwise. Raises `JobError` for a label that no text
-    file can hold.
-    """
+    """Write a job file that `parse_job` reads back. Raises `JobError` for a label that no file can hold."""
     orders = tuple(orders)
-    if all(
-        _PLAIN.fullmatch(str(order.reference)) and order == RunRequest(order.reference) for order in orders
-    ):
+    plain = (RunRequest(each.reference) == each and _PLAIN.fullmatch(str(each.reference)) for each in orders)
+    if all(plain):
         return "".join(f"{order.reference}\n" for order in orders)
     runs = []
     for order in orders:
@@ -184,33 +151,25 @@ def render_orders(orders: Iterable[RunRequest]) -> str:
 
 
 def described(error: JobError) -> str:
-    """Say `error` with its place: `line 3, key runs[2].run: …`."""
+    """Return the message of `error` with its place: `line 3, key runs[2].run: …`."""
     places = []
     if error.line is not None:
         places.append(f"line {error.line}")
     if error.key is not None:  # it was written by others, and may be of any length
-        key = error.key if len(error.key) <= _LONGEST_KEY else error.key[:_LONGEST_KEY] + "…"
-        places.append(f"key {printable(key)}")
+        places.append(f"key {printable(cut(error.key, _LONGEST_KEY))}")
     return f"{', '.join(places)}: {error}" if places else str(error)
 
 
-_Place = tuple[int | None, str | None]
-
-
 def _decode(data: bytes) -> str:
-    encoding = "utf-8"
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = data.decode(encoding).lstrip("\ufeff")
+        text = data.decode("utf-16" if utf_16 else "utf-8").lstrip("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise JobError("this is not text in UTF-8: save the file as UTF-8", line=line) from error
     if "\0" in text:
-        raise JobError(
-            "this is not text, or UTF-16 without its mark: save the file as UTF-8",
-            line=text.count("\n", 0, text.index("\0")) + 1,
-        )
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise JobError("this is not text, or UTF-16 without its mark: save the file as UTF-8", line=line)
     return text
 
 
@@ -288,7 +247,6 @@ def _fault(document: Document, path: YamlPath, message: str) -> JobError:
 
 
 def _webhook(document: Document) -> tuple[RunRequest, _Place]:
-    """Take the run of a webhook body; its other keys are FLORA's, and may grow."""
     data = document.value.get("data") if isinstance(document.value, dict) else None
     if isinstance(data, dict):
         for key in ("run_id", "runId"):

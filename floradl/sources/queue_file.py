@@ -25,11 +25,7 @@ _COARSEST = 2.0  # seconds between two times that a file system tells apart
 
 
 class QueueReading(msgspec.Struct, frozen=True):
-    """One look at the queue file.
-
-    `orders` is None where nothing new was read: the last good content stays. `error` is what is wrong with
-    the file now, until it is fixed. `again_in` is after how many seconds to look at a file again.
-    """
+    """One look: `orders` is None where nothing new was read, `again_in` is in seconds."""
 
     orders: tuple[RunRequest, ...] | None = None
     error: str | None = None
@@ -72,7 +68,7 @@ class QueueFile:
             return QueueReading(error=self._error, again_in=0.1)
         except OSError as error:
             return self._broken(f"it cannot be read: {error.strerror}")
-        wait = self._deadlines.wait(self._path.name, reading.stamp, reading.standing, self._monotonic())
+        wait = self._deadlines.wait(self._path.name, reading.stamp, reading.state, self._monotonic())
         if wait > 0:
             return QueueReading(error=self._error, again_in=wait)
         self._seen = reading.stamp

@@ -26,14 +26,8 @@ _LITTER = (  # all in lower case
     # what file managers and file servers strew: Explorer, Finder, Synology's and Samba's streams
     *("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
     *("*:zone.identifier", "*\uf03azone.identifier", "*\uf022zone.identifier"),  # how Samba and macOS map `:`
-    *(
-        "*:afp_afpinfo",
-        "*:afp_resource",
-        "*:com.apple.*",
-        "*:com.dropbox.*",
-        "*@synoeastream",
-        "*@synoresource",
-    ),
+    *("*:afp_afpinfo", "*:afp_resource", "*:com.apple.*", "*:com.dropbox.*"),
+    *("*@synoeastream", "*@synoresource"),
 )
 _IGNORED = re.compile("|".join(fnmatch.translate(pattern) for pattern in _LITTER), re.IGNORECASE)
 PLACES = ("accepted", "rejected")  # where files are put away: never jobs, whatever stands there
@@ -49,10 +43,7 @@ _NO_STAMP = Stamp(0, 0, 0, 0)
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One name in the folder that is not a folder itself. `kind` names what is refused ("a link"), else None.
-
-    `unseen` says why it cannot be looked at, None where it can: then it has no stamp.
-    """
+    """A name in the folder; `kind` is what is refused ("a link"), `unseen` why it cannot be looked at."""
 
     name: str
     stamp: Stamp
@@ -71,10 +62,7 @@ def shown(name: str) -> str:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """List what may be jobs, the oldest first, for a later file may take back what an earlier one says.
-
-    Raises `OSError` where the folder itself cannot be read; trouble with one name in it is in its entry.
-    """
+    """List what may be jobs, the oldest first: a later one may revoke it. Raises `OSError` of the folder."""
     with os.scandir(folder) as scanned:
         found = [
             entry
@@ -95,10 +83,7 @@ def open_place(folder: Path, *, create: bool = False) -> Iterator[FolderFd]:
 
 
 def dates(folder: Path) -> Iterator[tuple[Path, float]]:
-    """List the files in `folder` and when each came to lie there, in unix seconds. Raises as `open_place`.
-
-    What cannot be looked at is left out.
-    """
+    """Yield the files in `folder` and since when each lies there (unix seconds). Raises as `open_place`."""
     with open_place(folder) as place, os.scandir(place) as scanned:
         for item in scanned:
             try:

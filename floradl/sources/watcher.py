@@ -1,12 +1,12 @@
-"""When to look at the watch folder and the queue file: on events, and wherever events cannot be relied on.
+"""When to look at the watch folder and the queue file: on events, and wherever events are unreliable.
 
 Events are hints. The system loses them when its queue overflows, sends none on network mounts, and watchfiles
-dies of a name that is not UTF-8 or of a spent inotify limit, and goes deaf when the folder is deleted and
-made again. So there is a wake-up at start, after every restart of the watcher, where the folder's own time
-changed without an event, and every 30 s anyway.
+ends at a name that is not UTF-8 or a spent inotify limit, and misses all once the folder is deleted and made
+again. So there is a wake-up at start, after every restart of the watcher, where the folder's own time changed
+without an event, and every 30 s anyway.
 
-Each step and tick of a watcher is a wake-up of a thread. They stay in that one thread: the event loop, which
-is woken at twice the price, gets only the events that matter.
+Each step and tick of a watcher is a wake-up of a thread. They stay in that one thread: the event loop, whose
+wake-up costs twice as much, gets only the events that matter.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import msgspec
 import watchfiles
 from anyio import lowlevel, to_thread
 
+from floradl.errors import innermost
 from floradl.fs.mounts import is_shared
 from floradl.sources.scan import is_ignored
 
@@ -35,9 +36,8 @@ _Changes: TypeAlias = set[tuple[watchfiles.Change, str]]
 class WatchTimes(msgspec.Struct, frozen=True):
     """How often to do what, in seconds.
 
-    `step` is how often the watcher gathers events: each is a wake-up, and a file is seen one to two later.
-    `tick` is how often it is checked that the folder is still the one watched; `poll` how often to look where
-    there are no events.
+    `step` is how often events are gathered (a file is seen one to two later), `tick` how often it is checked
+    that the folder is still the one watched, `poll` how often to look where there are no events.
     """
 
     step: float = 0.06
@@ -47,18 +47,15 @@ class WatchTimes(msgspec.Struct, frozen=True):
     max_backoff: float = 60.0
 
 
-class _Heard(msgspec.Struct, frozen=True):
-    """Why the listening was left: a look is due, or another folder stands where the watched one was."""
+class _Wake(msgspec.Struct, frozen=True):
+    """Why waiting ended: a look is due, or another folder stands where the watched one was."""
 
     due: bool
     replaced: bool
 
 
 class Watcher:
-    """Yields whenever a look is due: `async for _ in Watch(…).wakes(): …`. Several reasons make one wake-up.
-
-    `report` is given a message whenever the watcher had to be restarted, or the folder is gone or back.
-    """
+    """Yields whenever a look is due: `async for _ in watcher.wakes()`; `report` gets messages."""
 
     def __init__(
         self,
@@ -83,17 +80,13 @@ class Watcher:
         self._failures = 0
 
     async def wakes(self) -> AsyncGenerator[None, None]:
-        """Yield at once, and then whenever a look is due, without end. Close it with `aclosing`.
-
-        A cancellation takes effect within `Pace.tick`.
-        """
+        """Yield at once, and then whenever a look is due, without end. Close it with `aclosing`."""
         while True:
             gone = _identity(self._dir) is None
             if gone is not self._gone:
                 self._gone = gone
-                self._report(
-                    f"the watch folder {self._dir} {'is gone: waiting for it' if gone else 'is back'}"
-                )
+                state = "is gone: waiting for it" if gone else "is back"
+                self._report(f"the watch folder {self._dir} {state}")
             if not gone or self._due():
                 self._woken()
                 yield
@@ -107,43 +100,41 @@ class Watcher:
                         yield
 
     async def _watched(self) -> AsyncGenerator[None, None]:
-        """Yield while one watcher lives; return when a new one has to be made."""
         folder, started = _identity(self._dir), self._monotonic()
         first = True
-        trouble: BaseException | str = "it stopped by itself"
+        cause: BaseException | str = "it stopped by itself"
         stop = threading.Event()
         try:
             with closing(self._events()) as events:
-                while heard := await self._listen(events, folder, stop, first=first):
+                while wake := await self._wait(events, folder, stop, first=first):
                     first = False
-                    if heard.due:
+                    if wake.due:
                         self._woken()
                         yield
-                    if heard.replaced:
+                    if wake.replaced:
                         if _identity(self._dir) is not None:
                             self._report(f"the watch folder {self._dir} was replaced: watching the new one")
                         return
         except (OSError, ValueError, RuntimeError, ExceptionGroup) as error:
-            trouble = _innermost(error)
+            cause = innermost(error)
         lived = self._monotonic() - started
         self._failures = 1 if lived > self._pace.max_backoff else self._failures + 1
         # The first time it is made anew at once: what ended it was mostly a single odd name.
         delay = min(self._pace.max_backoff, 2.0 ** (self._failures - 2)) if self._failures > 1 else 0.0
-        self._report(
-            f"watching {self._dir} ended ({trouble}): trying again in {delay:.0f} s, looking meanwhile"
-        )
+        remedy = f"trying again in {delay:.0f} s, looking meanwhile"
+        self._report(f"watching {self._dir} ended ({cause}): {remedy}")
         until = self._monotonic() + delay
         while (left := until - self._monotonic()) > 0:
             await anyio.sleep(min(left, self._pace.poll))
             self._woken()
             yield
 
-    async def _listen(
+    async def _wait(
         self, events: Generator[_Changes], folder: Identity, stop: threading.Event, *, first: bool
-    ) -> _Heard | None:
-        """Have a thread listen until there is something to do; None where the watcher stopped by itself."""
+    ) -> _Wake | None:
+        """Wait in a thread until there is something to do; None where the watcher stopped by itself."""
 
-        def listen() -> _Heard | None:
+        def wait() -> _Wake | None:
             for changes in events:
                 if stop.is_set():
                     break
@@ -154,7 +145,7 @@ class Watcher:
                 deleted = (watchfiles.Change.deleted, self._folder_name) in changes
                 replaced = deleted or _identity(self._dir) != folder
                 if due or replaced:
-                    return _Heard(due, replaced)
+                    return _Wake(due, replaced)
             return None
 
         async def stop_with_us() -> None:
@@ -166,10 +157,10 @@ class Watcher:
 
         async with anyio.create_task_group() as group:
             group.start_soon(stop_with_us)
-            heard = await to_thread.run_sync(listen)
+            wake = await to_thread.run_sync(wait)
             group.cancel_scope.cancel()
         await lowlevel.checkpoint_if_cancelled()  # a watcher that was stopped did not stop by itself
-        return heard
+        return wake
 
     def _events(self) -> Generator[_Changes]:
         """Yield what happened, and an empty set at each tick."""
@@ -182,7 +173,7 @@ class Watcher:
             *folders,
             watch_filter=None,
             step=step,
-            stop_event=None,  # it would be asked at each step
+            stop_event=None,  # it would be checked at each step
             debounce=step,  # a steady stream of files does not hold the wake-up back
             rust_timeout=round(self._pace.tick * 1000),
             yield_on_timeout=True,
@@ -216,7 +207,7 @@ class Watcher:
 
 
 def _identity(path: Path) -> Identity:
-    """Say what stands at `path`: for a folder which one it is, for a file its content's stamp too."""
+    """Identify what is at `path`: a folder, or a file with this content."""
     try:
         status = path.stat()
     except OSError:
@@ -232,9 +223,3 @@ def _changed_at(folder: Path) -> int | None:
         return folder.stat().st_mtime_ns
     except OSError:
         return None
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -1,8 +1,8 @@
-"""One request, one answer, and the connection ends: as little HTTP as webhooks and scrapers need.
+"""One connection brings one request and takes one answer: as little HTTP as webhooks and scrapers need.
 
 A public address may be scanned, flooded and dripped at, so everything is bounded: the head, the body, what is
 sent around them, and the time for each; where others wait, the slow go before their time is over. The
-protocol itself (RFC 9112) is h11's, which floradl's client has aboard anyway.
+protocol itself (RFC 9112) is h11's, which floradl's client needs anyway.
 """
 
 from __future__ import annotations
@@ -20,13 +20,24 @@ from msgspec import Struct
 
 MOST = 256
 """Connections at once. Each holds some 100 kB at most, and a descriptor."""
-
-
 _LOOK_AGAIN = 0.05  # seconds
+_MOST_HEAD = 16 << 10  # bytes
+_MOST_BODY = 64 << 10
+_MOST_RAW = 256 << 10  # with what frames it: a chunk of one byte may have an extension of thousands
+_AT_ONCE = 64  # requests that are answered
+_APART = 8  # of each page that has places of its own
+_LINGER = 1.0  # seconds in which what comes after the answer is read, so that it arrives
+_MOST_LINGERING = 1 << 20
+_PIECE = 16 << 10
+_FAREWELL = 0.1  # seconds in which one that is sent away may take its answer
+WITHIN = 5.0
+"""Seconds for a whole request, and again for its answer: who is slower is dropped."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class ConnectionStage(Enum):
-    """What a connection is about."""
+    """What a connection waits for."""
 
     HEAD = auto()  # its request begins
     BODY = auto()
@@ -47,8 +58,6 @@ PATIENCE: Mapping[ConnectionStage, float] = {
 class ClientConnection:
     """One connection: its stage, and since when (seconds of the clock)."""
 
-    __slots__ = ("_clock", "_scope", "sent_away", "since", "stage")
-
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._scope: anyio.CancelScope | None = None
@@ -63,7 +72,7 @@ class ClientConnection:
 
     @contextmanager
     def evictable(self) -> Iterator[None]:
-        """Let the block be broken off by `send_away`; `sent_away` says so afterwards."""
+        """Let the block be broken off by `send_away`; `sent_away` shows that afterwards."""
         with anyio.CancelScope() as scope:
             self._scope = scope
             if self.sent_away:
@@ -101,10 +110,7 @@ def _by_slowness(visits: Iterable[ClientConnection], now: float) -> list[tuple[f
 
 
 class ClientConnections:
-    """All connections of one listener, `most` at once. `clock` gives seconds.
-
-    Where half the places are taken there is pressure.
-    """
+    """All connections of one listener, `most` at once; half of that is pressure. `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float], most: int = MOST) -> None:
         self._clock = clock
@@ -122,10 +128,7 @@ class ClientConnections:
                 await self._left.wait()
 
     def admit(self) -> ClientConnection:
-        """Return a new connection, and send away who is too slow for there to be others.
-
-        The caller calls `leave`, whatever becomes of it.
-        """
+        """Return a new connection, for `leave` at its end; who is too slow for others has to go."""
         if len(self._here) >= self._most // 2:
             for visit in overdue(self._here, self._clock()):
                 self._send_away(visit)
@@ -135,16 +138,13 @@ class ClientConnections:
         self._here[visit] = None
         return visit
 
-    def evict(self) -> bool:
-        """Send the slowest away; False where there is none to send."""
-        visit = slowest(self._here, self._clock())
-        if visit is None:
-            return False
-        self._send_away(visit)
-        return True
+    def evict(self) -> None:
+        """Send the slowest away, where there is one to send."""
+        if (visit := slowest(self._here, self._clock())) is not None:
+            self._send_away(visit)
 
     def leave(self, visit: ClientConnection) -> None:
-        """Note that a connection is over. Twice is safe."""
+        """Record that a connection is over. Twice is safe."""
         self._here.pop(visit, None)
         self._left.set()
         self._left = anyio.Event()
@@ -152,22 +152,6 @@ class ClientConnections:
     def _send_away(self, visit: ClientConnection) -> None:
         visit.send_away()
         self.leave(visit)
-
-
-_MOST_HEAD = 16 << 10  # bytes
-_MOST_BODY = 64 << 10
-_MOST_RAW = 256 << 10  # with what frames it: a chunk of one byte may have an extension of thousands
-_AT_ONCE = 64  # requests that are answered
-_APART = 8  # of each page that has places of its own
-_LINGER = 1.0  # seconds in which what comes after the answer is taken in, so that it arrives
-_MOST_LINGERING = 1 << 20
-_PIECE = 16 << 10
-_FAREWELL = 0.1  # seconds in which one that is sent away may take the word that says so
-WITHIN = 5.0
-"""Seconds for a whole request, and again for its answer: who is slower is dropped."""
-
-_SERVER = b"floradl"
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class HttpRequest(Struct, frozen=True):
@@ -188,7 +172,7 @@ class HttpResponse(Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
     @classmethod
-    def said(cls, status: int, text: str) -> HttpResponse:
+    def of_text(cls, status: int, text: str) -> HttpResponse:
         """Make an answer of one line of text."""
         return cls(status, f"{text}\n".encode())
 
@@ -198,10 +182,7 @@ Page = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 class Site:
-    """Pages by method and path; `HEAD` is as `GET`.
-
-    The paths `apart` have places of their own: they are answered however many wait for the other pages.
-    """
+    """Pages by method and path; those `apart` are answered however many wait for the others."""
 
     def __init__(self, pages: Mapping[tuple[str, str], Page], *, apart: Collection[str] = ()) -> None:
         self._pages = dict(pages)
@@ -213,19 +194,18 @@ class Site:
         return self._apart.get(request.path, self._places)
 
     async def __call__(self, request: HttpRequest) -> HttpResponse:
-        """Answer with the page that is asked for, 404 or 405; what goes wrong in one is 500."""
+        """Answer with the page that is requested, 404 or 405; what goes wrong in one is 500."""
         method = "GET" if request.method == "HEAD" else request.method
-        page = self._pages.get((method, request.path))
-        if page is not None:
+        if (page := self._pages.get((method, request.path))) is not None:
             try:
                 return await page(request)
             except Exception:  # noqa: BLE001 - a bug of ours in one answer must not end the listening
                 _log.exception("bug", path=request.path)
-                return HttpResponse.said(500, "a bug: see floradl's log")
+                return HttpResponse.of_text(500, "a bug: see floradl's log")
         allowed = sorted({method for method, path in self._pages if path == request.path})
         if allowed:
             return HttpResponse(405, b"", headers={"Allow": ", ".join(allowed)})
-        return HttpResponse.said(404, "nothing is here")
+        return HttpResponse.of_text(404, "nothing is here")
 
 
 class _RefusedError(Exception):
@@ -237,11 +217,7 @@ class _RefusedError(Exception):
 
 
 async def converse(stream: ByteStream, site: Site, visit: ClientConnection, within: float = WITHIN) -> None:
-    """Read one request from `stream`, answer it, and close. Never raises for what the other side does.
-
-    It must come within so many seconds, all of it, and its answer must be taken within as many. `visit` is
-    informed of each stage, and may be closed.
-    """
+    """Read one request within so many seconds, answer it, and close. Never raises for the other side."""
     async with stream:
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
             await _converse(stream, site, visit, within)
@@ -249,15 +225,15 @@ async def converse(stream: ByteStream, site: Site, visit: ClientConnection, with
 
 async def _converse(stream: ByteStream, site: Site, visit: ClientConnection, within: float) -> None:
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST_HEAD)
-    answer, head_only = HttpResponse.said(503, "others wait: try again"), False
+    answer, head_only = HttpResponse.of_text(503, "others wait: try again"), False
     with visit.evictable():
         try:
             with anyio.fail_after(within):
                 request = await _read(connection, stream, visit)
         except TimeoutError:
-            answer = HttpResponse.said(408, f"the request did not come within {within:g} s")
+            answer = HttpResponse.of_text(408, f"the request did not come within {within:g} s")
         except h11.RemoteProtocolError as error:
-            answer = HttpResponse.said(error.error_status_hint, "this is not an HTTP request")
+            answer = HttpResponse.of_text(error.error_status_hint, "this is not an HTTP request")
         except _RefusedError as error:
             answer = error.answer
         else:
@@ -272,7 +248,7 @@ async def _converse(stream: ByteStream, site: Site, visit: ClientConnection, wit
 
 
 async def _answered(site: Site, request: HttpRequest, visit: ClientConnection) -> HttpResponse:
-    """Wait for a place, and let the page answer: from then on it cannot be sent away."""
+    # Being answered it cannot be sent away.
     visit.enter(ConnectionStage.QUEUED)
     async with site.places(request):
         visit.enter(ConnectionStage.ANSWERING)
@@ -298,7 +274,8 @@ async def _read(connection: h11.Connection, stream: ByteStream, visit: ClientCon
         elif isinstance(event, h11.Request):
             head = event
             visit.enter(ConnectionStage.BODY)
-            if _announced(event) > _MOST_BODY:
+            announced = next((int(value) for name, value in event.headers if name == b"content-length"), 0)
+            if announced > _MOST_BODY:
                 raise _RefusedError(_too_large())
         elif isinstance(event, h11.Data):
             body += event.data
@@ -310,12 +287,8 @@ async def _read(connection: h11.Connection, stream: ByteStream, visit: ClientCon
             raise anyio.EndOfStream
 
 
-def _announced(head: h11.Request) -> int:
-    return next((int(value) for name, value in head.headers if name == b"content-length"), 0)
-
-
 def _too_large() -> HttpResponse:
-    return HttpResponse.said(413, f"a body has {_MOST_BODY >> 10} KiB at most")
+    return HttpResponse.of_text(413, f"a body has {_MOST_BODY >> 10} KiB at most")
 
 
 def _request(head: h11.Request, body: bytes) -> HttpRequest:
@@ -329,7 +302,7 @@ def _request(head: h11.Request, body: bytes) -> HttpRequest:
 
 def _written(connection: h11.Connection, answer: HttpResponse, *, head_only: bool = False) -> bytes:
     headers = [
-        (b"Server", _SERVER),
+        (b"Server", b"floradl"),
         (b"Content-Type", answer.content_type.encode()),
         (b"Content-Length", b"%d" % len(answer.body)),
         (b"Connection", b"close"),
@@ -348,10 +321,7 @@ async def _send(stream: ByteStream, data: bytes, within: float) -> None:
 
 
 async def _linger(stream: ByteStream) -> None:
-    """Take in what they still send until they close (RFC 9112 section 9.6).
-
-    A socket that is closed on unread bytes resets, and the answer is lost.
-    """
+    # A socket that is closed on unread bytes resets, and the answer is lost (RFC 9112 section 9.6).
     left = _MOST_LINGERING
     with anyio.move_on_after(_LINGER):
         while left > 0:

@@ -1,4 +1,4 @@
-"""Metrics: what is counted as it happens, and what is measured at a scrape.
+"""Health, and metrics: what is counted as it happens, and what is measured at a scrape.
 
 They hold no name of a run, no path and no message.
 """
@@ -26,14 +26,14 @@ from floradl.web.http import HttpRequest, HttpResponse
 ALIVE = "/healthz"
 READY = "/readyz"
 PATHS = (ALIVE, READY)
+MISSING = (
+    "/metrics needs prometheus-client, which is not installed: add the extra `metrics`, see docs/webhooks.md"
+)
+_WITHIN = 1.0  # seconds for disks to answer: where they hang, the other metrics come without theirs
 
 
 class HealthState(Struct, frozen=True):
-    """How the daemon stands, each asked anew.
-
-    `progress_at` is when all was last seen to work (unix seconds), `paused` why floradl is paused, `started`
-    whether it is past its start.
-    """
+    """How the daemon is: last progress (unix seconds), pause, and whether it is past its start."""
 
     progress_at: Callable[[], float]
     paused: Callable[[], PauseReason | None]
@@ -41,28 +41,27 @@ class HealthState(Struct, frozen=True):
 
 
 class Health:
-    """Answers both questions. `wall` gives unix seconds."""
+    """Answers `/healthz` and `/readyz`. `wall` gives unix seconds."""
 
-    def __init__(self, standing: HealthState, wall: Callable[[], float] = time.time) -> None:
-        self._standing = standing
+    def __init__(self, state: HealthState, wall: Callable[[], float] = time.time) -> None:
+        self._state = state
         self._wall = wall
 
     async def alive(self, _request: HttpRequest) -> HttpResponse:
         """Answer 200 while there is progress, or nothing to do; 503 where it hangs."""
-        quiet = self._wall() - self._standing.progress_at()
+        quiet = self._wall() - self._state.progress_at()
         if quiet > STUCK_AFTER:
-            return HttpResponse.said(503, f"no progress for {quiet:.0f} s")
-        return HttpResponse.said(200, "alive")
+            return HttpResponse.of_text(503, f"no progress for {quiet:.0f} s")
+        return HttpResponse.of_text(200, "alive")
 
     async def ready(self, _request: HttpRequest) -> HttpResponse:
         """Answer 200 while it works; 503 before that, and in a pause."""
-        if not self._standing.started():
-            return HttpResponse.said(503, "starting")
-        reason = self._standing.paused()
-        return HttpResponse.said(503, f"paused: {reason}") if reason else HttpResponse.said(200, "ready")
-
-
-_WITHIN = 1.0  # seconds for disks to answer: where they hang, the other metrics come without theirs
+        if not self._state.started():
+            return HttpResponse.of_text(503, "starting")
+        reason = self._state.paused()
+        return (
+            HttpResponse.of_text(503, f"paused: {reason}") if reason else HttpResponse.of_text(200, "ready")
+        )
 
 
 class Totals(Struct, frozen=True):
@@ -75,10 +74,7 @@ class Totals(Struct, frozen=True):
 
 
 class MetricsSnapshot(Struct, frozen=True):
-    """What was measured. `age` is of the oldest open run (seconds), `free` is in bytes by folder.
-
-    What was not measured in time is missing: `counts` is None, `age` is 0.
-    """
+    """What was measured in time: the age of the oldest open run (seconds), bytes free by folder."""
 
     paused: PauseReason | None
     counts: Mapping[RunState, int] | None = None
@@ -87,7 +83,7 @@ class MetricsSnapshot(Struct, frozen=True):
 
 
 class MetricsCollector:
-    """Measures."""
+    """Measures what is not counted."""
 
     def __init__(self, queue: RunQueue, folders: Mapping[str, Path]) -> None:
         self._queue = queue
@@ -95,40 +91,31 @@ class MetricsCollector:
         self._looking = CapacityLimiter(len(folders))  # its own: a disk that hangs keeps these threads only
 
     async def measure(self, paused: PauseReason | None, now: float) -> MetricsSnapshot:
-        """Ask the queue and the disks; `now` is unix seconds."""
+        """Measure queue and disks; `now` is unix seconds."""
         counts: Mapping[RunState, int] | None = None
         age = 0.0
         free: dict[str, int] = {}
 
-        async def ask_queue() -> None:
+        async def count_runs() -> None:
             nonlocal counts, age
             if self._queue.trouble is None:  # what waits for it must not pile up
                 found = await self._queue.counts()
                 counts = found.states
                 age = max(now - found.oldest_open, 0.0) if found.oldest_open is not None else 0.0
 
-        async def ask_disk(name: str, folder: Path) -> None:
+        async def look_at(name: str, folder: Path) -> None:
             with suppress(OSError):
-                free[name] = await to_thread.run_sync(
-                    _room, folder, limiter=self._looking, abandon_on_cancel=True
+                found = await to_thread.run_sync(
+                    os.statvfs, folder, limiter=self._looking, abandon_on_cancel=True
                 )
+                free[name] = found.f_bavail * found.f_frsize
 
         with anyio.move_on_after(_WITHIN):
             async with anyio.create_task_group() as group:
-                group.start_soon(ask_queue)
+                group.start_soon(count_runs)
                 for name, folder in self._folders.items():
-                    group.start_soon(ask_disk, name, folder)
+                    group.start_soon(look_at, name, folder)
         return MetricsSnapshot(paused, counts, age, free)
-
-
-def _room(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
-
-
-MISSING = (
-    "/metrics needs prometheus-client, which is not installed: add the extra `metrics`, see docs/webhooks.md"
-)
 
 
 def installed() -> bool:
@@ -140,25 +127,25 @@ def installed() -> bool:
 
 
 class MetricsPage:
-    """Answers with the figures; without the extra it says so. `wall` gives unix seconds."""
+    """Answers with all metrics; without the extra it reports that. `wall` gives unix seconds."""
 
     def __init__(
         self,
-        meter: MetricsCollector,
-        sums: Totals,
-        standing: HealthState,
+        collector: MetricsCollector,
+        totals: Totals,
+        state: HealthState,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._meter = meter
-        self._sums = sums
-        self._standing = standing
+        self._collector = collector
+        self._totals = totals
+        self._state = state
         self._wall = wall
 
     async def page(self, _request: HttpRequest) -> HttpResponse:
         """Answer a scrape."""
         if not installed():
-            return HttpResponse.said(503, MISSING)
+            return HttpResponse.of_text(503, MISSING)
         from floradl.web import prometheus  # noqa: PLC0415 - needs the extra
 
-        figures = await self._meter.measure(self._standing.paused(), self._wall())
-        return HttpResponse(200, prometheus.render(figures, self._sums), prometheus.CONTENT_TYPE)
+        snapshot = await self._collector.measure(self._state.paused(), self._wall())
+        return HttpResponse(200, prometheus.render(snapshot, self._totals), prometheus.CONTENT_TYPE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
@@ -19,46 +20,38 @@ _Name = TypeVar("_Name", bound=str)
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
-def render(figures: MetricsSnapshot, sums: Totals) -> bytes:
-    """Write the figures in Prometheus' text format, with those of the process."""
+def render(snapshot: MetricsSnapshot, totals: Totals) -> bytes:
+    """Write the metrics in Prometheus' text format, with those of the process."""
     registry = CollectorRegistry()
-    registry.register(_Families(figures, sums))
+    registry.register(_Families(snapshot, totals))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
 class _Families(Collector):
-    def __init__(self, figures: MetricsSnapshot, sums: Totals) -> None:
-        self._figures = figures
-        self._sums = sums
+    def __init__(self, snapshot: MetricsSnapshot, totals: Totals) -> None:
+        self._snapshot = snapshot
+        self._totals = totals
 
     def collect(self) -> Iterator[Metric]:
-        figures, sums = self._figures, self._sums
+        now, totals, outputs = self._snapshot, self._totals, self._totals.outputs
         yield _gauge("floradl_info", "The version that runs.", "version", {__version__: 1})
-        if figures.counts is not None:
-            yield _gauge("floradl_runs", "Runs in the journal, by state.", "state", figures.counts)
-        yield GaugeMetricFamily(
-            "floradl_queue_age_seconds", "Since when the oldest open run waits.", value=figures.age
-        )
-        yield _gauge("floradl_disk_free_bytes", "Room on the disk of a folder.", "folder", figures.free)
-        paused = {reason: reason is figures.paused for reason in PauseReason}
+        if now.counts is not None:
+            yield _gauge("floradl_runs", "Runs in the journal, by state.", "state", now.counts)
+        waits = "Since when the oldest open run waits."
+        yield GaugeMetricFamily("floradl_queue_age_seconds", waits, value=now.age)
+        yield _gauge("floradl_disk_free_bytes", "Room on the disk of a folder.", "folder", now.free)
+        paused = {reason: reason is now.paused for reason in PauseReason}
         yield _gauge("floradl_paused", "1 where nothing goes on for this reason.", "reason", paused)
-        outputs = sums.outputs
         yield _counter("floradl_outputs", "Outputs saved since the start.", "kind", outputs.outputs)
         yield _counter("floradl_output_bytes", "Their bytes.", "kind", outputs.bytes)
-        yield _counter(
-            "floradl_api_answers",
-            "Answers of FLORA's API; 429 is a throttle, none stands for no answer.",
-            "status",
-            sums.api,
-        )
-        yield _counter("floradl_webhooks", "Webhooks, by what became of them.", "result", sums.webhooks)
-        yield _histogram(
-            "floradl_detection_delay_seconds", "From a run's end at FLORA until it was noticed.", sums.delays
-        )
-        yield _histogram(
-            "floradl_transfer_seconds", "From the request for an output until it is on disk.", outputs.seconds
-        )
+        answers = "Answers of FLORA's API; 429 is a throttle, none stands for no answer."
+        yield _counter("floradl_api_answers", answers, "status", totals.api)
+        yield _counter("floradl_webhooks", "Webhooks, by what became of them.", "result", totals.webhooks)
+        delay = "From a run's end at FLORA until it was noticed."
+        yield _histogram("floradl_detection_delay_seconds", delay, totals.delays)
+        took = "From the request for an output until it is on disk."
+        yield _histogram("floradl_transfer_seconds", took, outputs.seconds)
 
 
 def _gauge(name: str, meaning: str, label: str, values: Mapping[_Name, float]) -> Metric:
@@ -76,11 +69,10 @@ def _counter(name: str, meaning: str, label: str, values: Mapping[_Name, float])
 
 
 def _histogram(name: str, meaning: str, histogram: Histogram) -> Metric:
-    buckets = [(_bound(bound), float(number)) for bound, number in histogram.cumulative()]
+    buckets = [
+        ("+Inf" if math.isinf(bound) else str(float(bound)), float(number))
+        for bound, number in histogram.cumulative()
+    ]
     family = HistogramMetricFamily(name, meaning)
     family.add_metric([], buckets, histogram.sum)
     return family
-
-
-def _bound(value: float) -> str:
-    return "+Inf" if value == float("inf") else str(float(value))

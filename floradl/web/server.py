@@ -1,6 +1,6 @@
 """Holds one address of this machine, as soon as it is free and for as long as floradl runs.
 
-A port that is taken, or an address that this machine does not have yet, costs no download: it is said once
+A port that is taken, or an address that this machine does not have yet, costs no download: it is logged once
 and tried again.
 """
 
@@ -16,31 +16,38 @@ import anyio
 import structlog
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
+from floradl.errors import innermost
 from floradl.net.addresses import Endpoint
 from floradl.web.http import MOST, WITHIN, ClientConnection, ClientConnections, Site, converse
 
 _AGAIN = 5.0  # seconds
 _ACCEPT_AGAIN = 0.1
-_TOLD_EVERY = 60.0
+_LOG_EVERY = 60.0
 _BUFFER = 64 << 10  # bytes that the system takes in for a connection: what we hold of it is as little
 _STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# What accept(2) says of the connection that it would have given, not of the socket that listens (accept(2) of
-# Linux man-pages 6.03, "Error handling").
+# Of the connection that was to be accepted, not of the socket that listens (accept(2), man-pages 6.03).
 _THEIRS = frozenset(
     {
         errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
         errno.ENONET, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EPERM, errno.EPROTO, errno.ETIMEDOUT,
     }
 )  # fmt: skip
+_REMEDIES = {
+    errno.EADDRINUSE: "another program has it: end that, or name another port",
+    errno.EADDRNOTAVAIL: "this machine has no such address: name one that it has, or 0.0.0.0 for all",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM), "ports below 1024 are not for every user: name a higher one"
+    ),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE),
+        "those who connect wait until some are free; LimitNOFILE of a unit, or ulimit -n, allows more",
+    ),
+}
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class WebServer:
-    """Answers at `endpoint` with the pages of `site`.
-
-    A port that is taken is tried again each `again` seconds. A request has `within` seconds to come, and
-    less where half of the `most` connections are here.
-    """
+    """Answers at `endpoint` with the pages of `site`; a port that is taken is tried again."""
 
     def __init__(
         self,
@@ -66,15 +73,14 @@ class WebServer:
             try:
                 await self._listen()
             except* OSError as group:
-                self._note(explained(self._endpoint, _first(group)))
+                self._note(explained(self._endpoint, innermost(group)))
             except* Exception:  # noqa: BLE001 - a bug of ours here must not end the downloads
                 _log.exception("bug", address=str(self._endpoint))
             await anyio.sleep(self._again)
 
     async def _listen(self) -> None:
-        listener = await anyio.create_tcp_listener(
-            local_host=self._endpoint.host, local_port=self._endpoint.port
-        )
+        host, port = self._endpoint.host, self._endpoint.port
+        listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
         async with listener, anyio.create_task_group() as group:
             self._note(None)
             _log.info("listening", address=str(self._endpoint))
@@ -101,7 +107,7 @@ class WebServer:
         """Wait a moment after a connection that was not accepted; where descriptors are scarce, free one."""
         if error.errno in _STARVED:
             self._visits.evict()
-            if time.monotonic() - self._starved_at >= _TOLD_EVERY:
+            if time.monotonic() - self._starved_at >= _LOG_EVERY:
                 self._starved_at = time.monotonic()
                 message = explained(self._endpoint, error)
                 _log.error("accept_failed", address=str(self._endpoint), message=message)
@@ -119,29 +125,11 @@ class WebServer:
         self.trouble = message
 
 
-def explained(endpoint: Endpoint, error: OSError) -> str:
-    """Say why nobody can listen at `endpoint`, and what to do."""
-    match error.errno:
-        case errno.EADDRINUSE:
-            remedy = "another program has it: end that, or name another port"
-        case errno.EADDRNOTAVAIL:
-            remedy = "this machine has no such address: name one that it has, or 0.0.0.0 for all"
-        case errno.EACCES | errno.EPERM:
-            remedy = "ports below 1024 are not for every user: name a higher one"
-        case errno.EMFILE | errno.ENFILE:
-            remedy = (
-                "those who connect wait until some are free; LimitNOFILE of a unit, or ulimit -n, allows more"
-            )
-        case _ if isinstance(error, socket.gaierror):
-            remedy = "name an address of this machine"
-        case _:
-            remedy = "fix that, or name another address"
-    said = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-    return f"{endpoint} cannot be listened at ({said}): {remedy}"
-
-
-def _first(group: BaseExceptionGroup[OSError]) -> OSError:
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first if isinstance(first, OSError) else OSError(str(first))
+def explained(endpoint: Endpoint, error: BaseException) -> str:
+    """Return why nobody can listen at `endpoint`, and what to do."""
+    number = getattr(error, "errno", None) or 0
+    remedy = _REMEDIES.get(number, "fix that, or name another address")
+    if isinstance(error, socket.gaierror):
+        remedy = "name an address of this machine"
+    reason = os.strerror(number) if number > 0 else str(error)
+    return f"{endpoint} cannot be listened at ({reason}): {remedy}"

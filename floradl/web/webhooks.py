@@ -18,7 +18,7 @@ import anyio
 import msgspec
 import structlog
 from anyio import CapacityLimiter, to_thread
-from msgspec import Struct
+from msgspec import Struct, field
 
 from floradl.errors import ConfigError, JobError
 from floradl.models import RunRequest
@@ -37,11 +37,19 @@ FLORA's own library takes 300. Its developer site says that all four attempts ha
 last comes some 370 s after it. Whoever lets it be older must know again what came already.
 """
 
+PATH = "/webhook"
+MISSING = "there is no webhook secret: set FLORA_WEBHOOK_SECRET, or let webhook.secret_file name a file"
 _TIME = re.compile("[0-9]{1,12}")
+_LONGEST_ID = 200
+_ANSWER_WITHIN = 0.8  # seconds; one is promised
+_MOST_WAITING = 1000  # deliveries that are not recorded yet
+_AT_ONCE = 200  # are recorded together
+_LOG_EVERY = 60.0  # seconds: anybody can send what is refused, and must not fill the log
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class SignatureError(Exception):
-    """The signature is missing, wrong or out of time; the message says which, without any of it."""
+    """The signature is missing, wrong or out of time; the message has which, without any of it."""
 
 
 def verify(header: str | None, body: bytes, secrets: Iterable[Secret], now: float) -> None:
@@ -61,10 +69,8 @@ def verify(header: str | None, body: bytes, secrets: Iterable[Secret], now: floa
         raise SignatureError("its signature does not match: is the secret the one that FLORA shows?")
     off = now - int(times[-1])
     if not -AHEAD <= off <= OLDEST:
-        raise SignatureError(
-            f"its signature is of {abs(off):.0f} s {'ago' if off > 0 else 'ahead'}: is this machine's clock "
-            "right?"
-        )
+        when = f"{abs(off):.0f} s {'ago' if off > 0 else 'ahead'}"
+        raise SignatureError(f"its signature is of {when}: is this machine's clock right?")
 
 
 def _parts(header: str) -> tuple[list[str], list[str]]:
@@ -78,9 +84,6 @@ def _parts(header: str) -> tuple[list[str], list[str]]:
     return times, signatures
 
 
-_LONGEST_ID = 200
-
-
 class WebhookDelivery(Struct, frozen=True):
     """One delivery. FLORA may send it several times under the same `id`."""
 
@@ -90,12 +93,12 @@ class WebhookDelivery(Struct, frozen=True):
 
     @property
     def ended(self) -> bool:
-        """Whether it says that the run is over; other types may come, and change nothing."""
+        """Whether the run is over; deliveries of other types change nothing."""
         return self.type in {"run.completed", "run.failed"}
 
     @property
     def completed(self) -> bool:
-        """Whether it says that there are outputs."""
+        """Whether there are outputs."""
         return self.type == "run.completed"
 
 
@@ -119,40 +122,23 @@ def parse_delivery(data: bytes) -> WebhookDelivery:
     return WebhookDelivery(body.id, body.type, orders[0])
 
 
-PATH = "/webhook"
-MISSING = "there is no webhook secret: set FLORA_WEBHOOK_SECRET, or let webhook.secret_file name a file"
-_ANSWER_WITHIN = 0.8  # seconds; one is promised
-_MOST_WAITING = 1000  # deliveries that are not recorded yet
-_AT_ONCE = 200  # are recorded together
-_TOLD_EVERY = 60.0  # seconds: anybody can send what is refused, and must not fill the log
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
 class Work(Protocol):
-    """Who takes runs on."""
+    """Polls runs."""
 
     def poll_now(self, run_id: str) -> None:
-        """Take one on at once: it is over at FLORA."""
-        ...
+        """Poll a run at once: it is over at FLORA."""
 
 
-class _Waiting:
+class _Waiting(Struct, eq=False):
     """A delivery that is to be recorded, and whether it was."""
 
-    __slots__ = ("delivery", "done", "new")
-
-    def __init__(self, delivery: WebhookDelivery) -> None:
-        self.delivery = delivery
-        self.new: bool | None = None  # None where it could not be recorded
-        self.done = anyio.Event()
+    delivery: WebhookDelivery
+    new: bool | None = None  # None where it could not be recorded
+    done: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Webhooks:
-    """Takes deliveries in. `serve` must be running.
-
-    `secrets` gives those that a signature may be made with, and raises `ConfigError`; `everything`: runs that
-    nobody queued are taken too; `wall` gives unix seconds.
-    """
+    """Takes deliveries in, for runs that nobody queued too if `everything`. `serve` must be running."""
 
     def __init__(
         self,
@@ -170,7 +156,7 @@ class Webhooks:
         self._wall = wall
         self._send, self._receive = anyio.create_memory_object_stream[_Waiting](_MOST_WAITING)
         self._reader = CapacityLimiter(4)  # its own: a disk that hangs elsewhere must not keep us
-        self._told: dict[str, tuple[float, int]] = {}
+        self._logged: dict[str, tuple[float, int]] = {}
         self.counts: Counter[str] = Counter()
         """How many deliveries there were, by what became of them."""
 
@@ -202,21 +188,20 @@ class Webhooks:
             verify(request.headers.get("flora-signature"), request.body, secrets, self._wall())
             delivery = parse_delivery(request.body)
         except SignatureError as error:
-            self._tell("webhook_refused", str(error))
+            self._warn("webhook_refused", str(error))
             return self._answer("refused", 401, "the signature is not accepted")
         except JobError as error:
-            self._tell("webhook_refused", str(error))
+            self._warn("webhook_refused", str(error))
             return self._answer("refused", 400, "this is not a webhook that floradl knows")
         if not delivery.ended:
             return self._answer("ignored", 200, "nothing to do")
         return await self._accept(delivery)
 
     async def _accept(self, delivery: WebhookDelivery) -> HttpResponse:
+        if (trouble := self._queue.trouble) is not None:  # what would wait for it must not pile up
+            return self._not_now(trouble.message)
         waiting = _Waiting(delivery)
-        trouble = self._queue.trouble
         try:
-            if trouble is not None:  # what would wait for it must not pile up
-                return self._not_now(trouble.message)
             self._send.send_nowait(waiting)
         except anyio.WouldBlock:
             return self._not_now("too many wait to be recorded")
@@ -229,7 +214,7 @@ class Webhooks:
         delivery = waiting.delivery
         run_id = delivery.order.reference.run_id
         try:
-            # What failed here before (we gave up, or it could not be found) is tried again where it is there.
+            # What failed before (floradl gave up, or did not find it) is retried where there are outputs.
             recorded = await self._queue.note_delivery(
                 delivery.id,
                 delivery.order,
@@ -247,18 +232,18 @@ class Webhooks:
             waiting.done.set()
 
     def _not_now(self, why: str) -> HttpResponse:
-        self._tell("webhook_trouble", f"{why}; FLORA will send it again")
+        self._warn("webhook_trouble", f"{why}; FLORA will send it again")
         return self._answer("postponed", 503, "not now: try again")
 
     def _answer(self, result: str, status: int, text: str) -> HttpResponse:
         self.counts[result] += 1
-        return HttpResponse.said(status, text)
+        return HttpResponse.of_text(status, text)
 
-    def _tell(self, event: str, message: str) -> None:
-        """Log it, unless the like was logged a moment ago; then it is counted."""
-        told_at, untold = self._told.get(event, (-math.inf, 0))
-        if time.monotonic() - told_at < _TOLD_EVERY:
-            self._told[event] = (told_at, untold + 1)
+    def _warn(self, event: str, message: str) -> None:
+        # Unless the like was logged a moment ago; then it is counted.
+        logged_at, since = self._logged.get(event, (-math.inf, 0))
+        if time.monotonic() - logged_at < _LOG_EVERY:
+            self._logged[event] = (logged_at, since + 1)
             return
-        _log.warning(event, message=message, since_last=untold)
-        self._told[event] = (time.monotonic(), 0)
+        _log.warning(event, message=message, since_last=since)
+        self._logged[event] = (time.monotonic(), 0)

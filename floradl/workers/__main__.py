@@ -1,10 +1,15 @@
 """`python -m floradl.workers FD`: a worker, started by a daemon, which holds the other end of that socket."""
 
+import gc
 import sys
 
-# `import httpx` would import its own command line, and all of rich: 5 MB and 70 ms, for each worker.
-sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+from floradl.slim_imports import slim
+
+gc.disable()  # imports make much that stays, and nothing to collect
+slim()
 
 from floradl.workers.child import run  # noqa: E402 - only now
 
+gc.freeze()
+gc.enable()
 run(int(sys.argv[1]))

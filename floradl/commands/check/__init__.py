@@ -1,4 +1,7 @@
-"""`floradl check`: whether everything is ready, and how to fix what is not."""
+"""`floradl check`: whether everything is ready, and how to fix what is not; here what one line of it holds.
+
+Configuration and environment come in; lines, or one JSON object, and an exit code go out.
+"""
 
 from enum import StrEnum
 
@@ -27,15 +30,15 @@ class CheckResult(Struct, frozen=True):
 
 
 def ok(name: str, message: str) -> CheckResult:
-    """Make a finding that all is well."""
+    """Report that all is well."""
     return CheckResult(CheckLevel.OK, name, message)
 
 
 def warn(name: str, message: str, remedy: str | None = None) -> CheckResult:
-    """Make a finding that could be better."""
+    """Report what could be better."""
     return CheckResult(CheckLevel.WARN, name, message, remedy)
 
 
 def fail(name: str, message: str, remedy: str | None = None) -> CheckResult:
-    """Make a finding that keeps floradl from its work. Without `remedy`, the message says how to fix it."""
+    """Report what keeps floradl from its work. Without `remedy`, the message says how to fix it."""
     return CheckResult(CheckLevel.FAIL, name, message, remedy)

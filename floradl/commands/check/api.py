@@ -99,30 +99,28 @@ def _object(body: bytes) -> dict[str, Any] | None:
 
 
 def _judge(answer: _Answer, key: FoundKey | None, config: Config) -> CheckResult:
-    """Say what an answer means."""
     url, status = config.api.base_url, answer.status
     took = f"{url} answers within {answer.seconds * 1000:.0f} ms"
     if status == httpx.codes.OK:
         return _judge_list(answer, f"{took}{' and takes the key' if key else ''}", url)
-    said = _said(answer)
-    if said is None:
+    if (reason := _reason(answer)) is None:
         return _judge_stranger(answer, url)
     if status == httpx.codes.UNAUTHORIZED:
         if key is None:
             return ok(_NAME, f"{took} (without a key nothing more can be asked)")
         remedy = "a workspace has one active key, made at FLORA; put it in place"
-        return fail(_NAME, f"refuses the key from {key.place}: {said}", remedy)
+        return fail(_NAME, f"refuses the key from {key.place}: {reason}", remedy)
     if status == httpx.codes.PAYMENT_REQUIRED:
-        return fail(_NAME, f"the workspace is out of credits: {said}", "top it up")
+        return fail(_NAME, f"the workspace is out of credits: {reason}", "top it up")
     if status == httpx.codes.FORBIDDEN:
-        needed = fail(_NAME, f"the key may not list runs, which sync needs: {said}", "give it that right")
+        needed = fail(_NAME, f"the key may not list runs, which sync needs: {reason}", "give it that right")
         spared = ok(_NAME, f"{took}; the key may not list runs, which floradl can do without")
         return needed if config.sync.kinds else spared
     if status == httpx.codes.TOO_MANY_REQUESTS:
-        return warn(_NAME, f"{took}, but takes no more requests just now: {said}")
+        return warn(_NAME, f"{took}, but takes no more requests just now: {reason}")
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        return fail(_NAME, f"has trouble of its own: {said}", "try again later")
-    return fail(_NAME, f"{url} refuses to list runs: {said}", _BASE_URL)
+        return fail(_NAME, f"has trouble of its own: {reason}", "try again later")
+    return fail(_NAME, f"{url} refuses to list runs: {reason}", _BASE_URL)
 
 
 def _judge_list(answer: _Answer, took: str, url: str) -> CheckResult:
@@ -133,7 +131,6 @@ def _judge_list(answer: _Answer, took: str, url: str) -> CheckResult:
 
 
 def _judge_stranger(answer: _Answer, url: str) -> CheckResult:
-    """Say what an error means that is not in FLORA's form: somebody else answered."""
     if httpx.codes.is_redirect(answer.status):
         target = httpx.URL(url).join(answer.headers.get("location", ""))  # the client refused what is no URL
         where = f"{target.scheme}://{target.host}"
@@ -154,19 +151,17 @@ def _is_html(answer: _Answer) -> bool:
     return "html" in answer.headers.get("content-type", "")
 
 
-def _said(answer: _Answer) -> str | None:
-    """Return what FLORA's error envelope says, with the id that its support asks for; None for another's."""
-    said = error_body(answer.body)
-    if said is None:
+def _reason(answer: _Answer) -> str | None:
+    """Return the message of FLORA's error envelope, with the id for its support; None for another's."""
+    if (reason := error_body(answer.body)) is None:
         return None
     request_id = answer.headers.get("request-id")
     about = f" (request-id {request_id})" if request_id else ""
-    return f"HTTP {answer.status} {said.code}: {said.message[:300]}{about}"
+    return f"HTTP {answer.status} {reason.code}: {reason.message[:300]}{about}"
 
 
 def _clock(answer: _Answer) -> list[CheckResult]:
-    theirs = date(answer.headers)
-    if theirs is None:
+    if (theirs := date(answer.headers)) is None:
         return []
     ahead = answer.at - theirs
     if abs(ahead) <= _SKEW:
@@ -178,7 +173,7 @@ def _clock(answer: _Answer) -> list[CheckResult]:
 
 
 def _remedy(error: httpx.RequestError, *, through_proxy: bool) -> str | None:
-    if isinstance(error, CertificateError):  # its message says what to set
+    if isinstance(error, CertificateError):  # its message has the remedy
         return None
     if through_proxy:
         return "is the proxy right (HTTPS_PROXY, NO_PROXY), and up?"

@@ -99,9 +99,9 @@ def _key(found: FoundKey | None, environ: Mapping[str, str], *, daemon: bool) ->
     if not found.key.reveal().startswith(_PREFIXES):
         message = f"the one from {found.place} does not start with {' or '.join(_PREFIXES)}, as FLORA's do"
         return warn("API key", message)
-    said = exposure(found.file, environ) if found.file is not None else None
-    if said is not None:
-        return warn("API key", said, f"chmod 600 '{found.file}'")
+    why = exposure(found.file, environ) if found.file is not None else None
+    if why is not None:
+        return warn("API key", why, f"chmod 600 '{found.file}'")
     return ok("API key", f"from {found.place}")
 
 
@@ -114,8 +114,7 @@ def _works(config: Config) -> bool:
 
 
 def _queue_file(config: Config) -> Iterator[CheckResult]:
-    file = config.queue.file
-    if file is None:
+    if (file := config.queue.file) is None:
         return
     reading = QueueFile(Path(file)).read()
     if reading.error is not None:
@@ -129,15 +128,15 @@ def _queue_file(config: Config) -> Iterator[CheckResult]:
 
 
 def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[CheckResult]:
-    orders = hook_orders(config, environ)
-    missing, exposed = orders.missing(), orders.exposed()
-    for event, words in orders.commands.items():
+    settings = hook_orders(config, environ)
+    missing, exposed = settings.missing(), settings.exposed()
+    for event, command in settings.commands.items():
         if event in exposed:
             yield fail("hooks", f"hooks.{event}: {exposed[event]}")
         elif event in missing:
             yield warn("hooks", f"hooks.{event}: {missing[event]}")
-        elif words:
-            yield ok("hooks", f"{event} runs {words[0]}")
+        elif command:
+            yield ok("hooks", f"{event} runs {command[0]}")
 
 
 def _journal(config: Config) -> Iterator[CheckResult]:
@@ -169,6 +168,6 @@ def _daemon(config: Config, now: float) -> Iterator[CheckResult]:
         message = f"the daemon waits for {coarse(now - paused.since)} ({paused.reason}): {paused.message}"
         yield fail("paused", message, "it resumes once that is fixed")
     if daemon.snapshot is not None and daemon.snapshot.queue_file_error:
-        yield fail("queue file", f"the daemon says: {daemon.snapshot.queue_file_error}")
+        yield fail("queue file", f"the daemon reports: {daemon.snapshot.queue_file_error}")
     for hint in daemon.snapshot.hints if daemon.snapshot is not None else ():
-        yield warn("hint", f"the daemon says: {hint}")
+        yield warn("hint", f"the daemon reports: {hint}")

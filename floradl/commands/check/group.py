@@ -1,4 +1,4 @@
-"""Whether people can use a floradl that runs as a service with a user of its own: they need its group."""
+"""Who else than its own user may use a floradl: people of a service's group, and guests who may write."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from floradl.errors import FloradlError
 from floradl.fs.permissions import FIRST_PERSON, exposure, trusted_users
 
 _SHOWN = 3
+_USE = stat.S_IRGRP | stat.S_IXGRP
+_DROP = stat.S_IWGRP | stat.S_IXGRP
+_UMASK = "set UMask=0002 in its unit (or umask 002 before it starts)"
 
 
 def state_writers(config: Config) -> Collection[int]:
@@ -33,8 +36,9 @@ def state_writers(config: Config) -> Collection[int]:
 
 
 def check_guests(config: Config) -> Iterator[CheckResult]:
-    """Look at all of it: what decides what floradl does, and what its library says."""
-    yield from _configuration(config)
+    """Check who else can change what decides what floradl does, and what its library says."""
+    if (why := passed_over(config)) is not None:
+        yield warn("configuration", why, "move what is right in it there, and remove it")
     with suppress(OSError):  # a folder that cannot be reached is reported elsewhere
         if (found := exposure(config.home, state_writers(config))) is not None:
             message = (
@@ -43,11 +47,6 @@ def check_guests(config: Config) -> Iterator[CheckResult]:
             )
             yield warn("home", message, found.remedy)
     yield from _library(config)
-
-
-def _configuration(config: Config) -> Iterator[CheckResult]:
-    if (why := passed_over(config)) is not None:
-        yield warn("configuration", why, "move what is right in it there, and remove it")
 
 
 def _library(config: Config) -> Iterator[CheckResult]:
@@ -69,13 +68,8 @@ def _library(config: Config) -> Iterator[CheckResult]:
         yield ok("sidecars", "others may write the library too: what they put there says nothing of a run")
 
 
-_USE = stat.S_IRGRP | stat.S_IXGRP
-_DROP = stat.S_IWGRP | stat.S_IXGRP
-_UMASK = "set UMask=0002 in its unit (or umask 002 before it starts)"
-
-
 def check_group(config: Config) -> Iterator[CheckResult]:
-    """Look at inbox and library. Says nothing of a floradl that a person runs, nor before the first start."""
+    """Check inbox and library. Nothing of a floradl that a person runs, nor before the first start."""
     inbox, library = config.queue.watch_dir, config.output.dir
     with suppress(OSError, KeyError):
         status = inbox.stat()
@@ -92,9 +86,9 @@ def check_group(config: Config) -> Iterator[CheckResult]:
 
 
 def _faults(inbox: Path, library: Path, gid: int, group: str) -> Iterator[tuple[str, str]]:
-    """Give what keeps people of the group out, and how to fix it."""
     for folder in (inbox, library):
-        closed = next((above for above in folder.parents if not _may_enter(above, gid)), None)
+        ways = [above for above in folder.parents if above != Path("/")]
+        closed = next((above for above in ways if not _may(above, gid, stat.S_IXGRP)), None)
         if closed is not None:
             remedy = f"as root: chgrp {group} '{closed}' && chmod g+x '{closed}'"
             yield f"people of {group} cannot get to {folder}: {closed} lets them not through", remedy
@@ -105,10 +99,6 @@ def _faults(inbox: Path, library: Path, gid: int, group: str) -> Iterator[tuple[
     if library.exists() and not _may(library, gid, _USE):
         message = f"people of {group} cannot open the library {library}"
         yield message, f"{_UMASK}, and as root: chgrp -R {group} '{library}' && chmod -R g+rX '{library}'"
-
-
-def _may_enter(folder: Path, gid: int) -> bool:
-    return folder == Path("/") or _may(folder, gid, stat.S_IXGRP)
 
 
 def _may(folder: Path, gid: int, bits: int) -> bool:

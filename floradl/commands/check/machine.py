@@ -1,11 +1,10 @@
-"""What `floradl check` looks at on this machine: folders, disks, the watcher's limits."""
+"""What `floradl check` looks at on this machine: folders, disks, the watcher's limits, what it listens at."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
-import pwd
 import secrets
 import socket
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from floradl.app import build_library
 from floradl.commands.check import CheckResult, fail, ok, warn
 from floradl.commands.check.group import check_group, state_writers
-from floradl.config.credentials import FoundSecrets, find_webhook_secrets
+from floradl.config.credentials import find_webhook_secrets
 from floradl.config.settings import Config
 from floradl.daemon.startup import was_seen
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError
@@ -25,6 +24,7 @@ from floradl.fs.durable import PartFile
 from floradl.fs.folders import FolderFd, open_root
 from floradl.fs.mounts import filesystem, is_shared, unmounted
 from floradl.fs.names import SafeName
+from floradl.fs.permissions import user_name
 from floradl.net.addresses import Endpoint
 from floradl.queue import folder as state_folder
 from floradl.units import format_size
@@ -32,15 +32,26 @@ from floradl.web import metrics, webhooks
 from floradl.web.server import explained
 
 _PATIENCE = 2.0  # seconds
+_STATE_FLOOR = 64 * 1024 * 1024  # bytes; the journal of 100,000 runs takes half of that
+_FEWEST_INODES = 100
+_IN_CREATE, _IN_CLOEXEC = 0x100, 0o2000000  # inotify(7)
+_LIMITS = {
+    errno.EMFILE: ("fs.inotify.max_user_instances", 1024),
+    errno.ENOSPC: ("fs.inotify.max_user_watches", 524_288),
+}
+_REMEDIES = {
+    errno.EROFS: "it is mounted read-only: mount it for writing",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on its disk"),
+}
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check_listening(config: Config, environ: Mapping[str, str], *, daemon: bool) -> Iterator[CheckResult]:
-    """Look at it; nothing where floradl is to listen nowhere. `daemon`: one runs, and has the addresses."""
+    """Check the addresses to listen at; `daemon`: one runs, and has them."""
     places: dict[Endpoint, str] = {}
-    for setting, endpoint in (
-        ("webhook.listen", config.webhook.listen),
-        ("metrics.listen", config.metrics.listen),
-    ):
+    listens = {"webhook.listen": config.webhook.listen, "metrics.listen": config.metrics.listen}
+    for setting, endpoint in listens.items():
         if endpoint is not None:
             places[endpoint] = f"{places[endpoint]} and {setting}" if endpoint in places else setting
     for endpoint, setting in places.items():
@@ -52,7 +63,6 @@ def check_listening(config: Config, environ: Mapping[str, str], *, daemon: bool)
 
 
 def _free(endpoint: Endpoint, setting: str) -> CheckResult:
-    """Try whether it can be listened at; nobody is answered."""
     try:
         kind, *_, address = socket.getaddrinfo(
             endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -67,23 +77,22 @@ def _free(endpoint: Endpoint, setting: str) -> CheckResult:
 
 
 def _answered(endpoint: Endpoint, setting: str) -> CheckResult:
-    """Ask whether it is floradl that answers there."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(endpoint.host, endpoint.host)  # noqa: S104 - not bound
     try:
         with socket.create_connection((host, endpoint.port), _PATIENCE) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: floradl\r\n\r\n")
-            said = connection.recv(4096)
+            answer = connection.recv(4096)
     except OSError as error:
         reason = "nobody answers" if error.errno == errno.ECONNREFUSED else str(error.strerror or error)
         return fail(setting, f"the daemon does not listen at {endpoint} ({reason}): its log says why")
-    if b"\r\nserver: floradl\r\n" not in said.lower():
+    if b"\r\nserver: floradl\r\n" not in answer.lower():
         return fail(setting, explained(endpoint, OSError(errno.EADDRINUSE, "")))
     return ok(setting, f"the daemon listens at {endpoint}")
 
 
 def _secret(config: Config, environ: Mapping[str, str]) -> CheckResult:
     try:
-        found: FoundSecrets = find_webhook_secrets(config, environ)
+        found = find_webhook_secrets(config, environ)
     except ConfigError as error:
         return fail("webhook secret", str(error))
     if not found.secrets:
@@ -94,22 +103,8 @@ def _secret(config: Config, environ: Mapping[str, str]) -> CheckResult:
     return ok("webhook secret", f"from {found.place}" + (f", {number} of them" if number > 1 else ""))
 
 
-_STATE_FLOOR = 64 * 1024 * 1024  # bytes; the journal of 100,000 runs takes half of that
-_FEWEST_INODES = 100
-_IN_CREATE, _IN_CLOEXEC = 0x100, 0o2000000  # inotify(7)
-_LIMITS = {
-    errno.EMFILE: ("fs.inotify.max_user_instances", 1024),
-    errno.ENOSPC: ("fs.inotify.max_user_watches", 524_288),
-}
-_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
 def check_machine(config: Config, *, daemon: bool) -> Iterator[CheckResult]:
-    """Look at all of it; nothing is made, and what is written for a test is removed again.
-
-    `daemon` says that one is at work there.
-    """
+    """Check folders and disks; what is written for a trial is removed. `daemon`: one is at work there."""
     yield _watch_folder(config.queue.watch_dir)
     yield _inotify(config.queue.watch_dir)
     yield _library(config)
@@ -120,14 +115,12 @@ def check_machine(config: Config, *, daemon: bool) -> Iterator[CheckResult]:
 
 
 def _watch_folder(folder: Path) -> CheckResult:
-    trouble = _trouble("watch folder", folder, "queue.watch_dir")
-    if trouble is not None:
+    if (trouble := _trouble("watch folder", folder, "queue.watch_dir")) is not None:
         return trouble
     if is_shared(folder):
         message = f"{folder} is on {filesystem(folder)}, where no event reports a new file"
-        return warn(
-            "watch folder", f"{message}: it is looked at each 2 s, and a file taken when quiet for 2 s"
-        )
+        message += ": it is looked at each 2 s, and a file taken when quiet for 2 s"
+        return warn("watch folder", message)
     return ok("watch folder", _standing(folder))
 
 
@@ -156,15 +149,16 @@ def _library(config: Config) -> CheckResult:
         with build_library(config).open():
             pass
     except FloradlError as error:
-        missing = isinstance(error, ServicePausedError) and error.reason is PauseReason.LIBRARY_MISSING
-        if not missing or _seen(config):
+        new = isinstance(error, ServicePausedError) and error.reason is PauseReason.LIBRARY_MISSING
+        with suppress(OSError):
+            new = new and not was_seen(config.state_dir, folder)
+        if not new:  # one that is new is made by the first start
             return fail("library", str(error))
-        # It is new: the first start makes it.
         if (point := unmounted(folder)) is not None:
             message = f"nothing is mounted at {point}, below which {folder} is to be"
             return fail("library", message, "mount it, or let output.dir name another folder")
-    trouble = _trouble("library", folder, "output.dir", config.output.max_name_bytes)
-    if trouble is not None:
+    longest = config.output.max_name_bytes
+    if (trouble := _trouble("library", folder, "output.dir", longest)) is not None:
         return trouble
     kind = filesystem(folder)
     if kind in _IN_MEMORY:
@@ -177,23 +171,10 @@ def _library(config: Config) -> CheckResult:
     if is_shared(folder):
         message = f"{folder} is on {kind}: what its server promises in a power cut is all there is"
         return warn("library", message)
-    weak = _weaknesses(folder)
-    return warn("library", f"{folder}: {weak}") if weak else ok("library", _standing(folder))
-
-
-def _weaknesses(folder: Path) -> str:
-    try:
-        with open_root(folder) as fd:
-            return "; ".join(probe(fd).weaknesses())
-    except OSError:  # it is to be made yet
-        return ""
-
-
-def _seen(config: Config) -> bool:
-    try:
-        return was_seen(config.state_dir, config.output.dir)
-    except OSError:
-        return False
+    with suppress(OSError), open_root(folder) as fd:  # unless it is to be made yet
+        if weak := "; ".join(probe(fd).weaknesses()):
+            return warn("library", f"{folder}: {weak}")
+    return ok("library", _standing(folder))
 
 
 def _state_folder(config: Config, *, daemon: bool) -> CheckResult:
@@ -204,14 +185,12 @@ def _state_folder(config: Config, *, daemon: bool) -> CheckResult:
             f"{folder} is on a network file system ({filesystem(folder)}), where the journal is not safe",
             "let state_dir (FLORADL_STATE_DIR) name a folder on a local disk",
         )
-    trouble = _trouble("state folder", folder, "state_dir")
-    if trouble is not None and daemon and (owner := folder.stat().st_uid) != os.geteuid():
-        return ok(
-            "state folder", f"{folder} is for {_user_name(owner)} alone to write, whose daemon is at work"
-        )
-    if trouble is not None:
+    if (trouble := _trouble("state folder", folder, "state_dir")) is not None:
+        if daemon and (owner := folder.stat().st_uid) != os.geteuid():
+            message = f"{folder} is for {user_name(owner)} alone to write, whose daemon is at work"
+            return ok("state folder", message)
         return trouble
-    with suppress(OSError):  # where that is unknown, the others say why
+    with suppress(OSError):  # where that is unknown, other checks report why
         if (why := state_folder.fault(folder, state_writers(config))) is not None:
             return fail("state folder", why)
     if filesystem(folder) in _IN_MEMORY | {"overlay"}:
@@ -223,22 +202,14 @@ def _state_folder(config: Config, *, daemon: bool) -> CheckResult:
 
 
 def _user(config: Config) -> Iterator[CheckResult]:
-    """Say so where another user than the daemon's asks: what the one may, the other may not."""
     folder, what = config.state_dir, "state folder"
     with suppress(OSError):
         if not folder.exists() and config.home in folder.parents:
             folder, what = config.home, "home"
         owner = folder.stat().st_uid
         if owner != os.geteuid():
-            message = f"the {what} belongs to {_user_name(owner)}, and this is {_user_name(os.geteuid())}"
+            message = f"the {what} belongs to {user_name(owner)}, and this is {user_name(os.geteuid())}"
             yield warn("user", message, "check as the user that floradl runs as: its rights are what counts")
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return f"user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"user {uid}"
 
 
 def _space(config: Config) -> Iterator[CheckResult]:
@@ -261,9 +232,8 @@ def _room(name: str, existing: Path, folder: Path, floor: int, setting: str | No
         needed = f"{message}, and {setting or 'it'} wants {format_size(floor)}: downloads wait"
         return fail(name, needed, "make room" + (f", or lower {setting}" if setting else ""))
     if found.f_files and found.f_favail < _FEWEST_INODES:
-        return fail(
-            name, f"{message}, but there can be no more files (inodes)", "remove files you do not need"
-        )
+        message += ", but there can be no more files (inodes)"
+        return fail(name, message, "remove files you do not need")
     return ok(name, message)
 
 
@@ -273,12 +243,10 @@ def _standing(folder: Path) -> str:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder itself, or of those above it the first that there is."""
     return next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path("/"))
 
 
 def _trouble(name: str, folder: Path, setting: str, longest: int = 0) -> CheckResult | None:
-    """Try out whether a folder can be written durably, or made; None if so."""
     existing = _nearest(folder)
     remedy = f"give this user the right to it, or let {setting} name another folder"
     if not existing.is_dir():
@@ -296,26 +264,16 @@ def _trouble(name: str, folder: Path, setting: str, longest: int = 0) -> CheckRe
         if error.errno == errno.ENAMETOOLONG:
             message = f"{folder} takes no names of {longest} bytes"
             return fail(name, message, "set output.max_name_bytes to 143, or to what the file system takes")
-        return fail(name, f"{folder} cannot be written: {error.strerror}", _remedy(error, remedy))
+        message = f"{folder} cannot be written: {error.strerror}"
+        return fail(name, message, _REMEDIES.get(error.errno or 0, remedy))
     took = time.monotonic() - started
     if took > 1:
         return warn(name, f"{folder} took {took:.1f} s to write one small file durably: its disk is slow")
     return None
 
 
-def _remedy(error: OSError, otherwise: str) -> str:
-    if error.errno == errno.EROFS:
-        return "it is mounted read-only: mount it for writing"
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return "make room on its disk"
-    return otherwise
-
-
 def _try_out(folder: FolderFd, longest: int) -> None:
-    """Go the way of every file: part file, fsync, a rename that replaces nothing, fsync of the folder.
-
-    Raises `OSError` where a step fails, or does something else than it should.
-    """
+    # The way of every file: part file, fsync, a rename that replaces nothing, fsync of the folder.
     stem = f".floradl-check-{secrets.token_hex(4)}"
     part, name = SafeName(f"{stem}.part"), SafeName(f"{stem}.tmp".ljust(longest, "x"))
     try:

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from msgspec import Struct
 
 from floradl.app import build_library
-from floradl.commands.daemon_state import read_forgotten, read_under_way
+from floradl.commands.daemon_state import read_ended, read_under_way
 from floradl.commands.exits import Exit
 from floradl.commands.options import moment
 from floradl.commands.streams import say, tell
@@ -27,6 +27,7 @@ from floradl.commands.verify.scan import (
 from floradl.config.settings import Config
 from floradl.errors import ServicePausedError
 from floradl.library.verify import FileVerdict
+from floradl.models import RunState
 from floradl.redaction import redact
 from floradl.units import format_count, format_size
 
@@ -34,19 +35,17 @@ SCHEMA_VERSION = 1
 
 
 class Repair(Struct, frozen=True):
-    """What is to be mended: what is damaged, and with `missing` what is gone."""
+    """What is to be repaired: what is damaged, and with `missing` what is gone."""
 
     missing: bool = False
 
     def covers(self, problem: Problem) -> bool:
-        """Whether it is to be mended."""
-        return problem.verdict is FileVerdict.DAMAGED or (
-            self.missing and problem.verdict is FileVerdict.MISSING
-        )
+        """Whether it is to be repaired."""
+        return problem.verdict in {FileVerdict.DAMAGED} | ({FileVerdict.MISSING} if self.missing else set())
 
 
 class Report(Struct):
-    """All that there is to tell; filled by its owner. `unknown` are files that no sidecar names."""
+    """All results; filled by its owner. `unknown` are files that no sidecar names."""
 
     problems: list[Problem] = []
     unknown: list[str] = []
@@ -58,9 +57,8 @@ class Report(Struct):
 
     @property
     def left(self) -> int:
-        """How many problems were not mended."""
-        mended = sum(outcome.mended for outcome in self.outcomes.values())
-        return len(self.problems) - mended
+        """How many problems were not repaired."""
+        return len(self.problems) - sum(outcome.mended for outcome in self.outcomes.values())
 
 
 def verify(
@@ -72,16 +70,16 @@ def verify(
     *,
     as_json: bool,
 ) -> Exit:
-    """Examine what is `asked` for, mend what `repair` covers, and report.
+    """Examine what is `asked` for, repair what `repair` covers, and report.
 
     Files that no sidecar names are listed, and nothing more: they may be anybody's. Results go to the first
-    of `streams`, progress to the second. Returns `FOUND` where something is wrong that was not mended,
+    of `streams`, progress to the second. Returns `FOUND` where something is wrong that was not repaired,
     `GAVE_UP` where the library is not there. Raises `ConfigError`.
     """
     out, err = streams
     report = Report()
     try:
-        for problem in _examine(config, asked, ProgressLine(err, shown=not _quiet(config)), report):
+        for problem in _examine(config, asked, ProgressLine(err, shown=not config.log.quiet), report):
             report.problems.append(problem)
             if not as_json:
                 say(out, _line(problem))
@@ -93,9 +91,11 @@ def verify(
     if repair is not None:
         covered = {number: each for number, each in enumerate(report.problems) if repair.covers(each)}
         if covered:
-            from floradl.commands.verify.repair import mend_all  # noqa: PLC0415 - heavy, and mostly not needed
+            import anyio  # noqa: PLC0415 - heavy, and mostly not needed
 
-            code, report.outcomes = mend_all(config, environ, covered)
+            from floradl.commands.verify.repair import repair_all  # noqa: PLC0415 - as above
+
+            code, report.outcomes = anyio.run(repair_all, config, environ, covered)
     if as_json:
         out.write(json.dumps(_document(report), indent=2) + "\n")
     else:
@@ -110,34 +110,26 @@ def verify(
 
 
 def wanted(references: Iterable[str], since: str | None, now: float, *, quick: bool) -> FileFilter:
-    """Read what the command line asks for. `now` is unix seconds. Raises `ConfigError`.
-
-    `since` is a duration before `now` (`7d`), a date (`2026-11-01`) or an RFC 3339 time; without a zone they
-    are local.
-    """
+    """Read what the command line asks for, see `moment` for `since`. Raises `ConfigError`."""
     start = None if since is None else moment(since, now)
     return FileFilter(references=tuple(parse_all(references)), since=start, quick=quick)
 
 
 def _examine(config: Config, asked: FileFilter, meter: ProgressLine, report: Report) -> Iterator[Problem]:
     library = build_library(config)
-    examination = LibraryScan(library, asked, read_forgotten(config.state_dir), meter)
+    forgotten = frozenset(run.run_id for run in read_ended(config.state_dir, RunState.FORGOTTEN))
+    examination = LibraryScan(library, asked, forgotten, meter)
     try:
         for problem in examination.problems():
             meter.clear()
             yield problem
         if asked.everything:
-            report.unknown = unknown_files(
-                library, examination.known, partial(read_under_way, config.state_dir)
-            )
+            under_way = partial(read_under_way, config.state_dir)
+            report.unknown = unknown_files(library, examination.known, under_way)
     finally:
         meter.clear()
         report.runs, report.files = examination.runs, examination.files
         report.bytes, report.passed_over = meter.bytes, examination.passed_over
-
-
-def _quiet(config: Config) -> bool:
-    return config.log.level in {"error", "critical"}
 
 
 def _line(problem: Problem) -> str:
@@ -179,9 +171,7 @@ def _document(report: Report) -> dict[str, Any]:
         "bytes": report.bytes,
         "forgotten": report.passed_over,
         "unknown": report.unknown,
-        "problems": [
-            _problem(problem, report.outcomes.get(number)) for number, problem in enumerate(report.problems)
-        ],
+        "problems": [_problem(each, report.outcomes.get(at)) for at, each in enumerate(report.problems)],
     }
 
 

@@ -38,40 +38,28 @@ _TRIES = 5
 _ELSEWHERE = "FLORA has other bytes now; what stood there stays as it is"
 
 
-def mend_all(
+async def repair_all(
     config: Config, environ: Mapping[str, str], problems: Mapping[int, Problem]
 ) -> tuple[Exit, dict[int, VerifyOutcome]]:
-    """Fetch again what the numbered `problems` tell of.
-
-    Returns what became of each, and whether something that concerns them all ended it early: `KEY_REFUSED`,
-    `GAVE_UP`, `INTERRUPTED`. Raises `ConfigError`.
-    """
-    return anyio.run(_mend_all, config, environ, problems)
-
-
-async def _mend_all(
-    config: Config, environ: Mapping[str, str], problems: Mapping[int, Problem]
-) -> tuple[Exit, dict[int, VerifyOutcome]]:
-    outcomes = {number: _unmendable(problem) for number, problem in problems.items()}
-    mendable = [(number, problem) for number, problem in problems.items() if problem.sidecar is not None]
-    quiet = config.log.level in {"error", "critical"}
-    with open_display(sys.stderr, quiet=quiet) as display, SqliteQueue.in_memory() as queue:
+    """Fetch the numbered `problems` again; return what became of each, and what ended it all early."""
+    outcomes = {number: _not_repaired(problem) for number, problem in problems.items()}
+    repairable = [(number, problem) for number, problem in problems.items() if problem.sidecar is not None]
+    with open_display(sys.stderr, quiet=config.log.quiet) as display, SqliteQueue.in_memory() as queue:
         async with working(config, environ, queue, display) as works:
-            mender = _Mender(works, display, keep_times=config.output.mtime == "completed")
-            by_run = groupby(mendable, key=lambda each: each[1].sidecar.run_id if each[1].sidecar else "")
-            await mender.mend([dict(group) for _, group in by_run])
-            return mender.code, outcomes | mender.outcomes
+            repairs = _Repairs(works, display, keep_times=config.output.mtime == "completed")
+            by_run = groupby(repairable, key=lambda each: each[1].sidecar.run_id if each[1].sidecar else "")
+            await repairs.run([dict(group) for _, group in by_run])
+            return repairs.code, outcomes | repairs.outcomes
 
 
-def _unmendable(problem: Problem) -> VerifyOutcome:
-    """Return what is said where nothing was done."""
+def _not_repaired(problem: Problem) -> VerifyOutcome:
     if problem.sidecar is not None:
         return VerifyOutcome(mended=False, message="it was not its turn any more")
     run = problem.reference or PurePosixPath(problem.path or "").stem  # a sidecar is named by its run
     return VerifyOutcome(mended=False, message=f"'floradl get {run}' downloads the run again")
 
 
-class _Mender:
+class _Repairs:
     """Mends run by run, some at once."""
 
     def __init__(self, works: App, progress: RunEvents, *, keep_times: bool) -> None:
@@ -83,9 +71,7 @@ class _Mender:
         self.outcomes: dict[int, VerifyOutcome] = {}
         self.code = Exit.OK
 
-    async def mend(self, runs: list[dict[int, Problem]]) -> None:
-        """Mend each run's problems, until all is done or nothing can go on."""
-
+    async def run(self, runs: list[dict[int, Problem]]) -> None:
         async def interrupted() -> None:
             await wait_for_stop(self._works.media.halt, Exit.INTERRUPTED)
             end(Exit.INTERRUPTED)
@@ -98,7 +84,7 @@ class _Mender:
         async def one(problems: dict[int, Problem]) -> None:
             try:
                 async with self._at_once:
-                    await self._mend_run(problems)
+                    await self._repair_run(problems)
             except ServicePausedError as error:
                 for number in problems:
                     self.outcomes[number] = VerifyOutcome(mended=False, message=str(error))
@@ -106,14 +92,13 @@ class _Mender:
 
         async with anyio.create_task_group() as group:
             group.start_soon(interrupted)
-            async with anyio.create_task_group() as menders:
+            async with anyio.create_task_group() as runs_at_work:
                 for problems in runs:
-                    menders.start_soon(one, problems)
+                    runs_at_work.start_soon(one, problems)
             group.cancel_scope.cancel()
 
-    async def _mend_run(self, problems: dict[int, Problem]) -> None:
-        sidecar = next(iter(problems.values())).sidecar
-        if sidecar is None:
+    async def _repair_run(self, problems: dict[int, Problem]) -> None:
+        if (sidecar := next(iter(problems.values())).sidecar) is None:
             return
         run = _run_of(sidecar)
         self._progress.run(run, None)
@@ -129,9 +114,8 @@ class _Mender:
                 fresh[number] = await self._fetch(run, answer, problem)
             except (TransientError, PermanentError) as error:
                 self.outcomes[number] = VerifyOutcome(mended=False, message=str(error))
-        brought = await to_thread.run_sync(
-            self._record, sidecar, {problems[n].index: o for n, o in fresh.items()}
-        )
+        by_index = {problems[number].index: output for number, output in fresh.items()}
+        brought = await to_thread.run_sync(self._record, sidecar, by_index)
         for number, output in fresh.items():
             self.outcomes[number] = await to_thread.run_sync(self._judge, problems[number], output)
         mended = all(self.outcomes[number].mended for number in problems)
@@ -140,19 +124,10 @@ class _Mender:
         )
 
     async def _ask(self, reference: Reference) -> RemoteRun:
-        """Ask FLORA for the run, patiently. Raises as `Flora.run`, and where it has no outputs there."""
-        answer = await self._answer(reference)
-        if answer.status != "completed" and not answer.outputs:
-            raise PermanentError(
-                f"FLORA says that the run is {answer.status[:40]!a} now", ErrorCode.RUN_FAILED
-            )
-        return answer
-
-    async def _answer(self, reference: Reference) -> RemoteRun:
         tries = 0
         while True:
             try:
-                return await self._works.flora.run(reference)
+                answer = await self._works.flora.run(reference)
             except TransientError as error:
                 tries += 1
                 delay = after_trouble(error, tries)
@@ -160,6 +135,11 @@ class _Mender:
                     raise
                 self._progress.trouble(QueuedRun(run_id=reference.run_id, queued_at=0), str(error), delay)
                 await anyio.sleep(delay)
+                continue
+            if answer.status != "completed" and not answer.outputs:
+                message = f"FLORA reports the run as {answer.status[:40]!a} now"
+                raise PermanentError(message, ErrorCode.RUN_FAILED)
+            return answer
 
     async def _fetch(self, run: QueuedRun, answer: RemoteRun, problem: Problem) -> SavedOutput:
         output, sidecar = problem.output, problem.sidecar
@@ -221,7 +201,7 @@ def _run_of(sidecar: Sidecar) -> QueuedRun:
 
 
 def _remembered(sidecar: Sidecar) -> RemoteRun:
-    """Return the answer that the sidecar has, with words in place of URLs where it has them."""
+    """Return the answer that the sidecar holds, with the text in place of a URL where it has it."""
     outputs = [
         RemoteOutput(output.output_id, output.type, output.text or "", _nth(key, output.output_id))
         for key, output in by_key(sidecar.outputs).items()
@@ -235,12 +215,8 @@ def _nth(key: str, output_id: str) -> int:
 
 
 def _is_remembered(output: SavedOutput | None) -> bool:
-    """Whether the sidecar itself holds the words: FLORA need not be asked for them."""
-    if (
-        output is None
-        or output.kind is not OutputKind.TEXT
-        or output.text is None
-        or is_only_url(output.text)
-    ):
+    """Whether the sidecar itself holds the text: FLORA need not be asked for it."""
+    if output is None or output.kind is not OutputKind.TEXT or output.text is None:
         return False
-    return hashlib.sha256(output.text.encode()).hexdigest() == output.sha256
+    digest = hashlib.sha256(output.text.encode()).hexdigest()
+    return not is_only_url(output.text) and digest == output.sha256

@@ -1,4 +1,7 @@
-"""Goes through the library for `verify`: which files are looked at, by several threads, and what is wrong."""
+"""Goes through the library for `verify`: which files are looked at, by several threads, and what is wrong.
+
+While it does, a line on a terminal shows how far it is.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,7 @@ import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from msgspec import Struct
 
@@ -21,13 +23,16 @@ from floradl.fs.permissions import user_name
 from floradl.library.base import Library, LibraryEntry
 from floradl.library.folder import FolderLibrary
 from floradl.library.sidecar import Sidecar
-from floradl.library.verify import FileReport, FileVerdict, FileVerifier
+from floradl.library.verify import FileVerdict, FileVerifier
 from floradl.models import Reference, SavedOutput
 from floradl.sources.scan import is_ignored
-from floradl.units import format_size
+from floradl.units import format_clock, format_size
 
 _EVERY = 0.1  # seconds
 _WIPE = "\r\x1b[K"
+_THREADS = min(4, os.cpu_count() or 1)  # one reads while others hash; more would only make a disk seek
+_AHEAD = 64  # files
+_BESIDE = re.compile(r"(.+)\.(?:damaged(?:-[0-9]+)?|xmp)", re.DOTALL)
 
 
 class ProgressLine:
@@ -56,7 +61,7 @@ class ProgressLine:
                 self._draw(_WIPE + self._line(now))
 
     def clear(self) -> None:
-        """Take the line away, for something else is written."""
+        """Remove the line, before something else is written."""
         if self.shown:
             with self._lock:
                 self._drawn = 0.0
@@ -69,9 +74,8 @@ class ProgressLine:
             share = min(100 * self.bytes // self.total, 100)
             done = f"{share:3} %  {done} of {format_size(self.total)}"
         left = (self.total - self.bytes) / rate if self.total and rate else 0.0
-        return f"verifying  {done}  {format_size(int(rate))}/s" + (
-            f"  {_clock(left)} left" if left > 1 else ""
-        )
+        rest = f"  {format_clock(int(left))} left" if left > 1 else ""
+        return f"verifying  {done}  {format_size(int(rate))}/s{rest}"
 
     def _draw(self, text: str) -> None:
         try:
@@ -81,18 +85,41 @@ class ProgressLine:
             self.shown = False
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+_SLOW = 0.001  # seconds that a look takes where a disk or a server is waited for
+_AGAIN = 512  # looks, after which it is tried anew how long one takes
+_T = TypeVar("_T")
 
 
-_THREADS = min(4, os.cpu_count() or 1)  # one reads while others hash; more would only make a disk seek
-_AHEAD = 64  # files
+class _Pool(ThreadPoolExecutor):
+    """Threads, where `quick` looks turn out to take long: to hand one over costs more than to look."""
+
+    def __init__(self, threads: int, *, quick: bool) -> None:
+        super().__init__(threads, "verify")
+        self._quick = quick
+        self._looks = 0
+        self._usual = 0.0  # seconds
+
+    def look(self, work: Callable[..., _T], *arguments: object) -> Future[_T]:
+        """Call `work` here and now, or in a thread."""
+        if not self._quick:
+            return self.submit(work, *arguments)
+        self._looks += 1
+        if self._looks % _AGAIN == 0:
+            self._usual = 0.0
+        if self._usual > _SLOW:
+            return self.submit(work, *arguments)
+        future: Future[_T] = Future()
+        began = time.monotonic()
+        try:
+            future.set_result(work(*arguments))
+        except Exception as error:  # noqa: BLE001 - raised to whoever asks for the result
+            future.set_exception(error)
+        self._usual += (time.monotonic() - began - self._usual) / 16
+        return future
 
 
 class FileFilter(Struct, frozen=True, kw_only=True):
-    """What is looked at. No `references`: all runs. `since` is unix seconds, held against `finished_at`."""
+    """What is looked at. No `references`: all runs. `since` (unix seconds) is compared with `finished_at`."""
 
     references: tuple[Reference, ...] = ()
     since: float | None = None
@@ -121,7 +148,7 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class VerifyOutcome(Struct, frozen=True):
-    """What became of a problem that was to be mended. `kept_as` is where the damaged file is now."""
+    """What became of a problem that was to be repaired. `kept_as` is where the damaged file is now."""
 
     mended: bool
     message: str = ""
@@ -130,7 +157,7 @@ class VerifyOutcome(Struct, frozen=True):
 
 
 def foreign(uid: int) -> str:
-    """Say why a sidecar of that user's does not count, and how to fix it."""
+    """Return why a sidecar of that user's does not count, and how to fix it."""
     return (
         f"it belongs to {user_name(uid)}, and others than floradl may write there, so it counts for nothing: "
         "give it to the user that floradl runs as (chown) where it is right, or remove it"
@@ -155,42 +182,34 @@ class LibraryScan:
         """The files that the sidecars which were read name."""
 
     def problems(self) -> Iterator[Problem]:
-        """Look at everything, and tell what is wrong, in the order of the sidecars.
-
-        Raises `ServicePausedError` where the library is not there (any more).
-        """
-        with self._threads() as pool:
+        """Yield what is wrong, in the order of the sidecars. Raises `ServicePausedError`: no library."""
+        pool = _Pool(_THREADS + 1, quick=self._wanted.quick)
+        try:
             if self._meter.shown:
                 pool.submit(self._add_up)
-            ahead: deque[Problem | tuple[Future[FileReport], Sidecar, int]] = deque()
+            ahead: deque[Problem | Future[Problem | None]] = deque()
             for found in self._chosen():
                 ahead.extend(self._begin(pool, found))
                 while len(ahead) > _AHEAD:
-                    yield from _finish(ahead.popleft())
-            while ahead:
-                yield from _finish(ahead.popleft())
-
-    @contextmanager
-    def _threads(self) -> Iterator[ThreadPoolExecutor]:
-        pool = ThreadPoolExecutor(_THREADS + 1, "verify")
-        try:
-            yield pool
+                    yield from _done(ahead.popleft())
+            for item in ahead:
+                yield from _done(item)
         finally:
             self._stop.set()
             pool.shutdown(cancel_futures=True)
 
     def _begin(
-        self, pool: ThreadPoolExecutor, found: LibraryEntry | Problem
-    ) -> Iterator[Problem | tuple[Future[FileReport], Sidecar, int]]:
+        self, pool: _Pool, found: LibraryEntry | Problem
+    ) -> Iterator[Problem | Future[Problem | None]]:
         if isinstance(found, Problem):
             yield found
             return
-        sidecar = found.sidecar
         if found.foreign is not None:
             yield Problem(verdict=FileVerdict.FOREIGN, path=found.path, message=foreign(found.foreign))
             return
-        if sidecar is None:
-            yield Problem(verdict=FileVerdict.DAMAGED, path=found.path, message="this sidecar cannot be read")
+        if (sidecar := found.sidecar) is None:
+            message = "this sidecar cannot be read, or something that is not a file stands in its place"
+            yield Problem(verdict=FileVerdict.DAMAGED, path=found.path, message=message)
             return
         self.known.add(output.path for output in sidecar.outputs if output.path is not None)
         if sidecar.run_id in self._forgotten:
@@ -200,18 +219,27 @@ class LibraryScan:
         for index, output in enumerate(sidecar.outputs):
             if output.path is not None:
                 self.files += 1
-                yield (
-                    pool.submit(self._examiner.examine, output, sidecar.times.completed_at),
-                    sidecar,
-                    index,
-                )
+                yield pool.look(self._examine, sidecar, index)
+
+    def _examine(self, sidecar: Sidecar, index: int) -> Problem | None:
+        output = sidecar.outputs[index]
+        found = self._examiner.examine(output, sidecar.times.completed_at)
+        if found.verdict is FileVerdict.SOUND:
+            return None
+        return Problem(
+            verdict=found.verdict,
+            message=found.message,
+            path=output.path,
+            reference=sidecar.reference,
+            sidecar=sidecar,
+            index=index,
+        )
 
     def _chosen(self) -> Iterator[LibraryEntry | Problem]:
         if not self._wanted.references:
             yield from filter(self._recent, self._library.scan())
         for reference in self._wanted.references:
-            sidecar = self._library.find_sidecar(reference)
-            if sidecar is None:
+            if (sidecar := self._library.find_sidecar(reference)) is None:
                 message = "it has no sidecar that can be read: it is not done yet, or that was removed"
                 yield Problem(verdict=FileVerdict.MISSING, reference=str(reference), message=message)
             elif self._recent(found := LibraryEntry("", sidecar)):
@@ -224,7 +252,6 @@ class LibraryScan:
         return finished is None or finished >= self._wanted.since
 
     def _add_up(self) -> None:
-        """Find out how many bytes there are, while some are read already."""
         total = 0
         try:
             for found in self._chosen():
@@ -238,24 +265,10 @@ class LibraryScan:
         self._meter.total = total
 
 
-def _finish(item: Problem | tuple[Future[FileReport], Sidecar, int]) -> Iterator[Problem]:
-    if isinstance(item, Problem):
-        yield item
-        return
-    future, sidecar, index = item
-    examined = future.result()
-    if examined.verdict is not FileVerdict.SOUND:
-        yield Problem(
-            verdict=examined.verdict,
-            message=examined.message,
-            path=sidecar.outputs[index].path,
-            reference=sidecar.reference,
-            sidecar=sidecar,
-            index=index,
-        )
-
-
-_BESIDE = re.compile(r"(.+)\.(?:damaged(?:-[0-9]+)?|xmp)", re.DOTALL)
+def _done(item: Problem | Future[Problem | None]) -> Iterator[Problem]:
+    problem = item if isinstance(item, Problem) else item.result()
+    if problem is not None:
+        yield problem
 
 
 class KnownFiles:
@@ -265,7 +278,7 @@ class KnownFiles:
         self._hashes: set[int] = set()
 
     def add(self, paths: Iterable[str]) -> None:
-        """Note that `paths` are named."""
+        """Add paths that are named."""
         self._hashes.update(_hash(path) for path in paths)
 
     def __contains__(self, path: str) -> bool:
@@ -273,10 +286,7 @@ class KnownFiles:
 
 
 def unknown_files(library: Library, known: KnownFiles, under_way: Callable[[], Iterable[str]]) -> list[str]:
-    """Return the paths of files that are not `known`; `under_way` names those whose run still goes on.
-
-    Raises `ServicePausedError` where the library is gone.
-    """
+    """Return the paths of files that are neither `known` nor `under_way`, their run being open."""
     found = [path for path in library.files() if path not in known and not _is_passed_over(path, known)]
     if not found:
         return []

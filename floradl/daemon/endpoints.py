@@ -1,0 +1,76 @@
+"""What a daemon serves over HTTP: webhooks, health and metrics, at the addresses of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import anyio
+import structlog
+
+from floradl.app import App
+from floradl.config.credentials import find_webhook_secrets
+from floradl.config.settings import Config
+from floradl.errors import ConfigError
+from floradl.net.addresses import Endpoint
+from floradl.redaction import Secret
+from floradl.web import metrics, webhooks
+from floradl.web.http import Page, Site
+from floradl.web.metrics import Health, HealthState, MetricsCollector, MetricsPage, Totals
+from floradl.web.server import WebServer
+from floradl.web.webhooks import Webhooks
+
+_Pages: TypeAlias = dict[tuple[str, str], Page]
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+async def serve_endpoints(
+    config: Config, environ: Mapping[str, str], works: App, standing: HealthState
+) -> None:
+    """Listen at `webhook.listen` and `metrics.listen`, once where they are the same; for ever.
+
+    Returns at once where neither is set.
+    """
+    sites: dict[Endpoint, _Pages] = {}
+    taken: Mapping[str, int] = {}
+    async with anyio.create_task_group() as group:
+        if (endpoint := config.webhook.listen) is not None:
+            hooks = _webhooks(config, environ, works)
+            taken = hooks.counts
+            sites.setdefault(endpoint, {})["POST", webhooks.PATH] = hooks.take
+            group.start_soon(hooks.serve)
+        if (endpoint := config.metrics.listen) is not None:
+            sites.setdefault(endpoint, {}).update(_figures(config, works, standing, taken))
+        for endpoint, pages in sites.items():
+            group.start_soon(WebServer(endpoint, Site(pages, apart=metrics.PATHS)).serve)
+
+
+def _webhooks(config: Config, environ: Mapping[str, str], works: App) -> Webhooks:
+    def secrets() -> tuple[Secret, ...]:
+        return find_webhook_secrets(config, environ).secrets
+
+    _warn_without_secret(config, environ)
+    return Webhooks(secrets, works.queue, works.scheduler, everything=config.webhook.runs == "all")
+
+
+def _figures(config: Config, works: App, standing: HealthState, taken: Mapping[str, int]) -> _Pages:
+    if not metrics.installed():
+        _log.warning("metrics_missing", message=metrics.MISSING)
+    answers = Health(standing)
+    sums = Totals(works.flora.answers, works.saver.tally, works.reports.delays, taken)
+    meter = MetricsCollector(works.queue, {"library": config.output.dir, "state": config.state_dir})
+    return {
+        ("GET", metrics.ALIVE): answers.alive,
+        ("GET", metrics.READY): answers.ready,
+        ("GET", "/metrics"): MetricsPage(meter, sums, standing).page,
+    }
+
+
+def _warn_without_secret(config: Config, environ: Mapping[str, str]) -> None:
+    try:
+        if find_webhook_secrets(config, environ).secrets:
+            return
+        message = webhooks.MISSING
+    except ConfigError as error:
+        message = str(error)
+    _log.warning("webhook_secret_missing", message=f"{message}; until then FLORA will send them again")

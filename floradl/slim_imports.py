@@ -1,0 +1,171 @@
+"""Has libraries import less than they would by themselves: most of a short command's time is imports.
+
+`slim` is for the start of a process of ours, before it imports anything heavy. Tests import all as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader  # which takes longer than what is spared by some of this
+
+# structlog would take rich for its tracebacks, which are never shown, and httpx for its own command line;
+# anyio would ask sniffio which library it is. All do without what cannot be imported.
+_WITHOUT: Final = ("rich", "httpx._main", "sniffio")
+
+_ERRORS: Final = (
+    "ConnectError ConnectTimeout LocalProtocolError NetworkError PoolTimeout ProtocolError ProxyError "
+    "ReadError ReadTimeout RemoteProtocolError TimeoutException UnsupportedProtocol WriteError WriteTimeout"
+)
+# Which module of a package has what floradl uses of it. Their `__init__` would import clients, servers and
+# formats that are not used, and what those need.
+PACKAGES: Final = {
+    "google_crc32c": {"_crc32c": "extend"},
+    "httpcore": {"_backends.base": "NetworkStream", "_backends.sync": "SyncBackend", "_exceptions": _ERRORS},
+    "httpx": {
+        "_config": "Proxy Timeout create_ssl_context",
+        "_exceptions": f"{_ERRORS} DecodingError InvalidURL RequestError TransportError",
+        "_models": "Headers Request Response",
+        "_status_codes": "codes",
+        "_types": "SyncByteStream",
+        "_urls": "URL",
+    },
+    "msgspec": {
+        "_core": (
+            "DecodeError EncodeError Meta MsgspecError NODEFAULT Raw Struct UNSET UnsetType ValidationError "
+            "convert to_builtins field=Field"
+        ),
+        "json": "",
+        "msgpack": "",
+        "structs": "",
+    },
+    "structlog": {
+        "_config": "configure get_logger",
+        "contextvars": "",
+        "processors": "",
+        "stdlib": "",
+        "typing": "",
+    },
+}
+"""The names by module; `name=Other` is called `Other` there, and a module without any is used itself."""
+
+# What those take from these is for cookies, schemas, pickles and tracebacks as JSON: nothing floradl does.
+_EMPTY: Final = ("http.cookiejar", "msgspec._json_schema", "pickle", "structlog.tracebacks", "urllib.request")
+_LATER: Final = ("email.message", "idna", "mimetypes")
+_ABSENT: Final = ("brotli", "brotlicffi", "zstandard")  # httpx decodes nothing here
+
+
+def slim() -> None:
+    """Make the imports to come in this process small; `allow_rich` takes back what concerns terminals."""
+    if not any(isinstance(finder, _SlimFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _SlimFinder())
+
+
+def allow_rich() -> None:
+    """Let `rich` be imported from now on, for what is shown on a terminal."""
+    for finder in sys.meta_path:
+        if isinstance(finder, _SlimFinder):
+            finder.without.discard("rich")
+
+
+class _SlimFinder:
+    def __init__(self) -> None:
+        self.without = set(_WITHOUT)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname in self.without:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+        if fullname not in PACKAGES:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _SlimLoader(spec.loader)  # type: ignore[assignment]  # it is one, by its methods
+        return spec
+
+
+class _SlimLoader:
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+        self.used = False
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _SlimPackage(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Import nothing yet: see `_SlimPackage`."""
+
+
+class _SlimPackage(ModuleType):
+    """A package that imports what is used of it with the first name, and runs its `__init__` for others."""
+
+    def __getattr__(self, name: str) -> Any:
+        loader: Any = self.__spec__ and self.__spec__.loader
+        if not isinstance(loader, _SlimLoader) or name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if not loader.used:
+            loader.used = True
+            with suppress(ImportError, AttributeError):  # another version of it: as it would be without us
+                self._import_used()
+        if name not in vars(self):
+            self.__class__ = ModuleType  # type: ignore[assignment]
+            loader.loader.exec_module(self)
+        try:
+            value: Any = vars(self)[name]
+        except KeyError:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}") from None
+        return value
+
+    def _import_used(self) -> None:
+        with _stand_ins():
+            for own, names in PACKAGES[self.__name__].items():
+                module = import_module(f"{self.__name__}.{own}")
+                for each in names.split():
+                    name, _, there = each.partition("=")
+                    setattr(self, name, getattr(module, there or name))
+
+
+class _Empty(ModuleType):
+    """A module that has an empty class by every name."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+class _Later(ModuleType):
+    """A module that is imported when something of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(import_module(self.__name__), name)
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    """Meanwhile, let modules that take long to import be empty, come later, or be absent."""
+    kinds = dict.fromkeys(_EMPTY, _Empty) | dict.fromkeys(_LATER, _Later)
+    put = {name: kind(name) for name, kind in kinds.items() if name not in sys.modules}
+    absent = [name for name in _ABSENT if name not in sys.modules]
+    for name, module in put.items():
+        sys.modules[name] = module
+        package, _, own = name.rpartition(".")
+        if package in sys.modules or package in {"email", "http", "urllib"}:
+            setattr(import_module(package), own, module)
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in (*put, *absent):
+            del sys.modules[name]
