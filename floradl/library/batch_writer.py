@@ -7,6 +7,9 @@ nobody.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -20,6 +23,9 @@ from floradl.library.base import T
 
 _THREADS: Final = 2  # flushes that overlap share their work, and more threads only contend
 _BATCH: Final = 16
+_GATHER: Final = 0.006  # seconds between the beginnings of two batches, while there are many
+_MANY: Final = 8  # batches, in `_SPAN`
+_SPAN: Final = 0.08  # seconds
 
 Together: TypeAlias = Callable[[Sequence[Callable[[], Any]]], list[Any]]
 """`Library.together`, or the like."""
@@ -53,6 +59,7 @@ class BatchWriter:
         self._lock = Lock()
         self._waiting: SimpleQueue[_Work | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._begun: deque[float] = deque([-math.inf] * _MANY, _MANY)
 
     def attach(self) -> None:
         """Run what is left to do in the running event loop from now on."""
@@ -126,6 +133,7 @@ class BatchWriter:
         with self._lock:
             self._idle += 1
         work = self._waiting.get()
+        self._gather()
         batch: list[_Work] = []
         with self._lock:
             self._idle -= 1
@@ -140,6 +148,14 @@ class BatchWriter:
                 except Empty:
                     return batch, False
         return batch, True
+
+    def _gather(self) -> None:
+        """Let work gather, where batches follow one another: each costs threads a turn, and disks a flush."""
+        now = time.monotonic()
+        since = now - self._begun[-1]
+        if since < _GATHER and now - self._begun[0] < _SPAN and self._waiting.qsize() < _BATCH:
+            time.sleep(_GATHER - since)
+        self._begun.append(time.monotonic())
 
 
 def _settle(future: asyncio.Future[T], result: T | Exception) -> None:

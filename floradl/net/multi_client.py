@@ -92,6 +92,7 @@ class MultiClient:
         self._thread: Thread | None = None
         self._most_idle = limits.connections
         self._asleep = self._woken = self._drop_idle = self._stopped = False
+        self._wants_memory = self._wants_token = False
         self._waiting: deque[SmallRequest] = deque()
         self._active: set[PlainConnection] = set()
         self._parked: deque[PlainConnection] = deque()  # active ones that wait for memory
@@ -124,12 +125,14 @@ class MultiClient:
         """Note that the body of `answer` needs no memory any more. May be called from any thread."""
         with self._lock:
             self._taken.append(len(answer.body))
-            self._wake()
+            if self._wants_memory:
+                self._wake()
 
     def wake(self) -> None:
         """Note that a token may be free. May be called from any thread."""
-        with self._lock:
-            self._wake()
+        if self._wants_token:
+            with self._lock:
+                self._wake()
 
     def change(self, connections: int) -> None:
         """Keep so many connections from now on, and none that was made before."""
@@ -196,10 +199,7 @@ class MultiClient:
             self._waiting.extend(self._incoming)
             self._incoming.clear()
             dialed, self._dialed = self._dialed, deque()
-            taken, self._taken = self._taken, deque()
             drop_idle, self._drop_idle = self._drop_idle, False
-        self._done -= len(taken)
-        self._held -= sum(taken)
         if drop_idle:
             self._close_idle(lambda _: True)
         for request, connection in dialed:
@@ -209,6 +209,7 @@ class MultiClient:
             else:
                 self._selector.register(connection.sock, selectors.EVENT_READ, connection)
                 self._begin(connection, request)
+        self._has_memory()
         while self._parked and self._has_room(self._parked[0]):
             connection = self._parked.popleft()
             connection.watch(self._monotonic())
@@ -217,9 +218,11 @@ class MultiClient:
 
     def _start_waiting(self) -> None:
         """Send what waits, as far as tokens and memory go."""
-        while self._waiting and self._done < _MOST_DONE and self._held < _MOST_HELD:
+        while self._waiting and self._has_memory():
+            self._wants_token = True  # first, so that none is given back unnoticed
             if not self._tokens.take_now():
                 return
+            self._wants_token = False
             request = self._waiting.popleft()
             try:
                 request.begin()
@@ -234,6 +237,16 @@ class MultiClient:
             else:
                 self._idle.remove(found)
                 self._begin(found, request)
+
+    def _has_memory(self) -> bool:
+        """Whether another answer may come; what was taken care of meanwhile counts."""
+        with self._lock:
+            taken, self._taken = self._taken, deque()
+            self._done -= len(taken)
+            self._held -= sum(taken)
+            there_is = self._done < _MOST_DONE and self._held < _MOST_HELD
+            self._wants_memory = bool(self._parked) or not there_is
+        return there_is
 
     def _dial(self, request: SmallRequest) -> None:
         self._dialing += 1
@@ -290,6 +303,7 @@ class MultiClient:
             if not self._has_room(connection):
                 self._selector.unregister(connection.sock)
                 self._parked.append(connection)
+                self._has_memory()
                 return
             self._held += connection.length
             step = connection.take_body()
