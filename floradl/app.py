@@ -42,10 +42,9 @@ from floradl.polling.open_runs import OpenRuns
 from floradl.polling.planner import PollPlanner
 from floradl.polling.poller import Poller, PollOptions
 from floradl.queue.base import RunQueue
-from floradl.runs.events import RunEvents
+from floradl.runs.events import RunEvents, RunReports
 from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
 from floradl.runs.processor import ProcessOptions, Processor
-from floradl.runs.reports import RunReports
 from floradl.runs.scheduler import Scheduler
 from floradl.runs.slots import DownloadSlots, TransferSlots
 from floradl.wakeups import next_tick

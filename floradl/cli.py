@@ -135,7 +135,7 @@ def forget(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
 def sync(said: dict[str, Any], since: str | None) -> Exit:
     """Queue the runs of the account's history that are not known yet."""
     config = configured(said, "error")
-    from floradl.commands import sync as command
+    from floradl.commands import submit as command
 
     return _serve(command.sync, config, os.environ, since)
 
@@ -227,7 +227,7 @@ def _serve(work: Callable[[*_Arguments], Awaitable[_Result]], *arguments: *_Argu
 
 def _settle() -> None:
     """Begin the work, all that it needs having been imported."""
-    from floradl.memory import return_what_is_freed
+    from floradl.slim_imports import return_what_is_freed
 
     return_what_is_freed()
     gc.freeze()  # modules and classes stay: no collection need look at them

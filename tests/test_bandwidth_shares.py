@@ -12,8 +12,8 @@ from hands import Hands
 from hypothesis import given, settings, strategies as st
 
 from floradl.net.bandwidth import BandwidthLimiter, RateSchedule
+from floradl.workers.pool import BandwidthShares, Claim, divide
 from floradl.workers.process import WorkerProcess
-from floradl.workers.shares import BandwidthShares, Claim, divide
 
 STEP = 0.01  # seconds
 LIMIT = 1_000_000

@@ -6,7 +6,7 @@ import random
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.polling.duration_model import LogNormal, fit, gap
+from floradl.polling.durations import LogNormal, fit, gap
 
 BOUNDS = (2.0, 30.0)
 FORTY = LogNormal(math.log(40), 0.5)

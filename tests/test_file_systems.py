@@ -13,8 +13,8 @@ import pytest
 from mounting import in_memory, mounted, unmount
 from studio import TEST_TIMEOUT, Home, check_library, command, served, wait_until
 
-from floradl.fs.capabilities import Capabilities, probe
 from floradl.fs.folders import open_root
+from floradl.fs.mounts import Capabilities, probe
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 OUTPUTS = (

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 CODE = """
-from floradl.memory import return_what_is_freed
+from floradl.slim_imports import return_what_is_freed
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 return_what_is_freed()

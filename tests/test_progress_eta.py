@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from floradl.polling.duration_model import LogNormal
-from floradl.polling.durations import EtaAccuracy, ProgressEta, forecast
+from floradl.polling.durations import EtaAccuracy, LogNormal, ProgressEta, forecast
 
 USUAL = LogNormal(math.log(40.0), 0.5)
 

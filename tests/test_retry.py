@@ -17,7 +17,7 @@ from floradl.errors import (
     TransientError,
 )
 from floradl.models import QueuedRun, RunFailure
-from floradl.polling.duration_model import ANY, LogNormal, next_poll
+from floradl.polling.durations import ANY, LogNormal, next_poll
 from floradl.retry import Failed, Halted, RetryIn, after_trouble, outcome_of
 
 

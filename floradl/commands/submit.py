@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import suppress
 
 import click
+from anyio import to_thread
 
+from floradl.app import build_library, flora_alone
+from floradl.commands.daemon_state import all_runs
 from floradl.commands.exits import Exit
+from floradl.commands.options import moment
 from floradl.commands.streams import tell
 from floradl.config.settings import Config
-from floradl.errors import ConfigError
-from floradl.models import Action, Reference, RunRequest, RunState
+from floradl.errors import ConfigError, FloradlError
+from floradl.flora.client import FloraClient
+from floradl.flora.schema import KINDS
+from floradl.library.sidecar import by_key
+from floradl.models import Action, Reference, RemoteRun, RunRequest, RunState
+from floradl.sources.history import HistoryRange, RunFilter, pages, wanted
 from floradl.units import format_count
 
 _AT_ONCE = 10_000  # runs a job file: far below the size that the inbox takes
@@ -83,3 +92,72 @@ def _who_takes_it(config: Config) -> str:
     except OSError:
         return ""
     return "" if alive else "; no daemon is running: start one with 'floradl run', or once: 'floradl once'"
+
+
+async def sync(
+    config: Config,
+    environ: Mapping[str, str],
+    since: str | None,
+    wall: Callable[[], float] = time.time,
+) -> Exit:
+    """Queue the account's runs that are newer than `since` and that the queue does not know.
+
+    So are those that ended here and have more outputs by now, to be fetched anew, unless they were forgotten.
+    Lists, projects and techniques are those of the configuration's `sync`; where that names no list, both are
+    read. `wall` gives unix seconds. Raises `ConfigError`, `TransientError`, `PermanentError` and
+    `ServicePausedError`; nothing was queued then.
+    """
+    now = wall()
+    back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
+    known = await to_thread.run_sync(_known, config)
+    orders: dict[str, RunRequest] = {}
+    more: dict[str, RunRequest] = {}
+    async with flora_alone(config, environ) as flora:
+        wants = await wanted(flora, config.sync.projects, config.sync.techniques)
+        for kind in config.sync.kinds or KINDS:
+            async for run, reference in _listed(flora, kind, wants, back, now):
+                orders[reference.run_id] = RunRequest(reference)
+                wants_more = known.get(reference.run_id, RunState.FORGOTTEN) is not RunState.FORGOTTEN
+                if wants_more and await to_thread.run_sync(_lacks, config, run, reference):
+                    more[reference.run_id] = RunRequest(reference, action=Action.RETRY)
+    new = [order for run_id, order in orders.items() if run_id not in known]
+    message = f"the account lists {format_count(len(orders), 'run')}"
+    if len(new) < len(orders):
+        message += f", {len(orders) - len(new):,} of them known already"
+    if more:
+        message += f", {len(more):,} of these with more outputs than before"
+    tell(message)
+    new += more.values()
+    return await to_thread.run_sync(queue, config, new) if new else Exit.OK
+
+
+async def _listed(
+    flora: FloraClient, kind: str, wants: RunFilter, back: float, now: float
+) -> AsyncGenerator[tuple[RemoteRun, Reference], None]:
+    reach: HistoryRange | None = None
+    async for page in pages(flora, kind):
+        reach = reach or HistoryRange.of(page, None, back, now)
+        found = list(wants.references(kind, reach.take(page)))
+        for listed in found:
+            yield listed
+        if not reach.goes_on(page, news=bool(found)):
+            return
+
+
+def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
+    """Whether a run ended here, and FLORA lists more of its outputs by now than its sidecar names."""
+    if not run.finished or not run.outputs:
+        return False
+    try:
+        found = build_library(config).find_sidecar(reference)
+    except FloradlError:  # the library is not there: what is done is unknown
+        return False
+    return found is not None and not {output.key for output in run.outputs} <= by_key(found.outputs).keys()
+
+
+def _known(config: Config) -> dict[str, RunState]:
+    # Where it may not be read: the daemon knows them anyway; but one that failed would be tried again.
+    try:
+        return {run.run_id: run.state for run in all_runs(config.state_dir)}
+    except ConfigError:
+        return {}

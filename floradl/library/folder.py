@@ -27,7 +27,6 @@ from floradl.errors import (
     ServicePausedError,
     TransientError,
 )
-from floradl.fs.capabilities import probe
 from floradl.fs.durable import (
     FLUSH_NOW,
     Flush,
@@ -37,6 +36,7 @@ from floradl.fs.durable import (
     write_atomic,
 )
 from floradl.fs.folders import FolderFd, exists, open_folder, open_regular, open_root, sync_folder
+from floradl.fs.mounts import probe
 from floradl.fs.names import PART_RESERVE, SafeName, safe_name, stored_path
 from floradl.fs.os_errors import OF_ONE_ENTRY, library_error, translated, unopened
 from floradl.fs.permissions import make_above

@@ -16,8 +16,7 @@ from msgspec import Struct
 
 from floradl.models import QueuedRun, RemoteRun
 from floradl.polling.due_queue import DueQueue
-from floradl.polling.duration_model import COST, next_poll
-from floradl.polling.durations import Durations, ProgressEta, WebhookTrust, forecast
+from floradl.polling.durations import COST, Durations, ProgressEta, WebhookTrust, forecast, next_poll
 
 _KEPT = 10_000  # runs; of a larger crowd the others are polled when they fall due
 _FEW = 6  # runs in flight; fewer may be polled more often, which is no burden yet

@@ -7,5 +7,5 @@ fetch what is missing, and writes sidecar and row, in that order; each step can 
 for nothing but fresh URLs.
 An error becomes an outcome in one place, by the table `floradl.retry.outcome_of`: retry in, fail, pause. A
 run to be retried is polled again when it is due, as any other; the probe of a pause keeps its answer.
-`result` says how a run ends, `reports` tells it to log and displays, `counters` and `error_log` sum up.
+`result` says how a run ends, `events` reports it to log and displays, and counts.
 """

@@ -13,8 +13,8 @@ from floradl.polling.circuit_breaker import Pause, Probe
 from floradl.polling.open_runs import OpenRuns
 from floradl.polling.poller import Poller
 from floradl.retry import Halted, RetryIn
+from floradl.runs.events import RunReports
 from floradl.runs.processor import Processor
-from floradl.runs.reports import RunReports
 from floradl.runs.result import Finished
 from floradl.runs.slots import DownloadSlots
 

@@ -10,9 +10,8 @@ Needs the extra `simulator` (aiohttp).
 """
 
 from floradl.simulator.faults import Do, Fault, FaultBook, Match
-from floradl.simulator.runs import OutputSpec, RunKind, ScriptedRun, Technique
+from floradl.simulator.runs import MediaStyle, OutputSpec, RunKind, ScriptedRun, Technique
 from floradl.simulator.server import serve
-from floradl.simulator.signing import MediaStyle
 from floradl.simulator.state import RequestRecord, Simulator
 
 __all__ = [

@@ -11,12 +11,11 @@ from functools import lru_cache
 from aiohttp import web
 from msgspec.structs import replace
 
-from floradl.simulator import server as wire, signing
+from floradl.simulator import runs, server as wire
 from floradl.simulator.delivery import StoredAnswer, StoredObject, answer, small
 from floradl.simulator.faults import Do
 from floradl.simulator.formats import BLOCK, Body, BodyDigests, Part, digest, literal
-from floradl.simulator.runs import ScriptedRun, media_of
-from floradl.simulator.signing import MediaStyle, UrlVerdict
+from floradl.simulator.runs import MediaStyle, ScriptedRun, UrlVerdict, media_of
 from floradl.simulator.state import Simulator
 
 _GZIP = 31  # zlib's window bits for a gzip wrapper
@@ -153,10 +152,10 @@ class MediaHost:
 
     def _refusal(self, request: web.Request, verdict: UrlVerdict) -> StoredAnswer:
         if verdict is UrlVerdict.GOOD:
-            status, body = signing.missing()
+            status, body = runs.missing()
         else:
             style, expires = self._simulator.media_style, request.query.get("Expires", "")
-            status, body = signing.refusal(style, verdict, expires)
+            status, body = runs.refusal(style, verdict, expires)
         return small(status, "application/xml; charset=utf-8", body.encode())
 
     async def _answer(self, request: web.Request, run: ScriptedRun, index: int, do: Do) -> StoredAnswer:

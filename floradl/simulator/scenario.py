@@ -34,8 +34,15 @@ from floradl import yaml_reader
 from floradl.errors import ConfigError
 from floradl.models import Reference
 from floradl.simulator.faults import Do, Fault, FaultBook, Match
-from floradl.simulator.runs import OutputSpec, ProgressStyle, RunKind, ScriptedRun, TimeUnit, WebhookSigning
-from floradl.simulator.signing import MediaStyle
+from floradl.simulator.runs import (
+    MediaStyle,
+    OutputSpec,
+    ProgressStyle,
+    RunKind,
+    ScriptedRun,
+    TimeUnit,
+    WebhookSigning,
+)
 from floradl.simulator.state import Simulator
 from floradl.units import parse_duration, parse_size
 from floradl.yaml_reader import DocumentError, Value, nearest

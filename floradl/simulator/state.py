@@ -23,17 +23,18 @@ from floradl.simulator.formats import BodyDigests, digest
 from floradl.simulator.runs import (
     BUILT_IN,
     VERDICT,
+    MediaStyle,
     OutputSpec,
     ProgressStyle,
     RunKind,
     ScriptedRun,
+    Signer,
     Technique,
     TimeUnit,
     WebhookSigning,
     media_of,
     technique_id_of,
 )
-from floradl.simulator.signing import MediaStyle, Signer
 
 _LOG_LENGTH = 200_000
 _DEFAULT_OUTPUTS = (OutputSpec(),)

@@ -19,10 +19,9 @@ from floradl.config.credentials import find_webhook_secrets
 from floradl.config.settings import Config
 from floradl.daemon.startup import was_seen
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError
-from floradl.fs.capabilities import probe
 from floradl.fs.durable import PartFile
 from floradl.fs.folders import FolderFd, open_root
-from floradl.fs.mounts import filesystem, is_shared, unmounted
+from floradl.fs.mounts import filesystem, is_shared, probe, unmounted
 from floradl.fs.names import SafeName
 from floradl.fs.permissions import user_name
 from floradl.net.addresses import Endpoint
