@@ -32,6 +32,7 @@ _DEVICE = re.compile(
 )
 _MARKED = re.compile(r"~[0-9a-f]{8}(?:\.|$)")
 _EXTENSION = re.compile(r"(?<=.)\.[A-Za-z0-9]{1,8}\Z", re.DOTALL)
+_PLAIN = re.compile(r"[A-Za-z0-9_]+(?:[ .-]+[A-Za-z0-9_]+)*")  # most names: fine as they are
 _TAG = re.compile(r"[0-9a-f]{8}-[0-9a-fw][0-9a-f]{7}")
 
 
@@ -78,6 +79,8 @@ def clean(text: str) -> str:
     Not only refused but unkind, and replaced too, are: a leading `-` (an option to most programs) and a
     leading `.` (hidden).
     """
+    if _PLAIN.fullmatch(text) and not _DEVICE.fullmatch(text):
+        return text
     name = "".join("_" if _refused(char) else char for char in unicodedata.normalize("NFC", text))
     body = name.lstrip(".- ")
     name = "_" * (len(name) - len(body)) + body
@@ -109,6 +112,8 @@ def fold(name: str) -> str:
 
     Somewhat coarser than any one system (`ß` equals `ss`), which is the safe side.
     """
+    if name.isascii():
+        return name.lower()
     decomposed = unicodedata.normalize("NFD", name)
     return unicodedata.normalize("NFD", decomposed.upper().casefold())
 
