@@ -72,8 +72,8 @@ def test_the_rate_holds_over_tls(certificate: Certificate) -> None:
     assert hands.now - began == pytest.approx(len(BODY) / 50_000, rel=0.05, abs=BURST)
 
 
-@pytest.mark.usefixtures("by_worker")
-@pytest.mark.parametrize("by_worker", [False, True], ids=["here", "worker"], indirect=True)
+@pytest.mark.usefixtures("by")
+@pytest.mark.parametrize("by", ["here", "worker"], indirect=True)
 def test_a_limited_transfer_is_neither_a_stall_nor_late(tmp_path: Path) -> None:
     """Held below what a server may crawl at, for longer than it may, and than a transfer may take."""
     with (

@@ -195,7 +195,7 @@ BUGS = {
     "in a run's work": """
 import floradl.download.downloader
 def offer(response):
-    url = response.request.url
+    url = response.url
     raise RuntimeError(f"{url} with {os.environ['FLORA_API_KEY']}") from ValueError(url)
 floradl.download.downloader.offer_of = offer
 """,
