@@ -1,6 +1,6 @@
 """The queue's door: all that the rest of floradl knows of how runs are kept over a restart.
 
-`RunQueue` is what an engine has to offer: `sqlite` keeps it on disk, `memory` for the length of a process.
+`RunQueue` is what an engine has to offer: `sqlite` keeps it on disk, or in memory for `get`.
 `tests/test_queue_conformance.py` holds each engine to what stands here.
 """
 
