@@ -1,4 +1,4 @@
-"""`add`, `retry` and `forget`: pass work to the daemon through the inbox, the only way in."""
+"""`add`, `retry`, `forget` and `sync`: pass runs to the daemon through the inbox, the only way in."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _AT_ONCE = 10_000  # runs a job file: far below the size that the inbox takes
 
 
 def queue(config: Config, orders: Iterable[RunRequest]) -> Exit:
-    """Write job files for `orders`, and report on stderr what happens with them."""
+    """Write job files for `orders`, and report on stderr how many."""
     from floradl.sources.job_file import drop_job, render_orders  # noqa: PLC0415 - `get` needs none of this
 
     wanted = list(orders)
-    reader = _reader(config)
+    owner = _daemon_user(config)
     for start in range(0, len(wanted), _AT_ONCE):
-        drop_job(config.queue.watch_dir, render_orders(wanted[start : start + _AT_ONCE]), reader)
-    tell(f"handed in {format_count(len(wanted), 'run')}{_who_takes_it(config)}")
+        drop_job(config.queue.watch_dir, render_orders(wanted[start : start + _AT_ONCE]), owner)
+    tell(f"handed in {format_count(len(wanted), 'run')}{_no_daemon_hint(config)}")
     return Exit.OK
 
 
 def failed_runs(config: Config) -> list[RunRequest]:
-    """Return requests to retry all runs that failed, in whole or in part."""
+    """Return requests to retry all failed and partial runs."""
     from floradl.commands.daemon_state import read_ended  # noqa: PLC0415 - it opens the queue
 
     failed = read_ended(config.state_dir, RunState.FAILED, RunState.PARTIAL)
@@ -48,7 +48,7 @@ def failed_runs(config: Config) -> list[RunRequest]:
 
 
 def parse_all(texts: Iterable[str]) -> list[Reference]:
-    """Read references. Raises `ConfigError` that names the first bad one."""
+    """Read references. Raises `ConfigError` for the first bad one."""
     references = []
     for text in texts:
         try:
@@ -76,15 +76,15 @@ def read_orders(references: tuple[str, ...], action: Action) -> list[RunRequest]
     return [RunRequest(order.reference, order.label, action) for order in orders]
 
 
-def _reader(config: Config) -> int | None:
-    """Return the user id of the daemon: its state is its own. None where that is unknown."""
+def _daemon_user(config: Config) -> int | None:
+    """Return the user id of the daemon, who owns the state folder; None where it is unknown."""
     for place in (config.state_dir, config.queue.watch_dir):
         with suppress(OSError):
             return place.stat().st_uid
     return None
 
 
-def _who_takes_it(config: Config) -> str:
+def _no_daemon_hint(config: Config) -> str:
     from floradl.queue import folder  # noqa: PLC0415 - `get` needs none of this
 
     try:
@@ -102,9 +102,9 @@ async def sync(
 ) -> Exit:
     """Queue the account's runs that are newer than `since` and that the queue does not know.
 
-    So are those that ended here and have more outputs by now, to be fetched anew, unless they were forgotten.
+    Finished ones that have more outputs by now are queued as retries, unless they were forgotten.
     Lists, projects and techniques are those of the configuration's `sync`; where that names no list, both are
-    read. `wall` gives unix seconds. Raises `ConfigError`, `TransientError`, `PermanentError` and
+    read. `wall` returns unix seconds. Raises `ConfigError`, `TransientError`, `PermanentError` and
     `ServicePausedError`; nothing was queued then.
     """
     now = wall()
@@ -145,18 +145,18 @@ async def _listed(
 
 
 def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
-    """Whether a run ended here, and FLORA lists more of its outputs by now than its sidecar names."""
+    """Whether FLORA lists outputs of a finished run that its sidecar does not name."""
     if not run.finished or not run.outputs:
         return False
     try:
         found = build_library(config).find_sidecar(reference)
-    except FloradlError:  # the library is not there: what is done is unknown
+    except FloradlError:  # no library: what is done is unknown
         return False
     return found is not None and not {output.key for output in run.outputs} <= by_key(found.outputs).keys()
 
 
 def _known(config: Config) -> dict[str, RunState]:
-    # Where it may not be read: the daemon knows them anyway; but one that failed would be tried again.
+    # Where it is unreadable the daemon still skips known runs, but retries failed ones.
     try:
         return {run.run_id: run.state for run in all_runs(config.state_dir)}
     except ConfigError:
