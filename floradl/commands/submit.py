@@ -27,15 +27,15 @@ from floradl.units import format_count
 _AT_ONCE = 10_000  # runs a job file: far below the size that the inbox takes
 
 
-def queue(config: Config, orders: Iterable[RunRequest]) -> Exit:
-    """Write job files for `orders`, and report on stderr how many."""
+def queue(config: Config, requests: Iterable[RunRequest]) -> Exit:
+    """Write job files for `requests`, and report on stderr how many."""
     from floradl.sources.job_file import drop_job, render_orders  # noqa: PLC0415 - `get` needs none of this
 
-    wanted = list(orders)
+    wanted = list(requests)
     owner = _daemon_user(config)
     for start in range(0, len(wanted), _AT_ONCE):
         drop_job(config.queue.watch_dir, render_orders(wanted[start : start + _AT_ONCE]), owner)
-    tell(f"handed in {format_count(len(wanted), 'run')}{_no_daemon_hint(config)}")
+    tell(f"put {format_count(len(wanted), 'run')} into the inbox{_no_daemon_hint(config)}")
     return Exit.OK
 
 
@@ -58,7 +58,7 @@ def parse_all(texts: Iterable[str]) -> list[Reference]:
     return references
 
 
-def read_orders(references: tuple[str, ...], action: Action) -> list[RunRequest]:
+def read_requests(references: tuple[str, ...], action: Action) -> list[RunRequest]:
     """Return requests from the arguments, else from standard input. Raises `JobError` and the like."""
     from floradl.sources.job_file import parse_job  # noqa: PLC0415 - `get` needs none of this
 
@@ -72,8 +72,8 @@ def read_orders(references: tuple[str, ...], action: Action) -> list[RunRequest]
         raise ConfigError(f"standard input cannot be read: {error.strerror}") from error
     if not data.strip():
         raise click.UsageError("standard input names no run")
-    orders = parse_job(data, "standard input")
-    return [RunRequest(order.reference, order.label, action) for order in orders]
+    requests = parse_job(data, "standard input")
+    return [RunRequest(request.reference, request.label, action) for request in requests]
 
 
 def _daemon_user(config: Config) -> int | None:
@@ -110,20 +110,20 @@ async def sync(
     now = wall()
     back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
     known = await to_thread.run_sync(_known, config)
-    orders: dict[str, RunRequest] = {}
+    requests: dict[str, RunRequest] = {}
     more: dict[str, RunRequest] = {}
     async with flora_alone(config, environ) as flora:
         wants = await wanted(flora, config.sync.projects, config.sync.techniques)
         for kind in config.sync.kinds or KINDS:
             async for run, reference in _listed(flora, kind, wants, back, now):
-                orders[reference.run_id] = RunRequest(reference)
+                requests[reference.run_id] = RunRequest(reference)
                 wants_more = known.get(reference.run_id, RunState.FORGOTTEN) is not RunState.FORGOTTEN
                 if wants_more and await to_thread.run_sync(_lacks, config, run, reference):
                     more[reference.run_id] = RunRequest(reference, action=Action.RETRY)
-    new = [order for run_id, order in orders.items() if run_id not in known]
-    message = f"the account lists {format_count(len(orders), 'run')}"
-    if len(new) < len(orders):
-        message += f", {len(orders) - len(new):,} of them known already"
+    new = [request for run_id, request in requests.items() if run_id not in known]
+    message = f"the account lists {format_count(len(requests), 'run')}"
+    if len(new) < len(requests):
+        message += f", {len(requests) - len(new):,} of them known already"
     if more:
         message += f", {len(more):,} of these with more outputs than before"
     tell(message)
