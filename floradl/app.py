@@ -1,4 +1,4 @@
-"""Builds the objects of a working floradl out of the configuration, and closes them again."""
+"""Builds the working objects from the configuration, and closes them."""
 
 from __future__ import annotations
 
@@ -54,18 +54,19 @@ from floradl.workers.protocol import WorkerSettings
 if TYPE_CHECKING:
     from floradl.sources.history import HistorySync
 
-_LOOK_AT_KEY_EVERY = 1.0  # seconds, while it is refused
+USER_AGENT = f"floradl/{__version__}"
+_TEND_EVERY = 1.0  # seconds
+_CHECK_KEY_EVERY = 1.0  # seconds, while it is refused
 _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
 _API_THREADS = 8
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class App(msgspec.Struct, frozen=True):
-    """The objects that do the work.
+    """The working objects.
 
-    `media` is what fetches. `change(config)` lets another configuration hold, as far as
-    `CHANGEABLE` goes: in all else it must be what everything was built by. `sync` is None where
-    nothing is synced; `doubt` is about the key.
+    `change(config)` applies another configuration, which may differ in `CHANGEABLE` alone. `sync` is None
+    where nothing is synced.
     """
 
     scheduler: Scheduler
@@ -94,21 +95,21 @@ CHANGEABLE: Final[frozenset[Key]] = frozenset(
         ("network", "trusted_private_hosts"),
     }
 )
-"""What `Works.change` can change."""
+"""The settings that `App.change` can change."""
 
 
 def build_library(config: Config) -> FolderLibrary:
-    """Return the library that the configuration describes; nothing of it is touched yet."""
+    """Return the library of the configuration; nothing on disk is touched yet."""
     output = config.output
     template = Template.parse(output.template)
     folders = output.folders.by_kind()
     return FolderLibrary(
-        output.dir, template, folders, output.max_name_bytes, Owners(_daemon_s(config.state_dir))
+        output.dir, template, folders, output.max_name_bytes, Owners(_daemon_user(config.state_dir))
     )
 
 
-def _daemon_s(state_dir: Path) -> tuple[int, ...]:
-    """Return whose daemon keeps its state there: to who else reads or writes the library, it is its own."""
+def _daemon_user(state_dir: Path) -> tuple[int, ...]:
+    """Return the user id of the daemon, who owns the state folder and so the library; empty if unknown."""
     try:
         return (state_dir.stat().st_uid,)
     except OSError:
@@ -116,7 +117,7 @@ def _daemon_s(state_dir: Path) -> tuple[int, ...]:
 
 
 def api_guard(config: Config) -> UrlPolicy:
-    """Return the guard of the client that carries the key: it lets it go to the API's host alone."""
+    """Return the URL policy of the client with the key: it allows the API's host alone."""
     return UrlPolicy(
         config.network.trusted_private_hosts,
         _host_of_api(config),
@@ -132,12 +133,12 @@ def _host_of_api(config: Config) -> tuple[str]:
 async def working(
     config: Config, environ: Mapping[str, str], queue: RunQueue, progress: RunEvents
 ) -> AsyncIterator[App]:
-    """Build everything and serve the queue; at the end what is under way is stopped and recorded.
+    """Build everything and serve the queue; on exit stop and record the work under way.
 
-    Raises `ConfigError` where the configuration cannot be put to work, and, in a group, `QueueDamagedError`
-    as soon as the queue cannot be worked with any more.
+    Raises `ConfigError` for an unusable configuration, and, in a group, `QueueDamagedError` as soon as the
+    queue is unusable.
     """
-    _look_at_key(config, environ)
+    _check_key(config, environ)
     library = build_library(config)
     library.keep_free = config.download.min_free_space
     url_policy = api_guard(config)
@@ -207,32 +208,32 @@ def _api_client(config: Config, environ: Mapping[str, str], url_policy: UrlPolic
 
 @asynccontextmanager
 async def flora_alone(config: Config, environ: Mapping[str, str]) -> AsyncIterator[FloraClient]:
-    """Open the API and nothing else, for a command that only asks. Raises `ConfigError` as `working` does."""
+    """Open the API client alone, for a command that only reads. Raises `ConfigError` as `working`."""
     read_api_key(config, environ)
     with _api_client(config, environ, api_guard(config)) as api:
         yield FloraClient(api, _Key(config, environ), RateLimiter(time.monotonic))
 
 
-def _look_at_key(config: Config, environ: Mapping[str, str]) -> None:
-    """Say what is wrong with the key before anything starts. Raises `ConfigError`."""
+def _check_key(config: Config, environ: Mapping[str, str]) -> None:
+    """Check the key at startup; log a warning where others can read its file. Raises `ConfigError`."""
     found = find_api_key(config, environ)
-    if found is not None and found.file is not None and (said := exposure(found.file, environ)):
-        _log.warning("key_file_readable", message=f"{said}: chmod 600 '{found.file}'")
+    if found is not None and found.file is not None and (warning := exposure(found.file, environ)):
+        _log.warning("key_file_readable", message=f"{warning}: chmod 600 '{found.file}'")
 
 
 class _Key:
-    """The key as it is at each moment."""
+    """Reads the current key on each call."""
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self._config = config
         self._environ = environ
 
     def change(self, config: Config) -> None:
-        """Look for it where `config` says from now on."""
+        """Read it as `config` says from now on."""
         self._config = config
 
     def __call__(self) -> str:
-        """Read it. Raises `ServicePausedError` where there is none that can be used."""
+        """Return the key. Raises `ServicePausedError` where none is usable."""
         try:
             secret = read_api_key(self._config, self._environ)
         except ConfigError as error:
@@ -259,7 +260,7 @@ def _sync(
 async def _watch_all(
     while_working: anyio.CancelScope, *watches: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
-    """Let `watches` look after things until `while_working` is cancelled."""
+    """Run `watches` until `while_working` is cancelled."""
     with while_working:
         async with anyio.create_task_group() as group:
             for watch in watches:
@@ -267,19 +268,19 @@ async def _watch_all(
 
 
 async def _serve_queue(queue: RunQueue, halt: Callable[[], None]) -> None:
-    """Serve the queue; where it turns out to be damaged all work ends, as `QueueDamagedError`."""
+    """Serve the queue; damage ends all work with `QueueDamagedError`."""
     try:
         await queue.serve()
     except* QueueDamagedError:
-        halt()  # transfers in threads, which no cancellation reaches
+        halt()  # transfers in threads, which cannot be cancelled
         raise
 
 
 async def _watch_key(key: Callable[[], str], scheduler: Scheduler, sync: HistorySync | None) -> None:
-    """Have a pause for the key looked at as soon as another key is in place."""
+    """Probe a pause for the key as soon as the key changes."""
     known: str | None = None
     while True:
-        await next_tick(_LOOK_AT_KEY_EVERY)
+        await next_tick(_CHECK_KEY_EVERY)
         if scheduler.paused is None or scheduler.paused.reason is not PauseReason.KEY_REFUSED:
             known = None
             continue
@@ -293,12 +294,8 @@ async def _watch_key(key: Callable[[], str], scheduler: Scheduler, sync: History
             known = found
 
 
-USER_AGENT = f"floradl/{__version__}"
-_TEND_EVERY = 1.0  # seconds
-
-
 class Downloads:
-    """Who fetches (`fetcher`), and what limits all that together (`bandwidth`)."""
+    """What downloads media (`fetchers`), and its limits (`slots`, `bandwidth`)."""
 
     def __init__(
         self,
@@ -323,7 +320,7 @@ class Downloads:
         self.fetchers = Fetchers(self._worker_pool, SmallFiles(many, self._downloader, self.disk))
 
     def change(self, config: Config) -> None:
-        """Let another configuration hold, see `Works.change`."""
+        """Apply another configuration, see `App.change`."""
         download = config.download
         self._url_policy.change(config.network.trusted_private_hosts, download.media_hosts)
         self._client.change(download.concurrency)
@@ -338,7 +335,7 @@ class Downloads:
         self._worker_pool.halt()
 
     async def tend(self) -> None:
-        """Divide the bandwidth among the workers there are, and end idle ones; runs for ever."""
+        """Divide the bandwidth among the workers, and end idle ones; runs for ever."""
         while True:
             await next_tick(_TEND_EVERY)
             if self._worker_pool.pids:
@@ -357,9 +354,9 @@ class Downloads:
 async def open_downloads(
     config: Config, environ: Mapping[str, str], together: Together
 ) -> AsyncIterator[Downloads]:
-    """Open what fetches media; it has no credentials. At the end nothing of it is left.
+    """Open what downloads media, without credentials; close it on exit.
 
-    Raises `ConfigError` for a proxy or certificate file in `environ` that cannot be used.
+    Raises `ConfigError` for an unusable proxy or certificate file in `environ`.
     """
     download = config.download
     url_policy = UrlPolicy(config.network.trusted_private_hosts, download.media_hosts)
@@ -376,13 +373,11 @@ async def open_downloads(
 
 
 def _limits(config: Config) -> DownloadLimits:
-    """Return what one transfer may take."""
     download = config.download
     return DownloadLimits(download.max_file_size, download.min_free_space, config.poll.give_up_after)
 
 
 def _worker_settings(config: Config) -> WorkerSettings:
-    """Return what holds for transfers in other processes."""
     download = config.download
     return WorkerSettings(
         USER_AGENT,

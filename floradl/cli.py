@@ -1,6 +1,6 @@
-"""Arguments in, exit code out; the one place that catches everything.
+"""The command line: arguments in, exit code out. It alone catches every exception.
 
-Nothing heavy is imported before a command runs, so that `--help` is there at once.
+Heavy imports wait for the command that needs them, so that `--help` is instant.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def floradl() -> None:
 @floradl.command(epilog=ending("floradl --home /srv/flora run", (0, 2, 5), "docs/service.md"))
 @common_options
 @click.pass_obj
-def run(said: dict[str, Any]) -> Exit:
+def run(given: dict[str, Any]) -> Exit:
     """Run the daemon: watch, poll and download until stopped."""
-    config, source = configured_from(said, "info")
+    config, source = configured_from(given, "info")
     from floradl.daemon import run
 
     _serve(run.run, config, os.environ, source)
@@ -58,10 +58,10 @@ def run(said: dict[str, Any]) -> Exit:
 @click.option("--max-wait", metavar="DURATION", help="Give up waiting for unfinished runs after this (30m).")
 @common_options
 @click.pass_obj
-def once(said: dict[str, Any], max_wait: str | None) -> Exit:
+def once(given: dict[str, Any], max_wait: str | None) -> Exit:
     """Download everything queued, wait for runs that are not finished, then exit."""
     seconds = _seconds(max_wait)
-    config = configured(said, "error")
+    config = configured(given, "error")
     from floradl.commands import get
 
     return _serve(get.once, config, os.environ, seconds)
@@ -71,12 +71,12 @@ def once(said: dict[str, Any], max_wait: str | None) -> Exit:
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @common_options
 @click.pass_obj
-def get(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
+def get(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
     """Download runs now, with progress bars; needs no daemon, and does no harm beside one."""
     from floradl.commands.submit import parse_all
 
     wanted = parse_all(references)
-    config = configured(said, "error")
+    config = configured(given, "error")
     from floradl.commands import get
 
     return _serve(get.get, config, os.environ, wanted)
@@ -86,12 +86,12 @@ def get(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
 @click.argument("references", metavar="[REF...]", nargs=-1)
 @common_options
 @click.pass_obj
-def add(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
+def add(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
     """Queue runs for the daemon; references are also read from standard input."""
     from floradl.commands import submit
     from floradl.models import Action
 
-    return submit.queue(configured(said), submit.read_orders(references, Action.FETCH))
+    return submit.queue(configured(given), submit.read_requests(references, Action.FETCH))
 
 
 @floradl.command(epilog=ending("floradl retry --failed", (0, 2, 5), "README.md"))
@@ -99,42 +99,42 @@ def add(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
 @click.option("--failed", is_flag=True, help="All runs that failed, in whole or in part.")
 @common_options
 @click.pass_obj
-def retry(said: dict[str, Any], references: tuple[str, ...], *, failed: bool) -> Exit:
+def retry(given: dict[str, Any], references: tuple[str, ...], *, failed: bool) -> Exit:
     """Queue runs again; one that is done is downloaded anew."""
     from floradl.commands import submit
     from floradl.models import Action
 
-    config = configured(said)
+    config = configured(given)
     if not failed:
-        return submit.queue(config, submit.read_orders(references, Action.RETRY))
-    orders = submit.failed_runs(config)
+        return submit.queue(config, submit.read_requests(references, Action.RETRY))
+    requests = submit.failed_runs(config)
     if references:
-        orders += submit.read_orders(references, Action.RETRY)
-    if not orders:
+        requests += submit.read_requests(references, Action.RETRY)
+    if not requests:
         tell("no run failed")
         return Exit.OK
-    return submit.queue(config, orders)
+    return submit.queue(config, requests)
 
 
 @floradl.command(epilog=ending("floradl forget run_abc123", (0, 2, 5), "README.md"))
 @click.argument("references", metavar="[REF...]", nargs=-1)
 @common_options
 @click.pass_obj
-def forget(said: dict[str, Any], references: tuple[str, ...]) -> Exit:
+def forget(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
     """Drop runs from the queue; nothing brings the files of a forgotten run back."""
     from floradl.commands import submit
     from floradl.models import Action
 
-    return submit.queue(configured(said), submit.read_orders(references, Action.FORGET))
+    return submit.queue(configured(given), submit.read_requests(references, Action.FORGET))
 
 
 @floradl.command(epilog=ending("floradl sync --since 30d", (0, 2, 4, 5, 130), "docs/sync.md"))
 @click.option("--since", metavar="WHEN", help="How far back (30d, 2026-11-01); sync.since if not given.")
 @common_options
 @click.pass_obj
-def sync(said: dict[str, Any], since: str | None) -> Exit:
+def sync(given: dict[str, Any], since: str | None) -> Exit:
     """Queue the runs of the account's history that are not known yet."""
-    config = configured(said, "error")
+    config = configured(given, "error")
     from floradl.commands import submit as command
 
     return _serve(command.sync, config, os.environ, since)
@@ -146,11 +146,11 @@ def sync(said: dict[str, Any], since: str | None) -> Exit:
 @click.option("--check", is_flag=True, help="Exit 1 unless a daemon is alive and makes progress.")
 @common_options
 @click.pass_obj
-def status(said: dict[str, Any], *, as_json: bool, everything: bool, check: bool) -> Exit:
+def status(given: dict[str, Any], *, as_json: bool, everything: bool, check: bool) -> Exit:
     """Show what is waiting, running, paused, done and failed, and why."""
     from floradl.commands import status as command
 
-    config = configured(said)
+    config = configured(given)
     return Exit(
         command.status(config, as_json=as_json, everything=everything, check=check, stream=sys.stdout)
     )
@@ -168,17 +168,17 @@ def status(said: dict[str, Any], *, as_json: bool, everything: bool, check: bool
 @common_options
 @click.pass_obj
 def verify(
-    said: dict[str, Any], /, references: tuple[str, ...], since: str | None, *, as_json: bool, **how: bool
+    given: dict[str, Any], /, references: tuple[str, ...], since: str | None, *, as_json: bool, **how: bool
 ) -> Exit:
     """Read the library's files again, and compare them with their sidecars."""
     if how["missing"] and not how["repair"]:
         raise click.UsageError("--missing says what --repair fetches: give both")
-    config = configured(said, "error")
+    config = configured(given, "error")
     from floradl.commands.verify import command
 
     wanted = command.wanted(references, since, time.time(), quick=how["quick"])
     repair = command.Repair(missing=how["missing"]) if how["repair"] else None
-    _settle()
+    _after_imports()
     streams = (sys.stdout, sys.stderr)
     return command.verify(config, os.environ, wanted, repair, streams, as_json=as_json)
 
@@ -186,9 +186,9 @@ def verify(
 @floradl.command(epilog=ending("floradl check", (0, 1, 2), "README.md"))
 @common_options
 @click.pass_obj
-def check(said: dict[str, Any]) -> Exit:
+def check(given: dict[str, Any]) -> Exit:
     """Check configuration, key, folders, disk, clock and API; say how to fix what is wrong."""
-    config = configured(said, "critical")
+    config = configured(given, "critical")
     from floradl.commands.check import command
 
     return Exit(_serve(command.check, config, os.environ, sys.stdout))
@@ -210,27 +210,27 @@ def simulate(port: int, speed: float, rate_limit: float | None, scenario: Path |
 @floradl.command(epilog=ending("floradl demo", (0, 2, 5), "docs/simulator.md"))
 @common_options
 @click.pass_obj
-def demo(said: dict[str, Any]) -> Exit:
+def demo(given: dict[str, Any]) -> Exit:
     """Show the whole job against a simulated FLORA, in a new folder; takes some 15 seconds."""
     from floradl.commands import demo as command
 
-    return command.demo(said.get("home"))
+    return command.demo(given.get("home"))
 
 
 def _serve(work: Callable[[*_Arguments], Awaitable[_Result]], *arguments: *_Arguments) -> _Result:
-    """Run a coroutine function, all that it needs having been imported."""
+    """Run a coroutine function; call it after its imports."""
     import anyio
 
-    _settle()
+    _after_imports()
     return anyio.run(work, *arguments)
 
 
-def _settle() -> None:
-    """Begin the work, all that it needs having been imported."""
+def _after_imports() -> None:
+    """Set up memory and garbage collection for the work."""
     from floradl.slim_imports import return_what_is_freed
 
     return_what_is_freed()
-    gc.freeze()  # modules and classes stay: no collection need look at them
+    gc.freeze()  # collections skip modules and classes, which stay
     gc.enable()
 
 
@@ -247,7 +247,7 @@ def _seconds(text: str | None) -> float:
 
 def main() -> NoReturn:
     """Run the command line, and exit."""
-    gc.disable()  # imports make much that stays, and nothing to collect
+    gc.disable()  # imports leave nothing to collect
     slim()
     occupy()
     ended: list[Exit] = []
@@ -260,7 +260,7 @@ def _run() -> Exit:
     try:
         code = floradl.main(prog_name="floradl", standalone_mode=False) or Exit.OK
     except BaseException as error:  # noqa: BLE001 - the one place that catches everything
-        if isinstance(error, SystemExit):  # in this mode click exits by itself for a closed pipe alone
+        if isinstance(error, SystemExit):  # in this mode click exits only for a closed pipe
             error = BrokenPipeError()
         code, message = outcome(error)
         if isinstance(error, click.UsageError) and error.ctx is not None:
@@ -278,7 +278,7 @@ def _run() -> Exit:
 
 
 def _leave(ended: list[Exit]) -> None:
-    """End the process here and now: Python would take long to take apart what the system frees at once."""
+    """End the process at once: the system frees its memory faster than Python does."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

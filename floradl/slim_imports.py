@@ -1,4 +1,4 @@
-"""What makes a process of ours start quickly and stay small."""
+"""Quick starts and little memory: lazy imports of parts of packages, and malloc settings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LARGE: Final = 1 << 20  # bytes
 
 
 def return_what_is_freed() -> None:
-    """Give large blocks memory of their own, and threads a heap together, where the C library is glibc.
+    """Have glibc map large blocks singly and give threads one heap, so that freed memory is returned.
 
-    By itself it raises the size of what counts as large to 32 MB, and keeps what is below.
+    By itself it raises the size of what counts as large to 32 MB, and keeps what is smaller.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -28,18 +28,18 @@ def return_what_is_freed() -> None:
 
 
 if TYPE_CHECKING:
-    from importlib.abc import Loader  # which takes longer than what is spared by some of this
+    from importlib.abc import Loader  # this import costs more than some of the others save
 
-# structlog would take rich for its tracebacks, which are never shown, and httpx for its own command line;
-# anyio would ask sniffio which library it is. All do without what cannot be imported.
+# structlog imports rich for tracebacks, which are never shown, httpx for its own command line; anyio imports
+# sniffio to find itself. All work without.
 _WITHOUT: Final = ("rich", "httpx._main", "sniffio")
 
 _ERRORS: Final = (
     "ConnectError ConnectTimeout LocalProtocolError NetworkError PoolTimeout ProtocolError ProxyError "
     "ReadError ReadTimeout RemoteProtocolError TimeoutException UnsupportedProtocol WriteError WriteTimeout"
 )
-# Which module of a package has what floradl uses of it. Their `__init__` would import clients, servers and
-# formats that are not used, and what those need.
+# Which module of a package has the names that floradl uses. Their `__init__` would import unused clients,
+# servers and formats.
 PACKAGES: Final = {
     "google_crc32c": {"_crc32c": "extend"},
     "httpcore": {"_backends.base": "NetworkStream", "_backends.sync": "SyncBackend", "_exceptions": _ERRORS},
@@ -70,20 +70,20 @@ PACKAGES: Final = {
 }
 """The names by module; `name=Other` is called `Other` there, and a module without any is used itself."""
 
-# What those take from these is for cookies, schemas, pickles and tracebacks as JSON: nothing floradl does.
+# Imported for cookies, schemas, pickles and tracebacks as JSON, which floradl does not use.
 _EMPTY: Final = ("http.cookiejar", "msgspec._json_schema", "pickle", "structlog.tracebacks", "urllib.request")
 _LATER: Final = ("email.message", "idna", "mimetypes")
 _ABSENT: Final = ("brotli", "brotlicffi", "zstandard")  # httpx decodes nothing here
 
 
 def slim() -> None:
-    """Make the imports to come in this process small; `allow_rich` takes back what concerns terminals."""
+    """Slim all later imports of this process; `allow_rich` undoes it for terminals."""
     if not any(isinstance(finder, _SlimFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _SlimFinder())
 
 
 def allow_rich() -> None:
-    """Let `rich` be imported from now on, for what is shown on a terminal."""
+    """Allow imports of `rich`, for a terminal."""
     for finder in sys.meta_path:
         if isinstance(finder, _SlimFinder):
             finder.without.discard("rich")
@@ -119,7 +119,7 @@ class _SlimLoader:
 
 
 class _SlimPackage(ModuleType):
-    """A package that imports what is used of it with the first name, and runs its `__init__` for others."""
+    """A package that imports the names in `PACKAGES` on first use, and runs its `__init__` for any other."""
 
     def __getattr__(self, name: str) -> Any:
         loader: Any = self.__spec__ and self.__spec__.loader
@@ -127,7 +127,7 @@ class _SlimPackage(ModuleType):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         if not loader.used:
             loader.used = True
-            with suppress(ImportError, AttributeError):  # another version of it: as it would be without us
+            with suppress(ImportError, AttributeError):  # another version: as without us
                 self._import_used()
         if name not in vars(self):
             self.__class__ = ModuleType  # type: ignore[assignment]
@@ -148,7 +148,7 @@ class _SlimPackage(ModuleType):
 
 
 class _Empty(ModuleType):
-    """A module that has an empty class by every name."""
+    """A module whose every name is an empty class."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -157,7 +157,7 @@ class _Empty(ModuleType):
 
 
 class _Later(ModuleType):
-    """A module that is imported when something of it is used."""
+    """A module that is imported on first use."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -167,7 +167,7 @@ class _Later(ModuleType):
 
 @contextmanager
 def _stand_ins() -> Iterator[None]:
-    """Meanwhile, let modules that take long to import be empty, come later, or be absent."""
+    """Meanwhile make modules that are slow to import empty, lazy, or absent."""
     kinds = dict.fromkeys(_EMPTY, _Empty) | dict.fromkeys(_LATER, _Later)
     put = {name: kind(name) for name, kind in kinds.items() if name not in sys.modules}
     absent = [name for name in _ABSENT if name not in sys.modules]

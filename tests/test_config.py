@@ -558,7 +558,7 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
         ("output:\n  folders:\n    vidoe: x", 3, "did you mean output.folders.video?"),
         ("output: {folders: {image: ../x}}", 1, "'../x' is not a folder in the library"),
         ("output: {folders: {image: /x}}", 1, "not a folder in the library"),
-        ("output: {folders: {image: Runs}}", 1, "is where the sidecars stand"),
+        ("output: {folders: {image: Runs}}", 1, "is the folder of the sidecars"),
         ("output: {folders: [a]}", 1, "output.folders: holds keys"),
         ("log: {level: verbose}", 1, "is none of debug, info, warning, error"),
         ("log: {format: yes}", 1, "'yes' is none of auto, console, json"),

@@ -218,7 +218,7 @@ def test_sync_hands_in_what_is_not_known_yet(home: Home, simulator: Simulator) -
     done = home.run("sync", "--since", "30d")
     assert done.returncode == 0, done.stderr
     assert "the account lists 3 runs, 1 of them known already" in done.stderr
-    assert "handed in 2 runs" in done.stderr
+    assert "put 2 runs into the inbox" in done.stderr
     assert handed_in(home) == ["campaign/run_b", "run_generation"]
     assert home.run("once").returncode == 0
     assert home.status()["counts"]["done"] == 3

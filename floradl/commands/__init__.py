@@ -1,4 +1,4 @@
-"""What each command does.
+"""What each command does, apart from reading its command line (`floradl.cli`).
 
-Arguments that `cli` has read come in; lines on the standard streams and an exit code go out.
+The arguments and the configuration come in; lines on the standard streams and an exit code go out.
 """

@@ -1,4 +1,4 @@
-"""`get` and `once`: work in the foreground that ends by itself."""
+"""`get` and `once`: download in the foreground until no run is open."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NO_PROGRESS = 600.0  # seconds
 
 
 class _Watched:
-    """A `RunEvents` that remembers how the runs ended and when bytes came, and hands all on."""
+    """Passes run events on; notes failures and when bytes last came."""
 
     def __init__(self, display: RunEvents) -> None:
         self._display = display
@@ -45,33 +45,33 @@ class _Watched:
         self.bytes_at = time.monotonic()
         self._display.transfer(run, output_id, received, total)
 
-    def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
+    def finished(self, run: QueuedRun, summary: RunSummary | None) -> None:
         self.failed = self.failed or run.state is not RunState.DONE
-        self._display.finished(run, brought)
+        self._display.finished(run, summary)
 
 
 async def get(config: Config, environ: Mapping[str, str], references: Iterable[Reference]) -> Exit:
-    """Fetch runs now. The library alone says what is done already: no daemon's state is touched."""
-    orders = [RunRequest(reference) for reference in references]
-    with open_display(sys.stderr, quiet=_quiet(config)) as display, SqliteQueue.in_memory() as queue:
+    """Fetch runs now, except those with a sidecar in the library. The daemon's state stays as it is."""
+    requests = [RunRequest(reference) for reference in references]
+    with open_display(sys.stderr, quiet=_failures_only(config)) as display, SqliteQueue.in_memory() as queue:
         progress = _Watched(display)
         async with working(config, environ, queue, progress) as works:
             await to_thread.run_sync(_make_library, config, works)
-            touched = await works.queue.submit(orders, time.time(), retry_failed=True)
+            touched = await works.queue.submit(requests, time.time(), retry_failed=True)
             works.scheduler.enqueue(touched)
             return await _work_off(works, progress, math.inf)
 
 
 async def once(config: Config, environ: Mapping[str, str], max_wait: float = math.inf) -> Exit:
-    """Take what the inbox holds, download everything queued, and end. `max_wait` is in seconds."""
+    """Take the inbox in, download everything queued, and end. `max_wait` is in seconds."""
     inbox, queue_file = build_inbox(config)
     hooks = RunHooks(safe_orders(config, environ))
-    with open_display(sys.stderr, quiet=_quiet(config)) as display:
+    with open_display(sys.stderr, quiet=_failures_only(config)) as display:
         progress = _Watched(display)
         async with (
             opened(config, "once") as queue,
             working(config, environ, queue, Heard(progress, hooks.wake)) as works,
-            _announcing(hooks, works),
+            _run_hooks(hooks, works),
         ):
             start = build_start(config, works)
             ready = await start.attempt()
@@ -85,8 +85,8 @@ async def once(config: Config, environ: Mapping[str, str], max_wait: float = mat
 
 
 @asynccontextmanager
-async def _announcing(hooks: RunHooks, works: App) -> AsyncIterator[None]:
-    """Meanwhile, run the hook for runs that end; one that fails is tried again by the next command."""
+async def _run_hooks(hooks: RunHooks, works: App) -> AsyncIterator[None]:
+    """Run the hook for finished runs meanwhile; the next command retries one that fails."""
     await hooks.prepare(works.queue.outbox)
     async with anyio.create_task_group() as group:
         group.start_soon(hooks.serve, works.queue.outbox, works.library)
@@ -95,7 +95,7 @@ async def _announcing(hooks: RunHooks, works: App) -> AsyncIterator[None]:
 
 
 def _make_library(config: Config, works: App) -> None:
-    """Make the library if it is new; one that is missing is a pause, as for the daemon."""
+    """Make a new library; a missing one pauses, as for the daemon."""
     try:
         make_above(config.state_dir)
         config.state_dir.mkdir(mode=0o755, exist_ok=True)
@@ -106,7 +106,7 @@ def _make_library(config: Config, works: App) -> None:
         raise ConfigError(f"{message}; fix that, or let --home or state_dir name another") from error
 
 
-def _quiet(config: Config) -> bool:
+def _failures_only(config: Config) -> bool:
     return config.log.level in {"error", "critical"}
 
 
@@ -117,7 +117,7 @@ async def _work_off(
     intake: Intake | None = None,
     start: Startup | None = None,
 ) -> Exit:
-    """Work until no run is open; return the exit code. `start` is one that waits for a disk."""
+    """Work until no run is open; return the exit code. `start` is a startup that waits for a disk."""
     code = Exit.OK
 
     async def end(reason: Exit) -> None:
@@ -141,9 +141,9 @@ async def _work_off(
             if now >= deadline:
                 tell("floradl: --max-wait is over, and some runs are not finished")
                 await end(Exit.GAVE_UP)
-            rest = min(works.scheduler.rests_until, now)  # a long `poll.interval` is not a standstill
+            rest = min(works.scheduler.rests_until, now)  # a long `poll.interval` is no lack of progress
             if now - max(works.scheduler.moved_at, progress.bytes_at, rest) > _NO_PROGRESS:
-                tell("floradl: nothing went forward for ten minutes")
+                tell("floradl: no progress for ten minutes")
                 await end(Exit.GAVE_UP)
             await anyio.sleep(0.1)
 
@@ -160,12 +160,9 @@ async def _work_off(
 
 
 async def _take_and_work(works: App, intake: Intake) -> Exit:
-    """Take in what there is; where there is no room for all of it, take turns with downloading.
-
-    Says how the look at the account's history went.
-    """
+    """Take jobs in, as the queue has room, and download in between; return how `sync` went."""
     again_in = await _take_all(intake)
-    code = await _look_once(works)
+    code = await _sync_once(works)
     while again_in < math.inf:
         await works.scheduler.serve(until_idle=True)
         again_in = await intake.take()
@@ -174,24 +171,24 @@ async def _take_and_work(works: App, intake: Intake) -> Exit:
     return code
 
 
-async def _look_once(works: App) -> Exit:
-    """Queue what the account's history lists, where that is wanted; say how that went."""
-    met = await works.sync.look() if works.sync is not None else None
-    if works.sync is None or met is None:
+async def _sync_once(works: App) -> Exit:
+    """Queue the runs of the account's history, if it is to be synced; return how that went."""
+    error = await works.sync.look() if works.sync is not None else None
+    if works.sync is None or error is None:
         return Exit.OK
     tell(f"floradl: {works.sync.trouble}")
-    if isinstance(met, ServicePausedError) and met.reason is PauseReason.KEY_REFUSED:
+    if isinstance(error, ServicePausedError) and error.reason is PauseReason.KEY_REFUSED:
         return Exit.KEY_REFUSED
-    return Exit.GAVE_UP if isinstance(met, TransientError | ServicePausedError) else Exit.FAILED
+    return Exit.GAVE_UP if isinstance(error, TransientError | ServicePausedError) else Exit.FAILED
 
 
 async def _take_all(intake: Intake) -> float:
-    """Take in all that the inbox and the queue file hold, or as much of it as there is room for.
+    """Take in the inbox and the queue file, as far as the queue has room.
 
-    Returns in how many seconds to look again at what waits for room; infinity where nothing does.
+    Returns the seconds until the next try for what waits for room; infinity where nothing does.
     """
     again_in = await intake.take()
     while again_in < math.inf and intake.held is None:
-        await anyio.sleep(again_in)  # some must be quiet for a moment before they are taken
+        await anyio.sleep(again_in)  # some files must stay unchanged for a moment
         again_in = await intake.take()
     return again_in

@@ -1,4 +1,4 @@
-"""`add`, `retry` and `forget`: pass work to the daemon through the inbox, the only way in."""
+"""`add`, `retry`, `forget` and `sync`: pass runs to the daemon through the inbox, the only way in."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from floradl.units import format_count
 _AT_ONCE = 10_000  # runs a job file: far below the size that the inbox takes
 
 
-def queue(config: Config, orders: Iterable[RunRequest]) -> Exit:
-    """Write job files for `orders`, and report on stderr what happens with them."""
+def queue(config: Config, requests: Iterable[RunRequest]) -> Exit:
+    """Write job files for `requests`, and report on stderr how many."""
     from floradl.sources.job_file import drop_job, render_orders  # noqa: PLC0415 - `get` needs none of this
 
-    wanted = list(orders)
-    reader = _reader(config)
+    wanted = list(requests)
+    owner = _daemon_user(config)
     for start in range(0, len(wanted), _AT_ONCE):
-        drop_job(config.queue.watch_dir, render_orders(wanted[start : start + _AT_ONCE]), reader)
-    tell(f"handed in {format_count(len(wanted), 'run')}{_who_takes_it(config)}")
+        drop_job(config.queue.watch_dir, render_orders(wanted[start : start + _AT_ONCE]), owner)
+    tell(f"put {format_count(len(wanted), 'run')} into the inbox{_no_daemon_hint(config)}")
     return Exit.OK
 
 
 def failed_runs(config: Config) -> list[RunRequest]:
-    """Return requests to retry all runs that failed, in whole or in part."""
+    """Return requests to retry all failed and partial runs."""
     from floradl.commands.daemon_state import read_ended  # noqa: PLC0415 - it opens the queue
 
     failed = read_ended(config.state_dir, RunState.FAILED, RunState.PARTIAL)
@@ -48,7 +48,7 @@ def failed_runs(config: Config) -> list[RunRequest]:
 
 
 def parse_all(texts: Iterable[str]) -> list[Reference]:
-    """Read references. Raises `ConfigError` that names the first bad one."""
+    """Read references. Raises `ConfigError` for the first bad one."""
     references = []
     for text in texts:
         try:
@@ -58,7 +58,7 @@ def parse_all(texts: Iterable[str]) -> list[Reference]:
     return references
 
 
-def read_orders(references: tuple[str, ...], action: Action) -> list[RunRequest]:
+def read_requests(references: tuple[str, ...], action: Action) -> list[RunRequest]:
     """Return requests from the arguments, else from standard input. Raises `JobError` and the like."""
     from floradl.sources.job_file import parse_job  # noqa: PLC0415 - `get` needs none of this
 
@@ -72,19 +72,19 @@ def read_orders(references: tuple[str, ...], action: Action) -> list[RunRequest]
         raise ConfigError(f"standard input cannot be read: {error.strerror}") from error
     if not data.strip():
         raise click.UsageError("standard input names no run")
-    orders = parse_job(data, "standard input")
-    return [RunRequest(order.reference, order.label, action) for order in orders]
+    requests = parse_job(data, "standard input")
+    return [RunRequest(request.reference, request.label, action) for request in requests]
 
 
-def _reader(config: Config) -> int | None:
-    """Return the user id of the daemon: its state is its own. None where that is unknown."""
+def _daemon_user(config: Config) -> int | None:
+    """Return the user id of the daemon, who owns the state folder; None where it is unknown."""
     for place in (config.state_dir, config.queue.watch_dir):
         with suppress(OSError):
             return place.stat().st_uid
     return None
 
 
-def _who_takes_it(config: Config) -> str:
+def _no_daemon_hint(config: Config) -> str:
     from floradl.queue import folder  # noqa: PLC0415 - `get` needs none of this
 
     try:
@@ -102,28 +102,28 @@ async def sync(
 ) -> Exit:
     """Queue the account's runs that are newer than `since` and that the queue does not know.
 
-    So are those that ended here and have more outputs by now, to be fetched anew, unless they were forgotten.
+    Finished ones that have more outputs by now are queued as retries, unless they were forgotten.
     Lists, projects and techniques are those of the configuration's `sync`; where that names no list, both are
-    read. `wall` gives unix seconds. Raises `ConfigError`, `TransientError`, `PermanentError` and
+    read. `wall` returns unix seconds. Raises `ConfigError`, `TransientError`, `PermanentError` and
     `ServicePausedError`; nothing was queued then.
     """
     now = wall()
     back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
     known = await to_thread.run_sync(_known, config)
-    orders: dict[str, RunRequest] = {}
+    requests: dict[str, RunRequest] = {}
     more: dict[str, RunRequest] = {}
     async with flora_alone(config, environ) as flora:
         wants = await wanted(flora, config.sync.projects, config.sync.techniques)
         for kind in config.sync.kinds or KINDS:
             async for run, reference in _listed(flora, kind, wants, back, now):
-                orders[reference.run_id] = RunRequest(reference)
+                requests[reference.run_id] = RunRequest(reference)
                 wants_more = known.get(reference.run_id, RunState.FORGOTTEN) is not RunState.FORGOTTEN
                 if wants_more and await to_thread.run_sync(_lacks, config, run, reference):
                     more[reference.run_id] = RunRequest(reference, action=Action.RETRY)
-    new = [order for run_id, order in orders.items() if run_id not in known]
-    message = f"the account lists {format_count(len(orders), 'run')}"
-    if len(new) < len(orders):
-        message += f", {len(orders) - len(new):,} of them known already"
+    new = [request for run_id, request in requests.items() if run_id not in known]
+    message = f"the account lists {format_count(len(requests), 'run')}"
+    if len(new) < len(requests):
+        message += f", {len(requests) - len(new):,} of them known already"
     if more:
         message += f", {len(more):,} of these with more outputs than before"
     tell(message)
@@ -145,18 +145,18 @@ async def _listed(
 
 
 def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
-    """Whether a run ended here, and FLORA lists more of its outputs by now than its sidecar names."""
+    """Whether FLORA lists outputs of a finished run that its sidecar does not name."""
     if not run.finished or not run.outputs:
         return False
     try:
         found = build_library(config).find_sidecar(reference)
-    except FloradlError:  # the library is not there: what is done is unknown
+    except FloradlError:  # no library: what is done is unknown
         return False
     return found is not None and not {output.key for output in run.outputs} <= by_key(found.outputs).keys()
 
 
 def _known(config: Config) -> dict[str, RunState]:
-    # Where it may not be read: the daemon knows them anyway; but one that failed would be tried again.
+    # Where it is unreadable the daemon still skips known runs, but retries failed ones.
     try:
         return {run.run_id: run.state for run in all_runs(config.state_dir)}
     except ConfigError:

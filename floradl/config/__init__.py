@@ -1,4 +1,4 @@
-"""What the user wants: the YAML file, the environment and the key.
+"""The settings, from the YAML file, the environment and options, and the API key.
 
-A file, variables and options come in; one frozen, checked `Config` goes out, and secrets that never show.
+Their texts come in; one frozen, checked `Config` goes out, and secrets that never show.
 """

@@ -1,7 +1,6 @@
-"""The types that settings have: how what the file or the environment holds becomes a value. Pure.
+"""The types of settings: how text of the file or the environment becomes a value. Pure.
 
-Among them `RateLimit`, a bandwidth limit by the time of day. `read` raises `ValueError` whose message
-continues "KEY: VALUE": `is not a duration: write it like …`.
+`read` raises `ValueError` whose message continues "KEY: VALUE": `is not a duration: write it like …`.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ _TABLE: Final = '[{from: "09:00", to: "18:00", rate: 2MB}]'
 
 
 class SettingType(Struct, frozen=True):
-    """One type; this one is of settings that are one text."""
+    """A type; this base class reads settings of one text."""
 
     def read(self, value: Value) -> Any:
-        """Return the value of what YAML has: a text as it was written, a list, … Raises `ValueError`."""
+        """Return the setting for a value of the YAML file. Raises `ValueError`."""
         match value:
             case None:
                 return self._absent()
@@ -45,7 +44,7 @@ class SettingType(Struct, frozen=True):
                 raise ValueError("is a mapping to YAML, but one value belongs here: put it in quotes")
 
     def from_variable(self, text: str) -> Value:
-        """Return what an environment variable's text (not empty) holds, as YAML would have it."""
+        """Return the text (not empty) of an environment variable as the YAML value it means."""
         return None if text.lower() == "null" else text
 
     def _absent(self) -> Any:
@@ -56,10 +55,10 @@ class SettingType(Struct, frozen=True):
 
 
 class Setting(Struct, frozen=True):
-    """All about one setting; its key is its place in `Config`.
+    """One setting; its key is its place in `Config`.
 
-    `default` is what the configuration file would hold, None for `null`. `aliases` are environment variables
-    beside the one that the key gives, the stronger first.
+    `default` is as in the configuration file, None for `null`. `aliases` are further environment variables,
+    the strongest first.
     """
 
     type: SettingType
@@ -183,21 +182,21 @@ class NameTemplate(SettingType, frozen=True):
 
 
 class FolderName(SettingType, frozen=True):
-    """A folder of the library, relative and with `/`, outside the one that sidecars have."""
+    """A folder of the library, relative and with `/`, other than that of the sidecars."""
 
     def _parse(self, text: str) -> str:
         parts = text.split("/")
         if any(part.strip() in {"", ".", ".."} for part in parts) or "\\" in text or _CONTROL.search(text):
             raise ValueError("is not a folder in the library: write a name such as images, or media/images")
         if parts[0].casefold() == "runs":
-            raise ValueError("is where the sidecars stand: choose another name")
+            raise ValueError("is the folder of the sidecars: choose another name")
         return text
 
 
 class HostList(SettingType, frozen=True):
     """Patterns of hosts, as `addresses.HostPatterns` reads them."""
 
-    any_host: bool = True  # whether `*` may stand alone
+    any_host: bool = True  # whether `*` alone is allowed
 
     def read(self, value: Value) -> tuple[str, ...]:
         """Return the patterns, each once. Raises `ValueError`."""
@@ -210,7 +209,7 @@ class HostList(SettingType, frozen=True):
                 raise ValueError('is not a list: write it like ["storage.googleapis.com"], or [] for none')
 
     def from_variable(self, text: str) -> Value:
-        """Return the list that a variable holds: with commas, or as YAML has it."""
+        """Return the list in a variable: with commas, or in YAML."""
         if text.startswith("["):
             try:
                 found = load(text).value
@@ -233,7 +232,7 @@ class HostList(SettingType, frozen=True):
 
 
 class DiskPath(Struct, frozen=True):
-    """What paths are relative to: `base` for what is written, `home` for defaults, `user_home` for `~`."""
+    """What paths are relative to: `base` for given ones, `home` for defaults, `user_home` for `~`."""
 
     base: Path
     home: Path
@@ -246,13 +245,13 @@ class Location(SettingType, frozen=True):
     default: str = ""
 
     def resolve(self, text: str | None, place: DiskPath) -> Path | None:
-        """Return the absolute path. Raises `ValueError`. The disk is not looked at."""
+        """Return the absolute path. Raises `ValueError`. It does not read the disk."""
         if text is None:
             return place.home / self.default if self.default else None
         if text == "~" or text.startswith("~/"):
             text = place.user_home + text[1:]
         elif text.startswith("~"):
-            text = os.path.expanduser(text)  # noqa: PTH111  # pathlib's raises where this one leaves the ~
+            text = os.path.expanduser(text)  # noqa: PTH111  # pathlib's raises for an unknown user
         if text.startswith("~"):
             raise ValueError("names a user's folder that this machine does not know: write the whole path")
         try:
@@ -286,7 +285,7 @@ class NameList(SettingType, frozen=True):
                 raise ValueError(f"is not a list: write it like [{self.example}], or [] for all")
 
     def from_variable(self, text: str) -> Value:
-        """Return the list that a variable holds: with commas, or as YAML has it."""
+        """Return the list in a variable: with commas, or in YAML."""
         names = text[1:-1] if text.startswith("[") and text.endswith("]") else text
         return [name.strip().strip("\"'") for name in names.split(",") if name.strip()]
 
@@ -316,7 +315,7 @@ class CommandLine(SettingType, frozen=True):
         return command
 
     def from_variable(self, text: str) -> Value:
-        """Return what a variable holds: a program alone, or a list as YAML has it."""
+        """Return the list in a variable: a program alone, or in YAML."""
         if text.startswith("["):
             with suppress(DocumentError):
                 return load(text).value
@@ -324,14 +323,14 @@ class CommandLine(SettingType, frozen=True):
         return [text] if one else super().from_variable(text)
 
     def resolve(self, command: tuple[str, ...], place: DiskPath) -> tuple[str, ...]:
-        """Return them with an absolute path of the program; without a `/` it is looked for in PATH."""
+        """Return them with the program's absolute path; a name without `/` is left to PATH."""
         if not command or ("/" not in command[0] and not command[0].startswith("~")):
             return command
         return (str(Location().resolve(command[0], place)), *command[1:])
 
     def _word(self, item: Value) -> str:
         if not isinstance(item, str):
-            raise ValueError(  # noqa: TRY004 - a fault of the file, as the others are
+            raise ValueError(  # noqa: TRY004 - an error of the file, as the others
                 "holds something that YAML does not read as text: put each word in quotes"
             )
         if "\0" in item:
@@ -359,7 +358,7 @@ class RateLimit(SettingType, frozen=True):
                 return self._table(value)
 
     def from_variable(self, text: str) -> Value:
-        """Return what a variable holds: a size, null, or a list as YAML has it."""
+        """Return the value in a variable: a size, null, or a list in YAML."""
         if text.startswith(("[", "{")):
             with suppress(DocumentError):
                 return load(text).value

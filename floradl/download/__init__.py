@@ -1,4 +1,4 @@
-"""One URL becomes one file that is complete, as far as anything can prove.
+"""One URL becomes one complete file, as far as that can be proved.
 
-A URL and a sink go in; a verified part file and what is known of it come out.
+A URL and a sink come in; a verified part file, its checksums and its file type go out.
 """

@@ -1,12 +1,11 @@
 """One URL becomes one verified part file. Blocking: it runs in a worker thread, one a transfer.
 
-A leftover is continued only where its name says that it holds bytes of the very version offered now, and
-where some of these are the same (`resume`). `Range` is sent without `If-Range`: the validator of the 206 is
-compared here, which is the same proof (RFC 9110, 13.1.5 and 15.3.7), and some servers answer a stale
-`If-Range` with a 206.
+A part file is continued only where its name has the validator of the version offered now, and some bytes are
+the same (`resume`). `Range` is sent without `If-Range`: the validator of the 206 is compared here, which is
+the same proof (RFC 9110, 13.1.5 and 15.3.7), and some servers answer a stale `If-Range` with a 206.
 
-A whole answer is compared with what is held from the first byte on, and only what differs, or is new, is
-written: so nothing is lost where a host refuses ranges and the line breaks once more.
+A whole answer is compared with the part file from the first byte on, and only different or new bytes are
+written: so nothing is lost where a host refuses ranges and the connection breaks again.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ from floradl.download.resume import (
     StartOverError,
     append,
     compare_head,
-    in_hand,
     is_weak,
     offer_of,
     refusal_of,
     refuses_range,
     rehash,
+    resuming,
     takes_ranges,
 )
 from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError, TransientError
@@ -54,18 +53,18 @@ from floradl.net.url_policy import UrlPolicy, redirect_target
 from floradl.urls import is_data_url
 
 _MAX_REDIRECTS = 5
-_ASKED = "floradl_asked_path"  # of a response: the path that redirects led here from
+_REQUESTED = "floradl_requested_path"  # of a response: the path before redirects
 _CHECK_DISK_EVERY = 32 << 20  # bytes
 
 Report = Callable[[int, int | None], None]
 
 
 class DownloadStoppedError(Exception):
-    """The transfer was told to stop; its part file stays, to be continued."""
+    """The transfer was stopped; its part file stays, to be continued."""
 
 
 class DownloadLimits(msgspec.Struct, frozen=True):
-    """What a transfer may take: bytes, and seconds in all."""
+    """Limits of a transfer: bytes, and seconds in all."""
 
     max_file_size: int | None
     min_free_space: int
@@ -73,7 +72,7 @@ class DownloadLimits(msgspec.Struct, frozen=True):
 
 
 class TypeCheck(msgspec.Struct, frozen=True):
-    """What a whole part file turned out to be, and by what that is known."""
+    """The type of a whole part file, its hash, and what proved that it is whole."""
 
     ext: str
     sha256: str
@@ -84,7 +83,7 @@ class TypeCheck(msgspec.Struct, frozen=True):
 
 
 class Received(msgspec.Struct, frozen=True):
-    """A sink that holds a whole, checked output: to be published inside `with`, which leaves the sink."""
+    """A sink that holds a whole, checked output: publish it inside `with`, which closes the sink."""
 
     sink: Sink
     finding: TypeCheck
@@ -97,17 +96,17 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Fetcher(Protocol):
-    """Downloads outputs, in whatever process."""
+    """Downloads outputs, in this process or a worker."""
 
     def fetch(self, url: str, destination: Destination, report: Report) -> Received:
-        """Fetch `url` as `Downloader.fetch` does."""
+        """See `Downloader.fetch`."""
         ...
 
 
 class Downloader:
-    """Fetches outputs with a client that has no credentials, over connections that `guard` allows.
+    """Fetches outputs with a client without credentials, from where `url_policy` allows.
 
-    `monotonic` gives the seconds that count for the deadline.
+    `monotonic` returns the seconds that count for the deadline.
     """
 
     def __init__(
@@ -125,14 +124,14 @@ class Downloader:
         self._monotonic = monotonic
 
     def change(self, limits: DownloadLimits) -> None:
-        """Let these hold from now on, for transfers under way too, but for their deadline."""
+        """Apply `limits` from now on; transfers under way keep their deadline."""
         self._limits = limits
 
     def fetch(self, url: str, target: DownloadTarget, report: Report) -> Received:
-        """Fetch `url` into the target's part file, continuing what is there; `report` hears bytes and total.
+        """Fetch `url` into the target's part file, continuing it; `report` gets bytes and total.
 
-        A `data:` URL is decoded. Raises `TransientError` (`ExpiredUrlError` where FLORA should be asked for a
-        fresh URL), `PermanentError`, `ServicePausedError` (disk), `DownloadStoppedError`.
+        A `data:` URL is decoded. Raises `TransientError` (`ExpiredUrlError` where a fresh URL is needed),
+        `PermanentError`, `ServicePausedError` (disk), `DownloadStoppedError`.
         """
         with target.held():
             if is_data_url(url):
@@ -147,9 +146,9 @@ class Downloader:
     def receive(
         self, answer: Answer, body: Iterable[Piece], target: DownloadTarget, report: Report
     ) -> Received:
-        """Receive into the target's part file, which is held, an answer to a request for the whole output.
+        """Receive the answer to a request for the whole output; the caller holds `target`.
 
-        Raises as `fetch` does, also for what `body` raises.
+        Raises as `fetch`, for errors of `body` too.
         """
         with wire_errors():
             if answer.status_code != 200:
@@ -157,9 +156,9 @@ class Downloader:
             return self._receive_whole(answer, body, target, report)
 
     def keep(self, answer: Answer, offset: int, more: bytes, target: DownloadTarget) -> bool:
-        """Keep what follows the first `offset` bytes of an answer that is not whole yet, where it may help.
+        """Write the bytes `more` at `offset` of an unfinished answer, if it can be continued later.
 
-        The target is held. Returns whether it was kept: not where the answer cannot be continued.
+        The caller holds `target`. Returns whether it wrote them.
         """
         offer = offer_of(answer)
         if not offer.validator:
@@ -176,7 +175,7 @@ class Downloader:
         inline = urls.decode(url)
         self._check_size(len(inline.data))
         head = beginning(lambda size, offset: inline.data[offset : offset + size])
-        sniff.refuse_not_media(head, inline.content_type, target.kind)  # for good: it will say the same again
+        sniff.refuse_not_media(head, inline.content_type, target.kind)  # for good: a retry decodes the same
         sink = target.open("")
         try:
             sink.truncate(0)
@@ -203,24 +202,24 @@ class Downloader:
         if validator and size > OVERLAP and takes_ranges(target):
             with suppress(StartOverError):
                 return self._resume(url, validator, target, report)
-        with self._ask(url) as response:
+        with self._get(url) as response:
             return self._receive_whole(response, pieces(response), target, report)
 
     def _resume(self, url: str, validator: str, target: DownloadTarget, report: Report) -> Received:
         """Continue the part file of `validator`. Raises as `fetch`, and `StartOverError`."""
         sink = target.open(validator)
-        with in_hand(sink, target):
+        with resuming(sink, target):
             start = sink.size - OVERLAP
-            if start <= 0:  # somebody else had it in hand meanwhile
+            if start <= 0:  # another attempt changed it meanwhile
                 raise StartOverError
             if is_weak(validator):
-                # First, and to its end: two connections at once would wait for one another.
-                with self._ask(url, 0, OVERLAP - 1) as response:
+                # First, and to its end: a second connection could wait for this one.
+                with self._get(url, 0, OVERLAP - 1) as response:
                     if response.status_code == 200:
                         sink.__exit__()
                         return self._receive_whole(response, pieces(response), target, report)
                     compare_head(response, validator, sink)
-            with self._ask(url, start) as response:
+            with self._get(url, start) as response:
                 if response.status_code == 200:
                     sink.__exit__()
                     return self._receive_whole(response, pieces(response), target, report)
@@ -231,10 +230,10 @@ class Downloader:
                 return self._receive(_ResponseBody(response, offer, sink, pieces(response)), target, report)
 
     @contextmanager
-    def _ask(self, url: str, first: int | None = None, last: int | None = None) -> Iterator[httpx.Response]:
-        """Ask for the bytes from `first` to `last`, for all that follow, or for the whole.
+    def _get(self, url: str, first: int | None = None, last: int | None = None) -> Iterator[httpx.Response]:
+        """Request the bytes from `first` to `last`, all from `first`, or the whole.
 
-        Raises `RangeRefusedError` where the host may refuse the range alone.
+        Raises `RangeRefusedError` where the host may refuse only the range.
         """
         ranged = first is not None
         headers = {"Range": f"bytes={first}-{'' if last is None else last}"} if ranged else {}
@@ -250,9 +249,9 @@ class Downloader:
                 response.close()
 
     def _follow(self, url: str, headers: dict[str, str]) -> httpx.Response:
-        """Send the request, following redirects by hand: each hop is checked like the first."""
+        """Send the request, and follow redirects: the URL policy checks each hop."""
         try:
-            target = asked = url_policy.parse(url)
+            target = requested = url_policy.parse(url)
         except (httpx.InvalidURL, UnicodeError):  # the cause may quote the query
             raise PermanentError("the output's URL is not a URL", ErrorCode.BAD_URL) from None
         for _ in range(_MAX_REDIRECTS + 1):
@@ -265,7 +264,7 @@ class Downloader:
                 response.close()
                 raise
             if further is None:
-                response.extensions[_ASKED] = asked.path
+                response.extensions[_REQUESTED] = requested.path
                 return response
             response.close()
             target = further
@@ -288,15 +287,15 @@ class Downloader:
         return self._receive(_ResponseBody(response, offer, sink, body.pieces, body.codings), target, report)
 
     def _note_promises(self, offer: ContentOffer, target: DownloadTarget) -> None:
-        """Let a further attempt know the checksums of the whole: a range may not come with them."""
+        """Note the checksums of the whole for later attempts: a range may come without them."""
         if offer.validator and offer.expected and (offer.total or 0) > OVERLAP:
             notes = msgspec.structs.replace(target.notes, validator=offer.validator, promised=offer.expected)
             target.note(notes)
 
     def _receive(self, transfer: _ResponseBody, target: DownloadTarget, report: Report) -> Received:
-        """Receive into the part file, which stays open, unless an error is raised.
+        """Receive into the part file, and close it on an error.
 
-        Raises `BytesDifferError`, with the part file open, where a range differs from what is held.
+        Raises `BytesDifferError`, with the part file open, where a range differs from it.
         """
         sink, offer = transfer.sink, transfer.offer
         try:
@@ -319,7 +318,7 @@ class Downloader:
             raise
 
     def _copy(self, transfer: _ResponseBody, digests: ChecksumSet, report: Report) -> None:
-        """Compare what comes with what is held, and append what is new."""
+        """Compare the body with the part file, and append what is new."""
         sink, total = transfer.sink, transfer.offer.total
         ends = self._monotonic() + self._limits.deadline
         disk_checked = -_CHECK_DISK_EVERY
@@ -337,7 +336,7 @@ class Downloader:
             if self._monotonic() > ends:
                 raise PermanentError(
                     f"its transfer was not done within {self._limits.deadline:.0f} s (poll.give_up_after); "
-                    "`floradl retry` goes on where it stopped",
+                    "`floradl retry` continues it",
                     ErrorCode.GAVE_UP,
                 )
             report(at, total)
@@ -364,30 +363,30 @@ class Downloader:
             )
 
     def _check(self, transfer: _ResponseBody, digests: ChecksumSet, target: DownloadTarget) -> TypeCheck:
-        """Decide whether what arrived is whole, and say by what."""
+        """Check that the part file is whole and media; return its type and what proved it."""
         response, offer, sink = transfer.response, transfer.offer, transfer.sink
         head = beginning(sink.read)
         content_type, path = response.headers.get("content-type"), response.url.path
         disposition = response.headers.get("content-disposition")
-        asked = (
-            response.extensions.get(_ASKED, "") if isinstance(response, httpx.Response) else response.url.path
-        )
+        requested = path
+        if isinstance(response, httpx.Response):
+            requested = response.extensions.get(_REQUESTED, "")
         try:
-            sniff.refuse_not_media(head, content_type, target.kind, path, disposition, asked)
-        except PermanentError as error:  # a page of a proxy, or nothing at all, may stand there for a while
+            sniff.refuse_not_media(head, content_type, target.kind, path, disposition, requested)
+        except PermanentError as error:  # a proxy's page, or an empty answer, may pass
             raise TransientError(str(error), error.code) from None
         if offer.total is not None and sink.size != offer.total:
             raise TransientError(f"{sink.size} of {offer.total} bytes arrived", ErrorCode.DAMAGED)
         proof = self._prove(transfer, digests, target)
-        ext = sniff.extension(head, content_type, path, target.kind, disposition, asked)
+        ext = sniff.extension(head, content_type, path, target.kind, disposition, requested)
         checked = ["length"] if offer.total is not None else []
         checked += proof.names
         integrity = Integrity.LENGTH_ONLY if offer.total is not None else Integrity.UNVERIFIED
         if proof.holds:
             integrity = Integrity.VERIFIED
         if integrity is Integrity.UNVERIFIED:
-            # Nothing says how long it should be: a proxy that lost its server ends the body in good form.
-            from floradl.download import truncation  # noqa: PLC0415 - all formats, hardly ever needed
+            # Without a length: a proxy that lost its server ends a body in good form.
+            from floradl.download import truncation  # noqa: PLC0415 - large, and rarely needed
 
             whole = truncation.is_whole(sink.read, sink.size, ext)
             if whole is False:
@@ -406,11 +405,10 @@ class Downloader:
         )
 
     def _prove(self, transfer: _ResponseBody, digests: ChecksumSet, target: DownloadTarget) -> Proof:
-        """Hold what arrived against the server's checksum. Raises `TransientError` where it differs.
+        """Compare the file with the server's checksum. Raises `TransientError` where it differs.
 
-        Not where a whole file of the same bytes differed before: what a line does to bytes it does not do
-        twice alike. Then it is the checksum that is wrong: that of an Azure block list is whatever its writer
-        said. The finding's `checked` names it.
+        The second time for the same bytes the checksum is wrong, since no transfer error repeats exactly: on
+        Azure a block list has whatever checksum its writer gave. `TypeCheck.checked` names it.
         """
         proof = proof_of(digests, transfer.response.headers, transfer.undone)
         if proof.wrong is None:
@@ -422,7 +420,7 @@ class Downloader:
 
 
 class _ResponseBody(msgspec.Struct, frozen=True):
-    """An answer on its way into an open part file. `undone` are the codings that `body` was freed of."""
+    """An answer and the open part file for it. `undone` are the codings that `body` no longer has."""
 
     response: Answer
     offer: ContentOffer
@@ -432,10 +430,10 @@ class _ResponseBody(msgspec.Struct, frozen=True):
 
 
 def signed_fields(url: httpx.URL) -> dict[str, str]:
-    """Return the header that a presigned URL of S3 was signed with, and has to be asked with.
+    """Return the header that a presigned URL of S3 requires.
 
-    boto3 signs `x-amz-checksum-mode` where its caller wants checksums. S3 refuses any other `x-amz-…` header,
-    and this one where it was not signed.
+    boto3 signs `x-amz-checksum-mode` where its caller wants checksums. S3 refuses every unsigned `x-amz-…`
+    header.
     """
     if b"x-amz-signedheaders" not in url.query.lower():
         return {}
@@ -444,7 +442,7 @@ def signed_fields(url: httpx.URL) -> dict[str, str]:
 
 
 def _refuse_cut(sink: Sink, ext: str) -> None:
-    from floradl.download import truncation  # noqa: PLC0415 - all formats, hardly ever needed
+    from floradl.download import truncation  # noqa: PLC0415 - large, and rarely needed
 
     if truncation.is_whole(sink.read, sink.size, ext) is False:
         sink.discard()
@@ -453,7 +451,7 @@ def _refuse_cut(sink: Sink, ext: str) -> None:
 
 @contextmanager
 def wire_errors() -> Iterator[None]:
-    """Translate httpx's errors: only their kind is told, but for what a person has to set."""
+    """Translate httpx's errors: to their kind alone, except where a person has to change a setting."""
     try:
         yield
     except (httpx.ProxyError, CertificateError) as error:

@@ -1,9 +1,8 @@
-"""Whether a part file may be continued, and what is noted where that did not work.
+"""Whether a part file may be continued, and what to note where that failed.
 
-What a version is called by proves little: of 22 file servers tried, ten give another content of the same size
-and time the same strong ETag (nginx 1.22, Apache 2.4, Caddy 2.6, aiohttp 3.14 …). So the last bytes that are
-held are asked for again and compared. Where there is no strong ETag but a time and a size, the first ones are
-compared as well.
+Validators prove little: ten of 22 file servers give another content of the same size and time the same strong
+ETag (nginx 1.22, Apache 2.4, Caddy 2.6, aiohttp 3.14 …). So the last bytes of the part file are requested
+again and compared; with no strong ETag but a time and a size, the first bytes too.
 """
 
 from __future__ import annotations
@@ -32,32 +31,32 @@ from floradl.net.headers import (
 )
 from floradl.net.http11 import pieces
 
-_PASSING_STATUS = {408, 409, 425, 429}
-_NOT_OF_THE_RANGE = {404, 408, 409, 410, 425, 429, 502, 503, 504}
+_TRANSIENT_STATUS = {408, 409, 425, 429}
+_NOT_FOR_THE_RANGE = {404, 408, 409, 410, 425, 429, 502, 503, 504}
 
 
 class Answer(Protocol):
-    """What is known of an answer before its body, as httpx has it."""
+    """An answer before its body, as httpx has it."""
 
     @property
     def status_code(self) -> int:
-        """Its status."""
+        """The status code."""
 
     @property
     def headers(self) -> httpx.Headers:
-        """Its fields."""
+        """The header fields."""
 
     @property
     def url(self) -> httpx.URL:
-        """What was asked for."""
+        """The URL that was requested."""
 
 
 class ContentOffer(msgspec.Struct, frozen=True):
     """What a 200 or 206 offers.
 
-    `first` and `last` are where its bytes begin and end, of `total` in all: -1 and None for a 206 whose range
-    is malformed, which fits nothing. `validator` is what a part file of these bytes is called by, empty where
-    they cannot be continued; one that `is_weak` needs more bytes compared. `codings` has to be undone.
+    `first` and `last` are the positions of its bytes, of `total` in all: -1 and None for a 206 with a
+    malformed range. `validator` names a part file of these bytes, empty where they cannot be continued; one
+    that `is_weak` needs more bytes compared. `codings` are still to be undone.
     """
 
     first: int
@@ -69,7 +68,7 @@ class ContentOffer(msgspec.Struct, frozen=True):
     codings: tuple[str, ...]
 
     def continues(self, validator: str) -> bool:
-        """Whether the bytes may be those of a part file that is called by `validator`."""
+        """Whether the bytes may belong to the part file of `validator`."""
         return bool(validator) and validator in {self.validator, self.weak_validator}
 
     def is_from(self, first: int) -> bool:
@@ -77,12 +76,12 @@ class ContentOffer(msgspec.Struct, frozen=True):
         return self.first == first and (self.total is None or self.last == self.total - 1)
 
     def with_promises_of(self, validator: str, notes: AttemptNotes) -> ContentOffer:
-        """Return it with the checksums that the whole answer promised for the part file of `validator`."""
+        """Return it with the checksums that a whole answer gave for the part file of `validator`."""
         promises = notes.promised if notes.validator == validator else {}
         return msgspec.structs.replace(self, expected={**promises, **self.expected})
 
     def decoded(self) -> ContentOffer:
-        """Return what is offered once a coding was undone: of those bytes nothing is told."""
+        """Return the offer of the decoded bytes, of which nothing else is known."""
         return ContentOffer(self.first, None, None, "", "", {}, ())
 
 
@@ -92,13 +91,13 @@ def is_weak(validator: str) -> bool:
 
 
 def offer_of(response: Answer) -> ContentOffer:
-    """Read what the answer offers."""
+    """Return what the answer offers."""
     headers = response.headers
     codings = content_codings(headers)
     if response.status_code == 206:
         span = content_range(headers)
         several = headers.get("content-type", "").lower().startswith("multipart/byteranges")
-        # Some servers code the bytes of a range of what is not coded: which bytes these are is unsure.
+        # Some servers encode a range of an identity body: its positions are unknown.
         if span is None or span.total is None or several or codings:
             return ContentOffer(-1, None, None, "", "", {}, codings)
         first: int = span.first
@@ -112,10 +111,10 @@ def offer_of(response: Answer) -> ContentOffer:
 
 
 def _validators(headers: httpx.Headers, total: int) -> tuple[str, str]:
-    """Return what a part file of this version is called by, and what it may have been called by.
+    """Return the validator of this version for a part file, and the weak one.
 
-    A server that has just made a file may call it weak, and a second later strong, by the same letters
-    (Apache 2.4): hence the second does not depend on it.
+    A server may give a new file a weak ETag, and the same as a strong one a second later (Apache 2.4): the
+    weak validator does not depend on that.
     """
     strong = weak = ""
     if (etag := strong_etag(headers)) is not None:
@@ -127,19 +126,19 @@ def _validators(headers: httpx.Headers, total: int) -> tuple[str, str]:
 
 
 def refuses_range(status: int) -> bool:
-    """Whether a status may be due to the request's `Range`, the host and the object being all right."""
-    return status not in _NOT_OF_THE_RANGE
+    """Whether a status may refuse only the `Range` of the request."""
+    return status not in _NOT_FOR_THE_RANGE
 
 
 def refusal_of(response: Answer) -> FloradlError:
-    """Return what a media host's status other than 200 and 206 means."""
+    """Return the error for a media host's status other than 200 and 206."""
     status = response.status_code
     text = f"the media host {response.url.host} answered {status}"
-    if status in _PASSING_STATUS or status >= 500 or 200 <= status < 300:  # 202: it is not ready yet
+    if status in _TRANSIENT_STATUS or status >= 500 or 200 <= status < 300:  # 202: it is not ready yet
         return TransientError(text, retry_after=retry_after(response.headers, time.time()))
     if status == 404:
         return TransientError(text, ErrorCode.NOT_FOUND)
-    if status == 410:  # so nginx says that a link ran out, others that the thing is gone for good
+    if status == 410:  # nginx: the link expired; others: gone for good
         return ExpiredUrlError(text, ErrorCode.NOT_FOUND)
     if status in {400, 401, 403}:
         return ExpiredUrlError(f"{text}: the URL is not valid (any more)")
@@ -147,19 +146,19 @@ def refusal_of(response: Answer) -> FloradlError:
 
 
 OVERLAP: Final = 64 << 10
-"""Bytes that are asked for again, and compared."""
+"""Bytes that are requested again, and compared."""
 
-_RANGED_TRIES: Final = 2  # in a row that gained nothing, before the whole is asked for
-# The host was reached, and said nothing, or broke off.
+_RANGED_TRIES: Final = 2  # in a row without progress, before a request for the whole
+# The host was reached, and did not answer, or not to the end.
 _NO_ANSWER: Final = (httpx.ReadError, httpx.ReadTimeout, httpx.WriteError, httpx.RemoteProtocolError)
 
 
 class StartOverError(Exception):
-    """What is held cannot be continued; it may still be the beginning of the whole."""
+    """The part file cannot be continued; it may still be the beginning of the whole."""
 
 
 class BytesDifferError(StartOverError):
-    """What is held is of another version."""
+    """The part file is of another version."""
 
 
 class RangeRefusedError(Exception):
@@ -172,7 +171,7 @@ class RangeRefusedError(Exception):
 
 
 def takes_ranges(target: DownloadTarget) -> bool:
-    """Whether to ask for a range: not where the last ones gained nothing, this once."""
+    """Whether to request a range: skipped once where the last ones made no progress."""
     notes = target.notes
     if notes.ranges_refused < _RANGED_TRIES:
         return True
@@ -181,11 +180,11 @@ def takes_ranges(target: DownloadTarget) -> bool:
 
 
 @contextmanager
-def in_hand(sink: Sink, target: DownloadTarget) -> Iterator[None]:
-    """Try to continue `sink`; where that fails it is closed, and noted if the range may be why.
+def resuming(sink: Sink, target: DownloadTarget) -> Iterator[None]:
+    """Continue `sink` within; an error closes it, and is noted if the range may be the cause.
 
-    Raises `StartOverError` where the whole is to be asked for at once, else what was raised within; a refusal
-    is passing trouble.
+    Raises `StartOverError` where the whole should be requested at once, else the error; a refusal as a
+    `TransientError`.
     """
     size = sink.size
     try:
@@ -198,17 +197,17 @@ def in_hand(sink: Sink, target: DownloadTarget) -> Iterator[None]:
         if gained and target.notes.ranges_refused:
             target.note(msgspec.structs.replace(target.notes, ranges_refused=0))
         if isinstance(error, RangeRefusedError):
-            if error.status == 416:  # it is shorter now, or there are no ranges here
+            if error.status == 416:  # it is shorter now, or the host has no ranges
                 raise StartOverError from None
             _note_refusal(target)
-            raise _passing(error.error) from None
+            raise _as_transient(error.error) from None
         if isinstance(error, TransientError) and isinstance(error.__cause__, _NO_ANSWER) and not gained:
             _note_refusal(target)
         raise
 
 
 def compare_head(response: httpx.Response, validator: str, sink: Sink) -> None:
-    """Hold the first bytes that `response` offers against those of `sink`, which is called by `validator`.
+    """Compare the first bytes of `response` with those of `sink`, the part file of `validator`.
 
     Raises `StartOverError` where they cannot be compared, `BytesDifferError` where they differ.
     """
@@ -225,7 +224,7 @@ def compare_head(response: httpx.Response, validator: str, sink: Sink) -> None:
 
 
 def rehash(sink: Sink, digests: ChecksumSet, size: int) -> None:
-    """Have `digests` take in the first `size` bytes. Raises `TransientError` where there are fewer."""
+    """Update `digests` with the first `size` bytes of `sink`. `TransientError` if there are fewer."""
     offset = 0
     while offset < size:
         chunk = sink.read(min(1 << 20, size - offset), offset)
@@ -236,9 +235,9 @@ def rehash(sink: Sink, digests: ChecksumSet, size: int) -> None:
 
 
 def append(sink: Sink, at: int, chunk: bytes | memoryview, *, may_differ: bool) -> None:
-    """Put `chunk` at `at`: what is held there already is compared, and what follows appended.
+    """Put `chunk` at `at`: compare it with the bytes held there, append the rest.
 
-    Where it differs, all from `at` on is replaced if it `may_differ`; `BytesDifferError` otherwise.
+    Where they differ, replace all from `at` on if they `may_differ`; else raise `BytesDifferError`.
     """
     wanted = min(len(chunk), sink.size - at)
     if wanted > 0:
@@ -258,7 +257,7 @@ def _note_refusal(target: DownloadTarget) -> None:
     target.note(msgspec.structs.replace(notes, ranges_refused=notes.ranges_refused + 1))
 
 
-def _passing(error: FloradlError) -> FloradlError:
+def _as_transient(error: FloradlError) -> FloradlError:
     if isinstance(error, PermanentError):
-        return TransientError(f"{error} when it was asked for a part of it")
+        return TransientError(f"{error} to a request for a part of it")
     return error

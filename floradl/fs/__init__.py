@@ -1,4 +1,4 @@
-"""Files that survive crashes, and what floradl knows of file systems.
+"""Files that survive crashes, safe names, and what each file system can do.
 
-Descriptors, names and bytes go in; files on disk, safe names, and errors of ours come out.
+Open folders, names and bytes come in; files on disk, or errors of ours, go out.
 """

@@ -1,4 +1,4 @@
-"""What a path lies on: which file system, what that cannot do, whether others write to it unseen."""
+"""The file system of a path: its type, what it cannot do, whether other machines write to it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,39 @@ from floradl.fs.folders import CANNOT, FolderFd
 from floradl.fs.names import SafeName
 
 _PART, _NAME, _LINK = (SafeName(f".floradl-probe.{ext}") for ext in ("part", "tmp", "link"))
+_TABLE = Path("/proc/self/mountinfo")
+_PLANNED = Path("/etc/fstab")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+# Other machines change files there without this kernel: no inotify events come, and no lease means anything.
+_SHARED = (
+    *("9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "coda", "davfs"),
+    *("fhgfs", "gfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs"),
+    *("nfs4", "ocfs2", "orangefs", "prl_fs", "pvfs2", "smb2", "smb3", "smbfs"),
+    *("vboxsf", "virtiofs", "vmhgfs", "fakeowner"),
+)
+_SHARED_FUSE = (
+    *("ceph", "cephfs", "davfs2", "glusterfs", "goofys", "grpcfuse", "juicefs", "moosefs"),
+    *("osxfs", "rclone", "s3fs", "seaweedfs", "sshfs", "virtiofs", "vmhgfs-fuse"),
+)
+# All writes go through this kernel and these very inodes: not so on FUSE (below mergerfs, bindfs or shfs the
+# file may be written to), nor, overlay apart, on stacked file systems.
+_LEASE_WORKS = frozenset(
+    {
+        *("bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "jfs", "msdos", "nilfs2"),
+        *("ntfs", "ntfs3", "overlay", "ramfs", "reiserfs", "tmpfs", "udf", "ufs", "vfat", "xfs", "zfs"),
+    }
+)
 
 
 class Capabilities(Struct, frozen=True):
-    """What was tried out. `safe_rename`: a rename that replaces nothing, in one step."""
+    """What `probe` found. `safe_rename`: an atomic rename that replaces nothing."""
 
     safe_rename: bool
     links: bool
     folder_sync: bool
 
     def weaknesses(self) -> tuple[str, ...]:
-        """Say, for a person, what is weaker here than elsewhere; nothing where all is as it should be."""
+        """Return, for a person, what is weaker here than elsewhere; empty where nothing is."""
         found = []
         if not self.safe_rename and self.links:
             found.append(
@@ -46,9 +68,9 @@ class Capabilities(Struct, frozen=True):
 
 
 def probe(folder: FolderFd) -> Capabilities:
-    """Try it all out in `folder` with an empty file, which is removed again; a leftover of a kill is, too.
+    """Test `folder` with an empty file; remove it, and what a killed test left.
 
-    Raises `OSError`, also where another process tries it out at this moment.
+    Raises `OSError`, also while another process tests it.
     """
     _clear(folder)
     try:
@@ -79,46 +101,22 @@ def _can(work: Callable[[], object], cannot: Collection[int]) -> bool:
     return True
 
 
-_TABLE = Path("/proc/self/mountinfo")
-_PLANNED = Path("/etc/fstab")
-_ESCAPE = re.compile(r"\\([0-7]{3})")
-# File systems whose files change without this kernel's doing: no events come, and no lease means anything.
-_SHARED = (
-    *("9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "coda", "davfs"),
-    *("fhgfs", "gfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs"),
-    *("nfs4", "ocfs2", "orangefs", "prl_fs", "pvfs2", "smb2", "smb3", "smbfs"),
-    *("vboxsf", "virtiofs", "vmhgfs", "fakeowner"),
-)
-_SHARED_FUSE = (
-    *("ceph", "cephfs", "davfs2", "glusterfs", "goofys", "grpcfuse", "juicefs", "moosefs"),
-    *("osxfs", "rclone", "s3fs", "seaweedfs", "sshfs", "virtiofs", "vmhgfs-fuse"),
-)
-# Whoever writes to a file there does so through this kernel, and on these very inodes: not so on any FUSE (of
-# mergerfs, bindfs or shfs the file below may be written to), nor on what lies over other folders.
-_TELLING = frozenset(
-    {
-        *("bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "jfs", "msdos", "nilfs2"),
-        *("ntfs", "ntfs3", "overlay", "ramfs", "reiserfs", "tmpfs", "udf", "ufs", "vfat", "xfs", "zfs"),
-    }
-)
-
-
 def tells_writers(path: Path) -> bool:
-    """Whether a lease on a file at `path` says that nobody writes to it; False where that is not known.
+    """Whether a lease on a file at `path` proves that nobody writes to it; False where that is unknown.
 
     Over FUSE a lease is granted though the file below is being written (Linux 6.12, bindfs 1.14).
     """
-    return filesystem(path) in _TELLING
+    return filesystem(path) in _LEASE_WORKS
 
 
 def is_shared(path: Path) -> bool:
-    """Whether `path` (or where it would be made) is on a network mount or one shared with another system."""
+    """Whether `path` (or where it would be made) is on a mount shared with other systems, as by NFS."""
     name = filesystem(path) or ""
     return name in _SHARED or name.removeprefix("fuse.") in _SHARED_FUSE
 
 
 def filesystem(path: Path) -> str | None:
-    """Name the type of the file system that `path` is on (`ext4`, `nfs4`), or None where it is not known."""
+    """Return the type of the file system of `path` (`ext4`, `nfs4`), None where it is unknown."""
     try:
         return find_filesystem(_lines(_TABLE), path.resolve())
     except (OSError, RuntimeError):  # no /proc, or links in a circle
@@ -126,9 +124,9 @@ def filesystem(path: Path) -> str | None:
 
 
 def find_filesystem(table: Iterable[str], path: Path) -> str | None:
-    """Name the type in the line of a mountinfo `table` that covers the absolute `path`.
+    """Return the type in the line of a mountinfo `table` (proc(5)) that covers the absolute `path`.
 
-    The last line of the deepest mount point counts, for it hides what was mounted there before.
+    The last line of the deepest mount point counts: it hides earlier ones.
     """
     best: tuple[int, str] | None = None
     for line in table:
@@ -144,7 +142,7 @@ def find_filesystem(table: Iterable[str], path: Path) -> str | None:
 
 
 def unmounted(path: Path) -> Path | None:
-    """Return the mount point that `path` is to lie below by fstab(5), and on which nothing is mounted now."""
+    """Return the mount point above `path` that fstab(5) names and where nothing is mounted now."""
     try:
         return find_unmounted(_lines(_PLANNED), _lines(_TABLE), path.resolve())
     except (OSError, RuntimeError):
@@ -152,7 +150,7 @@ def unmounted(path: Path) -> Path | None:
 
 
 def find_unmounted(planned: Iterable[str], table: Iterable[str], path: Path) -> Path | None:
-    """Do so with the lines of an fstab and of a mountinfo table, for the absolute `path`."""
+    """As `unmounted`, with the lines of an fstab and a mountinfo table, for the absolute `path`."""
     mounted = {_point(fields[4]) for line in table if len(fields := line.split(" ")) > 4}
     entries = [line.split() for line in planned if not line.lstrip().startswith("#")]
     points = [_point(entry[1]) for entry in entries if len(entry) >= 2 and entry[1].startswith("/")]

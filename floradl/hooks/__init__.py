@@ -1,4 +1,4 @@
-"""Runs the user's programs when something happened; none of it delays a download.
+"""Runs the user's programs for finished runs and for pauses; none of it delays a download.
 
-Events of the outbox and pauses come in; a program is run for each, and what became of that is recorded.
+Events of the outbox and pauses come in; a program runs for each, and its result is recorded.
 """

@@ -1,9 +1,9 @@
-"""The library's door: what the stages know of the place where files are kept.
+"""The interface of the library: all that the stages know of it.
 
-All of it blocks, and is safe to use from several threads and beside another process. It raises our errors:
-`ServicePausedError` (the disk is full, gone or read-only: all runs wait), `FolderError` (one folder is, and
-what goes there waits), `TransientError` (a later try may succeed), `PermanentError` (it will not, until
-somebody fixes it). What was written is on disk on return, or when `Library.together` returns.
+Every call blocks, and is safe from several threads and beside another process. Errors: `ServicePausedError`
+(the disk is full, gone or read-only: all runs wait), `FolderError` (one folder is: its outputs wait),
+`TransientError` (a retry may succeed), `PermanentError` (a person must fix it). Writes are on disk on return,
+or when `Library.together` returns.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 
 class Sink(Protocol):
-    """Where the bytes of one output arrive: appended, and kept if the attempt ends early.
+    """Where the bytes of one output are appended, and kept if the attempt ends early.
 
-    It is one attempt's alone from `open` on until it is left (`with`, or `__exit__`, which may be repeated).
+    One attempt owns it from `open` until `__exit__`, which may be repeated.
     """
 
     size: int
-    """How many bytes it holds. Who wrote through `fileno` sets it."""
+    """How many bytes it holds. A writer through `fileno` sets it."""
 
     def __enter__(self) -> Self: ...
 
@@ -48,7 +48,7 @@ class Sink(Protocol):
         ...
 
     def discard(self) -> None:
-        """Remove what it holds, which is not to be trusted. Safe to repeat."""
+        """Remove its bytes, which are damaged. Safe to repeat."""
         ...
 
     def free_space(self) -> int:
@@ -61,48 +61,48 @@ class Sink(Protocol):
 
 
 class ResumePoint(NamedTuple):
-    """What an earlier attempt left: `size` bytes of the version `validator`, empty where none was named."""
+    """What an earlier attempt left: `size` bytes of the version `validator`, empty for no validator."""
 
     validator: str
     size: int
 
 
 class DownloadTarget(Protocol):
-    """One output's place as a download sees it, in this process or another."""
+    """Where one output goes, as a download sees it in this process or a worker."""
 
     kind: OutputKind
 
     @property
     def notes(self) -> AttemptNotes:
-        """What earlier attempts left to know."""
+        """What earlier attempts noted."""
         ...
 
     def note(self, notes: AttemptNotes) -> None:
-        """Let the next attempt know this."""
+        """Keep `notes` for the next attempt."""
         ...
 
     def held(self) -> AbstractContextManager[None]:
-        """Keep the way to it open meanwhile; for one thread.
+        """Keep its folder open meanwhile; for one thread.
 
-        Raises where nothing can be written there, before anything is asked of the network. An error of the
-        disk that another process reports is raised as ours.
+        Raises where it is not writable, before any request is sent. Translates disk errors, those of a worker
+        too.
         """
         ...
 
     def resume_point(self) -> ResumePoint | None:
-        """Return where to continue, None at the beginning. It survives a restart."""
+        """Return where to continue, None for the beginning. It survives a restart."""
         ...
 
     def open(self, validator: str) -> Sink:
-        """Open the sink of the version `validator`; what was held of other versions goes.
+        """Open the sink of the version `validator`; remove those of other versions.
 
-        Raises `TransientError` where another process is at it.
+        Raises `TransientError` while another process has it open.
         """
         ...
 
 
 class StoredText(Struct, frozen=True):
-    """A text that was saved: its path, and size and SHA-256 of its UTF-8."""
+    """A saved text: its path, and size and SHA-256 of its UTF-8."""
 
     path: str
     bytes: int
@@ -110,7 +110,7 @@ class StoredText(Struct, frozen=True):
 
 
 class Destination(DownloadTarget, Protocol):
-    """One output's place in a library: a sink while it arrives, a path afterwards.
+    """Where one output goes in a library: a sink while it arrives, a path afterwards.
 
     Paths are relative to the library, with `/`, and no two outputs share one, nor one that differs in case
     only.
@@ -120,11 +120,10 @@ class Destination(DownloadTarget, Protocol):
     """Whether its sinks have a `fileno`."""
 
     def publish(self, sink: Sink, ext: str, sha256: str, mtime: float | None) -> str:
-        """Put what `sink` holds, whose hash is `sha256`, under its final name; return that path.
+        """Give `sink`, whose hash is `sha256`, its final name; return that path.
 
-        `ext` is `.png` or the like; `mtime` is unix seconds. A file that has this name and these bytes is
-        adopted; any other is left alone, and the next free name is taken. Publishing the same bytes twice
-        gives the same path.
+        `ext` is `.png` or the like; `mtime` is unix seconds. A file with this name and these bytes is
+        adopted; any other stays, and the next free name is taken. The same bytes twice give the same path.
         """
         ...
 
@@ -139,9 +138,9 @@ class Destination(DownloadTarget, Protocol):
 
 
 class LibraryEntry(Struct, frozen=True):
-    """A file among the sidecars: its path in the library, and what it says; None where it is unreadable.
+    """A file among the sidecars: its path in the library, and its content; None where it is unreadable.
 
-    `foreign` is the user whose it is where that makes it count for nothing, see `owners`.
+    `foreign` is the id of its user where it is ignored for that, see `scan.Owners`.
     """
 
     path: str
@@ -150,14 +149,14 @@ class LibraryEntry(Struct, frozen=True):
 
 
 class Library(ABC):
-    """Files under their final names, and the sidecars that vouch for them: the truth about what is done.
+    """Published files and their sidecars, which decide what is done.
 
-    Everything raises `ServicePausedError` where the library is missing.
+    Every method raises `ServicePausedError` where the library is missing.
     """
 
     @abstractmethod
     def check_room(self, needed: int = 0) -> None:
-        """Raise `ServicePausedError` unless its disk takes `needed` bytes beside what is to stay free."""
+        """Raise `ServicePausedError` unless its disk has `needed` bytes beside the minimum free space."""
 
     @abstractmethod
     def destination(
@@ -167,16 +166,16 @@ class Library(ABC):
 
     @abstractmethod
     def existing(self, outputs: Mapping[str, SavedOutput]) -> dict[str, SavedOutput]:
-        """Return those of `outputs` whose files are there, of the size that was recorded.
+        """Return those of `outputs` whose files exist, with the recorded size.
 
-        Raises `TransientError` where one cannot be looked at.
+        Raises `TransientError` where one cannot be checked.
         """
 
     @abstractmethod
     def locate_sidecar(self, reference: Reference) -> tuple[str, Sidecar] | None:
-        """Return path and content of a run's sidecar, whatever technique it was first named by.
+        """Return path and content of a run's sidecar, under whatever technique; None without a valid one.
 
-        What is no readable sidecar, or one that counts for nothing, is none.
+        Unreadable and foreign ones are not valid.
         """
 
     def find_sidecar(self, reference: Reference) -> Sidecar | None:
@@ -186,38 +185,38 @@ class Library(ABC):
 
     @abstractmethod
     def write_sidecar(self, sidecar: Sidecar, mtime: float | None) -> str:
-        """Write a run's sidecar, the last thing of a run; return its path. Safe to repeat.
+        """Write or replace a run's sidecar, after all else of the run; return its path.
 
-        The last one stands. Raises `TransientError` for `PermanentError`: all else of the run is on disk.
+        Raises `TransientError` in place of `PermanentError`: all else of the run is on disk.
         """
 
     @abstractmethod
     def open_file(self, path: str) -> BinaryIO | None:
-        """Open a file that a sidecar or the queue named, with a descriptor; None where none stands there."""
+        """Open a file of the library by its path, with a descriptor; None where it does not exist."""
 
     @abstractmethod
     def location(self, path: str = "") -> str:
-        """Return what people and other programs find `path` by, or the library."""
+        """Return the full path or URL of `path`, or of the library."""
 
     @abstractmethod
     def scan(self) -> Iterator[LibraryEntry]:
-        """Read all sidecars, by technique; one that goes meanwhile is left out."""
+        """Yield all sidecars, by technique; one removed meanwhile is left out."""
 
     @abstractmethod
     def files(self) -> Iterator[str]:
-        """Give the paths of all files but the sidecars and what is hidden, by folder and name."""
+        """Yield the paths of all files except sidecars and hidden ones, by folder and name."""
 
     @abstractmethod
     def expect_damaged(self, path: str, sha256: str) -> None:
-        """Let bytes of this SHA-256 take the place of the damaged file at `path`, which is kept beside it."""
+        """Have bytes of this SHA-256 replace the damaged file at `path`, which is kept beside it."""
 
     @abstractmethod
     def kept_as(self, path: str) -> str | None:
-        """Return where the damaged file went that stood at `path`; None where it did not."""
+        """Return the new path of the damaged file of `path`; None if it was not moved."""
 
     @abstractmethod
     def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
-        """Do `works`, which call this library, one after the other; return what each gave, or its error.
+        """Call `works`, which use this library, in order; return the result or error of each.
 
-        What they wrote is on disk on return, at the price of a few flushes rather than some for each.
+        Their writes are on disk on return, with a few flushes for all.
         """

@@ -31,7 +31,7 @@ _Opened: TypeAlias = tuple[FolderFd, tuple[SafeName, ...], SafeName]  # as `Fold
 
 
 class AttemptMemory:
-    """What attempts at outputs leave to the next ones of this process. Threads may share it."""
+    """The notes of attempts for later ones in this process. Thread-safe."""
 
     def __init__(self) -> None:
         self._notes: OrderedDict[str, AttemptNotes] = OrderedDict()
@@ -41,7 +41,7 @@ class AttemptMemory:
         return self._notes.get(tag, _NO_NOTES)
 
     def keep(self, tag: str, notes: AttemptNotes) -> None:
-        """Replace the notes on the output of `tag`; the oldest of very many are forgotten."""
+        """Replace the notes on the output of `tag`; forget the oldest of very many."""
         self._notes.pop(tag, None)
         if notes != _NO_NOTES:
             self._notes[tag] = notes
@@ -56,12 +56,11 @@ _NO_NOTES = AttemptNotes()
 class OutputPath(msgspec.Struct, frozen=True):
     """What a destination knows of its library.
 
-    `at` opens the folder of a path, and raises where the library is not there. `translated` makes our errors
-    of the disk's, in the folder of a path. `flush` returns what puts new names on disk. `render` gives the
-    components of the path for an extension and a number from 1 on, which tells candidates apart. `set_aside`
-    is given a folder, the path of a file in it, and the SHA-256 of what is to stand there; it moves the file
-    away if that is known to be the damaged one, and says whether it did. `memory` is what earlier attempts
-    left.
+    `at` opens the folder of a path, and raises where the library is missing. `translated` turns disk errors
+    in the folder of a path into ours. `flush` returns what puts new names on disk. `render` returns the
+    components of the path for an extension and the number of the candidate, from 1. `set_aside` gets an open
+    folder, the path of a file in it, and the SHA-256 of its successor; it moves the file if that is known to
+    be damaged, and returns whether it did. `memory` has the notes of earlier attempts.
     """
 
     at: Callable[[tuple[SafeName, ...]], AbstractContextManager[FolderAt]]
@@ -74,7 +73,7 @@ class OutputPath(msgspec.Struct, frozen=True):
 
 
 class FolderSink(PartFile):
-    """A part file of the library. `translated` makes our errors of the disk's."""
+    """A part file of the library. `translated` turns disk errors into ours."""
 
     def __init__(
         self, folder: FolderFd, name: SafeName, translated: Callable[[], AbstractContextManager[None]]
@@ -109,7 +108,7 @@ class FolderSink(PartFile):
 
 
 class FolderDestination(Destination):
-    """One output's place. `tag` (8 hex digits) tells it from others; `nth` counts those of the same id."""
+    """Where one output goes. `tag` (8 hex digits) is unique; `nth` counts outputs of the same id."""
 
     has_descriptors = True
 
@@ -117,17 +116,17 @@ class FolderDestination(Destination):
         self.kind = kind
         self._place = place
         self._tag = tag
-        # Outputs of one run that share an id never meet under one name, whatever is saved first.
+        # Outputs of one run with the same id get different names, in whatever order they are saved.
         self._first = nth
         self._held: _Opened | None = None
 
     @property
     def notes(self) -> AttemptNotes:
-        """What earlier attempts of this process left to know."""
+        """See `DownloadTarget.notes`; those of this process."""
         return self._place.memory.of(self._tag)
 
     def note(self, notes: AttemptNotes) -> None:
-        """Let the next attempt know this."""
+        """See `DownloadTarget.note`."""
         self._place.memory.keep(self._tag, notes)
 
     def resume_point(self) -> ResumePoint | None:
@@ -137,7 +136,7 @@ class FolderDestination(Destination):
             for name in names.parts(self._tag):
                 validator = name.removesuffix(".part")[-8:]
                 size = _regular_size(folder, name)
-                # Under another stem (the template was changed) it is not what `open` will continue.
+                # `open` does not continue one with another stem (of an earlier template).
                 if size is not None and name == self._part_name(stem, validator):
                     found.append(ResumePoint("" if validator == _NO_VALIDATOR else validator, size))
         return max(found, key=lambda each: (bool(each[0]), each[1]), default=None)
@@ -189,9 +188,9 @@ class FolderDestination(Destination):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """See `DownloadTarget.held`: each opening of its folder costs a dozen calls."""
+        """See `DownloadTarget.held`; opening its folder costs a dozen system calls."""
         with self._folder() as opened:
-            _check_writable(opened[0])  # before anything is asked of the network for it
+            _check_writable(opened[0])  # before any request for it
             self._held = opened
             try:
                 yield
@@ -212,7 +211,7 @@ class FolderDestination(Destination):
 
 
 class _Spot(msgspec.Struct, frozen=True):
-    """A folder that is open, its path, and what puts new names in it on disk."""
+    """An open folder, its path, and what puts new names in it on disk."""
 
     folder: FolderFd
     parts: tuple[SafeName, ...]
@@ -241,7 +240,7 @@ def _regular_size(folder: FolderFd, name: SafeName) -> int | None:
 def _same_bytes(folder: FolderFd, name: SafeName, size: int, sha256: str) -> bool:
     try:
         file = open_regular(folder, name)
-    except OSError:  # somebody else's, and not to be read
+    except OSError:  # another user's, unreadable
         return False
     if file is None:
         return False
@@ -251,7 +250,7 @@ def _same_bytes(folder: FolderFd, name: SafeName, size: int, sha256: str) -> boo
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             return False
         try:
-            os.fsync(file.fileno())  # whoever put it there may not have done so
-        except OSError:  # its bytes may be gone with the memory that holds them
+            os.fsync(file.fileno())  # its writer may not have done so
+        except OSError:  # its bytes may be in memory only
             return False
         return True

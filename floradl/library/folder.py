@@ -1,7 +1,7 @@
 """The library in a folder: the files under their final names, and the sidecars that describe them.
 
-It is the truth: what a sidecar names is on disk. Each use opens the folder anew and looks for the marker
-in it first, so nothing is ever written below a mount point whose disk is gone.
+What a sidecar names is on disk. Each use opens the folder anew and checks its marker first, so nothing is
+ever written below a mount point whose disk is gone.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class _Group:
-    """Works that a thread does together: what puts their names on disk, and the folders they have open."""
+    """Calls of a thread within `together`: what puts their names on disk, and their open folders."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.stack = stack
@@ -86,16 +86,16 @@ class FolderLibrary(Library):
         self._memory = AttemptMemory()
         self._shared = OpenFolders(root, MARKER, self._opened, self.index)
         self.keep_free = 0
-        """How many bytes are to stay free on its disk."""
-        self._damaged: dict[str, str] = {}  # path, and the SHA-256 of what is to take its place
+        """The minimum free space on its disk, in bytes."""
+        self._damaged: dict[str, str] = {}  # path, and the SHA-256 of its successor
         self._kept_as: dict[str, str] = {}
         self._local = threading.local()
         self._path_of = lru_cache(_PATHS)(lambda parts: root.joinpath(*parts))
 
     def create(self) -> bool:
-        """Make the folder and its marker where they are missing; says whether the library is new.
+        """Make the folder and its marker where they are missing; return whether the library is new.
 
-        Raises `ServicePausedError` where that cannot be.
+        Raises `ServicePausedError` where that fails.
         """
         try:
             _make_folders(self.root)
@@ -120,7 +120,7 @@ class FolderLibrary(Library):
 
     @contextmanager
     def _opened(self) -> Iterator[FolderFd]:
-        """As `open`; the disk's errors meanwhile stay what they are."""
+        """As `open`, without translating disk errors."""
         with ExitStack() as stack:
             try:
                 root = stack.enter_context(open_root(self.root))
@@ -137,9 +137,9 @@ class FolderLibrary(Library):
 
     @contextmanager
     def at(self, parts: tuple[SafeName, ...]) -> Iterator[FolderAt]:
-        """Use the folder `parts`, made where it is missing.
+        """Open the folder `parts`, made where it is missing; once for all calls within `together`.
 
-        Raises as `open`; the disk's errors meanwhile become ours. Works that are done together open it once.
+        Raises as `open`, and translates disk errors.
         """
         with self._translated(parts):
             group: _Group | None = getattr(self._local, "group", None)
@@ -180,12 +180,12 @@ class FolderLibrary(Library):
         return FLUSH_NOW if group is None else group.flush
 
     def weaknesses(self) -> tuple[str, ...]:
-        """Say, for a person, what its file system does worse than others. Raises as `open`."""
+        """See `Capabilities.weaknesses`. Raises as `open`."""
         with self.open() as root:
             return probe(root).weaknesses()
 
     def others_may_write(self) -> bool:
-        """Whether others than floradl's user may write it; raises as `open`."""
+        """Whether users other than floradl's may write it. Raises as `open`."""
         with self.open() as root:
             return self.owners.others_may_write(root)
 
@@ -198,7 +198,7 @@ class FolderLibrary(Library):
                 raise ServicePausedError(
                     f"{self.root}: {free >> 20} MiB free", PauseReason.DISK_FULL, needed=needed
                 )
-            _try_out(root)
+            _test_write(root)
 
     def destination(
         self, run: QueuedRun, output: RemoteOutput, index: int, completed_at: float | None
@@ -215,7 +215,6 @@ class FolderLibrary(Library):
             date=_local_day(completed_at),
         )
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
-        # Each look at its folder needs it.
         render = cache(lambda ext, distinct: self.template.render(fields, ext, self.max_name_bytes, distinct))
         place = OutputPath(
             self.at, self._translated, self._flush, self.index, render, self._set_aside, self._memory
@@ -248,7 +247,7 @@ class FolderLibrary(Library):
 
     @contextmanager
     def locate(self, path: str) -> Iterator[tuple[FolderFd, SafeName]]:
-        """Open the folder of a file; gives it, and the file's name. Raises `OSError`, and `ValueError`."""
+        """Open the folder of a file; yield it and the file's name. Raises `OSError`, `ValueError`."""
         *folders, name = stored_path(path)
         with self._opened() as root, open_folder(root, tuple(folders), create=False) as folder:
             yield folder, name
@@ -294,7 +293,7 @@ class FolderLibrary(Library):
                 raise
 
     def _techniques_with(self, folder: FolderFd, run_id: str) -> list[SafeName]:
-        """Return the folders that may hold a run's sidecar; only a look, for there may be hundreds."""
+        """Return the folders that may hold a run's sidecar, unopened: there may be hundreds."""
         plain, twin = self._sidecar_names(run_id)
         return [
             SafeName(name)
@@ -318,14 +317,14 @@ class FolderLibrary(Library):
             with self.at(folders) as (folder, there):
                 name = self._sidecar_name(folder, sidecar.run_id)
                 data = sidecars.render(sidecar)
-                # Whatever the umask gives others on the files: what says that a run is done is ours to write.
+                # Whatever the umask: only our user may write what decides that a run is done.
                 write_atomic(folder, name, data, mtime=mtime, flush=self._flush(), mode=0o644)
                 return "/".join((*there, name))
         except PermanentError as error:
             raise TransientError(str(error), error.code) from error
 
     def _sidecar_name(self, folder: FolderFd, run_id: str) -> SafeName:
-        """Return under which name to write; what has it and is no sidecar, or a foreign one, gets another."""
+        """Return the name to write to; rename an invalid or foreign sidecar that has it."""
         plain, twin = self._sidecar_names(run_id)
         with self.index.of(folder) as names:
             claimed = names.claim(plain, run_id)
@@ -340,7 +339,7 @@ class FolderLibrary(Library):
         why = "unreadable" if there.counts else "foreign"
         try:
             rename_noreplace(folder, plain, SafeName(f"{plain}.{why}"))
-        except PermissionError:  # a sticky folder keeps it where it is
+        except PermissionError:  # a sticky folder forbids it
             return twin
         return plain
 
@@ -363,12 +362,12 @@ class FolderLibrary(Library):
                         return f"{SIDECARS}/{technique}/{name}", found
         except OSError as error:
             if error.errno == errno.EACCES and self.owners.closed_by(root, technique) is not None:
-                return None  # a guest's, which counts for nothing
-            if error.errno in OF_ONE_ENTRY:  # whether this run is done is not known; all others are well
+                return None  # another user's, which is ignored
+            if error.errno in OF_ONE_ENTRY:  # it is unknown whether this run is done; others are not affected
                 place = self.root / SIDECARS / technique
                 raise TransientError(
                     f"{place}: {error.strerror}: the sidecar of {run_id} cannot be read; fix its rights, "
-                    "or unmount what lies upon it",
+                    "or unmount what covers it",
                     ErrorCode.STORAGE,
                 ) from error
             if error.errno not in _NOT_THERE:
@@ -376,8 +375,8 @@ class FolderLibrary(Library):
         return None
 
 
-def _try_out(root: FolderFd) -> None:
-    """Write a small file, and put it on disk: only that meets a quota, and the want of inodes."""
+def _test_write(root: FolderFd) -> None:
+    """Write and flush a small file: only that detects a full quota, or no free inodes."""
     fd = os.open(
         _TRIAL, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=root
     )
@@ -403,5 +402,5 @@ def _make_folders(path: Path) -> None:
 def _local_day(seconds: float | None) -> dt.date | None:
     try:
         return dt.datetime.fromtimestamp(seconds).astimezone().date() if seconds else None
-    except (ValueError, OverflowError, OSError):  # a year that no calendar knows
+    except (ValueError, OverflowError, OSError):  # out of the calendar's range
         return None

@@ -1,9 +1,8 @@
-"""Folders of the library that are in use now, each open once, and the names in those that were used last.
+"""Folders of the library in use, each open once, and the names in recently used ones.
 
-In a burst of small files the same few folders are wanted hundreds of times a second, and each opening is a
-dozen system calls on the way down. Whoever joins one that is open pays a few: a look at the library's marker,
-and one at each folder of the path, which must lead to this very one, and over no link. Nothing is kept open
-beyond its last user, so that a disk can be unmounted.
+A burst of small files uses the same few folders hundreds of times a second, and opening one costs a dozen
+system calls. Sharing an open one costs a few: a check of the library's marker, and of each folder of the
+path, which must lead to this folder without links. The last user closes it, so that disks can be unmounted.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ FolderAt: TypeAlias = tuple[FolderFd, tuple[SafeName, ...]]
 
 
 class FolderNames:
-    """The names of one folder, the part files in it, and who of this process claims which name."""
+    """The names in one folder, its part files, and which output of this process claims which name."""
 
     def __init__(self, names: list[str]) -> None:
         self._names: dict[str, str] = {}
@@ -47,7 +46,7 @@ class FolderNames:
                 self._names[fold(name)] = name
 
     def claim(self, name: SafeName, owner: str) -> bool:
-        """Reserve `name`; False where another output has it, or a name that differs in case only stands."""
+        """Reserve `name`; False if another output has it, or a name that differs in case only exists."""
         key = fold(name)
         if self._owners.get(key, owner) != owner or self._names.get(key, name) != name:
             return False
@@ -55,25 +54,25 @@ class FolderNames:
         self._names[key] = name
         return True
 
-    def standing(self, name: SafeName) -> SafeName:
-        """Return the name that stands here for `name`: itself, or one that differs in case only."""
+    def existing(self, name: SafeName) -> SafeName:
+        """Return `name`, or the existing name that differs in case only."""
         return SafeName(self._names.setdefault(fold(name), name))
 
     def parts(self, tag: str) -> tuple[SafeName, ...]:
-        """Return the part files whose tag begins with `tag`: mostly one, more where several were begun."""
+        """Return the part files whose tag begins with `tag`: mostly one."""
         return tuple(self._parts.get(tag, ()))
 
     def add_part(self, tag: str, name: SafeName) -> None:
-        """Note a part file of `tag`."""
+        """Add a part file of `tag`."""
         self._parts.setdefault(tag, set()).add(name)
 
     def drop_parts(self, tag: str) -> None:
-        """Note that the part files of `tag` became a file, or are gone."""
+        """Drop the part files of `tag`: published, or removed."""
         self._parts.pop(tag, None)
 
 
 class FolderIndex:
-    """The folders used last. Threads may share it."""
+    """The names in recently used folders. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -81,7 +80,7 @@ class FolderIndex:
 
     @contextmanager
     def of(self, folder: FolderFd) -> Iterator[FolderNames]:
-        """Look at one folder's names, alone; to be left quickly."""
+        """Yield the names of one folder, under a lock: be quick."""
         key = folder.key  # another disk mounted here is another folder
         with self._lock:
             names = self._folders.get(key)
@@ -96,7 +95,7 @@ class FolderIndex:
     def open_below(self, root: FolderFd, parts: tuple[SafeName, ...]) -> Iterator[FolderAt]:
         """Open the folder `parts` below `root`, made where it is missing; yields it and its real `parts`.
 
-        Where one stands that differs in case only it is taken instead, as macOS, Windows and SMB would do.
+        An existing one that differs in case only is used instead, as macOS, Windows and SMB would do.
         Raises as `open_folder`.
         """
         real: list[SafeName] = []
@@ -104,27 +103,27 @@ class FolderIndex:
         with ExitStack() as stack:
             for part in parts:
                 with self.of(folder) as names:
-                    standing = names.standing(part)
-                # Both may stand, made by others. Only the listing shows which: where case does not count a
-                # look finds each under the other's name, and some file systems number them apart even so.
-                real.append(part if standing != part and part in os.listdir(folder) else standing)
+                    existing = names.existing(part)
+                # Both may exist. Only a listing shows it: a case-insensitive file system finds each under
+                # the other's name, some of them with different inode numbers.
+                real.append(part if existing != part and part in os.listdir(folder) else existing)
                 folder = stack.enter_context(open_folder(folder, (real[-1],)))
             yield folder, tuple(real)
 
 
 class _InUse(Struct):
-    """An open folder, where it is, the way to it from the library on, and how many use it."""
+    """An open folder, its parts, the paths from the library to it, and its number of users."""
 
     folder: FolderFd
     parts: tuple[SafeName, ...]
-    way: tuple[Path, ...]
+    path: tuple[Path, ...]
     users: int
 
 
 class OpenFolders:
-    """The folders in use of the library at `root`, which carries `marker`. Threads may share it.
+    """The folders in use of the library at `root`, which carries `marker`. Thread-safe.
 
-    `opened` opens the library, and raises where it is not there.
+    `opened` opens the library, and raises where it is missing.
     """
 
     def __init__(
@@ -143,9 +142,9 @@ class OpenFolders:
 
     @contextmanager
     def at(self, parts: tuple[SafeName, ...]) -> Iterator[FolderAt]:
-        """Use the folder `parts`, made where it is missing, see `FolderIndex.open_below`.
+        """Open or share the folder `parts`, see `FolderIndex.open_below`.
 
-        Raises as that and `opened` do.
+        Raises as that and `opened`.
         """
         used = self._join(parts) or self._open(parts)
         try:
@@ -159,29 +158,29 @@ class OpenFolders:
             if used is None:
                 return None
             used.users += 1
-        if self._stands(used):
+        if self._is_current(used):
             return used
         self._leave(parts, used)
         return None
 
-    def _stands(self, used: _InUse) -> bool:
-        """Whether the library is there, and the way leads to this very folder."""
+    def _is_current(self, used: _InUse) -> bool:
+        """Whether the library exists, and the path leads to this folder."""
         try:
             self._marker.lstat()
-            *above, last = [folder.lstat() for folder in used.way]
-        except OSError:  # to be opened anew: that shows what is wrong
+            *above, last = [folder.lstat() for folder in used.path]
+        except OSError:  # opening it anew shows what is wrong
             return False
         over_no_link = all(stat.S_ISDIR(folder.st_mode) for folder in above)
         return over_no_link and (last.st_dev, last.st_ino) == used.folder.key
 
     def _open(self, parts: tuple[SafeName, ...]) -> _InUse:
         with self._opened() as root, self._index.open_below(root, parts) as (folder, real):
-            way = tuple(itertools.accumulate(real, Path.joinpath, initial=self._root))[1:]
-            used = _InUse(folder.dup(), real, way, 1)
+            path = tuple(itertools.accumulate(real, Path.joinpath, initial=self._root))[1:]
+            used = _InUse(folder.dup(), real, path, 1)
         with self._lock:
-            # The library's own folder costs little to open, and the way to it may lead over links.
-            if way:
-                self._folders[parts] = used  # the latest: the way does not lead to another any more
+            # The library's own folder costs little to open, and the path to it may have links.
+            if path:
+                self._folders[parts] = used  # the latest one at this path
         return used
 
     def _leave(self, parts: tuple[SafeName, ...], used: _InUse) -> None:

@@ -1,7 +1,7 @@
-"""`output.template` -> where in the library a file goes.
+"""`output.template` -> the path of a file in the library.
 
-Parsed once, when the configuration is read, so that a typing error is found then; rendered for each output.
-A field's value never adds a path separator, whatever the API sent.
+Parsed with the configuration, so that errors show then; rendered for each output. The value of a field never
+adds a path separator, whatever the API sent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from floradl.fs.names import PART_RESERVE, SafeName, clean, fold, join_names, sa
 from floradl.yaml_reader import nearest
 
 UNKNOWN = "_unknown"
-"""Stands for a technique, or a date, that is not known."""
+"""In place of an unknown technique or date."""
 
 SIDECARS = "runs"
 """The folder of the library that holds the sidecars: no output goes there."""
@@ -30,10 +30,10 @@ _UNCUT = 1 << 40
 
 
 class NameFields(Struct, frozen=True, kw_only=True):
-    """What a template may name about one output.
+    """The values of the template fields for one output.
 
-    `folder` is the user's, and may hold `/`; texts of the others may be hostile. `index` counts from 1.
-    `date` is the day of completion in the local time zone, `None` where it is not known.
+    `folder` is the user's, and may hold `/`; other texts may be hostile. `index` counts from 1.
+    `date` is the day of completion in the local time zone, None where unknown.
     """
 
     folder: str
@@ -55,7 +55,7 @@ class Piece(Struct, frozen=True):
     width: int = 0
 
     def render(self, fields: NameFields) -> str:
-        """Return safe text; only the user's `folder` may hold `/`. Empty where there is no label."""
+        """Return safe text; only the user's `folder` may hold `/`. Empty without a label."""
         if self.field is None:
             return self.literal
         if self.field in _DATES:
@@ -78,8 +78,8 @@ class Template(Struct, frozen=True):
     def parse(cls, text: str) -> Template:
         """Read a template: text, `/`, and fields in braces.
 
-        `{{` and `}}` stand for braces, `{index:03}` pads with zeros. `{ext}` stands at the very end, and is
-        meant there if it is missing. Raises `ValueError` with a message that says what would be right.
+        `{{` and `}}` are literal braces, `{index:03}` pads with zeros. `{ext}` can only be at the end, and is
+        added there if missing. Raises `ValueError` whose message says what would be right.
         """
         components: list[list[Piece]] = [[]]
         for piece in _pieces(text):
@@ -99,12 +99,12 @@ class Template(Struct, frozen=True):
     def render(
         self, fields: NameFields, extension: str, max_bytes: int, distinct: int = 1
     ) -> tuple[SafeName, ...]:
-        """Make the components of a path below the library: folders, then the file's name.
+        """Return the components of a path below the library: folders, then the file's name.
 
         `extension` is `.png` or the like, or empty for the stem alone; anything else becomes `.bin`. The
         stem leaves `PART_RESERVE` of `max_bytes` free, whatever the extension. `distinct` from 2 on appends
-        `-2`: the next candidate where a name is taken. A folder that comes out empty (no label) falls away;
-        a file's name that does is the run id.
+        `-2`: the next candidate where a name is taken. An empty folder (no label) is left out; an empty
+        file name becomes the run id.
         """
         *folders, stem = "/".join(_join(pieces, fields) for pieces in self.components).split("/")
         names = [join_names(folder, max_bytes) for folder in folders if folder]
@@ -121,7 +121,7 @@ class Template(Struct, frozen=True):
 def _join(pieces: tuple[Piece, ...], fields: NameFields) -> str:
     texts = [piece.render(fields) for piece in pieces]
     joined = "".join(texts)
-    # What joined an absent label to the rest would dangle: "{label}-{run_id}" is then the run id alone.
+    # Without a label "{label}-{run_id}" is the run id alone, without the "-".
     return joined if all(texts) else joined.strip(" -.")
 
 
@@ -153,7 +153,7 @@ def _field(name: str, spec: str, conversion: str | None) -> Piece:
 
 
 def _check(pieces: tuple[Piece, ...], text: str) -> None:
-    """Refuse what would come out other than it was written; `pieces` are one component."""
+    """Refuse a component that would be written differently on disk."""
     if not pieces:
         where = (
             "it starts with '/'" if text.startswith("/") else "a name between two '/', or the last, is empty"
@@ -168,7 +168,7 @@ def _check(pieces: tuple[Piece, ...], text: str) -> None:
         for char in literal:
             if clean(f"a{char}a") != f"a{char}a":
                 raise ValueError(f"{char!a} cannot be in a name on every system: leave it out")
-    # "x" stands for what a field brings.
+    # "x" for the value of a field
     written = "".join(piece.literal if piece.field is None else "x" for piece in pieces)
     if clean(written) != written:
         raise ValueError(

@@ -1,10 +1,9 @@
-"""The limit on what all transfers together read.
+"""The bandwidth limit of all transfers together.
 
-A bucket of bytes fills at the rate of the moment. Readers wait in order of arrival; the first waits until the
-bucket holds one turn's bytes, takes them, reads, and puts back what did not come. So nobody gets two turns
-before everybody had one, and a slow server holds up none of the others.
+A token bucket fills at the current rate. Readers queue in order of arrival; the first waits for one turn's
+bytes, takes them, reads, and puts back what did not come. So turns rotate, and a slow server delays no other.
 
-Where several processes read, each has a `BandwidthLimiter` for its share of the limit, see `workers.shares`.
+With several processes each has a `BandwidthLimiter` for its share of the limit, see `workers.pool`.
 """
 
 from __future__ import annotations
@@ -21,13 +20,21 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 DAY: Final = 86_400
-"""Seconds of a day, as a clock on the wall shows them."""
+"""Seconds of a day by the wall clock."""
+
+_TURN: Final = 0.05  # seconds' worth of bytes in one turn
+_BURST: Final = 0.1  # seconds of the limit that an unused bucket keeps
+_LEAST: Final = 64  # bytes in one turn
+_LOOK_EVERY: Final = 1.0  # seconds between checks of the time of day
+_MEASURED: Final = 0.5  # seconds of reading until demand is known
+_NEARLY_ALL: Final = 0.9  # of what was allowed: a process that used it is held back by the limit
+_HEADROOM: Final = 1.25  # times the use of any other, so that it can show a higher demand
 
 
 class RateWindow(Struct, frozen=True):
     """A part of each day: from `start` up to `end`, in seconds since midnight, at `rate` bytes a second.
 
-    One that ends before it starts goes over midnight; one that ends as it starts is a whole day.
+    One that ends before it starts crosses midnight; one that ends as it starts is a whole day.
     """
 
     start: int
@@ -39,48 +46,39 @@ class RateWindow(Struct, frozen=True):
 
 
 class RateSchedule(Struct, frozen=True):
-    """Windows of the day, none of which overlap; outside them there is no limit.
+    """Windows of the day, which do not overlap; outside them there is no limit.
 
-    Times are local: where the wall clock is put forward an hour of the schedule is left out, and where it is
-    put back one counts twice.
+    Times are local: an hour of the schedule is skipped where the wall clock is put forward, and repeated
+    where it is put back.
     """
 
     windows: tuple[RateWindow, ...]
 
     @classmethod
     def always(cls, rate: int) -> RateSchedule:
-        """Return the schedule of a rate that holds at any time."""
+        """Return the schedule of a constant rate."""
         return cls((RateWindow(0, 0, rate),))
 
     def rate(self, second: int) -> int | None:
-        """Return the bytes a second that hold `second` seconds after midnight, None for no limit."""
+        """Return the bytes a second at `second` seconds after midnight, None for no limit."""
         return next((window.rate for window in self.windows if second in window), None)
 
     def overlaps(self) -> Iterator[tuple[int, int]]:
-        """Give the indexes of windows that overlap, two at a time."""
+        """Yield pairs of indexes of windows that overlap."""
         for (first, one), (second, other) in combinations(enumerate(self.windows), 2):
             if other.start in one or one.start in other:
                 yield first, second
 
 
-_TURN: Final = 0.05  # seconds' worth of bytes at one turn
-_BURST: Final = 0.1  # and as much is saved up while nobody reads
-_LEAST: Final = 64  # bytes at one turn
-_LOOK_EVERY: Final = 1.0  # seconds between looks at the time of day
-_MEASURED: Final = 0.5  # seconds of reading that show how much is wanted
-_NEARLY_ALL: Final = 0.9  # of what was allowed: who used that is held back by the limit
-_HEADROOM: Final = 1.25  # times what was used, for who is not: so that it is seen to want more
-
-
 class Clock(Protocol):
-    """What time it is, and how to wait."""
+    """The time, and how to wait."""
 
     def monotonic(self) -> float:
-        """Return seconds since whenever."""
+        """Return monotonic seconds."""
         ...
 
     def second_of_day(self) -> int:
-        """Return local seconds since midnight, as the wall clock shows them."""
+        """Return local seconds since midnight, by the wall clock."""
         ...
 
     def wait(self, condition: Condition, seconds: float | None) -> None:
@@ -89,14 +87,14 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The time that the machine has."""
+    """The clocks of the machine."""
 
     def monotonic(self) -> float:
-        """Return seconds since whenever."""
+        """Return monotonic seconds."""
         return time.monotonic()
 
     def second_of_day(self) -> int:
-        """Return local seconds since midnight, as the wall clock shows them."""
+        """Return local seconds since midnight, by the wall clock."""
         now = time.localtime()
         return now.tm_hour * 3600 + now.tm_min * 60 + min(now.tm_sec, 59)
 
@@ -129,20 +127,20 @@ class BandwidthLimiter:
         self._used, self._spare, self._seconds = 0, 0.0, 0.0  # of what was allowed, since measured last
 
     def change(self, rate_schedule: RateSchedule | None) -> None:
-        """Let `rate_schedule` hold from now on, for those that wait already too."""
+        """Apply `rate_schedule` from now on, to waiting readers too."""
         with self._lock:
             if not self._stopped:
                 self._begin_anew(rate_schedule)
 
     def reserve(self, rate: float) -> None:
-        """Leave `rate` bytes a second of the limit to other processes from now on."""
+        """Leave `rate` bytes a second of the limit to other processes."""
         with self._lock:
             if rate != self._reserved:
                 self._reserved = rate
                 self._begin_anew(self._rate_schedule)
 
     def stop(self) -> None:
-        """Hold nobody back any more, for good: the connections are about to be shut."""
+        """End the limit, for good: the connections are about to be shut."""
         with self._lock:
             self._stopped = True
             self._begin_anew(None)
@@ -154,22 +152,19 @@ class BandwidthLimiter:
             return self._limit
 
     def limits(self) -> bool:
-        """Whether there may be a limit now. Needs no lock: it is asked before every read."""
+        """Whether there may be a limit now. Without a lock: called before every read."""
         return self._rate_schedule is not None and (
             self._limit is not None or self._clock.monotonic() >= self._look_at
         )
 
     def active_clock(self) -> float:
-        """Return monotonic seconds, without those in which a reader had to wait for the limit.
-
-        By this clock a transfer is not late because it was held back here.
-        """
+        """Return monotonic seconds, less those of waiting for the limit, which make no transfer late."""
         with self._lock:
             return self._refresh() - self._held_back
 
     @contextmanager
     def transfer(self) -> Iterator[None]:
-        """Count a transfer under way: what nobody reads meanwhile is bandwidth that it has no use for."""
+        """Count a transfer under way: bandwidth unused meanwhile is not in demand."""
         self._count(1)
         try:
             yield
@@ -177,9 +172,9 @@ class BandwidthLimiter:
             self._count(-1)
 
     def demand(self) -> float | None:
-        """Return the bytes a second that the transfers have use for, None for all that they can get.
+        """Return the bytes a second that the transfers can use, None for all that they can get.
 
-        That is somewhat more than they used lately, over half a second at least.
+        That is somewhat more than they used lately, over at least half a second.
         """
         with self._lock:
             self._refresh()
@@ -189,11 +184,11 @@ class BandwidthLimiter:
             return self._demand
 
     def admit(self, most: int) -> int:
-        """Wait for a turn; return how many bytes may be read now, at most `most` and at least one.
+        """Wait for a turn; return how many bytes may be read now, from 1 to `most`.
 
-        `give_back` what was not read. Returns at once where there is no limit, and after `stop`.
+        `give_back` what was not read. Returns at once without a limit, and after `stop`.
         """
-        if not self.limits():  # a read that began just before a change is not limited, for one turn
+        if not self.limits():  # a read during a change is unlimited for one turn
             return most
         with self._lock:
             turn = Condition(self._lock)
@@ -206,7 +201,7 @@ class BandwidthLimiter:
                 self._call_first()
 
     def give_back(self, unread: int) -> None:
-        """Put back bytes that `admit` allowed and that were not read."""
+        """Put back bytes that `admit` allowed and nobody read."""
         if unread <= 0 or self._rate_schedule is None:
             return
         with self._lock:
@@ -222,7 +217,7 @@ class BandwidthLimiter:
                 return most
             if self._waiting[0] is turn:
                 share = min(most, max(int(rate * _TURN), _LEAST))
-                # Half a byte of grace: what rounding leaves to wait for may be too short for any clock.
+                # Half a byte less will do: rounding may leave a wait too short for any clock.
                 if self._bytes >= share - 0.5:
                     self._bytes -= share
                     self._used += share
@@ -232,10 +227,7 @@ class BandwidthLimiter:
                 self._clock.wait(turn, None)
 
     def _refresh(self) -> float:
-        """Fill the bucket at the rate that held up to now, and look up the one that holds from now on.
-
-        Returns monotonic seconds.
-        """
+        """Fill the bucket at the last rate, look up the current one, and return monotonic seconds."""
         now = self._clock.monotonic()
         if self._rate is not None:
             seconds = now - self._filled_at
@@ -277,6 +269,6 @@ class BandwidthLimiter:
         self._call_first()
 
     def _call_first(self) -> None:
-        """Wake the first that waits; it wakes the next when it leaves."""
+        """Wake the first in the queue; it wakes the next."""
         if self._waiting:
             self._waiting[0].notify()

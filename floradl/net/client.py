@@ -1,9 +1,8 @@
-"""Clients that connect only where their `UrlPolicy` lets them: one for media, and one for an API.
+"""Clients that connect only where their `UrlPolicy` allows: `MediaClient`, and `ApiClient` for async code.
 
-Both block, and have one HTTP stack; that for an API runs in threads of its own. Each request is checked by
-its URL, and each connection by the address it goes to (`connect`). Through a proxy only the first can be:
-the proxy looks names up. Nothing is followed, stored or added on the way: no redirects, cookies, netrc, or
-credentials of a URL.
+They share one blocking HTTP stack; the API's runs in threads of its own. The policy checks each request's URL
+and each connection's address, or the URL alone through a proxy, which resolves names itself. No redirects,
+cookies, netrc, or credentials of a URL.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ class Cancellation:
         self._stream: Stream | None = None
 
     def cancel(self) -> None:
-        """End the request: a read or write fails at once, and a connection as soon as it is made."""
+        """End the request: a read or write fails at once, a connection once it is made."""
         with self._lock:
             self.is_cancelled = True
             self._shut()
 
     def watch(self, stream: Stream | None) -> None:
-        """Shut `stream` when the request is cancelled; None where it has none any more."""
+        """Shut `stream` when the request is cancelled; None stops that."""
         with self._lock:
             self._stream = stream
             if self.is_cancelled:
@@ -77,18 +76,18 @@ class HttpTransport:
         self._pool = ConnectionPool(self._connector, limits.connections, limits.idle)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request`; its answer's body is to be read, and closed. Nothing is followed, stored or added.
+        """Send `request`; the caller reads the body of the answer, and closes it.
 
         Raises `PermanentError`, `httpx.TransportError`.
         """
         self._url_policy.check(request.url)
         proxy = self._routes.proxy_of(request.url)
-        said = partial(map_errors, request.url.host, proxy)
+        translated = partial(map_errors, request.url.host, proxy)
         timeouts = Timeouts.of(request)
-        with said():
+        with translated():
             pooled = self._pool.take(request.url, timeouts.pool)
             try:
-                answer = self._ask(pooled, request, timeouts, said)
+                answer = self._exchange(pooled, request, timeouts, translated)
                 if request.url.scheme == "http":
                     refuse_proxy_answer(answer, proxy)
                 return answer
@@ -106,28 +105,28 @@ class HttpTransport:
         self._url_policy.check(url)
 
     def proxy_of(self, url: httpx.URL) -> str | None:
-        """Return HOST:PORT of the proxy that `url` is asked through, None where it is asked directly."""
+        """Return HOST:PORT of the proxy for `url`, None for none."""
         return self._routes.proxy_of(url)
 
     def dial(self, url: httpx.URL, timeouts: Timeouts) -> Connection:
-        """Connect to the site of `url`, see `Connector.dial`; the connection is not the pool's."""
+        """Connect outside the pool, see `Connector.dial`."""
         return self._connector.dial(url, timeouts)
 
     def change(self, connections: int) -> None:
-        """Have so many connections, made anew: see `MediaClient.change`."""
+        """See `MediaClient.change`."""
         self._pool.change(connections)
 
     def abort(self) -> None:
-        """Shut all connections: see `MediaClient.abort`."""
+        """See `MediaClient.abort`."""
         self._streams.abort()
 
     def close(self) -> None:
-        """Close all connections; one that is still in use is shut, and closed by whoever uses it."""
+        """Close all connections; one in use is shut, and closed by its user."""
         self.abort()
         self._pool.close()
 
-    def _ask(
-        self, pooled: PooledConnection, request: httpx.Request, timeouts: Timeouts, said: Translated
+    def _exchange(
+        self, pooled: PooledConnection, request: httpx.Request, timeouts: Timeouts, translated: Translated
     ) -> httpx.Response:
         cancellation = _cancellation(request)
         connection = self._pool.connected(pooled, request.url, timeouts)
@@ -141,7 +140,7 @@ class HttpTransport:
             connection = self._pool.renewed(pooled, request.url, timeouts)
             cancellation.watch(connection.stream)
             exchange, head = connection.ask(request)
-        body = Body(exchange, said, partial(self._give_back, pooled, request))
+        body = Body(exchange, translated, partial(self._give_back, pooled, request))
         return httpx.Response(
             head.status_code,
             headers=head.headers.raw_items(),
@@ -165,15 +164,15 @@ def _cancellation(request: httpx.Request) -> Cancellation:
 
 
 class MediaClient:
-    """Sends requests through an `HttpTransport`, each with the same few fields and time limits.
+    """Sends requests through an `HttpTransport`, with the same fields and timeouts each.
 
-    It speaks of them in httpx's `Request` and `Response`, and has no more than is needed of what
-    `httpx.Client` has: that takes longer than all else about a small file.
+    It takes httpx's `Request` and returns its `Response`. `httpx.Client` would cost more time than all else
+    about a small file.
     """
 
     def __init__(self, transport: HttpTransport, *, user_agent: str, limits: PoolLimits) -> None:
         self._transport = transport
-        # Range requests need the bytes as they are stored, and an inflated bomb needs memory: identity.
+        # Identity: ranges count stored bytes, and a bomb inflates in memory.
         self._fields = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         self._limits = limits
         self._timeouts = limits.timeouts()
@@ -206,7 +205,7 @@ class MediaClient:
         return request
 
     def send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
-        """Send `request`. With `stream` the body is not read yet: close the response, whatever happens.
+        """Send `request`. With `stream` the body is not read yet: close the response always.
 
         Raises `PermanentError` for what the URL policy refuses, else `httpx.TransportError`.
         """
@@ -217,28 +216,28 @@ class MediaClient:
         return response
 
     def get(self, url: httpx.URL | str, *, headers: Mapping[str, str] | None = None) -> httpx.Response:
-        """Ask for `url`, and read the whole answer into memory. Raises as `send` does."""
+        """Get `url`, and read the whole answer into memory. Raises as `send`."""
         return self.send(self.build_request("GET", url, headers=headers))
 
     @contextmanager
     def stream(
         self, method: str, url: httpx.URL | str, *, headers: Mapping[str, str] | None = None
     ) -> Iterator[httpx.Response]:
-        """Ask for `url`; the body is to be read within the context. Raises as `send` does."""
+        """Request `url`; read the body within the context. Raises as `send`."""
         with closing(self.send(self.build_request(method, url, headers=headers), stream=True)) as response:
             yield response
 
     def abort(self) -> None:
-        """Shut all connections, for good; call it from any thread, any number of times.
+        """Shut all connections, for good. Safe to repeat, from any thread.
 
         Threads that read or write, through httpx or on the response's own socket, get an error at once
-        (`httpx.TransportError`, `OSError`, or the end of the data before its time); so does each new
-        request. One that is looking a name up or connecting goes on until `PoolLimits.connect` at most.
+        (`httpx.TransportError`, `OSError`, or an early end of the data), and so does each new request.
+        A name lookup or connection attempt ends within `PoolLimits.connect`.
         """
         self._transport.abort()
 
     def change(self, connections: int) -> None:
-        """Have so many connections at once from now on, made anew: by what the URL policy allows now."""
+        """Limit the connections from now on, and make them anew, as the URL policy allows now."""
         self._transport.change(connections)
         if self._many is not None:
             self._many.change(connections)
@@ -256,12 +255,12 @@ def open_client(
     environ: Mapping[str, str] = os.environ,
     bandwidth: BandwidthLimiter | None = None,
 ) -> MediaClient:
-    """Return a client for media: it sends no credentials to anyone. Close it (it is a context manager).
+    """Return a client for media, without credentials. Close it (it is a context manager).
 
-    `bandwidth` limits what all its connections together read, and is stopped when they are shut. Proxies and
-    certificates are those that `environ` names. Its requests raise `PermanentError` for what `url_policy`
-    refuses, else `httpx.TransportError`, whose messages hold no more of the URL than its host. Raises
-    `ConfigError` for a proxy or certificate file in `environ` that cannot be used.
+    `bandwidth` limits the reads of all its connections together, and stops with them. `environ` names proxies
+    and certificates. Its requests raise `PermanentError` for what `url_policy`
+    refuses, else `httpx.TransportError`, whose messages hold only the host of the URL. Raises
+    `ConfigError` for an unusable proxy or certificate file.
     """
     limits = limits or PoolLimits()
     transport = HttpTransport(url_policy, limits, environ, bandwidth)
@@ -269,7 +268,7 @@ def open_client(
 
 
 class ApiAnswer(Struct, frozen=True):
-    """One answer of an API. `body` is whole, and its content codings are undone."""
+    """One answer of an API. `body` is whole, its content codings undone."""
 
     status: int
     headers: httpx.Headers
@@ -277,7 +276,7 @@ class ApiAnswer(Struct, frozen=True):
 
 
 class ApiClient:
-    """Gets answers of one API for async code, in threads of its own: one for each connection at most.
+    """Gets answers of one API for async code, in threads of its own, at most one for each connection.
 
     Close it (it is a context manager).
     """
@@ -304,7 +303,7 @@ class ApiClient:
         self._fields = {
             "User-Agent": user_agent,
             "Accept": "application/json",
-            # Nothing has to be inflated then; somebody on the way may deflate it all the same.
+            # A proxy may compress it all the same.
             "Accept-Encoding": "identity",
         }
         self._timeouts = limits.timeouts()
@@ -316,10 +315,10 @@ class ApiClient:
         self.close()
 
     async def get(self, path: str, most: int, headers: Mapping[str, str] | None = None) -> ApiAnswer:
-        """Ask for `path`, relative to the base URL, and read the whole answer.
+        """Get `path`, relative to the base URL, and read the whole answer, of `most` bytes.
 
-        When it is cancelled its connection is shut, and its thread ends by itself, soon. Raises as
-        `MediaClient.send`, and `read_bounded` for an answer over `most` bytes.
+        Cancellation shuts its connection, which ends its thread. Raises as `MediaClient.send` and
+        `read_bounded`.
         """
         cancellation = Cancellation()
         request = httpx.Request(
@@ -330,13 +329,13 @@ class ApiClient:
         )
         try:
             return await to_thread.run_sync(
-                self._ask, request, most, abandon_on_cancel=True, limiter=self._threads
+                self._send, request, most, abandon_on_cancel=True, limiter=self._threads
             )
         finally:
             cancellation.cancel()
 
     def close(self) -> None:
-        """Close all connections; whoever still waits for an answer gets an error."""
+        """Close all connections; pending requests get an error."""
         self._transport.close()
 
     def _url(self, path: str) -> httpx.URL:
@@ -346,7 +345,7 @@ class ApiClient:
         base = self.base_url.raw_path.removesuffix(b"/") + b"/"
         return self.base_url.copy_with(raw_path=base + url.raw_path.lstrip(b"/"))
 
-    def _ask(self, request: httpx.Request, most: int) -> ApiAnswer:
+    def _send(self, request: httpx.Request, most: int) -> ApiAnswer:
         with closing(self._transport.handle_request(request)) as response:
             if response.has_redirect_location:
                 try:

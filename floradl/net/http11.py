@@ -1,8 +1,7 @@
 """One request and its answer: HTTP/1.1 (RFC 9112) over a stream.
 
-h11 reads the heads, and the bodies that have frames in them or end with the connection. A body of which
-nothing but the length is told goes around it, from the socket into a buffer that is used again and again:
-h11 hands every byte through Python in small pieces, at half the speed.
+h11 reads heads, chunked bodies, and those that end with the connection. A body with a Content-Length bypasses
+it, from the socket into a reused buffer: through h11 it is half as fast.
 """
 
 from __future__ import annotations
@@ -23,19 +22,27 @@ from floradl.net.errors import Translated
 from floradl.net.socket_stream import Stream
 
 Piece: TypeAlias = bytes | memoryview
-"""Some bytes of a body. A memoryview is valid only until the next piece is asked for."""
+"""Some bytes of a body. A memoryview is valid only until the next piece."""
 
-_BUFFER: Final = 128 << 10  # bytes, of each connection; larger ones gain nothing, and smaller ones cost
+Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+_BUFFER: Final = 128 << 10  # bytes, of each connection; larger gains nothing, smaller costs time
 _MOST_HEAD: Final = 100 << 10  # bytes of a head or a chunk's header
-_MOST_INTERIM: Final = 16  # answers of 1xx before the one that counts
-_HEAD_READ: Final = 16 << 10  # bytes: what comes with the head is handed through h11
+_MOST_INTERIM: Final = 16  # answers of 1xx before the final one
+_HEAD_READ: Final = 16 << 10  # bytes: what comes with the head passes through h11
 _FRAMED_READ: Final = 64 << 10
-_MOST_FRAMING: Final = 256 << 10  # bytes around a body's own
-_FRAMING_SHARE: Final = 16  # times the body's own, more: chunks of one byte have five
+_MOST_FRAMING: Final = 256 << 10  # bytes of chunk framing
+_FRAMING_SHARE: Final = 16  # and so many times the payload: chunks of one byte have five
+STEP = 256 * 1024  # bytes of a decoded piece at most
+_BOMB_BYTES = 64 * 1024 * 1024
+_BOMB_RATIO = 100  # media hardly shrinks, text tenfold; deflate reaches 1,032
+_MEMBER = b"\x1f\x8b"
+_GZIP = 16 + zlib.MAX_WBITS
+_MOST_CODINGS = 2
 
 
 class Timeouts(Struct, frozen=True):
-    """How long each step may take, in seconds; None for ever. `pool` is the wait for a free connection."""
+    """Seconds that each step may take, None for ever. `pool` is the wait for a free connection."""
 
     connect: float | None
     read: float | None
@@ -44,16 +51,16 @@ class Timeouts(Struct, frozen=True):
 
     @classmethod
     def of(cls, request: httpx.Request) -> Self:
-        """Read them where httpx puts them."""
-        said = request.extensions.get("timeout", {})
-        return cls(said.get("connect"), said.get("read"), said.get("write"), said.get("pool"))
+        """Return those that httpx put into `request`."""
+        seconds = request.extensions.get("timeout", {})
+        return cls(seconds.get("connect"), seconds.get("read"), seconds.get("write"), seconds.get("pool"))
 
 
 class Http11Exchange:
-    """Asks once, through `stream`, which nobody else uses meanwhile; `buffer` is used for reading.
+    """One request and its answer over `stream`, which it uses alone; it reads into `buffer`.
 
-    `answered` tells whether any byte of an answer came, `length` how long a body is that goes around h11,
-    None for one that does not. What goes wrong is raised in the words of httpcore and of h11.
+    `answered` is whether any byte of an answer came; `length` is that of a body that bypasses h11, else None.
+    Raises errors of httpcore and h11.
     """
 
     def __init__(self, stream: Stream, buffer: memoryview, timeouts: Timeouts) -> None:
@@ -63,13 +70,13 @@ class Http11Exchange:
         self._timeouts = timeouts
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MOST_HEAD)
         self.length: int | None = None
-        self._early = b""  # what of a plain body came with the head
+        self._early = b""  # the part of a plain body that came with the head
         self._left = 0  # bytes of a plain body that are still to come
         self._surplus = False
 
     def ask(self, request: h11.Request, body: Iterable[bytes]) -> h11.Response:
         """Send `request`; return the head of the answer."""
-        with suppress(httpcore.WriteError):  # who refuses a request may answer and close before its end
+        with suppress(httpcore.WriteError):  # a server may refuse a request before its end
             self._send(request, body)
         for _ in range(_MOST_INTERIM + 1):
             event = self._next_event(_HEAD_READ)
@@ -84,12 +91,12 @@ class Http11Exchange:
 
     def is_over(self) -> bool:
         """Whether both sides are done, and the connection may serve another exchange (RFC 9112, 9.3)."""
-        # h11 says MUST_CLOSE instead where either side wants it closed, or cannot but close it.
+        # MUST_CLOSE instead where either side closes the connection.
         if self._h11.our_state is not h11.DONE:
             return False
         if self.length is not None:
             return self._left == 0 and not self._surplus
-        # What came beyond would be taken for the answer to the next request, which is another output's.
+        # Surplus bytes would be taken for the answer to the next request, for another output.
         return self._h11.their_state is h11.DONE and not self._h11.trailing_data[0]
 
     def _send(self, request: h11.Request, body: Iterable[bytes]) -> None:
@@ -102,7 +109,7 @@ class Http11Exchange:
         while True:
             event = self._h11.next_event()
             if event is not h11.NEED_DATA:
-                return event  # type: ignore[return-value]  # the line above is not understood
+                return event  # type: ignore[return-value]  # mypy does not narrow by the line above
             came = self._stream.read_into(self._buffer[:most], self._timeouts.read)
             if came:
                 self.answered = True
@@ -111,18 +118,19 @@ class Http11Exchange:
             self._h11.receive_data(self._buffer[:came])  # type: ignore[arg-type]  # it takes any buffer
 
     def _framed(self) -> Generator[Piece]:
-        """Yield a body in chunks, or one that ends with the connection.
+        """Yield a chunked body, or one that ends with the connection.
 
-        A chunk of one byte may have an extension of thousands (RFC 9112, 7.1.1): framing is no payload.
+        Framing does not count as payload: a chunk of one byte may have an extension of thousands (RFC 9112,
+        7.1.1).
         """
-        taken = payload = told = 0
+        taken = payload = counted = 0
         while (event := self._h11.next_event()) is h11.NEED_DATA or isinstance(event, h11.Data):
             if isinstance(event, h11.Data):
                 payload += len(event.data)
                 yield bytes(event.data)
                 continue
-            self._stream.count_payload(payload - told, self._timeouts.read)
-            told = payload
+            self._stream.count_payload(payload - counted, self._timeouts.read)
+            counted = payload
             if taken > _MOST_FRAMING + _FRAMING_SHARE * payload:
                 raise httpcore.RemoteProtocolError(f"{taken} bytes of chunks held {payload} bytes")
             came = self._stream.read_framed(self._buffer[:_FRAMED_READ], self._timeouts.read)
@@ -147,63 +155,59 @@ class Http11Exchange:
                     f"the connection was closed {self._left} bytes before the end"
                 )
             self._left -= came
-            with self._buffer[:came].toreadonly() as piece:  # whoever keeps it for longer gets an error
+            with self._buffer[:came].toreadonly() as piece:  # invalid once the buffer is reused
                 yield piece
 
 
 def _plain_length(method: bytes, head: h11.Response) -> int | None:
-    """Return a body's length where its bytes follow one another on the wire, with nothing between."""
+    """Return a body's length where it comes without framing."""
     if method != b"GET" or head.status_code not in {200, 206}:
         return None
-    # h11 has refused what is no number, and lengths that differ; a transfer coding wins over them.
+    # h11 refused malformed and conflicting lengths; a transfer coding wins over them.
     fields = dict(head.headers)
     length = fields.get(b"content-length")
     return None if length is None or b"transfer-encoding" in fields else int(length)
 
 
-Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
-
-
 class Connection:
-    """Owns its stream. `forward_fields` go to a proxy that is asked for whole URLs; else they are None."""
+    """Owns its stream. `forward_fields` are for a proxy that gets whole URLs, None without one."""
 
     def __init__(self, stream: Stream, forward_fields: Fields | None = None) -> None:
         self.stream = stream
         self.has_served = False
         self._forward_fields = forward_fields
-        self._buffer: memoryview | None = None  # made when it is read here
+        self._buffer: memoryview | None = None  # made by the first request
         self._exchange: Http11Exchange | None = None
 
     def ask(self, request: httpx.Request) -> tuple[Http11Exchange, h11.Response]:
-        """Send `request`; return the head of its answer, and the exchange that has the body.
+        """Send `request`; return the exchange, which has the body, and the head of the answer.
 
-        Raises in the words of httpcore and of h11.
+        Raises errors of httpcore and h11.
         """
-        worded = self._worded(request)  # a request that cannot be sent leaves the connection as it was
+        head = self._h11_request(request)  # an invalid request leaves the connection as it was
         if self._buffer is None:
             self._buffer = memoryview(bytearray(_BUFFER))
         self._exchange = exchange = Http11Exchange(self.stream, self._buffer, Timeouts.of(request))
-        return exchange, exchange.ask(worded, request.stream)  # type: ignore[arg-type]
+        return exchange, exchange.ask(head, request.stream)  # type: ignore[arg-type]
 
     def may_repeat(self, request: httpx.Request) -> bool:
-        """Whether the last request failed only because the server had closed the connection meanwhile.
+        """Whether the last request may be sent again: the server had closed an idle connection.
 
-        Then it is safe to send it anew: no byte of an answer came, and asking twice is as asking once
-        (RFC 9110, 9.2.2; RFC 9112, 9.3.1).
+        The method must be idempotent (RFC 9110, 9.2.2; RFC 9112, 9.3.1).
         """
         unanswered = self._exchange is not None and not self._exchange.answered
         return self.has_served and unanswered and request.method in {"GET", "HEAD"}
 
     def is_free(self) -> bool:
-        """Whether it can take another request: the last one is over, and nothing came beyond its answer."""
+        """Whether it can take another request: the last answer is over, with no surplus bytes."""
         over = self._exchange is not None and self._exchange.is_over()
         return over and not self.stream.owes()
 
     def close(self) -> None:
-        """Close it. Safe to repeat."""
+        """Close the stream. Safe to repeat."""
         self.stream.close()
 
-    def _worded(self, request: httpx.Request) -> h11.Request:
+    def _h11_request(self, request: httpx.Request) -> h11.Request:
         fields: list[tuple[bytes, bytes]] = list(request.headers.raw)
         target = request.url.raw_path
         if self._forward_fields is not None:
@@ -224,15 +228,8 @@ def site(url: httpx.URL) -> str:
     return f"{url.scheme}://{name if url.port is None else join_port(host, url.port)}"
 
 
-STEP = 256 * 1024
-_BOMB_BYTES = 64 * 1024 * 1024
-_BOMB_RATIO = 100  # media hardly shrinks, text tenfold; deflate reaches 1,032
-_MEMBER = b"\x1f\x8b"
-_GZIP = 16 + zlib.MAX_WBITS
-
-
 class CodedBody:
-    """Counts the bytes of a body as they pass, to bound by that what is made of them."""
+    """Counts the bytes of a coded body, to limit the size of the decoded one."""
 
     def __init__(self, chunks: Iterable[Piece]) -> None:
         self._taken = 0
@@ -244,7 +241,7 @@ class CodedBody:
             yield chunk
 
     def bound(self, pieces: Iterable[bytes]) -> Generator[bytes]:
-        """Pass on `pieces` decoded from it. Raises `PermanentError` where they grow without reason."""
+        """Pass on `pieces` decoded from it. Raises `PermanentError` for a decompression bomb."""
         given = 0
         for piece in pieces:
             given += len(piece)
@@ -259,8 +256,8 @@ def inflate(chunks: Iterable[bytes | memoryview], coding: str, *, raw: bool = Fa
     """Decode `gzip` or `deflate` (RFC 9110, 8.4.1) in pieces of at most 256 KiB.
 
     A `raw` deflate has no head and no checksum (RFC 1951), as some servers send it. Raises `TransientError`
-    where the stream is cut or broken, `PermanentError` for an unknown coding. How far a body may grow is for
-    `CodedBody.bound` to say.
+    where the stream is cut or broken, `PermanentError` for an unknown coding. `CodedBody.bound`
+    limits the size.
     """
     if coding not in {"gzip", "x-gzip", "deflate"}:
         raise PermanentError(
@@ -292,14 +289,11 @@ def inflate(chunks: Iterable[bytes | memoryview], coding: str, *, raw: bool = Fa
         raise TransientError(f"the {coding} body was cut short", ErrorCode.DAMAGED)
 
 
-_MOST_CODINGS = 2
-
-
 def read_bounded(response: httpx.Response, most: int) -> bytes:
-    """Read the body of a streamed `response`, and undo its content codings (RFC 9110, 8.4).
+    """Return the body of a streamed `response`, its content codings undone (RFC 9110, 8.4).
 
-    Raises `TransientError` for more than `most` bytes of either kind, `ForeignAnswerError` for a coding that
-    is not known, and `httpx.RequestError`.
+    Raises `TransientError` for more than `most` bytes of either kind, `ForeignAnswerError` for an unknown
+    coding, and `httpx.RequestError`.
     """
     raw = bytearray()
     for piece in pieces(response):
@@ -308,8 +302,8 @@ def read_bounded(response: httpx.Response, most: int) -> bytes:
             raise _too_much(most)
     codings = [
         coding
-        for told in response.headers.get("content-encoding", "").split(",")
-        if (coding := told.strip().lower()) not in {"", "identity"}
+        for name in response.headers.get("content-encoding", "").split(",")
+        if (coding := name.strip().lower()) not in {"", "identity"}
     ]
     if not codings or not raw:
         return bytes(raw)
@@ -343,7 +337,7 @@ def _too_much(most: int) -> TransientError:
 
 
 class Body(httpx.SyncByteStream):
-    """A body to be read by blocking, once."""
+    """A body, to be read once."""
 
     def __init__(
         self, exchange: Http11Exchange, translated: Translated, give_back: Callable[[], None]
@@ -359,7 +353,7 @@ class Body(httpx.SyncByteStream):
                 yield bytes(piece)
 
     def pieces(self) -> Generator[Piece]:
-        """Yield the bytes as they come, without a copy: each piece is valid until the next is asked for."""
+        """Yield the bytes as they come, without a copy: each piece is valid until the next."""
         with self._translated():
             yield from self._pieces
 
@@ -373,6 +367,6 @@ class Body(httpx.SyncByteStream):
 
 
 def pieces(response: httpx.Response) -> Iterator[Piece]:
-    """Yield the body of `response` as it comes: each piece is valid until the next is asked for."""
+    """Yield the body of `response` as it comes: each piece is valid until the next."""
     stream = response.stream
     return stream.pieces() if isinstance(stream, Body) else response.iter_raw()

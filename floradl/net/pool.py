@@ -1,7 +1,6 @@
-"""Connections lent to one request at a time.
+"""Makes connections, and keeps idle ones for later requests.
 
-Whoever has borrowed a connection has it alone until it is given back: no other thread looks at it, or closes
-it, meanwhile.
+A thread that took a connection owns it until it gives it back: no other thread uses or closes it.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ _BLOCKING: Final = httpcore.SyncBackend()
 
 
 def connect(resolve: Resolve, streams: OpenStreams, host: str, port: int, timeout: float | None) -> Stream:
-    """Connect to the first address of `host` that answers, all within `timeout` seconds, by blocking.
+    """Connect to the first address of `host` that answers, within `timeout` seconds in all.
 
-    Each address has an equal share of the time that those before it left. Raises what `resolve` refuses
-    with, `httpcore.ConnectError` or `httpcore.ConnectTimeout`.
+    Each address gets an equal share of the remaining time. Raises as `resolve`, and `httpcore.ConnectError`,
+    `httpcore.ConnectTimeout`.
     """
     ends = None if timeout is None else time.monotonic() + timeout
     with _translated():
@@ -63,17 +62,17 @@ def _translated() -> Iterator[None]:
 
 
 class Connector:
-    """Makes the connections of one client; `streams` keeps an eye on them."""
+    """Makes the connections of one client, and registers them with `streams`."""
 
     def __init__(self, routes: Routes, streams: OpenStreams) -> None:
         self._routes = routes
         self._streams = streams
 
     def dial(self, url: httpx.URL, timeouts: Timeouts) -> Connection:
-        """Connect to the site of `url`, which was checked.
+        """Connect to the site of `url`, which the URL policy allowed.
 
-        Raises what the URL policy refuses with, `httpcore.ProxyError` where a proxy refuses, and otherwise in
-        the words of httpcore and h11.
+        Raises what the URL policy refuses an address with, `httpcore.ProxyError` where a proxy refuses, and
+        other errors of httpcore and h11.
         """
         route = self._routes.of(url)
         if route.proxy is None:
@@ -82,7 +81,7 @@ class Connector:
         stream = self._connect(route, route.proxy.url, timeouts)
         try:
             stream = self._secure(stream, route.tls, route.proxy.url, timeouts)
-            fields = _fields(route.proxy)
+            fields = _proxy_fields(route.proxy)
             if url.scheme == "http":
                 return Connection(stream, fields)
             _open_tunnel(stream, url, fields, timeouts)
@@ -102,7 +101,7 @@ class Connector:
         return stream.start_tls(tls, host_of(url), timeouts.connect)
 
 
-def _fields(proxy: httpx.Proxy) -> Fields:
+def _proxy_fields(proxy: httpx.Proxy) -> Fields:
     fields = list(proxy.headers.raw)
     if proxy.raw_auth is None:
         return fields
@@ -111,7 +110,7 @@ def _fields(proxy: httpx.Proxy) -> Fields:
 
 
 def _open_tunnel(stream: Stream, url: httpx.URL, fields: Fields, timeouts: Timeouts) -> None:
-    """Have the proxy behind `stream` connect to the site of `url` (RFC 9110, 9.3.6)."""
+    """CONNECT to the site of `url` through the proxy behind `stream` (RFC 9110, 9.3.6)."""
     target = join_port(host_of(url), port_of(url)).encode("ascii")
     request = h11.Request(
         method=b"CONNECT", target=target, headers=[(b"Host", target), (b"Accept", b"*/*"), *fields]
@@ -123,29 +122,29 @@ def _open_tunnel(stream: Stream, url: httpx.URL, fields: Fields, timeouts: Timeo
 
 
 class ResizableSemaphore:
-    """A semaphore for threads. Where there is less room than there was, those who are in may stay."""
+    """A semaphore for threads whose limit may change; a lower one revokes nothing."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._inside = 0
+        self._acquired = 0
         self._changed = Condition()
 
     def acquire(self, timeout: float | None) -> bool:
-        """Come in, waiting for up to `timeout` seconds; False where there was no room."""
+        """Acquire, waiting up to `timeout` seconds; return False where that was not enough."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._inside < self._most, timeout):
+            if not self._changed.wait_for(lambda: self._acquired < self._most, timeout):
                 return False
-            self._inside += 1
+            self._acquired += 1
             return True
 
     def release(self) -> None:
-        """Leave."""
+        """Release, and wake one that waits."""
         with self._changed:
-            self._inside -= 1
+            self._acquired -= 1
             self._changed.notify()
 
     def change(self, most: int) -> None:
-        """Let so many in from now on."""
+        """Set the limit to `most`."""
         with self._changed:
             self._most = most
             self._changed.notify_all()
@@ -155,16 +154,16 @@ _Site: TypeAlias = tuple[str, str, int]  # scheme, host, port
 
 
 class PooledConnection(Struct, eq=False):
-    """A place among the connections, and the one that is in it. Only the thread that has it may use it."""
+    """A slot of the pool, and its connection. Only the thread that took it may use it."""
 
     connection: Connection | None
     site: _Site
-    era: int  # its connection is kept while none has begun since
+    era: int  # of the pool when it was taken: a later one closes it
     idle_since: float = 0.0
 
 
 class ConnectionPool:
-    """Lends connections, at most `most` at once, and keeps them for `idle` seconds when given back."""
+    """Lends connections, at most `most` at once, and keeps returned ones for `idle` seconds."""
 
     def __init__(self, connector: Connector, most: int, idle: float) -> None:
         self._connector = connector
@@ -172,15 +171,15 @@ class ConnectionPool:
         self._seconds = idle
         self._free = ResizableSemaphore(most)
         self._lock = Lock()
-        self._idle: list[PooledConnection] = []  # the one given back last stands last
+        self._idle: list[PooledConnection] = []  # in the order of return
         self._lent = 0
         self._era = 0
         self._closed = False
 
     def take(self, url: httpx.URL, timeout: float | None) -> PooledConnection:
-        """Lend a kept connection to the site of `url`, or a place for one. `give_back` it, whatever happens.
+        """Lend an idle connection to the site of `url`, or a slot for one. Always `give_back` it.
 
-        Raises `httpcore.PoolTimeout` where all are lent for `timeout` seconds.
+        Raises `httpcore.PoolTimeout` where none gets free within `timeout` seconds.
         """
         if not self._free.acquire(timeout=timeout):
             raise httpcore.PoolTimeout
@@ -198,9 +197,9 @@ class ConnectionPool:
         return PooledConnection(None, site, era) if pooled is None else pooled
 
     def connected(self, pooled: PooledConnection, url: httpx.URL, timeouts: Timeouts) -> Connection:
-        """Return the connection of `lease`, made now unless one was kept that the server has not closed.
+        """Return the connection of `pooled`, a new one unless it is still open.
 
-        Raises as `Dialer.dial` does.
+        Raises as `Connector.dial`.
         """
         kept = pooled.connection
         if kept is not None and kept.is_free():
@@ -208,13 +207,13 @@ class ConnectionPool:
         return self.renewed(pooled, url, timeouts)
 
     def renewed(self, pooled: PooledConnection, url: httpx.URL, timeouts: Timeouts) -> Connection:
-        """Close the connection of `lease` and return another, made now. Raises as `Dialer.dial` does."""
+        """Replace the connection of `pooled` by a new one. Raises as `Connector.dial`."""
         _close([pooled])
         pooled.connection = made = self._connector.dial(url, timeouts)
         return made
 
     def give_back(self, pooled: PooledConnection) -> None:
-        """Take a connection back: to keep it, where it is still good for another request."""
+        """Take a connection back, and keep it if it can serve another request."""
         connection = pooled.connection
         good = connection is not None and connection.is_free()
         with self._lock:
@@ -229,7 +228,7 @@ class ConnectionPool:
         self._free.release()
 
     def change(self, most: int) -> None:
-        """Lend `most` at once from now on, and keep none that was made before: it may not be allowed now."""
+        """Lend `most` at once from now on, and keep no older connection: it may not be allowed now."""
         with self._lock:
             self._most = most
             self._era += 1
@@ -238,14 +237,14 @@ class ConnectionPool:
         _close(idle)
 
     def close(self) -> None:
-        """Close what is idle, and from now on what is given back."""
+        """Close idle connections, and later those given back."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
         _close(idle)
 
     def _drop(self, unwanted: Callable[[int, PooledConnection], bool]) -> list[PooledConnection]:
-        """Remove idle ones, counted from the one given back last, and return them. Holds the lock."""
+        """Remove and return idle ones by age rank, 0 the last returned. The caller holds the lock."""
         places = enumerate(reversed(self._idle))
         dropped = [pooled for place, pooled in places if unwanted(place, pooled)]
         for pooled in dropped:
@@ -261,12 +260,11 @@ def _close(pool: list[PooledConnection]) -> None:
 
 
 class PoolLimits(Struct, frozen=True, kw_only=True):
-    """How long a client waits, in seconds, and how many connections it has.
+    """Timeouts of a client, in seconds, and its number of connections.
 
-    `connect` covers the look-up, and all addresses that are tried; the TLS handshake has as long again.
-    `read` is the longest silence while an answer is read, and also bounds writing and the wait for a
-    free connection. `connections` is the most at once, those included that are kept when idle, for `idle`
-    seconds.
+    `connect` covers the name lookup and all addresses; the TLS handshake gets as long again. `read` is the
+    longest silence within an answer; writes and the wait for a free connection have the same. `connections`
+    counts idle ones too, which are kept for `idle` seconds.
     """
 
     connect: float = 5.0
@@ -275,5 +273,5 @@ class PoolLimits(Struct, frozen=True, kw_only=True):
     idle: float = 30.0
 
     def timeouts(self) -> dict[str, float | None]:
-        """Return the time limits of one request, as httpx writes them."""
+        """Return the timeouts of one request as httpx has them."""
         return httpx.Timeout(self.read, connect=self.connect).as_dict()

@@ -1,8 +1,7 @@
-"""One socket of the media client's, plain or under TLS, and all of them together.
+"""One socket of a client, plain or under TLS, and the set of them all.
 
-httpcore's stream connects, shakes hands and writes. It is read here: into a buffer that is used again and
-again, in as few steps as the socket allows, and under three watches: the limit on all transfers, the longest
-silence, and the lowest rate.
+httpcore's stream connects, does the TLS handshake and writes. Reads go into a reused buffer, in few calls,
+under the bandwidth limit, the timeout and the minimum rate.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ import httpcore
 from floradl.net.bandwidth import BandwidthLimiter
 
 MIN_RATE: Final = 1024  # bytes a second
-_MOMENT: Final = 0.25  # seconds for which bytes that came are held back, waiting for more
+_MOMENT: Final = 0.25  # seconds that received bytes wait for more
 
 
 class OpenStreams:
-    """The sockets of a client that are open now, so that all can be shut from another thread.
+    """The open sockets of a client, so that another thread can shut them.
 
-    `bandwidth` limits how fast they may be read, all together.
+    `bandwidth` limits the reads of all together.
     """
 
     def __init__(self, bandwidth: BandwidthLimiter | None = None) -> None:
@@ -36,7 +35,7 @@ class OpenStreams:
         self._stopped = False
 
     def admit(self, stream: Stream) -> Stream:
-        """Keep an eye on `stream`. Raises `httpcore.ConnectError` once `abort` was called."""
+        """Register `stream`. Raises `httpcore.ConnectError` once `abort` was called."""
         with self._lock:
             if not self._stopped:
                 self._streams.add(stream)
@@ -45,10 +44,7 @@ class OpenStreams:
         raise httpcore.ConnectError("stopped")
 
     def abort(self) -> None:
-        """Shut every socket: whoever waits in one, in whatever thread, gets an error at once.
-
-        For good: no new stream is admitted. Calling it twice is safe.
-        """
+        """Shut every socket, for good: reads and writes in any thread fail at once. Safe to repeat."""
         with self._lock:
             self._stopped = True
             streams = list(self._streams)
@@ -58,7 +54,7 @@ class OpenStreams:
 
 
 class Stream(httpcore.NetworkStream):
-    """A connection's socket, known to an `OpenStreams`. For one thread at a time, but for `shut`."""
+    """A connection's socket, registered with `OpenStreams`. For one thread at a time, except `shut`."""
 
     def __init__(self, inner: httpcore.NetworkStream, streams: OpenStreams, tls_layers: int = 0) -> None:
         self._inner = inner
@@ -72,40 +68,39 @@ class Stream(httpcore.NetworkStream):
 
     @property
     def direct_socket(self) -> socket.socket | None:
-        """The socket that gives the bytes of this stream; None where one TLS lies in another."""
+        """The socket that yields the bytes of this stream; None for TLS inside TLS."""
         return self._socket if self._tls_layers <= 1 else None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return what has come, at most `max_bytes`; empty at the end. Raises as `read_into` does."""
+        """Return what came, at most `max_bytes`; empty at the end. Raises as `read_into`."""
         space = memoryview(bytearray(max_bytes))
         return bytes(space[: self.read_into(space, timeout)])
 
     def read_into(self, space: memoryview, timeout: float | None) -> int:
-        """Put what has come into `space`; return how many bytes, 0 at the end.
+        """Read into `space`; return how many bytes came, 0 at the end.
 
-        Raises `httpcore.ReadTimeout` where nothing comes for `timeout` seconds, or too little in that time,
-        and `httpcore.ReadError`.
+        Raises `httpcore.ReadTimeout` for under `MIN_RATE` over `timeout` seconds, and `httpcore.ReadError`.
         """
         came, seconds = self._take(space, timeout)
         if came:
-            self._judge(came, seconds, timeout)
+            self._check_rate(came, seconds, timeout)
         return came
 
     def read_framed(self, space: memoryview, timeout: float | None) -> int:
-        """As `read_into`, but what comes is judged by `count_payload`, once it is known what of it counts."""
+        """As `read_into`, but the caller counts the payload in it: see `count_payload`."""
         came, seconds = self._take(space, timeout)
         self._waited += seconds
         return came
 
     def count_payload(self, payload: int, timeout: float | None) -> None:
-        """Tell how much of what `read_framed` gave was no framing. Raises `httpcore.ReadTimeout`."""
-        self._judge(payload, 0.0, timeout)
+        """Count `payload` bytes of what `read_framed` gave. Raises `httpcore.ReadTimeout`."""
+        self._check_rate(payload, 0.0, timeout)
 
     def fill(self, space: memoryview, timeout: float | None) -> int:
-        """Fill `space`, as far as bytes keep coming; return how many, 0 at the end. Raises as `read_into`.
+        """Fill `space` while bytes keep coming; return how many, 0 at the end. Raises as `read_into`.
 
-        What came is not held back for longer than a moment, nor lost when the connection breaks: that is
-        raised by the next call. Under a limit each turn is handed out as it comes.
+        It returns within a moment of the first byte. Where the connection breaks after some bytes, the next
+        call raises. Under a bandwidth limit it returns each turn's bytes.
         """
         if self._streams.bandwidth.limits():
             return self.read_into(space, timeout)
@@ -129,15 +124,15 @@ class Stream(httpcore.NetworkStream):
                 break
             came += more
         if came:
-            self._judge(came, now - started, timeout)
+            self._check_rate(came, now - started, timeout)
         return came
 
     def _take(self, space: memoryview, timeout: float | None) -> tuple[int, float]:
-        """Return how many bytes came, and how many seconds they were waited for."""
+        """Return how many bytes came, and the seconds of waiting."""
         self._raise_broken()
         bandwidth = self._streams.bandwidth
         allowed = bandwidth.admit(len(space))
-        started = time.monotonic()  # from here on, so that the wait for our own turn is not their silence
+        started = time.monotonic()  # the wait for our own turn is not the server's silence
         came = self._receive(space[:allowed], timeout)
         bandwidth.give_back(allowed - came)
         return came, time.monotonic() - started
@@ -147,7 +142,7 @@ class Stream(httpcore.NetworkStream):
             data = self._inner.read(len(space), timeout)
             space[: len(data)] = data
             return len(data)
-        # Small steps towards the limit, the same for all reads: to set another costs a system call.
+        # Small steps of one length: changing the timeout costs a system call.
         step = _MOMENT if timeout is None else min(timeout, _MOMENT)
         if step != self._step:
             self._socket.settimeout(step)
@@ -167,11 +162,11 @@ class Stream(httpcore.NetworkStream):
         if self._broken is not None:
             raise self._broken
 
-    def _judge(self, came: int, seconds: float, window: float | None) -> None:
-        """Give up an answer that crawls: one that drips never runs into the time limit of a single read.
+    def _check_rate(self, came: int, seconds: float, window: float | None) -> None:
+        """Raise `httpcore.ReadTimeout` for an answer below `MIN_RATE`, head or body.
 
-        Here, because a head can drip as well as a body. Only waiting for the other side counts, not what is
-        done with the bytes; and of a body in frames only what is in them.
+        Dripping bytes never meet the timeout of a single read. Only waiting for the server counts as time,
+        and only payload as bytes.
         """
         if window is None:
             return
@@ -190,52 +185,51 @@ class Stream(httpcore.NetworkStream):
         self._inner.write(buffer, timeout)
 
     def owes(self) -> bool:
-        """Whether anything is there to be read: bytes that nobody asked for, or the end."""
+        """Whether anything can be read: unexpected bytes, or the end."""
         if self._inner.get_extra_info("is_readable"):
             return True
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return True
-        return self._tls_layers > 1 and _holds_back(self._inner.get_extra_info("ssl_object"))
+        return self._tls_layers > 1 and _has_pending(self._inner.get_extra_info("ssl_object"))
 
     def close(self) -> None:
         """Close the socket. Safe to repeat."""
         self._inner.close()
 
     def shut(self) -> None:
-        """Wake whoever waits in this socket. What is open stays so: closing is its owner's business."""
+        """End reads and writes in any thread. The owner still closes the socket."""
         with suppress(OSError):
-            # Not `SSLSocket.shutdown`: that drops the TLS layer first, and a reader that comes next
-            # would take what is left in the socket, which is ciphertext, for the body.
+            # `SSLSocket.shutdown` drops the TLS layer first: a later read would take ciphertext for the body.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> Stream:
-        """Return the stream under TLS, which takes this one's place.
+        """Return the stream under TLS, which replaces this one.
 
         Raises `httpcore.ConnectError`, `httpcore.ConnectTimeout`.
         """
         with ExitStack() as stack:
             if not isinstance(self._socket, ssl.SSLSocket):
-                # `wrap_socket` takes the descriptor away from this socket while it shakes hands.
+                # `wrap_socket` detaches the descriptor; `shut` needs one during the handshake.
                 self._socket = stack.enter_context(self._socket.dup())
             inner = self._inner.start_tls(ssl_context, server_hostname, timeout)
         tls = inner.get_extra_info("socket")
         if isinstance(tls, ssl.SSLSocket):
-            # Anybody on the way can close a connection. What only its end would end is whole when the
-            # other side says goodbye, and an error otherwise (RFC 9112, 9.8).
-            tls.suppress_ragged_eofs = False  # type: ignore[attr-defined]  # typeshed does not know it
+            # Anyone on the way can close a connection: a body that ends with it needs TLS's close_notify
+            # to be complete (RFC 9112, 9.8).
+            tls.suppress_ragged_eofs = False  # type: ignore[attr-defined]  # missing in typeshed
         return self._streams.admit(Stream(inner, self._streams, self._tls_layers + 1))
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore's stream tells, but no socket that carries another layer's ciphertext."""
+        """As httpcore's, but without the socket for TLS inside TLS: it yields ciphertext."""
         if info == "socket" and self._tls_layers > 1:
-            return None  # TLS to a site inside TLS to a proxy: what comes from the socket is ciphertext
+            return None
         return self._inner.get_extra_info(info)
 
 
-def _holds_back(tls: ssl.SSLObject) -> bool:
-    """Whether the inner of two TLS layers has something in memory, where no look at the socket sees it."""
+def _has_pending(tls: ssl.SSLObject) -> bool:
+    """Whether the inner of two TLS layers holds data in memory, invisible to the socket."""
     try:
         tls.read(1)
     except ssl.SSLWantReadError:

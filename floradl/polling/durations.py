@@ -1,6 +1,6 @@
-"""How long the next runs of each technique take: by those that ended, those that go on, and their progress.
+"""How long the next runs of each technique take, from finished and unfinished runs and their progress.
 
-`EtaAccuracy` and `WebhookTrust` count how far a technique's progress and its webhooks can be relied on.
+`EtaAccuracy` and `WebhookTrust` count how reliable a technique's progress and its webhooks are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from floradl.models import RemoteRun
 from floradl.retry import MAX_BACKOFF
 
 COST = 0.45
-"""Seconds of delay that a check is worth. Durations around 40 s are checked each 4 to 5 s."""
+"""Seconds of delay that one poll costs. Runs of around 40 s are polled every 4 to 5 s."""
 
 _USUAL_INTERVAL = 2.0  # seconds, that COST is for
 _STEP = 0.25  # seconds
@@ -23,7 +23,18 @@ _SIGMAS = (0.2, 0.35, 0.5, 0.7, 1.0)  # spreads that are tried, equally likely a
 _BINS = 10  # ages a unit of the logarithm
 _POINTS = 16  # medians that are tried in a pass
 _PASSES = 3  # each over what the one before left possible
-_POSSIBLE = 10.0  # e^-10 of the best likelihood is none
+_POSSIBLE = 10.0  # medians within e^-10 of the best likelihood are refined
+_KEPT_FORECASTS = 400
+_ENOUGH_REPORTS = 15  # runs that ended
+_BETTER = 1.0  # gain in mean log-likelihood from which forecasts are trusted
+_LATE = 1.5  # standard deviations; after that a forecast was wrong
+_FIRST = 1.0  # per cent; less is no basis for a forecast
+_LEAST = 0.5  # seconds, since `progress` is rounded
+_KEPT = 400  # durations a technique, and as many ages of unfinished runs
+_ENOUGH = 5  # durations from which a technique is known
+_REFIT = 0.5  # seconds between two estimates
+_LONGEST = 7 * 86_400.0  # seconds; a longer run was idle
+_PROVEN = 3  # ends in a row that a webhook reported
 
 
 class LogNormal(Struct, frozen=True):
@@ -34,11 +45,11 @@ class LogNormal(Struct, frozen=True):
 
     @property
     def median(self) -> float:
-        """The seconds that half of them are shorter than."""
+        """The median, in seconds."""
         return math.exp(self.mu)
 
     def hazard(self, age: float) -> float:
-        """Return the chance, per second, that what has lasted `age` seconds ends now."""
+        """Return the hazard rate, per second: the chance that a run of `age` seconds ends now."""
         if age < 1e-3:  # nothing ends in no time, and the quotient would be 0/0 here too
             return 0.0
         z = (math.log(age) - self.mu) / self.sigma
@@ -55,14 +66,14 @@ class LogNormal(Struct, frozen=True):
 
 
 ANY = LogNormal(math.log(30.0), 1.5)
-"""For a technique of which nothing is known: images take seconds, videos many minutes."""
+"""For a technique without known runs: images take seconds, videos many minutes."""
 
 
 def fit(durations: Iterable[float], ages: Iterable[float] = (), medians: LogNormal = ANY) -> LogNormal:
     """Return the distribution of the next duration, in seconds, as far as it is known.
 
-    `durations` are of runs that ended, `ages` of runs that go on, `medians` the prior of the median. Medians
-    and spreads are weighed by how well they explain these (Bayes); the answer has their mean and variance.
+    `durations` are of finished runs, `ages` of unfinished ones, `medians` is the prior of the median. Medians
+    and spreads are weighted by their likelihood (Bayes); the result has their mean and variance.
     """
     seen = _Seen.of(durations, ages)
     tried = [cell for sigma in _SIGMAS for cell in _weighed(seen, sigma, medians)]
@@ -75,7 +86,7 @@ def fit(durations: Iterable[float], ages: Iterable[float] = (), medians: LogNorm
 
 
 class _Seen(Struct, frozen=True):
-    """Logarithms of durations: number, mean and variance of those that ended, how many go on at each age."""
+    """Logarithms of durations: count, mean and variance of finished runs; unfinished runs by age."""
 
     count: int
     mean: float
@@ -113,9 +124,9 @@ def _weighed(seen: _Seen, sigma: float, medians: LogNormal) -> list[tuple[float,
 
 
 def gap(age: float, durations: LogNormal, bounds: tuple[float, float], cost: float = COST) -> float:
-    """Return the seconds until the next check at this `age`, within `bounds`.
+    """Return the seconds until the next poll at this `age`, within `bounds`.
 
-    It is where the density of checks √(h/2c), summed from now on, comes to one.
+    The integral of the density of polls √(h/2c), from now on, reaches one there.
     """
     least, most = bounds
     missing, waited = 1.0, 0.0
@@ -157,19 +168,6 @@ def next_poll(age: float, interval: float, expected: LogNormal, cost: float = CO
     return gap(age, expected, (interval, most), cost * interval / _USUAL_INTERVAL)
 
 
-_KEPT_FORECASTS = 400
-_ENOUGH_REPORTS = 15  # runs that ended
-_BETTER = 1.0  # by how much the mean logarithm of the likelihood must be better
-_LATE = 1.5  # standard deviations; a run that goes on for longer was forecast wrongly
-_FIRST = 1.0  # per cent; less is no basis for a forecast
-_LEAST = 0.5  # seconds, since `progress` is rounded
-_KEPT = 400  # durations a technique, and as many ages of runs that go on
-_ENOUGH = 5  # durations by which a technique is known
-_REFIT = 0.5  # seconds between two estimates
-_LONGEST = 7 * 86_400.0  # seconds; what took longer was left alone rather than worked on
-_PROVEN = 3  # ends in a row that a webhook reported
-
-
 class ProgressEta(Struct, frozen=True):
     """A forecast: at this `age` a run takes `rest` more, in seconds."""
 
@@ -193,7 +191,7 @@ def forecast(age: float, progress: float) -> ProgressEta | None:
 
 
 class EtaAccuracy:
-    """How good the forecasts for runs of one technique were."""
+    """The errors of past forecasts for one technique."""
 
     def __init__(self) -> None:
         self._runs = 0
@@ -212,7 +210,7 @@ class EtaAccuracy:
         self._off = self._weighed() if self._runs >= _ENOUGH_REPORTS else None
 
     def rest(self, forecasts: Collection[ProgressEta]) -> LogNormal | None:
-        """Return the rest that a run takes after its last forecast; None where they are not trusted."""
+        """Return the time that a run takes after its last forecast; None where they are not trusted."""
         if self._off is None or not forecasts:
             return None
         mean, spread = self._off
@@ -239,7 +237,7 @@ def _log_normal(z: float, sigma: float) -> float:
 
 
 class _Known(Struct):
-    """What is known of one technique: durations of runs that ended, ages of those that go on, by id."""
+    """One technique: durations of finished runs, ages of unfinished ones by id."""
 
     durations: deque[float]
     ages: dict[str, float]
@@ -259,7 +257,7 @@ class Durations:
         self._known = {name: _Known(deque(seconds, _KEPT), {}) for name, seconds in (durations or {}).items()}
 
     def expected(self, technique: str | None) -> LogNormal:
-        """Return what the next run of `technique` is expected to take, by its runs and by all others."""
+        """Return the expected duration of the next run of `technique`, by its runs and all others."""
         known = self._of(technique)
         now = self._monotonic()
         if known.expected is None or (known.changed and now - known.fitted_at >= _REFIT):
@@ -286,11 +284,11 @@ class Durations:
             known.changed = True
 
     def in_flight(self, technique: str | None) -> int:
-        """Return how many runs of `technique` are known to go on."""
+        """Return how many unfinished runs of `technique` are known."""
         return len(self._of(technique).ages)
 
     def is_known(self, technique: str | None) -> bool:
-        """Whether enough runs of `technique` ended to know what the next one takes."""
+        """Whether enough runs of `technique` finished to predict the next one."""
         return len(self._of(technique).durations) >= _ENOUGH
 
     def rest(self, technique: str | None, forecasts: Collection[ProgressEta]) -> LogNormal | None:
@@ -298,11 +296,11 @@ class Durations:
         return self._of(technique).trust.rest(forecasts)
 
     def judge(self, technique: str | None, forecasts: Collection[ProgressEta], duration: float) -> None:
-        """Record how good the forecasts of a run were that took `duration` seconds."""
+        """Record the `forecasts` of a run that took `duration` seconds."""
         self._of(technique).trust.ended(forecasts, duration, self.expected(technique))
 
     def ended(self, technique: str | None, run_id: str) -> None:
-        """Record that a run does not go on any more."""
+        """Record that a run ended."""
         known = self._of(technique)
         if known.ages.pop(run_id, None) is not None:
             known.changed = True
@@ -318,7 +316,7 @@ class Durations:
 
 
 class WebhookTrust:
-    """Counts by technique how many ends in a row a webhook reported before a poll did."""
+    """Counts, by technique, ends in a row that a webhook reported before a poll did."""
 
     def __init__(self) -> None:
         self._in_a_row: Counter[str] = Counter()
@@ -336,10 +334,10 @@ class WebhookTrust:
 
 
 def detection_delay(answer: RemoteRun, queued_at: float, now: float) -> float | None:
-    """Return how many seconds after its end a run was detected; None where FLORA names no end.
+    """Return how many seconds after its end a run was detected; None where FLORA gives no end.
 
-    Counted from `queued_at` at the earliest; `now` is unix seconds, too. The server's clock counts where the
-    answer has its time (to the second), as ours may differ.
+    Not before `queued_at`; it and `now` are unix seconds. The server's clock counts where the answer has its
+    time (to the second), as ours may differ.
     """
     if answer.completed_at is None:
         return None

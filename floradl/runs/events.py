@@ -1,4 +1,4 @@
-"""Who wants to know how it goes: the terminal's bars, and the daemon's heartbeat."""
+"""What happens to runs: reported to the log and the displays, and counted for metrics."""
 
 from __future__ import annotations
 
@@ -17,47 +17,48 @@ from floradl.errors import ErrorCode
 from floradl.models import OutputKind, QueuedRun, RemoteRun, SavedOutput
 from floradl.polling.durations import detection_delay
 
-_TOLD = 5  # runs in the same trouble that are told one by one
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_LOGGED_SINGLY = 5  # runs with the same error that are logged one by one
 
 
 class LoggedError(Enum):
-    """What is worth a line when a run meets trouble."""
+    """What to log when a run meets an error."""
 
     RUN = "run"
-    MORE = "more"  # that further runs are in it, too
-    NOTHING = "nothing"  # it is known, of this run or of enough others
+    MORE = "more"  # that further runs meet it, too
+    NOTHING = "nothing"  # it was logged, for this run or for enough others
 
 
 class ErrorLog:
-    """Follows the runs. A trouble lasts from the first run that meets it until none is in it any more."""
+    """Which runs meet which error now. An error lasts from the first run that meets it to the last."""
 
     def __init__(self) -> None:
-        self._of: dict[str, ErrorCode] = {}
-        self._in: dict[ErrorCode, set[str]] = {}
-        self._told: dict[ErrorCode, int] = {}
+        self._code_of: dict[str, ErrorCode] = {}
+        self._runs_with: dict[ErrorCode, set[str]] = {}
+        self._logged: dict[ErrorCode, int] = {}
 
     def met(self, run_id: str, code: ErrorCode) -> LoggedError:
-        """Note that a run is in trouble."""
-        if self._of.get(run_id) is code:
+        """Record that a run met an error; return what to log."""
+        if self._code_of.get(run_id) is code:
             return LoggedError.NOTHING
         self.over(run_id)
-        self._of[run_id] = code
-        self._in.setdefault(code, set()).add(run_id)
-        told = self._told[code] = self._told.get(code, 0) + 1
-        if told <= _TOLD:
+        self._code_of[run_id] = code
+        self._runs_with.setdefault(code, set()).add(run_id)
+        logged = self._logged[code] = self._logged.get(code, 0) + 1
+        if logged <= _LOGGED_SINGLY:
             return LoggedError.RUN
-        return LoggedError.MORE if told == _TOLD + 1 else LoggedError.NOTHING
+        return LoggedError.MORE if logged == _LOGGED_SINGLY + 1 else LoggedError.NOTHING
 
     def over(self, run_id: str) -> ErrorCode | None:
-        """Note that a run is out of trouble; returns which trouble ends with it, where many were in it."""
-        code = self._of.pop(run_id, None)
+        """Record that a run has no error any more; return one that ends with it, where many runs met it."""
+        code = self._code_of.pop(run_id, None)
         if code is None:
             return None
-        self._in[code].discard(run_id)
-        if self._in[code]:
+        self._runs_with[code].discard(run_id)
+        if self._runs_with[code]:
             return None
-        del self._in[code]
-        return code if self._told.pop(code) > 1 else None
+        del self._runs_with[code]
+        return code if self._logged.pop(code) > 1 else None
 
 
 class Histogram:
@@ -69,7 +70,7 @@ class Histogram:
         self.sum = 0.0
 
     def add(self, value: float) -> None:
-        """Take a value in."""
+        """Count a value."""
         self._counts[bisect.bisect_left(self._bounds, value)] += 1
         self.sum += value
 
@@ -83,7 +84,7 @@ class Histogram:
 
 
 class OutputCounters:
-    """What was saved. `seconds` are those of transfers, from the request until the file stands on disk."""
+    """What was saved. `seconds` are those of transfers, from the request until the file is on disk."""
 
     def __init__(self) -> None:
         self.outputs: Counter[OutputKind] = Counter()
@@ -99,7 +100,7 @@ class OutputCounters:
 
 
 class RunSummary(Struct, frozen=True):
-    """What a run brought: a sidecar (its path in the library), outputs in all, files on disk, their bytes."""
+    """What a run gave: a sidecar (its path in the library), outputs in all, files on disk, their bytes."""
 
     sidecar: str
     outputs: int
@@ -108,16 +109,16 @@ class RunSummary(Struct, frozen=True):
 
     @classmethod
     def of(cls, sidecar: str, outputs: Sequence[SavedOutput]) -> Self:
-        """Count the `outputs` that stand in `sidecar`."""
+        """Count the `outputs` that `sidecar` names."""
         files = [output for output in outputs if output.path is not None]
         return cls(sidecar, len(outputs), len(files), sum(output.bytes or 0 for output in files))
 
 
 class RunEvents(Protocol):
-    """Hears of every step. `transfer` and `transferred` are called from worker threads too."""
+    """Gets every step of every run. `transfer` and `transferred` are called from worker threads, too."""
 
     def run(self, run: QueuedRun, next_in: float | None) -> None:
-        """Record that a run changed, or was asked about; `next_in` is in seconds, None when it is at work."""
+        """Record that a run changed, or was polled; `next_in` is in seconds, None while it is worked on."""
         ...
 
     def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
@@ -129,29 +130,26 @@ class RunEvents(Protocol):
         ...
 
     def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
-        """Record that a run is finished; None where all of it stood in the library already."""
+        """Record that a run is finished; None where the library had all of it already."""
         ...
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
-        """Hear of trouble that may pass; the next try is in `next_in` seconds."""
+        """Record an error that may pass; the next try is in `next_in` seconds."""
         ...
 
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
 class RunReports:
-    """Hands all on to `events`, and logs what changes. `wall` returns unix seconds."""
+    """Passes all on to `events`, and logs what changes. `wall` returns unix seconds."""
 
     def __init__(self, events: RunEvents, wall: Callable[[], float] = time.time) -> None:
         self._events = events
         self._wall = wall
         self._errors = ErrorLog()
         self.delays = Histogram(0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 300)
-        """How long runs were over before it was noticed, in seconds."""
+        """Seconds from the end of a run at FLORA until a poll or webhook showed it."""
 
     def unfinished(self, run: QueuedRun, next_in: float) -> None:
-        """Report that a run was polled, goes on, and is polled again in so many seconds."""
+        """Report that a polled run is not finished, and is polled again in `next_in` seconds."""
         self.forwarded(run.run_id)
         self._events.run(run, next_in)
 
@@ -164,18 +162,18 @@ class RunReports:
             _log.info("run_completed", run=run.run_id, technique=run.technique, outputs=len(answer.outputs))
 
     def forwarded(self, run_id: str) -> None:
-        """Report that a run is in no trouble any more."""
+        """Report that a run has no error any more."""
         code = self._errors.over(run_id)
         if code is not None:
             _log.info("trouble_over", code=code)
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
-        """Report trouble when it begins: a line a change, none a try, and few where many meet the same."""
+        """Report an error: a line when it changes, none for each try, few where many runs meet the same."""
         logged = self._errors.met(run.run_id, run.error.code if run.error else ErrorCode.BAD_ANSWER)
         if logged is LoggedError.RUN:
             _log.warning("run_trouble", run=run.run_id, message=message, next_in=next_in)
         elif logged is LoggedError.MORE:
-            _log.warning("more_in_trouble", message=f"{message}; 'floradl status' tells which runs")
+            _log.warning("more_in_trouble", message=f"{message}; 'floradl status' shows which runs")
         self._events.trouble(run, message, next_in)
 
     def halted(self, run: QueuedRun, message: str, next_in: float) -> None:

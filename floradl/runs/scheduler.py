@@ -1,4 +1,4 @@
-"""Joins the two stages: what the poller finds finished is saved, and what comes of that is seen to."""
+"""Joins the two stages: runs that the poller finds finished are saved, and their outcomes handled."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from floradl.runs.processor import Processor
 from floradl.runs.result import Finished
 from floradl.runs.slots import DownloadSlots
 
-_OF_THE_LIBRARY = {PauseReason.DISK_FULL, PauseReason.LIBRARY_MISSING, PauseReason.LIBRARY_READ_ONLY}
+_LIBRARY_REASONS = {PauseReason.DISK_FULL, PauseReason.LIBRARY_MISSING, PauseReason.LIBRARY_READ_ONLY}
 
 
 class Scheduler:
-    """Works on the open runs."""
+    """Polls and saves the open runs, and pauses both."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Scheduler:
         self.poll_now = open_runs.poll_now
 
     def change(self, interval: float, give_up_after: float) -> None:
-        """Poll at this interval, and give up after so long, from now on; both are in seconds."""
+        """Set the polling interval and the time to give up after, both in seconds."""
         self._open_runs.change(interval)
         self._poller.change(give_up_after)
         self._processor.change(give_up_after)
@@ -54,7 +54,7 @@ class Scheduler:
 
     @property
     def paused(self) -> Pause | None:
-        """Why nothing goes on, None where all does."""
+        """The current pause, None without one."""
         return self._breaker.now
 
     @property
@@ -69,17 +69,17 @@ class Scheduler:
 
     @property
     def moved_at(self) -> float:
-        """When a run last went forward (monotonic seconds)."""
+        """When a run last made progress (monotonic seconds)."""
         return self._open_runs.moved_at
 
     @property
     def turned_at(self) -> float:
-        """When a run was last looked at (monotonic seconds)."""
+        """When a run was last worked on (monotonic seconds)."""
         return self._open_runs.turned_at
 
     @property
     def rests_until(self) -> float:
-        """Until when runs that are well need no look (monotonic seconds): the interval may be long."""
+        """Until when no run without errors is due (monotonic seconds): the interval may be long."""
         return self._open_runs.rests_until
 
     async def serve(self, *, until_idle: bool = False) -> None:
@@ -93,19 +93,19 @@ class Scheduler:
             group.cancel_scope.cancel()
 
     def probe_now(self) -> bool:
-        """Look at once whether a pause can be lifted: something outside was mended.
+        """Probe a pause at once: its cause may be fixed.
 
-        False where somebody is looking just now.
+        Returns False while a probe is under way.
         """
         return self._breaker.hurry()
 
     def hold(self, error: ServicePausedError) -> None:
-        """Pause for what somebody else met at the API; the next run that goes on lifts it, or `lift`."""
+        """Pause for an error of another user of the API; the next success of a run, or `lift`, ends it."""
         if self.paused is None:
             self._breaker.begin(error.reason, str(error))
 
     def lift(self) -> None:
-        """Record that the API gave an answer to somebody else: a pause may be over."""
+        """Record that the API answered another user: a pause may be over."""
         if self.paused is not None and self._breaker.leaderless:
             self._breaker.end()
 
@@ -123,11 +123,11 @@ class Scheduler:
             self._open_runs.forget(run_id)
 
     async def _probe(self) -> None:
-        """Have one run look, now and then, whether a pause is over."""
+        """Try one run now and then to see whether a pause is over."""
         while True:
             probe = await self._breaker.next_probe()
             try:
-                if not await self._may_be_over(probe):
+                if not await self._should_probe(probe):
                     continue
                 if probe.finished is not None:
                     await self._process(probe.finished)
@@ -136,13 +136,13 @@ class Scheduler:
             finally:
                 self._breaker.looked()
 
-    async def _may_be_over(self, probe: Probe) -> bool:
-        """Whether the probe has to tell: the library's disk is looked at first, without the network."""
-        with suppress(ServicePausedError):  # the probe will tell
+    async def _should_probe(self, probe: Probe) -> bool:
+        """Whether the probe should run: the library's disk is checked first, without the network."""
+        with suppress(ServicePausedError):  # the probe will show it
             if not await self._open_runs.load([probe.run_id]):
                 return False  # it was forgotten, and the pause is over
         pause = self.paused
-        if pause is None or pause.reason not in _OF_THE_LIBRARY:
+        if pause is None or pause.reason not in _LIBRARY_REASONS:
             return True
         try:
             await self._processor.check_room(pause.needed)
@@ -150,6 +150,6 @@ class Scheduler:
             if error.reason is pause.reason:
                 self._breaker.postpone(probe.run_id, self._breaker.next_look(pause.reason))
                 return False
-        except TransientError:  # the probe will tell
+        except TransientError:  # the probe will show it
             pass
         return True

@@ -1,4 +1,4 @@
-"""Scripted runs: what was asked for, and how the API shows them at a given time. Nothing here does I/O."""
+"""Scripted runs as the API shows them at a given time, and the signed URLs of their media. No I/O."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ from msgspec import Struct
 from floradl.simulator import formats
 from floradl.simulator.formats import Body, literal
 
+TimeUnit = Literal["s", "ms"]
+WebhookSigning = Literal["each", "once"]
+ProgressStyle = Literal["even", "lumpy"]
+
+# Share of the work done, and the lumpy `progress` from there on: of engines whose steps differ in length.
+_LUMPS = ((0.0, 0), (0.05, 35), (0.4, 22), (0.55, 80), (0.9, 71))
+
 
 class MediaStyle(StrEnum):
     """Which object store the media host behaves like."""
@@ -25,7 +32,7 @@ class MediaStyle(StrEnum):
 
 
 class UrlVerdict(StrEnum):
-    """What a signature is worth."""
+    """Whether a signed URL opens."""
 
     GOOD = "good"
     EXPIRED = "expired"
@@ -33,7 +40,7 @@ class UrlVerdict(StrEnum):
 
 
 class Signer(Struct, frozen=True):
-    """Signs paths of the media host, and checks them again."""
+    """Signs and checks paths of the media host."""
 
     secret: bytes
 
@@ -45,7 +52,7 @@ class Signer(Struct, frozen=True):
         return urlencode({"GoogleAccessId": account, "Expires": until, "Signature": signature})
 
     def check(self, path: str, query: Mapping[str, str], now: float, *, revoked_to: int = -1) -> UrlVerdict:
-        """Judge a request; serials up to `revoked_to` count as expired whatever their time."""
+        """Check a request; serials up to `revoked_to` count as expired whatever their time."""
         account, until = query.get("GoogleAccessId", ""), query.get("Expires", "")
         expected = self._signature(path, account, until)
         if not hmac.compare_digest(expected.encode(), query.get("Signature", "").encode()):
@@ -59,7 +66,7 @@ class Signer(Struct, frozen=True):
 
 
 def refusal(style: MediaStyle, verdict: UrlVerdict, expires: str) -> tuple[int, str]:
-    """Return the status and XML that the store answers to a URL that does not open anything (any more)."""
+    """Return the status and XML that the store answers to a forged or expired URL."""
     if verdict is UrlVerdict.FORGED:
         return 403, _xml("SignatureDoesNotMatch", "The signature does not match the one we computed.")
     try:
@@ -73,21 +80,13 @@ def refusal(style: MediaStyle, verdict: UrlVerdict, expires: str) -> tuple[int, 
 
 
 def missing() -> tuple[int, str]:
-    """Return the answer to an object that is not there."""
+    """Return the status and XML for an object that does not exist."""
     return 404, _xml("NoSuchKey", "The specified key does not exist.")
 
 
 def _xml(code: str, message: str, details: str = "") -> str:
     body = f"<Code>{code}</Code><Message>{escape(message)}</Message>{details}"
     return f"<?xml version='1.0' encoding='UTF-8'?><Error>{body}</Error>"
-
-
-TimeUnit = Literal["s", "ms"]
-WebhookSigning = Literal["each", "once"]
-ProgressStyle = Literal["even", "lumpy"]
-
-# What a lumpy `progress` shows from a share of the work on, as engines do that count steps of unlike length.
-_LUMPS = ((0.0, 0), (0.05, 35), (0.4, 22), (0.55, 80), (0.9, 71))
 
 
 class OutputSpec(Struct, frozen=True):
@@ -112,7 +111,7 @@ class OutputSpec(Struct, frozen=True):
 
     @property
     def inline(self) -> bool:
-        """Whether the text itself stands where other outputs have their URL."""
+        """Whether the API sends the text itself in place of a URL."""
         hosted = self.url is not None or self.size is not None or self.body is not None
         return self.text is not None or (self.type == "text" and not hosted)
 
@@ -136,7 +135,7 @@ _OTHER = Media(formats.binary, "application/octet-stream", ".bin")
 
 
 def media_of(output: OutputSpec) -> Media:
-    """Look up how this output is made; a type that FLORA does not have today is plain bytes."""
+    """Return how an output is made; a type that FLORA does not have is plain bytes."""
     return _MEDIA.get(output.type, _OTHER)
 
 
@@ -165,7 +164,7 @@ class RunKind(StrEnum):
 
 
 class ScriptedRun(Struct, frozen=True, kw_only=True):
-    """A run whose whole life is known, in unix seconds; `callback_url` gets a webhook when it ends."""
+    """A run with all its times, in unix seconds; `callback_url` gets a webhook when it ends."""
 
     run_id: str
     kind: RunKind
@@ -230,7 +229,7 @@ def run_json(
     unit: TimeUnit = "s",
     progress: ProgressStyle = "even",
 ) -> dict[str, Any]:
-    """Write a run as `GET /techniques/{techniqueId}/runs/{runId}` answers it at `now`."""
+    """Return a run as `GET /techniques/{techniqueId}/runs/{runId}` answers it at `now`."""
     status = run.status(now)
     answer: dict[str, Any] = {
         "run_id": run.run_id,
@@ -267,7 +266,7 @@ def listed_json(run: ScriptedRun, answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def technique_json(technique: Technique) -> dict[str, Any]:
-    """Write a technique as `GET /techniques/{techniqueId}` answers it."""
+    """Return a technique as `GET /techniques/{techniqueId}` answers it."""
     prompt = {"id": "prompt", "name": "Prompt", "type": "text", "optional": True}
     outputs = [
         {"id": output.output_id, "name": output.output_id.replace("_", " ").capitalize(), "type": output.type}
@@ -294,7 +293,7 @@ VERDICT = (
 
 
 def technique_id_of(slug: str) -> str:
-    """Make the `tech_…` id that goes with a slug."""
+    """Return the `tech_…` id of a slug."""
     return "tech_" + hashlib.sha256(slug.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
