@@ -184,8 +184,8 @@ class MultiClient:
     def _pause(self) -> float | None:
         """Return how long to sleep; others know from now on that the thread does."""
         with self._lock:
-            self._asleep = not self._woken
-            if self._woken:
+            self._asleep = not (self._woken or self._stopped)  # the end may be what woke it before
+            if not self._asleep:
                 return 0.0
         if self._active or self._dialing:
             return _TICK
