@@ -159,7 +159,8 @@ async def test_who_is_cancelled_when_its_turn_to_lead_came_leaves_it_to_the_next
 
 
 async def test_put_calls_done_with_the_result_and_then_what_that_returns_in_the_event_loop() -> None:
-    writer, called, ended = BatchWriter(each, 1), [], anyio.Event()
+    writer, ended = BatchWriter(each, 1), anyio.Event()
+    called: list[int | Exception] = []
 
     def then() -> None:
         called.append(threading.get_ident())
@@ -181,16 +182,22 @@ async def test_put_reports_what_was_raised() -> None:
     def broken() -> int:
         raise ValueError("mine")
 
-    writer, called = BatchWriter(each), []
+    writer = BatchWriter(each)
+    called: list[int | Exception] = []
     writer.put(broken, called.append)
     await anyio.to_thread.run_sync(writer.close)
     assert [str(error) for error in called] == ["mine"]
 
 
 async def test_close_waits_for_all_that_was_put_and_for_what_that_puts() -> None:
-    writer, done = BatchWriter(each, 2), []
+    writer = BatchWriter(each, 2)
+    done: list[int] = []
+
+    def more(nth: int, _: object) -> None:
+        writer.put(partial(done.append, nth), lambda _: None)
+
     for nth in range(100):
-        writer.put(lambda: None, lambda _, nth=nth: writer.put(partial(done.append, nth), lambda _: None))
+        writer.put(lambda: None, partial(more, nth))
     await anyio.to_thread.run_sync(writer.close)
     assert sorted(done) == list(range(100))
     assert not writer._threads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import anyio
 import pytest
@@ -11,6 +12,10 @@ from studio import until
 from floradl.runs.slots import HostBackoff, TransferSlots
 
 pytestmark = pytest.mark.anyio
+
+
+def waiting(slots: TransferSlots, count: int) -> bool:
+    return len(slots._waiting) == count
 
 
 async def test_no_more_are_taken_than_there_are() -> None:
@@ -50,7 +55,7 @@ async def test_a_thread_wakes_the_task_that_waits_longest() -> None:
     async with anyio.create_task_group() as group:
         for nth in range(3):
             group.start_soon(wait, nth)
-            await until(lambda nth=nth: len(slots._waiting) == nth + 1)
+            await until(partial(waiting, slots, nth + 1))
         await anyio.to_thread.run_sync(slots.release)
     assert order == [0, 1, 2]
 
