@@ -495,26 +495,21 @@ def test_bodies_that_take_long_give_way_to_those_that_wait_for_memory() -> None:
     assert [type(result) for _, result in ended] == 3 * [NotPlainError] + [SmallAnswer]
 
 
-def test_a_large_answer_that_waits_for_memory_is_not_overtaken_for_ever() -> None:
+def test_a_large_answer_that_waits_for_memory_is_not_overtaken() -> None:
     with (
         Server(lambda head: answer(bytes(8 * MIB if b"/large" in head else MIB))) as server,
         many(limits=PoolLimits(read=60)) as clients,
     ):
-        for nth in range(17):
+        for nth in range(20):
             clients.ask(at(server, f"/{nth}"))
-        held = [clients.next(take=False) for _ in range(17)]
+        held = [clients.next(take=False) for _ in range(20)]
         clients.ask(at(server, "/large"))
-        wait_until(lambda: len(server.heads) == 18)
-        ended = []
-        for nth in range(17, 60):  # as many come as go
-            clients.ask(at(server, f"/{nth}"))
-            clients.client.taken(held.pop())  # type: ignore[arg-type]
-            path, result = clients.named(take=False)
-            ended.append(path)
-            held.append(result)
-            if path == "/large":
-                break
-        assert "/large" in ended
+        wait_until(lambda: clients.client._parked)
+        clients.ask(at(server, "/late"))
+        wait_until(lambda: len(clients.client._parked) == 2)
+        for each in held:
+            clients.client.taken(each)  # type: ignore[arg-type]
+        assert [clients.named()[0] for _ in range(2)] == ["/large", "/late"]
 
 
 def test_nothing_is_sent_while_many_answers_are_not_taken_care_of() -> None:
@@ -575,6 +570,9 @@ def test_closing_ends_every_request_wherever_it_is() -> None:
 
 def test_an_end_that_comes_right_before_the_thread_looks_is_not_overlooked() -> None:
     # The moment between two looks cannot be hit from outside: there the client ends itself.
+    def refuse() -> None:
+        raise ValueError("not now")
+
     with many() as clients:
         take_in = clients.client._take_in
 
@@ -585,8 +583,12 @@ def test_an_end_that_comes_right_before_the_thread_looks_is_not_overlooked() -> 
             take_in()
 
         clients.client._take_in = end_first  # type: ignore[method-assign]
-        clients.ask("http://127.0.0.1:1/")
-        assert isinstance(clients.next(), httpx.TransportError)
+        clients.ask("http://127.0.0.1:1/", refuse)
+        assert isinstance(clients.next(), ValueError)
+        thread = clients.client._thread
+        assert thread is not None
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_what_is_sent_after_the_end_ends_at_once() -> None:
