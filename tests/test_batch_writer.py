@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -155,3 +156,64 @@ async def test_who_is_cancelled_when_its_turn_to_lead_came_leaves_it_to_the_next
     assert gate.done[0] == "first"
     assert gate.done[-1] == "third"
     assert await groups.do(gate.plain("later")) == "later"
+
+
+async def test_put_calls_done_with_the_result_and_then_what_that_returns_in_the_event_loop() -> None:
+    writer, ended = BatchWriter(each, 1), anyio.Event()
+    called: list[int | Exception] = []
+
+    def then() -> None:
+        called.append(threading.get_ident())
+        ended.set()
+
+    def done(result: int | Exception) -> Callable[[], None]:
+        called.append(result)
+        return then
+
+    writer.attach()
+    writer.put(lambda: 7, done)
+    with anyio.fail_after(30):
+        await ended.wait()
+    assert called == [7, threading.get_ident()]
+    await anyio.to_thread.run_sync(writer.close)
+
+
+async def test_put_reports_what_was_raised() -> None:
+    def broken() -> int:
+        raise ValueError("mine")
+
+    writer = BatchWriter(each)
+    called: list[int | Exception] = []
+    writer.put(broken, called.append)
+    await anyio.to_thread.run_sync(writer.close)
+    assert [str(error) for error in called] == ["mine"]
+
+
+async def test_close_waits_for_all_that_was_put_and_for_what_that_puts() -> None:
+    writer = BatchWriter(each, 2)
+    done: list[int] = []
+
+    def more(nth: int, _: object) -> None:
+        writer.put(partial(done.append, nth), lambda _: None)
+
+    for nth in range(100):
+        writer.put(lambda: None, partial(more, nth))
+    await anyio.to_thread.run_sync(writer.close)
+    assert sorted(done) == list(range(100))
+    assert not writer._threads
+
+
+async def test_a_thread_that_waits_for_work_holds_none_of_what_it_did() -> None:
+    class File:
+        """Whose memory counts."""
+
+        def __call__(self) -> None: ...
+
+    writer, file = BatchWriter(each, 1), File()
+    gone = weakref.ref(file)
+    await writer.do(file)
+    del file
+    with anyio.fail_after(30):
+        while gone() is not None:  # noqa: ASYNC110 - the thread has no event for that
+            await anyio.sleep(0.005)
+    await anyio.to_thread.run_sync(writer.close)

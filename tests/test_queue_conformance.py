@@ -565,3 +565,40 @@ async def test_what_was_recorded_is_there_after_a_restart(durable: Opens) -> Non
         assert await queue.left_files() == {FILE.name: FILE}
         await finish(queue, "run_b")  # nobody has said yet that there is a hook
         assert await queue.outbox.after(1) == []
+
+
+async def test_a_download_that_begins_is_recorded_once_and_keeps_its_tries_from_then_on(
+    queue: RunQueue,
+) -> None:
+    await bring_to(queue, RunState.RUNNING)
+    begun = await queue.begin_download("run_a", 5.0)
+    assert begun is not None
+    run, saved = begun
+    assert (run.state, run.tries, run.waited, run.progress, run.error) == (
+        RunState.DOWNLOADING,
+        0,
+        0.0,
+        100.0,
+        None,
+    )
+    assert saved == {"o": OUTPUT}
+    assert await get(queue) == run
+    await queue.update(replace(run, tries=2, waited=7.0), 6.0)
+    again = await queue.begin_download("run_a", 7.0)
+    assert again is not None
+    assert (again[0].tries, again[0].waited) == (2, 7.0)
+
+
+async def test_no_download_begins_of_a_run_that_is_not_open(queue: RunQueue) -> None:
+    assert await queue.begin_download("run_nobody", 1.0) is None
+    for state in ENDED:
+        await queue.update(QueuedRun(run_id=f"run_{state}", queued_at=1.0, state=state), 1.0)
+        assert await queue.begin_download(f"run_{state}", 2.0) is None
+        assert (await get(queue, f"run_{state}")).state is state
+
+
+async def test_several_outputs_are_saved_at_once(queue: RunQueue) -> None:
+    other = replace(OUTPUT, output_id="p")
+    await queue.save_outputs("run_a", {"o": OUTPUT, "p": other})
+    await queue.save_outputs("run_a", {})
+    assert await queue.saved_outputs("run_a") == {"o": OUTPUT, "p": other}

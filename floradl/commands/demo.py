@@ -209,6 +209,6 @@ def _say_where(folder: Path) -> None:
         f"\nLook around: {_shown(folder / 'library')}\n"
         f"  images, videos, audio, documents, text   what the runs made, by kind\n"
         f"  runs                                     a JSON sidecar for each run\n"
-        f"One run failed at FLORA on purpose: its sidecar says why. Next: README.md, "Install"",
+        f"One run failed at FLORA on purpose: its sidecar says why. Next: Install, in README.md",
         file=sys.stderr,
     )

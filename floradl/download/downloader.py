@@ -324,14 +324,14 @@ class Downloader:
         disk_checked = -_CHECK_DISK_EVERY
         at = transfer.offer.first
         for chunk in transfer.body:
-            if self._stop.is_set():
-                raise DownloadStoppedError
             if sink.size - disk_checked >= _CHECK_DISK_EVERY:
                 self._check_disk(sink, total)
                 disk_checked = sink.size
             append(sink, at, chunk, may_differ=transfer.offer.first == 0)
             digests.update(chunk)
             at += len(chunk)
+            if self._stop.is_set():  # what came is kept
+                raise DownloadStoppedError
             self._check_size(at)
             if self._monotonic() > ends:
                 raise PermanentError(

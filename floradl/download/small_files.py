@@ -16,7 +16,8 @@ import httpx
 from msgspec import Struct
 
 from floradl.download.downloader import Downloader, Received, Report, signed_fields, wire_errors
-from floradl.errors import FloradlError
+from floradl.download.resume import refusal_of
+from floradl.errors import FloradlError, ServicePausedError, TransientError
 from floradl.library.base import Destination
 from floradl.library.batch_writer import BatchWriter, Then
 from floradl.models import SavedOutput
@@ -30,13 +31,15 @@ from floradl.urls import is_data_url
 class SmallOutput(Struct, frozen=True):
     """An output of which nothing arrived yet.
 
-    `begin` is called right before it is asked for, from another thread, and may raise. `publish` is given
-    what arrived; what it returns is the result.
+    `begin` is called right before it is asked for, from another thread, and may raise. `back_off` is called,
+    from another thread, with the seconds for which the host wants to be left alone. `publish` is given what
+    arrived; what it returns is the result.
     """
 
     url: httpx.URL
     destination: Destination
     begin: Callable[[], None]
+    back_off: Callable[[float], None]
     report: Report
     publish: Callable[[Received], SavedOutput]
 
@@ -81,10 +84,13 @@ class _Group:
 class _Fetch:
     """An output that is being fetched: how much is in its part file, and whether more is being put there."""
 
-    __slots__ = ("answer", "is_keeping", "kept", "lock", "output", "settle")
+    __slots__ = ("answer", "is_keeping", "kept", "lock", "output", "pauses", "settle")
 
-    def __init__(self, output: SmallOutput, settle: Callable[[SavedOutput | Exception], Then | None]) -> None:
+    def __init__(
+        self, output: SmallOutput, pauses: int, settle: Callable[[SavedOutput | Exception], Then | None]
+    ) -> None:
         self.output = output
+        self.pauses = pauses
         self.settle = settle
         self.lock = Lock()
         self.is_keeping = False
@@ -99,6 +105,8 @@ class SmallFiles:
         self._client = client
         self._downloader = downloader
         self._disk = disk
+        self._pauses = 0
+        self._pause: ServicePausedError | None = None  # the last one that the library met
 
     def plain_url(self, url: str) -> httpx.URL | None:
         """Return `url` parsed, where it may have a plain answer; None where that is not to be expected."""
@@ -122,19 +130,24 @@ class SmallFiles:
         self._disk.attach()
         group = _Group(len(outputs), conclude)
         for index, output in enumerate(outputs):
-            fetch = _Fetch(output, partial(self._settle, group, index))
+            fetch = _Fetch(output, self._pauses, partial(self._settle, group, index))
             fields = signed_fields(output.url)
-            self._client.send(
-                SmallRequest(
-                    output.url, fields, output.begin, partial(self._keep, fetch), partial(self._take, fetch)
-                )
-            )
+            begin, done = partial(self._begin, fetch), partial(self._take, fetch)
+            self._client.send(SmallRequest(output.url, fields, begin, partial(self._keep, fetch), done))
         await group.future
         return group.results, group.concluded
 
     def close(self) -> None:
         """End what is under way: what arrived of it is kept for the next start. Safe to repeat."""
         self._client.close()
+
+    def _begin(self, fetch: _Fetch) -> None:
+        """Raise where it is not to be asked for any more: much may have changed while it waited."""
+        if self._pause is not None and fetch.pauses != self._pauses:
+            raise self._pause
+        if not self._downloader.is_unlimited:
+            raise NotPlainError
+        fetch.output.begin()
 
     def _keep(self, fetch: _Fetch, so_far: SmallAnswer, total: int) -> None:
         """Put on disk what a slow answer has brought so far; in the client's thread."""
@@ -167,7 +180,10 @@ class SmallFiles:
                 fetch.answer = answer
                 return
         if isinstance(answer, SmallAnswer):
-            self._disk.put(partial(self._store, answer, fetch.output), fetch.settle)
+            if (seconds := back_off_of(answer)) is not None:
+                fetch.output.back_off(seconds)
+            done = partial(self._stored, fetch, answer)
+            self._disk.put(partial(self._store, answer, fetch.output), done)
         else:
             self._disk.put(partial(raise_as_download, answer), fetch.settle)
 
@@ -181,16 +197,26 @@ class SmallFiles:
         return None
 
     def _store(self, answer: SmallAnswer, output: SmallOutput) -> SavedOutput:
-        try:
-            with (
-                output.destination.held(),
-                self._downloader.receive(
-                    answer, body_of(answer), output.destination, output.report
-                ) as received,
-            ):
-                return output.publish(received)
-        finally:
-            self._client.taken(answer)
+        with (
+            output.destination.held(),
+            self._downloader.receive(answer, body_of(answer), output.destination, output.report) as received,
+        ):
+            return output.publish(received)
+
+    def _stored(self, fetch: _Fetch, answer: SmallAnswer, result: SavedOutput | Exception) -> Then | None:
+        self._client.taken(answer)
+        if isinstance(result, ServicePausedError):  # what waits already is not asked for in vain
+            self._pause = result
+            self._pauses += 1
+        return fetch.settle(result)
+
+
+def back_off_of(answer: SmallAnswer) -> float | None:
+    """Return the seconds for which a refusal wants its host to be left alone; None where it does not say."""
+    if answer.status_code == 200:
+        return None
+    refusal = refusal_of(answer)
+    return refusal.retry_after if isinstance(refusal, TransientError) else None
 
 
 def body_of(answer: SmallAnswer) -> Iterator[Piece]:

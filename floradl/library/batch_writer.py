@@ -96,12 +96,15 @@ class BatchWriter:
 
     def close(self) -> None:
         """Let the threads end once all that waits is done, and wait for that. Safe to repeat."""
-        with self._lock:
-            threads, self._threads = self._threads, []
-        for _ in threads:
-            self._waiting.put(None)
-        for thread in threads:
-            thread.join()
+        while True:
+            with self._lock:
+                threads, self._threads = self._threads, []
+            if not threads:
+                return
+            for _ in threads:
+                self._waiting.put(None)
+            for thread in threads:  # what they do last may bring more work
+                thread.join()
 
     def _put(self, work: _Work) -> None:
         self._waiting.put(work)
@@ -116,17 +119,20 @@ class BatchWriter:
         ended = False
         while not ended:
             batch, ended = self._next()
-            if not batch:
-                continue
-            try:
-                results = self._together([work.do for work in batch])
-            except Exception as error:  # noqa: BLE001 - all of them meet it
-                results = [error] * len(batch)
-            left = [work.done(result) for work, result in zip(batch, results, strict=True)]
-            then = [each for each in left if each is not None]
-            if then and self._loop is not None:
-                with suppress(RuntimeError):  # it is closed: nobody waits any more
-                    self._loop.call_soon_threadsafe(_run, then)
+            if batch:
+                self._do(batch)
+            del batch  # while it waits for the next one it holds nothing: works may hold whole files
+
+    def _do(self, batch: list[_Work]) -> None:
+        try:
+            results = self._together([work.do for work in batch])
+        except Exception as error:  # noqa: BLE001 - all of them meet it
+            results = [error] * len(batch)
+        left = [work.done(result) for work, result in zip(batch, results, strict=True)]
+        then = [each for each in left if each is not None]
+        if then and self._loop is not None:
+            with suppress(RuntimeError):  # it is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(_run, then)
 
     def _next(self) -> tuple[list[_Work], bool]:
         """Wait for work; return what there is of it, and whether that is the end."""

@@ -37,6 +37,7 @@ from floradl.net.pool import PoolLimits
 _MOST_HELD: Final = 24 << 20  # bytes of bodies in memory at once
 _MOST_DONE: Final = 48  # answers that nobody has taken care of yet
 _DIALERS: Final = 8  # threads that connect
+_PATIENCE: Final = 10.0  # seconds that a body may take while others wait for its memory
 _TICK: Final = 0.25  # seconds between two looks at who is silent
 _REPORT_EVERY: Final = 1.0  # seconds
 _MOST_ODD: Final = 1000  # sites
@@ -85,20 +86,21 @@ class MultiClient:
         self._limits = limits
         self._tokens = tokens
         self._monotonic = monotonic
-        self._lock = Lock()  # of what other threads touch: the next eight
+        self._lock = Lock()  # of what other threads touch: the next nine
         self._incoming: deque[SmallRequest] = deque()
         self._dialed: deque[tuple[SmallRequest, PlainConnection | Exception]] = deque()
         self._taken: deque[int] = deque()
         self._thread: Thread | None = None
         self._most_idle = limits.connections
-        self._asleep = self._woken = self._drop_idle = self._stopped = False
+        self._era = 0  # of two connections that a change lies between, the older is not kept
+        self._asleep = self._woken = self._stopped = False
         self._wants_memory = self._wants_token = False
         self._waiting: deque[SmallRequest] = deque()
         self._active: set[PlainConnection] = set()
         self._parked: deque[PlainConnection] = deque()  # active ones that wait for memory
         self._idle: list[PlainConnection] = []
         self._odd: frozenset[Site] = frozenset()  # sites whose answers are not plain
-        self._dialing = 0
+        self._dialing: dict[int, SmallRequest] = {}  # by identity
         self._done = 0  # answers not taken care of
         self._held = 0  # bytes in memory
         self._dialers = ThreadPoolExecutor(_DIALERS, "floradl-connect")
@@ -138,7 +140,7 @@ class MultiClient:
         """Keep so many connections from now on, and none that was made before."""
         with self._lock:
             self._most_idle = connections
-            self._drop_idle = True
+            self._era += 1
             self._wake()
 
     def close(self) -> None:
@@ -185,8 +187,8 @@ class MultiClient:
     def _pause(self) -> float | None:
         """Return how long to sleep; others know from now on that the thread does."""
         with self._lock:
-            self._asleep = not self._woken
-            if self._woken:
+            self._asleep = not (self._woken or self._stopped)  # the end may be what woke it before
+            if not self._asleep:
                 return 0.0
         if self._active or self._dialing:
             return _TICK
@@ -199,11 +201,9 @@ class MultiClient:
             self._waiting.extend(self._incoming)
             self._incoming.clear()
             dialed, self._dialed = self._dialed, deque()
-            drop_idle, self._drop_idle = self._drop_idle, False
-        if drop_idle:
-            self._close_idle(lambda _: True)
+        self._close_idle(lambda each: each.era != self._era)
         for request, connection in dialed:
-            self._dialing -= 1
+            del self._dialing[id(request)]
             if isinstance(connection, Exception):
                 self._finish(request, connection)
             else:
@@ -214,7 +214,7 @@ class MultiClient:
             connection = self._parked.popleft()
             connection.watch(self._monotonic())
             self._selector.register(connection.sock, selectors.EVENT_READ, connection)
-            self._go_on(connection, Step.ROOM)
+            self._take_body(connection)
 
     def _start_waiting(self) -> None:
         """Send what waits, as far as tokens and memory go."""
@@ -230,12 +230,10 @@ class MultiClient:
             except Exception as error:  # noqa: BLE001 - reported to who asked
                 self._finish(request, error)
                 continue
-            site = request.site
-            found = next((each for each in reversed(self._idle) if each.site == site), None)
+            found = self._kept(request.site)
             if found is None:
                 self._dial(request)
             else:
-                self._idle.remove(found)
                 self._begin(found, request)
 
     def _has_memory(self) -> bool:
@@ -248,13 +246,23 @@ class MultiClient:
             self._wants_memory = bool(self._parked) or not there_is
         return there_is
 
+    def _kept(self, site: Site) -> PlainConnection | None:
+        """Take a kept connection to `site`, on which nothing waits that would pass for the next answer."""
+        while (found := next((each for each in reversed(self._idle) if each.site == site), None)) is not None:
+            self._idle.remove(found)
+            if found.is_quiet():
+                return found
+            self._forget(found)
+        return None
+
     def _dial(self, request: SmallRequest) -> None:
-        self._dialing += 1
+        self._dialing[id(request)] = request
         self._dialers.submit(self._connect, request)
 
     def _connect(self, request: SmallRequest) -> None:
         """Connect, in a thread of its own: looking a name up and shaking hands block."""
         result: PlainConnection | Exception
+        era = self._era
         try:
             with map_errors(request.url.host):
                 connection = self._transport.dial(request.url, self._timeouts)
@@ -264,12 +272,16 @@ class MultiClient:
                 result = NotPlainError()
             else:
                 sock.setblocking(False)
-                result = PlainConnection(connection, sock, request.site)
+                result = PlainConnection(connection, sock, request.site, era)
         except Exception as error:  # noqa: BLE001 - reported to who asked
             result = error
         with self._lock:
-            self._dialed.append((request, result))
-            self._wake()
+            if not self._stopped:
+                self._dialed.append((request, result))
+                self._wake()
+                return
+        if isinstance(result, PlainConnection):  # its request was ended with all others
+            result.close()
 
     def _begin(self, connection: PlainConnection, request: SmallRequest) -> None:
         try:
@@ -300,17 +312,22 @@ class MultiClient:
 
     def _go_on(self, connection: PlainConnection, step: Step | Result) -> None:
         if step is Step.ROOM:
-            if not self._has_room(connection):
+            if self._parked or not self._has_room(connection):  # in turn, or large ones would wait for ever
                 self._selector.unregister(connection.sock)
                 self._parked.append(connection)
                 self._has_memory()
-                return
-            self._held += connection.length
-            step = connection.take_body()
-            if step is Step.WAIT:  # TLS may hold some of it, of which the selector knows nothing
-                step = connection.read(self._buffer)
-        if not isinstance(step, Step):
+            else:
+                self._take_body(connection)
+        elif step is not Step.WAIT:
             self._end(connection, step)
+
+    def _take_body(self, connection: PlainConnection) -> None:
+        self._held += connection.length
+        connection.body_since = self._monotonic()
+        step = connection.take_body()
+        if step is Step.WAIT:  # TLS may hold some of it, of which the selector knows nothing
+            step = connection.read(self._buffer)
+        self._go_on(connection, step)
 
     def _has_room(self, connection: PlainConnection) -> bool:
         return not self._held or self._held + connection.length <= _MOST_HELD
@@ -320,11 +337,12 @@ class MultiClient:
         repeat = isinstance(result, httpx.ReadError) and connection.may_repeat and not self._stopped
         if isinstance(result, NotPlainError) and result.of_the_site and len(self._odd) < _MOST_ODD:
             self._odd |= {connection.site}
-        if isinstance(result, SmallAnswer):
-            self._held -= connection.length - len(result.body)  # what never came
+        if connection.body_since is not None:
+            kept = len(result.body) if isinstance(result, SmallAnswer) else 0
+            self._held -= connection.length - kept
         request = connection.end(self._monotonic())
         self._active.discard(connection)
-        if connection.keep:
+        if connection.keep and connection.era == self._era:
             self._idle.append(connection)
             if len(self._idle) > self._most_idle:
                 self._forget(self._idle.pop(0))
@@ -352,28 +370,38 @@ class MultiClient:
             self._forget(connection)
 
     def _tick(self) -> None:
-        """Give up answers that are silent, or crawl; report how far others are."""
+        """Give up answers that are silent, or crawl; report how far others are.
+
+        While others wait for memory, a body that takes long is left to who needs none for it.
+        """
         now = self._monotonic()
         if now - self._ticked < _TICK:
             return
         self._ticked = now
         self._close_idle(lambda each: now - each.idle_since > self._limits.idle)
+        is_short = bool(self._parked or (self._waiting and self._held >= _MOST_HELD))
         for connection in [each for each in self._active if each not in self._parked]:
+            since = connection.body_since
             if (result := connection.stalled(now, self._limits.read)) is not None:
                 self._end(connection, result)
+            elif is_short and since is not None and now - since > _PATIENCE:
+                connection.keep = False
+                self._end(connection, NotPlainError())
             else:
                 connection.report(now, _REPORT_EVERY)
 
     def _end_all(self) -> None:
         with self._lock:
-            self._stopped = True
-            left = [*self._incoming, *(request for request, _ in self._dialed)]
+            self._stopped, self._asleep = True, False
+            unsent = [*self._incoming, *self._waiting]
             dialed = [each for _, each in self._dialed if isinstance(each, PlainConnection)]
         for connection in (*dialed, *self._idle):
             self._forget(connection)
         for connection in [*self._active]:
             self._end(connection, connection.broken(httpcore.ReadError("stopped")))
-        for request in (*left, *self._waiting):
+        for request in self._dialing.values():
+            self._finish(request, _stopped())
+        for request in unsent:
             request.done(_stopped())
 
 

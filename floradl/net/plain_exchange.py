@@ -25,7 +25,8 @@ from floradl.net.url_policy import port_of
 MOST_HEAD: Final = 64 << 10  # bytes
 _MOST_BODY: Final = 8 << 20  # bytes; a larger one is not held in memory
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: [^\r\n\0]*)?\r\n")
-_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\r\n")
+_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n\0]*)\r\n")
+_HEAD_END: Final = re.compile(rb"\n\r?\n")  # as lenient as h11, which reads what is not plain
 _TARGET: Final = re.compile(rb"[!-~]+")
 _WOULD_BLOCK: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
 
@@ -103,16 +104,19 @@ Result: TypeAlias = SmallAnswer | Exception
 class PlainConnection:
     """A connection whose socket is non-blocking, and the exchange on it, if there is one.
 
-    `keep` says whether it may serve another request after this one; `kept_at` is the client's, see there.
+    `keep` says whether it may serve another request after this one. `era`, `idle_since` and `body_since` are
+    the client's.
     """
 
-    def __init__(self, connection: Connection, sock: socket.socket, site: Site) -> None:
+    def __init__(self, connection: Connection, sock: socket.socket, site: Site, era: int) -> None:
         self.sock = sock
         self.site = site
+        self.era = era
         self.request: SmallRequest | None = None
         self.unsent = b""
         self.has_served = False
         self.idle_since = 0.0
+        self.body_since: float | None = None  # since when there is memory for its body
         self._connection = connection
 
     def begin(self, request: SmallRequest, head: bytes, now: float) -> None:
@@ -137,7 +141,7 @@ class PlainConnection:
     def end(self, now: float) -> SmallRequest | None:
         """End the exchange; return its request."""
         request, self.request = self.request, None
-        self._body = None
+        self._body = self.body_since = None
         self.has_served = True
         self.idle_since = now
         return request
@@ -240,11 +244,13 @@ class PlainConnection:
 
     def _read_head(self) -> Step | Result:
         """Read the head, once it is all there."""
-        end = self._head.find(b"\r\n\r\n")
-        if end < 0:
+        end = _HEAD_END.search(self._head)
+        if end is None:
             return Step.WAIT if len(self._head) <= MOST_HEAD else self._odd()
-        read = _parse(bytes(self._head[: end + 2]))
-        if read is None:
+        if end.end() > MOST_HEAD:
+            return self._odd()
+        read = _parse(bytes(self._head[: end.start() + 1]))
+        if read is None or len(end[0]) != 3:
             return self._odd()
         self._status, self._headers, self.keep = read
         if self._status >= 400:
@@ -255,7 +261,7 @@ class PlainConnection:
             return self._odd(of_the_site=True)
         if length > _MOST_BODY:
             return self._odd()
-        rest = self._head[end + 4 :]
+        rest = self._head[end.end() :]
         self.keep = self.keep and len(rest) <= length
         self._head = rest[:length]
         self.length = length
@@ -288,7 +294,7 @@ def _parse(head: bytes) -> tuple[int, httpx.Headers, bool] | None:
         found = _FIELD.match(head, at)
         if found is None:
             return None
-        fields.append((found[1], found[2]))
+        fields.append((found[1], found[2].strip(b" \t")))
         at = found.end()
     headers = httpx.Headers(fields)
     return int(line[2]), headers, line[1] == b"1" and "close" not in headers.get("connection", "").lower()

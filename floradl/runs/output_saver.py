@@ -164,6 +164,7 @@ class OutputSaver:
                 each.url,
                 each.destination,
                 partial(begin, index),
+                partial(self._quiet.ask_for, each.host),
                 partial(self._progress.transfer, run, each.output.output_id),
                 partial(_publish, each.destination, each.output, mtime),
             )
@@ -180,6 +181,7 @@ class OutputSaver:
         for each, result, began in zip(planned, results, begun, strict=True):
             if isinstance(result, SavedOutput):
                 self._saved(run, result, time.monotonic() - began, each.host)
+                self._troubles.over(f"{run.run_id}\0{each.output.key}")
             if not isinstance(result, NotPlainError | HostBackoffError):
                 found[each.output.key] = result
         return found, concluded
@@ -209,6 +211,7 @@ class OutputSaver:
         failed: Exception | None,
     ) -> SavedOutput:
         attempts = RetryState(self._options.delay, self._options.monotonic)
+        first = failed  # whose host knows already for how long it is left alone
         while True:
             try:
                 if failed is not None:
@@ -221,7 +224,7 @@ class OutputSaver:
             except PermanentError as error:
                 return not_had(output, RunFailure(error.code, str(error)))
             except TransientError as error:
-                if error.retry_after is not None:
+                if error.retry_after is not None and error is not first:
                     self._quiet.ask_for(host_of(output.url) or "", error.retry_after)
                 delay = attempts.failed(error)
                 if delay is None:

@@ -32,13 +32,18 @@ class HostBackoff:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
+        self._lock = Lock()
         self._until: dict[str, float] = {}
 
     def ask_for(self, host: str, seconds: float) -> None:
-        """Leave `host` alone for so many seconds; a shorter wish does not shorten a longer one."""
+        """Leave `host` alone for so many seconds; a shorter wish does not shorten a longer one.
+
+        May be called from any thread.
+        """
         now = self._monotonic()
-        until = max(self._until.get(host, 0.0), now + seconds)
-        self._until = {name: end for name, end in self._until.items() if end > now} | {host: until}
+        with self._lock:
+            until = max(self._until.get(host, 0.0), now + seconds)
+            self._until = {name: end for name, end in self._until.items() if end > now} | {host: until}
 
     def hosts(self) -> dict[str, float]:
         """Return until when each host asked to be left alone (monotonic seconds), past moments too."""
