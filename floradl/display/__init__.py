@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from floradl.display.plain import PlainDisplay
-from floradl.runs.events import RunEvents
 from floradl.slim_imports import allow_rich
+
+if TYPE_CHECKING:
+    from floradl.runs.events import RunEvents  # at run time it would bring structlog
 
 
 @contextmanager

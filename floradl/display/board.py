@@ -13,13 +13,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct, field
 
 from floradl.display.plain import ResultCounts, RunLine
 from floradl.models import QueuedRun, RunState
-from floradl.runs.events import RunSummary
+
+if TYPE_CHECKING:
+    from floradl.runs.events import RunSummary  # at run time it would bring structlog
 
 _MEMORY = 3.0  # seconds over which rates are averaged
 _SETTLED = 0.3  # seconds until a rate is worth showing

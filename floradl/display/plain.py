@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from msgspec import Struct
 
 from floradl.models import QueuedRun, RunState
 from floradl.redaction import printable, redact
-from floradl.runs.events import RunSummary
 from floradl.units import format_count, format_size
+
+if TYPE_CHECKING:
+    from floradl.runs.events import RunSummary  # at run time it would bring structlog
 
 _LONGEST = 1000
 _STEP = 25.0  # per cent between two lines about a running run

@@ -82,27 +82,22 @@ class FolderSink(PartFile):
         super().__init__(folder, name)
 
     def write(self, data: bytes | memoryview) -> None:
-        """See `Sink.write`."""
         with self._translated():
             super().write(data)
 
     def read(self, size: int, offset: int) -> bytes:
-        """See `Sink.read`."""
         with self._translated():
             return super().read(size, offset)
 
     def truncate(self, size: int) -> None:
-        """See `Sink.truncate`."""
         with self._translated():
             super().truncate(size)
 
     def discard(self) -> None:
-        """See `Sink.discard`."""
         with self._translated():
             super().discard()
 
     def free_space(self) -> int:
-        """See `Sink.free_space`."""
         with self._translated():
             return super().free_space()
 
@@ -122,15 +117,12 @@ class FolderDestination(Destination):
 
     @property
     def notes(self) -> AttemptNotes:
-        """See `DownloadTarget.notes`; those of this process."""
         return self._place.memory.of(self._tag)
 
     def note(self, notes: AttemptNotes) -> None:
-        """See `DownloadTarget.note`."""
         self._place.memory.keep(self._tag, notes)
 
     def resume_point(self) -> ResumePoint | None:
-        """See `DownloadTarget.resume_point`."""
         found: list[ResumePoint] = []
         with self._folder() as (folder, _, stem), self._place.index.of(folder) as names:
             for name in names.parts(self._tag):
@@ -142,7 +134,6 @@ class FolderDestination(Destination):
         return max(found, key=lambda each: (bool(each[0]), each[1]), default=None)
 
     def open(self, validator: str) -> FolderSink:
-        """See `DownloadTarget.open`."""
         with self._folder() as (folder, parts, stem):
             name = self._part_name(stem, validator or _NO_VALIDATOR)
             with self._place.index.of(folder) as names:
@@ -155,7 +146,6 @@ class FolderDestination(Destination):
             return FolderSink(folder, name, partial(self._place.translated, parts))
 
     def publish(self, sink: Sink, ext: str, sha256: str, mtime: float | None) -> str:
-        """See `Destination.publish`."""
         if not isinstance(sink, FolderSink):
             raise TypeError("this sink is another library's")
         with self._folder() as (folder, folders, _):
@@ -188,7 +178,7 @@ class FolderDestination(Destination):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """See `DownloadTarget.held`; opening its folder costs a dozen system calls."""
+        # Opening the folder costs a dozen system calls.
         with self._folder() as opened:
             _check_writable(opened[0])  # before any request for it
             self._held = opened

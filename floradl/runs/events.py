@@ -129,7 +129,7 @@ class RunEvents(Protocol):
         """Record that no transfer of this output is under way any more."""
         ...
 
-    def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
+    def finished(self, run: QueuedRun, summary: RunSummary | None) -> None:
         """Record that a run is finished; None where the library had all of it already."""
         ...
 
