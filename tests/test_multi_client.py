@@ -344,13 +344,16 @@ def test_what_is_no_plain_answer_is_left_to_others(odd: bytes) -> None:
         assert isinstance(clients.next(), NotPlainError)
 
 
-def test_a_site_whose_answers_are_not_plain_is_not_asked_again() -> None:
-    with Server(lambda _: chunked(b"ab")) as server, many() as clients:
+def test_a_site_whose_answers_are_not_plain_is_left_alone_for_ten_minutes() -> None:
+    clock = Clock()
+    with Server(lambda _: chunked(b"ab")) as server, many(clock=clock) as clients:
         url = url_policy.parse(at(server))
         assert clients.client.reads(url)
         clients.ask(at(server))
         assert isinstance(clients.next(), NotPlainError)
         assert not clients.client.reads(url)
+        clock.now += 601.0
+        assert clients.client.reads(url)
 
 
 @pytest.mark.parametrize("end", [b"", b"x", b"\0"])

@@ -41,6 +41,7 @@ _PATIENCE: Final = 10.0  # seconds that a body may take while others wait for it
 _TICK: Final = 0.25  # seconds between two looks at who is silent
 _REPORT_EVERY: Final = 1.0  # seconds
 _MOST_ODD: Final = 1000  # sites
+_ODD_FOR: Final = 600.0  # seconds that a site is left to others
 
 
 class Transport(Protocol):
@@ -99,7 +100,7 @@ class MultiClient:
         self._active: set[PlainConnection] = set()
         self._parked: deque[PlainConnection] = deque()  # active ones that wait for memory
         self._idle: list[PlainConnection] = []
-        self._odd: frozenset[Site] = frozenset()  # sites whose answers are not plain
+        self._odd: dict[Site, float] = {}  # sites whose answers are not plain, and since when
         self._dialing: dict[int, SmallRequest] = {}  # by identity
         self._done = 0  # answers not taken care of
         self._held = 0  # bytes in memory
@@ -110,7 +111,10 @@ class MultiClient:
     def reads(self, url: httpx.URL) -> bool:
         """Whether `url` may have a plain answer, as far as is known. Raises `PermanentError` as `check`."""
         self._transport.check(url)
-        return self._transport.proxy_of(url) is None and site_of(url) not in self._odd
+        if self._transport.proxy_of(url) is not None:
+            return False
+        since = self._odd.get(site_of(url))
+        return since is None or self._monotonic() - since > _ODD_FOR
 
     def send(self, request: SmallRequest) -> None:
         """Send `request` when its turn comes. May be called from any thread."""
@@ -335,8 +339,8 @@ class MultiClient:
     def _end(self, connection: PlainConnection, result: Result) -> None:
         """End an exchange: repeat it where only the connection was stale, else report its result."""
         repeat = isinstance(result, httpx.ReadError) and connection.may_repeat and not self._stopped
-        if isinstance(result, NotPlainError) and result.of_the_site and len(self._odd) < _MOST_ODD:
-            self._odd |= {connection.site}
+        if isinstance(result, NotPlainError) and result.of_the_site:
+            self._odd = dict([*self._odd.items(), (connection.site, self._monotonic())][-_MOST_ODD:])
         if connection.body_since is not None:
             kept = len(result.body) if isinstance(result, SmallAnswer) else 0
             self._held -= connection.length - kept
