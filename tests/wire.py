@@ -20,7 +20,8 @@ import httpx
 from clients import client
 from loopback import Certificate, Server, read_head
 
-from floradl.download.downloader import Downloader, DownloadLimits, Fetcher, Received, Report, signed_fields
+from floradl.download.checksums import signed_fields
+from floradl.download.downloader import Downloader, DownloadLimits, Fetcher, Received, Report
 from floradl.download.small_files import SmallFiles, body_of, raise_as_download
 from floradl.errors import PermanentError
 from floradl.library.base import Destination

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Final, Protocol, TypeAlias
 
+import httpx
 import msgspec
 
 from floradl.errors import ErrorCode, TransientError
@@ -272,3 +273,15 @@ def names_wrong(checked: tuple[str, ...]) -> str | None:
 def disagreement(algorithm: str) -> TransientError:
     """Return what is said of a file that does not match the server's checksum, for the first time."""
     return TransientError(f"the bytes do not match the server's {algorithm} checksum", ErrorCode.DAMAGED)
+
+
+def signed_fields(url: httpx.URL) -> dict[str, str]:
+    """Return the header that a presigned URL of S3 requires.
+
+    boto3 signs `x-amz-checksum-mode` where its caller wants checksums. S3 refuses every unsigned `x-amz-…`
+    header.
+    """
+    if b"x-amz-signedheaders" not in url.query.lower():
+        return {}
+    signed = url.params.get("X-Amz-SignedHeaders", "").lower().split(";")
+    return {"x-amz-checksum-mode": "ENABLED"} if "x-amz-checksum-mode" in signed else {}

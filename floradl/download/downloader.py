@@ -21,7 +21,7 @@ import httpx
 import msgspec
 
 from floradl import urls
-from floradl.download.checksums import ChecksumSet, Proof, disagreement, proof_of
+from floradl.download.checksums import ChecksumSet, Proof, disagreement, proof_of, signed_fields
 from floradl.download.decompress import undo
 from floradl.download.file_type import sniff
 from floradl.download.file_type.signatures import beginning
@@ -427,18 +427,6 @@ class _ResponseBody(msgspec.Struct, frozen=True):
     sink: Sink
     body: Iterable[bytes | memoryview]
     undone: tuple[str, ...] = ()
-
-
-def signed_fields(url: httpx.URL) -> dict[str, str]:
-    """Return the header that a presigned URL of S3 requires.
-
-    boto3 signs `x-amz-checksum-mode` where its caller wants checksums. S3 refuses every unsigned `x-amz-…`
-    header.
-    """
-    if b"x-amz-signedheaders" not in url.query.lower():
-        return {}
-    signed = url.params.get("X-Amz-SignedHeaders", "").lower().split(";")
-    return {"x-amz-checksum-mode": "ENABLED"} if "x-amz-checksum-mode" in signed else {}
 
 
 def _refuse_cut(sink: Sink, ext: str) -> None:

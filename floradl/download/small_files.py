@@ -15,7 +15,8 @@ from typing import NoReturn, TypeAlias
 import httpx
 from msgspec import Struct
 
-from floradl.download.downloader import Downloader, Received, Report, signed_fields, wire_errors
+from floradl.download.checksums import signed_fields
+from floradl.download.downloader import Downloader, Received, Report, wire_errors
 from floradl.download.resume import refusal_of
 from floradl.errors import FloradlError, ServicePausedError, TransientError
 from floradl.library.base import Destination

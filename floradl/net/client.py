@@ -22,7 +22,7 @@ from msgspec import Struct
 from floradl.net import url_policy
 from floradl.net.bandwidth import BandwidthLimiter
 from floradl.net.errors import Translated, map_errors, refuse_proxy_answer
-from floradl.net.http11 import Body, Connection, Timeouts, read_bounded
+from floradl.net.http11 import BodyStream, Connection, Timeouts, read_bounded
 from floradl.net.multi_client import MultiClient, TransferTokens
 from floradl.net.pool import ConnectionPool, Connector, PooledConnection, PoolLimits
 from floradl.net.proxies import Routes
@@ -140,7 +140,7 @@ class HttpTransport:
             connection = self._pool.renewed(pooled, request.url, timeouts)
             cancellation.watch(connection.stream)
             exchange, head = connection.ask(request)
-        body = Body(exchange, translated, partial(self._give_back, pooled, request))
+        body = BodyStream(exchange, translated, partial(self._give_back, pooled, request))
         return httpx.Response(
             head.status_code,
             headers=head.headers.raw_items(),

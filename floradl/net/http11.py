@@ -336,7 +336,7 @@ def _too_much(most: int) -> TransientError:
     return TransientError(f"the API's answer is over {most >> 20} MiB and was not read", ErrorCode.BAD_ANSWER)
 
 
-class Body(httpx.SyncByteStream):
+class BodyStream(httpx.SyncByteStream):
     """A body, to be read once."""
 
     def __init__(
@@ -369,4 +369,4 @@ class Body(httpx.SyncByteStream):
 def pieces(response: httpx.Response) -> Iterator[Piece]:
     """Yield the body of `response` as it comes: each piece is valid until the next."""
     stream = response.stream
-    return stream.pieces() if isinstance(stream, Body) else response.iter_raw()
+    return stream.pieces() if isinstance(stream, BodyStream) else response.iter_raw()

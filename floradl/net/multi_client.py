@@ -23,13 +23,13 @@ from floradl.net.errors import map_errors
 from floradl.net.http11 import Connection, Timeouts
 from floradl.net.plain_exchange import (
     MOST_HEAD,
+    Need,
     NotPlainError,
     PlainConnection,
     Result,
     Site,
     SmallAnswer,
     SmallRequest,
-    Step,
     site_of,
 )
 from floradl.net.pool import PoolLimits
@@ -314,22 +314,22 @@ class MultiClient:
             self._idle.remove(connection)
             self._forget(connection)
 
-    def _go_on(self, connection: PlainConnection, step: Step | Result) -> None:
-        if step is Step.ROOM:
+    def _go_on(self, connection: PlainConnection, step: Need | Result) -> None:
+        if step is Need.ROOM:
             if self._parked or not self._has_room(connection):  # in turn, or large ones would wait for ever
                 self._selector.unregister(connection.sock)
                 self._parked.append(connection)
                 self._has_memory()
             else:
                 self._take_body(connection)
-        elif step is not Step.WAIT:
+        elif step is not Need.WAIT:
             self._end(connection, step)
 
     def _take_body(self, connection: PlainConnection) -> None:
         self._held += connection.length
         connection.body_since = self._monotonic()
         step = connection.take_body()
-        if step is Step.WAIT:  # TLS may hold some of it, of which the selector knows nothing
+        if step is Need.WAIT:  # TLS may hold some of it, of which the selector knows nothing
             step = connection.read(self._buffer)
         self._go_on(connection, step)
 

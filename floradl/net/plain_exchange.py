@@ -91,7 +91,7 @@ def site_of(url: httpx.URL) -> Site:
     return url.scheme, url.host, port_of(url)
 
 
-class Step(Enum):
+class Need(Enum):
     """What an exchange needs next."""
 
     WAIT = auto()  # until the socket can be read
@@ -157,7 +157,7 @@ class PlainConnection:
         self.unsent = self.unsent[sent:]
         return not self.unsent
 
-    def read(self, buffer: memoryview) -> Step | Result:
+    def read(self, buffer: memoryview) -> Need | Result:
         """Read what has come; `buffer` is used for a head."""
         try:
             while True:
@@ -171,24 +171,24 @@ class PlainConnection:
                 self._silent_since = None
                 if self._body is None:
                     self._head += buffer[:came]
-                    if (step := self._read_head()) is not Step.WAIT:
+                    if (step := self._read_head()) is not Need.WAIT:
                         return step
                 else:
                     self.at += came
                     if self.at == self.length:
                         return self._answer()
         except _WOULD_BLOCK:
-            return Step.WAIT
+            return Need.WAIT
         except OSError as error:
             return self.broken(httpcore.ReadError(str(error)))
 
-    def take_body(self) -> Step | Result:
+    def take_body(self) -> Need | Result:
         """Go on with the body, for which there is memory now."""
         early = self._head
         self._body = bytearray(self.length)
         self._body[: len(early)] = early
         self.at = len(early)
-        return self._answer() if self.at == self.length else Step.WAIT
+        return self._answer() if self.at == self.length else Need.WAIT
 
     def broken(self, error: httpcore.NetworkError | httpcore.TimeoutException) -> Result:
         """Return how the exchange ends by `error`: with what came of the body, if any came."""
@@ -242,11 +242,11 @@ class PlainConnection:
         """Close it. Safe to repeat."""
         self._connection.close()
 
-    def _read_head(self) -> Step | Result:
+    def _read_head(self) -> Need | Result:
         """Read the head, once it is all there."""
         end = _HEAD_END.search(self._head)
         if end is None:
-            return Step.WAIT if len(self._head) <= MOST_HEAD else self._odd()
+            return Need.WAIT if len(self._head) <= MOST_HEAD else self._odd()
         if end.end() > MOST_HEAD:
             return self._odd()
         read = _parse(bytes(self._head[: end.start() + 1]))
@@ -265,7 +265,7 @@ class PlainConnection:
         self.keep = self.keep and len(rest) <= length
         self._head = rest[:length]
         self.length = length
-        return Step.ROOM
+        return Need.ROOM
 
     def _odd(self, *, of_the_site: bool = False) -> NotPlainError:
         self.keep = False

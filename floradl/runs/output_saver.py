@@ -153,11 +153,16 @@ class OutputSaver:
         is that of `SmallFiles.save`.
         """
         mtime = answer.completed_at if self._options.keep_times else None
-        begun = [0.0] * len(planned)
+        begun, took = [0.0] * len(planned), [0.0] * len(planned)
 
         def begin(index: int) -> None:
             begun[index] = time.monotonic()
             self._quiet.check(planned[index].host)
+
+        def publish(index: int, received: Received) -> SavedOutput:
+            saved = _publish(planned[index].destination, planned[index].output, mtime, received)
+            took[index] = time.monotonic() - begun[index]
+            return saved
 
         small = [
             SmallOutput(
@@ -166,7 +171,7 @@ class OutputSaver:
                 partial(begin, index),
                 partial(self._quiet.ask_for, each.host),
                 partial(self._progress.transfer, run, each.output.output_id),
-                partial(_publish, each.destination, each.output, mtime),
+                partial(publish, index),
             )
             for index, each in enumerate(planned)
         ]
@@ -178,9 +183,9 @@ class OutputSaver:
                 self._progress.transferred(run, each.output.output_id)
         if any(isinstance(result, DownloadStoppedError) for result in results):
             await anyio.sleep_forever()  # all is being cancelled; the part files stay
-        for each, result, began in zip(planned, results, begun, strict=True):
+        for each, result, seconds in zip(planned, results, took, strict=True):
             if isinstance(result, SavedOutput):
-                self._saved(run, result, time.monotonic() - began, each.host)
+                self._saved(run, result, seconds, each.host)
                 self._troubles.over(f"{run.run_id}\0{each.output.key}")
             if not isinstance(result, NotPlainError | HostBackoffError):
                 found[each.output.key] = result
