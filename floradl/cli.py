@@ -227,8 +227,9 @@ def _serve(work: Callable[[*_Arguments], Awaitable[_Result]], *arguments: *_Argu
 
 def _after_imports() -> None:
     """Set up memory and garbage collection for the work."""
-    from floradl.slim_imports import return_what_is_freed
+    from floradl.slim_imports import complete, return_what_is_freed
 
+    complete()
     return_what_is_freed()
     gc.freeze()  # collections skip modules and classes, which stay
     gc.enable()

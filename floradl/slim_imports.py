@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
+from threading import RLock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,6 +74,7 @@ PACKAGES: Final = {
 # Imported for cookies, schemas, pickles and tracebacks as JSON, which floradl does not use.
 _EMPTY: Final = ("http.cookiejar", "msgspec._json_schema", "pickle", "structlog.tracebacks", "urllib.request")
 _LATER: Final = ("email.message", "idna", "mimetypes")
+_ONE_AT_A_TIME: Final = RLock()
 _ABSENT: Final = ("brotli", "brotlicffi", "zstandard")  # httpx decodes nothing here
 
 
@@ -80,6 +82,18 @@ def slim() -> None:
     """Slim all later imports of this process; `allow_rich` undoes it for terminals."""
     if not any(isinstance(finder, _SlimFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _SlimFinder())
+
+
+def complete() -> None:
+    """Import what is used of each package that was imported; call it before there are threads.
+
+    While that is imported others stand in for some modules, which no other thread's imports should find.
+    """
+    for name, used in PACKAGES.items():
+        package = sys.modules.get(name)
+        if isinstance(package, _SlimPackage):
+            first = next(each for names in used.values() for each in names.split())
+            getattr(package, first.partition("=")[0], None)
 
 
 def allow_rich() -> None:
@@ -125,13 +139,14 @@ class _SlimPackage(ModuleType):
         loader: Any = self.__spec__ and self.__spec__.loader
         if not isinstance(loader, _SlimLoader) or name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        if not loader.used:
-            loader.used = True
-            with suppress(ImportError, AttributeError):  # another version: as without us
-                self._import_used()
-        if name not in vars(self):
-            self.__class__ = ModuleType  # type: ignore[assignment]
-            loader.loader.exec_module(self)
+        with _ONE_AT_A_TIME:
+            if not loader.used:
+                loader.used = True
+                with suppress(ImportError, AttributeError):  # another version: as without us
+                    self._import_used()
+            if name not in vars(self):
+                self.__class__ = ModuleType  # type: ignore[assignment]
+                loader.loader.exec_module(self)
         try:
             value: Any = vars(self)[name]
         except KeyError:

@@ -3,6 +3,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,30 @@ def test_a_library_that_imports_urllib_later_gets_the_real_one(home: Home) -> No
         "email.message.Message(); http.cookiejar.CookieJar(); pickle.dumps(urllib.request.Request('http://a/'))"
     )
     script(home, code)
+
+
+def test_a_package_that_several_threads_use_first_is_imported_in_part_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "slow_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise AssertionError('all of it is imported')\n")
+    (package / "part.py").write_text("import sys\nsys.at_part()\nvalue = 7\n")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def at_part() -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    monkeypatch.setattr(sys, "at_part", at_part, raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "meta_path", [slim_imports._SlimFinder(), *sys.meta_path])
+    monkeypatch.setattr(slim_imports, "PACKAGES", {"slow_package": {"part": "value"}})
+    with ThreadPoolExecutor(4) as threads:
+        module = import_module("slow_package")
+        found = [threads.submit(getattr, module, "value") for _ in range(4)]
+        assert begun.wait(30)
+        go_on.set()
+        assert [each.result(30) for each in found] == [7] * 4
+    for name in ("slow_package", "slow_package.part"):
+        sys.modules.pop(name, None)

@@ -3,13 +3,14 @@
 import gc
 import sys
 
-from floradl.slim_imports import slim
+from floradl.slim_imports import complete, slim
 
 gc.disable()  # imports make much that stays, and nothing to collect
 slim()
 
 from floradl.workers.child import run  # noqa: E402 - only now
 
+complete()
 gc.freeze()
 gc.enable()
 run(int(sys.argv[1]))
