@@ -34,6 +34,7 @@ def walled(home: Home, simulator: Simulator) -> Iterator[Home]:
         yield home
 
 
+@pytest.mark.slow  # it wants a machine that is not busy with other tests
 def test_films_that_wait_for_a_place_do_not_count_as_downloading(walled: Home) -> None:
     wait_until(lambda: walled.status()["counts"]["downloading"] == 256)
     status = walled.status()

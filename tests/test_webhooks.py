@@ -381,6 +381,7 @@ def test_a_journal_that_cannot_be_written_makes_flora_come_again(listener: Home,
         assert listener.finished("run_a")["result"] == "complete"
 
 
+@pytest.mark.slow  # it wants a machine that is not busy with other tests
 def test_a_delivery_is_taken_while_downloads_fill_every_place(listener: Home, flora: Simulator) -> None:
     slow = [OutputSpec(f"o{number}", "videoUrl", size=5_000_000, rate=50_000) for number in range(40)]
     flora.add_run("run_slow", technique="campaign", outputs=slow, duration=0.1)
