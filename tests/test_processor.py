@@ -5,9 +5,12 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 from studio import Home, check_library, wait_until
 
+from floradl.models import OutputKind, RemoteOutput, RemoteRun, SavedOutput
+from floradl.runs.processor import _OnDisk
 from floradl.simulator import OutputSpec, Simulator
 
 
@@ -31,3 +34,15 @@ def test_a_journal_that_cannot_remember_an_output_is_a_pause_and_no_bug(
         db.execute("DROP TRIGGER full")
     assert home.run("once").returncode == 0
     check_library(home, simulator)
+
+
+def test_what_was_saved_and_flora_lists_no_more_keeps_its_place_in_the_sidecar() -> None:
+    answer = RemoteRun(
+        "run_a", "completed", 100.0, 1.7e9, outputs=(RemoteOutput("new", "imageUrl", "https://x/a"),)
+    )
+    planned = cast("Any", object())
+    old = SavedOutput(output_id="old", type="imageUrl", kind=OutputKind.IMAGE, path="images/old.png", bytes=3)
+    assert _OnDisk({}, {}, [planned]).is_all_small(answer)
+    assert not _OnDisk({"old": old}, {}, [planned]).is_all_small(
+        answer
+    )  # its sidecar is not of the new alone

@@ -85,13 +85,16 @@ class _Group:
 class _Fetch:
     """An output that is being fetched: how much is in its part file, and whether more is being put there."""
 
-    __slots__ = ("answer", "is_keeping", "kept", "lock", "output", "pauses", "settle")
+    __slots__ = ("answer", "is_keeping", "kept", "lock", "output", "pause", "settle")
 
     def __init__(
-        self, output: SmallOutput, pauses: int, settle: Callable[[SavedOutput | Exception], Then | None]
+        self,
+        output: SmallOutput,
+        pause: ServicePausedError | None,
+        settle: Callable[[SavedOutput | Exception], Then | None],
     ) -> None:
         self.output = output
-        self.pauses = pauses
+        self.pause = pause  # the last one of the library's before it came
         self.settle = settle
         self.lock = Lock()
         self.is_keeping = False
@@ -106,7 +109,6 @@ class SmallFiles:
         self._client = client
         self._downloader = downloader
         self._disk = disk
-        self._pauses = 0
         self._pause: ServicePausedError | None = None  # the last one that the library met
 
     def plain_url(self, url: str) -> httpx.URL | None:
@@ -131,7 +133,7 @@ class SmallFiles:
         self._disk.attach()
         group = _Group(len(outputs), conclude)
         for index, output in enumerate(outputs):
-            fetch = _Fetch(output, self._pauses, partial(self._settle, group, index))
+            fetch = _Fetch(output, self._pause, partial(self._settle, group, index))
             fields = signed_fields(output.url)
             begin, done = partial(self._begin, fetch), partial(self._take, fetch)
             self._client.send(SmallRequest(output.url, fields, begin, partial(self._keep, fetch), done))
@@ -144,7 +146,7 @@ class SmallFiles:
 
     def _begin(self, fetch: _Fetch) -> None:
         """Raise where it is not to be asked for any more: much may have changed while it waited."""
-        if self._pause is not None and fetch.pauses != self._pauses:
+        if self._pause is not None and fetch.pause is not self._pause:
             raise self._pause
         if not self._downloader.is_unlimited:
             raise NotPlainError
@@ -208,7 +210,6 @@ class SmallFiles:
         self._client.taken(answer)
         if isinstance(result, ServicePausedError):  # what waits already is not asked for in vain
             self._pause = result
-            self._pauses += 1
         return fetch.settle(result)
 
 

@@ -240,7 +240,8 @@ class _OnDisk(Struct):
 
     def is_all_small(self, answer: RemoteRun) -> bool:
         """Whether nothing is there of a run, and all of it is small."""
-        return 0 < len(answer.outputs) == len(self.small) and not self.earlier and answer.status != "failed"
+        there = self.saved or self.earlier  # also what FLORA lists no more: a sidecar names it for good
+        return 0 < len(answer.outputs) == len(self.small) and not there and answer.status != "failed"
 
     def all_of(self, answer: RemoteRun) -> list[SavedOutput]:
         """Return the outputs of `answer`, and with them what was had that it lists no more, or otherwise.
