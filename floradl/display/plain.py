@@ -124,10 +124,12 @@ class PlainDisplay:
         self._tally = ResultCounts()
 
     def run(self, run: QueuedRun, next_in: float | None) -> None:  # noqa: ARG002  # not news each time
-        """Write a new state, and each quarter of the way."""
+        """Write a new state, and each quarter of the way; not that a run ended and waits for a slot."""
         self._since.setdefault(run.run_id, self._monotonic())
         last = self._shown.get(run.run_id)
         if last is not None and last[0] is run.state and abs(run.progress - last[1]) < _STEP:
+            return
+        if run.state is RunState.RUNNING and run.progress == 100:
             return
         self._shown[run.run_id] = (run.state, run.progress)
         far = f", {run.progress:.0f} %" if run.state is RunState.RUNNING else ""

@@ -29,8 +29,8 @@ class PollReports(Protocol):
     def detected(self, run: QueuedRun, answer: RemoteRun) -> None:
         """Report a run that was first found to have ended at FLORA."""
 
-    def forwarded(self, run_id: str) -> None:
-        """Report a run that is to be saved."""
+    def forwarded(self, run: QueuedRun) -> None:
+        """Report a run that is to be saved, as soon as there is a slot."""
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
         """Report an error that may pass."""
@@ -213,11 +213,16 @@ class OpenRuns:
             self._over.pop(run_id, None)
         return soon
 
-    def forwarded(self, run_id: str) -> None:
+    def forwarded(self, run: QueuedRun) -> None:
         """Record that a run was polled and is to be saved."""
         self.moved_at = self.turned_at = self._monotonic()
-        self.reports.forwarded(run_id)
-        self._end_pause_of(run_id)
+        self.reports.forwarded(run)
+        self._end_pause_of(run.run_id)
+
+    def ended(self, run_id: str) -> None:
+        """Record that a run is not open any more: it was saved, or dropped."""
+        self.moved_at = self.turned_at = self._monotonic()
+        self.forget(run_id)
 
     def _end_pause_of(self, run_id: str) -> None:
         # Others that were under way when the pause began may end well whatever its cause.

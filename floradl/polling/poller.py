@@ -428,7 +428,7 @@ class Poller:
             case Halted():
                 self._open_runs.halt(outcome, run)
             case FinishedRun():
-                self._open_runs.forwarded(run.run_id)
+                self._open_runs.forwarded(outcome.run)
                 self._next_stage.offer(replace(outcome, earlier=earlier))
 
 

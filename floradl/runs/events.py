@@ -150,7 +150,7 @@ class RunReports:
 
     def unfinished(self, run: QueuedRun, next_in: float) -> None:
         """Report that a polled run is not finished, and is polled again in `next_in` seconds."""
-        self.forwarded(run.run_id)
+        self._recovered(run.run_id)
         self._events.run(run, next_in)
 
     def detected(self, run: QueuedRun, answer: RemoteRun) -> None:
@@ -161,11 +161,10 @@ class RunReports:
         if answer.status == "completed":
             _log.info("run_completed", run=run.run_id, technique=run.technique, outputs=len(answer.outputs))
 
-    def forwarded(self, run_id: str) -> None:
-        """Report that a run has no error any more."""
-        code = self._errors.over(run_id)
-        if code is not None:
-            _log.info("trouble_over", code=code)
+    def forwarded(self, run: QueuedRun) -> None:
+        """Report that a run ended at FLORA, and is saved as soon as there is a slot."""
+        self._recovered(run.run_id)
+        self._events.run(run, None)
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
         """Report an error: a line when it changes, none for each try, few where many runs meet the same."""
@@ -182,7 +181,7 @@ class RunReports:
 
     def finished(self, run: QueuedRun, summary: RunSummary | None) -> None:
         """Report that a run is finished, and recorded."""
-        self.forwarded(run.run_id)
+        self._recovered(run.run_id)
         _log.info(
             "run_finished",
             run=run.run_id,
@@ -192,3 +191,12 @@ class RunReports:
             error=run.error.message if run.error else None,
         )
         self._events.finished(run, summary)
+
+    def dropped(self, run_id: str) -> None:
+        """Report that a run is not open any more, though this process has not saved it."""
+        self._recovered(run_id)
+
+    def _recovered(self, run_id: str) -> None:
+        code = self._errors.over(run_id)
+        if code is not None:
+            _log.info("trouble_over", code=code)

@@ -117,10 +117,11 @@ class Scheduler:
         elif isinstance(outcome, Halted):
             self._open_runs.halt(outcome, finished.run, finished)
         else:
-            self._open_runs.forwarded(run_id)
             if isinstance(outcome, Finished):
                 self._reports.finished(outcome.run, outcome.summary)
-            self._open_runs.forget(run_id)
+            else:
+                self._reports.dropped(run_id)
+            self._open_runs.ended(run_id)
 
     async def _probe(self) -> None:
         """Try one run now and then to see whether a pause is over."""
