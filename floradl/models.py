@@ -133,14 +133,6 @@ class Action(StrEnum):
     FORGET = "forget"
 
 
-class RunRequest(Struct, frozen=True, gc=False):
-    """One run of a job file or queue file."""
-
-    reference: Reference
-    label: str | None = None
-    action: Action = Action.FETCH
-
-
 class OutputKind(StrEnum):
     """What an output is to a person; the library has a folder for each."""
 
@@ -155,6 +147,19 @@ class OutputKind(StrEnum):
     def is_large(self) -> bool:
         """Whether an output of this kind may be large: it may take minutes, or hours."""
         return self in {OutputKind.VIDEO, OutputKind.AUDIO, OutputKind.OTHER}
+
+
+class RunRequest(Struct, frozen=True, gc=False):
+    """One run of a job file or queue file. `kinds` are those wanted, none of them meaning all.
+
+    `meta` is what the user knows of the run, by names of their own.
+    """
+
+    reference: Reference
+    label: str | None = None
+    action: Action = Action.FETCH
+    kinds: tuple[OutputKind, ...] = ()
+    meta: dict[str, str] = {}
 
 
 _KINDS: Mapping[str, OutputKind] = {
@@ -211,6 +216,17 @@ class RemoteOutput(Struct, frozen=True):
         return self.output_id if self.nth == 1 else f"{self.output_id}\0{self.nth}"
 
 
+class RunNames(Struct, frozen=True, omit_defaults=True):
+    """What a run belongs to at FLORA; each None where no answer has said it."""
+
+    technique_id: str | None = None
+    technique_name: str | None = None
+    workspace_id: str | None = None
+    project_id: str | None = None
+    project_name: str | None = None
+    model_id: str | None = None
+
+
 class RemoteRun(Struct, frozen=True):
     """FLORA's answer about one run (reference of `GET /techniques/{techniqueId}/runs/{runId}`).
 
@@ -230,6 +246,7 @@ class RemoteRun(Struct, frozen=True):
     poll_url: str | None = None
     age: float | None = None  # seconds since it was created, by the server's own clock
     batch_size: int = 1  # how many runs of ours that go on the same request answered for
+    names: RunNames = RunNames()
     raw: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -346,6 +363,9 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
     progress: float = 0.0
     error: RunFailure | None = None
     force: bool = False  # `retry`: what stands in the library does not count as done
+    kinds: tuple[OutputKind, ...] = ()  # those wanted; none: all
+    meta: dict[str, str] = {}
+    names: RunNames = RunNames()
 
     @property
     def reference(self) -> Reference:

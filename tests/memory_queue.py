@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 from msgspec.structs import replace
 
-from floradl.models import Action, LeftFile, QueuedRun, RunRequest, RunState, SavedOutput
+from floradl.models import Action, LeftFile, QueuedRun, RunNames, RunRequest, RunState, SavedOutput
 from floradl.queue.base import (
     DELIVERIES_KEPT,
     DURATIONS_KEPT,
@@ -81,9 +82,7 @@ class MemoryQueue(RunQueue):
                 continue
             elif is_queued_again(request.action, known.state, retry_failed=retry_failed):
                 force = loses_files(known.state)
-                self._runs[run.run_id] = replace(
-                    run, technique=known.technique, label=known.label, force=force
-                )
+                self._runs[run.run_id] = replace(run, names=known.names, force=force, **_first_named(known))
                 waiting.append(run.run_id)
             else:
                 continue
@@ -94,7 +93,8 @@ class MemoryQueue(RunQueue):
         known = self._runs.get(run.run_id)
         run = without_secrets(run)
         if known is not None:
-            run = replace(run, technique=known.technique, label=known.label, queued_at=known.queued_at)
+            names = known.names if run.names == RunNames() else run.names
+            run = replace(run, names=names, queued_at=known.queued_at, **_first_named(known))
         if known is None or known.state is not RunState.FORGOTTEN:
             self._runs[run.run_id] = run
 
@@ -279,3 +279,8 @@ async def _turn(closed: anyio.Event) -> None:
     if closed.is_set():
         raise anyio.ClosedResourceError
     await checkpoint()
+
+
+def _first_named(known: QueuedRun) -> dict[str, Any]:
+    """Return what no update changes."""
+    return {name: getattr(known, name) for name in ("technique", "label", "kinds", "meta")}

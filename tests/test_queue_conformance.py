@@ -22,6 +22,7 @@ from floradl.models import (
     QueuedRun,
     Reference,
     RunFailure,
+    RunNames,
     RunRequest,
     RunState,
     SavedOutput,
@@ -195,6 +196,22 @@ async def test_the_technique_label_and_time_first_named_stay(queue: RunQueue) ->
     for action in Action:
         await queue.submit([order(action=action, technique="third", label="y")], 3.0, retry_failed=True)
         assert ((await get(queue)).technique, (await get(queue)).label) == ("tech", "mine")
+
+
+async def test_the_kinds_and_meta_of_a_request_are_kept_and_an_update_keeps_them(queue: RunQueue) -> None:
+    wish = RunRequest(Reference("run_a"), kinds=(OutputKind.VIDEO, OutputKind.TEXT), meta={"shot": "12, é"})
+    await queue.submit([wish], 1.0, retry_failed=False)
+    await queue.update(QueuedRun(run_id="run_a", state=RunState.RUNNING, queued_at=1.0), 2.0)
+    found = await get(queue)
+    assert (found.kinds, found.meta) == (wish.kinds, wish.meta)
+
+
+async def test_the_names_of_a_run_are_kept_until_an_update_brings_others(queue: RunQueue) -> None:
+    await submit(queue, order())
+    names = RunNames(technique_id="tech_1", project_name="Spring")
+    await queue.update(replace(await get(queue), names=names), 2.0)
+    await queue.update(replace(await get(queue), names=RunNames()), 3.0)
+    assert (await get(queue)).names == names
 
 
 async def test_a_run_id_is_case_sensitive(queue: RunQueue) -> None:

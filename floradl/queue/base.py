@@ -222,6 +222,8 @@ def queued(request: RunRequest, now: float) -> QueuedRun:
         label=request.label,
         queued_at=now,
         force=request.action is Action.RETRY,
+        kinds=request.kinds,
+        meta=request.meta,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from floradl.errors import ConfigError, ErrorCode
-from floradl.models import LeftFile, QueuedRun, RunFailure, RunState, SavedOutput
+from floradl.models import LeftFile, OutputKind, QueuedRun, RunFailure, RunNames, RunState, SavedOutput
 
 LOST: Final = (
     "a new one is filled from the library's sidecars and the job files in inbox/accepted/; not known any "
@@ -24,8 +24,11 @@ LOST: Final = (
 _THOROUGH: Final = 64 << 20  # bytes; up to there each row is held against its indexes: a second or two
 _CODES: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ", "SQLITE_FORMAT")
 
+_NO_NAMES: Final = RunNames()
+
 COLUMNS: Final = (
-    "run_id, technique, label, state, queued_at, detected_at, waited, tries, progress, error, fresh"
+    "run_id, technique, label, state, queued_at, detected_at, waited, tries, progress, error, fresh,"
+    " kinds, meta, names"
 )
 """Those of a run, in the order in which `run_of` reads them."""
 
@@ -45,9 +48,28 @@ def run_of(row: tuple[Any, ...]) -> QueuedRun:
             progress=row[8],
             error=_failure(row[9]) if row[9] else None,
             force=bool(row[10]),
+            kinds=_known_kinds(row[11]) if row[11] else (),
+            meta=msgspec.json.decode(row[12], type=dict[str, str]) if row[12] else {},
+            names=msgspec.json.decode(row[13], type=RunNames) if row[13] else RunNames(),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise sqlite3.DatabaseError(f"the row of run {row[0]!a} is malformed") from error
+
+
+def row_of(run: QueuedRun) -> tuple[Any, ...]:
+    """Return a run as a row, in the order of `COLUMNS`; what is empty is NULL."""
+    row = list(msgspec.structs.astuple(run))
+    row[9] = None if run.error is None else msgspec.json.encode(run.error).decode()
+    row[11] = " ".join(run.kinds) or None
+    row[12] = msgspec.json.encode(run.meta).decode() if run.meta else None
+    row[13] = None if run.names == _NO_NAMES else msgspec.json.encode(run.names).decode()
+    return tuple(row)
+
+
+def _known_kinds(text: str) -> tuple[OutputKind, ...]:
+    """Read kinds; one that only a newer floradl knows is left out."""
+    known = set(OutputKind)
+    return tuple(OutputKind(kind) for kind in text.split() if kind in known)
 
 
 def _failure(text: str) -> RunFailure:
@@ -162,7 +184,12 @@ CREATE TABLE left_files (
     since    REAL NOT NULL
 ) WITHOUT ROWID
 """
-MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS, _DELIVERIES, _SYNCED, _LEFT_FILES)
+_WISHES = """
+ALTER TABLE runs ADD COLUMN kinds TEXT;
+ALTER TABLE runs ADD COLUMN meta TEXT;
+ALTER TABLE runs ADD COLUMN names TEXT
+"""
+MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS, _DELIVERIES, _SYNCED, _LEFT_FILES, _WISHES)
 """What leads from each version of the schema to the next, as SQL; from nothing to 1 first."""
 
 

@@ -43,6 +43,7 @@ from floradl.queue.migrations import (
     count_states,
     keep_copy,
     migrate,
+    row_of,
     select_left_files,
     select_run,
     select_saved,
@@ -50,7 +51,7 @@ from floradl.queue.migrations import (
 from floradl.wakeups import next_tick
 
 _LOOK_EVERY = 5.0  # seconds between looks at the files
-_ERROR = COLUMNS.split(", ").index("error")
+_MARKS = ",".join("?" * (COLUMNS.count(",") + 2))  # of a row, and when it changed
 _OPEN = tuple(state.value for state in RunState if state.open)
 _OPEN_MARKS = ",".join("?" * len(_OPEN))
 
@@ -358,17 +359,16 @@ def _submit(
 
 
 def _put(db: sqlite3.Connection, run: QueuedRun, now: float) -> None:
-    """Write a run's row, new or known; the technique and label it was first named by stay."""
-    row = list(msgspec.structs.astuple(without_secrets(run)))  # its fields stand in the order of COLUMNS
-    row[_ERROR] = None if run.error is None else msgspec.json.encode(row[_ERROR]).decode()
+    """Write a run's row, new or known; what it was first named by, and is wanted of it, stays."""
     db.execute(
-        f"INSERT INTO runs ({COLUMNS}, changed_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608 - names only
+        f"INSERT INTO runs ({COLUMNS}, changed_at) VALUES ({_MARKS})"  # noqa: S608 - names only
         " ON CONFLICT (run_id) DO UPDATE SET state = excluded.state, detected_at = excluded.detected_at,"
         " waited = excluded.waited, tries = excluded.tries, progress = excluded.progress,"
-        " error = excluded.error, fresh = excluded.fresh, changed_at = excluded.changed_at"
+        " error = excluded.error, fresh = excluded.fresh, changed_at = excluded.changed_at,"
+        " names = coalesce(excluded.names, runs.names)"
         # What was forgotten while it was under way stays forgotten.
         " WHERE runs.state <> 'forgotten'",
-        (*row, now),
+        (*row_of(without_secrets(run)), now),
     )
 
 
