@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pty
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -423,9 +425,11 @@ def test_a_terminal_shows_how_far_it_is(home: Home) -> None:
     assert shown.endswith("\r\x1b[K")
 
 
-def test_an_interrupted_verification_ends_with_130_in_the_midst_of_a_file(home: Home) -> None:
+@pytest.fixture
+def reading(home: Home) -> Iterator[subprocess.Popen[bytes]]:
+    """A verification in the midst of a file that takes hours."""
     big = home.library / PICTURE
-    size = 4 << 40  # hours of reading; a hole, so no disk is filled
+    size = 4 << 40  # a hole, so no disk is filled
     with big.open("r+b") as file:
         file.truncate(size)
     path = home.library / "runs/campaign/run_a.json"
@@ -434,18 +438,32 @@ def test_an_interrupted_verification_ends_with_130_in_the_midst_of_a_file(home: 
     path.write_text(json.dumps(sidecar))
     process = subprocess.Popen(command("verify"), env=home.environ, stderr=subprocess.DEVNULL)
 
-    def reading() -> bool:
+    def is_open() -> bool:
         with suppress(FileNotFoundError):  # one was closed meanwhile
             return str(big) in map(os.path.realpath, Path(f"/proc/{process.pid}/fd").iterdir())
         return False
 
     try:
-        wait_until(reading)
-        process.send_signal(2)
-        assert process.wait(TEST_TIMEOUT) == 130
+        wait_until(is_open)
+        yield process
     finally:
         process.kill()
         process.wait()
+
+
+def test_an_interrupted_verification_ends_with_130_in_the_midst_of_a_file(
+    reading: subprocess.Popen[bytes],
+) -> None:
+    reading.send_signal(signal.SIGINT)
+    assert reading.wait(TEST_TIMEOUT) == 130
+
+
+def test_an_interrupt_that_another_thread_got_ends_a_verification(reading: subprocess.Popen[bytes]) -> None:
+    """As does one that comes right before the main thread waits: neither wakes it."""
+    threads = wait_until(lambda: {int(each.name) for each in Path(f"/proc/{reading.pid}/task").iterdir()})
+    other = (threads - {reading.pid}).pop()
+    assert ctypes.CDLL(None).tgkill(reading.pid, other, signal.SIGINT) == 0
+    assert reading.wait(TEST_TIMEOUT) == 130
 
 
 # --- what no sidecar names --------------------------------------------------------------------------------

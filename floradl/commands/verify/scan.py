@@ -12,7 +12,7 @@ import time
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Set as AbstractSet
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TextIO, TypeVar
 
 from msgspec import Struct
@@ -32,6 +32,7 @@ _EVERY = 0.1  # seconds
 _WIPE = "\r\x1b[K"
 _THREADS = min(4, os.cpu_count() or 1)  # one reads while others hash; more would only make a disk seek
 _AHEAD = 64  # files
+_AWAKE = 0.5  # seconds until a waiting main thread looks whether it was interrupted
 _BESIDE = re.compile(r"(.+)\.(?:damaged(?:-[0-9]+)?|xmp)", re.DOTALL)
 
 
@@ -266,6 +267,11 @@ class LibraryScan:
 
 
 def _done(item: Problem | Future[Problem | None]) -> Iterator[Problem]:
+    if isinstance(item, Future):
+        # Python handles a signal in the main thread, and one that another thread got, or that came right
+        # before this one began to wait, does not wake it: Ctrl-C would wait for the end of the file.
+        while not item.done():
+            wait([item], _AWAKE)
     problem = item if isinstance(item, Problem) else item.result()
     if problem is not None:
         yield problem
