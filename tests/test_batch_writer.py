@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from floradl.fs.durable import Flush, flushed_together
@@ -201,6 +202,35 @@ async def test_close_waits_for_all_that_was_put_and_for_what_that_puts() -> None
     await anyio.to_thread.run_sync(writer.close)
     assert sorted(done) == list(range(100))
     assert not writer._threads
+
+
+@pytest.mark.parametrize("number", range(30))
+async def test_close_ends_though_other_threads_put_work_meanwhile(number: int) -> None:
+    gates = [Gate(), Gate()]
+    writer, done = BatchWriter(lambda works: [work() for work in works]), anyio.Event()
+    counted: list[int] = []
+
+    def count(_: object) -> None:
+        counted.append(1)
+
+    async def close() -> None:
+        await anyio.to_thread.run_sync(writer.close, abandon_on_cancel=True)
+        done.set()
+
+    for gate in gates:
+        writer.put(gate.blocking("long"), count)
+        await entered(gate)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            group.start_soon(close)
+            for turn in range(number + 3):
+                await anyio.lowlevel.checkpoint()
+                writer.put(lambda: None, count)
+                if turn == number // 2:
+                    gates[0].opened.set()
+            gates[1].opened.set()
+            await done.wait()
+    assert len(counted) == number + 5
 
 
 async def test_a_thread_that_waits_for_work_holds_none_of_what_it_did() -> None:

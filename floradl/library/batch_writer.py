@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Thread, current_thread
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -57,7 +57,8 @@ class BatchWriter:
         self._threads: list[Thread] = []
         self._idle = 0
         self._lock = Lock()
-        self._waiting: SimpleQueue[_Work | None] = SimpleQueue()
+        self._waiting: SimpleQueue[_Work | None] = SimpleQueue()  # None only wakes a thread
+        self._is_closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._begun: deque[float] = deque([-math.inf] * _MANY, _MANY)
 
@@ -98,12 +99,12 @@ class BatchWriter:
         """Let the threads end once all that waits is done, and wait for that. Safe to repeat."""
         while True:
             with self._lock:
-                threads, self._threads = self._threads, []
+                threads = [*self._threads]
+                self._is_closing = bool(threads)
             if not threads:
                 return
-            for _ in threads:
-                self._waiting.put(None)
-            for thread in threads:  # what they do last may bring more work
+            self._waiting.put(None)
+            for thread in threads:  # what they do last may bring more work, and that another thread
                 thread.join()
 
     def _put(self, work: _Work) -> None:
@@ -113,15 +114,28 @@ class BatchWriter:
                 return
             thread = Thread(target=self._serve, name="floradl-disk", daemon=True)
             self._threads.append(thread)
-        thread.start()
+            thread.start()
 
     def _serve(self) -> None:
-        ended = False
-        while not ended:
-            batch, ended = self._next()
-            if batch:
-                self._do(batch)
-            del batch  # while it waits for the next one it holds nothing: works may hold whole files
+        try:
+            while not self._ends():
+                if batch := self._next():
+                    self._do(batch)
+                del batch  # while it waits for the next one it holds nothing: works may hold whole files
+        except BaseException:  # a bug: the next work starts another thread
+            with self._lock:
+                self._threads.remove(current_thread())
+            raise
+
+    def _ends(self) -> bool:
+        """Whether this thread is to end, there being no work left; then it wakes the next one to end."""
+        with self._lock:
+            if not self._is_closing or not self._waiting.empty():
+                return False
+            self._threads.remove(current_thread())
+            if self._threads:
+                self._waiting.put(None)
+            return True
 
     def _do(self, batch: list[_Work]) -> None:
         try:
@@ -134,8 +148,8 @@ class BatchWriter:
             with suppress(RuntimeError):  # it is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(_run, then)
 
-    def _next(self) -> tuple[list[_Work], bool]:
-        """Wait for work; return what there is of it, and whether that is the end."""
+    def _next(self) -> list[_Work]:
+        """Wait for work, or for the end; return what there is of it, a batch at most."""
         with self._lock:
             self._idle += 1
         work = self._waiting.get()
@@ -143,17 +157,16 @@ class BatchWriter:
         batch: list[_Work] = []
         with self._lock:
             self._idle -= 1
-            while work is not None:
-                if not work.is_withdrawn:
+            while True:
+                if work is not None and not work.is_withdrawn:
                     work.has_begun = True
                     batch.append(work)
                 if len(batch) == _BATCH:
-                    return batch, False
+                    return batch
                 try:
                     work = self._waiting.get_nowait()
                 except Empty:
-                    return batch, False
-        return batch, True
+                    return batch
 
     def _gather(self) -> None:
         """Let work gather, where batches follow one another: each costs threads a turn, and disks a flush."""
