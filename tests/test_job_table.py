@@ -60,6 +60,12 @@ def test_lines_of_references_are_no_table() -> None:
     assert "without commas" in str(refusal("run_a,run_b\n"))
 
 
+def test_a_table_whose_heading_names_no_run_is_told_what_it_lacks() -> None:
+    for text in ("id;technique\nrun_a;art\n", "# mine\nName\tID\nx\trun_a\n"):
+        assert "in which a column is headed 'run_id'" in str(refusal(text))
+    assert "headed" not in str(refusal("run a\n"))
+
+
 def test_what_stands_above_the_heading_is_left_out() -> None:
     assert references("sep=;\n\n# exported today\nrun_id;label\nrun_a;x\n") == ["run_a"]
 
@@ -155,12 +161,26 @@ def test_a_hundred_thousand_rows_are_read() -> None:
     "text",
     [
         "run" + "," * 1_000_000,
+        "," * 500_000 + "run" + "\n" * 500_000,
+        "run" + "," * 500_000 + "\n" + ",\n" * 250_000,
+        "run," + ",".join(map(str, range(150_000))),
+        "," * 999 + "run\n" + "run_a\n" * 150_000,
         "run,a\n" + ",\n" * 500_000,
         "run," + '"' * 1_000_000,
         "\n" * 500_000 + "run\nx",
         "run\nrun_a" + ";" * 1_000_000,
     ],
-    ids=["columns", "empty rows", "quotes", "empty lines", "cells"],
+    ids=[
+        "columns",
+        "far column",
+        "columns and rows",
+        "headings",
+        "short rows",
+        "empty rows",
+        "quotes",
+        "empty lines",
+        "cells",
+    ],
 )
 def test_a_costly_table_is_refused(text: str) -> None:
     with pytest.raises(JobError):

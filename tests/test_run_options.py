@@ -163,6 +163,13 @@ def test_a_bad_line_of_standard_input_is_named(home: Home) -> None:
     assert "standard input, line 2: 'run b' is not a run id" in told(home, "add", stdin="run_a\nrun b\n")
 
 
+def test_a_workbook_is_told_to_be_saved_as_csv(home: Home) -> None:
+    path = home.path / "runs.xlsx"
+    path.write_bytes(b"PK\x03\x04\x14\0\x06\0")
+    message = f"{path}: this is a spreadsheet program's own file (.xlsx or the like): save it as CSV"
+    assert message in told(home, "add", "-i", str(path))
+
+
 def test_a_file_in_place_of_a_reference_is_told_as_one(home: Home) -> None:
     assert "is a file, not a run: 'floradl add -i FILE'" in told(home, "add", put(home, TABLE))
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -14,7 +15,6 @@ from anyio import to_thread
 from msgspec.structs import replace
 
 from floradl.app import build_library, flora_alone
-from floradl.commands.daemon_state import all_runs
 from floradl.commands.exits import Exit
 from floradl.commands.options import moment
 from floradl.commands.streams import tell
@@ -24,8 +24,10 @@ from floradl.flora.client import FloraClient
 from floradl.flora.schema import KINDS
 from floradl.library.sidecar import by_key
 from floradl.models import Action, Reference, RemoteRun, RunRequest, RunState
-from floradl.sources.history import HistoryRange, RunFilter, pages, wanted
 from floradl.units import format_count
+
+if TYPE_CHECKING:
+    from floradl.sources.history import RunFilter
 
 _LARGEST = 256 << 20  # bytes that are read of a file or of standard input
 STDIN = "-"
@@ -152,7 +154,8 @@ def _read(name: str) -> tuple[RunRequest, ...]:
     try:
         return parse_job(data, shown)
     except JobError as error:
-        raise ConfigError(f"{shown}, {described(error)}") from error
+        between = ": " if error.line is None and error.key is None else ", "
+        raise ConfigError(f"{shown}{between}{described(error)}") from error
 
 
 def _daemon_user(config: Config) -> int | None:
@@ -186,6 +189,8 @@ async def sync(
     read. `wall` returns unix seconds. Raises `ConfigError`, `TransientError`, `PermanentError` and
     `ServicePausedError`; nothing was queued then.
     """
+    from floradl.sources.history import wanted  # noqa: PLC0415 - `get` needs none of this
+
     now = wall()
     back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
     known = await to_thread.run_sync(_known, config)
@@ -213,6 +218,8 @@ async def sync(
 async def _listed(
     flora: FloraClient, kind: str, wants: RunFilter, back: float, now: float
 ) -> AsyncGenerator[tuple[RemoteRun, Reference], None]:
+    from floradl.sources.history import HistoryRange, pages  # noqa: PLC0415 - as above
+
     reach: HistoryRange | None = None
     async for page in pages(flora, kind):
         reach = reach or HistoryRange.of(page, None, back, now)
@@ -235,6 +242,8 @@ def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
 
 
 def _known(config: Config) -> dict[str, RunState]:
+    from floradl.commands.daemon_state import all_runs  # noqa: PLC0415 - as above
+
     # Where it is unreadable the daemon still skips known runs, but retries failed ones.
     try:
         return {run.run_id: run.state for run in all_runs(config.state_dir)}

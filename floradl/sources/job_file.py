@@ -39,6 +39,8 @@ _QUOTED = re.compile(r"""(["'])[^"']*\1""")  # a reference alone, which is YAML 
 _JOINED = re.compile(r"[,;](run_|$)")
 _PLAIN = re.compile(r"([^\W_][\w.-]*/)?run_[\w.-]+")
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods, .numbers; .xls
+_COLUMNS = re.compile(r"[,;\t]")
+_NO_TABLE = "; a table is known by its first line, in which a column is headed 'run_id'"
 _NOTHING = (
     "this names no run: write a reference (RUN_ID, TECHNIQUE/RUN_ID, or the run's API URL) on each line"
 )
@@ -238,7 +240,8 @@ def _read_lines(lines: list[str]) -> Iterator[tuple[RunRequest, Fault]]:
         try:
             reference = reference_of(line)
         except ValueError as error:
-            raise JobError(str(error), line=number) from error
+            hint = _NO_TABLE if _COLUMNS.search(line) and not line.startswith("http") else ""
+            raise JobError(f"{error}{hint}", line=number) from error
         yield RunRequest(reference), partial(_line_fault, number)
 
 

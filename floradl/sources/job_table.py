@@ -8,7 +8,6 @@ Source: RFC 4180 (CSV).
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -30,10 +29,12 @@ from floradl.sources.job_document import (
 _RUN: Final = ("runid", "run", "reference", "url")  # the headings of a run, the surest first
 _OWN: Final = ("technique", "label", "kinds")
 _URL, _ID = "poll_url", "technique_id"  # of FLORA's own: they name the technique where no column does
+_MOST_COLUMNS: Final = 1000  # with a heading or before one: what is read of each row has a bound
 _GAPS: Final = re.compile(r"[\s_-]+")
 _NEWLINE: Final = re.compile(r"\r\n|\r|\n")
 # Blank lines, comments, and what tells Excel the delimiter.
 _ABOVE: Final = re.compile(r"(?:[ \t]*+(?:#[^\r\n]*+|sep=[^\r\n])?(?:\r\n|\r|\n))*+", re.IGNORECASE)
+_SPLIT: Final = re.compile(r"[,;\t]")
 _LINE: Final = re.compile(r"[^\r\n]{0,100000}")
 
 
@@ -50,6 +51,10 @@ def find_table(text: str) -> TableStart | None:
     offset = above.end() if above else 0
     first = _LINE.match(text, offset)
     line = visible(first.group()) if first else ""
+    if not any(_plain(cell.strip('"')) in _RUN for cell in _SPLIT.split(line)):
+        return None
+    import csv  # noqa: PLC0415 - for tables alone
+
     best, most = None, 0
     for delimiter in ",;\t":
         cells = next(csv.reader([line], delimiter=delimiter), [])
@@ -63,6 +68,8 @@ def read_table(text: str, start: TableStart) -> Iterator[tuple[RunRequest, Fault
 
     Rows without any text, and those that begin with `#`, are left out, but counted.
     """
+    import csv  # noqa: PLC0415 - as above
+
     line = 1 + len(_NEWLINE.findall(text, 0, start.offset))
     above, row = line, 0
     reader = csv.reader(io.StringIO(text[start.offset :], newline=""), delimiter=start.delimiter, strict=True)
@@ -101,6 +108,10 @@ class _Heading:
 
     def __init__(self, cells: Sequence[str]) -> None:
         names = [visible(cell).strip() for cell in cells]
+        while names and not names[-1]:
+            names.pop()
+        if len(names) > _MOST_COLUMNS:
+            raise _CellError(f"this table has {len(names):,} columns: remove some")
         known = [name.casefold() for name in names]
         plain = [_plain(name) for name in names]
         self._names = names
@@ -109,6 +120,11 @@ class _Heading:
         own = {self._run, *(self._at[name] for name in _OWN if name in self._at)}
         self._meta = [(n, name) for n, name in enumerate(names) if name and n not in own]
         self._nameless = [n for n, name in enumerate(names) if not name]
+        if len(self._meta) > MAX_META:
+            raise _CellError(
+                f"this table has {len(self._meta):,} columns beside the run, technique, label and kinds, and "
+                f"a run keeps {MAX_META}: remove some"
+            )
         for n, name in enumerate(names):
             if name and known.index(known[n]) < n:
                 raise _CellError("two columns have this heading: give one another", name)
@@ -117,23 +133,18 @@ class _Heading:
                 meta_name(name)
             except ValueError as error:
                 raise _CellError(str(error), name) from error
-        if len(self._meta) > MAX_META:
-            raise _CellError(
-                f"this table has {len(self._meta):,} columns beside the run, technique, label and kinds, and "
-                f"a run keeps {MAX_META}: remove some"
-            )
 
     def request(self, cells: list[str]) -> RunRequest | None:
         """Read a row; None where nothing stands in it. Raises `_CellError`."""
         width = len(self._names)
-        if len(cells) < width:
-            cells += [""] * (width - len(cells))
-        run = cells[self._run].strip()
+        run = cells[self._run].strip() if self._run < len(cells) else ""
         if not run and not any(map(str.strip, cells)):
             return None
         if cells[0].lstrip().startswith("#"):
             return None
-        if len(cells) > width and any(map(str.strip, cells[width:])):
+        if len(cells) < width:
+            cells += [""] * (width - len(cells))
+        elif len(cells) > width and any(map(str.strip, cells[width:])):
             raise _CellError("this row has more cells than the heading: does a text in it need quotes?")
         if any(cells[n].strip() for n in self._nameless):
             raise _CellError(
