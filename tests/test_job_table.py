@@ -60,6 +60,11 @@ def test_lines_of_references_are_no_table() -> None:
     assert "without commas" in str(refusal("run_a,run_b\n"))
 
 
+def test_json_is_no_table_whatever_its_words() -> None:
+    assert references('{"run_id": "run_a", "inputs": ["text","url","run"]}') == ["run_a"]
+    assert references('[{"run_id": "run_a", "inputs": ["text","url","run"]}]') == ["run_a"]
+
+
 def test_a_table_whose_heading_names_no_run_is_told_what_it_lacks() -> None:
     for text in ("id;technique\nrun_a;art\n", "# mine\nName\tID\nx\trun_a\n"):
         assert "in which a column is headed 'run_id'" in str(refusal(text))

@@ -159,6 +159,12 @@ def test_a_wrong_option_is_told_and_queues_nothing(
     assert words in told(home, *arguments)
 
 
+@pytest.mark.parametrize("command", ["get", "add", "retry"])
+def test_help_lists_the_kinds(home: Home, command: str) -> None:
+    said = home.run(command, "--help").stdout
+    assert all(kind in said for kind in OutputKind)
+
+
 def test_a_bad_line_of_standard_input_is_named(home: Home) -> None:
     assert "standard input, line 2: 'run b' is not a run id" in told(home, "add", stdin="run_a\nrun b\n")
 

@@ -51,6 +51,8 @@ def find_table(text: str) -> TableStart | None:
     offset = above.end() if above else 0
     first = _LINE.match(text, offset)
     line = visible(first.group()) if first else ""
+    if line.startswith(("{", "[")):  # JSON, where such a word may stand between two commas, too
+        return None
     if not any(_plain(cell.strip('"')) in _RUN for cell in _SPLIT.split(line)):
         return None
     import csv  # noqa: PLC0415 - for tables alone
