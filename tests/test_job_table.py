@@ -96,6 +96,21 @@ def test_columns_of_floras_name_the_technique_where_no_other_does() -> None:
     assert found[0].meta == {"technique_id": "tech_1", "poll_url": url}
 
 
+def test_meta_keeps_no_signed_query_and_no_key_but_what_a_person_links_to() -> None:
+    cells = [
+        "https://storage.googleapis.com/b/a.png?X-Goog-Signature=s3cret&X-Goog-Expires=9",
+        "https://media.flora.ai/a.png?GoogleAccessId=x&Expires=9&Signature=s3cret",
+        "with sk_live_0123456789abcdef",
+        "https://docs.example/document?id=7&tab=2",
+    ]
+    [run] = parse("run\tout\tagain\tkey\tbrief\nrun_a\t" + "\t".join(cells) + "\n")
+    assert not any(
+        "s3cret" in text or "Signature" in text or "0123456789" in text for text in run.meta.values()
+    )
+    assert run.meta["out"].startswith("https://storage.googleapis.com/b/a.png")
+    assert run.meta["brief"] == cells[3]
+
+
 def test_several_kinds_stand_in_one_cell() -> None:
     [run] = parse('run,kinds\nrun_a,"image, Video;text"\n')
     assert run.kinds == (OutputKind.IMAGE, OutputKind.VIDEO, OutputKind.TEXT)

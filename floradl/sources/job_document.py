@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 from floradl.errors import JobError
 from floradl.models import Action, OutputKind, Reference, RunRequest, bare, bounded
-from floradl.redaction import printable, redact
+from floradl.redaction import hide_signatures, printable, redact
 from floradl.yaml_reader import MAX_BYTES, DocumentError, Path as YamlPath, dotted, load, nearest
 
 MAX_META: Final = 64
@@ -152,8 +152,8 @@ def meta_name(text: str) -> str:
 
 
 def meta_value(text: str) -> str:
-    """Return what is kept of a value of `meta`: 1,000 characters. Raises `ValueError` as `encodable`."""
-    return bounded(encodable(text.strip()))
+    """Return what is kept of a value of `meta`: 1,000 characters, and no secret. Raises as `encodable`."""
+    return bounded(encodable(hide_signatures(text.strip())))
 
 
 def few(meta: dict[str, str]) -> dict[str, str]:
