@@ -19,7 +19,14 @@ import click
 
 from floradl import __version__
 from floradl.commands.exits import Exit, outcome, told_of_bug
-from floradl.commands.options import common_options, configured, configured_from, ending
+from floradl.commands.options import (
+    common_options,
+    configured,
+    configured_from,
+    ending,
+    kind_option,
+    run_options,
+)
 from floradl.commands.streams import finish, is_of_stdout, occupy, tell
 from floradl.errors import ConfigError
 from floradl.slim_imports import slim
@@ -68,14 +75,18 @@ def once(given: dict[str, Any], max_wait: str | None) -> Exit:
 
 
 @floradl.command(epilog=ending("floradl get campaign/run_abc123", (0, 2, 3, 4, 5, 130), "README.md"))
-@click.argument("references", metavar="REF...", nargs=-1, required=True)
+@click.argument("references", metavar="[REF...]", nargs=-1)
+@run_options
 @common_options
 @click.pass_obj
-def get(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
+def get(given: dict[str, Any], /, references: tuple[str, ...], **said: Any) -> Exit:
     """Download runs now, with progress bars; needs no daemon, and does no harm beside one."""
-    from floradl.commands.submit import parse_all
+    from floradl.commands.submit import Given, read_requests
+    from floradl.models import Action
 
-    wanted = parse_all(references)
+    if not references and not said["inputs"]:
+        raise click.UsageError("name at least one run, or a file of runs with -i ('-' is standard input)")
+    wanted = read_requests(references, Action.FETCH, Given(**said))
     config = configured(given, "error")
     from floradl.commands import get
 
@@ -84,32 +95,37 @@ def get(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
 
 @floradl.command(epilog=ending("floradl add campaign/run_abc123 run_def456", (0, 2, 5), "README.md"))
 @click.argument("references", metavar="[REF...]", nargs=-1)
+@run_options
 @common_options
 @click.pass_obj
-def add(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
-    """Queue runs for the daemon; references are also read from standard input."""
+def add(given: dict[str, Any], /, references: tuple[str, ...], **said: Any) -> Exit:
+    """Queue runs for the daemon; without REF and -i they are read from standard input."""
     from floradl.commands import submit
     from floradl.models import Action
 
-    return submit.queue(configured(given), submit.read_requests(references, Action.FETCH))
+    wanted = submit.read_requests(references, Action.FETCH, submit.Given(**said))
+    return submit.queue(configured(given), wanted)
 
 
 @floradl.command(epilog=ending("floradl retry --failed", (0, 2, 5), "README.md"))
 @click.argument("references", metavar="[REF...]", nargs=-1)
 @click.option("--failed", is_flag=True, help="All runs that failed, in whole or in part.")
+@kind_option
 @common_options
 @click.pass_obj
-def retry(given: dict[str, Any], references: tuple[str, ...], *, failed: bool) -> Exit:
+def retry(
+    given: dict[str, Any], references: tuple[str, ...], kinds: tuple[str, ...], *, failed: bool
+) -> Exit:
     """Queue runs again; one that is done is downloaded anew."""
     from floradl.commands import submit
     from floradl.models import Action
 
-    config = configured(given)
+    config, said = configured(given), submit.Given(kinds=kinds)
     if not failed:
-        return submit.queue(config, submit.read_requests(references, Action.RETRY))
-    requests = submit.failed_runs(config)
+        return submit.queue(config, submit.read_requests(references, Action.RETRY, said))
+    requests = said.applied(submit.failed_runs(config))
     if references:
-        requests += submit.read_requests(references, Action.RETRY)
+        requests += submit.read_requests(references, Action.RETRY, said)
     if not requests:
         tell("no run failed")
         return Exit.OK
@@ -125,7 +141,8 @@ def forget(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
     from floradl.commands import submit
     from floradl.models import Action
 
-    return submit.queue(configured(given), submit.read_requests(references, Action.FORGET))
+    wanted = submit.read_requests(references, Action.FORGET, submit.Given())
+    return submit.queue(configured(given), wanted)
 
 
 @floradl.command(epilog=ending("floradl sync --since 30d", (0, 2, 4, 5, 130), "docs/sync.md"))

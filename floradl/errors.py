@@ -74,13 +74,24 @@ class QueueDamagedError(FloradlError):
 class JobError(FloradlError):
     """A job file is refused, whole.
 
-    `line` is 1-based where the fault has a place, and `key` names the YAML or JSON key.
+    `line` is 1-based where the fault has a place, and `key` names the YAML or JSON key. In a table `row`
+    counts from 1 below the heading, and `column` is the heading's text.
     """
 
-    def __init__(self, message: str, *, line: int | None = None, key: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        line: int | None = None,
+        key: str | None = None,
+        row: int | None = None,
+        column: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.line = line
         self.key = key
+        self.row = row
+        self.column = column
 
 
 class TransientError(FloradlError):

@@ -112,6 +112,14 @@ def hide_keys(text: str) -> str:
     return _KEY.sub(MASK, text)
 
 
+def hide_signatures(text: str) -> str:
+    """Return what people wrote without keys and, where it has a signature, without any URL's query.
+
+    The query of another URL is a part of what they name with it.
+    """
+    return redact(text) if "=" in text and _PARAMETER.search(text) else hide_keys(text)
+
+
 def _without_query(match: re.Match[str]) -> str:
     url = match[0][len("://") :]
     end = min((at for at in (url.find(mark) for mark in "/?#\\") if at >= 0), default=len(url))

@@ -82,7 +82,8 @@ class MemoryQueue(RunQueue):
                 continue
             elif is_queued_again(request.action, known.state, retry_failed=retry_failed):
                 force = loses_files(known.state)
-                self._runs[run.run_id] = replace(run, names=known.names, force=force, **_first_named(known))
+                kept = _first_named(known) | {"kinds": request.kinds or known.kinds}
+                self._runs[run.run_id] = replace(run, names=known.names, force=force, **kept)
                 waiting.append(run.run_id)
             else:
                 continue

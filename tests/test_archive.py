@@ -9,7 +9,8 @@ import pytest
 from floradl.fs.durable import rename_noreplace
 from floradl.fs.folders import FolderFd
 from floradl.fs.names import SafeName
-from floradl.sources.archive import FileChangedError, put_away
+from floradl.models import OutputKind, Reference, RunRequest
+from floradl.sources.archive import FileChangedError, accepted_orders, put_away
 from floradl.sources.file_ready import Stamp
 
 NOW = 1764000000.0
@@ -149,3 +150,17 @@ def test_a_note_has_no_character_that_steers(tmp_path: Path, folder: Path) -> No
     file.write_text("x")
     moved = put_away(file, folder, Stamp.of(file.lstat()), now=1.0, note="line 1: \x9b31m \u202e é\nmore\n")
     assert (folder / f"{moved.name}.error.txt").read_text() == "line 1: \\x9b31m \\u202e é\nmore\n"
+
+
+def test_accepted_job_files_are_read_again_with_kinds_and_meta(tmp_path: Path) -> None:
+    (tmp_path / "accepted").mkdir()
+    job = (
+        '{"run": "run_a", "kinds": "image", "meta": {"client": "ACME"}}\n{"run": "run_b", "kinds": "image"}\n'
+    )
+    for name, text, when in (("1", job, 1), ("2", '{"run": "run_b", "kinds": "text", "action": "retry"}', 2)):
+        (tmp_path / "accepted" / name).write_text(text)
+        os.utime(tmp_path / "accepted" / name, (when, when))
+    assert accepted_orders(tmp_path) == [
+        RunRequest(Reference("run_a"), kinds=(OutputKind.IMAGE,), meta={"client": "ACME"}),
+        RunRequest(Reference("run_b"), kinds=(OutputKind.TEXT,)),
+    ]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from floradl.errors import JobError
-from floradl.models import Action, Reference, RunRequest, bare
-from floradl.sources.job_file import described, parse_job, parse_queue, render_orders
+from floradl.models import Action, OutputKind, Reference, RunRequest, bare
+from floradl.sources.job_file import described, parse_job, parse_queue, render_jobs, render_orders
 
 
 def parse(text: str, name: str = "job.txt") -> list[str]:
@@ -130,8 +130,29 @@ def test_an_empty_file_of_another_name_is_refused(name: str) -> None:
         ("HTTPS://app.flora.ai/runs/run_a?sig=s3cret", 1, None, "no reference has a '?'"),
         ("- run_a\n- nonsense\n", 2, "[1]", "not a run id"),
         ("runs:\n- run: run_a\n  tecnique: art\n", 3, "runs[0].tecnique", "did you mean 'technique'?"),
-        ("run_id: run_a", 1, "run_id", "did you mean 'run'?"),
-        ('{"runId": "run_a"}', 1, "runId", "did you mean 'run'?"),
+        ("id: run_a", 1, "id", "did you mean 'run'?"),
+        ('{"reference": "run_a"}', 1, "reference", "did you mean 'run'?"),
+        ("run: run_a\nkind: image", 2, "kind", "did you mean 'kinds'?"),
+        ("run: run_a\nkinds: [image, vidoe]", 2, "kinds", "did you mean 'video'?"),
+        ("run: run_a\nkinds: {image: yes}", 2, "kinds", "a list of kinds"),
+        ("run: run_a\nmeta: red", 2, "meta", "a mapping of names to texts"),
+        ("run: run_a\nmeta:\n  client: [a]", 3, "meta.client", "is one text"),
+        ('{"run": "run_a", "label": "\\ud800"}', 1, "label", "no UTF-8 file can hold"),
+        ('{"run": "run_a", "meta": {"a": "\\u0000"}}', 1, "meta.a", "a NUL character"),
+        ('{"run": "run_a", "run": "run_b"}', 1, "run", "stands twice"),
+        ('{"run": "run_a"}\n{"run": "run_b", "run": "run_c"}', 2, None, "stands twice"),
+        ('{"run_id": "run_a"}\n{"run_id": "run b"}', 2, "run_id", "not a run id"),
+        ('{"run_id": "run_a"}\n\n{"run_id": "run_b"', 3, None, "not valid JSON"),
+        ('{"run_id": "run_a"},\n{"run_id": "run_b"}', 1, None, "not valid JSON"),
+        ('{"run": "run_a"}\n{\n"run": "run_b",\n"lable": "x"}', 4, "lable", "did you mean 'label'?"),
+        ('[{"run_id": "run_a"},\n {"run_id": 7}]', 2, "[1].run_id", "'7' is not a run id"),
+        (
+            '{"technique_runs": [{"status": "running"}], "meta": {}}',
+            1,
+            "technique_runs[0].status",
+            "by 'run_id'",
+        ),
+        ('{"generations": [], "meta": {"next_cursor": null}}', None, None, "names no run"),
         ("run: run_a\ncolour: red", 2, "colour", "technique, run, label, action"),
         ("technique: art", 1, None, "has no 'run'"),
         ("run: run_a\naction: delete", 2, "action", "'retry' or 'forget'"),
@@ -158,6 +179,131 @@ def test_a_bad_file_is_refused_with_its_place(
     assert "s3cret" not in str(error)
 
 
+START = {  # what `POST /techniques/{techniqueId}/runs` answers
+    "run_id": "run_a",
+    "type": "technique",
+    "status": "pending",
+    "project_id": "prj_1",
+    "technique": {"technique_id": "tech_1", "name": "Art"},
+    "action": None,
+    "estimated_seconds": 12.5,
+    "poll_url": "https://app.flora.ai/api/v1/techniques/art/runs/run_a",
+}
+FAILED = {"error": {"code": "insufficient_credits", "message": "Buy some at https://x/buy?token=s3cret"}}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_the_answer_that_started_a_run_is_a_job_and_its_poll_url_names_the_technique(
+    indent: int | None,
+) -> None:
+    assert parse_job(json.dumps(START, indent=indent).encode(), "x") == (
+        RunRequest(Reference("run_a", "art")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "technique"),
+    [
+        ({}, None),
+        ({"poll_url": None}, None),
+        ({"poll_url": "https://app.flora.ai/api/v1/runs/run_a"}, None),
+        ({"poll_url": "https://app.flora.ai/api/v1/techniques/art/runs/run_b"}, None),
+        ({"pollUrl": "https://app.flora.ai/api/v1/techniques/art/runs/run_a", "technique": "x"}, "art"),
+        ({"technique": "Art Director's Critique", "technique_id": "tech_1"}, "tech_1"),
+        ({"technique": {"techniqueId": "tech_1", "name": "Art"}}, "tech_1"),
+        ({"techniqueId": "tech_1"}, "tech_1"),
+        ({"reference": "art/run_a", "technique": None}, "art"),
+    ],
+)
+def test_floras_fields_name_the_technique_as_far_as_they_are_right(
+    fields: dict[str, object], technique: str | None
+) -> None:
+    data = json.dumps({"run_id": "run_a", "status": "running", **fields}).encode()
+    assert parse_job(data, "x")[0].reference == Reference("run_a", technique)
+
+
+@pytest.mark.parametrize("page", ["technique_runs", "techniqueRuns", "generations"])
+def test_a_page_of_a_list_is_a_job(page: str) -> None:
+    runs = [{"run_id": "run_a", "outputs": [{"url": "https://x/a?sig=1"}]}, {"runId": "run_b"}]
+    text = json.dumps({page: runs, "meta": {"next_cursor": "c"}})
+    assert parse(text) == ["run_a", "run_b"]
+    assert parse(f"[{text}]") == ["run_a", "run_b"]
+
+
+@pytest.mark.parametrize("between", ["\n", "\r\n", "", " ", "\n\n# more\n", "\ufeff"])
+def test_floras_objects_one_after_the_other_are_a_job(between: str) -> None:
+    parts = [START, {"runId": "run_b"}, {"run": "c/run_c"}, {"generations": [{"run_id": "run_d"}]}]
+    text = between.join(map(json.dumps, parts))
+    assert parse(f"{text}\n") == ["art/run_a", "run_b", "c/run_c", "run_d"]
+
+
+def test_a_label_kinds_meta_and_an_action_that_were_added_to_floras_object_count() -> None:
+    added = {"label": "spring", "kinds": ["image", "text"], "meta": {"take": 3, "ok": True, "no": None}}
+    data = json.dumps(START | added | {"action": "forget"}).encode()
+    assert parse_job(data, "x") == (
+        RunRequest(
+            Reference("run_a", "art"),
+            "spring",
+            Action.FORGET,
+            (OutputKind.IMAGE, OutputKind.TEXT),
+            {"take": "3", "ok": "true"},
+        ),
+    )
+
+
+def test_fields_of_floras_with_names_of_ours_are_left_alone() -> None:
+    theirs = {"label": {"a": 1}, "meta": ["x"], "action": {"action_id": "upscale"}}
+    assert parse_job(json.dumps(START | theirs).encode(), "x") == (RunRequest(Reference("run_a", "art")),)
+
+
+def test_an_error_of_floras_is_told_as_one_without_its_secrets() -> None:
+    message = str(refusal(json.dumps(FAILED)))
+    assert "an error that FLORA answered with" in message
+    assert "insufficient_credits: Buy some" in message
+    assert "s3cret" not in message
+    assert refusal(f"{json.dumps(START)}\n{json.dumps(FAILED)}").line == 2
+
+
+def test_json_lines_of_more_than_a_megabyte_are_read_and_a_bad_one_is_named() -> None:
+    lines = [json.dumps(START | {"run_id": f"run_{number}"}) for number in range(6000)]
+    assert len("\n".join(lines)) > 1 << 20
+    assert len(parse("\n".join(lines))) == 6000
+    lines[4711] = lines[4711][:-1]
+    error = refusal("\n".join(lines))
+    assert (error.line, "not valid JSON" in str(error)) == (4713, True)
+    array = f'[{",".join(lines[:4711])},\n{{"run_id": "x"}}]'
+    assert refusal(array).key == "[4711].run_id"
+
+
+def test_kinds_and_meta_are_read_as_they_are_written() -> None:
+    text = (
+        "- run: run_a\n  kinds: [image, Video]\n  meta: {client: ACME, take: 007, empty: ''}\n"
+        "- {run: run_b, kinds: 'text,video'}"
+    )
+    assert parse_job(text.encode(), "x") == (
+        RunRequest(
+            Reference("run_a"),
+            kinds=(OutputKind.IMAGE, OutputKind.VIDEO),
+            meta={"client": "ACME", "take": "007"},
+        ),
+        RunRequest(Reference("run_b"), kinds=(OutputKind.TEXT, OutputKind.VIDEO)),
+    )
+
+
+def test_meta_has_64_keys_of_a_hundred_characters_and_of_a_value_a_thousand_are_kept() -> None:
+    meta = {f"key {number}": "x" for number in range(64)}
+    assert parse_job(json.dumps({"run": "run_a", "meta": meta}).encode(), "x")[0].meta == meta
+    assert "at most 64 keys" in str(refusal(json.dumps({"run": "run_a", "meta": meta | {"more": "x"}})))
+    assert "1 to 100 characters" in str(refusal(json.dumps({"run": "run_a", "meta": {"k" * 101: "x"}})))
+    long = parse_job(json.dumps({"run": "run_a", "meta": {"brief": "x" * 1001}}).encode(), "x")[0].meta
+    assert len(long["brief"]) == 1000
+
+
+@pytest.mark.parametrize("data", [b"PK\x03\x04\x14\0", b"\xd0\xcf\x11\xe0\xa1\xb1"])
+def test_a_spreadsheet_programs_own_file_is_told_as_one(data: bytes) -> None:
+    assert "(.xlsx or the like): save it as CSV" in str(refusal(data))
+
+
 def test_a_described_refusal_begins_with_its_place() -> None:
     assert described(refusal("- run_a\n- run: x")).startswith("line 2, key [1].run: 'x' is not a run id")
     assert described(refusal("a b")).startswith("line 1: ")
@@ -169,6 +315,16 @@ def test_a_run_that_stands_twice_is_one_order() -> None:
     assert parse_job(text.encode(), "x") == (
         RunRequest(Reference("run_a", "art"), "x", Action.RETRY),
         RunRequest(Reference("run_b")),
+    )
+
+
+def test_of_a_run_that_stands_twice_the_last_kinds_and_values_of_meta_count() -> None:
+    text = (
+        '{"run": "run_a", "kinds": "text", "meta": {"a": "1", "b": "1"}}\n'
+        '{"run": "run_a", "meta": {"b": "2"}}\n'
+    )
+    assert parse_job(text.encode(), "x") == (
+        RunRequest(Reference("run_a"), kinds=(OutputKind.TEXT,), meta={"a": "1", "b": "2"}),
     )
 
 
@@ -208,9 +364,17 @@ REFERENCES = st.builds(
     ),
 )
 LABELS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30)
+META = st.dictionaries(
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=100)
+    .map(str.strip)
+    .filter(bool),
+    LABELS.map(str.strip).filter(bool),
+    max_size=3,
+)
+KINDS = st.lists(st.sampled_from(OutputKind), unique=True, max_size=3).map(tuple)
 ORDERS = st.lists(
     st.builds(RunRequest, REFERENCES)
-    | st.builds(RunRequest, REFERENCES, st.none() | LABELS, st.sampled_from(list(Action))),
+    | st.builds(RunRequest, REFERENCES, st.none() | LABELS, st.sampled_from(list(Action)), KINDS, META),
     min_size=1,
     max_size=6,
     unique_by=lambda order: order.reference.run_id,
@@ -221,6 +385,20 @@ ORDERS = st.lists(
 @settings(max_examples=500)
 def test_rendered_orders_are_read_back(orders: list[RunRequest]) -> None:
     assert parse_job(render_orders(orders).encode(), "x") == tuple(orders)
+
+
+def test_a_run_whose_id_looks_like_a_heading_is_rendered_so_that_it_is_none() -> None:
+    orders = (RunRequest(Reference("run_id")), RunRequest(Reference("run_b")))
+    assert parse_job(render_orders(orders).encode(), "x") == orders
+
+
+def test_many_orders_are_rendered_into_job_files_that_the_inbox_takes() -> None:
+    heavy = {f"{number:0100}": "\x01" * 1000 for number in range(64)}
+    orders = [RunRequest(Reference(f"run_{number}"), meta=heavy) for number in range(4)]
+    orders += [RunRequest(Reference(f"run_{number}"), "spring") for number in range(4, 30_000)]
+    jobs = [job.encode() for job in render_jobs(orders)]
+    assert max(map(len, jobs)) <= 1 << 20
+    assert [order for job in jobs for order in parse_job(job, "x")] == orders
 
 
 def test_plain_references_are_rendered_as_lines() -> None:

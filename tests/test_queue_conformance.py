@@ -163,6 +163,32 @@ async def test_retry_of_an_unknown_run_fetches_it_anew(queue: RunQueue) -> None:
     assert (await get(queue)).force
 
 
+@pytest.mark.parametrize("action", [Action.RETRY, Action.FETCH])
+async def test_the_kinds_of_a_request_that_queues_a_run_again_replace_those_before(
+    queue: RunQueue, action: Action
+) -> None:
+    first = RunRequest(Reference("run_a"), kinds=(OutputKind.IMAGE,), meta={"client": "ACME"})
+    await submit(queue, first)
+    await queue.update(replace(await get(queue), state=RunState.PARTIAL), 2.0)
+    assert await submit(queue, replace(first, action=action, kinds=(OutputKind.TEXT,)), now=9.0) == ["run_a"]
+    found = await get(queue)
+    assert (found.kinds, found.meta) == ((OutputKind.TEXT,), {"client": "ACME"})
+
+
+async def test_a_retry_that_names_no_kinds_keeps_those_that_were_wanted(queue: RunQueue) -> None:
+    await submit(queue, RunRequest(Reference("run_a"), kinds=(OutputKind.IMAGE,)))
+    await queue.update(replace(await get(queue), state=RunState.FAILED), 2.0)
+    assert await submit(queue, order(action=Action.RETRY), now=9.0) == ["run_a"]
+    assert (await get(queue)).kinds == (OutputKind.IMAGE,)
+
+
+async def test_the_kinds_of_a_request_leave_a_run_under_way_alone(queue: RunQueue) -> None:
+    await submit(queue, order())
+    retry = RunRequest(Reference("run_a"), action=Action.RETRY, kinds=(OutputKind.TEXT,))
+    assert await submit(queue, retry, now=9.0) == []
+    assert (await get(queue)).kinds == ()
+
+
 @pytest.mark.parametrize("state", RunState)
 async def test_forget_drops_a_run_in_any_state(queue: RunQueue, state: RunState) -> None:
     await bring_to(queue, state)

@@ -19,6 +19,8 @@ from floradl.errors import (
     TransientError,
 )
 
+_NEAR = 0.75  # how like another an option must be to be taken for it, of 1
+
 
 class Exit(IntEnum):
     """How a command ended. Where several hold, `worst` says which one counts."""
@@ -47,7 +49,7 @@ def outcome(error: BaseException) -> tuple[Exit, str | None]:
         case click.exceptions.Exit():
             return Exit(error.exit_code), None
         case click.ClickException():
-            return Exit.USAGE, error.format_message()
+            return Exit.USAGE, _without_far_names(error)
         case LockedError():
             return Exit.GAVE_UP, str(error)
         case ServicePausedError(reason=PauseReason.KEY_REFUSED):
@@ -61,6 +63,16 @@ def outcome(error: BaseException) -> tuple[Exit, str | None]:
         case BrokenPipeError():
             return Exit.OK, None
     return Exit.BUG, None
+
+
+def _without_far_names(error: click.ClickException) -> str:
+    """Return the message; click takes an option for another that is hardly like it (`--label`, `--help`)."""
+    if not isinstance(error, click.NoSuchOption):
+        return error.format_message()
+    from floradl.yaml_reader import nearest  # noqa: PLC0415 - for who made a mistake
+
+    near = nearest(error.option_name, error.possibilities or (), cutoff=_NEAR)
+    return f"{error.message} Did you mean {near!r}?" if near else error.message
 
 
 def told_of_bug(error: BaseException) -> str:

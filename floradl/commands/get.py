@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import anyio
@@ -22,7 +22,7 @@ from floradl.display import open_display
 from floradl.errors import ConfigError, PauseReason, ServicePausedError, TransientError
 from floradl.fs.permissions import make_above
 from floradl.hooks.runs import Heard, RunHooks
-from floradl.models import QueuedRun, Reference, RunRequest, RunState
+from floradl.models import QueuedRun, RunRequest, RunState
 from floradl.queue.sqlite import SqliteQueue
 from floradl.runs.events import RunEvents, RunSummary
 from floradl.sources.intake import Intake
@@ -50,9 +50,8 @@ class _Watched:
         self._display.finished(run, summary)
 
 
-async def get(config: Config, environ: Mapping[str, str], references: Iterable[Reference]) -> Exit:
+async def get(config: Config, environ: Mapping[str, str], requests: Sequence[RunRequest]) -> Exit:
     """Fetch runs now, except those with a sidecar in the library. The daemon's state stays as it is."""
-    requests = [RunRequest(reference) for reference in references]
     with open_display(sys.stderr, quiet=_failures_only(config)) as display, SqliteQueue.in_memory() as queue:
         progress = _Watched(display)
         async with working(config, environ, queue, progress) as works:

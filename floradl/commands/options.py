@@ -66,6 +66,23 @@ def common_options(command: _Command) -> _Command:
     return option("-c", "--config", type=file, metavar="FILE", help="The configuration file.")(command)
 
 
+def run_options(command: _Command) -> _Command:
+    """Add the options that bring runs in from a file, and say something of each."""
+    option = partial(click.option, multiple=True)
+    of_meta = "What you know of the runs, for the sidecar and the file names; may be repeated."
+    command = kind_option(command)
+    command = option("--meta", metavar="KEY=VALUE", help=of_meta)(command)
+    command = click.option("--label", metavar="TEXT", help="A label for the runs.")(command)
+    of_input = "Read runs from this file: references, a table, JSON; '-' is standard input."
+    return option("-i", "--input", "inputs", metavar="FILE", help=of_input)(command)
+
+
+def kind_option(command: _Command) -> _Command:
+    """Add the option that says which outputs are wanted."""
+    kinds = "Only outputs of this kind (image, video, audio, document, text, other); may be repeated."
+    return click.option("--kind", "kinds", metavar="KIND", multiple=True, help=kinds)(command)
+
+
 def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     given: dict[str, Any] = context.ensure_object(dict)
     name = parameter.name or ""

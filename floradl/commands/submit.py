@@ -6,35 +6,85 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 from anyio import to_thread
+from msgspec.structs import replace
 
 from floradl.app import build_library, flora_alone
-from floradl.commands.daemon_state import all_runs
 from floradl.commands.exits import Exit
 from floradl.commands.options import moment
 from floradl.commands.streams import tell
 from floradl.config.settings import Config
-from floradl.errors import ConfigError, FloradlError
+from floradl.errors import ConfigError, FloradlError, JobError
 from floradl.flora.client import FloraClient
 from floradl.flora.schema import KINDS
 from floradl.library.sidecar import by_key
 from floradl.models import Action, Reference, RemoteRun, RunRequest, RunState
-from floradl.sources.history import HistoryRange, RunFilter, pages, wanted
 from floradl.units import format_count
 
-_AT_ONCE = 10_000  # runs a job file: far below the size that the inbox takes
+if TYPE_CHECKING:
+    from floradl.sources.history import RunFilter
+
+_LARGEST = 256 << 20  # bytes that are read of a file or of standard input
+STDIN = "-"
+
+
+class Given(msgspec.Struct, frozen=True):
+    """What the command line says of all runs of a command: it wins over what a file says of one.
+
+    `inputs` are files to read runs from, `-` for standard input; `kinds` and `meta` are as they were written.
+    """
+
+    inputs: tuple[str, ...] = ()
+    label: str | None = None
+    meta: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+    def applied(self, requests: Iterable[RunRequest]) -> list[RunRequest]:
+        """Return the requests with all that. Raises `ConfigError` for what cannot be said of a run."""
+        if self.label is None and not self.meta and not self.kinds:
+            return list(requests)
+        from floradl.sources import job_document  # noqa: PLC0415 - a plain `get` needs none of this
+
+        option = "--label: "
+        try:
+            label = job_document.encodable(self.label or "") or None
+            option = "--kind: "
+            kinds = job_document.kinds_of(" ".join(self.kinds))
+            option = "--meta: "
+            meta = dict(map(_pair, self.meta))
+            return [
+                replace(
+                    request,
+                    label=label or request.label,
+                    kinds=kinds or request.kinds,
+                    meta=job_document.few({k: v for k, v in (request.meta | meta).items() if v}),
+                )
+                for request in requests
+            ]
+        except ValueError as error:
+            raise ConfigError(f"{option}{error}") from None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from floradl.sources.job_document import meta_name, meta_value  # noqa: PLC0415 - as above
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text[:60]!a} has no '=': write it like --meta client=ACME")
+    return meta_name(name), meta_value(value)
 
 
 def queue(config: Config, requests: Iterable[RunRequest]) -> Exit:
     """Write job files for `requests`, and report on stderr how many."""
-    from floradl.sources.job_file import drop_job, render_orders  # noqa: PLC0415 - `get` needs none of this
+    from floradl.sources.job_file import drop_jobs, render_jobs  # noqa: PLC0415 - `get` needs none of this
 
     wanted = list(requests)
-    owner = _daemon_user(config)
-    for start in range(0, len(wanted), _AT_ONCE):
-        drop_job(config.queue.watch_dir, render_orders(wanted[start : start + _AT_ONCE]), owner)
+    drop_jobs(config.queue.watch_dir, render_jobs(wanted), _daemon_user(config))
     tell(f"put {format_count(len(wanted), 'run')} into the inbox{_no_daemon_hint(config)}")
     return Exit.OK
 
@@ -47,33 +97,65 @@ def failed_runs(config: Config) -> list[RunRequest]:
     return [RunRequest(run.reference, run.label, Action.RETRY) for run in failed]
 
 
+def read_requests(references: Iterable[str], action: Action, given: Given) -> list[RunRequest]:
+    """Return requests for the arguments and for what stands in files; where there is neither, of stdin.
+
+    Raises `ConfigError` for what cannot be read, with the file, line and key, and `UsageError` for nothing.
+    """
+    words = tuple(references)
+    inputs = [*given.inputs, *(word for word in words if word == STDIN)]
+    requests = [RunRequest(each) for each in parse_all(word for word in words if word != STDIN)]
+    if not words and not inputs:
+        if sys.stdin.isatty():
+            raise click.UsageError("name at least one run, or pipe references to standard input")
+        inputs.append(STDIN)
+    for name in dict.fromkeys(inputs):
+        requests += _read(name)
+    if action is not Action.FETCH:
+        requests = [replace(request, action=action) for request in requests]
+    return given.applied(requests)
+
+
 def parse_all(texts: Iterable[str]) -> list[Reference]:
     """Read references. Raises `ConfigError` for the first bad one."""
-    references = []
-    for text in texts:
-        try:
-            references.append(Reference.parse(text))
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-    return references
+    return [_parsed(text) for text in texts]
 
 
-def read_requests(references: tuple[str, ...], action: Action) -> list[RunRequest]:
-    """Return requests from the arguments, else from standard input. Raises `JobError` and the like."""
-    from floradl.sources.job_file import parse_job  # noqa: PLC0415 - `get` needs none of this
-
-    if references and references != ("-",):
-        return [RunRequest(reference, None, action) for reference in parse_all(references)]
-    if sys.stdin.isatty() and not references:
-        raise click.UsageError("name at least one run, or pipe references to standard input")
+def _parsed(text: str) -> Reference:
     try:
-        data = sys.stdin.buffer.read()
-    except OSError as error:
-        raise ConfigError(f"standard input cannot be read: {error.strerror}") from error
+        return Reference.parse(text)
+    except ValueError as error:
+        with suppress(OSError, ValueError):
+            if Path(text).is_file():
+                raise ConfigError(
+                    f"{text[:200]!a} is a file, not a run: 'floradl add -i FILE' and 'floradl get -i FILE' "
+                    "read runs from one"
+                ) from None
+        raise ConfigError(str(error)) from None
+
+
+def _read(name: str) -> tuple[RunRequest, ...]:
+    from floradl.sources.job_file import described, parse_job  # noqa: PLC0415 - as above
+
+    shown = "standard input" if name == STDIN else name
+    try:
+        if name == STDIN:
+            data = sys.stdin.buffer.read(_LARGEST + 1)
+        else:
+            with open(name, "rb") as file:  # noqa: PTH123 - a pipe, too
+                data = file.read(_LARGEST + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{shown} cannot be read: {why}") from error
+    if len(data) > _LARGEST:
+        raise ConfigError(f"{shown} is larger than {_LARGEST >> 20} MiB: split it")
     if not data.strip():
-        raise click.UsageError("standard input names no run")
-    requests = parse_job(data, "standard input")
-    return [RunRequest(request.reference, request.label, action) for request in requests]
+        raise click.UsageError(f"{shown} names no run")
+    try:
+        return parse_job(data, shown)
+    except JobError as error:
+        between = ": " if error.line is None and error.key is None else ", "
+        raise ConfigError(f"{shown}{between}{described(error)}") from error
 
 
 def _daemon_user(config: Config) -> int | None:
@@ -107,6 +189,8 @@ async def sync(
     read. `wall` returns unix seconds. Raises `ConfigError`, `TransientError`, `PermanentError` and
     `ServicePausedError`; nothing was queued then.
     """
+    from floradl.sources.history import wanted  # noqa: PLC0415 - `get` needs none of this
+
     now = wall()
     back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
     known = await to_thread.run_sync(_known, config)
@@ -134,6 +218,8 @@ async def sync(
 async def _listed(
     flora: FloraClient, kind: str, wants: RunFilter, back: float, now: float
 ) -> AsyncGenerator[tuple[RemoteRun, Reference], None]:
+    from floradl.sources.history import HistoryRange, pages  # noqa: PLC0415 - as above
+
     reach: HistoryRange | None = None
     async for page in pages(flora, kind):
         reach = reach or HistoryRange.of(page, None, back, now)
@@ -156,6 +242,8 @@ def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
 
 
 def _known(config: Config) -> dict[str, RunState]:
+    from floradl.commands.daemon_state import all_runs  # noqa: PLC0415 - as above
+
     # Where it is unreadable the daemon still skips known runs, but retries failed ones.
     try:
         return {run.run_id: run.state for run in all_runs(config.state_dir)}

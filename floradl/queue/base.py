@@ -133,8 +133,9 @@ class RunQueue(Protocol):
 
         A new run waits from then on; one that is open, done or forgotten stays as it is; one that failed or
         is partial is queued again if `retry_failed`. `Action.RETRY` queues again whatever is not open, and
-        `Action.FORGET` makes any run forgotten. The technique and label first named stay. Returns the ids of
-        the runs that now wait because of this call, in order.
+        `Action.FORGET` makes any run forgotten. The technique and label first named stay; the kinds, where a
+        request that queues a run again names some, are replaced. Returns the ids of the runs that now wait
+        because of this call, in order.
         """
 
     async def count_new(self, jobs: Sequence[Sequence[RunRequest]], *, retry_failed: bool) -> list[int]:

@@ -60,10 +60,15 @@ def row_of(run: QueuedRun) -> tuple[Any, ...]:
     """Return a run as a row, in the order of `COLUMNS`; what is empty is NULL."""
     row = list(msgspec.structs.astuple(run))
     row[9] = None if run.error is None else msgspec.json.encode(run.error).decode()
-    row[11] = " ".join(run.kinds) or None
+    row[11] = kinds_column(run.kinds)
     row[12] = msgspec.json.encode(run.meta).decode() if run.meta else None
     row[13] = None if run.names == _NO_NAMES else msgspec.json.encode(run.names).decode()
     return tuple(row)
+
+
+def kinds_column(kinds: tuple[OutputKind, ...]) -> str | None:
+    """Return kinds as their column holds them; NULL for none."""
+    return " ".join(kinds) or None
 
 
 def _known_kinds(text: str) -> tuple[OutputKind, ...]:

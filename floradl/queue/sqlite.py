@@ -42,6 +42,7 @@ from floradl.queue.migrations import (
     COLUMNS,
     count_states,
     keep_copy,
+    kinds_column,
     migrate,
     row_of,
     select_left_files,
@@ -351,8 +352,9 @@ def _submit(
             _drop_saved(db, run_id)
             db.execute(
                 "UPDATE runs SET state = 'waiting', queued_at = ?, detected_at = NULL, waited = 0, tries = 0,"
-                " progress = 0, error = NULL, fresh = ?, changed_at = ? WHERE run_id = ?",
-                (now, loses_files(state), now, run_id),
+                " progress = 0, error = NULL, fresh = ?, kinds = coalesce(?, kinds), changed_at = ?"
+                " WHERE run_id = ?",
+                (now, loses_files(state), kinds_column(request.kinds), now, run_id),
             )
             waiting.append(run_id)
     return waiting

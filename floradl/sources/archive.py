@@ -15,6 +15,8 @@ from contextlib import nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from floradl.errors import JobError
 from floradl.fs.durable import rename_noreplace
 from floradl.fs.folders import FolderFd, NotRegularFileError, exists, open_plain, open_regular, open_root
@@ -150,7 +152,7 @@ def accepted_orders(watch_dir: Path) -> list[RunRequest]:
             if known is None or order.action is not Action.FETCH:
                 action = Action.FORGET if order.action is Action.FORGET else Action.FETCH
                 first = known or order
-                last[run_id] = RunRequest(first.reference, first.label, action)
+                last[run_id] = replace(first, action=action, kinds=order.kinds or first.kinds)
     return list(last.values())
 
 

@@ -264,7 +264,10 @@ class Inbox:
         found.bytes += len(reading.data or b"")
         stamp = reading.stamp
         if reading.data is None:
-            message = f"this file is larger than 1 MiB ({stamp.size:,} bytes): split it"
+            message = (
+                f"this file is larger than 1 MiB ({stamp.size:,} bytes): split it, or queue it with "
+                "'floradl add -i FILE'"
+            )
             self._reject(name, stamp, message, found)
             return
         sha256 = hashlib.sha256(reading.data).hexdigest()
