@@ -66,6 +66,11 @@ def common_options(command: _Command) -> _Command:
     return option("-c", "--config", type=file, metavar="FILE", help="The configuration file.")(command)
 
 
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show what would be done, and write nothing; asks FLORA all the same."
+)
+
+
 def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     given: dict[str, Any] = context.ensure_object(dict)
     name = parameter.name or ""
