@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from floradl.errors import ErrorCode
 from floradl.library.selection import OutputRule, Selection, asks_for_more
 from floradl.models import (
     OutputKind,
     QueuedRun,
     RemoteOutput,
     RemoteRun,
+    RunFailure,
     RunNames,
     SavedOutput,
     Skipped,
@@ -144,6 +146,14 @@ def test_retry_with_a_kind_fetches_what_was_left_out_and_keeps_what_stands() -> 
 
 def test_retry_after_a_change_of_settings_fetches_what_is_wanted_now_and_nothing_twice() -> None:
     assert again(Selection((IMAGE, TEXT)), run(force=True)) == (["draft_1", "words"], ["final"], ["film"])
+
+
+def test_retry_of_a_partial_run_fetches_what_is_wanted_now_too() -> None:
+    failed = SavedOutput(
+        output_id="final", type="image", kind=IMAGE, error=RunFailure(ErrorCode.HTTP_ERROR, "451")
+    )
+    plan = Selection((IMAGE, TEXT)).plan(run(), ANSWER, EARLIER | {"final": failed}, {})
+    assert [output.output_id for output in plan.wanted] == ["final", "draft_1", "words"]
 
 
 def test_retry_where_nothing_left_out_is_wanted_fetches_the_files_anew() -> None:

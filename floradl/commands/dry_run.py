@@ -40,6 +40,7 @@ from floradl.library.selection import OutputPlan, Selection, asks_for_more, know
 from floradl.library.sidecar import by_key
 from floradl.models import Action, LeftFile, QueuedRun, RemoteRun, Result, RunRequest, RunState, SavedOutput
 from floradl.queue.base import is_queued_again, loses_files, queued
+from floradl.queue.reader import readable
 from floradl.redaction import redact
 from floradl.retry import after_trouble
 from floradl.runs.result import reason_of
@@ -267,8 +268,9 @@ def _open_library(config: Config) -> Library | None:
         with library.open():
             return library
     except ServicePausedError:
-        if is_first_start(config.state_dir, library):
-            return None
+        with readable(config.state_dir):
+            if is_first_start(config.state_dir, library):
+                return None
         raise
 
 

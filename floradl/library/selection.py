@@ -78,17 +78,22 @@ class Selection(Struct, frozen=True):
         """Decide about the outputs of `answer`.
 
         `told` is what an earlier sidecar says, by key, and `existing` what of it is on disk. What was left
-        out before stays so, unless the run names its kind, or is fetched again (`force`): then what is
-        wanted of it by now is fetched, or all anew where nothing is. What is on disk and not wanted stays.
+        out before stays so, unless the run names its kind, or is retried, being done (`force`) or in part:
+        then what is wanted of it by now is fetched, or, where nothing is, all of a done one anew. What is on
+        disk and not wanted stays.
         """
         reasons = self._left_out(run, answer)
         if not told and not reasons and self.max_file_size is None:
             return OutputPlan(answer.outputs)
         before = {key: output for key, output in told.items() if output.skipped is not None}
+        retried = run.force or any(output.error is not None for output in told.values())
         again = {
             output.key
             for output in answer.outputs
-            if output.key in before and output.key not in reasons and self._again(run, before[output.key])
+            if output.key in before
+            and output.key not in reasons
+            and (retried or output.kind in run.kinds)
+            and self._may_fit(before[output.key])
         }
         anew = run.force and not again
         wanted: list[RemoteOutput] = []
@@ -126,12 +131,11 @@ class Selection(Struct, frozen=True):
         kinds = self.kinds if rule is None else rule.kinds
         return SkipReason.KIND if kinds and output.kind not in kinds else None
 
-    def _again(self, run: QueuedRun, before: SavedOutput) -> bool:
-        """Whether an output that was left out `before`, and is of a wanted kind, is tried now."""
-        if not run.force and before.kind not in run.kinds:
-            return False
-        limit, was = self.max_file_size, before.skipped.reason if before.skipped else None
-        return was is not SkipReason.TOO_LARGE or not (limit and before.bytes and before.bytes > limit)
+    def _may_fit(self, before: SavedOutput) -> bool:
+        """Whether an output that was left out `before` is not known to be too large now."""
+        if before.skipped is None or before.skipped.reason is not SkipReason.TOO_LARGE:
+            return True
+        return not (self.max_file_size and before.bytes and before.bytes > self.max_file_size)
 
     def _is_long(self, output: RemoteOutput) -> bool:
         size = known_size(output) if self.max_file_size is not None else None
