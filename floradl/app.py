@@ -29,6 +29,7 @@ from floradl.flora.rate_limit import RateLimiter
 from floradl.library.batch_writer import BatchWriter, Together
 from floradl.library.folder import FolderLibrary
 from floradl.library.scan import Owners
+from floradl.library.selection import Selection
 from floradl.library.template import Template
 from floradl.net.addresses import HostPatterns
 from floradl.net.bandwidth import BandwidthLimiter
@@ -84,6 +85,8 @@ class App(msgspec.Struct, frozen=True):
 CHANGEABLE: Final[frozenset[Key]] = frozenset(
     {
         ("api", "key_file"),
+        ("output", "kinds"),
+        ("output", "rules"),
         ("poll", "interval"),
         ("poll", "give_up_after"),
         ("download", "concurrency"),
@@ -106,6 +109,12 @@ def build_library(config: Config) -> FolderLibrary:
     return FolderLibrary(
         output.dir, template, folders, output.max_name_bytes, Owners(_daemon_user(config.state_dir))
     )
+
+
+def build_selection(config: Config) -> Selection:
+    """Return which outputs are wanted."""
+    output = config.output
+    return Selection(output.kinds, output.rules, config.download.max_file_size)
 
 
 def _daemon_user(state_dir: Path) -> tuple[int, ...]:
@@ -177,8 +186,14 @@ async def working(
                     monotonic=media.bandwidth.active_clock,
                 ),
             )
-            process_options = ProcessOptions(give_up_after, keep_times, clocks.wall)
-            processor = Processor(flora, library, saver, queue, progress, process_options)
+            processor = Processor(
+                flora,
+                library,
+                saver,
+                queue,
+                progress,
+                ProcessOptions(give_up_after, keep_times, build_selection(config), clocks.wall),
+            )
             scheduler = Scheduler(open_runs, poller, slots, processor, reports)
             sync = _sync(config, flora, poller, queue, scheduler)
             group.start_soon(_watch_all, while_working, partial(_watch_key, key, scheduler, sync), media.tend)
@@ -190,6 +205,7 @@ async def working(
                 library.keep_free = download.min_free_space
                 saver.change(download.concurrency, HostPatterns.parse(download.text_url_hosts))
                 scheduler.change(config.poll.interval, config.poll.give_up_after)
+                processor.select(build_selection(config))
                 key.change(config)
 
             yield App(scheduler, queue, library, flora, saver, media, reports, sync, workspace_check, change)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
@@ -23,6 +24,7 @@ from floradl.commands.options import (
     common_options,
     configured,
     configured_from,
+    dry_run_option,
     ending,
     kind_option,
     run_options,
@@ -63,12 +65,17 @@ def run(given: dict[str, Any]) -> Exit:
 
 @floradl.command(epilog=ending("floradl once --max-wait 30m", (0, 2, 3, 4, 5, 130), "README.md"))
 @click.option("--max-wait", metavar="DURATION", help="Give up waiting for unfinished runs after this (30m).")
+@dry_run_option
 @common_options
 @click.pass_obj
-def once(given: dict[str, Any], max_wait: str | None) -> Exit:
+def once(given: dict[str, Any], max_wait: str | None, *, dry_run: bool) -> Exit:
     """Download everything queued, wait for runs that are not finished, then exit."""
     seconds = _seconds(max_wait)
     config = configured(given, "error")
+    if dry_run:
+        from floradl.commands.dry_run import preview_queue
+
+        return _serve(preview_queue, config, os.environ)
     from floradl.commands import get
 
     return _serve(get.once, config, os.environ, seconds)
@@ -77,9 +84,10 @@ def once(given: dict[str, Any], max_wait: str | None) -> Exit:
 @floradl.command(epilog=ending("floradl get campaign/run_abc123", (0, 2, 3, 4, 5, 130), "README.md"))
 @click.argument("references", metavar="[REF...]", nargs=-1)
 @run_options
+@dry_run_option
 @common_options
 @click.pass_obj
-def get(given: dict[str, Any], /, references: tuple[str, ...], **said: Any) -> Exit:
+def get(given: dict[str, Any], /, references: tuple[str, ...], *, dry_run: bool, **said: Any) -> Exit:
     """Download runs now, with progress bars; needs no daemon, and does no harm beside one."""
     from floradl.commands.submit import Given, read_requests
     from floradl.models import Action
@@ -88,6 +96,10 @@ def get(given: dict[str, Any], /, references: tuple[str, ...], **said: Any) -> E
         raise click.UsageError("name at least one run, or a file of runs with -i ('-' is standard input)")
     wanted = read_requests(references, Action.FETCH, Given(**said))
     config = configured(given, "error")
+    if dry_run:
+        from floradl.commands.dry_run import preview_runs
+
+        return _serve(preview_runs, config, os.environ, wanted)
     from floradl.commands import get
 
     return _serve(get.get, config, os.environ, wanted)
@@ -147,14 +159,15 @@ def forget(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
 
 @floradl.command(epilog=ending("floradl sync --since 30d", (0, 2, 4, 5, 130), "docs/sync.md"))
 @click.option("--since", metavar="WHEN", help="How far back (30d, 2026-11-01); sync.since if not given.")
+@dry_run_option
 @common_options
 @click.pass_obj
-def sync(given: dict[str, Any], since: str | None) -> Exit:
+def sync(given: dict[str, Any], since: str | None, *, dry_run: bool) -> Exit:
     """Queue the runs of the account's history that are not known yet."""
     config = configured(given, "error")
     from floradl.commands import submit as command
 
-    return _serve(command.sync, config, os.environ, since)
+    return _serve(partial(command.sync, dry_run=dry_run), config, os.environ, since)
 
 
 @floradl.command(epilog=ending("floradl status --json", (0, 1, 2), "README.md"))

@@ -148,6 +148,14 @@ class PermanentError(FloradlError):
         self.code = code
 
 
+class OverLimitError(PermanentError):
+    """An output is over `download.max_file_size`. `size` is its length in bytes, None where it is unknown."""
+
+    def __init__(self, message: str, size: int | None) -> None:
+        super().__init__(message, ErrorCode.TOO_LARGE)
+        self.size = size
+
+
 class ServicePausedError(FloradlError):
     """Nothing can go on: the reason concerns every run, and lifts once it is fixed outside.
 

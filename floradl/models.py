@@ -270,8 +270,22 @@ class RunFailure(Struct, frozen=True):
     message: str
 
 
+class SkipReason(StrEnum):
+    """Why an output was left out. A closed list that only grows."""
+
+    KIND = "kind"  # its kind is not among those that are wanted
+    RULE = "rule"  # a rule of `output.rules` says so
+    TOO_LARGE = "too_large"  # it is over `download.max_file_size`
+
+
+class Skipped(Struct, frozen=True):
+    """That an output was left out on purpose, which is no failure."""
+
+    reason: SkipReason
+
+
 class SavedOutput(Struct, frozen=True, kw_only=True):
-    """One output as in the sidecar: on disk under `path`, or unavailable for `error`.
+    """One output as in the sidecar: on disk under `path`, unavailable for `error`, or `skipped`.
 
     `path` is relative to the library, with `/`. `url` has no query. `downloaded_at` is RFC 3339 UTC.
     """
@@ -289,6 +303,7 @@ class SavedOutput(Struct, frozen=True, kw_only=True):
     checked: tuple[str, ...] = ()
     text: str | None = None
     error: RunFailure | None = None
+    skipped: Skipped | None = None
     downloaded_at: str | None = None
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, strategies as st
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config, sections, settings, variable
 from floradl.errors import ConfigError, ExposedError
+from floradl.library.selection import OutputRule
 from floradl.models import OutputKind
 from floradl.net.addresses import Endpoint
 from floradl.net.bandwidth import RateSchedule, RateWindow
@@ -307,6 +308,11 @@ _OTHER_VALUES = {
     "output.folders.document": ("d", "d"),
     "output.folders.text": ("t", "t"),
     "output.folders.other": ("o", "o"),
+    "output.kinds": ("[image, Video, image]", (OutputKind.IMAGE, OutputKind.VIDEO)),
+    "output.rules": (
+        '[{technique: "cam-*", kinds: [video]}, {output_id: "draft_*", skip: true}]',
+        (OutputRule("cam-*", kinds=(OutputKind.VIDEO,)), OutputRule(output_id="draft_*", skip=True)),
+    ),
     "output.mtime": ("NOW", "now"),
     "output.max_name_bytes": ("143", 143),
     "state_dir": ("/s", Path("/s")),
@@ -545,6 +551,28 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
             "quote it: template: '{folder}/{run_id}{ext}'",
         ),
         ("network: {trusted_private_hosts: [nas:99999]}", 1, "port is a number from 1 to 65535"),
+        ("output: {kinds: image}", 1, "output.kinds: 'image' is not a list: write it like [image, video]"),
+        ("output: {kinds: [imag]}", 1, "'imag', which is none of image, video"),
+        ("output: {kinds: [images]}", 1, "(did you mean image?)"),
+        ("output: {kinds: [[a]]}", 1, "holds something"),
+        ("output: {rules: {skip: true}}", 1, "a list of them belongs here"),
+        ("output: {rules: camera-*}", 1, "is not a list of rules"),
+        ("output:\n  rules:\n    - skip: true\n    - x\n", 4, "output.rules[1]: is not a rule"),
+        (
+            "output:\n  rules:\n    - skip: true\n    - tecnique: a\n      skip: true\n",
+            4,
+            "output.rules[1].tecnique: is none of the keys that a rule has: did you mean technique?",
+        ),
+        ("output:\n  rules:\n    - technique: a\n", 3, "output.rules[0]: does not say what to do"),
+        ("output: {rules: [{skip: true, kinds: [text]}]}", 1, "has both kinds and skip: true"),
+        (
+            "output:\n  rules:\n    - technique: a\n      kinds: [vid]\n",
+            4,
+            "output.rules[0].kinds: holds 'vid'",
+        ),
+        ("output: {rules: [{kinds: []}]}", 1, "for none write skip: true"),
+        ("output: {rules: [{skip: maybe}]}", 1, "output.rules[0].skip: is neither true nor false"),
+        ("output: {rules: [{output_id: , skip: true}]}", 1, "output_id: is not a pattern"),
         ("output: {mtime: complete}", 1, "is none of completed, now (did you mean completed?)"),
         ("output: {max_name_bytes: 20}", 1, "out of range"),
         (

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from floradl.display import open_display
-from floradl.display.plain import PlainDisplay
+from floradl.display.plain import PlainDisplay, RunLine, gains
 from floradl.errors import ErrorCode
 from floradl.models import OutputKind, QueuedRun, RunFailure, RunState, SavedOutput
 from floradl.runs.events import RunSummary
@@ -91,6 +91,13 @@ def test_a_partial_run_tells_what_is_missing() -> None:
     run = ended(RunState.PARTIAL, "output_1: answers 404")
     PlainDisplay(stream).finished(run, brought(1000, None))
     assert "partial, 1 of 2 files, 1 kB, runs/run_1.json: safety_blocked: output_1" in stream.getvalue()
+
+
+def test_outputs_that_were_left_out_are_counted_apart() -> None:
+    summary = RunSummary("runs/run_1.json", outputs=3, files=1, bytes=1000, skipped=2)
+    assert gains(RunLine(ended(RunState.DONE), summary, None)) == "1 file, 1 kB, 2 left out"
+    nothing = RunSummary("runs/run_1.json", outputs=2, files=0, bytes=0, skipped=2)
+    assert gains(RunLine(ended(RunState.DONE), nothing, None)) == "2 left out"
 
 
 def test_a_run_that_stood_in_the_library_is_said_to_be_there() -> None:

@@ -115,9 +115,23 @@ def test_concurrency_shrinks_once_those_under_way_are_done(
 def test_another_cap_on_the_size_of_files_holds(home: Home, simulator: Simulator, reread: Reread) -> None:
     with home.daemon() as process:
         assert reread(process, download={"max_file_size": "1kB"}) == ["download.max_file_size"]
-        assert code(fetch(home, simulator, "run_a", PICTURE)) == "too_large"
+        (output,) = fetch(home, simulator, "run_a", PICTURE)["outputs"]
+        assert output["skipped"] == {"reason": "too_large"}
         reread(process, download={"max_file_size": None})
         assert fetch(home, simulator, "run_b", PICTURE)["result"] == "complete"
+
+
+def test_another_choice_of_outputs_holds(home: Home, simulator: Simulator, reread: Reread) -> None:
+    def skipped(name: str) -> list[str | None]:
+        outputs = fetch(home, simulator, name, PICTURE, OutputSpec("words", "text", text="Lower."))["outputs"]
+        return [output["skipped"] and output["skipped"]["reason"] for output in outputs]
+
+    with home.daemon() as process:
+        assert reread(process, output={"kinds": ["text"]}) == ["output.kinds"]
+        assert skipped("run_a") == ["kind", None]
+        rules = [{"technique": "camp*", "output_id": "words", "skip": "true"}]
+        assert reread(process, output={"kinds": ["text"], "rules": rules}) == ["output.rules"]
+        assert skipped("run_b") == ["kind", "rule"]
 
 
 def test_another_min_free_space_pauses_and_lifts_the_pause(

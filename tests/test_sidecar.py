@@ -11,7 +11,16 @@ from hypothesis import given, strategies as st
 
 from floradl.errors import ErrorCode
 from floradl.library.sidecar import SCHEMA_ID, Sidecar, Times, load_schema, public_run, read, render
-from floradl.models import Integrity, OutputKind, Result, RunFailure, SavedOutput, bounded
+from floradl.models import (
+    Integrity,
+    OutputKind,
+    Result,
+    RunFailure,
+    SavedOutput,
+    Skipped,
+    SkipReason,
+    bounded,
+)
 
 RUN = {
     "run_id": "run_abc123",
@@ -43,6 +52,13 @@ LOST = SavedOutput(
     kind=OutputKind.VIDEO,
     error=RunFailure(ErrorCode.NOT_MEDIA, "a page"),
 )
+LEFT_OUT = SavedOutput(
+    output_id="output_3",
+    type="videoUrl",
+    kind=OutputKind.VIDEO,
+    bytes=9,
+    skipped=Skipped(SkipReason.TOO_LARGE),
+)
 COMPLETE = Sidecar(
     reference="art-directors-critique/run_abc123",
     technique="art-directors-critique",
@@ -53,6 +69,7 @@ COMPLETE = Sidecar(
     times=Times(queued_at="2026-11-23T19:03:00.000Z"),
 )
 PARTIAL = msgspec.structs.replace(COMPLETE, result=Result.PARTIAL, outputs=(IMAGE, LOST))
+CHOSEN = msgspec.structs.replace(COMPLETE, outputs=(IMAGE, LEFT_OUT))
 FAILED = Sidecar(
     reference="run_abc123",
     run_id="run_abc123",
@@ -71,12 +88,12 @@ def changed(sidecar: Sidecar, *path: str | int, value: Any) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.parametrize("sidecar", [COMPLETE, PARTIAL, FAILED], ids=lambda sidecar: sidecar.result)
+@pytest.mark.parametrize("sidecar", [COMPLETE, PARTIAL, FAILED, CHOSEN])
 def test_a_sidecar_is_what_its_schema_says(sidecar: Sidecar) -> None:
     VALIDATOR.validate(json.loads(render(sidecar)))
 
 
-@pytest.mark.parametrize("sidecar", [COMPLETE, PARTIAL, FAILED], ids=lambda sidecar: sidecar.result)
+@pytest.mark.parametrize("sidecar", [COMPLETE, PARTIAL, FAILED, CHOSEN])
 def test_a_sidecar_is_read_back_as_it_was(sidecar: Sidecar) -> None:
     assert read(render(sidecar)) == sidecar
 
@@ -92,6 +109,7 @@ def test_the_schema_knows_every_name_of_the_closed_lists() -> None:
     assert definitions["failure"]["properties"]["code"]["enum"] == list(ErrorCode)
     assert output["kind"]["enum"] == list(OutputKind)
     assert output["integrity"]["enum"] == [*Integrity, None]
+    assert output["skipped"]["properties"]["reason"]["enum"] == list(SkipReason)
     assert load_schema()["properties"]["result"]["enum"] == list(Result)
 
 
@@ -133,6 +151,10 @@ def test_the_file_is_indented_and_keeps_letters_readable() -> None:
         changed(PARTIAL, "outputs", 1, "error", "code", value="no_such_code"),
         changed(PARTIAL, "result", value="complete"),
         changed(FAILED, "error", value=None),
+        changed(CHOSEN, "outputs", 1, "skipped", value=None),
+        changed(CHOSEN, "outputs", 1, "skipped", "reason", value="no_such_reason"),
+        changed(CHOSEN, "outputs", 1, "error", value={"code": "network", "message": "x"}),
+        changed(CHOSEN, "outputs", 0, "skipped", value={"reason": "kind"}),
     ],
 )
 def test_the_schema_refuses_what_a_sidecar_never_says(document: dict[str, Any]) -> None:
@@ -160,6 +182,18 @@ def test_a_later_sidecar_that_only_adds_is_read(path: tuple[str | int, ...], val
     sidecar = read(json.dumps(changed(PARTIAL, *path, value=value)).encode())
     assert sidecar.outputs[0].path == IMAGE.path
     assert sidecar.outputs[1].error is not None
+
+
+def test_a_reason_to_skip_that_a_later_version_adds_is_read_as_a_rule() -> None:
+    document = changed(CHOSEN, "outputs", 1, "skipped", "reason", value="astrology")
+    assert read(json.dumps(document).encode()).outputs[1].skipped == Skipped(SkipReason.RULE)
+
+
+def test_a_sidecar_from_before_outputs_could_be_left_out_is_read_and_valid() -> None:
+    document = json.loads(render(COMPLETE))
+    del document["outputs"][0]["skipped"]
+    VALIDATOR.validate(document)
+    assert read(json.dumps(document).encode()) == COMPLETE
 
 
 @pytest.mark.parametrize(

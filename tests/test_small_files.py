@@ -13,7 +13,7 @@ from wire import PNG, RUN, Bench, MediaHost, Reply, answer
 
 from floradl.download.downloader import Downloader, Received
 from floradl.download.small_files import SmallFiles, SmallOutput
-from floradl.errors import ErrorCode, PauseReason, ServicePausedError, TransientError
+from floradl.errors import ErrorCode, OverLimitError, PauseReason, ServicePausedError, TransientError
 from floradl.library.batch_writer import BatchWriter
 from floradl.models import OutputKind, RemoteOutput, SavedOutput
 from floradl.net import url_policy
@@ -168,6 +168,21 @@ async def test_what_breaks_off_leaves_what_came_to_be_continued(bench: Bench, co
     assert isinstance(results[0], TransientError)
     assert results[0].code is ErrorCode.NETWORK
     assert bench.part() == PNG[:2000]
+
+
+@pytest.mark.anyio
+async def test_a_body_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    endless = answer(b"", length=5_000_000)  # the body never comes: who waits for it fails by the clock
+    with (
+        Bench(tmp_path, max_file_size=4_999_999) as bench,
+        MediaHost(lambda _: Reply(endless, "keep")) as host,
+    ):
+        counter = Counter(bench)
+        results, _ = await counter.files.save(counter.outputs(host, 3))
+        counter.files.close()
+        assert [type(result) for result in results] == 3 * [OverLimitError]
+        assert [getattr(result, "size", None) for result in results] == 3 * [5_000_000]
+        assert bench.files() == []
 
 
 def arrived(home: Home) -> int:

@@ -32,8 +32,23 @@ from wire import (
     unframed,
 )
 
-from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError, TransientError
-from floradl.models import Integrity, RemoteOutput, RemoteRun, RunFailure, SavedOutput
+from floradl.errors import (
+    ErrorCode,
+    OverLimitError,
+    PauseReason,
+    PermanentError,
+    ServicePausedError,
+    TransientError,
+)
+from floradl.models import (
+    Integrity,
+    RemoteOutput,
+    RemoteRun,
+    RunFailure,
+    SavedOutput,
+    Skipped,
+    SkipReason,
+)
 from floradl.net.addresses import HostPatterns
 from floradl.retry import after_trouble
 from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
@@ -272,14 +287,27 @@ async def test_bytes_that_differ_each_time_do_not_prove_a_checksum_wrong(desk: D
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("frame", [answer, unframed])
-async def test_what_is_over_the_largest_size_is_refused(tmp_path: Path, frame: Callable[..., bytes]) -> None:
+async def test_what_is_over_the_largest_size_is_skipped(tmp_path: Path, frame: Callable[..., bytes]) -> None:
     with Bench(tmp_path, max_file_size=len(PNG) - 1) as bench:
         with MediaHost(lambda _: Reply(frame(PNG))) as host:
             saved = await Desk(bench).save(host.url())
             assert len(host.requests) == 1
-        assert code_of(saved) == ErrorCode.TOO_LARGE
-        assert saved.error is not None
-        assert "download.max_file_size" in saved.error.message
+        assert (saved.path, saved.error, saved.skipped) == (None, None, Skipped(SkipReason.TOO_LARGE))
+        assert saved.bytes == (len(PNG) if frame is answer else None)
+        assert (bench.files(), bench.part()) == ([], None)
+
+
+@pytest.mark.anyio
+async def test_what_is_left_of_an_output_that_is_too_large_now_is_removed(tmp_path: Path) -> None:
+    cut = answer(LARGE_PNG, 'ETag: "a"')[:200_000]
+    with Bench(tmp_path) as bench, MediaHost(lambda _: Reply(cut, "cut")) as host:
+        with pytest.raises(TransientError):
+            bench.fetch(host.url())
+        assert bench.part()
+    changed = answer(LARGE_PNG, 'ETag: "b"')
+    with Bench(tmp_path, max_file_size=1000) as bench, MediaHost(lambda _: Reply(changed)) as host:
+        with pytest.raises(OverLimitError):
+            bench.fetch(host.url())
         assert (bench.files(), bench.part()) == ([], None)
 
 

@@ -253,7 +253,10 @@ class ByMultiClient:
         if not self._multi_client.reads(url):
             raise NotPlainError
         came: SimpleQueue[SmallAnswer | Exception] = SimpleQueue()
-        request = SmallRequest(url, signed_fields(url), lambda: None, lambda _so_far, _total: None, came.put)
+        most = self._downloader.limits.max_file_size
+        request = SmallRequest(
+            url, signed_fields(url), lambda: None, lambda _so_far, _total: None, came.put, most
+        )
         self._multi_client.send(request)
         answer = came.get(timeout=60)
         if isinstance(answer, Exception):

@@ -83,6 +83,11 @@ def kind_option(command: _Command) -> _Command:
     return click.option("--kind", "kinds", metavar="KIND", multiple=True, help=kinds)(command)
 
 
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show what would be done, and write nothing; asks FLORA all the same."
+)
+
+
 def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     given: dict[str, Any] = context.ensure_object(dict)
     name = parameter.name or ""

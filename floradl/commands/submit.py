@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 from anyio import to_thread
+from msgspec import Struct
 from msgspec.structs import replace
 
 from floradl.app import build_library, flora_alone
 from floradl.commands.exits import Exit
 from floradl.commands.options import moment
-from floradl.commands.streams import tell
+from floradl.commands.streams import say, tell
 from floradl.config.settings import Config
 from floradl.errors import ConfigError, FloradlError, JobError
 from floradl.flora.client import FloraClient
@@ -27,13 +27,13 @@ from floradl.models import Action, Reference, RemoteRun, RunRequest, RunState
 from floradl.units import format_count
 
 if TYPE_CHECKING:
-    from floradl.sources.history import RunFilter
+    from floradl.sources.history import HistoryRange, RunFilter
 
 _LARGEST = 256 << 20  # bytes that are read of a file or of standard input
 STDIN = "-"
 
 
-class Given(msgspec.Struct, frozen=True):
+class Given(Struct, frozen=True):
     """What the command line says of all runs of a command: it wins over what a file says of one.
 
     `inputs` are files to read runs from, `-` for standard input; `kinds` and `meta` are as they were written.
@@ -181,38 +181,66 @@ async def sync(
     environ: Mapping[str, str],
     since: str | None,
     wall: Callable[[], float] = time.time,
+    *,
+    dry_run: bool = False,
 ) -> Exit:
     """Queue the account's runs that are newer than `since` and that the queue does not know.
 
     Finished ones that have more outputs by now are queued as retries, unless they were forgotten.
     Lists, projects and techniques are those of the configuration's `sync`; where that names no list, both are
-    read. `wall` returns unix seconds. Raises `ConfigError`, `TransientError`, `PermanentError` and
-    `ServicePausedError`; nothing was queued then.
+    read. With `dry_run` nothing is queued, and stdout names what would be. `wall` returns unix seconds.
+    Raises `ConfigError`, `TransientError`, `PermanentError` and `ServicePausedError`; nothing was queued
+    then.
     """
-    from floradl.sources.history import wanted  # noqa: PLC0415 - `get` needs none of this
-
     now = wall()
     back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
-    known = await to_thread.run_sync(_known, config)
-    requests: dict[str, RunRequest] = {}
-    more: dict[str, RunRequest] = {}
+    known = await to_thread.run_sync(known_states, config)
     async with flora_alone(config, environ) as flora:
-        wants = await wanted(flora, config.sync.projects, config.sync.techniques)
-        for kind in config.sync.kinds or KINDS:
-            async for run, reference in _listed(flora, kind, wants, back, now):
-                requests[reference.run_id] = RunRequest(reference)
-                wants_more = known.get(reference.run_id, RunState.FORGOTTEN) is not RunState.FORGOTTEN
-                if wants_more and await to_thread.run_sync(_lacks, config, run, reference):
-                    more[reference.run_id] = RunRequest(reference, action=Action.RETRY)
-    new = [request for run_id, request in requests.items() if run_id not in known]
-    message = f"the account lists {format_count(len(requests), 'run')}"
-    if len(new) < len(requests):
-        message += f", {len(requests) - len(new):,} of them known already"
-    if more:
-        message += f", {len(more):,} of these with more outputs than before"
+        listed = await read_history(config, flora, known, back, now)
+    message = f"the account lists {format_count(listed.total, 'run')}"
+    if len(listed.new) < listed.total:
+        message += f", {listed.total - len(listed.new):,} of them known already"
+    if listed.more:
+        message += f", {len(listed.more):,} of these with more outputs than before"
     tell(message)
-    new += more.values()
+    new = [*listed.new, *listed.more]
+    if dry_run:
+        for request in new:
+            say(sys.stdout, f"would queue  {request.reference}")
+        tell(f"dry run: nothing was put into the inbox; it would be {format_count(len(new), 'run')}")
+        return Exit.OK
     return await to_thread.run_sync(queue, config, new) if new else Exit.OK
+
+
+class ListedRuns(Struct, frozen=True):
+    """What the account's lists have: of `total` runs those not known, and those with more outputs by now."""
+
+    total: int
+    new: tuple[RunRequest, ...]
+    more: tuple[RunRequest, ...]
+
+
+async def read_history(
+    config: Config, flora: FloraClient, known: Mapping[str, RunState], back: float, now: float
+) -> ListedRuns:
+    """Read the account's lists `back` seconds from `now`. Raises as `sync`. `known` has states by run id."""
+    from floradl.sources.history import wanted  # noqa: PLC0415 - `get` needs none of this
+
+    seen: set[str] = set()
+    new: dict[str, RunRequest] = {}
+    more: dict[str, RunRequest] = {}
+    wants = await wanted(flora, config.sync.projects, config.sync.techniques)
+    for kind in config.sync.kinds or KINDS:
+        async for run, reference in _listed(flora, kind, wants, back, now):
+            run_id = reference.run_id
+            seen.add(run_id)
+            if run_id not in known:
+                new[run_id] = RunRequest(reference)
+            elif known[run_id] is not RunState.FORGOTTEN and await to_thread.run_sync(
+                _lacks, config, run, reference
+            ):
+                more[run_id] = RunRequest(reference, action=Action.RETRY)
+    return ListedRuns(len(seen), tuple(new.values()), tuple(more.values()))
 
 
 async def _listed(
@@ -241,10 +269,11 @@ def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
     return found is not None and not {output.key for output in run.outputs} <= by_key(found.outputs).keys()
 
 
-def _known(config: Config) -> dict[str, RunState]:
+def known_states(config: Config) -> dict[str, RunState]:
+    """Return the state of each run in the queue, by id; nothing where that is unreadable."""
     from floradl.commands.daemon_state import all_runs  # noqa: PLC0415 - as above
 
-    # Where it is unreadable the daemon still skips known runs, but retries failed ones.
+    # The daemon still skips known runs then, but retries failed ones.
     try:
         return {run.run_id: run.state for run in all_runs(config.state_dir)}
     except ConfigError:

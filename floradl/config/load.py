@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from floradl.config.settings import PREFIX, Config, Key, fields, sections, settings, variable
-from floradl.config.types import CommandLine, DiskPath, Location, Setting
+from floradl.config.types import CommandLine, DiskPath, Location, MisplacedError, Setting
 from floradl.errors import ConfigError
 from floradl.fs.permissions import open_unexposed
 from floradl.net.addresses import HostPatterns, is_local_name, is_public, join_port, literal
@@ -289,7 +289,8 @@ def _values(given: Mapping[Key, _Given], user_home: str, faults: _Faults) -> dic
         except ValueError as error:
             shown = f"{_shown(value)} " if isinstance(value, str) else ""
             advice = f"; the default is {default}" if default else ""
-            faults.add(source.place(key), f"{shown}{error}{advice}")
+            where = error.where if isinstance(error, MisplacedError) else ()
+            faults.add(source.place((*key, *where)), f"{shown}{error}{advice}")
         found = values.get(("home",))
         home = found if isinstance(found, Path) else home  # a text is one that could not be resolved
     return values

@@ -21,16 +21,19 @@ from floradl.config.types import (
     Flag,
     FolderName,
     HostList,
+    KindList,
     ListenAddress,
     Location,
     NameList,
     NameTemplate,
     RateLimit,
+    RuleList,
     Setting,
     Size,
     Whole,
 )
 from floradl.fs.names import MIN_BYTES, PART_RESERVE
+from floradl.library.selection import OutputRule
 from floradl.models import OutputKind
 from floradl.net.addresses import Endpoint
 from floradl.net.bandwidth import RateSchedule
@@ -236,6 +239,24 @@ class OutputSection(Struct, frozen=True, kw_only=True):
         ),
     ]
     folders: FoldersSection
+    kinds: Annotated[
+        tuple[OutputKind, ...],
+        Setting(
+            KindList("kind", "image, video"),
+            (),
+            "the kinds of outputs to download, like [image, video], of image, video, audio, document, text "
+            "and other; [] for all",
+        ),
+    ]
+    rules: Annotated[
+        tuple[OutputRule, ...],
+        Setting(
+            RuleList(),
+            (),
+            "other kinds, or none, for some outputs; the first rule that matches counts: "
+            '[{technique: "camera-*", kinds: [video]}, {output_id: "draft_*", skip: true}]',
+        ),
+    ]
     mtime: Annotated[
         str,
         Setting(
@@ -294,7 +315,7 @@ class DownloadSection(Struct, frozen=True, kw_only=True):
     ]
     max_file_size: Annotated[
         int | None,
-        Setting(Size(least=1, nullable=True), None, "a larger output is an error; null for no limit"),
+        Setting(Size(least=1, nullable=True), None, "a larger output is left out; null for no limit"),
     ]
     min_free_space: Annotated[
         int, Setting(Size(), "1GiB", "below it downloads pause, and resume by themselves")

@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from floradl.library.selection import OutputRule
 from floradl.library.template import Template
+from floradl.models import OutputKind
 from floradl.net.addresses import Endpoint, HostPatterns
 from floradl.net.bandwidth import DAY, RateSchedule, RateWindow
 from floradl.redaction import hide_keys, redact
@@ -52,6 +54,14 @@ class SettingType(Struct, frozen=True):
 
     def _parse(self, text: str) -> Any:
         raise NotImplementedError
+
+
+class MisplacedError(ValueError):
+    """A part of a setting's value is wrong: `where` is the way to it, in keys and numbers from 0."""
+
+    def __init__(self, message: str, *where: str | int) -> None:
+        super().__init__(message)
+        self.where = where
 
 
 class Setting(Struct, frozen=True):
@@ -294,6 +304,34 @@ class NameList(SettingType, frozen=True):
         if not _NAME.fullmatch(name):
             raise ValueError(f"holds something that is not a {self.what}: write each like {self.example}")
         return name
+
+
+class KindList(NameList, frozen=True):
+    """Kinds of outputs, as `OutputKind`s, each once; empty for all."""
+
+    def _name(self, item: Value) -> OutputKind:
+        from floradl.config.output_rules import read_kind  # noqa: PLC0415 - for who chooses
+
+        return read_kind(item)
+
+
+class RuleList(SettingType, frozen=True):
+    """Rules by which outputs are chosen, as `OutputRule`s; empty for none."""
+
+    def read(self, value: Value) -> tuple[OutputRule, ...]:
+        """Return the rules in their order. Raises `ValueError`."""
+        if value == []:
+            return ()
+        from floradl.config.output_rules import read_rules  # noqa: PLC0415 - for who chooses
+
+        return read_rules(value)
+
+    def from_variable(self, text: str) -> Value:
+        """Return the list in a variable, which is in YAML."""
+        if text.startswith(("[", "{")):
+            with suppress(DocumentError):
+                return load(text).value
+        return super().from_variable(text)
 
 
 class CommandLine(SettingType, frozen=True):

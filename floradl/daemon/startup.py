@@ -100,10 +100,11 @@ async def _open_when_room(state_dir: Path, since: float, supervision: Supervisio
                 return queue
 
 
-def first_start(state_dir: Path, library: FolderLibrary) -> bool:
-    """Make a library that this state folder has not seen; return whether. Raises `ServicePausedError`."""
-    seen = state_dir / SEEN
-    place = os.fsencode(library.root)
+def is_first_start(state_dir: Path, library: FolderLibrary) -> bool:
+    """Whether this state folder has not seen the library: `first_start` makes it.
+
+    Raises `ServicePausedError` where its disk is not mounted.
+    """
     if was_seen(state_dir, library.root):
         return False
     if (point := unmounted(library.root)) is not None:
@@ -112,6 +113,15 @@ def first_start(state_dir: Path, library: FolderLibrary) -> bool:
             "output.dir",
             PauseReason.LIBRARY_MISSING,
         )
+    return True
+
+
+def first_start(state_dir: Path, library: FolderLibrary) -> bool:
+    """Make a library that this state folder has not seen; return whether. Raises `ServicePausedError`."""
+    if not is_first_start(state_dir, library):
+        return False
+    seen = state_dir / SEEN
+    place = os.fsencode(library.root)
     made = library.create()
     seen.touch(0o644)  # for this user alone to write, whatever the umask gives
     with seen.open("ab") as file, open_root(state_dir) as folder:

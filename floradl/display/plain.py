@@ -71,8 +71,12 @@ def gains(ending: RunLine) -> str:
         return "already there"
     parts = []
     if brought is not None and ending.run.state is not RunState.FAILED:
-        part = "" if brought.files == brought.outputs else f"{brought.files} of "
-        parts += [f"{part}{format_count(brought.outputs, 'file')}", format_size(brought.bytes)]
+        wanted = brought.outputs - brought.skipped
+        part = "" if brought.files == wanted else f"{brought.files} of "
+        if wanted:
+            parts += [f"{part}{format_count(wanted, 'file')}", format_size(brought.bytes)]
+        if brought.skipped:
+            parts.append(f"{brought.skipped:,} left out")
     if ending.seconds is not None:
         parts.append(format_seconds(ending.seconds))
     return ", ".join(parts)

@@ -34,6 +34,7 @@ from floradl.download.resume import (
     StartOverError,
     append,
     compare_head,
+    discard_parts,
     is_weak,
     offer_of,
     refusal_of,
@@ -41,13 +42,20 @@ from floradl.download.resume import (
     rehash,
     resuming,
     takes_ranges,
+    wire_errors,
 )
-from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError, TransientError
+from floradl.errors import (
+    ErrorCode,
+    OverLimitError,
+    PauseReason,
+    PermanentError,
+    ServicePausedError,
+    TransientError,
+)
 from floradl.library.base import Destination, DownloadTarget, Sink
 from floradl.models import Integrity
 from floradl.net import url_policy
 from floradl.net.client import MediaClient
-from floradl.net.errors import CertificateError
 from floradl.net.http11 import Piece, pieces
 from floradl.net.url_policy import UrlPolicy, redirect_target
 from floradl.urls import is_data_url
@@ -119,19 +127,21 @@ class Downloader:
     ) -> None:
         self._client = client
         self._url_policy = url_policy
-        self._limits = limits
+        self.limits = limits
+        """What holds for new transfers."""
         self._stop = stop or threading.Event()
         self._monotonic = monotonic
 
     def change(self, limits: DownloadLimits) -> None:
         """Apply `limits` from now on; transfers under way keep their deadline."""
-        self._limits = limits
+        self.limits = limits
 
     def fetch(self, url: str, target: DownloadTarget, report: Report) -> Received:
         """Fetch `url` into the target's part file, continuing it; `report` gets bytes and total.
 
         A `data:` URL is decoded. Raises `TransientError` (`ExpiredUrlError` where a fresh URL is needed),
-        `PermanentError`, `ServicePausedError` (disk), `DownloadStoppedError`.
+        `PermanentError` (`OverLimitError` where it is over `max_file_size`), `ServicePausedError` (disk),
+        `DownloadStoppedError`.
         """
         with target.held():
             if is_data_url(url):
@@ -173,7 +183,7 @@ class Downloader:
 
     def _decode(self, url: str, target: DownloadTarget, report: Report) -> Received:
         inline = urls.decode(url)
-        self._check_size(len(inline.data))
+        self._check_size(len(inline.data), len(inline.data))
         head = beginning(lambda size, offset: inline.data[offset : offset + size])
         sniff.refuse_not_media(head, inline.content_type, target.kind)  # for good: a retry decodes the same
         sink = target.open("")
@@ -278,7 +288,11 @@ class Downloader:
         offer = offer_of(response)
         if not offer.is_from(0):
             raise TransientError("the media host answers with a part that was not asked for")
-        self._check_size(offer.total)
+        try:
+            self._check_size(offer.total, offer.total)
+        except OverLimitError:
+            discard_parts(target, offer.validator)
+            raise
         body = undo(pieces, offer.codings)
         if body.codings:
             offer = offer.decoded()
@@ -299,7 +313,7 @@ class Downloader:
         """
         sink, offer = transfer.sink, transfer.offer
         try:
-            self._check_size(offer.total)
+            self._check_size(offer.total, offer.total)
             if not offer.validator:
                 sink.truncate(0)
             digests = ChecksumSet(offer.expected, offer.total)
@@ -320,7 +334,7 @@ class Downloader:
     def _copy(self, transfer: _ResponseBody, digests: ChecksumSet, report: Report) -> None:
         """Compare the body with the part file, and append what is new."""
         sink, total = transfer.sink, transfer.offer.total
-        ends = self._monotonic() + self._limits.deadline
+        ends = self._monotonic() + self.limits.deadline
         disk_checked = -_CHECK_DISK_EVERY
         at = transfer.offer.first
         for chunk in transfer.body:
@@ -332,10 +346,10 @@ class Downloader:
             at += len(chunk)
             if self._stop.is_set():  # what came is kept
                 raise DownloadStoppedError
-            self._check_size(at)
+            self._check_size(at, None)
             if self._monotonic() > ends:
                 raise PermanentError(
-                    f"its transfer was not done within {self._limits.deadline:.0f} s (poll.give_up_after); "
+                    f"its transfer was not done within {self.limits.deadline:.0f} s (poll.give_up_after); "
                     "`floradl retry` continues it",
                     ErrorCode.GAVE_UP,
                 )
@@ -343,20 +357,19 @@ class Downloader:
         if at < sink.size:
             sink.truncate(at)
 
-    def _check_size(self, size: int | None) -> None:
-        cap = self._limits.max_file_size
+    def _check_size(self, size: int | None, total: int | None) -> None:
+        """Raise `OverLimitError` where `size` bytes, of `total` if that is known, are too many."""
+        cap = self.limits.max_file_size
         if cap is not None and size is not None and size > cap:
-            raise PermanentError(
-                f"it is over {cap} bytes, the limit that download.max_file_size sets", ErrorCode.TOO_LARGE
-            )
+            raise OverLimitError(f"it is over {cap:,} bytes (download.max_file_size)", total)
 
     def _check_disk(self, sink: Sink, total: int | None) -> None:
         missing = max((total or 0) - sink.size, 0)
         free = sink.free_space()
-        if free - missing < self._limits.min_free_space:
+        if free - missing < self.limits.min_free_space:
             raise ServicePausedError(
                 f"the library's disk has {free >> 20} MiB free, this output needs {-(-missing >> 20)} MiB "
-                f"more and download.min_free_space keeps {self._limits.min_free_space >> 20} MiB: make room, "
+                f"more and download.min_free_space keeps {self.limits.min_free_space >> 20} MiB: make room, "
                 "or lower the setting",
                 PauseReason.DISK_FULL,
                 needed=missing,
@@ -435,16 +448,3 @@ def _refuse_cut(sink: Sink, ext: str) -> None:
     if truncation.is_whole(sink.read, sink.size, ext) is False:
         sink.discard()
         raise PermanentError(f"the {ext} file in its data: URL is cut short", ErrorCode.DAMAGED)
-
-
-@contextmanager
-def wire_errors() -> Iterator[None]:
-    """Translate httpx's errors: to their kind alone, except where a person has to change a setting."""
-    try:
-        yield
-    except (httpx.ProxyError, CertificateError) as error:
-        raise TransientError(f"the media host cannot be reached: {error}") from error
-    except httpx.TimeoutException as error:
-        raise TransientError(f"the media host does not answer in time ({type(error).__name__})") from error
-    except httpx.RequestError as error:
-        raise TransientError(f"the transfer broke ({type(error).__name__})") from error

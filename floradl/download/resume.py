@@ -20,6 +20,7 @@ from floradl.download.checksums import ChecksumSet, promised
 from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PermanentError, TransientError
 from floradl.library.base import DownloadTarget, Sink
 from floradl.models import AttemptNotes
+from floradl.net.errors import CertificateError
 from floradl.net.headers import (
     content_codings,
     content_length,
@@ -145,6 +146,19 @@ def refusal_of(response: Answer) -> FloradlError:
     return PermanentError(text, ErrorCode.HTTP_ERROR)
 
 
+@contextmanager
+def wire_errors() -> Iterator[None]:
+    """Translate httpx's errors: to their kind alone, except where a person has to change a setting."""
+    try:
+        yield
+    except (httpx.ProxyError, CertificateError) as error:
+        raise TransientError(f"the media host cannot be reached: {error}") from error
+    except httpx.TimeoutException as error:
+        raise TransientError(f"the media host does not answer in time ({type(error).__name__})") from error
+    except httpx.RequestError as error:
+        raise TransientError(f"the transfer broke ({type(error).__name__})") from error
+
+
 OVERLAP: Final = 64 << 10
 """Bytes that are requested again, and compared."""
 
@@ -261,3 +275,10 @@ def _as_transient(error: FloradlError) -> FloradlError:
     if isinstance(error, PermanentError):
         return TransientError(f"{error} to a request for a part of it")
     return error
+
+
+def discard_parts(target: DownloadTarget, validator: str) -> None:
+    """Remove what earlier attempts left of an output that is not wanted; it is of the version `validator`."""
+    if target.resume_point() is not None:
+        with target.open(validator) as sink:
+            sink.discard()

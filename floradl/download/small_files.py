@@ -16,8 +16,8 @@ import httpx
 from msgspec import Struct
 
 from floradl.download.checksums import signed_fields
-from floradl.download.downloader import Downloader, Received, Report, wire_errors
-from floradl.download.resume import refusal_of
+from floradl.download.downloader import Downloader, Received, Report
+from floradl.download.resume import refusal_of, wire_errors
 from floradl.errors import FloradlError, ServicePausedError, TransientError
 from floradl.library.base import Destination
 from floradl.library.batch_writer import BatchWriter, Then
@@ -136,7 +136,8 @@ class SmallFiles:
             fetch = _Fetch(output, self._pause, partial(self._settle, group, index))
             fields = signed_fields(output.url)
             begin, done = partial(self._begin, fetch), partial(self._take, fetch)
-            self._client.send(SmallRequest(output.url, fields, begin, partial(self._keep, fetch), done))
+            most = self._downloader.limits.max_file_size
+            self._client.send(SmallRequest(output.url, fields, begin, partial(self._keep, fetch), done, most))
         await group.future
         return group.results, group.concluded
 

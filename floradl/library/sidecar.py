@@ -17,7 +17,16 @@ from msgspec import Struct, field, structs
 from floradl import __version__
 from floradl.errors import ErrorCode
 from floradl.fs.names import stored_path
-from floradl.models import Integrity, OutputKind, RemoteOutput, Result, RunFailure, SavedOutput, bounded
+from floradl.models import (
+    Integrity,
+    OutputKind,
+    RemoteOutput,
+    Result,
+    RunFailure,
+    SavedOutput,
+    SkipReason,
+    bounded,
+)
 from floradl.redaction import hide_keys, redact, shown_json
 from floradl.urls import strip_queries, strip_query
 
@@ -111,9 +120,9 @@ def _redacted(error: RunFailure | None) -> RunFailure | None:
 def read(data: bytes) -> Sidecar:
     """Read a sidecar, of a later floradl too if it only added to the format.
 
-    Keys that are not known are ignored; an error code, kind or integrity that is not known becomes the
-    most general one. Raises `ValueError` for anything else that is no sidecar, also where an output's
-    path would lead out of the library.
+    Keys that are not known are ignored; an error code, kind, integrity or reason to skip that is not known
+    becomes the most general one. Raises `ValueError` for anything else that is no sidecar, also where an
+    output's path would lead out of the library.
     """
     try:
         sidecar = _decode(data)
@@ -146,7 +155,14 @@ def _known(output: Any) -> Any:
         "kind": _one_of(OutputKind, output.get("kind"), OutputKind.OTHER),
         "integrity": _one_of(Integrity, output.get("integrity"), Integrity.UNVERIFIED),
         "error": _known_error(output.get("error"), ErrorCode.HTTP_ERROR),
+        "skipped": _known_skip(output.get("skipped")),
     }
+
+
+def _known_skip(skipped: Any) -> Any:
+    if not isinstance(skipped, dict):
+        return skipped
+    return {**skipped, "reason": _one_of(SkipReason, skipped.get("reason"), SkipReason.RULE)}
 
 
 def _known_error(error: Any, general: ErrorCode) -> Any:

@@ -61,7 +61,8 @@ class SmallRequest(Struct, frozen=True):
     `begin` is called right before it is sent, and may raise to prevent it. `progress` gets, each second, an
     answer that takes long as far as it came, and its length: its body is to be read at once. `done` gets the
     answer, or why there is none: what `begin` raised, `NotPlainError`, `PermanentError` for what the URL
-    policy refuses, `httpx.TransportError`. Who has taken care of an answer calls `MultiClient.taken`.
+    policy refuses, `httpx.TransportError`. Who has taken care of an answer calls `MultiClient.taken`. A body
+    of over `most` bytes is not read: the answer comes without it.
     """
 
     url: httpx.URL
@@ -69,6 +70,7 @@ class SmallRequest(Struct, frozen=True):
     begin: Callable[[], None]
     progress: Callable[[SmallAnswer, int], None]
     done: Callable[[SmallAnswer | Exception], None]
+    most: int | None = None
 
     @property
     def site(self) -> Site:
@@ -259,6 +261,9 @@ class PlainConnection:
         length = _plain_length(self._headers)
         if self._status != 200 or length is None:
             return self._odd(of_the_site=True)
+        if self.request is not None and self.request.most is not None and length > self.request.most:
+            self.keep = False
+            return self._answer()
         if length > _MOST_BODY:
             return self._odd()
         rest = self._head[end.end() :]

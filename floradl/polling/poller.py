@@ -32,6 +32,7 @@ from floradl.errors import (
 from floradl.flora.client import WrongWorkspaceCheck
 from floradl.flora.schema import KINDS, RunPage
 from floradl.library.base import Library
+from floradl.library.selection import asks_for_more
 from floradl.library.sidecar import Sidecar, by_key
 from floradl.models import (
     FinishedRun,
@@ -195,7 +196,7 @@ class Poller:
         return found
 
     async def _without_done(self, runs: dict[str, QueuedRun]) -> dict[str, QueuedRun]:
-        """Leave out the runs whose sidecar says that they are complete: they are not polled."""
+        """Leave out the runs of which all that is wanted is there, by their sidecars: they are not polled."""
         new = [run for run in runs.values() if run.state is RunState.WAITING and not run.force]
         if not new:
             return runs
@@ -204,7 +205,7 @@ class Poller:
         for run, sidecar in zip(new, found, strict=True):
             if isinstance(sidecar, Exception):
                 settled.append((run, self._after_error(run, sidecar)))
-            elif sidecar is not None and sidecar.result is Result.COMPLETE:
+            elif _is_done(run, sidecar):
                 settled.append((run, FinishedRun(run)))
             else:
                 self._earlier[run.run_id] = by_key(sidecar.outputs) if sidecar else {}
@@ -437,6 +438,12 @@ def _detection(run: QueuedRun, outcome: _Polled) -> RemoteRun | None:
     if isinstance(outcome, FinishedRun) and run.detected_at is None and outcome.run.detected_at is not None:
         return outcome.answer
     return None
+
+
+def _is_done(run: QueuedRun, sidecar: Sidecar | None) -> bool:
+    if sidecar is None or sidecar.result is not Result.COMPLETE:
+        return False
+    return not asks_for_more(run, sidecar.outputs)
 
 
 def _read_sidecar(library: Library, run: QueuedRun) -> Sidecar | Exception | None:

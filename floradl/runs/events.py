@@ -100,18 +100,23 @@ class OutputCounters:
 
 
 class RunSummary(Struct, frozen=True):
-    """What a run gave: a sidecar (its path in the library), outputs in all, files on disk, their bytes."""
+    """What a run gave: a sidecar (its path in the library), outputs in all, files on disk, their bytes.
+
+    `skipped` outputs were left out.
+    """
 
     sidecar: str
     outputs: int
     files: int
     bytes: int
+    skipped: int = 0
 
     @classmethod
     def of(cls, sidecar: str, outputs: Sequence[SavedOutput]) -> Self:
         """Count the `outputs` that `sidecar` names."""
         files = [output for output in outputs if output.path is not None]
-        return cls(sidecar, len(outputs), len(files), sum(output.bytes or 0 for output in files))
+        skipped = sum(output.skipped is not None for output in outputs)
+        return cls(sidecar, len(outputs), len(files), sum(output.bytes or 0 for output in files), skipped)
 
 
 class RunEvents(Protocol):

@@ -22,10 +22,27 @@ from floradl.clock import rfc3339
 from floradl.download.checksums import names_wrong
 from floradl.download.downloader import DownloadStoppedError, Fetcher, Received
 from floradl.download.small_files import Conclude, SmallFiles, SmallOutput
-from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PermanentError, TransientError
+from floradl.errors import (
+    ErrorCode,
+    ExpiredUrlError,
+    FloradlError,
+    OverLimitError,
+    PermanentError,
+    TransientError,
+)
 from floradl.library.base import Destination, Library
 from floradl.library.batch_writer import BatchWriter
-from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput, RemoteRun, RunFailure, SavedOutput
+from floradl.library.selection import skipped
+from floradl.models import (
+    Integrity,
+    OutputKind,
+    QueuedRun,
+    RemoteOutput,
+    RemoteRun,
+    RunFailure,
+    SavedOutput,
+    SkipReason,
+)
 from floradl.net.addresses import HostPatterns
 from floradl.net.plain_exchange import NotPlainError
 from floradl.net.url_policy import port_of
@@ -199,9 +216,10 @@ class OutputSaver:
         refresh: Refresh,
         failed: Exception | None = None,
     ) -> SavedOutput:
-        """Save `output`, of which one try `failed`; one that is unavailable comes back with its `error`.
+        """Save `output`, of which one try `failed`.
 
-        Raises `AttemptsExhaustedError` where several tries failed, and `ServicePausedError`.
+        One that is unavailable comes back with its `error`, one that is too large as `skipped`. Raises
+        `AttemptsExhaustedError` where several tries failed, and `ServicePausedError`.
         """
         saved = await self._save(run, answer, output, refresh, failed)
         self._troubles.over(f"{run.run_id}\0{output.key}")
@@ -226,6 +244,9 @@ class OutputSaver:
                     answer, output = await _renewed(answer, output, refresh)
                     attempts.stale = False
                 return await self._attempt(run, answer, output, attempts)
+            except OverLimitError as error:
+                _log.info("output_skipped", run=run.run_id, output=output.output_id, message=str(error))
+                return skipped(output, SkipReason.TOO_LARGE, error.size)
             except PermanentError as error:
                 return not_had(output, RunFailure(error.code, str(error)))
             except TransientError as error:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from floradl.errors import AttemptsExhaustedError, PermanentError, ServicePausedError
 from floradl.library.base import Library
+from floradl.library.selection import Selection
 from floradl.library.sidecar import by_key
 from floradl.models import (
     STATE_OF,
@@ -47,10 +48,14 @@ from floradl.runs.result import (
 
 
 class ProcessOptions(Struct, frozen=True):
-    """`give_up_after`: seconds that attempts at outputs may take; `keep_times`: files get the run's time."""
+    """`give_up_after`: seconds that attempts at outputs may take; `keep_times`: files get the run's time.
+
+    `selection` says which outputs are wanted.
+    """
 
     give_up_after: float
     keep_times: bool
+    selection: Selection = Selection()
     wall: Callable[[], float] = time.time
 
 
@@ -81,6 +86,10 @@ class Processor:
     def change(self, give_up_after: float) -> None:
         """Try for so many seconds from now on."""
         self._options = replace(self._options, give_up_after=give_up_after)
+
+    def select(self, selection: Selection) -> None:
+        """Choose the outputs by `selection` from now on."""
+        self._options = replace(self._options, selection=selection)
 
     async def lacks(self, reference: Reference, outputs: AbstractSet[str]) -> bool:
         """Whether some of `outputs`, by key, are not in the sidecar of a run. False where it has none."""
@@ -143,7 +152,8 @@ class Processor:
             done = await self._save_whole(run, answer, on_disk)
             if done is not None:
                 return done
-        work = _OutputsOfRun(self._saver, self._queue, run, _Renewal(self._api, run, answer), on_disk)
+        renewal = _Renewal(self._api, run, answer)
+        work = _OutputsOfRun(self._saver, self._queue, run, renewal, on_disk, self._options.selection)
         answer, trouble = await work.save()
         if trouble is not None:
             outcome = outcome_of(run, trouble, self._options.give_up_after)
@@ -161,7 +171,11 @@ class Processor:
         """
 
         def conclude(saved: Sequence[SavedOutput]) -> RunSummary:
-            return self._write_sidecar(run, answer, result_of([*saved]))
+            found = zip(on_disk.small, saved, strict=True)
+            there = on_disk.saved | {planned.output.key: output for planned, output in found}
+            return self._write_sidecar(
+                run, answer, result_of([there[output.key] for output in answer.outputs])
+            )
 
         found, summary = await self._saver.save_small(run, answer, on_disk.small, conclude)
         if isinstance(summary, RunSummary):
@@ -173,7 +187,7 @@ class Processor:
         return None
 
     async def _read(self, run: QueuedRun, finished: FinishedRun, known: dict[str, SavedOutput]) -> _OnDisk:
-        """Return the outputs that are on disk already: by the queue, or by an earlier sidecar.
+        """Return the outputs that are not fetched: those on disk, and those that are left out.
 
         Where the poller has not read that, it is read here.
         """
@@ -181,15 +195,20 @@ class Processor:
         answer = finished.answer if finished.failure is None else None
 
         def look() -> _OnDisk:
-            earlier = self._library.existing(self._vouched_for(run) if sidecar is None else sidecar)
+            told = self._vouched_for(run) if sidecar is None else sidecar
+            earlier = self._library.existing(told)
             saved = self._library.existing(known)
-            saved = saved if run.force else earlier | saved
+            left_out = any(output.skipped for output in told.values())
             if answer is None:
-                return _OnDisk(saved, earlier, [])
-            missing = (output for output in answer.outputs if output.key not in saved)
+                return _OnDisk(saved if run.force else earlier | saved, earlier, [], left_out=left_out)
+            plan = self._options.selection.plan(run, answer, told, earlier)
+            too_large = {key: output for key, output in known.items() if output.skipped is not None}
+            saved = too_large | plan.kept | plan.skipped | saved
+            saved = saved if run.force else earlier | saved
+            missing = (output for output in plan.wanted if output.key not in saved)
             plans = (self._saver.plan_small(run, answer, output) for output in missing)
             small = [planned for planned in plans if planned is not None]
-            return _OnDisk(saved, earlier, small)
+            return _OnDisk(saved, earlier, small, left_out=left_out)
 
         return await self._disk.do(look)
 
@@ -205,7 +224,7 @@ class Processor:
         self, run: QueuedRun, answer: RemoteRun | None, ending: RunResult, on_disk: _OnDisk
     ) -> Finished:
         ended = replace(run, state=STATE_OF[ending.result], error=ending.reason, force=False, progress=100.0)
-        if ending.result is not Result.COMPLETE and on_disk.earlier:
+        if ending.result is not Result.COMPLETE and (on_disk.earlier or on_disk.left_out):
             # What is unavailable now may be there from before: that is neither lost nor denied.
             if not ending.outputs:
                 return await self._finish(ended, None)
@@ -229,19 +248,23 @@ class Processor:
 class _OnDisk(Struct):
     """What is on disk of a run, by key: what stays as it is, and what an earlier sidecar names.
 
-    Of the outputs that are `small` nothing is there yet, and they can be fetched with many others.
-    `failed` is what the first try at some of them met.
+    `saved` has what is left out, too. Of the outputs that are `small` nothing is there yet, and they can be
+    fetched with many others. `failed` is what the first try at some of them met. `left_out`: the earlier
+    sidecar says so of some.
     """
 
     saved: dict[str, SavedOutput]
     earlier: dict[str, SavedOutput]
     small: list[PlannedOutput]
     failed: dict[str, Exception] = {}
+    left_out: bool = False
 
     def is_all_small(self, answer: RemoteRun) -> bool:
-        """Whether nothing is there of a run, and all of it is small."""
-        there = self.saved or self.earlier  # also what FLORA lists no more: a sidecar names it for good
-        return 0 < len(answer.outputs) == len(self.small) and not there and answer.status != "failed"
+        """Whether nothing is there of a run, and all of it that is wanted is small."""
+        # Also what FLORA lists no more: a sidecar names it for good.
+        there = self.earlier or any(output.skipped is None for output in self.saved.values())
+        left = sum(output.key not in self.saved for output in answer.outputs)
+        return 0 < left == len(self.small) and not there and answer.status != "failed"
 
     def all_of(self, answer: RemoteRun) -> list[SavedOutput]:
         """Return the outputs of `answer`, and with them what was had that it lists no more, or otherwise.
@@ -273,17 +296,25 @@ class _OutputsOfRun:
     """The outputs of one run, saved all at once, each recorded as soon as it is on disk.
 
     Where one meets trouble the others go on. What FLORA lists beyond that, when a fresh URL is requested, is
-    saved too.
+    saved too, if `selection` wants it.
     """
 
     def __init__(
-        self, saver: OutputSaver, queue: RunQueue, run: QueuedRun, renewal: _Renewal, on_disk: _OnDisk
+        self,
+        saver: OutputSaver,
+        queue: RunQueue,
+        run: QueuedRun,
+        renewal: _Renewal,
+        on_disk: _OnDisk,
+        selection: Selection,
     ) -> None:
         self._saver = saver
         self._queue = queue
         self._run = run
         self._renewal = renewal
         self._on_disk = on_disk
+        self._selection = selection
+        self._planned = renewal.listed
         self._troubles: list[AttemptsExhaustedError] = []
         self._pauses: list[ServicePausedError] = []
 
@@ -293,11 +324,7 @@ class _OutputsOfRun:
         Raises `ServicePausedError`.
         """
         begun: set[str] = set()
-        while left := [
-            output
-            for output in self._renewal.listed.outputs
-            if output.key not in self._on_disk.saved and output.key not in begun
-        ]:
+        while left := [output for output in self._unsaved() if output.key not in begun]:
             begun.update(output.key for output in left)
             small = {planned.output.key for planned in self._on_disk.small}
             async with anyio.create_task_group() as group:
@@ -309,6 +336,15 @@ class _OutputsOfRun:
             if self._pauses:
                 raise self._pauses[0]
         return self._renewal.listed, self._troubles[0] if self._troubles else None
+
+    def _unsaved(self) -> list[RemoteOutput]:
+        """Return what FLORA lists now and is wanted, and is not on disk."""
+        listed, saved = self._renewal.listed, self._on_disk.saved
+        if listed is not self._planned:
+            self._planned = listed
+            plan = self._selection.plan(replace(self._run, force=False), listed, saved, saved)
+            saved.update({key: output for key, output in plan.skipped.items() if key not in saved})
+        return [output for output in listed.outputs if output.key not in saved]
 
     async def _save(self, output: RemoteOutput) -> None:
         renewal = self._renewal

@@ -123,10 +123,10 @@ def result_of(outputs: list[SavedOutput], failed: RunFailure | None = None) -> R
     if failed is not None:  # its outputs were paid for, and are kept
         return RunResult(Result.FAILED, failed, failed, tuple(outputs), failed)
     bad = [(output.output_id[:60], output.error) for output in outputs if output.error is not None]
-    if not bad:
+    if not bad:  # what was left out on purpose is no failure
         return RunResult(Result.COMPLETE, None, None, tuple(outputs))
     reasons = "; ".join(f"{output_id}: {error.message}" for output_id, error in bad[:3])
-    if len(bad) < len(outputs):
+    if len(bad) < sum(output.skipped is None for output in outputs):
         return RunResult(Result.PARTIAL, None, RunFailure(bad[0][1].code, reasons), tuple(outputs))
     failure = RunFailure(ErrorCode.NO_OUTPUTS, f"no output is available: {reasons}")
     return RunResult(Result.FAILED, failure, failure, tuple(outputs))

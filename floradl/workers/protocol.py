@@ -20,6 +20,7 @@ from floradl.download.downloader import DownloadLimits, DownloadStoppedError, Ty
 from floradl.errors import (
     ErrorCode,
     ExpiredUrlError,
+    OverLimitError,
     PauseReason,
     PermanentError,
     ServicePausedError,
@@ -178,7 +179,7 @@ class FetchDone(Struct, frozen=True, tag=True):
 class FetchFailed(Struct, frozen=True, tag=True):
     """From a worker that has closed the part file: the error that `error_of` returns.
 
-    `discard` where the part file's bytes are not to be trusted.
+    `size` is that of `OverLimitError`; `discard` where the part file's bytes are not to be trusted.
     """
 
     error: str
@@ -187,6 +188,7 @@ class FetchFailed(Struct, frozen=True, tag=True):
     retry_after: float | None = None
     errno: int | None = None
     needed: int = 0
+    size: int | None = None
     discard: bool = False
 
 
@@ -206,6 +208,8 @@ def failure_of(error: BaseException) -> FetchFailed:
             return FetchFailed("expired", str(error), error.code)
         case TransientError():
             return FetchFailed("transient", str(error), error.code, retry_after=error.retry_after)
+        case OverLimitError():
+            return FetchFailed("over_limit", str(error), size=error.size)
         case PermanentError():
             return FetchFailed("permanent", str(error), error.code)
         case ServicePausedError():
@@ -226,6 +230,8 @@ def error_of(failed: FetchFailed) -> Exception:
             return ExpiredUrlError(failed.message, ErrorCode(failed.code))
         case "transient":
             return TransientError(failed.message, ErrorCode(failed.code), retry_after=failed.retry_after)
+        case "over_limit":
+            return OverLimitError(failed.message, failed.size)
         case "permanent":
             return PermanentError(failed.message, ErrorCode(failed.code))
         case "paused":

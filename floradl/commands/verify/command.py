@@ -45,7 +45,10 @@ class Repair(Struct, frozen=True):
 
 
 class Report(Struct):
-    """All results; filled by its owner. `unknown` are files that no sidecar names."""
+    """All results; filled by its owner. `unknown` are files that no sidecar names.
+
+    `skipped` counts the outputs that were left out on purpose, `passed_over` the forgotten runs.
+    """
 
     problems: list[Problem] = []
     unknown: list[str] = []
@@ -54,6 +57,7 @@ class Report(Struct):
     files: int = 0
     bytes: int = 0
     passed_over: int = 0
+    skipped: int = 0
 
     @property
     def left(self) -> int:
@@ -130,6 +134,7 @@ def _examine(config: Config, asked: FileFilter, meter: ProgressLine, report: Rep
         meter.clear()
         report.runs, report.files = examination.runs, examination.files
         report.bytes, report.passed_over = meter.bytes, examination.passed_over
+        report.skipped = examination.skipped
 
 
 def _line(problem: Problem) -> str:
@@ -158,6 +163,8 @@ def _summary(report: Report, repair: Repair | None) -> str:
             text += " (--repair --missing fetches what is gone, too)"
     elif counted:
         text += " (--repair fetches again what is damaged, with --missing what is gone)"
+    if report.skipped:
+        text += f"; {format_count(report.skipped, 'output')} left out on purpose"
     if report.unknown:
         text += f"; {format_count(len(report.unknown), 'file')} that no sidecar names"
     return text
@@ -170,6 +177,7 @@ def _document(report: Report) -> dict[str, Any]:
         "files": report.files,
         "bytes": report.bytes,
         "forgotten": report.passed_over,
+        "skipped": report.skipped,
         "unknown": report.unknown,
         "problems": [_problem(each, report.outcomes.get(at)) for at, each in enumerate(report.problems)],
     }

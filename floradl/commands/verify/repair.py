@@ -158,6 +158,8 @@ class _Repairs:
         saved = await self._works.saver.save(run, answer, remote, newer)
         if saved.error is not None:
             raise PermanentError(saved.error.message, saved.error.code)
+        if saved.skipped is not None:
+            raise PermanentError("it is larger than download.max_file_size now", ErrorCode.TOO_LARGE)
         return saved
 
     def _record(self, sidecar: Sidecar, fresh: dict[int, SavedOutput]) -> RunSummary | None:

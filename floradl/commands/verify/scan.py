@@ -177,8 +177,9 @@ class LibraryScan:
         self._meter = meter
         self._stop = threading.Event()
         self._examiner = FileVerifier(library, meter.add, self._stop, quick=wanted.quick)
-        self.runs = self.files = self.passed_over = 0
-        """How many runs and files were looked at, and how many forgotten runs were not."""
+        self.runs = self.files = self.passed_over = self.skipped = 0
+        """How many runs and files were looked at, how many forgotten runs were not, and how many outputs were
+        left out on purpose."""
         self.known = KnownFiles()
         """The files that the sidecars which were read name."""
 
@@ -218,6 +219,7 @@ class LibraryScan:
             return
         self.runs += 1
         for index, output in enumerate(sidecar.outputs):
+            self.skipped += output.skipped is not None
             if output.path is not None:
                 self.files += 1
                 yield pool.look(self._examine, sidecar, index)
