@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Set as AbstractSet
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -100,16 +101,29 @@ def redact(text: str) -> str:
         text = _TARGET.sub(_without_target_query, text)
     if "=" in text:
         text = _PARAMETER.sub(rf"\g<1>{MASK}", text)
-    text = _HEADER.sub(lambda match: f"{match[1]}{match[2] or match[3]}{MASK}", text)
-    text = _SCHEME.sub(rf"\g<1>{MASK}", text)
-    return _BASIC.sub(rf"\g<1>{MASK}", text)
+    # Most texts have none of these words, and to look for a word is cheap. Other scripts have letters that a
+    # pattern takes for some of ours.
+    lower = text.lower() if text.isascii() else None
+    if (
+        lower is None
+        or "authorization" in lower
+        or "cookie" in lower
+        or "flora-signature" in lower
+        or "x-api-key" in lower
+    ):
+        text = _HEADER.sub(lambda match: f"{match[1]}{match[2] or match[3]}{MASK}", text)
+    if lower is None or "bearer" in lower:
+        text = _SCHEME.sub(rf"\g<1>{MASK}", text)
+    if lower is None or "basic" in lower:
+        text = _BASIC.sub(rf"\g<1>{MASK}", text)
+    return text
 
 
 def hide_keys(text: str) -> str:
     """Return `text` without remembered secrets and FLORA keys; all else, URLs too, stays as it came."""
     for secret in tuple(_known):
         text = text.replace(secret, MASK)
-    return _KEY.sub(MASK, text)
+    return _KEY.sub(MASK, text) if "sk_" in text or "whsec_" in text else text
 
 
 def hide_signatures(text: str) -> str:
@@ -169,6 +183,8 @@ def redact_value(value: Any, depth: int = 0) -> Any:
     match value:
         case None | bool() | int():
             safe: Any = value
+        case str():  # most are, and to be told from the rest costs more than the work
+            safe = redact(value) if value.isascii() else _encodable(redact(value))
         case float():
             safe = value if math.isfinite(value) else str(value)
         case bytes() | bytearray() | memoryview():
@@ -178,15 +194,24 @@ def redact_value(value: Any, depth: int = 0) -> Any:
         case list() | tuple() | AbstractSet() if depth < _DEEPEST:
             safe = [redact_value(item, depth + 1) for item in value]
         case _:
-            # A file's name that is not UTF-8 holds halves of characters, which JSON cannot.
-            safe = redact(_text(value)).encode("utf-8", "backslashreplace").decode()
+            safe = _encodable(redact(_text(value)))
     return safe
 
 
+def _encodable(text: str) -> str:
+    """Escape halves of characters, which JSON cannot hold: of a file's name that is not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _member(name: object, value: Any, depth: int) -> Any:
-    if value is not None and _SECRET_NAME.fullmatch(_text(name)):
+    if value is not None and _is_secret(_text(name)):
         return MASK
     return redact_value(value, depth)
+
+
+@lru_cache(256)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.fullmatch(name) is not None
 
 
 def _text(value: object) -> str:

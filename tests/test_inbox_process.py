@@ -282,6 +282,12 @@ def accepted_runs(home: Home) -> list[int]:
     return [event["runs"] for event in home.events("jobs_accepted")]
 
 
+def saved(home: Home, run: str, accepted: int) -> None:
+    """Wait for a run's sidecar, and until so many job files are put away: either may be first."""
+    home.finished(run)
+    wait_until(lambda: len(accepted_runs(home)) >= accepted)
+
+
 def times_gone(home: Home) -> int:
     return sum("is gone" in event["message"] for event in home.events("watching"))
 
@@ -294,14 +300,14 @@ def test_a_watch_folder_that_is_deleted_and_made_again_is_watched_again(
     ]
     with home.daemon():
         home.drop(runs[0])
-        home.finished(runs[0])
+        saved(home, runs[0], 1)
         for again, run in enumerate(runs[1:], 1):
             before = times_gone(home)
             shutil.rmtree(home.inbox)
             if again > 1:  # gone for so long that it is seen to be
                 wait_until(lambda before=before: times_gone(home) > before)  # type: ignore[misc]
             home.drop(run)
-            home.finished(run)
+            saved(home, run, again + 1)
     assert accepted_runs(home) == [1, 1, 1, 1]
     assert len(simulator.asked("api")) == len(runs)
     check_library(home, simulator)
@@ -318,12 +324,12 @@ def test_a_watch_folder_that_is_replaced_by_another_is_watched_again(
     (other / "job").write_text(runs[1])
     with home.daemon():
         home.drop(runs[0])
-        home.finished(runs[0])
+        saved(home, runs[0], 1)
         home.inbox.rename(home.path / "moved-away")
         other.rename(home.inbox)
-        home.finished(runs[1])
+        saved(home, runs[1], 2)
         home.drop(runs[2])
-        home.finished(runs[2])
+        saved(home, runs[2], 3)
     assert accepted_runs(home) == [1, 1, 1]
 
 
@@ -344,16 +350,16 @@ def test_a_watch_folder_that_is_unmounted_and_mounted_again_is_watched_again(
         stack.push(first)
         with home.daemon():
             (home.inbox / "first").write_text(runs[0])
-            home.finished(runs[0])
+            saved(home, runs[0], 1)
             first.close()
             # What comes into the folder below the mount point is a job as well.
             home.drop(runs[1])
-            home.finished(runs[1])
+            saved(home, runs[1], 2)
             (disk / "inbox" / "job").write_text(runs[2])
             stack.enter_context(mounted(str(disk / "inbox"), home.inbox))
-            home.finished(runs[2])
+            saved(home, runs[2], 3)
             (home.inbox / "late").write_text(runs[3])
-            home.finished(runs[3])
+            saved(home, runs[3], 4)
         assert sorted(path.name for path in (home.inbox / "accepted").iterdir()) == ["first", "job", "late"]
     assert accepted_runs(home) == [1, 1, 1, 1]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Callable
 
 import anyio
 import pytest
+import virtual
 from polling import Clock, World, holds
 from studio import TEST_TIMEOUT
 
@@ -76,6 +79,52 @@ async def test_runs_due_together_cost_one_request() -> None:
     assert table.requested == ["technique_runs 0"]
     assert set(world.finished) == {"run_7"}
     assert world.went_on == table.runs.keys() - {"run_7"}
+
+
+class TimedTable(Table):
+    """Notes when each was requested, too."""
+
+    def __init__(self, *run_ids: str, monotonic: Callable[[], float]) -> None:
+        super().__init__(*run_ids)
+        self._monotonic = monotonic
+        self.times: list[float] = []
+
+    async def run(self, reference: Reference) -> RemoteRun:
+        self.times.append(self._monotonic())
+        return await super().run(reference)
+
+    async def page(self, kind: str, cursor: str | None = None) -> RunPage:
+        self.times.append(self._monotonic())
+        return await super().page(kind, cursor)
+
+
+def requests_for(due: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Make runs due after so many seconds; return when what was requested."""
+
+    async def work() -> list[tuple[float, str]]:
+        monotonic = asyncio.get_running_loop().time
+        start = monotonic()
+        table = TimedTable(*(run_id for _, run_id in due), monotonic=monotonic)
+        for _, run_id in due:
+            table.finish(run_id)
+        world = World(table, monotonic)
+        async with world.serving():
+            for seconds, run_id in due:
+                await anyio.sleep(start + seconds - monotonic())
+                world.make_due(run_id)
+            await anyio.sleep(1.0)
+        return [(round(at - start, 3), what) for at, what in zip(table.times, table.requested, strict=True)]
+
+    return virtual.run(work())
+
+
+def test_a_run_that_is_due_after_a_quiet_time_is_polled_at_once() -> None:
+    assert requests_for([(0.5, "run_1"), (5.0, "run_2")]) == [(0.5, "run_1"), (5.0, "run_2")]
+
+
+def test_runs_that_are_due_right_after_another_are_polled_together() -> None:
+    due = [(0.0, "run_1"), (0.003, "run_2"), (0.006, "run_3"), (0.009, "run_4")]
+    assert requests_for(due) == [(0.0, "run_1"), (0.013, "technique_runs 0")]
 
 
 async def test_one_or_two_are_polled_alone() -> None:

@@ -101,6 +101,20 @@ def test_a_password_that_breaks_its_url_does_not_survive() -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "Coo\u212aie: id=QZ123456",
+        "x-api-\u212aey: QZ123456",
+        "Authorization: QZ123456 \u00e9",
+        "ba\u017fic QZ123456QZ123456",
+        "Bearer QZ123456 \u00e9",
+    ],
+)
+def test_a_secret_behind_a_word_in_letters_of_other_scripts_does_not_survive(text: str) -> None:
+    assert "QZ123456" not in redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "GET https://media.flora.ai/output.png 200",
         "https://[2001:db8::1]:8080/a, and http://h.example:80.",
         "what? a=b",

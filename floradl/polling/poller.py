@@ -50,6 +50,7 @@ from floradl.retry import Failed, Halted, RetryIn, outcome_of
 
 _PAGE_FOR = 10.0  # seconds for which `page` returns a first page that was requested here
 _GATHER = 0.01  # seconds in which runs that are due at the same tick come together
+_QUIET = 1.0  # seconds without a due run, after which the next one does not wait for others
 _TRIES = 3  # of a page
 _CROWD = 256  # runs that are polled at a time; the others stay due
 _ALONE = 8  # single requests at once; a list may yet answer for the others
@@ -114,6 +115,7 @@ class Poller:
         self._line: dict[str, QueuedRun] = {}  # shown by no list, and polled one by one
         self._alone: set[str] = set()  # polled by a single request that is under way
         self._ticked_at = 0.0  # when the line was last looked for in the lists
+        self._looked_at = -math.inf  # when a tick was over
         self._newest_first = True
         self._group: TaskGroup | None = None
 
@@ -134,9 +136,11 @@ class Poller:
                 if delay > 0:
                     await self._open_runs.breaker.changed.wait(delay)
                     continue
-                await anyio.sleep(_GATHER)
+                if self._monotonic() - self._looked_at < _QUIET:
+                    await anyio.sleep(_GATHER)
                 async with self._looking:
                     await self._tick()
+                self._looked_at = self._monotonic()
 
     @property
     def _room(self) -> int:

@@ -1,11 +1,11 @@
 """When to look at the watch folder and the queue file: on events, and wherever events are unreliable.
 
-Events are hints. The system loses them when its queue overflows, sends none on network mounts, and watchfiles
-ends at a name that is not UTF-8 or a spent inotify limit, and misses all once the folder is deleted and made
-again. So there is a wake-up at start, after every restart of the watcher, where the folder's own time changed
-without an event, and every 30 s anyway.
+Events are hints. The system loses them when its queue overflows, sends none on network mounts nor where a
+limit of inotify is used up, and none any more once the folder was deleted. So there is a wake-up
+at start, after every restart of the watcher, where the folder's own time changed without an event, and every
+30 s anyway.
 
-Each step and tick of a watcher is a wake-up of a thread. They stay in that one thread: the event loop, whose
+Each event and tick of a watcher is a wake-up of a thread. They stay in that one thread: the event loop, whose
 wake-up costs twice as much, gets only the events that matter.
 """
 
@@ -13,34 +13,33 @@ from __future__ import annotations
 
 import math
 import stat
-import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio
 import msgspec
-import watchfiles
 from anyio import lowlevel, to_thread
 
 from floradl.errors import innermost
 from floradl.fs.mounts import is_shared
+from floradl.sources.folder_events import NOTHING, FolderChanges, FolderEvents, watch_folders
 from floradl.sources.scan import is_ignored
 
 Identity: TypeAlias = tuple[int, ...] | None
-_Changes: TypeAlias = set[tuple[watchfiles.Change, str]]
 
 
 class WatchTimes(msgspec.Struct, frozen=True):
     """How often to do what, in seconds.
 
-    `step` is how often events are gathered (a file is seen one to two later), `tick` how often it is checked
-    that the folder is still the one watched, `poll` how often to look where there are no events.
+    What happens within `step` is told together, but the first of it at once; a file that was made and not
+    closed by its writer is looked at after it. `tick` is how often it is checked that the folder is still the
+    one watched, `poll` how often to look where there are no events.
     """
 
-    step: float = 0.06
+    step: float = 0.02
     tick: float = 0.5
     rescan: float = 30.0
     poll: float = 2.0
@@ -103,10 +102,9 @@ class Watcher:
         folder, started = _identity(self._dir), self._monotonic()
         first = True
         cause: BaseException | str = "it stopped by itself"
-        stop = threading.Event()
         try:
-            with closing(self._events()) as events:
-                while wake := await self._wait(events, folder, stop, first=first):
+            with closing(watch_folders(self._folders(), self._pace.step, self._pace.tick)) as events:
+                while wake := await self._wait(events, folder, first=first):
                     first = False
                     if wake.due:
                         self._woken()
@@ -129,21 +127,20 @@ class Watcher:
             self._woken()
             yield
 
-    async def _wait(
-        self, events: Generator[_Changes], folder: Identity, stop: threading.Event, *, first: bool
-    ) -> _Wake | None:
+    async def _wait(self, events: FolderEvents, folder: Identity, *, first: bool) -> _Wake | None:
         """Wait in a thread until there is something to do; None where the watcher stopped by itself."""
 
         def wait() -> _Wake | None:
-            for changes in events:
-                if stop.is_set():
-                    break
+            begun: set[str] = set()  # files that may be complete at the next look
+            while (changes := events.wait(self._pace.step if begun else self._pace.tick)) is not None:
                 # The folder was looked at before the watcher stood: what came between is seen now.
                 missed = self._missed(changes) or first
-                due = missed or self._due() or any(self._matters(*change) for change in changes)
+                begun -= changes.gone
+                due = missed or changes.lost or self._due() or bool(begun)
+                due = due or any(map(self._matters, changes.whole))
+                begun |= set(filter(self._matters, changes.begun))
                 # One that is made again at once often gets the number of the old one.
-                deleted = (watchfiles.Change.deleted, self._folder_name) in changes
-                replaced = deleted or _identity(self._dir) != folder
+                replaced = changes.ended or _identity(self._dir) != folder
                 if due or replaced:
                     return _Wake(due, replaced)
             return None
@@ -153,7 +150,7 @@ class Watcher:
                 await anyio.sleep_forever()
             finally:
                 if not group.cancel_scope.cancel_called:  # it is not we who leave: all is stopping
-                    stop.set()
+                    events.stop()
 
         async with anyio.create_task_group() as group:
             group.start_soon(stop_with_us)
@@ -162,39 +159,23 @@ class Watcher:
         await lowlevel.checkpoint_if_cancelled()  # a watcher that was stopped did not stop by itself
         return wake
 
-    def _events(self) -> Generator[_Changes]:
-        """Yield what happened, and an empty set at each tick."""
-        folders = [self._dir]
+    def _folders(self) -> list[Path]:
         beside = self._queue_file.parent if self._queue_file else self._dir
         if beside != self._dir and beside.is_dir() and not is_shared(beside):
-            folders.append(beside)
-        step = round(self._pace.step * 1000)
-        return watchfiles.watch(
-            *folders,
-            watch_filter=None,
-            step=step,
-            stop_event=None,  # it would be checked at each step
-            debounce=step,  # a steady stream of files does not hold the wake-up back
-            rust_timeout=round(self._pace.tick * 1000),
-            yield_on_timeout=True,
-            force_polling=False,
-            recursive=False,
-            ignore_permission_denied=False,
-        )
+            return [self._dir, beside]
+        return [self._dir]
 
-    def _missed(self, changes: _Changes) -> bool:
+    def _missed(self, changes: FolderChanges) -> bool:
         """Whether the folder's names changed without an event: the watcher is deaf, or some were lost."""
         before, self._changed_at = self._changed_at, _changed_at(self._dir)
-        return not changes and self._changed_at != before
+        return changes == NOTHING and self._changed_at != before
 
-    def _matters(self, change: watchfiles.Change, path: str) -> bool:
+    def _matters(self, path: str) -> bool:
         if path == self._queue_name:
             return True
+        # Deletions in the watch folder are mostly our own moves: they do not matter.
         folder, _, name = path.rpartition("/")
-        # Deletions in the watch folder are mostly our own moves.
-        return (
-            folder == self._folder_name and change is not watchfiles.Change.deleted and not is_ignored(name)
-        )
+        return folder == self._folder_name and not is_ignored(name)
 
     def _due(self) -> bool:
         """Whether a look is due without an event: the time has come, or the queue file is another one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import secrets
@@ -26,6 +25,7 @@ from floradl.fs.names import SafeName
 from floradl.fs.permissions import user_name
 from floradl.net.addresses import Endpoint
 from floradl.queue import folder as state_folder
+from floradl.sources.folder_events import InotifyEvents, InotifyLimitError, has_inotify
 from floradl.units import format_size
 from floradl.web import metrics, webhooks
 from floradl.web.server import explained
@@ -33,17 +33,12 @@ from floradl.web.server import explained
 _PATIENCE = 2.0  # seconds
 _STATE_FLOOR = 64 * 1024 * 1024  # bytes; the journal of 100,000 runs takes half of that
 _FEWEST_INODES = 100
-_IN_CREATE, _IN_CLOEXEC = 0x100, 0o2000000  # inotify(7)
-_LIMITS = {
-    errno.EMFILE: ("fs.inotify.max_user_instances", 1024),
-    errno.ENOSPC: ("fs.inotify.max_user_watches", 524_288),
-}
+_ENOUGH = {"fs.inotify.max_user_instances": 1024, "fs.inotify.max_user_watches": 524_288}
 _REMEDIES = {
     errno.EROFS: "it is mounted read-only: mount it for writing",
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on its disk"),
 }
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check_listening(config: Config, environ: Mapping[str, str], *, daemon: bool) -> Iterator[CheckResult]:
@@ -124,21 +119,17 @@ def _watch_folder(folder: Path) -> CheckResult:
 
 
 def _inotify(folder: Path) -> CheckResult:
-    existing = _nearest(folder)
-    fd = _libc.inotify_init1(_IN_CLOEXEC)
-    code = ctypes.get_errno() if fd < 0 else 0
-    if fd >= 0:
-        try:
-            if _libc.inotify_add_watch(fd, os.fsencode(existing), _IN_CREATE) < 0:
-                code = ctypes.get_errno()
-        finally:
-            os.close(fd)
-    if code in _LIMITS:
-        limit, enough = _LIMITS[code]
-        message = f"{limit} is used up: new job files are seen each 30 s only, not at once"
-        return warn("inotify", message, f"as root: sysctl {limit}={enough}, and the same in /etc/sysctl.d")
-    if code in {errno.ENOSYS, errno.EPERM}:
-        return warn("inotify", "this system has none: new job files are seen each 30 s only, not at once")
+    if not has_inotify():
+        return ok("inotify", "this system has none: watchfiles reports new job files")
+    try:
+        InotifyEvents([_nearest(folder)]).close()
+    except InotifyLimitError as error:
+        message = f"{error.limit} is used up: new job files are seen each 2 s only, not at once"
+        remedy = f"as root: sysctl {error.limit}={_ENOUGH[error.limit]}, and the same in /etc/sysctl.d"
+        return warn("inotify", message, remedy)
+    except OSError as error:
+        if error.errno in {errno.ENOSYS, errno.EPERM}:
+            return warn("inotify", "this system has none: new job files are seen each 2 s only, not at once")
     return ok("inotify", "can watch")
 
 
