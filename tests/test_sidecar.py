@@ -106,8 +106,16 @@ def test_the_schema_describes_every_key_and_no_other() -> None:
 def test_the_keys_stand_in_the_order_of_the_documentation() -> None:
     assert list(json.loads(render(COMPLETE))) == [
         *("$schema", "schema_version", "floradl_version", "reference"),
-        *("technique", "technique_id", "technique_name", "workspace_id", "project_id"),
-        *("run_id", "label", "result", "run", "outputs", "error", "times"),
+        *(
+            "technique",
+            "technique_id",
+            "technique_name",
+            "workspace_id",
+            "project_id",
+            "project_name",
+            "model_id",
+        ),
+        *("run_id", "label", "meta", "result", "run", "outputs", "error", "times"),
     ]
 
 

@@ -31,8 +31,9 @@ from floradl.errors import (
 )
 from floradl.flora.client import WrongWorkspaceCheck
 from floradl.flora.schema import KINDS, RunPage
+from floradl.flora.technique_names import named_by
 from floradl.library.base import Library
-from floradl.library.sidecar import Sidecar, by_key
+from floradl.library.sidecar import Sidecar, by_key, lacks
 from floradl.models import (
     FinishedRun,
     QueuedRun,
@@ -79,10 +80,14 @@ class NextStage(Protocol):
 
 
 class PollOptions(Struct, frozen=True):
-    """`give_up_after` and `tick` are in seconds: how long a run may go on, how often lists are read."""
+    """`give_up_after` and `tick` are in seconds: how long a run may go on, how often lists are read.
+
+    A run that FLORA does not know is polled `missing_tries` times more at most.
+    """
 
     give_up_after: float
     tick: float = 2.0
+    missing_tries: float = math.inf
 
 
 class Poller:
@@ -205,7 +210,7 @@ class Poller:
             if isinstance(sidecar, Exception):
                 settled.append((run, self._after_error(run, sidecar)))
             elif sidecar is not None and sidecar.result is Result.COMPLETE:
-                settled.append((run, FinishedRun(run)))
+                settled.append((run, FinishedRun(run, incomplete=lacks(sidecar, run))))
             else:
                 self._earlier[run.run_id] = by_key(sidecar.outputs) if sidecar else {}
         await self._settle(settled)
@@ -370,6 +375,7 @@ class Poller:
             return self._after_error(run, error)
 
     def _after_answer(self, run: QueuedRun, answer: RemoteRun) -> _Polled:
+        run = named_by(run, answer)
         if answer.finished:
             self._open_runs.planner.ended(answer)
             if answer.outputs:
@@ -400,12 +406,19 @@ class Poller:
 
     def _after_error(self, run: QueuedRun, error: Exception) -> _Polled:
         outcome = outcome_of(run, error, self._options.give_up_after)
+        missing = isinstance(error, TransientError) and error.code is ErrorCode.NOT_FOUND
+        if missing and isinstance(outcome, RetryIn) and outcome.run.tries > self._options.missing_tries:
+            outcome = Failed(RunFailure(ErrorCode.NOT_FOUND, str(error)))
         return FinishedRun(run, failure=outcome.failure) if isinstance(outcome, Failed) else outcome
 
     async def _settle(self, polled: Sequence[tuple[QueuedRun, _Polled]]) -> None:
         """Record what became of runs, then make them due again or hand them on."""
         changed = [each.run for run, each in polled if not isinstance(each, Halted) and each.run != run]
-        detected = {run.run_id: (run, a) for run, each in polled if (a := _detection(run, each)) is not None}
+        detected = {
+            run.run_id: (each.run, answer)
+            for run, each in polled
+            if isinstance(each, FinishedRun) and (answer := _detection(run, each)) is not None
+        }
         durations = {
             run_id: self._open_runs.planner.learn_duration(run, answer)
             for run_id, (run, answer) in detected.items()
@@ -432,9 +445,9 @@ class Poller:
                 self._next_stage.offer(replace(outcome, earlier=earlier))
 
 
-def _detection(run: QueuedRun, outcome: _Polled) -> RemoteRun | None:
+def _detection(run: QueuedRun, outcome: FinishedRun) -> RemoteRun | None:
     """Return the answer by which a run was first found to have ended, if this is it."""
-    if isinstance(outcome, FinishedRun) and run.detected_at is None and outcome.run.detected_at is not None:
+    if run.detected_at is None and outcome.run.detected_at is not None:
         return outcome.answer
     return None
 
