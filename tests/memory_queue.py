@@ -248,8 +248,9 @@ class MemoryQueue(RunQueue):
 
     async def note_incomplete(self, run_ids: Iterable[str]) -> None:
         await _turn(self._closed)
-        self._incomplete_ids.update(dict.fromkeys(run_ids))
-        self._incomplete.set()
+        if added := dict.fromkeys(run_ids):
+            self._incomplete_ids.update(added)
+            self._incomplete.set()
 
     async def note_complete(self, run_ids: Iterable[str]) -> None:
         await _turn(self._closed)

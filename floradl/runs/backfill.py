@@ -204,6 +204,8 @@ class Backfill:
         cursor: str | None = None
         missed, number = 0, 0
         while missed < _MOST_MISSED:
+            if number >= _PAGES_AT_ONCE:
+                await anyio.sleep(_BETWEEN_PAGES)
             try:
                 page = await self._poller.page(kind, cursor)
             except FloradlError as error:
@@ -219,8 +221,6 @@ class Backfill:
             cursor = page.cursor
             if cursor is None or below or len(found) == len(wanted):
                 break
-            if number >= _PAGES_AT_ONCE:
-                await anyio.sleep(_BETWEEN_PAGES)
         return found
 
 
