@@ -1,4 +1,4 @@
-"""What is learned of a run after its end completes its sidecar: a later reference, its cost, its technique's name."""
+"""What is learned of a run after its end completes its sidecar: more names of it, and its cost."""
 
 from __future__ import annotations
 
