@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import anyio
@@ -273,15 +274,17 @@ def test_the_technique_s_name_is_asked_for_once_and_not_again_after_a_restart(
     def names_asked() -> int:
         return sum(request.path.endswith("/techniques/campaign") for request in simulator.asked("api"))
 
+    def is_named(reference: str) -> bool:
+        return (home.sidecar(reference) or {}).get("technique_name") == "Campaign"
+
     for number in range(2):
         run_id = f"run_{number}"
         simulator.add_run(run_id, technique="campaign", outputs=PICTURE, duration=0)
         with home.daemon():
             home.drop(run_id, f"{run_id}.txt")
-            found = f"campaign/{run_id}"
-            home.finished(found)
+            home.finished(f"campaign/{run_id}")
             # It may come after the end: then the sidecar is completed.
-            wait_until(lambda run=found: (home.sidecar(run) or {}).get("technique_name") == "Campaign")
+            wait_until(partial(is_named, f"campaign/{run_id}"))
     assert names_asked() == 1
 
 
