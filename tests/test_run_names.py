@@ -207,8 +207,21 @@ def test_a_run_under_a_wrong_technique_does_not_get_that_technique_s_name() -> N
     names = TechniqueNames({"campaign": CAMPAIGN})
     run = QueuedRun(run_id="run_a", technique="campaign", queued_at=0.0)
     assert names.of_run(run) == CAMPAIGN
-    names.misnamed.add("run_a")
-    assert names.of_run(run) == RunNames()
+    other = answer(poll_url=f"{API}/techniques/product-shot/runs/run_a")
+    assert names.of_run(run, other) == RunNames()
+    assert "'campaign', but under 'product-shot'" in names.wrong["run_a"]
+
+
+def test_a_slug_and_an_id_of_one_technique_are_no_contradiction() -> None:
+    names = TechniqueNames()
+    polled = answer(poll_url=f"{API}/techniques/campaign/runs/run_a", names=CAMPAIGN)
+    for technique in ("campaign", "tech_1", None):
+        names.of_run(QueuedRun(run_id="run_a", technique=technique, queued_at=0.0), polled)
+    names.of_run(QueuedRun(run_id="run_a", technique="tech_9", queued_at=0.0), answer())
+    names.of_run(QueuedRun(run_id="run_a", technique="campaign", queued_at=0.0), answer(names=CAMPAIGN))
+    assert names.wrong == {}
+    names.of_run(QueuedRun(run_id="run_a", technique="tech_9", queued_at=0.0), polled)
+    assert list(names.wrong) == ["run_a"]
 
 
 class Techniques:
@@ -299,6 +312,18 @@ def test_a_right_run_under_a_wrong_technique_is_downloaded_and_both_are_named(
     assert sidecar is not None
     assert sidecar["result"] == "complete"
     assert sidecar["technique_name"] != "Campaign"
+    check_library(home, simulator)
+
+
+def test_a_list_that_shows_a_run_of_another_technique_is_warned_about_too(
+    home: Home, simulator: Simulator
+) -> None:
+    for number in range(3):
+        simulator.add_run(f"run_{number}", technique="product-shot", outputs=PICTURE, duration=0)
+    done = home.run("get", "campaign/run_0", "run_1", "run_2")
+    assert done.returncode == 0
+    assert done.stderr.count("no run_0 under the technique 'campaign', but under 'product-shot'") == 1
+    assert "no run_1" not in done.stderr
     check_library(home, simulator)
 
 

@@ -64,6 +64,12 @@ def test_an_absent_label_leaves_no_empty_folder_and_no_dangling_dash(label: str 
     assert path("{folder}/{label}/{label}-{run_id}", label=label) == "images/run_abc123.png"
 
 
+def test_what_is_absent_leaves_no_separator_twice() -> None:
+    assert path("{date}-{label}-{run_id}", label=None) == "2026-03-09-run_abc123.png"
+    assert path("{date}-{label}_{meta.shot}_{run_id}", label=None) == "2026-03-09-_run_abc123.png"
+    assert path("{label}--{run_id}") == "spring--run_abc123.png"
+
+
 def test_a_file_that_has_only_an_absent_label_is_named_by_its_run() -> None:
     assert path("{folder}/{label}", label=None) == "images/run_abc123.png"
 

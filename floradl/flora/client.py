@@ -109,8 +109,8 @@ class FloraClient:
         self._workspace_check = workspace_check or WrongWorkspaceCheck()
         self._technique_names = technique_names or TechniqueNames()
         self._sought: dict[str, float] = {}  # runs missing under their techniques, and when they were sought
-        self.wrong_techniques: dict[str, str] = {}
-        """Runs that FLORA knows, but not under the technique that was named: a message for each."""
+        self.wrong_techniques = self._technique_names.wrong
+        """See `TechniqueNames.wrong`."""
         self._forbidden: set[str] = set()
         self._refused: ServicePausedError | None = None
         self.answers: Counter[str] = Counter()
@@ -146,7 +146,8 @@ class FloraClient:
             if error.code is ErrorCode.NOT_FOUND:
                 raise missing from error
             raise
-        self._note_wrong(reference, answer)
+        if technique_of(answer) != technique:  # else it came to be visible just now
+            self._technique_names.note_wrong(reference, answer)
         return self._technique_names.add_to(answer, None)
 
     def _seeks(self, run_id: str) -> bool:
@@ -159,21 +160,6 @@ class FloraClient:
         while len(self._sought) > _MOST_SOUGHT:
             del self._sought[next(iter(self._sought))]
         return True
-
-    def _note_wrong(self, reference: Reference, answer: RemoteRun) -> None:
-        right = technique_of(answer)
-        if right == reference.technique:  # it came to be visible just now
-            return
-        under = f"under {right!a}" if right else "under none"
-        message = (
-            f"FLORA has no {reference.run_id} under the technique {reference.technique!a}, but {under}: "
-            f"it is downloaded all the same, and kept under {reference.technique!a}, as it was named"
-        )
-        self.wrong_techniques[reference.run_id] = message
-        self._technique_names.misnamed.add(reference.run_id)
-        while len(self.wrong_techniques) > _MOST_SOUGHT:
-            del self.wrong_techniques[next(iter(self.wrong_techniques))]
-        _log.warning("wrong_technique", run=reference.run_id, technique=reference.technique, message=message)
 
     async def _run(self, reference: Reference) -> RemoteRun:
         run_id = quote(reference.run_id, safe="")

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import structlog
 from msgspec.structs import replace
 
 from floradl.flora.schema import polled_technique, technique_of
-from floradl.models import QueuedRun, RemoteRun, RunNames
+from floradl.models import QueuedRun, Reference, RemoteRun, RunNames
 from floradl.wakeups import Signal
 
 _MOST = 10_000  # techniques
 _MOST_UNNAMED = 1000  # runs of one
 _NOTHING = RunNames()
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def named_by(run: QueuedRun, answer: RemoteRun) -> QueuedRun:
@@ -32,6 +34,18 @@ def named_by(run: QueuedRun, answer: RemoteRun) -> QueuedRun:
     return replace(run, technique=technique, names=names)
 
 
+def _is_of_another(technique: str | None, answer: RemoteRun) -> bool:
+    """Whether an answer says for sure that its run is of another technique; a slug says nothing of an id."""
+    if technique is None:
+        return False
+    named = answer.names.technique_id if technique.startswith("tech_") else polled_technique(answer)
+    return (
+        named is not None
+        and named != technique
+        and named.startswith("tech_") == technique.startswith("tech_")
+    )
+
+
 class TechniqueNames:
     """Id and name of each technique, by what a reference calls it: its slug or its id."""
 
@@ -40,8 +54,8 @@ class TechniqueNames:
         self._wanted: dict[str, None] = {}
         self._unsaved: dict[str, RunNames] = {}
         self._unnamed: dict[str, list[str]] = {}  # runs that were answered for before their technique's name
-        self.misnamed: set[str] = set()
-        """Runs that are of another technique than the one by which they were named."""
+        self.wrong: dict[str, str] = {}
+        """Runs that FLORA has under another technique than the one that was named: a message for each."""
         self.changed = Signal()
         """Set when a technique is wanted, or is to be saved."""
 
@@ -96,10 +110,30 @@ class TechniqueNames:
         if answer.finished and len(runs) < _MOST_UNNAMED:
             runs.append(answer.run_id)
 
-    def of_run(self, run: QueuedRun) -> RunNames:
-        """Return what a run belongs to, with what is known of its technique."""
+    def of_run(self, run: QueuedRun, answer: RemoteRun | None = None) -> RunNames:
+        """Return what a run belongs to, with what is known of its technique.
+
+        Notes it in `wrong` where the answer says that it is of another one.
+        """
+        if answer is not None and _is_of_another(run.technique, answer):
+            self.note_wrong(run.reference, answer)
         known = self._known.get(run.technique or "")
-        return run.names if known is None or run.run_id in self.misnamed else known.updated(run.names)
+        return run.names if known is None or run.run_id in self.wrong else known.updated(run.names)
+
+    def note_wrong(self, reference: Reference, answer: RemoteRun) -> None:
+        """Note, and log once, that FLORA has a run under another technique than the one it was named by."""
+        if reference.run_id in self.wrong:
+            return
+        right = polled_technique(answer) or technique_of(answer)
+        message = (
+            f"FLORA has no {reference.run_id} under the technique {reference.technique!a}, but under "
+            f"{repr(right) if right else 'none'}: it is downloaded all the same, and kept under "
+            f"{reference.technique!a}, as it was named"
+        )
+        self.wrong[reference.run_id] = message
+        _log.warning("wrong_technique", run=reference.run_id, technique=reference.technique, message=message)
+        while len(self.wrong) > _MOST:
+            del self.wrong[next(iter(self.wrong))]
 
     def take_unnamed(self, techniques: Iterable[str]) -> list[str]:
         """Return the runs that were answered for before the names of their techniques were known, once."""

@@ -42,6 +42,7 @@ _DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
 _DIRECTIVES = frozenset("YmdHMSyjbBaAVGuUWIp")
 _FORMATTED = ("date", "created")
 _SOME_DAY = dt.datetime(2026, 11, 23, 19, 3, 11)  # noqa: DTZ001 - only to see what a format writes
+_BETWEEN = " -_."
 _UNCUT = 1 << 40
 
 
@@ -196,9 +197,14 @@ class Template(Struct, frozen=True):
 
 def _join(pieces: tuple[Piece, ...], fields: NameFields) -> str:
     texts = [piece.render(fields) for piece in pieces]
-    joined = "".join(texts)
-    # Without a label "{label}-{run_id}" is the run id alone, without the "-".
-    return joined if all(texts) else joined.strip(" -.")
+    if all(texts):
+        return "".join(texts)
+    joined = ""
+    for text, before in zip(texts, ["", *texts], strict=False):
+        # Without a label "{date}-{label}-{run_id}" has one "-", and "{label}-{run_id}" none.
+        twice = not before and text[:1] and text[0] in _BETWEEN and joined.endswith(text[0])
+        joined += text[1:] if twice else text
+    return joined.strip(" -.")
 
 
 def _pieces(text: str) -> list[Piece]:

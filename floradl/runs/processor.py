@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
 from functools import partial
-from operator import attrgetter
 
 import anyio
 import anyio.abc
@@ -52,13 +51,14 @@ from floradl.runs.result import (
 class ProcessOptions(Struct, frozen=True):
     """`give_up_after`: seconds that attempts at outputs may take; `keep_times`: files get the run's time.
 
-    `names` returns what a run belongs to, as far as that is known when its sidecar is written.
+    `names` returns what a run belongs to, as far as that is known when its sidecar is written, by its last
+    answer, too.
     """
 
     give_up_after: float
     keep_times: bool
     wall: Callable[[], float] = time.time
-    names: Callable[[QueuedRun], RunNames] = attrgetter("names")
+    names: Callable[[QueuedRun, RemoteRun | None], RunNames] = lambda run, _: run.names
 
 
 class Processor:
@@ -224,7 +224,7 @@ class Processor:
         return await self._finish(ended, summary, answer)
 
     def _write_sidecar(self, run: QueuedRun, answer: RemoteRun | None, ending: RunResult) -> RunSummary:
-        named = replace(run, names=self._options.names(run))
+        named = replace(run, names=self._options.names(run, answer))
         sidecar = sidecar_of(named, answer, ending, self._options.wall())
         mtime = answer.completed_at if answer and self._options.keep_times else None
         return RunSummary.of(self._library.write_sidecar(sidecar, mtime), sidecar.outputs)
