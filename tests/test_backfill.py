@@ -353,9 +353,11 @@ def test_a_late_cost_completes_the_sidecar_by_a_list_after_a_restart(
 ) -> None:
     simulator.faults.add(Fault(match=Match(host="api"), times=1, do=NO_COST))
     simulator.add_run("run_a", technique="campaign", outputs=PICTURE, duration=0)
-    with home.daemon():
+    with home.daemon() as daemon:
         home.drop("campaign/run_a")
         before = home.finished("campaign/run_a")
+        daemon.terminate()
+        daemon.wait()
     assert "charged_cost" not in before["run"]
     single = [request for request in simulator.asked("api") if "/runs/" in request.path]
     make_due(home)

@@ -8,7 +8,7 @@ by one. Where nothing is due nothing is requested, and no download waits for any
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import anyio
@@ -34,10 +34,10 @@ LOOKS = (60.0, 300.0, 3600.0)
 """Seconds after a run's end at which a missing cost is looked for."""
 
 _AT_ONCE = 100  # sidecars
-_MOST_DUE = 10_000  # costs looked for together
+_MOST_DUE = 100_000  # costs looked for together
 _BETWEEN_LOOKS = 30.0  # seconds: runs that end one by one share a request
 _PAGES_AT_ONCE, _BETWEEN_PAGES = 5, 1.0  # pages, and seconds between the further ones
-_MOST_MISSED = 5  # pages in a row that show none of those looked for
+_MOST_MISSED = 5  # pages in a row that show none of those looked for, and one more for each hundred
 _RUNS_END = 1.0  # seconds in which many runs may end
 _CLOCKS_APART = 60.0  # seconds
 _AFTER_TROUBLE = 60.0  # seconds
@@ -170,58 +170,57 @@ class Backfill:
         if not late:
             return
         self._looked_at = clocks.monotonic()
-        found: dict[str, RemoteRun] = {}
+        left, settled = set(late), set[str]()
         for kind in KINDS:
-            wanted = {run_id: each for run_id, each in late.items() if run_id not in found}
-            if wanted and (kind == KINDS[0] or await self._may_be_generations(wanted)):
-                found |= await self._read(kind, wanted)
-        answers = list(found.items())
-        for start in range(0, len(answers), _AT_ONCE):
-            errors = await self._write(answers[start : start + _AT_ONCE])
-            for run_id in errors:
-                del found[run_id]  # looked for once more
-        known = {run_id for run_id, answer in found.items() if answer.charged_cost is not None}
-        again = [next_look(each, clocks.wall()) for run_id, each in late.items() if run_id not in known]
+            if left and (kind == KINDS[0] or await self._may_be_generations(left)):
+                async for answers in self._listed(kind, late, left):
+                    errors = await self._write([(answer.run_id, answer) for answer in answers])
+                    known = {answer.run_id for answer in answers if answer.charged_cost is not None}
+                    settled |= known - errors.keys()
+        again = [next_look(each, clocks.wall()) for run_id, each in late.items() if run_id not in settled]
         going_on = {each.run_id: each for each in again if each is not None}
         await self._queue.put_late_costs(going_on.values(), late.keys() - going_on.keys())
-        _log.info("costs_looked_for", runs=len(late), found=len(known))
+        _log.info("costs_looked_for", runs=len(late), found=len(settled))
 
-    async def _may_be_generations(self, wanted: Mapping[str, LateCost]) -> bool:
+    async def _may_be_generations(self, run_ids: Collection[str]) -> bool:
         """Whether one of these may be in the list of generations: they have no technique."""
-        for run_id in wanted:
+        for run_id in run_ids:
             run = await self._queue.get(run_id)
             if run is not None and run.technique is None:
                 return True
         return False
 
-    async def _read(self, kind: str, wanted: Mapping[str, LateCost]) -> dict[str, RemoteRun]:
-        """Return what a list shows of the runs that are `wanted`, from the newest on as far as they may be.
+    async def _listed(
+        self, kind: str, late: Mapping[str, LateCost], left: set[str]
+    ) -> AsyncGenerator[list[RemoteRun], None]:
+        """Yield, page by page, what a list shows of the runs that are `left`, and take them out of these.
 
-        Raises `FloradlError`, but for a list that is refused: that shows none.
+        It is read from the newest run on as far as they may be. Raises `FloradlError`, but for a list that is
+        refused: that shows none.
         """
-        found: dict[str, RemoteRun] = {}
-        floor = min((each.created_at or math.inf) for each in wanted.values()) - _CLOCKS_APART
+        floor = min((late[run_id].created_at or math.inf) for run_id in left) - _CLOCKS_APART
+        most_missed = _MOST_MISSED + len(left) // _AT_ONCE
         cursor: str | None = None
         missed, number = 0, 0
-        while missed < _MOST_MISSED:
+        while left and missed < most_missed:
             if number >= _PAGES_AT_ONCE:
                 await anyio.sleep(_BETWEEN_PAGES)
+            number += 1
             try:
                 page = await self._poller.page(kind, cursor)
             except FloradlError as error:
                 if not is_refusal(error):
                     raise
-                return found
-            shown = {run.run_id: run for run in page.runs if run.run_id in wanted and run.run_id not in found}
-            found |= {run_id: run for run_id, run in shown.items() if run.finished}
+                return
+            shown = {run.run_id: run for run in page.runs if run.finished and run.run_id in left}
+            left -= shown.keys()
             missed = 0 if shown else missed + 1
-            number += 1
+            if shown:
+                yield list(shown.values())
             times = [run.created_at for run in page.runs if run.created_at is not None]
-            below = bool(times) and min(times) < floor
             cursor = page.cursor
-            if cursor is None or below or len(found) == len(wanted):
-                break
-        return found
+            if cursor is None or (times and min(times) < floor):
+                return
 
 
 class TechniqueLookup:
