@@ -142,7 +142,8 @@ class Backfill:
             for run_id, result in zip(works, results, strict=True)
             if isinstance(result, Exception) and not isinstance(result, PermanentError)
         }
-        _log.debug("sidecars_completed", runs=len(works) - len(errors))
+        if works:
+            _log.debug("sidecars_completed", runs=len(works) - len(errors))
         return errors
 
     # Late costs
@@ -171,12 +172,16 @@ class Backfill:
             return
         self._looked_at = clocks.monotonic()
         left, settled = set(late), set[str]()
-        for kind in KINDS:
-            if left and (kind == KINDS[0] or await self._may_be_generations(left)):
-                async for answers in self._listed(kind, late, left):
-                    errors = await self._write([(answer.run_id, answer) for answer in answers])
-                    known = {answer.run_id for answer in answers if answer.charged_cost is not None}
-                    settled |= known - errors.keys()
+        try:
+            for kind in KINDS:
+                if left and (kind == KINDS[0] or await self._may_be_generations(left)):
+                    async for answers in self._listed(kind, late, left):
+                        errors = await self._write([(answer.run_id, answer) for answer in answers])
+                        known = {answer.run_id for answer in answers if answer.charged_cost is not None}
+                        settled |= known - errors.keys()
+        except FloradlError:
+            await self._queue.put_late_costs((), settled)
+            raise
         again = [next_look(each, clocks.wall()) for run_id, each in late.items() if run_id not in settled]
         going_on = {each.run_id: each for each in again if each is not None}
         await self._queue.put_late_costs(going_on.values(), late.keys() - going_on.keys())
