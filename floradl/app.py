@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -26,6 +27,7 @@ from floradl.download.small_files import SmallFiles
 from floradl.errors import ConfigError, PauseReason, QueueDamagedError, ServicePausedError
 from floradl.flora.client import FloraClient, WrongWorkspaceCheck
 from floradl.flora.rate_limit import RateLimiter
+from floradl.flora.technique_names import TechniqueNames
 from floradl.library.batch_writer import BatchWriter, Together
 from floradl.library.folder import FolderLibrary
 from floradl.library.scan import Owners
@@ -43,6 +45,7 @@ from floradl.polling.open_runs import OpenRuns
 from floradl.polling.planner import PollPlanner
 from floradl.polling.poller import Poller, PollOptions
 from floradl.queue.base import RunQueue
+from floradl.runs.backfill import Backfill, BackfillOptions, TechniqueLookup
 from floradl.runs.events import RunEvents, RunReports
 from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
 from floradl.runs.processor import ProcessOptions, Processor
@@ -78,6 +81,7 @@ class App(msgspec.Struct, frozen=True):
     media: Downloads
     reports: RunReports
     sync: HistorySync | None
+    backfill: Backfill
     workspace_check: WrongWorkspaceCheck
     change: Callable[[Config], None]
 
@@ -140,9 +144,16 @@ def _host_of_api(config: Config) -> tuple[str]:
 
 @asynccontextmanager
 async def working(
-    config: Config, environ: Mapping[str, str], queue: RunQueue, progress: RunEvents
+    config: Config,
+    environ: Mapping[str, str],
+    queue: RunQueue,
+    progress: RunEvents,
+    *,
+    missing_tries: float = math.inf,
 ) -> AsyncIterator[App]:
     """Build everything and serve the queue; on exit stop and record the work under way.
+
+    `missing_tries` is that of `PollOptions`.
 
     Raises `ConfigError` for an unusable configuration, and, in a group, `QueueDamagedError` as soon as the
     queue is unusable.
@@ -159,62 +170,74 @@ async def working(
         while_working = anyio.CancelScope()
         slots: DownloadSlots | None = None
         try:
-            interval, give_up_after = config.poll.interval, config.poll.give_up_after
-            clocks = Clocks()
-            due_queue = DueQueue(clocks.monotonic, interval)
-            durations = Durations(clocks.monotonic, await queue.durations())
-            planner = PollPlanner(due_queue, durations, interval, clocks.monotonic)
-            breaker = CircuitBreaker(due_queue, clocks)
+            give_up_after = config.poll.give_up_after
             reports = RunReports(progress)
-            open_runs = OpenRuns(queue, due_queue, planner, breaker, reports, clocks)
+            open_runs = await _open_runs(queue, reports, config.poll.interval)
+            breaker, clocks = open_runs.breaker, open_runs.clocks
             slots = DownloadSlots(breaker, open_runs.put_first)
             key = _Key(config, environ)
             workspace_check = WrongWorkspaceCheck()
-            flora = FloraClient(api, key, RateLimiter(time.monotonic), workspace_check)
-            options = PollOptions(give_up_after, interval)
-            poller = Poller(flora, open_runs, library, slots, options, workspace_check)
+            names = TechniqueNames(await queue.technique_names())
+            flora = FloraClient(api, key, RateLimiter(time.monotonic), workspace_check, names)
+            poll_options = PollOptions(give_up_after, config.poll.interval, missing_tries)
+            poller = Poller(flora, open_runs, library, slots, poll_options, workspace_check)
             keep_times = config.output.mtime == "completed"
-            saver = OutputSaver(
-                library,
-                media.disk,
-                media.fetchers,
-                progress,
-                media.slots,
-                OutputOptions(
-                    HostPatterns.parse(config.download.text_url_hosts),
-                    keep_times,
-                    monotonic=media.bandwidth.active_clock,
-                ),
+            saver = _saver(config, library, media, progress)
+            process_options = ProcessOptions(
+                give_up_after, keep_times, build_selection(config), clocks.wall, names.of_run
             )
-            processor = Processor(
-                flora,
-                library,
-                saver,
-                queue,
-                progress,
-                ProcessOptions(give_up_after, keep_times, build_selection(config), clocks.wall),
-            )
+            processor = Processor(flora, library, saver, queue, progress, process_options)
             scheduler = Scheduler(open_runs, poller, slots, processor, reports)
             sync = _sync(config, flora, poller, queue, scheduler)
-            group.start_soon(_watch_all, while_working, partial(_watch_key, key, scheduler, sync), media.tend)
+            backfill = Backfill(poller, breaker, queue, library, names, BackfillOptions(keep_times, clocks))
+            look_up_names = TechniqueLookup(flora, names, breaker, queue).serve
+            watch_key = partial(_watch_key, key, scheduler, sync)
+            group.start_soon(_watch_all, while_working, watch_key, media.tend, look_up_names)
 
             def change(config: Config) -> None:
                 url_policy.change(config.network.trusted_private_hosts, _host_of_api(config))
                 media.change(config)
-                download = config.download
-                library.keep_free = download.min_free_space
-                saver.change(download.concurrency, HostPatterns.parse(download.text_url_hosts))
+                library.keep_free = config.download.min_free_space
+                saver.change(config.download.concurrency, HostPatterns.parse(config.download.text_url_hosts))
                 scheduler.change(config.poll.interval, config.poll.give_up_after)
                 processor.select(build_selection(config))
                 key.change(config)
 
-            yield App(scheduler, queue, library, flora, saver, media, reports, sync, workspace_check, change)
+            yield App(
+                scheduler,
+                queue,
+                library,
+                flora,
+                saver,
+                media,
+                reports,
+                sync,
+                backfill,
+                workspace_check,
+                change,
+            )
         finally:
             media.halt()
             while_working.cancel()
             queue.close()
             if slots is not None:
                 slots.close()
+
+
+def _saver(config: Config, library: FolderLibrary, media: Downloads, progress: RunEvents) -> OutputSaver:
+    text_hosts = HostPatterns.parse(config.download.text_url_hosts)
+    keep_times = config.output.mtime == "completed"
+    options = OutputOptions(text_hosts, keep_times, monotonic=media.bandwidth.active_clock)
+    return OutputSaver(library, media.disk, media.fetchers, progress, media.slots, options)
+
+
+async def _open_runs(queue: RunQueue, reports: RunReports, interval: float) -> OpenRuns:
+    """Return the open runs, none of them due yet; `interval` is in seconds."""
+    clocks = Clocks()
+    due_queue = DueQueue(clocks.monotonic, interval)
+    durations = Durations(clocks.monotonic, await queue.durations())
+    planner = PollPlanner(due_queue, durations, interval, clocks.monotonic)
+    return OpenRuns(queue, due_queue, planner, CircuitBreaker(due_queue, clocks), reports, clocks)
 
 
 def _api_client(config: Config, environ: Mapping[str, str], url_policy: UrlPolicy) -> ApiClient:

@@ -214,11 +214,22 @@ def verify(
 
 
 @floradl.command(epilog=ending("floradl check", (0, 1, 2), "README.md"))
+@click.option(
+    "--template",
+    is_flag=False,
+    flag_value="",
+    metavar="[TEMPLATE]",
+    help="Show the paths that a template gives; output.template if none is given.",
+)
 @common_options
 @click.pass_obj
-def check(given: dict[str, Any]) -> Exit:
+def check(given: dict[str, Any], template: str | None) -> Exit:
     """Check configuration, key, folders, disk, clock and API; say how to fix what is wrong."""
     config = configured(given, "critical")
+    if template is not None:
+        from floradl.commands.check.template import check_template
+
+        return check_template(config, template, sys.stdout)
     from floradl.commands.check import command
 
     return Exit(_serve(command.check, config, os.environ, sys.stdout))

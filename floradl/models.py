@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct, field
-from msgspec.structs import force_setattr
+from msgspec.structs import astuple, force_setattr
 
 from floradl.errors import ErrorCode
 
@@ -226,6 +226,15 @@ class RunNames(Struct, frozen=True, omit_defaults=True):
     project_name: str | None = None
     model_id: str | None = None
 
+    def updated(self, newer: RunNames) -> RunNames:
+        """Return these names with what `newer` says; what it does not say stays."""
+        if newer in (self, _NAMELESS):
+            return self
+        return RunNames(*(new or old for new, old in zip(astuple(newer), astuple(self), strict=True)))
+
+
+_NAMELESS = RunNames()
+
 
 class RemoteRun(Struct, frozen=True):
     """FLORA's answer about one run (reference of `GET /techniques/{techniqueId}/runs/{runId}`).
@@ -392,13 +401,15 @@ class FinishedRun(Struct, frozen=True):
     """A run that needs no more polling, to be saved next; `answer` is the API's last.
 
     `failure` says why it is given up although the API did not finish it. With neither, its sidecar stands
-    already. `earlier` is what the sidecar that stands names, by key, where that was read just now.
+    already, and is `incomplete` where it says less of the run than its row. `earlier` is what the sidecar
+    that stands names, by key, where that was read just now.
     """
 
     run: QueuedRun
     answer: RemoteRun | None = None
     failure: RunFailure | None = None
     earlier: dict[str, SavedOutput] | None = None
+    incomplete: bool = False
 
 
 class LeftFile(Struct, frozen=True):

@@ -29,6 +29,10 @@ class Signal:
         event, self._event = self._event, anyio.Event()
         event.set()
 
+    def next(self) -> anyio.Event:
+        """Return the event of the next change: one taken before a look misses none that comes meanwhile."""
+        return self._event
+
     async def wait(self, seconds: float = math.inf) -> None:
         """Wait for the next change, for so many seconds at most."""
         event = self._event

@@ -84,6 +84,7 @@ class MemoryLibrary(Library):
         output: RemoteOutput,
         index: int,  # noqa: ARG002 - its names hold no number
         completed_at: float | None,  # noqa: ARG002 - nor a date
+        created_at: float | None = None,  # noqa: ARG002
     ) -> MemoryDestination:
         """See `Library.destination`."""
         stem = f"{output.kind}/{run.technique or UNKNOWN}/{_plain(run.run_id)}-{_plain(output.output_id)}"
@@ -156,6 +157,8 @@ class MemoryLibrary(Library):
                 if there == sidecar.run_id and standing in {None, name}:
                     self.need(len(data))
                     self._stored[name] = _File(data, sidecar.run_id, mtime)
+                    if sidecar.technique is not None:
+                        self._stored.pop(f"{SIDECARS}/{UNKNOWN}/{_plain(sidecar.run_id)}.json", None)
                     return name
         raise AssertionError("counting ended")
 

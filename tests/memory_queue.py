@@ -18,9 +18,11 @@ from floradl.queue.base import (
     DeliveryRecord,
     HookEvent,
     HookOutbox,
+    LateCost,
     QueueCounts,
     RunQueue,
     SentPause,
+    completed_by,
     downloading,
     is_detected_by,
     is_queued_again,
@@ -28,6 +30,7 @@ from floradl.queue.base import (
     queued,
     without_secrets,
 )
+from floradl.wakeups import Signal
 
 
 class MemoryQueue(RunQueue):
@@ -41,6 +44,10 @@ class MemoryQueue(RunQueue):
         self._deliveries: dict[str, float] = {}
         self._left_files: dict[str, tuple[LeftFile, float]] = {}
         self._closed = anyio.Event()
+        self._incomplete_ids: dict[str, None] = {}
+        self._late_costs: dict[str, LateCost] = {}
+        self._technique_names: dict[str, RunNames] = {}
+        self._incomplete = Signal()
         self._outbox = MemoryHookOutbox(self._runs, self._closed)
 
     @property
@@ -50,6 +57,10 @@ class MemoryQueue(RunQueue):
     @property
     def outbox(self) -> MemoryHookOutbox:
         return self._outbox
+
+    @property
+    def incomplete(self) -> Signal:
+        return self._incomplete
 
     async def serve(self) -> None:
         await self._closed.wait()
@@ -81,11 +92,16 @@ class MemoryQueue(RunQueue):
                 waiting.append(run.run_id)
                 continue
             elif is_queued_again(request.action, known.state, retry_failed=retry_failed):
+                known = completed_by(known, request)
                 force = loses_files(known.state)
                 kept = _first_named(known) | {"kinds": request.kinds or known.kinds}
                 self._runs[run.run_id] = replace(run, names=known.names, force=force, **kept)
                 waiting.append(run.run_id)
             else:
+                self._runs[run.run_id] = completed_by(known, request)
+                if self._runs[run.run_id] != known and not known.state.open:
+                    self._incomplete_ids[run.run_id] = None
+                    self._incomplete.set()
                 continue
             self._saved.pop(run.run_id, None)
         return waiting
@@ -95,7 +111,9 @@ class MemoryQueue(RunQueue):
         run = without_secrets(run)
         if known is not None:
             names = known.names if run.names == RunNames() else run.names
+            technique = known.technique or run.technique
             run = replace(run, names=names, queued_at=known.queued_at, **_first_named(known))
+            run = replace(run, technique=technique)
         if known is None or known.state is not RunState.FORGOTTEN:
             self._runs[run.run_id] = run
 
@@ -164,9 +182,23 @@ class MemoryQueue(RunQueue):
         await _turn(self._closed)
         return dict(self._saved.get(run_id, {}))
 
-    async def finish(self, run: QueuedRun, now: float, sidecar: str | None) -> None:  # noqa: ARG002 - as above
+    async def finish(
+        self,
+        run: QueuedRun,
+        now: float,  # noqa: ARG002 - as above
+        sidecar: str | None,
+        late: LateCost | None = None,
+    ) -> None:
         await _turn(self._closed)
         before = self._runs.get(run.run_id)
+        if before is not None and any(
+            had and not has for had, has in zip(_said(before), _said(run), strict=True)
+        ):
+            self._incomplete_ids[run.run_id] = None
+            self._incomplete.set()
+        if late is not None:
+            self._late_costs[run.run_id] = late
+            self._incomplete.set()
         self._put(run)
         self._saved.pop(run.run_id, None)
         if before is None or before.state.open:
@@ -210,6 +242,45 @@ class MemoryQueue(RunQueue):
             self._submit([request], now, retry_failed=retry_failed)
         run = self._runs.get(run_id)
         return DeliveryRecord(new, run is not None and run.state.open)
+
+    async def incomplete_ids(self, limit: int) -> list[str]:
+        await _turn(self._closed)
+        return list(self._incomplete_ids)[:limit]
+
+    async def note_incomplete(self, run_ids: Iterable[str]) -> None:
+        await _turn(self._closed)
+        if added := dict.fromkeys(run_ids):
+            self._incomplete_ids.update(added)
+            self._incomplete.set()
+
+    async def note_complete(self, run_ids: Iterable[str]) -> None:
+        await _turn(self._closed)
+        for run_id in run_ids:
+            self._incomplete_ids.pop(run_id, None)
+
+    async def next_late_cost(self) -> float | None:
+        await _turn(self._closed)
+        return min((each.look_at for each in self._late_costs.values()), default=None)
+
+    async def late_costs(self, now: float, limit: int) -> list[LateCost]:
+        await _turn(self._closed)
+        due = [each for each in self._late_costs.values() if each.look_at <= now]
+        return sorted(due, key=lambda each: each.look_at)[:limit]
+
+    async def put_late_costs(self, again: Iterable[LateCost], settled: Iterable[str] = ()) -> None:
+        await _turn(self._closed)
+        for run_id in settled:
+            self._late_costs.pop(run_id, None)
+        self._late_costs.update({each.run_id: each for each in again})
+        self._incomplete.set()
+
+    async def technique_names(self) -> dict[str, RunNames]:
+        await _turn(self._closed)
+        return dict(self._technique_names)
+
+    async def put_technique_names(self, found: Mapping[str, RunNames]) -> None:
+        await _turn(self._closed)
+        self._technique_names.update(found)
 
     async def left_files(self) -> dict[str, LeftFile]:
         await _turn(self._closed)
@@ -280,6 +351,10 @@ async def _turn(closed: anyio.Event) -> None:
     if closed.is_set():
         raise anyio.ClosedResourceError
     await checkpoint()
+
+
+def _said(run: QueuedRun) -> tuple[object, ...]:
+    return run.technique, run.label, run.meta
 
 
 def _first_named(known: QueuedRun) -> dict[str, Any]:

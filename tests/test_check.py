@@ -22,12 +22,15 @@ from floradl import redaction
 from floradl.app import build_library
 from floradl.commands.check import machine
 from floradl.commands.check.command import check
+from floradl.commands.check.template import check_template
 from floradl.commands.exits import Exit
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config
 from floradl.daemon.startup import first_start
-from floradl.errors import PauseReason
+from floradl.errors import ConfigError, PauseReason
 from floradl.fs import mounts
+from floradl.library.sidecar import Sidecar
+from floradl.models import OutputKind, Result, SavedOutput
 from floradl.queue.folder import FILE_NAME
 from floradl.queue.heartbeat import LivePause, Snapshot, write
 from floradl.simulator import Simulator, serve
@@ -569,3 +572,64 @@ async def test_a_library_of_another_group_s_is_remarked_unless_everybody_may_ope
 async def test_nothing_is_said_of_a_group_where_a_person_runs_it(place: Place) -> None:
     place.config.queue.watch_dir.mkdir()
     assert "group" not in (await place.lines())[1]
+
+
+def template(place: Place, text: str = "") -> str:
+    stream = io.StringIO()
+    assert check_template(place.config, text, stream) is Exit.OK
+    return stream.getvalue()
+
+
+def test_a_template_is_shown_by_three_made_up_paths_where_the_library_has_no_files(place: Place) -> None:
+    shown = template(place, "{project}/{created:%Y}/{label|'none'}-{run_id}-{index}")
+    assert [line for line in shown.splitlines() if line.startswith("  prj_spring/2026/spring-run_abc12")]
+    assert len(shown.splitlines()) == 1 + 2 * 3 + 1
+    assert "made up" in shown
+    assert not (place.home / "library").exists()
+
+
+def test_a_template_is_shown_by_three_outputs_of_the_library_of_different_kinds(place: Place) -> None:
+    library = build_library(place.config)
+    library.create()
+    outputs = tuple(
+        SavedOutput(
+            output_id=f"out_{number}",
+            type=type_,
+            kind=kind,
+            path=f"x/{number}{ext}",
+            bytes=1,
+            sha256="ab" * 32,
+            url=f"https://media.flora.ai/hero-{number}{ext}",
+        )
+        for number, (type_, kind, ext) in enumerate(
+            [
+                ("imageUrl", OutputKind.IMAGE, ".png"),
+                ("imageUrl", OutputKind.IMAGE, ".png"),
+                ("imageUrl", OutputKind.IMAGE, ".png"),
+                ("videoUrl", OutputKind.VIDEO, ".mp4"),
+            ]
+        )
+    )
+    sidecar = Sidecar(
+        reference="campaign/run_a",
+        technique="campaign",
+        technique_name="The campaign",
+        run_id="run_a",
+        meta={"shot": "12"},
+        result=Result.COMPLETE,
+        outputs=outputs,
+    )
+    library.write_sidecar(sidecar, None)
+    shown = template(place, "{technique_name}/{meta.shot}-{stem}")
+    assert [line.strip() for line in shown.splitlines() if line.startswith("  The")] == [
+        "The campaign/12-hero-0.png",
+        "The campaign/12-hero-3.mp4",
+        "The campaign/12-hero-1.png",
+    ]
+    assert "made up" not in shown
+    assert "{folder}/{technique}" in template(place)
+
+
+def test_an_unknown_field_of_a_template_is_named_with_the_nearest_one(place: Place) -> None:
+    with pytest.raises(ConfigError, match=r"{lable} is not a field: did you mean {label}\?"):
+        check_template(place.config, "{lable}/{run_id}", io.StringIO())

@@ -229,6 +229,64 @@ async def test_each_refusal_has_its_meaning(
     assert getattr(error, "reason", None) is meaning or getattr(error, "code", None) is meaning
 
 
+def under(technique: str | None) -> Callable[[str], web.Response]:
+    """Have a run that only its id leads to; it is of `technique`."""
+
+    def say(path: str) -> web.Response:
+        if "/techniques/" in path:
+            return envelope("not_found")(404, {})
+        where = f"/techniques/{technique}" if technique else ""
+        return web.json_response(answer(poll_url=f"https://app.flora.ai/api/v1{where}/runs/run_a"))
+
+    return say
+
+
+@pytest.mark.anyio
+async def test_a_run_under_a_wrong_technique_is_found_by_its_id_and_from_then_on_asked_for_so(
+    world: World,
+) -> None:
+    world.answers.say = under("right")
+    for _ in range(3):
+        assert (await world.flora.run(RUN)).run_id == "run_a"
+    alone = "/api/v1/runs/run_a"
+    assert world.answers.paths == ["/api/v1/techniques/tech/runs/run_a", alone, alone, alone]
+    (message,) = world.flora.wrong_techniques.values()
+    assert "under the technique 'tech', but under 'right'" in message
+
+
+@pytest.mark.anyio
+async def test_a_run_of_no_technique_that_was_named_with_one_is_found_too(world: World) -> None:
+    world.answers.say = under(None)
+    assert (await world.flora.run(RUN)).run_id == "run_a"
+    assert "but under none" in world.flora.wrong_techniques["run_a"]
+
+
+@pytest.mark.anyio
+async def test_a_run_that_only_came_to_be_visible_is_not_under_a_wrong_technique(world: World) -> None:
+    world.answers.say = under("tech")
+    await world.flora.run(RUN)
+    assert world.flora.wrong_techniques == {}
+
+
+@pytest.mark.anyio
+async def test_a_run_that_nobody_knows_is_looked_for_by_its_id_once(world: World) -> None:
+    world.answers.say = lambda _: envelope("not_found")(404, {})
+    for _ in range(3):
+        assert "tech/run_a" in str(await world.refusal())
+    assert world.answers.paths.count("/api/v1/runs/run_a") == 1
+
+
+@pytest.mark.anyio
+async def test_trouble_of_the_look_without_a_technique_is_what_is_reported(world: World) -> None:
+    def say(path: str) -> web.Response:
+        return envelope("x")(404 if "/techniques/" in path else 503, {})
+
+    world.answers.say = say
+    error = await world.refusal()
+    assert isinstance(error, TransientError)
+    assert error.code is ErrorCode.NETWORK
+
+
 @pytest.mark.anyio
 async def test_a_refusal_says_what_flora_said_and_the_request_id(world: World) -> None:
     fields = [{"field": "runId", "message": "x"}, {"field": "y"}, "z", {"field": 3}]

@@ -139,6 +139,25 @@ def sidecar(run_id: str = "run_a", technique: str = "tech", label: str | None = 
     )
 
 
+def unnamed(run_id: str = "run_a") -> Sidecar:
+    return Sidecar(reference=run_id, run_id=run_id, result=Result.COMPLETE)
+
+
+def test_a_sidecar_with_a_technique_takes_the_place_of_one_without(kept: Kept) -> None:
+    assert kept.library.write_sidecar(unnamed(), None) == "runs/_unknown/run_a.json"
+    kept.library.write_sidecar(unnamed("run_b"), None)
+    kept.restart()
+    assert kept.library.write_sidecar(sidecar(), None) == "runs/tech/run_a.json"
+    paths = [entry.path for entry in kept.library.scan()]
+    assert paths == ["runs/_unknown/run_b.json", "runs/tech/run_a.json"]
+    assert kept.library.find_sidecar(Reference("run_a")) == sidecar()
+
+
+def test_a_sidecar_without_a_technique_is_found_by_a_reference_that_names_one(kept: Kept) -> None:
+    kept.library.write_sidecar(unnamed(), None)
+    assert kept.library.find_sidecar(Reference("run_a", "tech")) == unnamed()
+
+
 def test_a_published_file_has_the_bytes_that_arrived(kept: Kept) -> None:
     path = save(destination(kept), b"bytes")
     assert path == "image/tech/run_a-o.png"

@@ -27,7 +27,15 @@ from floradl.models import (
     RunState,
     SavedOutput,
 )
-from floradl.queue.base import DELIVERIES_KEPT, DURATIONS_KEPT, DeliveryRecord, HookEvent, RunQueue, SentPause
+from floradl.queue.base import (
+    DELIVERIES_KEPT,
+    DURATIONS_KEPT,
+    DeliveryRecord,
+    HookEvent,
+    LateCost,
+    RunQueue,
+    SentPause,
+)
 from floradl.queue.sqlite import SqliteQueue
 
 pytestmark = pytest.mark.anyio
@@ -110,7 +118,7 @@ async def test_a_new_run_waits(queue: RunQueue) -> None:
 async def test_what_is_submitted_again_stays_as_it_is(queue: RunQueue, state: RunState) -> None:
     await bring_to(queue, state)
     before = await get(queue)
-    assert await submit(queue, order(technique="late", label="late"), now=9.0) == []
+    assert await submit(queue, order(), now=9.0) == []
     assert await get(queue) == before
     assert await queue.saved_outputs("run_a") == {"o": OUTPUT}
 
@@ -222,6 +230,139 @@ async def test_the_technique_label_and_time_first_named_stay(queue: RunQueue) ->
     for action in Action:
         await queue.submit([order(action=action, technique="third", label="y")], 3.0, retry_failed=True)
         assert ((await get(queue)).technique, (await get(queue)).label) == ("tech", "mine")
+
+
+async def test_a_technique_that_is_found_out_later_fills_the_place_of_none(queue: RunQueue) -> None:
+    await submit(queue, order(label="mine"))
+    found = QueuedRun(run_id="run_a", technique="found", state=RunState.RUNNING, queued_at=1.0)
+    await queue.update(found, 2.0)
+    await queue.update(replace(found, technique="other"), 3.0)
+    assert ((await get(queue)).technique, (await get(queue)).label) == ("found", "mine")
+
+
+def more(run_id: str = "run_a") -> RunRequest:
+    return RunRequest(Reference(run_id, "late"), "late", meta={"shot": "12"})
+
+
+@pytest.mark.parametrize("state", [state for state in RunState if state is not RunState.FORGOTTEN])
+async def test_a_later_reference_completes_a_run_without_technique_label_and_meta(
+    queue: RunQueue, state: RunState
+) -> None:
+    await bring_to(queue, state)
+    await submit(queue, more(), now=9.0, retry=False)
+    found = await get(queue)
+    assert (found.technique, found.label, found.meta, found.state) == ("late", "late", {"shot": "12"}, state)
+    assert found.queued_at == 1.0
+    # The sidecar of one that has ended lacks it.
+    assert await queue.incomplete_ids(5) == ([] if state.open else ["run_a"])
+
+
+async def test_a_later_reference_completes_what_is_missing_and_changes_nothing_else(queue: RunQueue) -> None:
+    await submit(queue, order(technique="tech"))
+    await queue.submit([more()], 9.0, retry_failed=False)
+    assert ((await get(queue)).technique, (await get(queue)).label) == ("tech", "late")
+
+
+async def test_a_forgotten_run_is_not_completed(queue: RunQueue) -> None:
+    await bring_to(queue, RunState.FORGOTTEN)
+    before = await get(queue)
+    await submit(queue, more(), now=9.0)
+    assert await get(queue) == before
+    assert await queue.incomplete_ids(5) == []
+
+
+@pytest.mark.parametrize("again", [Action.FETCH, Action.RETRY])
+async def test_a_run_that_is_queued_again_is_completed_and_its_sidecar_will_be_new(
+    queue: RunQueue, again: Action
+) -> None:
+    await bring_to(queue, RunState.FAILED)
+    request = RunRequest(Reference("run_a", "late"), "late", again)
+    assert await queue.submit([request], 9.0, retry_failed=True) == ["run_a"]
+    assert ((await get(queue)).technique, (await get(queue)).label) == ("late", "late")
+    assert await queue.incomplete_ids(5) == []
+
+
+async def test_a_run_that_was_completed_while_it_was_saved_is_incomplete_at_its_end(queue: RunQueue) -> None:
+    await bring_to(queue, RunState.DOWNLOADING)
+    under_way = await get(queue)
+    await queue.submit([more()], 9.0, retry_failed=False)
+    await queue.finish(replace(under_way, state=RunState.DONE), 10.0, "runs/_unknown/run_a.json")
+    assert (await get(queue)).technique == "late"
+    assert await queue.incomplete_ids(5) == ["run_a"]
+
+
+async def test_an_end_that_says_all_of_a_run_leaves_nothing_incomplete(queue: RunQueue) -> None:
+    await queue.submit([more()], 1.0, retry_failed=False)
+    await queue.finish(replace(await get(queue), state=RunState.DONE), 10.0, "runs/late/run_a.json")
+    assert await queue.incomplete_ids(5) == []
+
+
+async def test_incomplete_runs_are_reported_until_they_are_noted_complete(queue: RunQueue) -> None:
+    changed = queue.incomplete.next()
+    await queue.note_incomplete([])
+    assert not changed.is_set()
+    await queue.note_incomplete(["run_a", "run_b", "run_a"])
+    assert changed.is_set()
+    assert sorted(await queue.incomplete_ids(5)) == ["run_a", "run_b"]
+    assert len(await queue.incomplete_ids(1)) == 1
+    await queue.note_complete(["run_a"])
+    await queue.note_complete(["run_a", "run_c"])
+    assert await queue.incomplete_ids(5) == ["run_b"]
+
+
+async def test_a_run_that_becomes_incomplete_wakes_who_waits_for_that(queue: RunQueue) -> None:
+    await bring_to(queue, RunState.DONE)
+    changed = queue.incomplete.next()
+    await queue.submit([order()], 8.0, retry_failed=True)
+    assert not changed.is_set()
+    await queue.submit([more()], 9.0, retry_failed=True)
+    assert changed.is_set()
+
+
+async def test_late_costs_are_due_at_their_time_the_earliest_first(queue: RunQueue) -> None:
+    assert await queue.next_late_cost() is None
+    late = [LateCost("run_b", 20.0, 1, 5.0), LateCost("run_a", 10.0), LateCost("run_c", 30.0, 2)]
+    await queue.put_late_costs(late)
+    assert await queue.next_late_cost() == 10.0
+    assert await queue.late_costs(20.0, 5) == [late[1], late[0]]
+    assert await queue.late_costs(20.0, 1) == [late[1]]
+    assert await queue.late_costs(9.0, 5) == []
+
+
+async def test_a_late_cost_is_put_off_or_settled(queue: RunQueue) -> None:
+    await queue.put_late_costs([LateCost("run_a", 10.0), LateCost("run_b", 10.0)])
+    await queue.put_late_costs([LateCost("run_a", 250.0, 1)], ["run_b", "run_c"])
+    assert await queue.late_costs(1000.0, 5) == [LateCost("run_a", 250.0, 1)]
+
+
+async def test_a_run_that_ends_without_its_cost_is_looked_at_later(queue: RunQueue) -> None:
+    await submit(queue, order())
+    ended = replace(await get(queue), state=RunState.DONE)
+    changed = queue.incomplete.next()
+    await queue.finish(ended, 10.0, "runs/x.json")
+    assert (changed.is_set(), await queue.next_late_cost()) == (False, None)
+    await queue.finish(ended, 10.0, "runs/x.json", LateCost("run_a", 70.0, 0, 5.0))
+    assert (changed.is_set(), await queue.next_late_cost()) == (True, 70.0)
+
+
+async def test_names_of_techniques_are_kept(queue: RunQueue) -> None:
+    assert await queue.technique_names() == {}
+    campaign = RunNames(technique_id="tech_1", technique_name="Campaign")
+    await queue.put_technique_names({"campaign": RunNames(technique_id="tech_1"), "tech_1": campaign})
+    await queue.put_technique_names({"campaign": campaign})
+    assert await queue.technique_names() == {"campaign": campaign, "tech_1": campaign}
+
+
+async def test_what_is_to_be_completed_later_survives_a_restart(durable: Opens) -> None:
+    names = {"campaign": RunNames(technique_id="tech_1")}
+    async with durable() as queue:
+        await queue.note_incomplete(["run_a"])
+        await queue.put_late_costs([LateCost("run_b", 10.0, 1, 5.0)])
+        await queue.put_technique_names(names)
+    async with durable() as queue:
+        assert await queue.incomplete_ids(5) == ["run_a"]
+        assert await queue.late_costs(10.0, 5) == [LateCost("run_b", 10.0, 1, 5.0)]
+        assert await queue.technique_names() == names
 
 
 async def test_the_kinds_and_meta_of_a_request_are_kept_and_an_update_keeps_them(queue: RunQueue) -> None:

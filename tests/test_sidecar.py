@@ -10,12 +10,26 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.errors import ErrorCode
-from floradl.library.sidecar import SCHEMA_ID, Sidecar, Times, load_schema, public_run, read, render
+from floradl.library.sidecar import (
+    SCHEMA_ID,
+    Sidecar,
+    Times,
+    completed,
+    lacks,
+    load_schema,
+    names_of,
+    public_run,
+    read,
+    render,
+)
 from floradl.models import (
     Integrity,
     OutputKind,
+    QueuedRun,
+    RemoteRun,
     Result,
     RunFailure,
+    RunNames,
     SavedOutput,
     Skipped,
     SkipReason,
@@ -124,9 +138,77 @@ def test_the_schema_describes_every_key_and_no_other() -> None:
 def test_the_keys_stand_in_the_order_of_the_documentation() -> None:
     assert list(json.loads(render(COMPLETE))) == [
         *("$schema", "schema_version", "floradl_version", "reference"),
-        *("technique", "technique_id", "technique_name", "workspace_id", "project_id"),
-        *("run_id", "label", "result", "run", "outputs", "error", "times"),
+        *(
+            "technique",
+            "technique_id",
+            "technique_name",
+            "workspace_id",
+            "project_id",
+            "project_name",
+            "model_id",
+        ),
+        *("run_id", "label", "meta", "result", "run", "outputs", "error", "times"),
     ]
+
+
+def unnamed(**fields: Any) -> Sidecar:
+    return Sidecar(
+        reference="run_a", run_id="run_a", result=Result.COMPLETE, run={"run_id": "run_a"}, **fields
+    )
+
+
+ROW = QueuedRun(
+    run_id="run_a",
+    technique="campaign",
+    label="spring",
+    queued_at=1.0,
+    meta={"shot": "12"},
+    names=RunNames(technique_id="tech_1", project_id="prj_1"),
+)
+
+
+def test_a_sidecar_is_completed_by_its_run_s_row_and_a_later_answer() -> None:
+    answer = RemoteRun("run_a", "completed", 100.0, None, charged_cost=0.05, names=RunNames(model_id="m"))
+    found = completed(unnamed(), ROW, answer)
+    assert (found.reference, found.technique, found.label) == ("campaign/run_a", "campaign", "spring")
+    assert (found.meta, names_of(found)) == (
+        {"shot": "12"},
+        RunNames(technique_id="tech_1", project_id="prj_1", model_id="m"),
+    )
+    assert found.run == {"run_id": "run_a", "charged_cost": 0.05}
+    VALIDATOR.validate(json.loads(render(found)))
+
+
+def test_what_a_sidecar_says_itself_stays_as_it_is() -> None:
+    said = unnamed(technique="mine", label="first", meta={"a": "b"}, project_id="prj_0")
+    said = msgspec.structs.replace(said, run={"run_id": "run_a", "charged_cost": 1})
+    answer = RemoteRun("run_a", "completed", 100.0, None, charged_cost=0.05)
+    found = completed(said, ROW, answer)
+    assert (found.technique, found.label, found.meta, found.project_id) == (
+        "mine",
+        "first",
+        {"a": "b"},
+        "prj_0",
+    )
+    assert found.run == said.run
+
+
+def test_a_late_cost_stands_in_an_answer_as_that_answer_spells_it() -> None:
+    answer = RemoteRun("run_a", "completed", 100.0, None, charged_cost=0.0)
+    camel = msgspec.structs.replace(unnamed(), run={"runId": "run_a"})
+    assert completed(camel, ROW, answer).run == {"runId": "run_a", "chargedCost": 0.0}
+    null = msgspec.structs.replace(unnamed(), run={"run_id": "run_a", "charged_cost": None})
+    assert completed(null, ROW, answer).run == {"run_id": "run_a", "charged_cost": 0.0}
+    assert completed(msgspec.structs.replace(unnamed(), run=None), ROW, answer).run is None
+
+
+def test_a_sidecar_lacks_what_its_row_says_and_it_does_not() -> None:
+    assert lacks(unnamed(), ROW)
+    assert not lacks(completed(unnamed(), ROW), ROW)
+    for field in ("technique", "label", "meta"):
+        row = QueuedRun(run_id="run_a", queued_at=1.0, **{field: getattr(ROW, field)})
+        assert lacks(unnamed(), row)
+        assert not lacks(completed(unnamed(), row), row)
 
 
 def test_the_file_is_indented_and_keeps_letters_readable() -> None:

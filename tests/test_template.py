@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.fs.names import part_name
-from floradl.library.template import NameFields, Template
+from floradl.library.template import NameFields, Template, stem_of
+from floradl.models import RunNames
 
 DEFAULT = "{folder}/{technique}/{run_id}-{output_id}{ext}"
 FIELDS = NameFields(
@@ -63,8 +64,93 @@ def test_an_absent_label_leaves_no_empty_folder_and_no_dangling_dash(label: str 
     assert path("{folder}/{label}/{label}-{run_id}", label=label) == "images/run_abc123.png"
 
 
+def test_what_is_absent_leaves_no_separator_twice() -> None:
+    assert path("{date}-{label}-{run_id}", label=None) == "2026-03-09-run_abc123.png"
+    assert path("{date}-{label}_{meta.shot}_{run_id}", label=None) == "2026-03-09-_run_abc123.png"
+    assert path("{label}--{run_id}") == "spring--run_abc123.png"
+
+
 def test_a_file_that_has_only_an_absent_label_is_named_by_its_run() -> None:
     assert path("{folder}/{label}", label=None) == "images/run_abc123.png"
+
+
+NAMES = RunNames(
+    technique_id="tech_1",
+    technique_name="Art director's critique",
+    workspace_id="ws_1",
+    project_id="prj_1",
+    project_name="Spring",
+    model_id="flux-2",
+)
+CREATED = dt.datetime(2026, 3, 8, 23, 59, tzinfo=dt.UTC)
+
+
+def test_every_name_of_a_run_can_be_named() -> None:
+    template = (
+        "{project} {project_id} {workspace}/{technique_id} {technique_name} {model}/{created} {meta.shot}"
+    )
+    assert path(template, names=NAMES, created=CREATED, meta={"shot": "12"}) == (
+        "Spring prj_1 ws_1/tech_1 Art director's critique flux-2/2026-03-08 12.png"
+    )
+
+
+def test_a_project_without_a_name_is_its_id() -> None:
+    assert path("{project}/{run_id}", names=RunNames(project_id="prj_1")) == "prj_1/run_abc123.png"
+
+
+def test_names_that_are_not_known_leave_no_empty_folder() -> None:
+    template = "{project}/{workspace}/{technique_id}/{technique_name}/{model}/{meta.shot}/{stem}/{run_id}"
+    assert path(template) == "run_abc123.png"
+    assert path("{created}/{run_id}") == "_unknown/run_abc123.png"
+
+
+def test_the_first_alternative_that_is_known_is_taken() -> None:
+    template = "{label|technique|'none'}/{run_id}"
+    assert path(template) == "spring/run_abc123.png"
+    assert path(template, label=None) == "art-directors-critique/run_abc123.png"
+    assert path(template, label="", technique=None) == "none/run_abc123.png"
+
+
+def test_where_no_alternative_is_known_the_last_one_says_what_stands_there() -> None:
+    assert path("{label|technique}/{run_id}", label=None, technique=None) == "_unknown/run_abc123.png"
+    assert path("{technique|label}/{run_id}", label=None, technique=None) == "run_abc123.png"
+
+
+@pytest.mark.parametrize("template", ["{label | 'no | label'}", '{label|"no | label"}'])
+def test_text_among_alternatives_stands_in_quotes_and_may_hold_a_bar(template: str) -> None:
+    with pytest.raises(ValueError, match=r"'\|' cannot be in a name"):
+        Template.parse(template)
+    assert path(template.replace("no | label", "no label"), label=None) == "no label.png"
+
+
+def test_a_date_is_formatted_and_a_slash_in_its_format_makes_folders() -> None:
+    assert path("{created:%Y-%m}/{run_id}", created=CREATED) == "2026-03/run_abc123.png"
+    assert path("{created:%Y/%m}/{date:%d}-{run_id}", created=CREATED) == "2026/03/09-run_abc123.png"
+    assert path("{label|created:%Y}/{run_id}", created=CREATED, label=None) == "2026/run_abc123.png"
+
+
+def test_meta_is_looked_up_by_its_whole_name() -> None:
+    meta = {"Shot No": "12/a", "a.b": "c"}
+    assert path("{meta.a.b}/{run_id}", meta=meta) == "c/run_abc123.png"
+    (folder, _) = path("{meta.Shot No}/{run_id}", meta=meta).split("/")
+    assert folder.startswith("12_a~")
+
+
+@pytest.mark.parametrize(
+    ("url", "stem"),
+    [
+        ("https://media.flora.ai/a/hero%20shot.final.png?sig=s3cret#x", "hero shot.final"),
+        ("https://media.flora.ai/a/hero", "hero"),
+        ("https://media.flora.ai/", ""),
+        ("https://media.flora.ai", ""),
+        ("https://user:pass@host/.png", ".png"),
+        ("data:image/png;base64,AAAA", ""),
+        ("Words, not a URL/file.txt", ""),
+    ],
+)
+def test_the_stem_is_the_name_of_the_file_at_the_url(url: str, stem: str) -> None:
+    assert stem_of(url) == stem
+    assert "s3cret" not in path("{stem}-{run_id}", url=url)
 
 
 def test_the_users_folder_may_be_nested() -> None:
@@ -132,6 +218,24 @@ def test_a_device_of_windows_that_only_comes_about_by_joining_is_not_named() -> 
         ("{index!r}", "only the index"),
         ("{run_id.__class__}", "not a field"),
         ("{index:9999999999}", "only the index"),
+        ("{lable|technique}", "did you mean {label}"),
+        ("{label|tecnique}", "did you mean {technique}"),
+        ("{project_nam}", "did you mean {project"),
+        ("{creatd}", "did you mean {created}"),
+        ("{meta}", "{meta.shot}"),
+        ("{meta.}", "{meta.shot}"),
+        ("{meta.KEY}", "{meta.shot}"),
+        ("{label|ext}", "very end"),
+        ("{label|}", "not a field"),
+        ("{label|'a/b'}", "cannot be in a name"),
+        ("{label|'a}", "not a field"),
+        ("{created:%Q}", "not a part of a date"),
+        ("{created:%H:%M}", "':' cannot be in a name"),
+        ("{created:%Y//%m}", "is empty"),
+        ("{created:day}", "not the format of a date"),
+        ("{label|created:%Y/%m}", "among alternatives"),
+        ("{technique:%Y}", "only the index"),
+        ("{year:%Y}", "only the index"),
         ("runs/{run_id}", "kept for the sidecars"),
         ("Runs/{run_id}", "kept for the sidecars"),
     ],
@@ -157,6 +261,21 @@ def test_any_values_stay_inside_and_leave_room_for_the_part_file(
     assert names[-1] == f"{stem}.jpeg"
     assert len(part_name(stem, TAG).encode()) <= max_bytes
     assert len(names) == 4 - (not label)
+
+
+@given(hostile, hostile, hostile, hostile)
+def test_hostile_names_meta_and_urls_stay_inside(name: str, project: str, meta: str, stem: str) -> None:
+    fields = msgspec.structs.replace(
+        FIELDS,
+        names=RunNames(technique_name=name, project_id=project),
+        meta={"shot": meta},
+        url=f"https://media.flora.ai/{stem}",
+    )
+    template = Template.parse("{technique_name}/{project|technique}/{meta.shot}/{stem|output_id}{ext}")
+    names = template.render(fields, ".png", 143)
+    assert 2 <= len(names) <= 4
+    assert all(name and "/" not in name and name[0] != "." and "\0" not in name for name in names)
+    assert all(len(name.encode()) <= 143 for name in names)
 
 
 @given(st.text(max_size=200), st.text(max_size=200))

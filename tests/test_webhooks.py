@@ -290,7 +290,7 @@ def test_a_run_that_nobody_queued_comes_home_when_flora_says_that_it_is_over(
     with listening(listener):
         flora.add_run("run_a", technique="campaign", duration=0.5)
         flora.call_back("run_a", url(listener))
-        assert listener.finished("run_a")["result"] == "complete"
+        assert listener.finished("campaign/run_a")["result"] == "complete"
     assert [attempt.status for attempt in flora.attempts] == [200]
     assert len(flora.asked("api", "run_a")) == 1
 
@@ -315,7 +315,7 @@ def test_a_word_that_overtakes_the_answer_is_not_lost(listener: Home, flora: Sim
     flora.add_run("run_a", technique="campaign", duration=0.1)
     with listening(listener):
         assert send(listener, body()).status_code == 200
-        assert listener.finished("run_a", 20)["result"] == "complete"
+        assert listener.finished("campaign/run_a", 20)["result"] == "complete"
 
 
 def test_what_comes_while_the_daemon_is_away_comes_again(listener: Home, flora: Simulator) -> None:
@@ -324,7 +324,7 @@ def test_what_comes_while_the_daemon_is_away_comes_again(listener: Home, flora: 
     flora.call_back("run_a", url(listener))
     wait_until(lambda: flora.attempts)
     with listening(listener):
-        assert listener.finished("run_a")["result"] == "complete"
+        assert listener.finished("campaign/run_a")["result"] == "complete"
     assert (flora.attempts[0].status, flora.attempts[-1].status) == (0, 200)
 
 
@@ -336,7 +336,7 @@ def test_the_fourth_attempt_is_taken_with_the_signature_of_the_first(
     flora.add_run("run_a", technique="campaign", duration=0.1)
     with listening(listener):
         flora.call_back("run_a", url(listener))
-        assert listener.finished("run_a")["result"] == "complete"
+        assert listener.finished("campaign/run_a")["result"] == "complete"
     assert [attempt.status for attempt in flora.attempts] == [200]
 
 
@@ -344,7 +344,7 @@ def test_a_delivery_is_known_after_a_crash(listener: Home, flora: Simulator) -> 
     flora.add_run("run_a", technique="campaign", duration=0.1)
     with listening(listener) as process:
         assert send(listener, body()).status_code == 200
-        listener.finished("run_a")
+        listener.finished("campaign/run_a")
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert listener.run("forget", "run_a").returncode == 0
@@ -367,7 +367,7 @@ def test_what_was_answered_with_200_is_fetched_after_a_crash_in_the_next_moment(
         process.wait()
     with listening(listener):
         for run_id in runs:
-            assert listener.finished(run_id)["result"] == "complete"
+            assert listener.finished(f"campaign/{run_id}")["result"] == "complete"
 
 
 def test_a_journal_that_cannot_be_written_makes_flora_come_again(listener: Home, flora: Simulator) -> None:
@@ -378,7 +378,7 @@ def test_a_journal_that_cannot_be_written_makes_flora_come_again(listener: Home,
             assert send(listener, body()).status_code == 503  # while it is locked
             db.execute("ROLLBACK")
         wait_until(lambda: send(listener, body()).status_code == 200)
-        assert listener.finished("run_a")["result"] == "complete"
+        assert listener.finished("campaign/run_a")["result"] == "complete"
 
 
 @pytest.mark.slow  # it wants a machine that is not busy with other tests
@@ -406,7 +406,7 @@ def test_deliveries_and_health_are_answered_while_hundreds_of_heads_never_end(
             assert client.get("/healthz").status_code == 200
             assert send(listener, body()).status_code == 200
             assert client.get("/readyz").status_code == 200
-        assert listener.finished("run_a")["result"] == "complete"
+        assert listener.finished("campaign/run_a")["result"] == "complete"
 
 
 def test_a_port_that_is_taken_is_said_and_stops_no_download(listener: Home, flora: Simulator) -> None:

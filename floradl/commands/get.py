@@ -19,7 +19,7 @@ from floradl.daemon.hooks import safe_orders
 from floradl.daemon.run import build_bounds, build_inbox, build_start, wait_for_stop
 from floradl.daemon.startup import Startup, first_start, opened
 from floradl.display import open_display
-from floradl.errors import ConfigError, PauseReason, ServicePausedError, TransientError
+from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError, TransientError
 from floradl.fs.permissions import make_above
 from floradl.hooks.runs import Heard, RunHooks
 from floradl.models import QueuedRun, RunRequest, RunState
@@ -28,6 +28,7 @@ from floradl.runs.events import RunEvents, RunSummary
 from floradl.sources.intake import Intake
 
 _NO_PROGRESS = 600.0  # seconds
+_MISSING_TRIES = 2  # after which a run that FLORA does not know is given up; somebody waits for the answer
 
 
 class _Watched:
@@ -54,7 +55,7 @@ async def get(config: Config, environ: Mapping[str, str], requests: Sequence[Run
     """Fetch runs now, except those with a sidecar in the library. The daemon's state stays as it is."""
     with open_display(sys.stderr, quiet=_failures_only(config)) as display, SqliteQueue.in_memory() as queue:
         progress = _Watched(display)
-        async with working(config, environ, queue, progress) as works:
+        async with working(config, environ, queue, progress, missing_tries=_MISSING_TRIES) as works:
             await to_thread.run_sync(_make_library, config, works)
             touched = await works.queue.submit(requests, time.time(), retry_failed=True)
             works.scheduler.enqueue(touched)
@@ -78,6 +79,9 @@ async def once(config: Config, environ: Mapping[str, str], max_wait: float = mat
             works.scheduler.resume_open(await works.queue.open_ids())
             code = await _work_off(works, progress, max_wait, intake, None if ready else start)
             await to_thread.run_sync(inbox.sweep)
+            if code is Exit.OK:
+                with suppress(FloradlError):  # the next one does it
+                    await works.backfill.catch_up()
             if code is not Exit.INTERRUPTED:
                 await hooks.drain(works.queue.outbox)
             return worst(code, Exit.FAILED if intake.rejected else Exit.OK)
@@ -155,7 +159,13 @@ async def _work_off(
             code = await _take_and_work(works, intake)
         await works.scheduler.serve(until_idle=True)
         group.cancel_scope.cancel()
+    _tell_wrong_techniques(works)
     return worst(code, Exit.FAILED if progress.failed else Exit.OK)
+
+
+def _tell_wrong_techniques(works: App) -> None:
+    for warning in works.flora.wrong_techniques.values():
+        tell(f"floradl: {warning}")
 
 
 async def _take_and_work(works: App, intake: Intake) -> Exit:

@@ -275,6 +275,8 @@ def known_states(config: Config) -> dict[str, RunState]:
 
     # The daemon still skips known runs then, but retries failed ones.
     try:
+        from floradl.commands.daemon_state import all_runs  # noqa: PLC0415 - as in `failed_runs`
+
         return {run.run_id: run.state for run in all_runs(config.state_dir)}
     except ConfigError:
         return {}

@@ -235,7 +235,8 @@ class OutputSection(Struct, frozen=True, kw_only=True):
             NameTemplate(),
             "{folder}/{technique}/{run_id}-{output_id}{ext}",
             "the path of a file in the library; fields: folder kind type technique run_id output_id index "
-            "label date year month day ext",
+            "label date year month day created project project_id workspace technique_id technique_name "
+            "model meta.KEY stem ext (docs/library.md; floradl check --template shows examples)",
         ),
     ]
     folders: FoldersSection

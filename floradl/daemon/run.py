@@ -134,6 +134,7 @@ async def _work(config: Config, works: App, intake: Intake, start: Startup, hook
         if not ready:
             group.start_soon(start.serve)
         group.start_soon(works.scheduler.serve)
+        group.start_soon(works.backfill.serve)
         group.start_soon(hooks.runs.serve, works.queue.outbox, works.library)
         if works.sync is not None:
             group.start_soon(works.sync.serve)

@@ -27,7 +27,7 @@ from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.mounts import is_shared, unmounted
 from floradl.fs.permissions import refusal
 from floradl.library.folder import MARKER, FolderLibrary
-from floradl.library.sidecar import Sidecar
+from floradl.library.sidecar import Sidecar, names_of
 from floradl.models import STATE_OF, Action, QueuedRun
 from floradl.polling.circuit_breaker import Pause
 from floradl.queue import folder as state_folder, heartbeat
@@ -239,5 +239,7 @@ def _row(sidecar: Sidecar) -> tuple[QueuedRun, float]:
         detected_at=unix_seconds(times.detected_at),
         progress=100.0,
         error=sidecar.error or next((output.error for output in sidecar.outputs if output.error), None),
+        meta=sidecar.meta,
+        names=names_of(sidecar),
     )
     return run, finished

@@ -5,6 +5,7 @@ Source: FLORA's reference of `GET /techniques/{techniqueId}/runs/{runId}` and it
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,8 +27,18 @@ from floradl.errors import (
     TransientError,
 )
 from floradl.flora.rate_limit import RateLimiter
-from floradl.flora.schema import RunPage, decode_page, decode_run, error_body, parse_json
-from floradl.models import Reference, RemoteRun
+from floradl.flora.schema import (
+    NOT_JSON,
+    RunPage,
+    decode_page,
+    decode_run,
+    decode_technique,
+    error_body,
+    parse_json,
+    technique_of,
+)
+from floradl.flora.technique_names import TechniqueNames
+from floradl.models import Reference, RemoteRun, RunNames
 from floradl.net.client import ApiClient
 from floradl.net.headers import date, retry_after
 from floradl.redaction import cut, printable, redact
@@ -40,7 +51,8 @@ _FORBIDDEN_RUNS = 3  # so many different runs refused in a row: it may be the ke
 _MISSING_RUNS = 5  # so many different runs not found in a row: the key may be of another workspace
 _PASSING = {408, 425, 429}
 _ANSWERED = {200, 201, 202, 203}  # with a run in it, an answer counts as one
-_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_SOUGHT_FOR = 30.0  # seconds after which a run that is missing is looked for without its technique once more
+_MOST_SOUGHT = 10_000  # runs
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -89,11 +101,16 @@ class FloraClient:
         key: Callable[[], str],
         rate_limiter: RateLimiter,
         workspace_check: WrongWorkspaceCheck | None = None,
+        technique_names: TechniqueNames | None = None,
     ) -> None:
         self._client = client
         self._key = key
         self._rate_limiter = rate_limiter
         self._workspace_check = workspace_check or WrongWorkspaceCheck()
+        self._technique_names = technique_names or TechniqueNames()
+        self._sought: dict[str, float] = {}  # runs missing under their techniques, and when they were sought
+        self.wrong_techniques = self._technique_names.wrong
+        """See `TechniqueNames.wrong`."""
         self._forbidden: set[str] = set()
         self._refused: ServicePausedError | None = None
         self.answers: Counter[str] = Counter()
@@ -105,13 +122,46 @@ class FloraClient:
         return self._rate_limiter.silent_until
 
     async def run(self, reference: Reference) -> RemoteRun:
-        """Fetch one run.
+        """Fetch one run. Where its technique has none of that id, it is looked for by its id alone, once.
 
         Raises `TransientError` (network, 404, 408, 409, 429, 5xx, an answer that is malformed),
         `PermanentError` (400 and other refusals of this run) and `ServicePausedError` (401, 402, and 403 for
         every run). Where somebody else answers in FLORA's place it is `ForeignAnswerError`, whatever the
         status.
         """
+        technique, alone = reference.technique, Reference(reference.run_id)
+        if reference.run_id in self.wrong_techniques:
+            return self._technique_names.add_to(await self._run(alone), None)
+        try:
+            return self._technique_names.add_to(await self._run(reference), technique)
+        except TransientError as error:
+            if error.code is not ErrorCode.NOT_FOUND or technique is None:
+                raise
+            if not self._seeks(alone.run_id):
+                raise
+            missing = error
+        try:
+            answer = await self._run(alone)
+        except TransientError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                raise missing from error
+            raise
+        if technique_of(answer) != technique:  # else it came to be visible just now
+            self._technique_names.note_wrong(reference, answer)
+        return self._technique_names.add_to(answer, None)
+
+    def _seeks(self, run_id: str) -> bool:
+        """Whether a run is looked for without its technique now, which it is seldom."""
+        now = time.monotonic()
+        if now - self._sought.get(run_id, -math.inf) < _SOUGHT_FOR:
+            return False
+        self._sought.pop(run_id, None)
+        self._sought[run_id] = now
+        while len(self._sought) > _MOST_SOUGHT:
+            del self._sought[next(iter(self._sought))]
+        return True
+
+    async def _run(self, reference: Reference) -> RemoteRun:
         run_id = quote(reference.run_id, safe="")
         path = f"runs/{run_id}"
         if reference.technique:
@@ -150,27 +200,31 @@ class FloraClient:
         if status in _ANSWERED and not _is_page(headers, body):
             page = decode_page(body, kind)
             now = date(headers)
+            for run in page.runs:
+                self._technique_names.learn(run)
             return msgspec.structs.replace(page, runs=tuple(_aged(run, now) for run in page.runs))
         error = self._refusal(status, headers, body, f"the list of {kind.replace('_', ' ')}")
         if isinstance(error, ServicePausedError):
             self._refused = error
         raise error
 
-    async def technique_id(self, name: str) -> str:
-        """Fetch the `tech_…` id of the technique that has this slug. Raises as `run` does."""
+    async def technique(self, name: str) -> RunNames:
+        """Fetch id and name of the technique of this slug or id. Raises as `run` does."""
         status, headers, body = await self._get(f"techniques/{quote(name, safe='')}", None)
         if status != httpx.codes.OK:
             raise self._refusal(status, headers, body, f"the technique {name!a}")
-        try:
-            found = parse_json(body)
-        except _NOT_JSON:
-            found = None
-        match found:
-            case {"technique_id": str(technique_id)} | {"techniqueId": str(technique_id)}:
-                return technique_id
-        raise TransientError(
-            f"FLORA's answer about the technique {name!a} is malformed", ErrorCode.BAD_ANSWER
-        )
+        if (found := decode_technique(body)) is None:
+            raise TransientError(
+                f"FLORA's answer about the technique {name!a} is malformed", ErrorCode.BAD_ANSWER
+            )
+        return found
+
+    async def technique_id(self, name: str) -> str:
+        """Fetch the `tech_…` id of the technique that has this slug. Raises as `run` does."""
+        found = (await self.technique(name)).technique_id
+        if found is None:
+            raise TransientError(f"FLORA names no id of the technique {name!a}", ErrorCode.BAD_ANSWER)
+        return found
 
     async def _get(self, path: str, reference: Reference | None) -> tuple[int, httpx.Headers, bytes]:
         host = self._client.base_url.host
@@ -310,7 +364,7 @@ def _envelope(body: bytes) -> str | None:
     """Return `code (message)` of FLORA's error envelope; None where the body is something else."""
     try:
         said = error_body(parse_json(body))
-    except _NOT_JSON:
+    except NOT_JSON:
         return None
     if said is None:
         return None

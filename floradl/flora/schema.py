@@ -14,7 +14,7 @@ import msgspec
 
 from floradl.clock import unix_seconds, wire_time
 from floradl.errors import ErrorCode, TransientError
-from floradl.models import RemoteOutput, RemoteRun
+from floradl.models import Reference, RemoteOutput, RemoteRun, RunNames, bounded
 from floradl.urls import is_only_url
 
 # Escapes of JSON: a pair of surrogates, half of one, or any other.
@@ -24,6 +24,10 @@ _ESCAPE = re.compile(
 KINDS = ("technique_runs", "generations")
 """The lists of an account: `GET /technique-runs` and `GET /generations`."""
 
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What `parse_json` raises."""
+
+_NAMELESS = RunNames()
 _MOST_INTEGER = 2.0**63
 _MOST_NUMBER = 10**18  # of a number that serves as an id
 _CAMEL = re.compile(r"(?<=[a-z0-9])([A-Z])")
@@ -50,7 +54,7 @@ def decode_run(body: bytes, run_id: str) -> RemoteRun:
     """
     try:
         run = _run(parse_json(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise TransientError(
             f"FLORA's answer about {run_id} is malformed ({error})", ErrorCode.BAD_ANSWER
         ) from error
@@ -68,7 +72,7 @@ def decode_page(body: bytes, key: str) -> RunPage:
     """
     try:
         raw = parse_json(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         raw = None
     items = raw.get(key) if isinstance(raw, dict) else None
     if not isinstance(items, list):
@@ -82,20 +86,41 @@ def decode_page(body: bytes, key: str) -> RunPage:
     return RunPage(tuple(runs), _next_cursor(raw))
 
 
-class RunOwner(msgspec.Struct, frozen=True):
-    """Whose a listed run is; None where its list does not say."""
-
-    technique_id: str | None = None
-    project_id: str | None = None
-    workspace_id: str | None = None
+def run_owner(run: RemoteRun) -> RunNames:
+    """Read from its raw answer what a run belongs to."""
+    return _names(run.raw if "run_id" in run.raw else _snake(run.raw))
 
 
-def run_owner(run: RemoteRun) -> RunOwner:
-    """Read whose a run is from its raw answer."""
-    raw = run.raw if "run_id" in run.raw else _snake(run.raw)
-    technique = raw.get("technique")
-    technique_id = _snake(technique).get("technique_id") if isinstance(technique, dict) else None
-    return RunOwner(_text(technique_id), _text(raw.get("project_id")), _text(raw.get("workspace_id")))
+def technique_of(answer: RemoteRun) -> str | None:
+    """Return how an answer names a run's technique: by `poll_url`, else by id; None where it does not."""
+    polled = polled_technique(answer)
+    if polled is not None or answer.names.technique_id is None:
+        return polled
+    try:
+        return Reference.of(answer.run_id, answer.names.technique_id).technique
+    except ValueError:
+        return None
+
+
+def polled_technique(answer: RemoteRun) -> str | None:
+    """Return the technique that a run's `poll_url` names, None where there is none."""
+    if answer.poll_url is None:
+        return None
+    try:
+        reference = Reference.parse(answer.poll_url)
+    except ValueError:
+        return None
+    return reference.technique if reference.run_id == answer.run_id else None
+
+
+def decode_technique(body: bytes) -> RunNames | None:
+    """Read id and name from an answer about a technique; None where it is malformed."""
+    try:
+        raw = _snake(parse_json(body))
+    except NOT_JSON:
+        return None
+    technique_id, name = (raw.get("technique_id"), raw.get("name")) if isinstance(raw, dict) else (None, None)
+    return RunNames(_short(technique_id), _short(name)) if _short(technique_id) else None
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -144,8 +169,31 @@ def _run(raw: Any) -> RemoteRun:
         error_message=_text(named.get("error_message")),
         outputs=_outputs(named.get("outputs"), needed=wire.status == "completed"),
         poll_url=_text(named.get("poll_url")),
+        names=_names(named),
         raw=raw,
     )
+
+
+def _names(raw: dict[str, Any]) -> RunNames:
+    """Read what a run, with its keys in snake_case, belongs to."""
+    technique, model, project = raw.get("technique"), raw.get("model"), raw.get("project")
+    technique = technique if isinstance(technique, dict) else {}
+    model = model if isinstance(model, dict) else {}
+    project = project if isinstance(project, dict) else {}
+    found = (
+        _short(technique.get("technique_id")),
+        _short(technique.get("name")),
+        _short(raw.get("workspace_id")),
+        _short(raw.get("project_id") or project.get("project_id")),
+        _short(raw.get("project_name") or project.get("name")),
+        _short(model.get("model_id")),
+    )
+    return RunNames(*found) if any(found) else _NAMELESS
+
+
+def _short(value: Any) -> str | None:
+    """Return a text that is not empty, as long as an id may be."""
+    return bounded(value) if isinstance(value, str) and value else None
 
 
 def _for_a_list(run: RemoteRun) -> RemoteRun:

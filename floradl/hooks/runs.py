@@ -237,7 +237,11 @@ def _find(library: Library, event: HookEvent) -> tuple[str, BinaryIO] | None:
         if found is None or finished is None or finished < run.queued_at:
             return None
         path = found[0]
-    if (file := library.open_file(path)) is None:
+    file = library.open_file(path)
+    if file is None and (moved := library.locate_sidecar(run.reference)) is not None:
+        path, _ = moved  # its technique was named meanwhile
+        file = library.open_file(path)
+    if file is None:
         _log.info("hook_dropped", hook=RUN_FINISHED, run=run.run_id, message=f"{path} is not there any more")
         return None
     return path, file

@@ -160,9 +160,14 @@ class Library(ABC):
 
     @abstractmethod
     def destination(
-        self, run: QueuedRun, output: RemoteOutput, index: int, completed_at: float | None
+        self,
+        run: QueuedRun,
+        output: RemoteOutput,
+        index: int,
+        completed_at: float | None,
+        created_at: float | None = None,
     ) -> Destination:
-        """Plan where an output goes. `index` counts from 1; `completed_at` is unix seconds."""
+        """Plan where an output goes. `index` counts from 1; the run's times are unix seconds."""
 
     @abstractmethod
     def existing(self, outputs: Mapping[str, SavedOutput]) -> dict[str, SavedOutput]:
@@ -186,6 +191,8 @@ class Library(ABC):
     @abstractmethod
     def write_sidecar(self, sidecar: Sidecar, mtime: float | None) -> str:
         """Write or replace a run's sidecar, after all else of the run; return its path.
+
+        With a technique, it takes the place of one that was written when none was known.
 
         Raises `TransientError` in place of `PermanentError`: all else of the run is on disk.
         """

@@ -80,6 +80,7 @@ class FolderLibrary(Library):
         self.owners = owners or Owners()
         """Whose sidecars count."""
         self.template = template
+        self._dated = template.names("date", "year", "month", "day", "created")
         self._folders = folders
         self.max_name_bytes = max_name_bytes
         self.index = FolderIndex()
@@ -201,9 +202,30 @@ class FolderLibrary(Library):
             _test_write(root)
 
     def destination(
-        self, run: QueuedRun, output: RemoteOutput, index: int, completed_at: float | None
+        self,
+        run: QueuedRun,
+        output: RemoteOutput,
+        index: int,
+        completed_at: float | None,
+        created_at: float | None = None,
     ) -> FolderDestination:
-        fields = NameFields(
+        fields = self._name_fields(run, output, index, completed_at, created_at)
+        identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
+        render = cache(lambda ext, distinct: self.template.render(fields, ext, self.max_name_bytes, distinct))
+        place = OutputPath(
+            self.at, self._translated, self._flush, self.index, render, self._set_aside, self._memory
+        )
+        return FolderDestination(place, output.kind, identity.hexdigest()[:8], output.nth)
+
+    def _name_fields(
+        self,
+        run: QueuedRun,
+        output: RemoteOutput,
+        index: int,
+        completed_at: float | None,
+        created_at: float | None,
+    ) -> NameFields:
+        return NameFields(
             folder=self._folders[output.kind],
             kind=output.kind,
             type=output.type,
@@ -212,14 +234,27 @@ class FolderLibrary(Library):
             output_id=output.output_id,
             index=index,
             label=run.label,
-            date=_local_day(completed_at),
+            date=_local_time(completed_at) if self._dated else None,
+            created=_local_time(created_at) if self._dated else None,
+            names=run.names,
+            meta=run.meta,
+            url=output.url,
         )
-        identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
-        render = cache(lambda ext, distinct: self.template.render(fields, ext, self.max_name_bytes, distinct))
-        place = OutputPath(
-            self.at, self._translated, self._flush, self.index, render, self._set_aside, self._memory
-        )
-        return FolderDestination(place, output.kind, identity.hexdigest()[:8], output.nth)
+
+    def path_of(
+        self,
+        run: QueuedRun,
+        output: RemoteOutput,
+        index: int,
+        times: tuple[float | None, float | None],
+        ext: str,
+    ) -> str:
+        """Return the first path that an output with the extension `ext` would get, with `/`.
+
+        `times` are when the run completed and was created (unix seconds), `index` counts from 1.
+        """
+        fields = self._name_fields(run, output, index, *times)
+        return "/".join(self.template.render(fields, ext, self.max_name_bytes))
 
     def _set_aside(self, folder: FolderFd, parts: tuple[SafeName, ...], sha256: str) -> bool:
         path = "/".join(parts)
@@ -317,11 +352,31 @@ class FolderLibrary(Library):
             with self.at(folders) as (folder, there):
                 name = self._sidecar_name(folder, sidecar.run_id)
                 data = sidecars.render(sidecar)
+                unnamed = sidecar.technique is not None and self._stands_unnamed(folder, sidecar.run_id)
+                flush = FLUSH_NOW if unnamed else self._flush()
                 # Whatever the umask: only our user may write what decides that a run is done.
-                write_atomic(folder, name, data, mtime=mtime, flush=self._flush(), mode=0o644)
+                write_atomic(folder, name, data, mtime=mtime, flush=flush, mode=0o644)
+                if unnamed:
+                    self._remove_unnamed(sidecar.run_id)
                 return "/".join((*there, name))
         except PermanentError as error:
             raise TransientError(str(error), error.code) from error
+
+    def _stands_unnamed(self, folder: FolderFd, run_id: str) -> bool:
+        """Whether a sidecar of a run may stand where those of no technique do; `folder` is beside it."""
+        return any(
+            os.access(f"../{UNKNOWN}/{name}", os.F_OK, dir_fd=folder) for name in self._sidecar_names(run_id)
+        )
+
+    def _remove_unnamed(self, run_id: str) -> None:
+        """Remove the sidecar of a run from where those of no technique are: another has its place."""
+        with self.open() as root:
+            found = self._read_sidecar(root, SafeName(UNKNOWN), run_id)
+        if found is None or found[1].technique is not None:
+            return
+        with suppress(FileNotFoundError), self.locate(found[0]) as (folder, name):
+            os.unlink(name, dir_fd=folder)
+            sync_folder(folder)
 
     def _sidecar_name(self, folder: FolderFd, run_id: str) -> SafeName:
         """Return the name to write to; rename an invalid or foreign sidecar that has it."""
@@ -399,8 +454,8 @@ def _make_folders(path: Path) -> None:
             sync_folder(above)
 
 
-def _local_day(seconds: float | None) -> dt.date | None:
+def _local_time(seconds: float | None) -> dt.datetime | None:
     try:
-        return dt.datetime.fromtimestamp(seconds).astimezone().date() if seconds else None
+        return dt.datetime.fromtimestamp(seconds).astimezone() if seconds else None
     except (ValueError, OverflowError, OSError):  # out of the calendar's range
         return None

@@ -20,9 +20,13 @@ from floradl.fs.names import stored_path
 from floradl.models import (
     Integrity,
     OutputKind,
+    QueuedRun,
+    Reference,
     RemoteOutput,
+    RemoteRun,
     Result,
     RunFailure,
+    RunNames,
     SavedOutput,
     SkipReason,
     bounded,
@@ -70,8 +74,11 @@ class Sidecar(Struct, frozen=True, kw_only=True):
     technique_name: str | None = None
     workspace_id: str | None = None
     project_id: str | None = None
+    project_name: str | None = None
+    model_id: str | None = None
     run_id: str
     label: str | None = None
+    meta: dict[str, str] = {}
     result: Result
     run: dict[str, Any] | None = None
     outputs: tuple[SavedOutput, ...] = ()
@@ -91,6 +98,40 @@ def by_key(outputs: Iterable[SavedOutput]) -> dict[str, SavedOutput]:
         nth = seen[output.output_id] = seen.get(output.output_id, 0) + 1
         found[RemoteOutput(output.output_id, output.type, "", nth).key] = output
     return found
+
+
+def names_of(sidecar: Sidecar) -> RunNames:
+    """Return what a sidecar says that its run belongs to."""
+    return RunNames(*(getattr(sidecar, name) for name in RunNames.__struct_fields__))
+
+
+def completed(sidecar: Sidecar, run: QueuedRun, answer: RemoteRun | None = None) -> Sidecar:
+    """Return a sidecar with what its run's row and a later answer say, where it has nothing itself."""
+    names = run.names.updated(answer.names) if answer else run.names
+    technique = sidecar.technique if sidecar.technique is not None else run.technique
+    if technique is not None and technique.startswith("tech_"):
+        names = RunNames(technique_id=technique).updated(names)
+    raw, cost = sidecar.run, answer.charged_cost if answer else None
+    if raw is not None and cost is not None and raw.get("charged_cost", raw.get("chargedCost")) is None:
+        raw = {**raw, "charged_cost" if "run_id" in raw else "chargedCost": cost}
+    return structs.replace(
+        sidecar,
+        reference=str(Reference(sidecar.run_id, technique)),
+        technique=technique,
+        label=run.label if sidecar.label is None else sidecar.label,
+        meta=sidecar.meta or run.meta,
+        run=raw,
+        **structs.asdict(names.updated(names_of(sidecar))),
+    )
+
+
+def lacks(sidecar: Sidecar, run: QueuedRun) -> bool:
+    """Whether a sidecar says less of its run than the row does."""
+    return (
+        (sidecar.technique is None and run.technique is not None)
+        or (sidecar.label is None and run.label is not None)
+        or (not sidecar.meta and bool(run.meta))
+    )
 
 
 def render(sidecar: Sidecar) -> bytes:

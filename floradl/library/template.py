@@ -1,7 +1,7 @@
 """`output.template` -> the path of a file in the library.
 
 Parsed with the configuration, so that errors show then; rendered for each output. The value of a field never
-adds a path separator, whatever the API sent.
+adds a path separator, whatever the API or a job said.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import datetime as dt
 import re
 import unicodedata
 from string import Formatter
+from urllib.parse import unquote
 
 from msgspec import Struct
 
 from floradl.fs.names import PART_RESERVE, SafeName, clean, fold, join_names, safe_name
+from floradl.models import RunNames
+from floradl.urls import is_only_url, strip_query
 from floradl.yaml_reader import nearest
 
 UNKNOWN = "_unknown"
@@ -22,10 +25,24 @@ UNKNOWN = "_unknown"
 SIDECARS = "runs"
 """The folder of the library that holds the sidecars: no output goes there."""
 
-_DATES = {"date": "%Y-%m-%d", "year": "%Y", "month": "%m", "day": "%d"}
-_FIELDS = ("folder", "kind", "type", "technique", "run_id", "output_id", "index", "label", *_DATES, "ext")
+_DATES = {"date": "%Y-%m-%d", "year": "%Y", "month": "%m", "day": "%d", "created": "%Y-%m-%d"}
+_NAMES = {
+    "project_id": "project_id",
+    "workspace": "workspace_id",
+    "technique_id": "technique_id",
+    "technique_name": "technique_name",
+    "model": "model_id",
+}
+_META = "meta."
+_OUTPUTS = ("folder", "kind", "type", "technique", "run_id", "output_id", "index", "label")
+_FIELDS = (*_OUTPUTS, *_DATES, *_NAMES, "project", "stem", "meta.KEY", "ext")
 _SANE_EXTENSION = re.compile(r"\.[a-z0-9]{1,8}")
 _WIDTH = re.compile(r"0?([1-9])d?")
+_DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
+_DIRECTIVES = frozenset("YmdHMSyjbBaAVGuUWIp")
+_FORMATTED = ("date", "created")
+_SOME_DAY = dt.datetime(2026, 11, 23, 19, 3, 11)  # noqa: DTZ001 - only to see what a format writes
+_BETWEEN = " -_."
 _UNCUT = 1 << 40
 
 
@@ -33,7 +50,8 @@ class NameFields(Struct, frozen=True, kw_only=True):
     """The values of the template fields for one output.
 
     `folder` is the user's, and may hold `/`; other texts may be hostile. `index` counts from 1.
-    `date` is the day of completion in the local time zone, None where unknown.
+    `date` and `created` are when the run completed and was created, in the local time zone, None where
+    unknown. `url` is the output's; its query is never used.
     """
 
     folder: str
@@ -45,28 +63,77 @@ class NameFields(Struct, frozen=True, kw_only=True):
     index: int
     label: str | None = None
     date: dt.date | None = None
+    created: dt.date | None = None
+    names: RunNames = RunNames()
+    meta: dict[str, str] = {}
+    url: str = ""
+
+
+class Choice(Struct, frozen=True):
+    """A field, and how it is written: a date's format, the index's width. Without a field `text` itself."""
+
+    field: str | None
+    text: str = ""
+
+    def render(self, fields: NameFields) -> str:
+        """Return safe text; only the user's `folder` may hold `/`. Empty where the value is not known."""
+        field = self.field
+        if field is None:
+            return self.text
+        if field in _DATES:
+            day = fields.created if field == "created" else fields.date
+            return day.strftime(self.text or _DATES[field]) if day else ""
+        if field == "index":
+            return f"{fields.index:0{self.text or 1}}"
+        value = _value(field, fields)
+        if not value:
+            return ""
+        parts = value.split("/") if field == "folder" else [value]
+        return "/".join(safe_name(part, _UNCUT) for part in parts if part)
+
+    @property
+    def absent(self) -> str:
+        """What stands where nothing is known."""
+        return UNKNOWN if self.field == "technique" or self.field in _DATES else ""
 
 
 class Piece(Struct, frozen=True):
-    """Literal text, or a field; `width` pads the index with zeros."""
+    """Literal text, or the first of `choices` that is known."""
 
     literal: str
-    field: str | None = None
-    width: int = 0
+    choices: tuple[Choice, ...] = ()
 
     def render(self, fields: NameFields) -> str:
-        """Return safe text; only the user's `folder` may hold `/`. Empty without a label."""
-        if self.field is None:
+        """Return safe text, see `Choice.render`."""
+        if not self.choices:
             return self.literal
-        if self.field in _DATES:
-            return fields.date.strftime(_DATES[self.field]) if fields.date else UNKNOWN
-        if self.field == "index":
-            return f"{fields.index:0{self.width or 1}}"
-        value: str | None = getattr(fields, self.field)
-        if not value:
-            return UNKNOWN if self.field == "technique" else ""
-        parts = value.split("/") if self.field == "folder" else [value]
-        return "/".join(safe_name(part, _UNCUT) for part in parts if part)
+        for choice in self.choices:
+            text = choice.render(fields)
+            if text:
+                return text
+        return self.choices[-1].absent
+
+
+def _value(field: str, fields: NameFields) -> str | None:
+    if field in _NAMES:
+        return getattr(fields.names, _NAMES[field])  # type: ignore[no-any-return]
+    if field == "project":
+        return fields.names.project_name or fields.names.project_id
+    if field == "stem":
+        return stem_of(fields.url)
+    if field.startswith(_META):
+        return fields.meta.get(field.removeprefix(_META))
+    return getattr(fields, field)  # type: ignore[no-any-return]
+
+
+def stem_of(url: str) -> str:
+    """Return the name of the file that a URL names, without its extension; empty where it names none."""
+    if not is_only_url(url):
+        return ""
+    _, _, path = strip_query(url.strip()).partition("://")
+    name = unquote(path.partition("/")[2].rpartition("/")[2])
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot and stem and _SANE_EXTENSION.fullmatch(f".{extension.lower()}") else name
 
 
 class Template(Struct, frozen=True):
@@ -74,16 +141,26 @@ class Template(Struct, frozen=True):
 
     components: tuple[tuple[Piece, ...], ...]
 
+    def names(self, *fields: str) -> bool:
+        """Whether one of `fields` stands in it."""
+        return any(
+            choice.field in fields
+            for pieces in self.components
+            for piece in pieces
+            for choice in piece.choices
+        )
+
     @classmethod
     def parse(cls, text: str) -> Template:
         """Read a template: text, `/`, and fields in braces.
 
-        `{{` and `}}` are literal braces, `{index:03}` pads with zeros. `{ext}` can only be at the end, and is
-        added there if missing. Raises `ValueError` whose message says what would be right.
+        `{{` and `}}` are literal braces, `{index:03}` pads with zeros, `{created:%Y-%m}` formats a date, and
+        `{label|technique|'none'}` takes the first that is known. `{ext}` can only be at the end, and is added
+        there if missing. Raises `ValueError` whose message says what would be right.
         """
         components: list[list[Piece]] = [[]]
         for piece in _pieces(text):
-            if piece.field is not None:
+            if piece.choices:
                 components[-1].append(piece)
                 continue
             first, *more = piece.literal.split("/")
@@ -120,9 +197,14 @@ class Template(Struct, frozen=True):
 
 def _join(pieces: tuple[Piece, ...], fields: NameFields) -> str:
     texts = [piece.render(fields) for piece in pieces]
-    joined = "".join(texts)
-    # Without a label "{label}-{run_id}" is the run id alone, without the "-".
-    return joined if all(texts) else joined.strip(" -.")
+    if all(texts):
+        return "".join(texts)
+    joined = ""
+    for text, before in zip(texts, ["", *texts], strict=False):
+        # Without a label "{date}-{label}-{run_id}" has one "-", and "{label}-{run_id}" none.
+        twice = not before and text[:1] and text[0] in _BETWEEN and joined.endswith(text[0])
+        joined += text[1:] if twice else text
+    return joined.strip(" -.")
 
 
 def _pieces(text: str) -> list[Piece]:
@@ -137,19 +219,94 @@ def _pieces(text: str) -> list[Piece]:
             if position < len(parsed):
                 raise ValueError("{ext} can only stand at the very end: it brings its own dot")
         elif name is not None:
-            pieces.append(_field(name, spec or "", conversion))
+            convert = f"!{conversion}" if conversion else ""
+            pieces += _field(name + convert + (f":{spec}" if spec else ""))
     return pieces
 
 
-def _field(name: str, spec: str, conversion: str | None) -> Piece:
-    if name not in _FIELDS:
-        near = nearest(name, _FIELDS, cutoff=0.5)
-        hint = f"did you mean {{{near}}}?" if near else f"the fields are {' '.join(_FIELDS)}"
-        raise ValueError(f"{{{name[:60]}}} is not a field: {hint}")
-    width = _WIDTH.fullmatch(spec)
-    if conversion or (spec and (name != "index" or not width)):
-        raise ValueError(f"{{{name}}} takes no format; only the index does, as in {{index:03}}")
-    return Piece("", name, int(width[1]) if width else 0)
+def _field(content: str) -> list[Piece]:
+    """Read what stands between braces: alternatives; a date's format may hold `/`, which begins a folder."""
+    choices = [_choice(each.strip()) for each in _split(content)]
+    if len(choices) > 1:
+        if any("/" in choice.text for choice in choices):
+            raise ValueError(f"{{{content[:60]}}}: '/' cannot stand among alternatives")
+        return [Piece("", tuple(choices))]
+    (choice,) = choices
+    pieces = [Piece("", (Choice(choice.field, part),)) for part in choice.text.split("/")]
+    return [each for piece in pieces for each in (Piece("/"), piece)][1:]
+
+
+def _split(content: str) -> list[str]:
+    """Split at each `|` that is not in quotes."""
+    parts, quote = [""], ""
+    for char in content:
+        if char == "|" and not quote:
+            parts.append("")
+            continue
+        parts[-1] += char
+        if char == quote:
+            quote = ""
+        elif not quote and char in "'\"" and parts[-1].strip() == char:
+            quote = char
+    return parts
+
+
+def _choice(text: str) -> Choice:
+    """Read one alternative: `'text'`, `field`, `date:FORMAT`, `index:WIDTH`."""
+    if len(text) > 1 and text[0] in "'\"" and text[-1] == text[0]:
+        literal = unicodedata.normalize("NFC", text[1:-1])
+        _check_written(literal)
+        return Choice(None, literal)
+    name, _, form = text.partition(":")
+    name, bang, _ = name.partition("!")
+    is_meta = name.startswith(_META) and name not in {_META, "meta.KEY"}
+    if not is_meta and (name not in _FIELDS or name in {"ext", "meta.KEY"}):
+        raise ValueError(_unknown_field(name))
+    if form and not bang and name in _FORMATTED:
+        return Choice(name, _date_format(form))
+    width = _WIDTH.fullmatch(form)
+    if bang or (form and (name != "index" or not width)):
+        raise ValueError(
+            f"{{{name}}} takes no format like that; only the index does, as in {{index:03}}, and dates do, "
+            "as in {created:%Y-%m}"
+        )
+    return Choice(name, width[1] if width else "")
+
+
+def _unknown_field(name: str) -> str:
+    if name == "ext":
+        return "{ext} can only stand alone, at the very end: it brings its own dot"
+    if name in {"meta", _META, "meta.KEY"}:
+        return f"{{{name}}} is not a field: write which one is meant, {{meta.shot}} for what a job calls shot"
+    near = nearest(name, _FIELDS, cutoff=0.5)
+    hint = f"did you mean {{{near}}}?" if near else f"the fields are {' '.join(_FIELDS)}"
+    return f"{{{name[:60]}}} is not a field: {hint}"
+
+
+def _date_format(text: str) -> str:
+    if "%" not in text:
+        raise ValueError(f"{text[:60]!a} is not the format of a date: write one like {{created:%Y-%m}}")
+    for directive in _DIRECTIVE.findall(text):
+        if directive not in _DIRECTIVES:
+            raise ValueError(
+                f"{f'%{directive}'!a} is not a part of a date: write %Y %m %d, %H %M %S, %b, %V or the like, "
+                "as in {created:%Y-%m}"
+            )
+    for part in text.split("/"):
+        written = _SOME_DAY.strftime(part)
+        if not written:
+            raise ValueError("a folder's name in a date's format is empty: {created:%Y/%m} makes two folders")
+        _check_written(written)
+    return text
+
+
+def _check_written(text: str) -> None:
+    """Refuse text that would be written differently on disk."""
+    for char in text:
+        if char == "\\":
+            raise ValueError("write '/' between folders, not '\\'")
+        if clean(f"a{char}a") != f"a{char}a":
+            raise ValueError(f"{char!a} cannot be in a name on every system: leave it out")
 
 
 def _check(pieces: tuple[Piece, ...], text: str) -> None:
@@ -159,17 +316,13 @@ def _check(pieces: tuple[Piece, ...], text: str) -> None:
             "it starts with '/'" if text.startswith("/") else "a name between two '/', or the last, is empty"
         )
         raise ValueError(f"{where}: a template is a path relative to output.dir, and ends in a file's name")
-    literals = [piece.literal for piece in pieces if piece.field is None]
+    literals = [piece.literal for piece in pieces if not piece.choices]
     if ".." in literals or "~" in literals:
         raise ValueError("'..' and '~' lead out of the library: a template is relative to output.dir")
     for literal in literals:
-        if "\\" in literal:
-            raise ValueError("write '/' between folders, not '\\'")
-        for char in literal:
-            if clean(f"a{char}a") != f"a{char}a":
-                raise ValueError(f"{char!a} cannot be in a name on every system: leave it out")
+        _check_written(literal)
     # "x" for the value of a field
-    written = "".join(piece.literal if piece.field is None else "x" for piece in pieces)
+    written = "".join("x" if piece.choices else piece.literal for piece in pieces)
     if clean(written) != written:
         raise ValueError(
             f"{written!r} is no name that every system takes and shows: it must not start with '.', '-' or a "

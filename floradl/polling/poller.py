@@ -31,9 +31,10 @@ from floradl.errors import (
 )
 from floradl.flora.client import WrongWorkspaceCheck
 from floradl.flora.schema import KINDS, RunPage
+from floradl.flora.technique_names import named_by
 from floradl.library.base import Library
 from floradl.library.selection import asks_for_more
-from floradl.library.sidecar import Sidecar, by_key
+from floradl.library.sidecar import Sidecar, by_key, lacks
 from floradl.models import (
     FinishedRun,
     QueuedRun,
@@ -81,10 +82,14 @@ class NextStage(Protocol):
 
 
 class PollOptions(Struct, frozen=True):
-    """`give_up_after` and `tick` are in seconds: how long a run may go on, how often lists are read."""
+    """`give_up_after` and `tick` are in seconds: how long a run may go on, how often lists are read.
+
+    A run that FLORA does not know is polled `missing_tries` times more at most.
+    """
 
     give_up_after: float
     tick: float = 2.0
+    missing_tries: float = math.inf
 
 
 class Poller:
@@ -209,8 +214,8 @@ class Poller:
         for run, sidecar in zip(new, found, strict=True):
             if isinstance(sidecar, Exception):
                 settled.append((run, self._after_error(run, sidecar)))
-            elif _is_done(run, sidecar):
-                settled.append((run, FinishedRun(run)))
+            elif sidecar is not None and _is_done(run, sidecar):
+                settled.append((run, FinishedRun(run, incomplete=lacks(sidecar, run))))
             else:
                 self._earlier[run.run_id] = by_key(sidecar.outputs) if sidecar else {}
         await self._settle(settled)
@@ -375,6 +380,7 @@ class Poller:
             return self._after_error(run, error)
 
     def _after_answer(self, run: QueuedRun, answer: RemoteRun) -> _Polled:
+        run = named_by(run, answer)
         if answer.finished:
             self._open_runs.planner.ended(answer)
             if answer.outputs:
@@ -405,12 +411,19 @@ class Poller:
 
     def _after_error(self, run: QueuedRun, error: Exception) -> _Polled:
         outcome = outcome_of(run, error, self._options.give_up_after)
+        missing = isinstance(error, TransientError) and error.code is ErrorCode.NOT_FOUND
+        if missing and isinstance(outcome, RetryIn) and outcome.run.tries > self._options.missing_tries:
+            outcome = Failed(RunFailure(ErrorCode.NOT_FOUND, str(error)))
         return FinishedRun(run, failure=outcome.failure) if isinstance(outcome, Failed) else outcome
 
     async def _settle(self, polled: Sequence[tuple[QueuedRun, _Polled]]) -> None:
         """Record what became of runs, then make them due again or hand them on."""
         changed = [each.run for run, each in polled if not isinstance(each, Halted) and each.run != run]
-        detected = {run.run_id: (run, a) for run, each in polled if (a := _detection(run, each)) is not None}
+        detected = {
+            run.run_id: (each.run, answer)
+            for run, each in polled
+            if isinstance(each, FinishedRun) and (answer := _detection(run, each)) is not None
+        }
         durations = {
             run_id: self._open_runs.planner.learn_duration(run, answer)
             for run_id, (run, answer) in detected.items()
@@ -437,17 +450,15 @@ class Poller:
                 self._next_stage.offer(replace(outcome, earlier=earlier))
 
 
-def _detection(run: QueuedRun, outcome: _Polled) -> RemoteRun | None:
+def _detection(run: QueuedRun, outcome: FinishedRun) -> RemoteRun | None:
     """Return the answer by which a run was first found to have ended, if this is it."""
-    if isinstance(outcome, FinishedRun) and run.detected_at is None and outcome.run.detected_at is not None:
+    if run.detected_at is None and outcome.run.detected_at is not None:
         return outcome.answer
     return None
 
 
-def _is_done(run: QueuedRun, sidecar: Sidecar | None) -> bool:
-    if sidecar is None or sidecar.result is not Result.COMPLETE:
-        return False
-    return not asks_for_more(run, sidecar.outputs)
+def _is_done(run: QueuedRun, sidecar: Sidecar) -> bool:
+    return sidecar.result is Result.COMPLETE and not asks_for_more(run, sidecar.outputs)
 
 
 def _read_sidecar(library: Library, run: QueuedRun) -> Sidecar | Exception | None:

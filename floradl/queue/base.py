@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from floradl.models import Action, LeftFile, QueuedRun, RunRequest, RunState, SavedOutput
+from floradl.models import Action, LeftFile, QueuedRun, RunNames, RunRequest, RunState, SavedOutput
 from floradl.redaction import redact
+from floradl.wakeups import Signal
 
 DURATIONS_KEPT = 400
 """How many durations are kept of each technique."""
@@ -43,6 +44,18 @@ class DeliveryRecord(Struct, frozen=True):
 
     new: bool
     open: bool
+
+
+class LateCost(Struct, frozen=True):
+    """A run that ended without its cost, which FLORA may know later. Times are unix seconds.
+
+    It is looked for at `look_at`, after `looks` others. `created_at` is when FLORA created it.
+    """
+
+    run_id: str
+    look_at: float
+    looks: int = 0
+    created_at: float | None = None
 
 
 class HookEvent(Struct, frozen=True):
@@ -111,6 +124,10 @@ class RunQueue(Protocol):
     def outbox(self) -> HookOutbox:
         """What hooks have to report."""
 
+    @property
+    def incomplete(self) -> Signal:
+        """Set when `incomplete_ids` or `late_costs` have more."""
+
     async def serve(self) -> None:
         """Do the work of the calls until `close`.
 
@@ -133,9 +150,10 @@ class RunQueue(Protocol):
 
         A new run waits from then on; one that is open, done or forgotten stays as it is; one that failed or
         is partial is queued again if `retry_failed`. `Action.RETRY` queues again whatever is not open, and
-        `Action.FORGET` makes any run forgotten. The technique and label first named stay; the kinds, where a
-        request that queues a run again names some, are replaced. Returns the ids of the runs that now wait
-        because of this call, in order.
+        `Action.FORGET` makes any run forgotten. The technique, label and meta first named stay; where a known
+        run has none, those of the request complete it, and one that has ended is in `incomplete_ids` then.
+        The kinds are replaced by those of a request that queues the run again, where it names some. Returns
+        the ids of the runs that now wait because of this call, in order.
         """
 
     async def count_new(self, jobs: Sequence[Sequence[RunRequest]], *, retry_failed: bool) -> list[int]:
@@ -156,6 +174,7 @@ class RunQueue(Protocol):
     async def update(self, run: QueuedRun, now: float, *, duration: float | None = None) -> None:
         """Record how far a run is. One that was forgotten meanwhile stays forgotten.
 
+        A technique is recorded where none is known, as by `finish`; names take the place of earlier ones.
         `duration` is how long the run took at FLORA (seconds): it is kept for `durations` where this is the
         update that first sets `detected_at`.
         """
@@ -174,8 +193,13 @@ class RunQueue(Protocol):
     async def saved_outputs(self, run_id: str) -> dict[str, SavedOutput]:
         """Return the outputs that `save_outputs` recorded for an unfinished run, by key."""
 
-    async def finish(self, run: QueuedRun, now: float, sidecar: str | None) -> None:
+    async def finish(
+        self, run: QueuedRun, now: float, sidecar: str | None, late: LateCost | None = None
+    ) -> None:
         """Record how a run ended, forget its saved outputs, and add an event for the hook that is expected.
+
+        With `late` its cost is looked for later. Where `submit` completed it meanwhile, so that `run` has not
+        all of it, it is in `incomplete_ids` from then on.
 
         The event bears `sidecar`, see `HookEvent`; there is none where the run had ended before, or was
         forgotten meanwhile.
@@ -207,6 +231,30 @@ class RunQueue(Protocol):
         With `known_only` the run is submitted only where the queue knows it. A delivery is known for a week.
         """
 
+    async def incomplete_ids(self, limit: int) -> list[str]:
+        """Return runs, `limit` at most, whose sidecars lack what was learned since."""
+
+    async def note_incomplete(self, run_ids: Iterable[str]) -> None:
+        """Have runs in `incomplete_ids`. Safe to repeat."""
+
+    async def note_complete(self, run_ids: Iterable[str]) -> None:
+        """Record that the sidecars of runs have all of it, or never will. Safe to repeat."""
+
+    async def next_late_cost(self) -> float | None:
+        """Return when the next cost is to be looked for (unix seconds); None where none is missing."""
+
+    async def late_costs(self, now: float, limit: int) -> list[LateCost]:
+        """Return those to be looked for by now, `limit` at most, the earliest first."""
+
+    async def put_late_costs(self, again: Iterable[LateCost], settled: Iterable[str] = ()) -> None:
+        """Record when costs are looked for again, and of which runs none is any more. Safe to repeat."""
+
+    async def technique_names(self) -> dict[str, RunNames]:
+        """Return the techniques that `put_technique_names` recorded."""
+
+    async def put_technique_names(self, found: Mapping[str, RunNames]) -> None:
+        """Record id and name of techniques, by what references call them. Safe to repeat."""
+
     async def left_files(self) -> dict[str, LeftFile]:
         """Return the job files that `submit` recorded and nobody dropped, by name."""
 
@@ -225,6 +273,19 @@ def queued(request: RunRequest, now: float) -> QueuedRun:
         force=request.action is Action.RETRY,
         kinds=request.kinds,
         meta=request.meta,
+    )
+
+
+def completed_by(run: QueuedRun, request: RunRequest) -> QueuedRun:
+    """Return a known run with what a later request says of it, where nobody said that before."""
+    technique, label = request.reference.technique, request.label
+    if request.action is Action.FORGET or run.state is RunState.FORGOTTEN:
+        return run
+    return replace(
+        run,
+        technique=technique if run.technique is None else run.technique,
+        label=label if run.label is None else run.label,
+        meta=run.meta or request.meta,
     )
 
 

@@ -194,7 +194,23 @@ ALTER TABLE runs ADD COLUMN kinds TEXT;
 ALTER TABLE runs ADD COLUMN meta TEXT;
 ALTER TABLE runs ADD COLUMN names TEXT
 """
-MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS, _DELIVERIES, _SYNCED, _LEFT_FILES, _WISHES)
+_LATER = """
+CREATE TABLE incomplete (
+    run_id TEXT PRIMARY KEY
+) WITHOUT ROWID;
+CREATE TABLE late_costs (
+    run_id     TEXT PRIMARY KEY,
+    look_at    REAL NOT NULL,
+    looks      INTEGER NOT NULL,
+    created_at REAL
+) WITHOUT ROWID;
+CREATE INDEX late_costs_by_time ON late_costs (look_at);
+CREATE TABLE technique_names (
+    technique TEXT PRIMARY KEY,
+    names     TEXT NOT NULL
+) WITHOUT ROWID
+"""
+MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS, _DELIVERIES, _SYNCED, _LEFT_FILES, _WISHES, _LATER)
 """What leads from each version of the schema to the next, as SQL; from nothing to 1 first."""
 
 

@@ -18,17 +18,19 @@ import msgspec
 from anyio import to_thread
 
 from floradl.errors import QueueDamagedError
-from floradl.models import Action, LeftFile, QueuedRun, RunRequest, RunState, SavedOutput
+from floradl.models import Action, LeftFile, QueuedRun, RunNames, RunRequest, RunState, SavedOutput
 from floradl.queue.base import (
     DELIVERIES_KEPT,
     DURATIONS_KEPT,
     DeliveryRecord,
     HookEvent,
     HookOutbox,
+    LateCost,
     QueueCounts,
     QueueTrouble,
     RunQueue,
     SentPause,
+    completed_by,
     downloading,
     is_detected_by,
     is_queued_again,
@@ -49,11 +51,15 @@ from floradl.queue.migrations import (
     select_run,
     select_saved,
 )
-from floradl.wakeups import next_tick
+from floradl.wakeups import Signal, next_tick
 
 _LOOK_EVERY = 5.0  # seconds between looks at the files
 _MARKS = ",".join("?" * (COLUMNS.count(",") + 2))  # of a row, and when it changed
 _OPEN = tuple(state.value for state in RunState if state.open)
+_COMPLETED = (
+    "SELECT state, (technique IS NOT NULL AND ? IS NULL) OR (label IS NOT NULL AND ? IS NULL)"
+    " OR (meta IS NOT NULL AND ? IS NULL) FROM runs WHERE run_id = ?"
+)
 _OPEN_MARKS = ",".join("?" * len(_OPEN))
 
 
@@ -124,6 +130,7 @@ class SqliteQueue(RunQueue):
         self._commits = GroupCommit(db, retry_after)
         self._call = self._commits.call
         self._outbox = SqliteHookOutbox(self._commits)
+        self._incomplete = Signal()
 
     @classmethod
     def open(cls, state_dir: Path, retry_after: float = 5.0) -> SqliteQueue:
@@ -172,6 +179,10 @@ class SqliteQueue(RunQueue):
     def outbox(self) -> SqliteHookOutbox:
         return self._outbox
 
+    @property
+    def incomplete(self) -> Signal:
+        return self._incomplete
+
     async def serve(self) -> None:
         async with anyio.create_task_group() as group:
             if self.files is not None:
@@ -192,11 +203,14 @@ class SqliteQueue(RunQueue):
     ) -> list[str]:
         left = [(os.fsencode(each.name), *msgspec.structs.astuple(each)[1:], now) for each in files]
 
-        def work(db: sqlite3.Connection) -> list[str]:
+        def work(db: sqlite3.Connection) -> tuple[list[str], bool]:
             db.executemany("INSERT OR REPLACE INTO left_files VALUES (?,?,?,?,?,?)", left)
             return _submit(db, requests, now, retry_failed=retry_failed)
 
-        return await self._call(work)
+        waiting, completed = await self._call(work)
+        if completed:
+            self._incomplete.set()
+        return waiting
 
     async def count_new(self, jobs: Sequence[Sequence[RunRequest]], *, retry_failed: bool) -> list[int]:
         def count(db: sqlite3.Connection, requests: Sequence[RunRequest]) -> int:
@@ -261,15 +275,26 @@ class SqliteQueue(RunQueue):
     async def saved_outputs(self, run_id: str) -> dict[str, SavedOutput]:
         return await self._call(lambda db: select_saved(db, run_id))
 
-    async def finish(self, run: QueuedRun, now: float, sidecar: str | None) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            before = _state(db, run.run_id)
+    async def finish(
+        self, run: QueuedRun, now: float, sidecar: str | None, late: LateCost | None = None
+    ) -> None:
+        row = row_of(run)
+        said = (row[1], row[2], row[12], run.run_id)
+
+        def work(db: sqlite3.Connection) -> bool:
+            before, completed = db.execute(_COMPLETED, said).fetchone() or (None, 0)
             _put(db, run, now)
             _drop_saved(db, run.run_id)
-            if before is None or before.open:
+            if before is None or RunState(before).open:
                 self._outbox.add(db, run.run_id, sidecar)
+            if completed:
+                db.execute("INSERT OR IGNORE INTO incomplete VALUES (?)", (run.run_id,))
+            if late is not None:
+                _put_late_cost(db, late)
+            return late is not None or bool(completed)
 
-        await self._call(work)
+        if await self._call(work):
+            self._incomplete.set()
 
     async def open_ids(self) -> list[str]:
         query = (
@@ -307,16 +332,70 @@ class SqliteQueue(RunQueue):
     ) -> DeliveryRecord:
         run_id = request.reference.run_id
 
-        def work(db: sqlite3.Connection) -> DeliveryRecord:
+        def work(db: sqlite3.Connection) -> tuple[DeliveryRecord, bool]:
+            completed = False
             db.execute("DELETE FROM deliveries WHERE received_at < ?", (now - DELIVERIES_KEPT,))
             row = (delivery_id, now)
             new = db.execute("INSERT OR IGNORE INTO deliveries VALUES (?, ?)", row).rowcount > 0
             if new and not (known_only and _state(db, run_id) is None):
-                _submit(db, [request], now, retry_failed=retry_failed)
+                _, completed = _submit(db, [request], now, retry_failed=retry_failed)
             state = _state(db, run_id)
-            return DeliveryRecord(new, state is not None and state.open)
+            return DeliveryRecord(new, state is not None and state.open), completed
+
+        record, completed = await self._call(work)
+        if completed:
+            self._incomplete.set()
+        return record
+
+    async def incomplete_ids(self, limit: int) -> list[str]:
+        query = "SELECT run_id FROM incomplete LIMIT ?"
+        return await self._call(lambda db: [row[0] for row in db.execute(query, (limit,))])
+
+    async def note_incomplete(self, run_ids: Iterable[str]) -> None:
+        rows = [(run_id,) for run_id in run_ids]
+        if rows:
+            await self._call(lambda db: db.executemany("INSERT OR IGNORE INTO incomplete VALUES (?)", rows))
+            self._incomplete.set()
+
+    async def note_complete(self, run_ids: Iterable[str]) -> None:
+        rows = [(run_id,) for run_id in run_ids]
+        await self._call(lambda db: db.executemany("DELETE FROM incomplete WHERE run_id = ?", rows))
+
+    async def next_late_cost(self) -> float | None:
+        query = "SELECT min(look_at) FROM late_costs"
+        found = await self._call(lambda db: db.execute(query).fetchone())
+        return found[0]  # type: ignore[no-any-return]
+
+    async def late_costs(self, now: float, limit: int) -> list[LateCost]:
+        query = (
+            "SELECT run_id, look_at, looks, created_at FROM late_costs WHERE look_at <= ?"
+            " ORDER BY look_at LIMIT ?"
+        )
+        return await self._call(lambda db: [LateCost(*row) for row in db.execute(query, (now, limit))])
+
+    async def put_late_costs(self, again: Iterable[LateCost], settled: Iterable[str] = ()) -> None:
+        later, rows = list(again), [(run_id,) for run_id in settled]
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany("DELETE FROM late_costs WHERE run_id = ?", rows)
+            for each in later:
+                _put_late_cost(db, each)
+
+        await self._call(work)
+        self._incomplete.set()
+
+    async def technique_names(self) -> dict[str, RunNames]:
+        def work(db: sqlite3.Connection) -> dict[str, RunNames]:
+            rows = db.execute("SELECT technique, names FROM technique_names")
+            return {technique: msgspec.json.decode(names, type=RunNames) for technique, names in rows}
 
         return await self._call(work)
+
+    async def put_technique_names(self, found: Mapping[str, RunNames]) -> None:
+        rows = [(technique, msgspec.json.encode(names).decode()) for technique, names in found.items()]
+        await self._call(
+            lambda db: db.executemany("INSERT OR REPLACE INTO technique_names VALUES (?, ?)", rows)
+        )
 
     async def left_files(self) -> dict[str, LeftFile]:
         return await self._call(select_left_files)
@@ -337,18 +416,27 @@ async def _watch(files: QueueFiles) -> None:
 
 def _submit(
     db: sqlite3.Connection, requests: Sequence[RunRequest], now: float, *, retry_failed: bool
-) -> list[str]:
+) -> tuple[list[str], bool]:
+    """Do what `submit` says; also return whether an ended run has become incomplete."""
     waiting: list[str] = []
+    incomplete: list[tuple[str]] = []
+    query = "SELECT state, technique IS NULL, label IS NULL, meta IS NULL FROM runs WHERE run_id = ?"
     for request in requests:
         run_id = request.reference.run_id
-        state = _state(db, run_id)
+        found = db.execute(query, (run_id,)).fetchone()
+        state = RunState(found[0]) if found else None
         if request.action is Action.FORGET:
             _put(db, msgspec.structs.replace(queued(request, now), state=RunState.FORGOTTEN), now)
             _drop_saved(db, run_id)
-        elif state is None:
+            continue
+        if state is None:
             _put(db, queued(request, now), now)
             waiting.append(run_id)
-        elif is_queued_again(request.action, state, retry_failed=retry_failed):
+            continue
+        said = request.reference.technique, request.label, request.meta
+        completed = any(lacks and says for lacks, says in zip(found[1:], said, strict=True))
+        completed = completed and _complete(db, request)
+        if is_queued_again(request.action, state, retry_failed=retry_failed):
             _drop_saved(db, run_id)
             db.execute(
                 "UPDATE runs SET state = 'waiting', queued_at = ?, detected_at = NULL, waited = 0, tries = 0,"
@@ -357,17 +445,40 @@ def _submit(
                 (now, loses_files(state), kinds_column(request.kinds), now, run_id),
             )
             waiting.append(run_id)
-    return waiting
+        elif completed and not state.open:
+            incomplete.append((run_id,))
+    db.executemany("INSERT OR IGNORE INTO incomplete VALUES (?)", incomplete)
+    return waiting, bool(incomplete)
+
+
+def _complete(db: sqlite3.Connection, request: RunRequest) -> bool:
+    """Complete a run's row by a later request; return whether that changed it."""
+    before = select_run(db, request.reference.run_id)
+    run = before and completed_by(before, request)
+    if run is None or run == before:
+        return False
+    row = row_of(run)
+    fill = "UPDATE runs SET technique = ?, label = ?, meta = ? WHERE run_id = ?"
+    db.execute(fill, (row[1], row[2], row[12], run.run_id))
+    return True
+
+
+def _put_late_cost(db: sqlite3.Connection, late: LateCost) -> None:
+    db.execute("INSERT OR REPLACE INTO late_costs VALUES (?,?,?,?)", msgspec.structs.astuple(late))
 
 
 def _put(db: sqlite3.Connection, run: QueuedRun, now: float) -> None:
-    """Write a run's row, new or known; what it was first named by, and is wanted of it, stays."""
+    """Write a run's row, new or known; what it was first named by, and is wanted of it, stays.
+
+    A technique fills the place of none.
+    """
     db.execute(
         f"INSERT INTO runs ({COLUMNS}, changed_at) VALUES ({_MARKS})"  # noqa: S608 - names only
         " ON CONFLICT (run_id) DO UPDATE SET state = excluded.state, detected_at = excluded.detected_at,"
         " waited = excluded.waited, tries = excluded.tries, progress = excluded.progress,"
         " error = excluded.error, fresh = excluded.fresh, changed_at = excluded.changed_at,"
-        " names = coalesce(excluded.names, runs.names)"
+        " names = coalesce(excluded.names, runs.names),"
+        " technique = coalesce(runs.technique, excluded.technique)"
         # What was forgotten while it was under way stays forgotten.
         " WHERE runs.state <> 'forgotten'",
         (*row_of(without_secrets(run)), now),

@@ -350,7 +350,7 @@ class OutputSaver:
 
     def _destination(self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput) -> Destination:
         index = 1 + next(i for i, other in enumerate(answer.outputs) if other.key == output.key)
-        return self._library.destination(run, output, index, answer.completed_at)
+        return self._library.destination(run, output, index, answer.completed_at, answer.created_at)
 
     def _is_link(self, text: str) -> bool:
         """Whether a text is nothing but a URL at a host that keeps outputs: any other is a model's words."""

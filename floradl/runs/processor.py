@@ -27,12 +27,14 @@ from floradl.models import (
     RemoteOutput,
     RemoteRun,
     Result,
+    RunNames,
     RunState,
     SavedOutput,
 )
 from floradl.polling.poller import RunApi
 from floradl.queue.base import RunQueue
 from floradl.retry import MAX_BACKOFF, Failed, Halted, RetryIn, outcome_of
+from floradl.runs.backfill import complete_sidecar, late_cost
 from floradl.runs.events import RunEvents, RunSummary
 from floradl.runs.output_saver import OutputSaver, PlannedOutput, not_had
 from floradl.runs.result import (
@@ -50,13 +52,15 @@ from floradl.runs.result import (
 class ProcessOptions(Struct, frozen=True):
     """`give_up_after`: seconds that attempts at outputs may take; `keep_times`: files get the run's time.
 
-    `selection` says which outputs are wanted.
+    `selection` says which outputs are wanted. `names` returns what a run belongs to, as far as that is known
+    when its sidecar is written, by its last answer, too.
     """
 
     give_up_after: float
     keep_times: bool
     selection: Selection = Selection()
     wall: Callable[[], float] = time.time
+    names: Callable[[QueuedRun, RemoteRun | None], RunNames] = lambda run, _: run.names
 
 
 class Processor:
@@ -135,6 +139,9 @@ class Processor:
         answer, failure = finished.answer, finished.failure
         if failure is None:
             if answer is None:
+                if finished.incomplete:
+                    keep_times = self._options.keep_times
+                    await self._disk.do(partial(complete_sidecar, self._library, run, keep_times=keep_times))
                 return await self._finish(replace(run, state=RunState.DONE, error=None), None)
             if answer.outputs:
                 return await self._save(run, answer, finished, known)
@@ -180,7 +187,7 @@ class Processor:
         found, summary = await self._saver.save_small(run, answer, on_disk.small, conclude)
         if isinstance(summary, RunSummary):
             ended = replace(run, state=RunState.DONE, error=None, force=False, progress=100.0)
-            return await self._finish(ended, summary)
+            return await self._finish(ended, summary, answer)
         await _keep(self._queue, run, found, on_disk)
         if isinstance(summary, Exception):
             raise summary
@@ -230,18 +237,23 @@ class Processor:
                 return await self._finish(ended, None)
             ending = with_earlier(on_disk.earlier, ending)
         summary = await self._disk.do(partial(self._write_sidecar, run, answer, ending))
-        return await self._finish(ended, summary)
+        return await self._finish(ended, summary, answer)
 
     def _write_sidecar(self, run: QueuedRun, answer: RemoteRun | None, ending: RunResult) -> RunSummary:
-        sidecar = sidecar_of(run, answer, ending, self._options.wall())
+        named = replace(run, names=self._options.names(run, answer))
+        sidecar = sidecar_of(named, answer, ending, self._options.wall())
         mtime = answer.completed_at if answer and self._options.keep_times else None
         return RunSummary.of(self._library.write_sidecar(sidecar, mtime), sidecar.outputs)
 
     async def _record(self, run: QueuedRun) -> None:
         await self._queue.update(run, self._options.wall())
 
-    async def _finish(self, run: QueuedRun, summary: RunSummary | None) -> Finished:
-        await self._queue.finish(run, self._options.wall(), summary.sidecar if summary else None)
+    async def _finish(
+        self, run: QueuedRun, summary: RunSummary | None, answer: RemoteRun | None = None
+    ) -> Finished:
+        now = self._options.wall()
+        late = late_cost(run, answer, now)
+        await self._queue.finish(run, now, summary.sidecar if summary else None, late)
         return Finished(run, summary)
 
 

@@ -153,14 +153,22 @@ def _fetched_texts(answer: RemoteRun | None, result: RunResult) -> set[str]:
 def sidecar_of(run: QueuedRun, answer: RemoteRun | None, result: RunResult, now: float) -> Sidecar:
     """Return the sidecar of a finished run; `answer` is FLORA's last, `now` is unix seconds."""
     technique = run.technique
+    names = run.names.updated(answer.names) if answer else run.names
+    technique_id = technique if technique and technique.startswith("tech_") else None
     fetched_texts = _fetched_texts(answer, result)
     return Sidecar(
         floradl_version=__version__,
         reference=str(run.reference),
         technique=technique,
-        technique_id=technique if technique and technique.startswith("tech_") else None,
+        technique_id=names.technique_id or technique_id,
+        technique_name=names.technique_name,
+        workspace_id=names.workspace_id,
+        project_id=names.project_id,
+        project_name=names.project_name,
+        model_id=names.model_id,
         run_id=run.run_id,
         label=run.label,
+        meta=run.meta,
         result=result.result,
         run=public_run(answer.raw, fetched_texts) if answer else None,
         outputs=result.outputs,

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from floradl.errors import ErrorCode, FloradlError, ServicePausedError, TransientError
-from floradl.flora.schema import KINDS, RunPage, run_owner
+from floradl.flora.schema import KINDS, RunPage, polled_technique, run_owner
 from floradl.models import Reference, RemoteRun, RunRequest
 from floradl.polling.poller import Poller
 from floradl.queue.base import RunQueue
@@ -158,21 +158,13 @@ async def wanted(api: TechniqueIds, projects: Iterable[str], techniques: Iterabl
 
 def _reference(run: RemoteRun, name: str | None, technique_id: str | None) -> Reference | None:
     """Name a run: as the user calls its technique, as its `poll_url` does, or by id."""
-    names = [each for each in (name, _polled(run), technique_id) if each is not None]
+    names = [each for each in (name, polled_technique(run), technique_id) if each is not None]
     for technique in (*names, None):
         try:
             return Reference.of(run.run_id, technique)
         except ValueError:
             continue
     return None
-
-
-def _polled(run: RemoteRun) -> str | None:
-    try:
-        reference = Reference.parse(run.poll_url or "")
-    except ValueError:
-        return None
-    return reference.technique if reference.run_id == run.run_id else None
 
 
 class HistoryOptions(msgspec.Struct, frozen=True):

@@ -1,0 +1,122 @@
+"""`floradl check --template`: the paths that a template gives, by runs of the library where it has some."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import TextIO
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from floradl.app import build_library
+from floradl.clock import unix_seconds
+from floradl.commands.exits import Exit
+from floradl.commands.streams import say
+from floradl.config.settings import Config
+from floradl.errors import ConfigError, FloradlError
+from floradl.library.base import Library
+from floradl.library.sidecar import Sidecar, names_of
+from floradl.library.template import Template
+from floradl.models import OutputKind, QueuedRun, RemoteOutput, RunNames
+
+_EXAMPLES = 3
+_LOOKED_AT = 300  # sidecars
+_CREATED, _COMPLETED = 1_795_460_580.0, 1_795_460_617.0  # 23 November 2026
+
+
+class _Example(Struct, frozen=True):
+    """An output with its place among its run's, when that completed and was created, and its extension."""
+
+    run: QueuedRun
+    output: RemoteOutput
+    index: int
+    times: tuple[float | None, float | None]
+    ext: str
+
+
+def check_template(config: Config, text: str, stream: TextIO) -> Exit:
+    """Write three paths that the template `text` gives, that of the configuration where it is empty.
+
+    Raises `ConfigError` where it is not a template. Nothing is changed.
+    """
+    try:
+        Template.parse(text or config.output.template)
+    except ValueError as error:
+        raise ConfigError(f"--template: {text[:200]!a} is not a template: {error}") from None
+    if text:
+        config = replace(config, output=replace(config.output, template=text))
+    library = build_library(config)
+    found = _from(library)
+    examples = found or _MADE_UP
+    say(stream, f"{config.output.template}")
+    for each in examples:
+        path = library.path_of(each.run, each.output, each.index, each.times, each.ext)
+        say(stream, f"  {path}")
+        say(stream, f"      {each.output.kind} {each.output.output_id} of {each.run.reference}")
+    if not found:
+        say(stream, "(made up: the library has no files yet)")
+    return Exit.OK
+
+
+def _from(library: Library) -> list[_Example]:
+    """Return examples from the library, of different kinds and techniques where there are such."""
+    chosen: dict[object, _Example] = {}
+    try:
+        sidecars = (entry.sidecar for entry in library.scan() if entry.sidecar is not None)
+        found = [each for sidecar in itertools.islice(sidecars, _LOOKED_AT) for each in _examples_of(sidecar)]
+    except FloradlError:  # there is no library yet
+        return []
+    for each in found:
+        chosen.setdefault(each.output.kind, each)
+    for each in found:
+        chosen.setdefault((each.run.technique, each.output.kind), each)
+    for each in found:
+        chosen.setdefault((each.run.run_id, each.output.key), each)
+    examples = {(each.run.run_id, each.output.key): each for each in chosen.values()}
+    return list(examples.values())[:_EXAMPLES]
+
+
+def _examples_of(sidecar: Sidecar) -> Iterator[_Example]:
+    times = sidecar.times
+    run = QueuedRun(
+        run_id=sidecar.run_id,
+        technique=sidecar.technique,
+        label=sidecar.label,
+        queued_at=0.0,
+        meta=sidecar.meta,
+        names=names_of(sidecar),
+    )
+    moments = unix_seconds(times.completed_at), unix_seconds(times.created_at)
+    for index, saved in enumerate(sidecar.outputs, 1):
+        if saved.path is not None:
+            output = RemoteOutput(saved.output_id, saved.type, saved.url or "")
+            yield _Example(run, output, index, moments, PurePosixPath(saved.path).suffix)
+
+
+def _made_up(kind: OutputKind, type_: str, ext: str, number: int) -> _Example:
+    run = QueuedRun(
+        run_id=f"run_abc12{number}",
+        technique="art-directors-critique",
+        label="spring",
+        queued_at=_CREATED,
+        meta={},
+        names=RunNames(
+            technique_id="tech_4f1d",
+            technique_name="Art director's critique",
+            workspace_id="ws_studio",
+            project_id="prj_spring",
+            model_id="model-1",
+        ),
+    )
+    url = f"https://media.flora.ai/{kind}-{number}{ext}"
+    output = RemoteOutput(f"output_{number}", type_, url)
+    return _Example(run, output, number, (_COMPLETED, _CREATED), ext)
+
+
+_MADE_UP = [
+    _made_up(OutputKind.IMAGE, "imageUrl", ".png", 1),
+    _made_up(OutputKind.VIDEO, "videoUrl", ".mp4", 2),
+    _made_up(OutputKind.TEXT, "text", ".txt", 3),
+]
