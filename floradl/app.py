@@ -42,7 +42,7 @@ from floradl.polling.open_runs import OpenRuns
 from floradl.polling.planner import PollPlanner
 from floradl.polling.poller import Poller, PollOptions
 from floradl.queue.base import RunQueue
-from floradl.runs.events import RunEvents, RunReports
+from floradl.runs.events import NO_EVENTS, EventSink, RunEvents, RunReports
 from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
 from floradl.runs.processor import ProcessOptions, Processor
 from floradl.runs.scheduler import Scheduler
@@ -131,9 +131,15 @@ def _host_of_api(config: Config) -> tuple[str]:
 
 @asynccontextmanager
 async def working(
-    config: Config, environ: Mapping[str, str], queue: RunQueue, progress: RunEvents
+    config: Config,
+    environ: Mapping[str, str],
+    queue: RunQueue,
+    progress: RunEvents,
+    sink: EventSink = NO_EVENTS,
 ) -> AsyncIterator[App]:
     """Build everything and serve the queue; on exit stop and record the work under way.
+
+    `progress` gets each step, for people; `sink` what other programs hear of.
 
     Raises `ConfigError` for an unusable configuration, and, in a group, `QueueDamagedError` as soon as the
     queue is unusable.
@@ -156,7 +162,7 @@ async def working(
             durations = Durations(clocks.monotonic, await queue.durations())
             planner = PollPlanner(due_queue, durations, interval, clocks.monotonic)
             breaker = CircuitBreaker(due_queue, clocks)
-            reports = RunReports(progress)
+            reports = RunReports(progress, sink)
             open_runs = OpenRuns(queue, due_queue, planner, breaker, reports, clocks)
             slots = DownloadSlots(breaker, open_runs.put_first)
             key = _Key(config, environ)
@@ -175,6 +181,7 @@ async def working(
                     HostPatterns.parse(config.download.text_url_hosts),
                     keep_times,
                     monotonic=media.bandwidth.active_clock,
+                    report=sink.saved,
                 ),
             )
             process_options = ProcessOptions(give_up_after, keep_times, clocks.wall)

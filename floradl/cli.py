@@ -19,8 +19,8 @@ import click
 
 from floradl import __version__
 from floradl.commands.exits import Exit, outcome, told_of_bug
-from floradl.commands.options import common_options, configured, configured_from, ending
-from floradl.commands.streams import finish, is_of_stdout, occupy, tell
+from floradl.commands.options import common_options, configured, configured_from, ending, result_options
+from floradl.commands.streams import Show, finish, is_of_stdout, occupy, tell
 from floradl.errors import ConfigError
 from floradl.slim_imports import slim
 
@@ -56,30 +56,34 @@ def run(given: dict[str, Any]) -> Exit:
 
 @floradl.command(epilog=ending("floradl once --max-wait 30m", (0, 2, 3, 4, 5, 130), "README.md"))
 @click.option("--max-wait", metavar="DURATION", help="Give up waiting for unfinished runs after this (30m).")
+@result_options
 @common_options
 @click.pass_obj
-def once(given: dict[str, Any], max_wait: str | None) -> Exit:
+def once(given: dict[str, Any], max_wait: str | None, *, as_json: bool, paths: str | None) -> Exit:
     """Download everything queued, wait for runs that are not finished, then exit."""
     seconds = _seconds(max_wait)
+    show = _shown(as_json, paths)
     config = configured(given, "error")
     from floradl.commands import get
 
-    return _serve(get.once, config, os.environ, seconds)
+    return _serve(get.once, config, os.environ, seconds, show)
 
 
 @floradl.command(epilog=ending("floradl get campaign/run_abc123", (0, 2, 3, 4, 5, 130), "README.md"))
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
+@result_options
 @common_options
 @click.pass_obj
-def get(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
+def get(given: dict[str, Any], references: tuple[str, ...], *, as_json: bool, paths: str | None) -> Exit:
     """Download runs now, with progress bars; needs no daemon, and does no harm beside one."""
     from floradl.commands.submit import parse_all
 
     wanted = parse_all(references)
+    show = _shown(as_json, paths)
     config = configured(given, "error")
     from floradl.commands import get
 
-    return _serve(get.get, config, os.environ, wanted)
+    return _serve(get.get, config, os.environ, wanted, show)
 
 
 @floradl.command(epilog=ending("floradl add campaign/run_abc123 run_def456", (0, 2, 5), "README.md"))
@@ -235,6 +239,12 @@ def _after_imports() -> None:
     gc.enable()
 
 
+def _shown(as_json: bool, paths: str | None) -> Show:  # noqa: FBT001 - as click gives it
+    if as_json and paths is not None:
+        raise click.UsageError("--json and --print both write to standard output: give one of them")
+    return Show.JSON if as_json else Show.PATHS if paths is not None else Show.NOTHING
+
+
 def _seconds(text: str | None) -> float:
     from floradl.units import parse_duration
 
@@ -285,3 +295,20 @@ def _leave(ended: list[Exit]) -> None:
             stream.flush()
     if ended:
         os._exit(ended[0])
+
+
+@floradl.command(epilog=ending("floradl events --follow --since 1h", (0, 2, 130), "docs/programs.md"))
+@click.option("--follow", "-f", is_flag=True, help="Go on with those that come, until stopped.")
+@click.option(
+    "--since", metavar="WHEN", help="Only those since then (10m, 2026-11-01); all that are kept if not."
+)
+@common_options
+@click.pass_obj
+def events(given: dict[str, Any], since: str | None, *, follow: bool) -> Exit:
+    """Print what happened: one JSON object a line."""
+    config = configured(given)
+    from floradl.commands import events as command
+    from floradl.commands.options import moment
+
+    start = None if since is None else moment(since, time.time())
+    return command.events(config, sys.stdout, follow=follow, since=start)

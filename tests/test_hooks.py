@@ -237,7 +237,7 @@ def test_once_tells_of_what_it_fetched(home: Home, simulator: Simulator, hook: H
 def test_once_leaves_what_fails_to_the_next_one(home: Home, simulator: Simulator, hook: Hook) -> None:
     hook.write("exit 1")
     queue(home, simulator, "run_a")
-    assert home.run("once").returncode == 0
+    assert home.run("once").returncode == 3
     hook.write()
     assert home.run("once").returncode == 0
     assert len(hook.calls()) == 1

@@ -8,7 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 import structlog
@@ -23,13 +25,17 @@ from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pau
 from floradl.daemon.startup import StartStoppedError, Startup, opened
 from floradl.daemon.systemd import ServiceManager, Supervision, SystemdView, describe
 from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedError
-from floradl.hooks.runs import Heard
+from floradl.hooks.command import PAUSED
+from floradl.hooks.runs import Heard, RunHooks
 from floradl.queue import heartbeat
 from floradl.queue.heartbeat import Heartbeat, LivePause, Snapshot, Transfer
 from floradl.sources.inbox import Inbox
 from floradl.sources.intake import Intake, IntakeLimits
 from floradl.sources.queue_file import QueueFile
 from floradl.wakeups import next_tick
+
+if TYPE_CHECKING:
+    from floradl.queue.event_log import EventLog
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
 _BEAT = 1.0
@@ -88,6 +94,7 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
     # What a command that runs once has no use for.
     from floradl.daemon.endpoints import serve_endpoints  # noqa: PLC0415
     from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
+    from floradl.queue.event_log import EventLog  # noqa: PLC0415
     from floradl.web.metrics import HealthState  # noqa: PLC0415
 
     supervision.beat(describe(SystemdView(starting=True)), well=True)
@@ -98,19 +105,24 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
     hooks = build_hooks(config, environ)
     async with (
         opened(config, "run", supervision) as queue,
-        working(config, environ, queue, Heard(progress, hooks.runs.wake)) as works,
+        aclosing(EventLog(config.state_dir)) as events,
+        working(config, environ, queue, Heard(progress, hooks.runs.wake), events) as works,
         reloading(config, source, Changing(works, hooks, environ), supervision),
     ):
         intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
         start = build_start(config, works)
+        report_pause = connect(events, works, start, intake, hooks.runs)
+        hooks.pauses.on_failure = partial(events.hook_failed, PAUSED, None, final=False)
         state = HealthState(
             progress_at=lambda: _progress_at(_quiet(works, progress, intake, start)),
             paused=lambda: PauseReason(pause.reason) if (pause := _pause(works, start)) else None,
             started=intake.served.is_set,
         )
         async with anyio.create_task_group() as group:
+            group.start_soon(events.serve)
             # From the first moment on: a queue that is filled anew may take minutes.
             group.start_soon(_beat, config, works, intake, start, progress, supervision)
+            group.start_soon(_watch_pause, report_pause)
             group.start_soon(serve_endpoints, config, environ, works, state)
             group.start_soon(_work, config, works, intake, start, hooks)
             group.start_soon(_sweep, inbox)
@@ -151,6 +163,13 @@ async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
     deadline.daemon = True
     deadline.start()
     halt()
+
+
+async def _watch_pause(report: Callable[[], None]) -> None:
+    """Call `report` each second: nobody tells of a full disk of the queue's, or of a library that is back."""
+    while True:
+        report()
+        await next_tick(_BEAT)
 
 
 async def _beat(
@@ -201,6 +220,21 @@ async def _beat(
             await (intake.served.wait() if view.starting else next_tick(_BEAT))
 
 
+def connect(
+    events: EventLog, works: App, start: Startup | None, intake: Intake, hooks: RunHooks
+) -> Callable[[], None]:
+    """Have rejected jobs, failed hooks and pauses recorded; return what records the pause that holds now."""
+
+    def report_pause() -> None:
+        paused = _pause(works, start)
+        events.pause(paused.reason if paused else None, paused.message if paused else "")
+
+    works.scheduler.on_pause(report_pause)
+    intake.on_rejected = events.rejected
+    hooks.on_failure = events.hook_failed
+    return report_pause
+
+
 def _hints(works: App) -> tuple[str, ...]:
     trouble = works.sync.trouble if works.sync is not None and works.scheduler.paused is None else None
     silences = {"FLORA": works.flora.silent_until} | works.saver.quiet_hosts
@@ -224,9 +258,9 @@ def _clock(until: float) -> str:
     return time.strftime("%d %b %H:%M", time.localtime(minutes * 60))
 
 
-def _pause(works: App, start: Startup) -> LivePause | None:
+def _pause(works: App, start: Startup | None) -> LivePause | None:
     """Return why nothing goes on: no run may, or what becomes of them cannot be recorded."""
-    paused, stuck = start.pause or works.scheduler.paused, works.queue.trouble
+    paused, stuck = (start.pause if start else None) or works.scheduler.paused, works.queue.trouble
     if paused is not None:
         return LivePause(paused.reason, paused.message, paused.since)
     return LivePause(PauseReason.DISK_FULL, stuck.message, stuck.since) if stuck is not None else None
