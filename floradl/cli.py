@@ -61,7 +61,7 @@ def run(given: dict[str, Any]) -> Exit:
 @click.pass_obj
 def once(given: dict[str, Any], max_wait: str | None, *, as_json: bool, paths: str | None) -> Exit:
     """Download everything queued, wait for runs that are not finished, then exit."""
-    seconds = _seconds(max_wait)
+    seconds = _seconds(max_wait, "--max-wait")
     show = _shown(as_json, paths)
     config = configured(given, "error")
     from floradl.commands import get
@@ -145,19 +145,32 @@ def sync(given: dict[str, Any], since: str | None) -> Exit:
 
 
 @floradl.command(epilog=ending("floradl status --json", (0, 1, 2), "README.md"))
+@click.argument("references", metavar="[REF...]", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--all", "everything", is_flag=True, help="All runs, as lines of JSON.")
 @click.option("--check", is_flag=True, help="Exit 1 unless a daemon is alive and makes progress.")
+@click.option("--watch", is_flag=True, help="A live picture on the terminal, until Ctrl-C (which is exit 0).")
 @common_options
 @click.pass_obj
-def status(given: dict[str, Any], *, as_json: bool, everything: bool, check: bool) -> Exit:
-    """Show what is waiting, running, paused, done and failed, and why."""
+def status(given: dict[str, Any], /, references: tuple[str, ...], **how: bool) -> Exit:
+    """Show what is waiting, running, paused, done and failed, and why; of single runs all that is known."""
+    if references and (how["everything"] or how["check"]):
+        raise click.UsageError("REF shows single runs: leave --all and --check out")
+    if how["watch"] and (references or sum(how.values()) > 1):
+        raise click.UsageError("--watch stands alone; programs read 'floradl status --json'")
+    config = configured(given)
+    if how["watch"]:
+        from floradl.commands.watch import watch
+
+        return watch(config, sys.stdout)
     from floradl.commands import status as command
 
-    config = configured(given)
-    return Exit(
-        command.status(config, as_json=as_json, everything=everything, check=check, stream=sys.stdout)
-    )
+    as_json, everything, check = how["as_json"], how["everything"], how["check"]
+    if references:
+        from floradl.commands.submit import parse_all
+
+        return command.status_of(config, parse_all(references), sys.stdout, as_json=as_json)
+    return command.status(config, as_json=as_json, everything=everything, check=check, stream=sys.stdout)
 
 
 @floradl.command(
@@ -245,7 +258,7 @@ def _shown(as_json: bool, paths: str | None) -> Show:  # noqa: FBT001 - as click
     return Show.JSON if as_json else Show.PATHS if paths is not None else Show.NOTHING
 
 
-def _seconds(text: str | None) -> float:
+def _seconds(text: str | None, option: str) -> float:
     from floradl.units import parse_duration
 
     if text is None:
@@ -253,7 +266,7 @@ def _seconds(text: str | None) -> float:
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise ConfigError(f"--max-wait: {text!r} {error}") from None
+        raise ConfigError(f"{option}: {text!r} {error}") from None
 
 
 def main() -> NoReturn:
@@ -312,3 +325,41 @@ def events(given: dict[str, Any], since: str | None, *, follow: bool) -> Exit:
 
     start = None if since is None else moment(since, time.time())
     return command.events(config, sys.stdout, follow=follow, since=start)
+
+
+@floradl.command(
+    epilog=ending("floradl wait campaign/run_abc123 --timeout 20m", (0, 2, 3, 4, 5, 130), "docs/programs.md")
+)
+@click.argument("references", metavar="REF...", nargs=-1, required=True)
+@click.option("--timeout", metavar="DURATION", help="Give up after this (20m).")
+@common_options
+@click.pass_obj
+def wait(given: dict[str, Any], references: tuple[str, ...], timeout: str | None) -> Exit:
+    """Wait beside a daemon until runs have ended; the exit code says how."""
+    from floradl.commands.submit import parse_all
+
+    wanted = parse_all(references)
+    seconds = _seconds(timeout, "--timeout")
+    config = configured(given)
+    from floradl.commands.watch import wait
+
+    return wait(config, wanted, seconds, quiet=given.get("quiet", 0) > 0)
+
+
+@floradl.command("open", epilog=ending("floradl open --last", (0, 2), "docs/programs.md"))
+@click.argument("reference", metavar="REF", required=False)
+@click.option("--last", is_flag=True, help="The run that was downloaded last.")
+@common_options
+@click.pass_obj
+def open_run(given: dict[str, Any], reference: str | None, *, last: bool) -> Exit:
+    """Show a run's files with the desktop's opener; without one print their paths."""
+    if (reference is None) is not last:
+        raise click.UsageError("name one run, or give --last")
+    from floradl.commands.submit import parse_all
+
+    wanted = parse_all([reference])[0] if reference is not None else None
+    config = configured(given)
+    from floradl.app import build_library
+    from floradl.commands import results
+
+    return results.open_run(build_library(config), wanted, os.environ, sys.stdout)

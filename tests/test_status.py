@@ -110,7 +110,8 @@ def test_without_any_state_there_is_nothing_and_that_is_fine(config: Config) -> 
         "paused": None,
         "queue_file_error": None,
         "hints": [],
-        "inbox": {"held": None, "troubles": []},
+        "inbox": {"held": None, "troubles": [], "rejected": 0},
+        "hooks": {"retried": 0, "given_up": 0},
         "rate_limit": None,
         "counts": dict.fromkeys(
             ["waiting", "running", "downloading", "done", "partial", "failed", "forgotten"], 0

@@ -177,6 +177,23 @@ def written(show: Show) -> Iterator[ResultWriter]:
     writer.close()
 
 
+def open_run(
+    library: Library, reference: Reference | None, environ: Mapping[str, str], stream: TextIO
+) -> Exit:
+    """Show the files of a run, None for the last one, as `open_files`. Raises `ConfigError` for none."""
+    try:
+        found = last_run(library) if reference is None else find_run(library, reference)
+    except FloradlError as error:
+        raise ConfigError(str(error)) from error
+    if found is None and reference is None:
+        raise ConfigError(f"the library {library.location()} holds no run yet")
+    if found is None:
+        raise ConfigError(
+            f"{reference} is not in the library {library.location()}: 'floradl get {reference}'"
+        )
+    return open_files(found, environ, stream)
+
+
 def open_files(found: FoundRun, environ: Mapping[str, str], stream: TextIO) -> Exit:
     """Show a run's files with the desktop's opener; where there is none write their paths to `stream`.
 

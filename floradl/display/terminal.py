@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Self, TextIO
 
 from msgspec import Struct
 from rich.cells import cell_len
@@ -59,6 +59,12 @@ class Pen(Struct, frozen=True):
     width: int
     encoding: str
     colour: bool
+
+    @classmethod
+    def of(cls, console: Console) -> Self:
+        """Return the pen for a console as it is now."""
+        colour = console.color_system is not None and not console.no_color
+        return cls(console.width, console.encoding, colour)
 
     @property
     def signs(self) -> Signs:
@@ -258,6 +264,38 @@ def _left(row: TransferRow) -> str:
 
 
 @contextmanager
+def redrawn(stream: TextIO) -> Iterator[Callable[[Callable[[int], Sequence[str | BoardView]]], None]]:
+    """Give what draws a whole picture on the terminal `stream`, in place of the one before.
+
+    It takes what returns, for a number of lines, texts and views from top to bottom. The last picture stays.
+    """
+    console = _console(stream)
+    live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+
+    def draw(picture: Callable[[int], Sequence[str | BoardView]]) -> None:
+        pen, room = Pen.of(console), max(4, console.height - 1)
+        lines: list[Text] = []
+        for part in picture(room):
+            lines += draw_view(pen, part, None) if isinstance(part, BoardView) else [pen.cut(pen.text(part))]
+        live.update(Group(*lines[:room]), refresh=True)
+
+    with live:
+        console.show_cursor(True)  # it would stay hidden after a kill
+        yield draw
+
+
+def _console(stream: TextIO) -> Console:
+    return Console(
+        file=stream,
+        force_terminal=True,
+        force_interactive=True,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+@contextmanager
 def on_terminal(stream: TextIO, total: int | None) -> Iterator[RunEvents]:
     """Show on the terminal `stream` what the `RunEvents` gets; the arguments are those of `open_display`."""
     board = Board()
@@ -281,14 +319,7 @@ class _Picture(threading.Thread):
 
     def __init__(self, stream: TextIO, board: Board, above: deque[str], total: int | None) -> None:
         super().__init__(name="display", daemon=True)
-        self._console = Console(
-            file=stream,
-            force_terminal=True,
-            force_interactive=True,
-            markup=False,
-            emoji=False,
-            highlight=False,
-        )
+        self._console = _console(stream)
         self._stream = stream
         self._board = board
         self._above = above
@@ -334,7 +365,7 @@ class _Picture(threading.Thread):
 
     def _look(self, live: Live) -> None:
         console, board = self._console, self._board
-        pen = Pen(console.width, console.encoding, console.color_system is not None and not console.no_color)
+        pen = Pen.of(console)
         lines = [Text.from_ansi(line) for line in self._drain()]
         for _ in range(min(_AT_ONCE, len(board.endings))):
             lines += draw_ending(pen, board.endings.popleft())
