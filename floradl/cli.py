@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
@@ -46,11 +46,20 @@ def floradl() -> None:
 @common_options
 @click.pass_obj
 def run(given: dict[str, Any]) -> Exit:
-    """Run the daemon: watch, poll and download until stopped."""
+    """Run the daemon: watch, poll and download until stopped.
+
+    On a terminal it shows what goes on, and of its log what is wrong; -v shows all of that.
+    """
     config, source = configured_from(given, "info")
     from floradl.daemon import run
+    from floradl.display import open_daemon_display
+    from floradl.log import change_level
 
-    _serve(run.run, config, os.environ, source)
+    idle = f"waiting for jobs in {config.queue.watch_dir}; Ctrl-C stops"
+    with open_daemon_display(sys.stderr, idle) if config.log.format == "auto" else nullcontext() as display:
+        if display is not None and config.log.level == "info":
+            change_level("warning")
+        _serve(run.run, config, os.environ, source, display)
     return Exit.OK
 
 

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from floradl import __version__
 from floradl.app import App, working
+from floradl.config.credentials import read_api_key
 from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
 from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pauses, tell_missing
@@ -27,8 +28,10 @@ from floradl.daemon.systemd import ServiceManager, Supervision, SystemdView, des
 from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedError
 from floradl.hooks.command import PAUSED
 from floradl.hooks.runs import Heard, RunHooks
+from floradl.models import QueuedRun
 from floradl.queue import heartbeat
 from floradl.queue.heartbeat import Heartbeat, LivePause, Snapshot, Transfer
+from floradl.runs.events import RunEvents, RunSummary
 from floradl.sources.inbox import Inbox
 from floradl.sources.intake import Intake, IntakeLimits
 from floradl.sources.queue_file import QueueFile
@@ -65,17 +68,47 @@ def build_start(config: Config, works: App) -> Startup:
     return Startup(config.state_dir, config.queue.watch_dir, works.library, works.queue, works.scheduler)
 
 
-async def run(config: Config, environ: Mapping[str, str], source: Source) -> None:
+class _Both:
+    """A `RunEvents` for two: the heartbeat, and what a person sees on a terminal."""
+
+    def __init__(self, heartbeat: Heartbeat, display: RunEvents) -> None:
+        self._both: tuple[RunEvents, RunEvents] = (heartbeat, display)
+
+    def run(self, run: QueuedRun, next_in: float | None) -> None:
+        for each in self._both:
+            each.run(run, next_in)
+
+    def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
+        for each in self._both:
+            each.transfer(run, output_id, received, total)
+
+    def transferred(self, run: QueuedRun, output_id: str) -> None:
+        for each in self._both:
+            each.transferred(run, output_id)
+
+    def finished(self, run: QueuedRun, summary: RunSummary | None) -> None:
+        for each in self._both:
+            each.finished(run, summary)
+
+    def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
+        for each in self._both:
+            each.trouble(run, message, next_in)
+
+
+async def run(
+    config: Config, environ: Mapping[str, str], source: Source, display: RunEvents | None = None
+) -> None:
     """Run until SIGTERM or SIGINT. Raises `LockedError`, `ConfigError`.
 
     `source` is where `config` came from: what may change without a restart is taken from there again.
+    `display` shows a person what goes on.
     """
     supervision = Supervision(ServiceManager.of(environ))
     try:
         with suppress(StartStoppedError):
             for _ in range(_JOURNALS):
                 try:
-                    await _run(config, environ, source, supervision)
+                    await _run(config, environ, source, supervision, display)
                     break
                 except QueueDamagedError as error:  # begin anew with another one
                     _log.error("journal_damaged", message=str(error))
@@ -90,7 +123,13 @@ async def run(config: Config, environ: Mapping[str, str], source: Source) -> Non
     _log.info("stopped")
 
 
-async def _run(config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision) -> None:
+async def _run(
+    config: Config,
+    environ: Mapping[str, str],
+    source: Source,
+    supervision: Supervision,
+    display: RunEvents | None,
+) -> None:
     # What a command that runs once has no use for.
     from floradl.daemon.endpoints import serve_endpoints  # noqa: PLC0415
     from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
@@ -98,15 +137,17 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
     from floradl.web.metrics import HealthState  # noqa: PLC0415
 
     supervision.beat(describe(SystemdView(starting=True)), well=True)
+    _warn_without_key(config, environ)
     if (why := passed_over(config)) is not None:
         _log.warning("config_passed_over", message=why)
     inbox, queue_file = build_inbox(config)
     progress = Heartbeat()
+    seen = progress if display is None else _Both(progress, display)
     hooks = build_hooks(config, environ)
     async with (
         opened(config, "run", supervision) as queue,
         aclosing(EventLog(config.state_dir)) as events,
-        working(config, environ, queue, Heard(progress, hooks.runs.wake), events) as works,
+        working(config, environ, queue, Heard(seen, hooks.runs.wake), events) as works,
         reloading(config, source, Changing(works, hooks, environ), supervision),
     ):
         intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
@@ -132,6 +173,16 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
             supervision.stopping()
             _log.info("stopping")
             group.cancel_scope.cancel()
+
+
+def _warn_without_key(config: Config, environ: Mapping[str, str]) -> None:
+    """Log that there is no key, which would show with the first run only."""
+    if read_api_key(config, environ) is None:
+        _log.warning(
+            "api_key_missing",
+            message="there is no API key: job files are taken, and nothing is downloaded until "
+            "FLORA_API_KEY or api.key_file (FLORA_API_KEY_FILE) gives one",
+        )
 
 
 async def _work(config: Config, works: App, intake: Intake, start: Startup, hooks: HookRunner) -> None:
