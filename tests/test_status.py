@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from bystanders import holding, open_to_all
 from queues import work_with, write_runs
+from studio import Home
 
 from floradl.commands.exits import Exit
 from floradl.commands.status import status
@@ -542,3 +543,11 @@ def test_a_reader_who_goes_away_is_no_bug(config: Config) -> None:
     told = process.stderr.read()
     process.stderr.close()
     assert (process.wait(), told) == (0, b"")
+
+
+def test_a_job_file_that_was_refused_has_a_line_in_status_and_check(home: Home) -> None:
+    home.drop("no reference at all\n", "bad.txt")
+    assert home.run("once").returncode == 3
+    assert "1 job file refused" in home.run("status").stdout
+    assert home.status()["inbox"]["rejected"] == 1
+    assert "1 job file refused" in home.run("check").stdout

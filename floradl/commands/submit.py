@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import click
 from anyio import to_thread
@@ -15,12 +18,14 @@ from floradl.commands.daemon_state import all_runs
 from floradl.commands.exits import Exit
 from floradl.commands.options import moment
 from floradl.commands.streams import tell
+from floradl.config.credentials import NAME as KEY_NAME, find_api_key
 from floradl.config.settings import Config
-from floradl.errors import ConfigError, FloradlError
+from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError
 from floradl.flora.client import FloraClient
 from floradl.flora.schema import KINDS
 from floradl.library.sidecar import by_key
 from floradl.models import Action, Reference, RemoteRun, RunRequest, RunState
+from floradl.queue import folder
 from floradl.sources.history import HistoryRange, RunFilter, pages, wanted
 from floradl.units import format_count
 
@@ -85,8 +90,6 @@ def _daemon_user(config: Config) -> int | None:
 
 
 def _no_daemon_hint(config: Config) -> str:
-    from floradl.queue import folder  # noqa: PLC0415 - `get` needs none of this
-
     try:
         alive = folder.holder(config.state_dir) is not None
     except OSError:
@@ -108,6 +111,7 @@ async def sync(
     `ServicePausedError`; nothing was queued then.
     """
     now = wall()
+    environ = await to_thread.run_sync(service_environ, config, environ, since)
     back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
     known = await to_thread.run_sync(_known, config)
     requests: dict[str, RunRequest] = {}
@@ -129,6 +133,39 @@ async def sync(
     tell(message)
     new += more.values()
     return await to_thread.run_sync(queue, config, new) if new else Exit.OK
+
+
+def service_environ(
+    config: Config,
+    environ: Mapping[str, str],
+    since: str | None,
+    proc: Path = Path("/proc"),
+    credentials: Path = Path("/run/credentials"),
+) -> Mapping[str, str]:
+    """Return `environ`, with the key of the service at work where there is none in it.
+
+    A unit's credentials lie in `credentials`, for its user and root. Raises `ServicePausedError` where this
+    user may not read them: the message has the command that can.
+    """
+    if find_api_key(config, environ) is not None:
+        return environ
+    try:
+        found = folder.holder(config.state_dir)
+        groups = (proc / str(found.pid) / "cgroup").read_text() if found is not None else ""
+    except OSError:
+        return environ
+    unit = groups.strip().rpartition("/")[2]
+    if not unit.endswith(".service") or unit.startswith("user@"):
+        return environ
+    if os.access(credentials / unit / KEY_NAME, os.R_OK):
+        return {**environ, "CREDENTIALS_DIRECTORY": str(credentials / unit)}
+    options = f" --config {shlex.quote(str(config.file))}" if config.file is not None else ""
+    options += f" --home {shlex.quote(str(config.home))}"
+    options += f" sync --since {shlex.quote(since)}" if since is not None else " sync"
+    raise ServicePausedError(
+        f"there is no API key here; {unit} at work has one, which root may read: sudo floradl{options}",
+        PauseReason.KEY_REFUSED,
+    )
 
 
 async def _listed(
