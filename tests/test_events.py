@@ -116,6 +116,19 @@ def test_a_hook_that_fails_is_an_event(home: Home, simulator: Simulator) -> None
     assert failed["message"] == "it ended with exit code 7"
 
 
+def test_a_missing_hook_and_a_failing_pause_hook_are_events(home: Home, simulator: Simulator) -> None:
+    hook = Hook(home, "exit 7")
+    configure(home, hooks={"run_finished": ["/nowhere/hook"], "paused": hook.words})
+    queue(home, simulator, "run_a")
+    assert home.run("once").returncode == 3
+    with home.daemon(FLORA_API_KEY="sk_test_not_this_one"):
+        queue(home, simulator, "run_b")
+        wait_until(lambda: any(event.get("hook") == "paused" for event in events(home)))
+    failed = {event["hook"]: event for event in events(home) if event["event"] == "hook_failed"}
+    assert "/nowhere/hook" in failed["run_finished"]["message"]
+    assert failed["paused"]["message"] == "it ended with exit code 7"
+
+
 def test_no_secret_of_a_name_or_message_is_in_an_event(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
     log.rejected("https://x.example/a?sig=topsecret", "Authorization: Bearer topsecret")

@@ -92,36 +92,38 @@ async def get(
     """
     requests = [RunRequest(reference) for reference in references]
     total = len({request.reference.run_id for request in requests})
-    with _written(show) as results:
-        with (
-            open_display(sys.stderr, quiet=_failures_only(config), total=total) as display,
-            SqliteQueue.in_memory() as queue,
-        ):
-            progress = _Watched(display, results)
-            async with working(config, environ, queue, progress) as works:
-                progress.open(works.library)
-                await to_thread.run_sync(_make_library, config, works)
-                touched = await works.queue.submit(requests, time.time(), retry_failed=True)
-                works.scheduler.enqueue(touched)
-                code = await _work_off(works, progress, math.inf)
-        if progress.ended:
-            _tell_where(config)
-        return code
+    with (
+        open_display(sys.stderr, quiet=_failures_only(config), total=total) as display,
+        _written(show) as results,
+        SqliteQueue.in_memory() as queue,
+    ):
+        progress = _Watched(display, results)
+        async with working(config, environ, queue, progress) as works:
+            progress.open(works.library)
+            await to_thread.run_sync(_make_library, config, works)
+            touched = await works.queue.submit(requests, time.time(), retry_failed=True)
+            works.scheduler.enqueue(touched)
+            code = await _work_off(works, progress, math.inf)
+    if progress.ended:
+        _tell_where(config)
+    return code
 
 
 async def once(
     config: Config, environ: Mapping[str, str], max_wait: float = math.inf, show: Show = Show.NOTHING
 ) -> Exit:
     """Take the inbox in, download everything queued, and end. `max_wait` is in seconds; `show`: as `get`."""
-    with _written(show) as results:
-        with open_display(sys.stderr, quiet=_failures_only(config)) as display:
-            progress = _Watched(display, results)
-            code = await _once(config, environ, max_wait, progress)
-        if progress.ended:
-            _tell_where(config)
-        elif code is Exit.OK and not _failures_only(config):
-            tell(f"nothing to do: no run is queued, and no job file is in {config.queue.watch_dir}")
-        return code
+    with (
+        open_display(sys.stderr, quiet=_failures_only(config)) as display,
+        _written(show) as results,
+    ):
+        progress = _Watched(display, results)
+        code = await _once(config, environ, max_wait, progress)
+    if progress.ended:
+        _tell_where(config)
+    elif code is Exit.OK and not _failures_only(config):
+        tell(f"nothing to do: no run is queued, and no job file is in {config.queue.watch_dir}")
+    return code
 
 
 async def _once(config: Config, environ: Mapping[str, str], max_wait: float, progress: _Watched) -> Exit:

@@ -200,7 +200,7 @@ def status(
     if everything:
         known = _live(daemon)
         described = (_run(run, known.get(run.run_id), daemon.silent_until) for run in all_runs(state_dir))
-        stream.writelines(json.dumps(run) + "\n" for run in described)
+        stream.writelines(json.dumps({"schema_version": SCHEMA_VERSION} | run) + "\n" for run in described)
     elif standing is None:
         say(stream, _verdict(daemon, wall()))
     elif as_json:

@@ -199,8 +199,8 @@ class Startup:
         if done:
             old, new = shlex.quote(str(before)), shlex.quote(str(self._library.root))
             raise ServicePausedError(
-                f"{self._library.root} has none of the files of the {format_count(done, 'run')} done so far: they "
-                f"are in {before}. Copy them (rsync -a --exclude '.*.part' {old}/ {new}/), or begin a new "
+                f"{self._library.root} has no files of the {format_count(done, 'run')} done so far: they are "
+                f"in {before}. Copy them (rsync -a --exclude '.*.part' {old}/ {new}/), or begin a new "
                 f"library there (mkdir -p {new} && touch {new}/{MARKER})",
                 PauseReason.LIBRARY_OTHER,
             )
