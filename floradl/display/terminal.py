@@ -23,12 +23,11 @@ from rich.live import Live
 from rich.text import Text
 
 from floradl.display.board import Board, BoardView, RunRow, TransferRow, TransferStage
-from floradl.display.plain import RunLine, format_seconds, gains, shown, summary
+from floradl.display.plain import RunLine, format_part, format_rate, format_seconds, gains, shown, summary
 from floradl.models import QueuedRun, RunState
 from floradl.runs.events import RunEvents
 from floradl.units import format_clock
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 _SHORTEST_BAR, _LONGEST_BAR = 8, 40
 _MOST_LINES = 6  # of one failure's reason
 _EVERY = 0.1  # seconds from look to look
@@ -192,7 +191,7 @@ def _overall(pen: Pen, view: BoardView, total: int | None) -> Text | None:
         return None
     texts = [f"{100 * part:3.0f} %"]
     if view.rate is not None:
-        texts.append(_rate(view.rate))
+        texts.append(format_rate(view.rate))
     if part >= _TOLD_FROM and batch.seconds >= _TOLD_AFTER:
         texts.append(f"{format_clock(batch.seconds * (1 - part) / part)} left")
     room = pen.width - 2 - sum(len(text) + 2 for text in texts)
@@ -225,7 +224,11 @@ def _output(pen: Pen, row: TransferRow) -> Text:
 def _transfer(pen: Pen, row: TransferRow, column: int) -> Text:
     line = Text("    ").append_text(_output(pen, row))
     line.pad_right(4 + column - line.cell_len)
-    numbers = [f"{_of(row.received, row.total):>14}", f"{_rate(row.rate):>10}", f"{_left(row):>7}"]
+    numbers = [
+        f"{format_part(row.received, row.total):>14}",
+        f"{format_rate(row.rate):>10}",
+        f"{_left(row):>7}",
+    ]
     while len(numbers) > 1 and line.cell_len + sum(len(number) + 2 for number in numbers) > pen.width - 10:
         numbers.pop()
     room = pen.width - line.cell_len - sum(len(number) + 2 for number in numbers) - 2
@@ -255,7 +258,7 @@ def _sum(pen: Pen, view: BoardView, total: int | None, idle: str) -> Text:
     ]
     parts = [(f"{number:,} {word}", style) for number, word, style in numbers if number]
     if view.rate is not None:
-        parts.append((_rate(view.rate), "cyan"))
+        parts.append((format_rate(view.rate), "cyan"))
     line = Text(" ")
     for part, style in [*parts, (format_clock(view.elapsed), "dim")]:
         if line.cell_len > 1:
@@ -264,29 +267,6 @@ def _sum(pen: Pen, view: BoardView, total: int | None, idle: str) -> Text:
             line.append(f" {pen.signs.dot}", "dim")
         line.append(" ").append(part, style)
     return line
-
-
-def _scaled(size: float) -> tuple[float, str]:
-    """Return the divisor and the unit for `size` with at most three digits before the point."""
-    power = 0
-    while power < len(_UNITS) - 1 and size >= 999.95 * 1000**power:
-        power += 1
-    return 1000.0**power, _UNITS[power]
-
-
-def _of(received: int, total: int | None) -> str:
-    """Write how much of how much, in one unit, so that the numbers keep their places: `3.1/12.0 MB`."""
-    divisor, unit = _scaled(max(received, total or 0))
-    digits = 0 if divisor == 1 else 1
-    of = "" if total is None else f"/{total / divisor:.{digits}f}"
-    return f"{received / divisor:.{digits}f}{of} {unit}"
-
-
-def _rate(rate: float | None) -> str:
-    if rate is None:
-        return ""
-    divisor, unit = _scaled(rate)
-    return f"{rate / divisor:.{0 if divisor == 1 else 1}f} {unit}/s"
 
 
 def _left(row: TransferRow) -> str:
