@@ -46,7 +46,7 @@ from floradl.polling.planner import PollPlanner
 from floradl.polling.poller import Poller, PollOptions
 from floradl.queue.base import RunQueue
 from floradl.runs.backfill import Backfill, BackfillOptions, TechniqueLookup
-from floradl.runs.events import RunEvents, RunReports
+from floradl.runs.events import NO_EVENTS, EventSink, RunEvents, RunReports
 from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
 from floradl.runs.processor import ProcessOptions, Processor
 from floradl.runs.scheduler import Scheduler
@@ -148,12 +148,14 @@ async def working(
     environ: Mapping[str, str],
     queue: RunQueue,
     progress: RunEvents,
+    sink: EventSink = NO_EVENTS,
     *,
     missing_tries: float = math.inf,
 ) -> AsyncIterator[App]:
     """Build everything and serve the queue; on exit stop and record the work under way.
 
-    `missing_tries` is that of `PollOptions`.
+    `progress` gets each step, for people; `sink` what other programs hear of. `missing_tries` is that of
+    `PollOptions`.
 
     Raises `ConfigError` for an unusable configuration, and, in a group, `QueueDamagedError` as soon as the
     queue is unusable.
@@ -171,7 +173,7 @@ async def working(
         slots: DownloadSlots | None = None
         try:
             give_up_after = config.poll.give_up_after
-            reports = RunReports(progress)
+            reports = RunReports(progress, sink)
             open_runs = await _open_runs(queue, reports, config.poll.interval)
             breaker, clocks = open_runs.breaker, open_runs.clocks
             slots = DownloadSlots(breaker, open_runs.put_first)
@@ -182,7 +184,7 @@ async def working(
             poll_options = PollOptions(give_up_after, config.poll.interval, missing_tries)
             poller = Poller(flora, open_runs, library, slots, poll_options, workspace_check)
             keep_times = config.output.mtime == "completed"
-            saver = _saver(config, library, media, progress)
+            saver = _saver(config, library, media, progress, sink)
             process_options = ProcessOptions(
                 give_up_after, keep_times, build_selection(config), clocks.wall, names.of_run
             )
@@ -224,10 +226,13 @@ async def working(
                 slots.close()
 
 
-def _saver(config: Config, library: FolderLibrary, media: Downloads, progress: RunEvents) -> OutputSaver:
+def _saver(
+    config: Config, library: FolderLibrary, media: Downloads, progress: RunEvents, sink: EventSink
+) -> OutputSaver:
     text_hosts = HostPatterns.parse(config.download.text_url_hosts)
     keep_times = config.output.mtime == "completed"
-    options = OutputOptions(text_hosts, keep_times, monotonic=media.bandwidth.active_clock)
+    active = media.bandwidth.active_clock
+    options = OutputOptions(text_hosts, keep_times, monotonic=active, report=sink.saved)
     return OutputSaver(library, media.disk, media.fetchers, progress, media.slots, options)
 
 

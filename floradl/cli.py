@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
@@ -27,9 +27,10 @@ from floradl.commands.options import (
     dry_run_option,
     ending,
     kind_option,
+    result_options,
     run_options,
 )
-from floradl.commands.streams import finish, is_of_stdout, occupy, tell
+from floradl.commands.streams import Show, finish, is_of_stdout, occupy, tell
 from floradl.errors import ConfigError
 from floradl.slim_imports import slim
 
@@ -55,22 +56,35 @@ def floradl() -> None:
 @common_options
 @click.pass_obj
 def run(given: dict[str, Any]) -> Exit:
-    """Run the daemon: watch, poll and download until stopped."""
+    """Run the daemon: watch, poll and download until stopped.
+
+    On a terminal it shows what goes on, and of its log what is wrong; -v shows all of that.
+    """
     config, source = configured_from(given, "info")
     from floradl.daemon import run
+    from floradl.display import open_daemon_display
+    from floradl.log import change_level
 
-    _serve(run.run, config, os.environ, source)
+    idle = f"waiting for jobs in {config.queue.watch_dir}; Ctrl-C stops"
+    with open_daemon_display(sys.stderr, idle) if config.log.format == "auto" else nullcontext() as display:
+        if display is not None and config.log.level == "info":
+            change_level("warning")
+        _serve(run.run, config, os.environ, source, display)
     return Exit.OK
 
 
 @floradl.command(epilog=ending("floradl once --max-wait 30m", (0, 2, 3, 4, 5, 130), "README.md"))
 @click.option("--max-wait", metavar="DURATION", help="Give up waiting for unfinished runs after this (30m).")
+@result_options
 @dry_run_option
 @common_options
 @click.pass_obj
-def once(given: dict[str, Any], max_wait: str | None, *, dry_run: bool) -> Exit:
+def once(
+    given: dict[str, Any], max_wait: str | None, *, as_json: bool, paths: str | None, dry_run: bool
+) -> Exit:
     """Download everything queued, wait for runs that are not finished, then exit."""
-    seconds = _seconds(max_wait)
+    seconds = _seconds(max_wait, "--max-wait")
+    show = _shown(as_json, paths)
     config = configured(given, "error")
     if dry_run:
         from floradl.commands.dry_run import preview_queue
@@ -78,16 +92,26 @@ def once(given: dict[str, Any], max_wait: str | None, *, dry_run: bool) -> Exit:
         return _serve(preview_queue, config, os.environ)
     from floradl.commands import get
 
-    return _serve(get.once, config, os.environ, seconds)
+    return _serve(get.once, config, os.environ, seconds, show)
 
 
 @floradl.command(epilog=ending("floradl get campaign/run_abc123", (0, 2, 3, 4, 5, 130), "README.md"))
 @click.argument("references", metavar="[REF...]", nargs=-1)
 @run_options
+@result_options
 @dry_run_option
 @common_options
 @click.pass_obj
-def get(given: dict[str, Any], /, references: tuple[str, ...], *, dry_run: bool, **said: Any) -> Exit:
+def get(
+    given: dict[str, Any],
+    /,
+    references: tuple[str, ...],
+    *,
+    as_json: bool,
+    paths: str | None,
+    dry_run: bool,
+    **said: Any,
+) -> Exit:
     """Download runs now, with progress bars; needs no daemon, and does no harm beside one."""
     from floradl.commands.submit import Given, read_requests
     from floradl.models import Action
@@ -95,6 +119,7 @@ def get(given: dict[str, Any], /, references: tuple[str, ...], *, dry_run: bool,
     if not references and not said["inputs"]:
         raise click.UsageError("name at least one run, or a file of runs with -i ('-' is standard input)")
     wanted = read_requests(references, Action.FETCH, Given(**said))
+    show = _shown(as_json, paths)
     config = configured(given, "error")
     if dry_run:
         from floradl.commands.dry_run import preview_runs
@@ -102,7 +127,7 @@ def get(given: dict[str, Any], /, references: tuple[str, ...], *, dry_run: bool,
         return _serve(preview_runs, config, os.environ, wanted)
     from floradl.commands import get
 
-    return _serve(get.get, config, os.environ, wanted)
+    return _serve(get.get, config, os.environ, wanted, show)
 
 
 @floradl.command(epilog=ending("floradl add campaign/run_abc123 run_def456", (0, 2, 5), "README.md"))
@@ -171,19 +196,32 @@ def sync(given: dict[str, Any], since: str | None, *, dry_run: bool) -> Exit:
 
 
 @floradl.command(epilog=ending("floradl status --json", (0, 1, 2), "README.md"))
+@click.argument("references", metavar="[REF...]", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--all", "everything", is_flag=True, help="All runs, as lines of JSON.")
 @click.option("--check", is_flag=True, help="Exit 1 unless a daemon is alive and makes progress.")
+@click.option("--watch", is_flag=True, help="A live picture on the terminal, until Ctrl-C (which is exit 0).")
 @common_options
 @click.pass_obj
-def status(given: dict[str, Any], *, as_json: bool, everything: bool, check: bool) -> Exit:
-    """Show what is waiting, running, paused, done and failed, and why."""
+def status(given: dict[str, Any], /, references: tuple[str, ...], **how: bool) -> Exit:
+    """Show what is waiting, running, paused, done and failed, and why; of single runs all that is known."""
+    if references and (how["everything"] or how["check"]):
+        raise click.UsageError("REF shows single runs: leave --all and --check out")
+    if how["watch"] and (references or sum(how.values()) > 1):
+        raise click.UsageError("--watch stands alone; programs read 'floradl status --json'")
+    config = configured(given)
+    if how["watch"]:
+        from floradl.commands.watch import watch
+
+        return watch(config, sys.stdout)
     from floradl.commands import status as command
 
-    config = configured(given)
-    return Exit(
-        command.status(config, as_json=as_json, everything=everything, check=check, stream=sys.stdout)
-    )
+    as_json, everything, check = how["as_json"], how["everything"], how["check"]
+    if references:
+        from floradl.commands.submit import parse_all
+
+        return command.status_of(config, parse_all(references), sys.stdout, as_json=as_json)
+    return command.status(config, as_json=as_json, everything=everything, check=check, stream=sys.stdout)
 
 
 @floradl.command(
@@ -276,7 +314,13 @@ def _after_imports() -> None:
     gc.enable()
 
 
-def _seconds(text: str | None) -> float:
+def _shown(as_json: bool, paths: str | None) -> Show:  # noqa: FBT001 - as click gives it
+    if as_json and paths is not None:
+        raise click.UsageError("--json and --print both write to standard output: give one of them")
+    return Show.JSON if as_json else Show.PATHS if paths is not None else Show.NOTHING
+
+
+def _seconds(text: str | None, option: str) -> float:
     from floradl.units import parse_duration
 
     if text is None:
@@ -284,7 +328,7 @@ def _seconds(text: str | None) -> float:
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise ConfigError(f"--max-wait: {text!r} {error}") from None
+        raise ConfigError(f"{option}: {text!r} {error}") from None
 
 
 def main() -> NoReturn:
@@ -326,3 +370,58 @@ def _leave(ended: list[Exit]) -> None:
             stream.flush()
     if ended:
         os._exit(ended[0])
+
+
+@floradl.command(epilog=ending("floradl events --follow --since 1h", (0, 2, 130), "docs/programs.md"))
+@click.option("--follow", "-f", is_flag=True, help="Go on with those that come, until stopped.")
+@click.option(
+    "--since", metavar="WHEN", help="Only those since then (10m, 2026-11-01); all that are kept if not."
+)
+@common_options
+@click.pass_obj
+def events(given: dict[str, Any], since: str | None, *, follow: bool) -> Exit:
+    """Print what happened: one JSON object a line."""
+    config = configured(given)
+    from floradl.commands import events as command
+    from floradl.commands.options import moment
+
+    start = None if since is None else moment(since, time.time())
+    return command.events(config, sys.stdout, follow=follow, since=start)
+
+
+@floradl.command(
+    epilog=ending("floradl wait campaign/run_abc123 --timeout 20m", (0, 2, 3, 4, 5, 130), "docs/programs.md")
+)
+@click.argument("references", metavar="REF...", nargs=-1, required=True)
+@click.option("--timeout", metavar="DURATION", help="Give up after this (20m).")
+@common_options
+@click.pass_obj
+def wait(given: dict[str, Any], references: tuple[str, ...], timeout: str | None) -> Exit:
+    """Wait beside a daemon until runs have ended; the exit code says how."""
+    from floradl.commands.submit import parse_all
+
+    wanted = parse_all(references)
+    seconds = _seconds(timeout, "--timeout")
+    config = configured(given)
+    from floradl.commands.watch import wait
+
+    return wait(config, wanted, seconds, quiet=given.get("quiet", 0) > 0)
+
+
+@floradl.command("open", epilog=ending("floradl open --last", (0, 2), "docs/programs.md"))
+@click.argument("reference", metavar="REF", required=False)
+@click.option("--last", is_flag=True, help="The run that was downloaded last.")
+@common_options
+@click.pass_obj
+def open_run(given: dict[str, Any], reference: str | None, *, last: bool) -> Exit:
+    """Show a run's files with the desktop's opener; without one print their paths."""
+    if (reference is None) is not last:
+        raise click.UsageError("name one run, or give --last")
+    from floradl.commands.submit import parse_all
+
+    wanted = parse_all([reference])[0] if reference is not None else None
+    config = configured(given)
+    from floradl.app import build_library
+    from floradl.commands import results
+
+    return results.open_run(build_library(config), wanted, os.environ, sys.stdout)

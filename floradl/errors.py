@@ -48,6 +48,7 @@ class PauseReason(StrEnum):
     CREDITS = "credits"
     DISK_FULL = "disk_full"
     LIBRARY_MISSING = "library_missing"
+    LIBRARY_OTHER = "library_other"
     LIBRARY_READ_ONLY = "library_read_only"
 
 

@@ -146,7 +146,8 @@ def counts(home: Home) -> dict[RunState, int]:
 
 def leftovers(home: Home) -> list[str]:
     """Return the files that no floradl at rest leaves in its folders: part files, temporary ones, logs."""
-    resting = {"state/journal.sqlite3", "state/lock", "state/library-seen", "library/.floradl-library"}
+    state = {f"state/{name}" for name in ("journal.sqlite3", "lock", "library-seen", "events.ndjson")}
+    resting = {*state, "library/.floradl-library"}
     files = [path.relative_to(home.path) for path in sorted(home.path.rglob("*")) if path.is_file()]
     return [
         str(file)

@@ -303,9 +303,13 @@ class MemoryHookOutbox(HookOutbox):
         self._last = 0
         self._expected = False
         self._pauses: dict[str, SentPause] = {}
+        self._given_up: list[int] = []
 
     def add(self, run_id: str, sidecar: str | None) -> None:
         """Add an event where one is expected."""
+        for number in [number for number in self._given_up if self._events[number][0] == run_id]:
+            self._given_up.remove(number)
+            del self._events[number]
         if self._expected:
             self._last += 1
             self._events[self._last] = run_id, sidecar, 0
@@ -315,14 +319,15 @@ class MemoryHookOutbox(HookOutbox):
         self._expected = finished
         if not finished:
             self._events.clear()
+            self._given_up.clear()
 
     async def after(self, number: int) -> list[int]:
         await _turn(self._closed)
-        return [each for each in self._events if each > number]
+        return [each for each in self._events if each > number and each not in self._given_up]
 
     async def get(self, number: int) -> HookEvent | None:
         await _turn(self._closed)
-        if number not in self._events:
+        if number not in self._events or number in self._given_up:
             return None
         run_id, sidecar, tries = self._events[number]
         return HookEvent(number, self._runs[run_id], sidecar, tries)
@@ -336,6 +341,11 @@ class MemoryHookOutbox(HookOutbox):
     async def drop(self, number: int) -> None:
         await _turn(self._closed)
         self._events.pop(number, None)
+
+    async def give_up(self, number: int) -> None:
+        await _turn(self._closed)
+        if number in self._events and number not in self._given_up:
+            self._given_up.append(number)
 
     async def pauses(self) -> list[SentPause]:
         await _turn(self._closed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, cast
 
 import anyio
@@ -76,6 +76,8 @@ class World:
         self.finished: dict[str, FinishedRun] = {}
         self.troubles: dict[str, float] = {}
         self.room = True
+
+    def accepted(self, run_ids: Sequence[str]) -> None: ...
 
     def unfinished(self, run: QueuedRun, next_in: float) -> None:  # noqa: ARG002 - a protocol
         self.went_on.add(run.run_id)

@@ -66,6 +66,52 @@ def test_the_sum_at_the_bottom_counts_runs_not_heard_of_yet() -> None:
     ]
 
 
+def test_an_overall_bar_shows_the_part_the_rate_and_the_time_left() -> None:
+    clock = Clock()
+    board = Board(clock)
+    for number in range(4):
+        board.run(downloading(number), None)
+    for number in range(2):
+        board.transfer(downloading(number), "output_1", 0, 10_000_000)
+    board.look(20)
+    clock.now += 10
+    board.transferred(downloading(0), "output_1")
+    board.finished(ended(RunState.DONE, run=downloading(0)), RunSummary("a.json", 1, 1, 10_000_000))
+    board.transfer(downloading(1), "output_1", 5_000_000, 10_000_000)
+    board.look(20)
+    line = drawn(board)[-2]
+    assert line.split()[-6:] == ["38", "%", "500.0", "kB/s", "0:17", "left"]
+    assert line.count("━") + line.count("╸") == 40
+    assert "kB/s" not in drawn(board)[-1]
+
+
+def test_a_single_run_has_no_overall_bar() -> None:
+    board = Board(Clock())
+    board.run(downloading(), None)
+    board.transfer(downloading(), "output_1", 5, 10)
+    assert len(drawn(board)) == 3
+
+
+def test_the_overall_bar_begins_anew_with_the_next_batch() -> None:
+    clock = Clock()
+    board = Board(clock)
+    for _ in range(2):
+        board.run(downloading(1), None)
+        board.run(downloading(2), None)
+        clock.now += 5
+        board.finished(ended(RunState.DONE, run=downloading(1)), None)
+        assert drawn(board)[-2].split()[-4:] == ["50", "%", "0:05", "left"]
+        board.finished(ended(RunState.DONE, run=downloading(2)), None)
+        clock.now += 100
+
+
+def test_where_no_run_is_open_the_daemons_picture_says_what_it_waits_for() -> None:
+    board = Board(Clock())
+    assert [line.plain for line in draw_view(WIDE, board.look(20), None, "waiting for jobs")] == [
+        "waiting for jobs"
+    ]
+
+
 def test_a_run_under_way_shows_what_flora_says_of_its_progress() -> None:
     board = Board()
     board.run(at(48), 2.0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -237,7 +239,7 @@ def test_once_tells_of_what_it_fetched(home: Home, simulator: Simulator, hook: H
 def test_once_leaves_what_fails_to_the_next_one(home: Home, simulator: Simulator, hook: Hook) -> None:
     hook.write("exit 1")
     queue(home, simulator, "run_a")
-    assert home.run("once").returncode == 0
+    assert home.run("once").returncode == 3
     hook.write()
     assert home.run("once").returncode == 0
     assert len(hook.calls()) == 1
@@ -251,3 +253,46 @@ def test_the_hook_of_another_home_hears_nothing(home: Home, simulator: Simulator
     queue(other, simulator, "run_a")
     assert other.run("once").returncode == 0
     assert hook.calls() == []
+
+
+def given_up(home: Home) -> None:
+    """Let the hook's next try be its last: a day of tries is over."""
+    with closing(sqlite3.connect(home.state / "journal.sqlite3")) as journal, journal:
+        journal.execute("UPDATE announcements SET tries = 35")
+
+
+def test_a_hook_that_failed_for_good_is_seen_and_tried_no_more(
+    home: Home, simulator: Simulator, hook: Hook
+) -> None:
+    hook.write("exit 7")
+    queue(home, simulator, "run_a")
+    assert home.run("once").returncode == 3
+    assert "run_finished failed for 1 run, and is tried again" in home.run("status").stdout
+    assert home.status()["hooks"] == {"retried": 1, "given_up": 0}
+    given_up(home)
+    assert home.run("once").returncode == 3
+    assert "run_finished failed for good for run_a" in home.run("status").stdout
+    assert "run_finished failed for good for run_a" in home.run("check").stdout
+    assert home.status()["hooks"] == {"retried": 0, "given_up": 1}
+    final = [
+        json.loads(line)["final"] for line in home.run("events").stdout.splitlines() if "hook_failed" in line
+    ]
+    assert final == [False, True]
+    hook.write()
+    assert home.run("once").returncode == 0
+    assert hook.calls() == []
+
+
+def test_a_retry_reports_a_run_that_the_hook_was_given_up_for(
+    home: Home, simulator: Simulator, hook: Hook
+) -> None:
+    hook.write("exit 7")
+    queue(home, simulator, "run_a")
+    assert home.run("once").returncode == 3
+    given_up(home)
+    assert home.run("once").returncode == 3
+    hook.write()
+    assert home.run("retry", "run_a").returncode == 0
+    assert home.run("once").returncode == 0
+    assert len(hook.calls()) == 1
+    assert home.status()["hooks"] == {"retried": 0, "given_up": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -133,6 +134,36 @@ def test_a_library_that_was_emptied_is_begun_anew_on_demand_only(home: Home, sim
         marker.touch()
         home.finished("campaign/run_b")
     check_library(home, simulator)
+
+
+def test_a_library_elsewhere_without_the_files_pauses_as_library_other(
+    home: Home, simulator: Simulator
+) -> None:
+    queue(home, simulator, "run_a")
+    assert home.run("once").returncode == 0
+    queue(home, simulator, "run_b")
+    other = home.path / "other"
+    with home.daemon(FLORADL_OUTPUT__DIR=str(other)):
+        pause = paused(home, "library_other")
+        assert f"rsync -a --exclude '.*.part' {home.library}/ {other}/" in pause["message"]
+        assert f"touch {other}/.floradl-library" in pause["message"]
+        assert not other.exists()
+        shutil.copytree(home.library, other)
+        wait_until((other / "runs/campaign/run_b.json").exists)
+        wait_until(lambda: not home.status()["paused"])
+
+
+def test_a_library_elsewhere_is_begun_anew_where_its_marker_is_put_there(
+    home: Home, simulator: Simulator
+) -> None:
+    queue(home, simulator, "run_a")
+    assert home.run("once").returncode == 0
+    other = home.path / "other"
+    other.mkdir()
+    (other / ".floradl-library").touch()
+    queue(home, simulator, "run_b")
+    assert home.run("once", FLORADL_OUTPUT__DIR=str(other)).returncode == 0
+    assert (other / "runs/campaign/run_b.json").exists()
 
 
 @pytest.mark.root
@@ -307,3 +338,11 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_body_asks_for_nothing_while_it_
             mount("-o", "remount,size=8m", home.library)
             assert home.finished("campaign/run_big")["result"] == "complete"
         check_library(home, simulator)
+
+
+def test_a_daemon_without_a_key_says_so_at_its_start(home: Home) -> None:
+    with home.daemon(FLORA_API_KEY=""):
+        (missing,) = home.events("api_key_missing")
+    assert "FLORA_API_KEY" in missing["message"]
+    with home.daemon():
+        assert len(home.events("api_key_missing")) == 1

@@ -616,6 +616,20 @@ async def test_failed_tries_of_a_hook_are_counted(queue: RunQueue) -> None:
     await queue.outbox.count_failure(number + 1)  # of one that was dropped meanwhile
 
 
+async def test_a_hook_event_that_is_given_up_is_passed_over(queue: RunQueue) -> None:
+    await queue.outbox.expect(finished=True)
+    await finish(queue, "run_a", "a.json")
+    await finish(queue, "run_b", "b.json")
+    first, second = await queue.outbox.after(0)
+    for _ in range(2):
+        await queue.outbox.give_up(first)
+    assert await queue.outbox.after(0) == [second]
+    assert await queue.outbox.get(first) is None
+    await submit(queue, order("run_a", action=Action.RETRY), now=3.0)
+    await finish(queue, "run_a", "a.json")
+    assert len(await queue.outbox.after(0)) == 2
+
+
 async def test_a_run_that_was_forgotten_meanwhile_is_not_reported(queue: RunQueue) -> None:
     await queue.outbox.expect(finished=True)
     await submit(queue, order())

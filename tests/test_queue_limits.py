@@ -174,4 +174,8 @@ def test_a_state_folder_that_is_gone_is_no_matter_of_room(tmp_path: Path) -> Non
 
 
 def test_status_names_what_waits_as_json(home: Home) -> None:
-    assert json.loads(home.run("status", "--json").stdout)["inbox"] == {"held": None, "troubles": []}
+    assert json.loads(home.run("status", "--json").stdout)["inbox"] == {
+        "held": None,
+        "troubles": [],
+        "rejected": 0,
+    }

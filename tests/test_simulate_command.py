@@ -43,7 +43,9 @@ def simulating(arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def client(first: str) -> httpx.Client:
     found = re.fullmatch(
-        r"FLORA_BASE_URL=(http://127\.0\.0\.1:\d+/api/v1) FLORA_API_KEY=(sk_test_\w+)\n", first
+        r"FLORA_BASE_URL=(http://127\.0\.0\.1:\d+/api/v1) FLORA_API_KEY=(sk_test_\w+)"
+        r" FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS=127\.0\.0\.1\n",
+        first,
     )
     assert found is not None
     return httpx.Client(base_url=found[1], headers={"Authorization": f"Bearer {found[2]}"}, trust_env=False)

@@ -14,11 +14,15 @@ import msgspec
 import pytest
 from bystanders import holding, open_to_all
 from queues import work_with, write_runs
+from studio import Home
 
 from floradl.commands.exits import Exit
 from floradl.commands.status import status
+from floradl.commands.watch import DaemonPicture
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config
+from floradl.display.board import BoardView
+from floradl.display.terminal import Pen, draw_view
 from floradl.errors import ConfigError, ErrorCode, PauseReason
 from floradl.models import QueuedRun, RunFailure, RunState
 from floradl.queue import heartbeat
@@ -110,7 +114,8 @@ def test_without_any_state_there_is_nothing_and_that_is_fine(config: Config) -> 
         "paused": None,
         "queue_file_error": None,
         "hints": [],
-        "inbox": {"held": None, "troubles": []},
+        "inbox": {"held": None, "troubles": [], "rejected": 0},
+        "hooks": {"retried": 0, "given_up": 0},
         "rate_limit": None,
         "counts": dict.fromkeys(
             ["waiting", "running", "downloading", "done", "partial", "failed", "forgotten"], 0
@@ -541,3 +546,27 @@ def test_a_reader_who_goes_away_is_no_bug(config: Config) -> None:
     told = process.stderr.read()
     process.stderr.close()
     assert (process.wait(), told) == (0, b"")
+
+
+def test_the_watched_picture_has_a_bar_with_the_rate_of_each_transfer(config: Config) -> None:
+    run = queued("run_a", RunState.DOWNLOADING)
+    journal(config, run, queued("run_b", RunState.DONE), queued("run_c"))
+    picture = DaemonPicture(config)
+    with working(config) as pid:
+        for second, received in enumerate((1_000_000, 3_000_000)):
+            live = LiveRun("run_a", 100.0, None, (Transfer("film", received, 10_000_000),))
+            snapshot(config, pid, progress_at=_NOW + second, runs=[msgspec.to_builtins(live)])
+            picture.look(_NOW + second)
+    *_, view = (part for part in picture.lines(_NOW + 2)(30) if isinstance(part, BoardView))
+    lines = [line.plain for line in draw_view(Pen(120, "utf-8", colour=True), view, None)]
+    assert "campaign/run_a" in lines[0]
+    assert lines[1].split()[-5:] == ["3.0/10.0", "MB", "2.0", "MB/s", "0:04"]
+    assert lines[2].split(" · ")[:3] == ["  1 done", "1 downloading", "1 waiting"]
+
+
+def test_a_job_file_that_was_refused_has_a_line_in_status_and_check(home: Home) -> None:
+    home.drop("no reference at all\n", "bad.txt")
+    assert home.run("once").returncode == 3
+    assert "1 job file refused" in home.run("status").stdout
+    assert home.status()["inbox"]["rejected"] == 1
+    assert "1 job file refused" in home.run("check").stdout

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bystanders import holding
 from studio import Home, check_library, wait_until
 
+from floradl.commands.submit import service_environ
+from floradl.config.credentials import find_api_key
+from floradl.config.load import Options, load_config
+from floradl.config.settings import Config
+from floradl.errors import ServicePausedError
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 from floradl.simulator.runs import RunKind, ScriptedRun
 
@@ -305,3 +312,45 @@ def test_by_hand_what_is_forgotten_stays_so_though_it_has_more_outputs(
     assert home.run("once").returncode == 0
     assert "more outputs" not in home.run("sync").stderr
     assert handed_in(home) == []
+
+
+@pytest.fixture
+def served_by_unit(tmp_path: Path) -> Iterator[tuple[Config, Path, Path]]:
+    """A daemon at work in the unit floradl.service: its settings, what stands for /proc, its credentials."""
+    config = load_config(Options(home=tmp_path), {"HOME": str(tmp_path)}, system_file=tmp_path / "none")
+    config.state_dir.mkdir()
+    credentials = tmp_path / "credentials"
+    (credentials / "floradl.service").mkdir(parents=True)
+    with holding(config.state_dir, 1.0) as pid:
+        cgroup = tmp_path / "proc" / str(pid) / "cgroup"
+        cgroup.parent.mkdir(parents=True)
+        cgroup.write_text("0::/system.slice/floradl.service\n")
+        yield config, tmp_path / "proc", credentials
+
+
+def test_sync_beside_a_service_takes_the_key_of_its_unit(served_by_unit: tuple[Config, Path, Path]) -> None:
+    config, proc, credentials = served_by_unit
+    (credentials / "floradl.service" / "flora_api_key").write_text("sk_test_0123456789")
+    found = find_api_key(config, service_environ(config, {}, None, proc, credentials))
+    assert found is not None
+    assert found.key.reveal() == "sk_test_0123456789"
+    own = {"FLORA_API_KEY": "sk_test_mine"}
+    assert service_environ(config, own, None, proc, credentials) is own
+
+
+def test_sync_that_may_not_read_the_units_key_says_the_command_that_may(
+    served_by_unit: tuple[Config, Path, Path],
+) -> None:
+    config, proc, credentials = served_by_unit
+    with pytest.raises(ServicePausedError) as caught:
+        service_environ(config, {}, "30d", proc, credentials)
+    assert f"sudo floradl --home {config.home} sync --since 30d" in str(caught.value)
+
+
+def test_sync_beside_a_daemon_of_a_session_asks_no_unit(
+    served_by_unit: tuple[Config, Path, Path],
+) -> None:
+    config, proc, credentials = served_by_unit
+    (cgroup,) = proc.glob("*/cgroup")
+    cgroup.write_text("0::/user.slice/user-1000.slice/session-2.scope\n")
+    assert service_environ(config, {}, None, proc, credentials) == {}

@@ -5,7 +5,9 @@ Errors of reading become `ConfigError`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,8 +17,8 @@ from floradl.models import LeftFile, QueuedRun, RunState
 from floradl.queue import folder, heartbeat
 from floradl.queue.folder import Holder
 from floradl.queue.heartbeat import LiveRun, Snapshot
-from floradl.queue.reader import read_queue, readable
-from floradl.units import format_duration
+from floradl.queue.reader import HookTrouble, read_queue, readable
+from floradl.units import format_count, format_duration
 
 _MOST = 1000
 _FAILED_AT_LEAST = 100  # so many of the failed are shown, however many wait
@@ -57,13 +59,17 @@ class DaemonInfo(Struct, frozen=True):
 
 
 class DaemonState(Struct, frozen=True):
-    """The whole picture. `counts` is None without a queue; `left` are done job files that may lie there."""
+    """The whole picture. `counts` is None without a queue; `left` are done job files that may lie there.
+
+    `hooks` says for which runs the hook failed.
+    """
 
     daemon: DaemonInfo
     counts: Mapping[RunState, int] | None = None
     unfinished: tuple[QueuedRun, ...] = ()
     failed: tuple[QueuedRun, ...] = ()
     left: Mapping[str, LeftFile] = MappingProxyType({})
+    hooks: HookTrouble = HookTrouble()
 
 
 def read_daemon_state(state_dir: Path) -> DaemonState:
@@ -75,7 +81,9 @@ def read_daemon_state(state_dir: Path) -> DaemonState:
         failed = queue.ended((RunState.FAILED, RunState.PARTIAL), _MOST)
         unfinished = queue.unfinished(_MOST - min(len(failed), _FAILED_AT_LEAST))
         failed = failed[: _MOST - len(unfinished)]
-        return DaemonState(daemon, queue.counts(), tuple(unfinished), tuple(failed), queue.left_files())
+        return DaemonState(
+            daemon, queue.counts(), tuple(unfinished), tuple(failed), queue.left_files(), queue.hook_trouble()
+        )
 
 
 def read_daemon(state_dir: Path) -> DaemonInfo:
@@ -94,6 +102,39 @@ def read_counts(state_dir: Path) -> Mapping[RunState, int] | None:
     """Count the runs in each state, None where there is no queue. Raises as `read_daemon_state` does."""
     with read_queue(state_dir) as queue:
         return None if queue is None else queue.counts()
+
+
+def read_runs(state_dir: Path, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
+    """Read runs by id; unknown ones are left out. Raises as `read_daemon_state` does."""
+    with read_queue(state_dir) as queue:
+        return queue.runs(run_ids) if queue is not None else {}
+
+
+def read_hook_trouble(state_dir: Path) -> HookTrouble:
+    """Read for which runs the hook failed. Raises as `read_daemon_state` does."""
+    with read_queue(state_dir) as queue:
+        return queue.hook_trouble() if queue is not None else HookTrouble()
+
+
+def hook_failures(trouble: HookTrouble) -> Iterator[str]:
+    """Return for a person what the hook failed for."""
+    if trouble.given_up:
+        which = trouble.example if trouble.given_up == 1 else f"{trouble.given_up:,} runs"
+        yield (
+            f"run_finished failed for good for {which}: the log says why; once it is fixed, "
+            f"'floradl retry {trouble.example}' reports a run again"
+        )
+    if trouble.retried:
+        runs = format_count(trouble.retried, "run")
+        yield f"run_finished failed for {runs}, and is tried again: the log says why"
+
+
+def rejected_jobs(watch_dir: Path) -> int:
+    """Count the job files that were refused and still lie there. Raises `OSError` where that is unknown."""
+    with suppress(FileNotFoundError), os.scandir(watch_dir / "rejected") as rejected:
+        notes = (file for file in rejected if file.name.endswith(".error.txt"))
+        return sum(note.is_file(follow_symlinks=False) for note in notes)
+    return 0
 
 
 def read_ended(state_dir: Path, *states: RunState) -> list[QueuedRun]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from floradl.simulator import Simulator
 
 _HOST = "127.0.0.1"
+_TRUSTED = "FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS"
 _FIRST_NAME = "floradl-demo"
 DEMO = """
 runs:
@@ -115,7 +116,7 @@ async def _until_stopped(simulator: Simulator, serving: AbstractAsyncContextMana
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with serving as base_url:
-        click.echo(f"FLORA_BASE_URL={base_url} FLORA_API_KEY={simulator.key}")
+        click.echo(f"FLORA_BASE_URL={base_url} FLORA_API_KEY={simulator.key} {_TRUSTED}={_HOST}")
         with contextlib.suppress(BrokenPipeError):
             tell(_introduction(simulator, base_url))
         await stop.wait()
@@ -127,8 +128,9 @@ def _introduction(simulator: Simulator, base_url: str) -> str:
 A simulated FLORA; Ctrl-C ends it. Start a run, and see what comes back:
   curl -s {base_url}/techniques/campaign/runs -H 'Authorization: Bearer {simulator.key}' \\
     -H 'Content-Type: application/json' -d '{{"mode": "async", "inputs": []}}'
-floradl fetches it with the variables of the first line, and permission to speak plain http to this host:
-  FLORADL_NETWORK__TRUSTED_PRIVATE_HOSTS={_HOST} floradl get campaign/RUN_ID
+floradl downloads it with the variables of the first line; the last one lets it speak plain http here:
+  export FLORA_BASE_URL={base_url} FLORA_API_KEY={simulator.key} {_TRUSTED}={_HOST}
+  floradl get campaign/RUN_ID
 A run that is started with "callback_url" gets a webhook when it ends, signed with
   FLORA_WEBHOOK_SECRET={simulator.webhook_secrets[0]}
 Techniques:

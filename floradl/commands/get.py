@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio import to_thread
 
 from floradl.app import App, working
 from floradl.commands.exits import Exit, worst
-from floradl.commands.streams import tell
+from floradl.commands.streams import Show, tell
 from floradl.config.settings import Config
 from floradl.daemon.hooks import safe_orders
-from floradl.daemon.run import build_bounds, build_inbox, build_start, wait_for_stop
+from floradl.daemon.run import build_bounds, build_inbox, build_start, connect, wait_for_stop
 from floradl.daemon.startup import Startup, first_start, opened
 from floradl.display import open_display
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError, TransientError
@@ -27,71 +28,137 @@ from floradl.queue.sqlite import SqliteQueue
 from floradl.runs.events import RunEvents, RunSummary
 from floradl.sources.intake import Intake
 
+if TYPE_CHECKING:
+    from floradl.commands.results import ResultWriter
+    from floradl.library.base import Library
+    from floradl.queue.event_log import EventLog
+
 _NO_PROGRESS = 600.0  # seconds
 _MISSING_TRIES = 2  # after which a run that FLORA does not know is given up; somebody waits for the answer
 
 
 class _Watched:
-    """Passes run events on; notes failures and when bytes last came."""
+    """Passes run events on, ended runs to `results` too; notes failures and when bytes last came."""
 
-    def __init__(self, display: RunEvents) -> None:
+    def __init__(self, display: RunEvents, results: ResultWriter | None) -> None:
         self._display = display
+        self._results = results
         self.bytes_at = time.monotonic()
         self.failed = False
+        self.ended = 0
+        self.ends_at_once: Callable[[], bool] = lambda: False
+        """Whether there is no next try: the key was refused."""
+        self.report_pause: Callable[[], None] = lambda: None
         self.run = display.run
         self.transferred = display.transferred
-        self.trouble = display.trouble
+
+    def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
+        if not self.ends_at_once():
+            self._display.trouble(run, message, next_in)
 
     def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
         self.bytes_at = time.monotonic()
         self._display.transfer(run, output_id, received, total)
 
     def finished(self, run: QueuedRun, summary: RunSummary | None) -> None:
+        self.ended += 1
         self.failed = self.failed or run.state is not RunState.DONE
         self._display.finished(run, summary)
+        if self._results is not None:
+            self._results.finished(run, summary)
+
+    def open(self, library: Library) -> None:
+        """Begin to write the runs that end, whose files are in `library`."""
+        if self._results is not None:
+            self._results.open(library)
 
 
-async def get(config: Config, environ: Mapping[str, str], requests: Sequence[RunRequest]) -> Exit:
-    """Fetch runs now, except those with a sidecar in the library. The daemon's state stays as it is."""
-    with open_display(sys.stderr, quiet=_failures_only(config)) as display, SqliteQueue.in_memory() as queue:
-        progress = _Watched(display)
+@contextmanager
+def _written(show: Show) -> Iterator[ResultWriter | None]:
+    if show is Show.NOTHING:
+        yield None
+        return
+    from floradl.commands.results import written  # noqa: PLC0415 - where it is wanted
+
+    with written(show) as results:
+        yield results
+
+
+async def get(
+    config: Config, environ: Mapping[str, str], requests: Sequence[RunRequest], show: Show = Show.NOTHING
+) -> Exit:
+    """Fetch runs now, except those with a sidecar in the library. The daemon's state stays as it is.
+
+    What `show` says of each run is written to standard output as it ends.
+    """
+    total = len({request.reference.run_id for request in requests})
+    with (
+        open_display(sys.stderr, quiet=_failures_only(config), total=total) as display,
+        _written(show) as results,
+        SqliteQueue.in_memory() as queue,
+    ):
+        progress = _Watched(display, results)
         async with working(config, environ, queue, progress, missing_tries=_MISSING_TRIES) as works:
+            progress.open(works.library)
             await to_thread.run_sync(_make_library, config, works)
             touched = await works.queue.submit(requests, time.time(), retry_failed=True)
             works.scheduler.enqueue(touched)
-            return await _work_off(works, progress, math.inf)
+            code = await _work_off(works, progress, math.inf)
+    if progress.ended:
+        _tell_where(config)
+    return code
 
 
-async def once(config: Config, environ: Mapping[str, str], max_wait: float = math.inf) -> Exit:
-    """Take the inbox in, download everything queued, and end. `max_wait` is in seconds."""
+async def once(
+    config: Config, environ: Mapping[str, str], max_wait: float = math.inf, show: Show = Show.NOTHING
+) -> Exit:
+    """Take the inbox in, download everything queued, and end. `max_wait` is in seconds; `show`: as `get`."""
+    with (
+        open_display(sys.stderr, quiet=_failures_only(config)) as display,
+        _written(show) as results,
+    ):
+        progress = _Watched(display, results)
+        code = await _once(config, environ, max_wait, progress)
+    if progress.ended:
+        _tell_where(config)
+    elif code is Exit.OK and not _failures_only(config):
+        tell(f"nothing to do: no run is queued, and no job file is in {config.queue.watch_dir}")
+    return code
+
+
+async def _once(config: Config, environ: Mapping[str, str], max_wait: float, progress: _Watched) -> Exit:
+    from floradl.queue.event_log import EventLog  # noqa: PLC0415 - `get` needs none of it
+
     inbox, queue_file = build_inbox(config)
     hooks = RunHooks(safe_orders(config, environ))
-    with open_display(sys.stderr, quiet=_failures_only(config)) as display:
-        progress = _Watched(display)
-        async with (
-            opened(config, "once") as queue,
-            working(config, environ, queue, Heard(progress, hooks.wake)) as works,
-            _run_hooks(hooks, works),
-        ):
-            start = build_start(config, works)
-            ready = await start.attempt()
-            intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
-            works.scheduler.resume_open(await works.queue.open_ids())
-            code = await _work_off(works, progress, max_wait, intake, None if ready else start)
-            await to_thread.run_sync(inbox.sweep)
-            if code is Exit.OK:
-                with suppress(FloradlError):  # the next one does it
-                    await works.backfill.catch_up()
-            if code is not Exit.INTERRUPTED:
-                await hooks.drain(works.queue.outbox)
-            return worst(code, Exit.FAILED if intake.rejected else Exit.OK)
+    async with (
+        opened(config, "once") as queue,
+        aclosing(EventLog(config.state_dir)) as events,
+        working(config, environ, queue, Heard(progress, hooks.wake), events) as works,
+        _run_hooks(hooks, works, events),
+    ):
+        progress.open(works.library)
+        start = build_start(config, works)
+        intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
+        progress.report_pause = connect(events, works, start, intake, hooks)
+        ready = await start.attempt()
+        works.scheduler.resume_open(await works.queue.open_ids())
+        code = await _work_off(works, progress, max_wait, intake, None if ready else start)
+        await to_thread.run_sync(inbox.sweep)
+        if code is Exit.OK:
+            with suppress(FloradlError):  # the next one does it
+                await works.backfill.catch_up()
+        if code is not Exit.INTERRUPTED:
+            await hooks.drain(works.queue.outbox)
+        return worst(code, Exit.FAILED if intake.rejected or hooks.failures else Exit.OK)
 
 
 @asynccontextmanager
-async def _run_hooks(hooks: RunHooks, works: App) -> AsyncIterator[None]:
-    """Run the hook for finished runs meanwhile; the next command retries one that fails."""
+async def _run_hooks(hooks: RunHooks, works: App, events: EventLog) -> AsyncIterator[None]:
+    """Run the hook for finished runs meanwhile, and write events; the next command retries one that fails."""
     await hooks.prepare(works.queue.outbox)
     async with anyio.create_task_group() as group:
+        group.start_soon(events.serve)
         group.start_soon(hooks.serve, works.queue.outbox, works.library)
         yield
         group.cancel_scope.cancel()
@@ -107,6 +174,12 @@ def _make_library(config: Config, works: App) -> None:
     except OSError as error:
         message = f"the state folder {config.state_dir} cannot be made or used: {error.strerror}"
         raise ConfigError(f"{message}; fix that, or let --home or state_dir name another") from error
+
+
+def _tell_where(config: Config) -> None:
+    """Say on stderr where the files are."""
+    if not _failures_only(config):
+        tell(f"library: {config.output.dir}")
 
 
 def _failures_only(config: Config) -> bool:
@@ -136,20 +209,13 @@ async def _work_off(
     async def watch() -> None:
         deadline = time.monotonic() + max_wait
         while True:
-            now = time.monotonic()
-            paused = works.scheduler.paused
-            if paused is not None and paused.reason is PauseReason.KEY_REFUSED:
-                tell(f"floradl: {paused.message}")
-                await end(Exit.KEY_REFUSED)
-            if now >= deadline:
-                tell("floradl: --max-wait is over, and some runs are not finished")
-                await end(Exit.GAVE_UP)
-            rest = min(works.scheduler.rests_until, now)  # a long `poll.interval` is no lack of progress
-            if now - max(works.scheduler.moved_at, progress.bytes_at, rest) > _NO_PROGRESS:
-                tell("floradl: no progress for ten minutes")
-                await end(Exit.GAVE_UP)
+            progress.report_pause()
+            if (ending := _is_over(works, progress, deadline)) is not None:
+                tell(f"floradl: {ending[1]}")
+                await end(ending[0])
             await anyio.sleep(0.1)
 
+    progress.ends_at_once = lambda: _refusal(works) is not None
     async with anyio.create_task_group() as group:
         group.start_soon(interrupted)
         group.start_soon(watch)
@@ -166,6 +232,25 @@ async def _work_off(
 def _tell_wrong_techniques(works: App) -> None:
     for warning in works.flora.wrong_techniques.values():
         tell(f"floradl: {warning}")
+
+
+def _is_over(works: App, progress: _Watched, deadline: float) -> tuple[Exit, str] | None:
+    """Return why the work ends before its time, if it does. `deadline` is in monotonic seconds."""
+    now = time.monotonic()
+    if (refused := _refusal(works)) is not None:
+        return Exit.KEY_REFUSED, refused
+    if now >= deadline:
+        return Exit.GAVE_UP, "--max-wait is over, and some runs are not finished"
+    rest = min(works.scheduler.rests_until, now)  # a long `poll.interval` is no lack of progress
+    if now - max(works.scheduler.moved_at, progress.bytes_at, rest) > _NO_PROGRESS:
+        return Exit.GAVE_UP, "no progress for ten minutes"
+    return None
+
+
+def _refusal(works: App) -> str | None:
+    """Return why the key does not serve, None where it does."""
+    paused = works.scheduler.paused
+    return paused.message if paused is not None and paused.reason is PauseReason.KEY_REFUSED else None
 
 
 async def _take_and_work(works: App, intake: Intake) -> Exit:

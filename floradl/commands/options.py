@@ -88,6 +88,18 @@ dry_run_option = click.option(
 )
 
 
+def result_options(command: _Command) -> _Command:
+    """Add what `get` and `once` write to standard output of each run."""
+    command = click.option(
+        "--print",
+        "paths",
+        type=click.Choice(["path"]),
+        help="Print the full path of each file as its run ends.",
+    )(command)
+    help_text = "Print each run as it ends: its sidecar and 'files', as one line of JSON."
+    return click.option("--json", "as_json", is_flag=True, help=help_text)(command)
+
+
 def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     given: dict[str, Any] = context.ensure_object(dict)
     name = parameter.name or ""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,19 +16,25 @@ from floradl.commands.daemon_state import (
     DaemonState,
     all_runs,
     coarse,
+    hook_failures,
     next_look,
     read_daemon,
     read_daemon_state,
+    read_runs,
+    rejected_jobs,
 )
 from floradl.commands.exits import Exit
 from floradl.commands.streams import say
 from floradl.config.settings import Config
-from floradl.models import QueuedRun, RunState
+from floradl.errors import ConfigError, FloradlError
+from floradl.models import STATE_OF, QueuedRun, Reference, RunState
 from floradl.queue.heartbeat import LivePause, LiveRun, Transfer
 from floradl.redaction import redact
 from floradl.units import format_count, format_size
 
 if TYPE_CHECKING:
+    from floradl.commands.results import FoundRun
+    from floradl.library.sidecar import Sidecar
     from floradl.sources.scan import Entry
 
 _MOST_OPEN, _MOST_FAILED = 10, 5
@@ -38,11 +43,20 @@ SCHEMA_VERSION = 1
 
 def lines(standing: DaemonState, config: Config, now: float) -> Iterator[str]:
     """Return the lines to show. `now` is unix seconds. They are not redacted yet."""
+    yield from head_lines(standing, config, now)
+    if any((standing.counts or {}).values()):
+        yield from _under_way(standing, now)
+        yield from failed_lines(standing)
+
+
+def head_lines(standing: DaemonState, config: Config, now: float) -> Iterator[str]:
+    """Return the first of `lines`: all but single runs."""
     daemon = standing.daemon
     yield f"home     {config.home}"
     yield from _daemon_lines(daemon, now)
     inbox = list(_inbox(standing, config))
     yield from inbox
+    yield from (f"hooks    {failure}" for failure in hook_failures(standing.hooks))
     counts = {state: n for state, n in (standing.counts or {}).items() if n}
     if not counts:
         if not inbox:
@@ -52,8 +66,6 @@ def lines(standing: DaemonState, config: Config, now: float) -> Iterator[str]:
     unfinished = sum(n for state, n in counts.items() if state.open)
     if unfinished and daemon.holder is None:
         yield "         nothing works on them: start a daemon with 'floradl run', or 'floradl once'"
-    yield from _under_way(standing, now)
-    yield from _failed(standing)
 
 
 def _daemon_lines(daemon: DaemonInfo, now: float) -> Iterator[str]:
@@ -100,9 +112,8 @@ def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
     except OSError as error:
         yield f"inbox    {watch_dir} cannot be read: {error.strerror}"
         return
-    with suppress(OSError), os.scandir(watch_dir / "rejected") as rejected:
-        notes = (file for file in rejected if file.name.endswith(".error.txt"))
-        refused = sum(note.is_file(follow_symlinks=False) for note in notes)
+    with suppress(OSError):
+        refused = rejected_jobs(watch_dir)
     snapshot = standing.daemon.snapshot
     if waiting:
         yield f"inbox    {format_count(len(waiting), 'job file')} in {watch_dir} not taken yet"
@@ -152,7 +163,8 @@ def _transfer(transfer: Transfer) -> str:
     return f"{transfer.output_id}  {format_size(transfer.bytes)} of {format_size(transfer.total)} ({share} %)"
 
 
-def _failed(standing: DaemonState) -> Iterator[str]:
+def failed_lines(standing: DaemonState) -> Iterator[str]:
+    """Return the last of `lines`: which runs failed last, and why."""
     if not standing.failed:
         return
     yield from ("", "Failed last")
@@ -188,7 +200,7 @@ def status(
     if everything:
         known = _live(daemon)
         described = (_run(run, known.get(run.run_id), daemon.silent_until) for run in all_runs(state_dir))
-        stream.writelines(json.dumps(run) + "\n" for run in described)
+        stream.writelines(json.dumps({"schema_version": SCHEMA_VERSION} | run) + "\n" for run in described)
     elif standing is None:
         say(stream, _verdict(daemon, wall()))
     elif as_json:
@@ -217,7 +229,9 @@ def document(standing: DaemonState, config: Config) -> dict[str, Any]:
         "inbox": {
             "held": _pause(snapshot.held if snapshot else None),
             "troubles": [redact(trouble) for trouble in (snapshot.inbox_troubles if snapshot else ())],
+            "rejected": _rejected(config),
         },
+        "hooks": {"retried": standing.hooks.retried, "given_up": standing.hooks.given_up},
         "rate_limit": snapshot.rate_limit if snapshot else None,
         "counts": {state.value: counts.get(state, 0) for state in RunState},
         "runs": [
@@ -225,6 +239,12 @@ def document(standing: DaemonState, config: Config) -> dict[str, Any]:
             for run in (*standing.unfinished, *standing.failed)
         ],
     }
+
+
+def _rejected(config: Config) -> int | None:
+    with suppress(OSError):
+        return rejected_jobs(config.queue.watch_dir)
+    return None
 
 
 def _pause(pause: LivePause | None) -> dict[str, Any] | None:
@@ -265,6 +285,97 @@ def _run(run: QueuedRun, now: LiveRun | None, silent_until: float | None) -> dic
             for output in (now.outputs if now else ())
         ],
     }
+
+
+def status_of(config: Config, references: Sequence[Reference], stream: TextIO, *, as_json: bool) -> Exit:
+    """Write what became of single runs, with the files of those that ended, to `stream`.
+
+    A text for people, or with `as_json` one JSON object. Returns `FOUND` where one is neither queued nor in
+    the library. Raises `ConfigError` where state or library cannot be read.
+    """
+    rows = read_runs(config.state_dir, [reference.run_id for reference in references])
+    daemon = read_daemon(config.state_dir)
+    runs = []
+    for reference in references:
+        row = rows.get(reference.run_id)
+        found = _find(config, row.reference if row else reference, required=row is None or not row.state.open)
+        if row is None and found is not None:
+            row = _row_of(found.sidecar)
+        runs.append((row or reference, found))
+    live = _live(daemon)
+    if as_json:
+        told = [_described(run, found, live, daemon.silent_until) for run, found in runs]
+        stream.write(json.dumps({"schema_version": SCHEMA_VERSION, "runs": told}, indent=2) + "\n")
+    else:
+        now = time.time()
+        for run, found in runs:
+            for line in _told(run, found, live, daemon.silent_until, now):
+                say(stream, line)
+    return Exit.FOUND if any(isinstance(run, Reference) for run, _ in runs) else Exit.OK
+
+
+def _find(config: Config, reference: Reference, *, required: bool) -> FoundRun | None:
+    from floradl.app import build_library  # noqa: PLC0415 - as heavy as the rest of the command
+    from floradl.commands.results import find_run  # noqa: PLC0415 - as above
+
+    try:
+        return find_run(build_library(config), reference)
+    except FloradlError as error:
+        if required and (config.output.dir.exists() or config.state_dir.exists()):
+            raise ConfigError(str(error)) from error
+        return None
+
+
+def _row_of(sidecar: Sidecar) -> QueuedRun:
+    """Return a run that the queue does not know as it would stand there: `get` leaves a sidecar alone."""
+    return QueuedRun(
+        run_id=sidecar.run_id,
+        technique=sidecar.technique,
+        label=sidecar.label,
+        state=STATE_OF[sidecar.result],
+        queued_at=0.0,
+        progress=100.0,
+        error=sidecar.error or next((output.error for output in sidecar.outputs if output.error), None),
+    )
+
+
+def _described(
+    run: QueuedRun | Reference,
+    found: FoundRun | None,
+    live: Mapping[str, LiveRun],
+    silent_until: float | None,
+) -> dict[str, Any]:
+    if isinstance(run, Reference):
+        known: dict[str, Any] = {"reference": str(run), "run_id": run.run_id, "state": None, "label": None}
+    else:
+        known = _run(run, live.get(run.run_id), silent_until) | {"label": run.label}
+    return known | {
+        "result": found.sidecar.result if found else None,
+        "sidecar": found.path if found else None,
+        "files": list(found.files) if found else [],
+        "missing": list(found.missing) if found else [],
+    }
+
+
+def _told(
+    run: QueuedRun | Reference,
+    found: FoundRun | None,
+    live: Mapping[str, LiveRun],
+    silent_until: float | None,
+    now: float,
+) -> Iterator[str]:
+    if isinstance(run, Reference):
+        yield f"{run}  not known here: neither queued nor in the library (floradl add {run})"
+        return
+    now_live = live.get(run.run_id)
+    label = f" ({run.label})" if run.label else ""
+    yield f"{run.reference}{label}  {_progress(run, now_live, next_look(run, now_live, silent_until), now)}"
+    if run.state.open:
+        yield from (f"  {_transfer(transfer)}" for transfer in (now_live.outputs if now_live else ()))
+    if found is not None:
+        yield from (f"  {file}" for file in found.files)
+        yield from (f"  {file}  is not there any more" for file in found.missing)
+        yield f"  {found.path}"
 
 
 def _verdict(daemon: DaemonInfo, now: float) -> str:

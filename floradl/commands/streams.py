@@ -9,12 +9,21 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from enum import Enum
 from typing import TextIO, TypeGuard
 
 import click
 
 from floradl.commands.exits import Exit
 from floradl.redaction import printable, redact
+
+
+class Show(Enum):
+    """What is written of each run that ends."""
+
+    NOTHING = "nothing"
+    JSON = "json"
+    PATHS = "paths"
 
 
 def occupy() -> None:

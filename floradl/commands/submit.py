@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
@@ -18,12 +20,14 @@ from floradl.app import build_library, flora_alone
 from floradl.commands.exits import Exit
 from floradl.commands.options import moment
 from floradl.commands.streams import say, tell
+from floradl.config.credentials import NAME as KEY_NAME, find_api_key
 from floradl.config.settings import Config
-from floradl.errors import ConfigError, FloradlError, JobError
+from floradl.errors import ConfigError, FloradlError, JobError, PauseReason, ServicePausedError
 from floradl.flora.client import FloraClient
 from floradl.flora.schema import KINDS
 from floradl.library.sidecar import by_key
 from floradl.models import Action, Reference, RemoteRun, RunRequest, RunState
+from floradl.queue import folder
 from floradl.units import format_count
 
 if TYPE_CHECKING:
@@ -167,8 +171,6 @@ def _daemon_user(config: Config) -> int | None:
 
 
 def _no_daemon_hint(config: Config) -> str:
-    from floradl.queue import folder  # noqa: PLC0415 - `get` needs none of this
-
     try:
         alive = folder.holder(config.state_dir) is not None
     except OSError:
@@ -193,6 +195,7 @@ async def sync(
     then.
     """
     now = wall()
+    environ = await to_thread.run_sync(service_environ, config, environ, since)
     back = config.sync.since if since is None else max(now - moment(since, now), 0.0)
     known = await to_thread.run_sync(known_states, config)
     async with flora_alone(config, environ) as flora:
@@ -241,6 +244,39 @@ async def read_history(
             ):
                 more[run_id] = RunRequest(reference, action=Action.RETRY)
     return ListedRuns(len(seen), tuple(new.values()), tuple(more.values()))
+
+
+def service_environ(
+    config: Config,
+    environ: Mapping[str, str],
+    since: str | None,
+    proc: Path = Path("/proc"),
+    credentials: Path = Path("/run/credentials"),
+) -> Mapping[str, str]:
+    """Return `environ`, with the key of the service at work where there is none in it.
+
+    A unit's credentials lie in `credentials`, for its user and root. Raises `ServicePausedError` where this
+    user may not read them: the message has the command that can.
+    """
+    if find_api_key(config, environ) is not None:
+        return environ
+    try:
+        found = folder.holder(config.state_dir)
+        groups = (proc / str(found.pid) / "cgroup").read_text() if found is not None else ""
+    except OSError:
+        return environ
+    unit = groups.strip().rpartition("/")[2]
+    if not unit.endswith(".service") or unit.startswith("user@"):
+        return environ
+    if os.access(credentials / unit / KEY_NAME, os.R_OK):
+        return {**environ, "CREDENTIALS_DIRECTORY": str(credentials / unit)}
+    options = f" --config {shlex.quote(str(config.file))}" if config.file is not None else ""
+    options += f" --home {shlex.quote(str(config.home))}"
+    options += f" sync --since {shlex.quote(since)}" if since is not None else " sync"
+    raise ServicePausedError(
+        f"there is no API key here; {unit} at work has one, which root may read: sudo floradl{options}",
+        PauseReason.KEY_REFUSED,
+    )
 
 
 async def _listed(

@@ -8,7 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 import structlog
@@ -17,19 +19,26 @@ from msgspec.structs import replace
 
 from floradl import __version__
 from floradl.app import App, working
+from floradl.config.credentials import read_api_key
 from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
 from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pauses, tell_missing
 from floradl.daemon.startup import StartStoppedError, Startup, opened
 from floradl.daemon.systemd import ServiceManager, Supervision, SystemdView, describe
 from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedError
-from floradl.hooks.runs import Heard
+from floradl.hooks.command import PAUSED
+from floradl.hooks.runs import Heard, RunHooks
+from floradl.models import QueuedRun
 from floradl.queue import heartbeat
 from floradl.queue.heartbeat import Heartbeat, LivePause, Snapshot, Transfer
+from floradl.runs.events import RunEvents, RunSummary
 from floradl.sources.inbox import Inbox
 from floradl.sources.intake import Intake, IntakeLimits
 from floradl.sources.queue_file import QueueFile
 from floradl.wakeups import next_tick
+
+if TYPE_CHECKING:
+    from floradl.queue.event_log import EventLog
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
 _BEAT = 1.0
@@ -59,17 +68,47 @@ def build_start(config: Config, works: App) -> Startup:
     return Startup(config.state_dir, config.queue.watch_dir, works.library, works.queue, works.scheduler)
 
 
-async def run(config: Config, environ: Mapping[str, str], source: Source) -> None:
+class _Both:
+    """A `RunEvents` for two: the heartbeat, and what a person sees on a terminal."""
+
+    def __init__(self, heartbeat: Heartbeat, display: RunEvents) -> None:
+        self._both: tuple[RunEvents, RunEvents] = (heartbeat, display)
+
+    def run(self, run: QueuedRun, next_in: float | None) -> None:
+        for each in self._both:
+            each.run(run, next_in)
+
+    def transfer(self, run: QueuedRun, output_id: str, received: int, total: int | None) -> None:
+        for each in self._both:
+            each.transfer(run, output_id, received, total)
+
+    def transferred(self, run: QueuedRun, output_id: str) -> None:
+        for each in self._both:
+            each.transferred(run, output_id)
+
+    def finished(self, run: QueuedRun, summary: RunSummary | None) -> None:
+        for each in self._both:
+            each.finished(run, summary)
+
+    def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
+        for each in self._both:
+            each.trouble(run, message, next_in)
+
+
+async def run(
+    config: Config, environ: Mapping[str, str], source: Source, display: RunEvents | None = None
+) -> None:
     """Run until SIGTERM or SIGINT. Raises `LockedError`, `ConfigError`.
 
     `source` is where `config` came from: what may change without a restart is taken from there again.
+    `display` shows a person what goes on.
     """
     supervision = Supervision(ServiceManager.of(environ))
     try:
         with suppress(StartStoppedError):
             for _ in range(_JOURNALS):
                 try:
-                    await _run(config, environ, source, supervision)
+                    await _run(config, environ, source, supervision, display)
                     break
                 except QueueDamagedError as error:  # begin anew with another one
                     _log.error("journal_damaged", message=str(error))
@@ -84,33 +123,47 @@ async def run(config: Config, environ: Mapping[str, str], source: Source) -> Non
     _log.info("stopped")
 
 
-async def _run(config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision) -> None:
+async def _run(
+    config: Config,
+    environ: Mapping[str, str],
+    source: Source,
+    supervision: Supervision,
+    display: RunEvents | None,
+) -> None:
     # What a command that runs once has no use for.
     from floradl.daemon.endpoints import serve_endpoints  # noqa: PLC0415
     from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
+    from floradl.queue.event_log import EventLog  # noqa: PLC0415
     from floradl.web.metrics import HealthState  # noqa: PLC0415
 
     supervision.beat(describe(SystemdView(starting=True)), well=True)
+    _warn_without_key(config, environ)
     if (why := passed_over(config)) is not None:
         _log.warning("config_passed_over", message=why)
     inbox, queue_file = build_inbox(config)
     progress = Heartbeat()
+    seen = progress if display is None else _Both(progress, display)
     hooks = build_hooks(config, environ)
     async with (
         opened(config, "run", supervision) as queue,
-        working(config, environ, queue, Heard(progress, hooks.runs.wake)) as works,
+        aclosing(EventLog(config.state_dir)) as events,
+        working(config, environ, queue, Heard(seen, hooks.runs.wake), events) as works,
         reloading(config, source, Changing(works, hooks, environ), supervision),
     ):
         intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
         start = build_start(config, works)
+        report_pause = connect(events, works, start, intake, hooks.runs)
+        hooks.pauses.on_failure = partial(events.hook_failed, PAUSED, None, final=False)
         state = HealthState(
             progress_at=lambda: _progress_at(_quiet(works, progress, intake, start)),
             paused=lambda: PauseReason(pause.reason) if (pause := _pause(works, start)) else None,
             started=intake.served.is_set,
         )
         async with anyio.create_task_group() as group:
+            group.start_soon(events.serve)
             # From the first moment on: a queue that is filled anew may take minutes.
             group.start_soon(_beat, config, works, intake, start, progress, supervision)
+            group.start_soon(_watch_pause, report_pause)
             group.start_soon(serve_endpoints, config, environ, works, state)
             group.start_soon(_work, config, works, intake, start, hooks)
             group.start_soon(_sweep, inbox)
@@ -120,6 +173,16 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
             supervision.stopping()
             _log.info("stopping")
             group.cancel_scope.cancel()
+
+
+def _warn_without_key(config: Config, environ: Mapping[str, str]) -> None:
+    """Log that there is no key, which would show with the first run only."""
+    if read_api_key(config, environ) is None:
+        _log.warning(
+            "api_key_missing",
+            message="there is no API key: job files are taken, and nothing is downloaded until "
+            "FLORA_API_KEY or api.key_file (FLORA_API_KEY_FILE) gives one",
+        )
 
 
 async def _work(config: Config, works: App, intake: Intake, start: Startup, hooks: HookRunner) -> None:
@@ -152,6 +215,13 @@ async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
     deadline.daemon = True
     deadline.start()
     halt()
+
+
+async def _watch_pause(report: Callable[[], None]) -> None:
+    """Call `report` each second: nobody tells of a full disk of the queue's, or of a library that is back."""
+    while True:
+        report()
+        await next_tick(_BEAT)
 
 
 async def _beat(
@@ -202,6 +272,21 @@ async def _beat(
             await (intake.served.wait() if view.starting else next_tick(_BEAT))
 
 
+def connect(
+    events: EventLog, works: App, start: Startup | None, intake: Intake, hooks: RunHooks
+) -> Callable[[], None]:
+    """Have rejected jobs, failed hooks and pauses recorded; return what records the pause that holds now."""
+
+    def report_pause() -> None:
+        paused = _pause(works, start)
+        events.pause(paused.reason if paused else None, paused.message if paused else "")
+
+    works.scheduler.on_pause(report_pause)
+    intake.on_rejected = events.rejected
+    hooks.on_failure = events.hook_failed
+    return report_pause
+
+
 def _hints(works: App) -> tuple[str, ...]:
     trouble = works.sync.trouble if works.sync is not None and works.scheduler.paused is None else None
     silences = {"FLORA": works.flora.silent_until} | works.saver.quiet_hosts
@@ -225,9 +310,9 @@ def _clock(until: float) -> str:
     return time.strftime("%d %b %H:%M", time.localtime(minutes * 60))
 
 
-def _pause(works: App, start: Startup) -> LivePause | None:
+def _pause(works: App, start: Startup | None) -> LivePause | None:
     """Return why nothing goes on: no run may, or what becomes of them cannot be recorded."""
-    paused, stuck = start.pause or works.scheduler.paused, works.queue.trouble
+    paused, stuck = (start.pause if start else None) or works.scheduler.paused, works.queue.trouble
     if paused is not None:
         return LivePause(paused.reason, paused.message, paused.since)
     return LivePause(PauseReason.DISK_FULL, stuck.message, stuck.since) if stuck is not None else None

@@ -7,6 +7,7 @@ queue is filled from them. What was queued and not finished is still in the job 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +29,7 @@ from floradl.fs.mounts import is_shared, unmounted
 from floradl.fs.permissions import refusal
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.sidecar import Sidecar, names_of
-from floradl.models import STATE_OF, Action, QueuedRun
+from floradl.models import STATE_OF, Action, QueuedRun, RunState
 from floradl.polling.circuit_breaker import Pause
 from floradl.queue import folder as state_folder, heartbeat
 from floradl.queue.base import RunQueue
@@ -38,6 +39,7 @@ from floradl.queue.recovery import kept_open, open_queue
 from floradl.queue.sqlite import SqliteQueue
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.archive import accepted_orders
+from floradl.units import format_count
 
 _ROOM_AGAIN = 5.0  # seconds between looks for room
 _BATCH = 500
@@ -140,6 +142,17 @@ def was_seen(state_dir: Path, root: Path) -> bool:
         return False
 
 
+def _library_before(state_dir: Path, library: FolderLibrary) -> Path | None:
+    """Return the last library that a start has seen, where another one is to be used, without a marker."""
+    if was_seen(state_dir, library.root) or (library.root / MARKER).exists() or unmounted(library.root):
+        return None
+    try:
+        places = [place for place in (state_dir / SEEN).read_bytes().split(b"\n") if place]
+    except FileNotFoundError:
+        return None
+    return Path(os.fsdecode(places[-1])) if places else None
+
+
 class Startup:
     """Prepares library and queue at a start, and later on until both are there."""
 
@@ -167,6 +180,7 @@ class Startup:
     async def attempt(self) -> bool:
         """Make a new library, fill a new queue; False where the library is missing. Safe to repeat."""
         try:
+            await self._check_it_is_ours()
             made = await to_thread.run_sync(first_start, self._state_dir, self._library)
             if await to_thread.run_sync(is_to_be_filled, self._state_dir):
                 await self._recall(made=made)
@@ -184,6 +198,22 @@ class Startup:
         self._scheduler.probe_now()
         self.turned_at = time.monotonic()
         return True
+
+    async def _check_it_is_ours(self) -> None:
+        """Raise `ServicePausedError` where runs are done, and the library is to be a new one elsewhere."""
+        before = await to_thread.run_sync(_library_before, self._state_dir, self._library)
+        if before is None:
+            return
+        counts = (await self._queue.counts()).states
+        done = counts.get(RunState.DONE, 0) + counts.get(RunState.PARTIAL, 0)
+        if done:
+            old, new = shlex.quote(str(before)), shlex.quote(str(self._library.root))
+            raise ServicePausedError(
+                f"{self._library.root} has no files of the {format_count(done, 'run')} done so far: they are "
+                f"in {before}. Copy them (rsync -a --exclude '.*.part' {old}/ {new}/), or begin a new "
+                f"library there (mkdir -p {new} && touch {new}/{MARKER})",
+                PauseReason.LIBRARY_OTHER,
+            )
 
     def _log_weaknesses(self) -> None:
         # What keeps it from being tried out (a full disk) keeps the work too, and is reported there.

@@ -25,7 +25,7 @@ def open_display(stream: TextIO, *, quiet: bool = False, total: int | None = Non
     `quiet` (failures only), it is plain lines. `total` is how many runs there will be, where that is known. A
     stream that breaks ends the showing, never the work.
     """
-    if quiet or not stream.isatty() or os.environ.get("TERM", "dumb") in {"dumb", "unknown", ""}:
+    if quiet or not _draws(stream):
         plain = PlainDisplay(stream, quiet=quiet)
         try:
             yield plain
@@ -37,3 +37,23 @@ def open_display(stream: TextIO, *, quiet: bool = False, total: int | None = Non
 
     with on_terminal(stream, total) as progress:
         yield progress
+
+
+@contextmanager
+def open_daemon_display(stream: TextIO, idle: str) -> Iterator[RunEvents | None]:
+    """As `open_display`, for work without an end; None where `stream` is no terminal: the log serves there.
+
+    `idle` is said where no run is open.
+    """
+    if not _draws(stream):
+        yield None
+        return
+    allow_rich()
+    from floradl.display.terminal import on_terminal  # noqa: PLC0415  # rich, only where it is seen
+
+    with on_terminal(stream, None, idle) as progress:
+        yield progress
+
+
+def _draws(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in {"dumb", "unknown", ""}

@@ -57,6 +57,14 @@ class TransferRow(Struct, frozen=True):
     rate: float | None
 
 
+class Batch(Struct, frozen=True):
+    """How far the runs are that came since none was open: `ended` ones, parts of open ones, seconds."""
+
+    ended: int
+    partial: float
+    seconds: float
+
+
 class BoardView(Struct, frozen=True):
     """All that is to be seen now. `hidden` runs had no room; `rate` is bytes a second, `elapsed` seconds."""
 
@@ -66,6 +74,7 @@ class BoardView(Struct, frozen=True):
     tally: ResultCounts
     rate: float | None
     elapsed: float
+    batch: Batch | None = None
 
 
 class Rate:
@@ -111,6 +120,8 @@ class _Open(Struct, eq=False):
     stage: TransferStage
     message: str | None = None
     next_at: float | None = None
+    arrived: int = 0  # bytes of transfers that are over
+    part: float = 0.0  # of what is known of its outputs, the most that was seen
 
     def row(self, now: float, *, moving: bool) -> RunRow:
         next_in = None if self.next_at is None else max(0.0, self.next_at - now)
@@ -131,6 +142,8 @@ class Board:
         self._unsampled = 0  # bytes of transfers that ended since the last look
         self._rate = Rate()
         self._tally = ResultCounts()
+        self._batch_began = (monotonic(), 0)  # and how many had ended then
+        self._partial = 0.0  # the parts of all open runs
         self.endings: deque[RunLine] = deque()
         """Finished runs that are not printed yet: whoever prints them takes them out, at the left."""
 
@@ -159,12 +172,15 @@ class Board:
         with self._lock:
             if (transfer := self._transfers.pop((run.run_id, output_id), None)) is not None:
                 self._unsampled += max(0, transfer.received - transfer.seen)
+                if (entry := self._open.get(run.run_id)) is not None:
+                    entry.arrived += transfer.received
 
     def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
         """Forget a run, and have its end printed."""
         with self._lock:
             if (entry := self._open.pop(run.run_id, None)) is not None:
                 del self._stages[entry.stage][run.run_id]
+                self._partial -= entry.part
             self._tally.count(run, brought)
         self.endings.append(RunLine(run, brought, None if entry is None else self._monotonic() - entry.since))
 
@@ -186,7 +202,22 @@ class Board:
                 msgspec.structs.replace(self._tally),
                 self._rate.per_second if self._transfers else None,
                 now - self._started,
+                self._batch(now),
             )
+
+    def _batch(self, now: float) -> Batch:
+        known: dict[str, tuple[int, int]] = {}  # bytes that are there, and in all
+        for (run_id, _), transfer in self._transfers.items():
+            there, size = known.get(run_id, (0, 0))
+            # One whose size is not known counts as if half of it was there.
+            known[run_id] = there + transfer.received, size + (transfer.total or 2 * transfer.received)
+        for run_id, (there, size) in known.items():
+            if (entry := self._open.get(run_id)) is not None and size:
+                part = max(entry.part, min(1.0, (entry.arrived + there) / (entry.arrived + size)))
+                self._partial += part - entry.part
+                entry.part = part
+        began, ended = self._batch_began
+        return Batch(self._tally.ended - ended, self._partial, now - began)
 
     def _rows(self, lines: int, now: float) -> tuple[list[RunRow | TransferRow], int]:
         active: dict[str, list[_Transfer]] = {}
@@ -215,6 +246,8 @@ class Board:
 
     def _move(self, run: QueuedRun, stage: TransferStage) -> _Open:
         if (entry := self._open.get(run.run_id)) is None:
+            if not self._open:
+                self._batch_began, self._partial = (self._monotonic(), self._tally.ended), 0.0
             entry = self._open[run.run_id] = _Open(run, next(self._order), self._monotonic(), stage)
         elif entry.stage is not stage:
             del self._stages[entry.stage][run.run_id]

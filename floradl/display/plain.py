@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from floradl.runs.events import RunSummary  # at run time it would bring structlog
 
 _LONGEST = 1000
+_UNITS = ("B", "kB", "MB", "GB", "TB")
 _STEP = 25.0  # per cent between two lines about a running run
 _SAME_TROUBLE = 300.0  # seconds without it, until the same trouble is news again
 _MOST_TROUBLES = 256
@@ -105,6 +106,30 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def _scaled(size: float) -> tuple[float, str]:
+    """Return the divisor and the unit for `size` with at most three digits before the point."""
+    power = 0
+    while power < len(_UNITS) - 1 and size >= 999.95 * 1000**power:
+        power += 1
+    return 1000.0**power, _UNITS[power]
+
+
+def format_part(received: int, total: int | None) -> str:
+    """Write how much of how much, in one unit, so that the numbers keep their places: `3.1/12.0 MB`."""
+    divisor, unit = _scaled(max(received, total or 0))
+    digits = 0 if divisor == 1 else 1
+    of = "" if total is None else f"/{total / divisor:.{digits}f}"
+    return f"{received / divisor:.{digits}f}{of} {unit}"
+
+
+def format_rate(rate: float | None) -> str:
+    """Write bytes a second: `4.0 MB/s`; empty for None."""
+    if rate is None:
+        return ""
+    divisor, unit = _scaled(rate)
+    return f"{rate / divisor:.{0 if divisor == 1 else 1}f} {unit}/s"
 
 
 class PlainDisplay:

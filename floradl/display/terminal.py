@@ -11,27 +11,29 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Self, TextIO
 
 from msgspec import Struct
+from msgspec.structs import replace
 from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from floradl.display.board import Board, BoardView, RunRow, TransferRow, TransferStage
-from floradl.display.plain import RunLine, format_seconds, gains, shown, summary
+from floradl.display.plain import RunLine, format_part, format_rate, format_seconds, gains, shown, summary
 from floradl.models import QueuedRun, RunState
 from floradl.runs.events import RunEvents
 from floradl.units import format_clock
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 _SHORTEST_BAR, _LONGEST_BAR = 8, 40
 _MOST_LINES = 6  # of one failure's reason
 _EVERY = 0.1  # seconds from look to look
 _SHARE = 25  # drawing takes one part of so many: a tall window or a slow line costs pictures, not the work
+_TOLD_FROM, _TOLD_AFTER = 0.02, 2.0  # the part, and seconds, from which on the time left is told
+_IDLE_EVERY = 1.0  # seconds from look to look, where no run is open
 _AT_ONCE = 500  # ended runs printed at one look
 
 
@@ -59,6 +61,12 @@ class Pen(Struct, frozen=True):
     width: int
     encoding: str
     colour: bool
+
+    @classmethod
+    def of(cls, console: Console) -> Self:
+        """Return the pen for a console as it is now."""
+        colour = console.color_system is not None and not console.no_color
+        return cls(console.width, console.encoding, colour)
 
     @property
     def signs(self) -> Signs:
@@ -143,8 +151,11 @@ def _fitting(text: str, width: int) -> int:
     return 1
 
 
-def draw_view(pen: Pen, view: BoardView, total: int | None) -> list[Text]:
-    """Return the lines that move: runs under way, their transfers, and the sum of it all."""
+def draw_view(pen: Pen, view: BoardView, total: int | None, idle: str | None = None) -> list[Text]:
+    """Return the lines that move: runs under way, their transfers, how far all is, and the sum of it all.
+
+    `total` is how many runs there will be, if that is known; `idle` is said where no run is open.
+    """
     spin = pen.signs.spinner[int(view.elapsed * 10) % len(pen.signs.spinner)]
     runs = [row for row in view.rows if isinstance(row, RunRow)]
     outputs = [row for row in view.rows if isinstance(row, TransferRow)]
@@ -161,8 +172,35 @@ def draw_view(pen: Pen, view: BoardView, total: int | None) -> list[Text]:
             lines.append(pen.cut(_transfer(pen, row, of_outputs)))
     if view.hidden:
         lines.append(Text(f"  {pen.signs.ellipsis} and {view.hidden:,} more", "dim"))
-    lines.append(pen.cut(_sum(pen, view, total, spin)))
+    overall = _overall(pen, view, total)
+    if overall is not None:
+        lines.append(pen.cut(overall))
+        view = replace(view, rate=None)  # said there
+    lines.append(pen.cut(_sum(pen, view, total, idle or f"{spin} asking FLORA")))
     return lines
+
+
+def _overall(pen: Pen, view: BoardView, total: int | None) -> Text | None:
+    """Return a bar for all runs together, with rate and time left; None for a single one, or too early."""
+    batch, open_runs = view.batch, sum(view.stages.values())
+    if batch is None or not open_runs:
+        return None
+    runs = max(total or 0, batch.ended + open_runs)
+    part = (batch.ended + batch.partial) / runs
+    if runs < 2 or part <= 0:
+        return None
+    texts = [f"{100 * part:3.0f} %"]
+    if view.rate is not None:
+        texts.append(format_rate(view.rate))
+    if part >= _TOLD_FROM and batch.seconds >= _TOLD_AFTER:
+        texts.append(f"{format_clock(batch.seconds * (1 - part) / part)} left")
+    room = pen.width - 2 - sum(len(text) + 2 for text in texts)
+    line = Text("  ")
+    if room >= _SHORTEST_BAR:
+        line.append_text(pen.bar(part, min(room, _LONGEST_BAR), "green"))
+    for text, style in zip(texts, ("", "cyan", "dim"), strict=False):
+        line.append(f"  {text}", style)
+    return line
 
 
 def _run(pen: Pen, row: RunRow, name: Text, spin: str) -> Text:
@@ -186,7 +224,11 @@ def _output(pen: Pen, row: TransferRow) -> Text:
 def _transfer(pen: Pen, row: TransferRow, column: int) -> Text:
     line = Text("    ").append_text(_output(pen, row))
     line.pad_right(4 + column - line.cell_len)
-    numbers = [f"{_of(row.received, row.total):>14}", f"{_rate(row.rate):>10}", f"{_left(row):>7}"]
+    numbers = [
+        f"{format_part(row.received, row.total):>14}",
+        f"{format_rate(row.rate):>10}",
+        f"{_left(row):>7}",
+    ]
     while len(numbers) > 1 and line.cell_len + sum(len(number) + 2 for number in numbers) > pen.width - 10:
         numbers.pop()
     room = pen.width - line.cell_len - sum(len(number) + 2 for number in numbers) - 2
@@ -198,11 +240,11 @@ def _transfer(pen: Pen, row: TransferRow, column: int) -> Text:
     return line
 
 
-def _sum(pen: Pen, view: BoardView, total: int | None, spin: str) -> Text:
+def _sum(pen: Pen, view: BoardView, total: int | None, idle: str) -> Text:
     tally, stages = view.tally, view.stages
     open_runs = sum(stages.values())
     if not tally.ended and not open_runs:
-        return Text().append(f"{spin} ", "cyan").append("asking FLORA", "dim")
+        return pen.text(idle, "dim")
     unseen = 0 if total is None else max(0, total - tally.ended - open_runs)
     done = f"of {total:,} done" if total and total > 1 else "done"
     numbers = [
@@ -216,7 +258,7 @@ def _sum(pen: Pen, view: BoardView, total: int | None, spin: str) -> Text:
     ]
     parts = [(f"{number:,} {word}", style) for number, word, style in numbers if number]
     if view.rate is not None:
-        parts.append((_rate(view.rate), "cyan"))
+        parts.append((format_rate(view.rate), "cyan"))
     line = Text(" ")
     for part, style in [*parts, (format_clock(view.elapsed), "dim")]:
         if line.cell_len > 1:
@@ -227,29 +269,6 @@ def _sum(pen: Pen, view: BoardView, total: int | None, spin: str) -> Text:
     return line
 
 
-def _scaled(size: float) -> tuple[float, str]:
-    """Return the divisor and the unit for `size` with at most three digits before the point."""
-    power = 0
-    while power < len(_UNITS) - 1 and size >= 999.95 * 1000**power:
-        power += 1
-    return 1000.0**power, _UNITS[power]
-
-
-def _of(received: int, total: int | None) -> str:
-    """Write how much of how much, in one unit, so that the numbers keep their places: `3.1/12.0 MB`."""
-    divisor, unit = _scaled(max(received, total or 0))
-    digits = 0 if divisor == 1 else 1
-    of = "" if total is None else f"/{total / divisor:.{digits}f}"
-    return f"{received / divisor:.{digits}f}{of} {unit}"
-
-
-def _rate(rate: float | None) -> str:
-    if rate is None:
-        return ""
-    divisor, unit = _scaled(rate)
-    return f"{rate / divisor:.{0 if divisor == 1 else 1}f} {unit}/s"
-
-
 def _left(row: TransferRow) -> str:
     if row.total is None or not row.rate or row.rate < 1:
         return ""
@@ -258,11 +277,43 @@ def _left(row: TransferRow) -> str:
 
 
 @contextmanager
-def on_terminal(stream: TextIO, total: int | None) -> Iterator[RunEvents]:
+def redrawn(stream: TextIO) -> Iterator[Callable[[Callable[[int], Sequence[str | BoardView]]], None]]:
+    """Give what draws a whole picture on the terminal `stream`, in place of the one before.
+
+    It takes what returns, for a number of lines, texts and views from top to bottom. The last picture stays.
+    """
+    console = _console(stream)
+    live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+
+    def draw(picture: Callable[[int], Sequence[str | BoardView]]) -> None:
+        pen, room = Pen.of(console), max(4, console.height - 1)
+        lines: list[Text] = []
+        for part in picture(room):
+            lines += draw_view(pen, part, None) if isinstance(part, BoardView) else [pen.cut(pen.text(part))]
+        live.update(Group(*lines[:room]), refresh=True)
+
+    with live:
+        console.show_cursor(True)  # it would stay hidden after a kill
+        yield draw
+
+
+def _console(stream: TextIO) -> Console:
+    return Console(
+        file=stream,
+        force_terminal=True,
+        force_interactive=True,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+@contextmanager
+def on_terminal(stream: TextIO, total: int | None, idle: str | None = None) -> Iterator[RunEvents]:
     """Show on the terminal `stream` what the `RunEvents` gets; the arguments are those of `open_display`."""
     board = Board()
     above: deque[str] = deque()
-    picture = _Picture(stream, board, above, total)
+    picture = _Picture(stream, board, above, total, idle)
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_Above(old, above) if _same(old, stream) else old for old in streams)
     picture.start()
@@ -279,20 +330,16 @@ def on_terminal(stream: TextIO, total: int | None) -> Iterator[RunEvents]:
 class _Picture(threading.Thread):
     """Draws, from `start` to `finish`."""
 
-    def __init__(self, stream: TextIO, board: Board, above: deque[str], total: int | None) -> None:
+    def __init__(
+        self, stream: TextIO, board: Board, above: deque[str], total: int | None, idle: str | None
+    ) -> None:
         super().__init__(name="display", daemon=True)
-        self._console = Console(
-            file=stream,
-            force_terminal=True,
-            force_interactive=True,
-            markup=False,
-            emoji=False,
-            highlight=False,
-        )
+        self._console = _console(stream)
         self._stream = stream
         self._board = board
         self._above = above
         self._total = total
+        self._idle = idle
         self._done = threading.Event()
 
     def run(self) -> None:
@@ -322,8 +369,10 @@ class _Picture(threading.Thread):
             pause = _EVERY
             while not self._done.wait(pause):
                 before = time.monotonic()
-                self._look(live)
+                busy = self._look(live)
                 pause = min(1.0, max(_EVERY, _SHARE * (time.monotonic() - before)))
+                if self._idle is not None and not busy:
+                    pause = _IDLE_EVERY
             while self._board.endings or self._above:
                 self._look(live)
             live.update("")
@@ -332,18 +381,21 @@ class _Picture(threading.Thread):
         if view.tally.ended + left > 1:
             console.print(Text(summary(view.tally, left, view.elapsed)), overflow="fold")
 
-    def _look(self, live: Live) -> None:
+    def _look(self, live: Live) -> bool:
+        """Draw; return whether a run is open."""
         console, board = self._console, self._board
-        pen = Pen(console.width, console.encoding, console.color_system is not None and not console.no_color)
+        pen = Pen.of(console)
         lines = [Text.from_ansi(line) for line in self._drain()]
         for _ in range(min(_AT_ONCE, len(board.endings))):
             lines += draw_ending(pen, board.endings.popleft())
         room = max(2, console.height * 2 // 3)  # finished runs stay in sight above
-        live.update(Group(*draw_view(pen, board.look(room - 1), self._total)))
+        view = board.look(max(1, room - 2))
+        live.update(Group(*draw_view(pen, view, self._total, self._idle)))
         if lines:
             console.print(*lines, sep="\n", overflow="fold")  # draws the picture below it too
         else:
             live.refresh()
+        return any(view.stages.values())
 
     def _drain(self) -> Iterator[str]:
         while self._above:

@@ -77,6 +77,8 @@ class PauseHook:
         self._tries = 0
         self._not_before = 0.0
         self._failure: str | None = None
+        self.on_failure: Callable[[str], None] = lambda _message: None
+        """Called with what went wrong, once as long as that stays the same."""
 
     def change(self, settings: HookSettings) -> None:
         """Let `settings` hold from now on."""
@@ -146,6 +148,7 @@ class PauseHook:
     def _log_failure(self, message: str, **facts: object) -> None:
         """Log what went wrong, once as long as it stays the same."""
         if message != self._failure:
+            self.on_failure(message)
             _log.warning("hook_failed", hook=PAUSED, message=f"{message}; it is tried again", **facts)
         self._failure = message
 

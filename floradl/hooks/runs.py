@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import anyio
 import structlog
@@ -32,6 +32,17 @@ _TRIES = 36  # a dozen in the first hour, then each hour for a day
 _LOOK_AGAIN = (5.0, 60.0)  # seconds until a missing program is looked for again: first, at most
 _LATER = 60.0  # seconds until a sidecar that cannot be read just now is looked for again
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class FailureReport(Protocol):
+    """Hears of a hook that failed in a new way, or (`final`) is not tried again for this run."""
+
+    def __call__(self, hook: str, run_id: str | None, message: str, *, final: bool) -> None:
+        """Record it."""
+        ...
+
+
+def _ignore(hook: str, run_id: str | None, message: str, *, final: bool) -> None: ...
 
 
 class Heard:
@@ -69,6 +80,9 @@ class RunHooks:
         self._failures: dict[int, str] = {}
         self._held_until = -math.inf
         self._missing = 0
+        self.failures = 0
+        """How many tries failed, those that did not begin for a missing program too."""
+        self.on_failure: FailureReport = _ignore
 
     def wake(self) -> None:
         """Look for events: there may be new ones."""
@@ -198,17 +212,22 @@ class RunHooks:
         return await self._failed(outbox, event, ended)
 
     async def _failed(self, outbox: HookOutbox, event: HookEvent, ended: Ended) -> float | None:
-        tries, trouble = event.tries + 1, ended.trouble or ""
-        facts = {"hook": RUN_FINISHED, "run": event.run.run_id} | ended.facts
+        tries, trouble, run_id = event.tries + 1, ended.trouble or "", event.run.run_id
+        facts = {"hook": RUN_FINISHED, "run": run_id} | ended.facts
+        self.failures += 1
         if tries >= _TRIES:
-            await outbox.drop(event.number)
+            await outbox.give_up(event.number)
+            self.on_failure(RUN_FINISHED, run_id, trouble, final=True)
             message = f"{trouble}, {tries} times: this run is not announced any more"
             _log.error("hook_given_up", message=message, **facts)
             return None
         await outbox.count_failure(event.number)
         delay = backoff(tries, _MOST_BACKOFF)
-        log = _log.debug if self._failures.get(event.number) == trouble else _log.warning  # one line a change
+        known = self._failures.get(event.number) == trouble
         self._failures[event.number] = trouble
+        if not known:
+            self.on_failure(RUN_FINISHED, run_id, trouble, final=False)
+        log = _log.debug if known else _log.warning  # one line a change
         log("hook_failed", message=trouble, next_in=round(delay, 1), **facts)
         return delay
 
@@ -217,7 +236,9 @@ class RunHooks:
         now = self._monotonic()
         if now < self._held_until:
             return 0.0  # of those that were under way together the first one counts
+        self.failures += 1
         if not self._missing:
+            self.on_failure(RUN_FINISHED, None, why, final=False)
             message = f"hooks.{RUN_FINISHED}: {why}; what there is to report is kept"
             _log.error("hook_missing", hook=RUN_FINISHED, message=message)
         first, most = _LOOK_AGAIN

@@ -6,6 +6,7 @@ A run meets the cause, becomes the probe, and is tried again now and then. Once 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import structlog
 from msgspec import Struct
@@ -25,6 +26,7 @@ _PROBE_EVERY = {  # seconds between two probes, at most
     PauseReason.CREDITS: 60.0,
     PauseReason.DISK_FULL: 5.0,
     PauseReason.LIBRARY_MISSING: 5.0,
+    PauseReason.LIBRARY_OTHER: 5.0,
     PauseReason.LIBRARY_READ_ONLY: 5.0,
 }
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -62,6 +64,8 @@ class CircuitBreaker:
         self._probing: Probe | None = None
         self._in_vain = 0  # probes that met the cause again, although the disk seemed to have room
         self.now: Pause | None = None
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a pause begins or ends."""
         self.changed = Signal()
         """Set when a pause or its probe changes, and by whoever makes runs due."""
 
@@ -80,6 +84,7 @@ class CircuitBreaker:
         self.now = Pause(reason, message, self._wall(), needed)
         self._began_at = self._monotonic()
         self._in_vain = 0
+        self.on_change()
         self.changed.set()
         return self.now
 
@@ -102,7 +107,8 @@ class CircuitBreaker:
         """Let all go on."""
         if self.now is not None:
             _log.info("resumed", reason=self.now.reason)
-        self.now = None
+            self.now = None
+            self.on_change()
         if self._waiting is not None:
             self._due_queue.put(self._waiting.run_id, 0.0)
             self._waiting = None

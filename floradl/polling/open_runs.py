@@ -23,6 +23,9 @@ _QUICK_POLLS = (1.0, 1.0, 2.0, 3.0, 5.0)  # seconds, where a webhook reports the
 class PollReports(Protocol):
     """Gets what polling sees. Seconds count from now."""
 
+    def accepted(self, run_ids: Sequence[str]) -> None:
+        """Report runs that are open from now on, or again."""
+
     def unfinished(self, run: QueuedRun, next_in: float) -> None:
         """Report a run that was polled and goes on."""
 
@@ -93,7 +96,10 @@ class OpenRuns:
 
     def add_new(self, run_ids: Iterable[str]) -> None:
         """Make new runs due; those that are open already stay as they are."""
-        self._due_queue.add_new(self._unknown(run_ids))
+        new = self._unknown(run_ids)
+        self._due_queue.add_new(new)
+        if new:
+            self.reports.accepted(new)
         self.wake()
 
     def resume(self, run_ids: Iterable[str]) -> None:
@@ -106,6 +112,8 @@ class OpenRuns:
         taken = list(
             dict.fromkeys(run_id for run_id in run_ids if run_id in self or run_id not in self._taken)
         )
+        if new := [run_id for run_id in taken if run_id not in self]:
+            self.reports.accepted(new)
         self._taken.update(taken)
         for run_id in taken:
             self._due_queue.discard(run_id)
@@ -127,6 +135,7 @@ class OpenRuns:
             self.planner.webhook_came(run_id)
         else:
             self._due_queue.put_first(run_id)
+            self.reports.accepted([run_id])
         self.wake()
 
     def put_first(self, run_ids: Iterable[str]) -> None:

@@ -21,6 +21,9 @@ from floradl.wakeups import Signal
 DURATIONS_KEPT = 400
 """How many durations are kept of each technique."""
 
+GIVEN_UP_KEPT = 1000
+"""How many events are kept that no try delivered."""
+
 DELIVERIES_KEPT = 7 * 86_400.0
 """Seconds that a webhook's delivery is known; FLORA repeats one for minutes, nobody may after fifteen."""
 
@@ -98,7 +101,13 @@ class HookOutbox(Protocol):
         """Count a failed try; each call counts one."""
 
     async def drop(self, number: int) -> None:
-        """Forget an event: it was delivered, or given up. Safe to repeat."""
+        """Forget an event: it was delivered, or there is nothing to deliver. Safe to repeat."""
+
+    async def give_up(self, number: int) -> None:
+        """Keep an event as one that no try delivered; `after` and `get` pass over it. Safe to repeat.
+
+        The last thousand are kept, each until its run ends anew.
+        """
 
     async def pauses(self) -> list[SentPause]:
         """Return the last pause of each reason that `put_pause` recorded, in no order."""

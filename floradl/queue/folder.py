@@ -34,7 +34,10 @@ LOCK_NAME: Final = "lock"
 SEEN: Final = "library-seen"
 """The file that says which libraries a start has seen."""
 
-_OWN = (LOCK_NAME, heartbeat.FILE_NAME, f".{heartbeat.FILE_NAME}.part", SEEN, RECALL)
+EVENT_FILES: Final = ("events.ndjson", *(f"events.{number}.ndjson" for number in range(1, 4)))
+"""The files of the event log, the newest first."""
+
+_OWN = (LOCK_NAME, heartbeat.FILE_NAME, f".{heartbeat.FILE_NAME}.part", SEEN, RECALL, *EVENT_FILES)
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _LOOKS = 2000  # of others that a start waits for, a millisecond each
 

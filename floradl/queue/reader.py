@@ -26,6 +26,16 @@ from floradl.queue.migrations import (
     select_saved,
 )
 
+_AT_ONCE = 500  # ids in one query
+
+
+class HookTrouble(msgspec.Struct, frozen=True):
+    """For how many runs the hook failed: those it is `retried` for, and those given up, with one of them."""
+
+    retried: int = 0
+    given_up: int = 0
+    example: str | None = None
+
 
 class QueueReader:
     """What can be read of the queue, each time as it is then; `read_queue` gives one. Blocking."""
@@ -63,6 +73,23 @@ class QueueReader:
         rows = self._db.execute("SELECT DISTINCT run_id FROM saved").fetchall()
         found = (output.path for (run_id,) in rows for output in select_saved(self._db, run_id).values())
         return [path for path in found if path is not None]
+
+    def runs(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
+        """Read runs by id; unknown ones are left out."""
+        found: dict[str, QueuedRun] = {}
+        for start in range(0, len(run_ids), _AT_ONCE):
+            some = run_ids[start : start + _AT_ONCE]
+            where = f"WHERE run_id IN ({','.join('?' * len(some))})"
+            found |= {run.run_id: run for run in select_runs(self._db, where, tuple(some))}
+        return found
+
+    def hook_trouble(self) -> HookTrouble:
+        """Return which finished runs the hook failed for."""
+        query = "SELECT tries < 0, count(*), max(run_id) FROM announcements WHERE tries <> 0 GROUP BY 1"
+        rows = {bool(given_up): (count, run_id) for given_up, count, run_id in self._db.execute(query)}
+        retried, _ = rows.get(False, (0, None))
+        given_up, example = rows.get(True, (0, None))
+        return HookTrouble(retried, given_up, example)
 
     def left_files(self) -> dict[str, LeftFile]:
         """Return the job files that are done with and may still lie in the watch folder, by name."""

@@ -6,7 +6,7 @@ import bisect
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Protocol, Self
 
@@ -143,15 +143,60 @@ class RunEvents(Protocol):
         ...
 
 
-class RunReports:
-    """Passes all on to `events`, and logs what changes. `wall` returns unix seconds."""
+class EventSink(Protocol):
+    """Gets what other programs hear of. For the event loop's thread."""
 
-    def __init__(self, events: RunEvents, wall: Callable[[], float] = time.time) -> None:
+    def accepted(self, run_ids: Iterable[str]) -> None:
+        """Record that runs are open from now on."""
+        ...
+
+    def completed(self, run: QueuedRun, outputs: int) -> None:
+        """Record that a run was seen to be completed at FLORA, with so many outputs."""
+        ...
+
+    def saved(self, run: QueuedRun, output: SavedOutput) -> None:
+        """Record that an output is on disk."""
+        ...
+
+    def finished(self, run: QueuedRun, sidecar: str | None, files: int, size: int) -> None:
+        """Record how a run ended, its sidecar if that is new, and its files and their bytes."""
+        ...
+
+
+class _NoEvents(EventSink):
+    def accepted(self, run_ids: Iterable[str]) -> None:
+        """Do nothing."""
+
+    def completed(self, run: QueuedRun, outputs: int) -> None:
+        """Do nothing."""
+
+    def saved(self, run: QueuedRun, output: SavedOutput) -> None:
+        """Do nothing."""
+
+    def finished(self, run: QueuedRun, sidecar: str | None, files: int, size: int) -> None:
+        """Do nothing."""
+
+
+NO_EVENTS: EventSink = _NoEvents()
+"""Keeps nothing: for a command whose only memory is the library."""
+
+
+class RunReports:
+    """Passes all on to `events` and `sink`, and logs what changes. `wall` returns unix seconds."""
+
+    def __init__(
+        self, events: RunEvents, sink: EventSink = NO_EVENTS, wall: Callable[[], float] = time.time
+    ) -> None:
         self._events = events
+        self._sink = sink
         self._wall = wall
         self._errors = ErrorLog()
         self.delays = Histogram(0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 300)
         """Seconds from the end of a run at FLORA until a poll or webhook showed it."""
+
+    def accepted(self, run_ids: Sequence[str]) -> None:
+        """Report that runs are open from now on."""
+        self._sink.accepted(run_ids)
 
     def unfinished(self, run: QueuedRun, next_in: float) -> None:
         """Report that a polled run is not finished, and is polled again in `next_in` seconds."""
@@ -165,6 +210,7 @@ class RunReports:
             self.delays.add(delay)
         if answer.status == "completed":
             _log.info("run_completed", run=run.run_id, technique=run.technique, outputs=len(answer.outputs))
+            self._sink.completed(run, len(answer.outputs))
 
     def forwarded(self, run: QueuedRun) -> None:
         """Report that a run ended at FLORA, and is saved as soon as there is a slot."""
@@ -196,6 +242,10 @@ class RunReports:
             error=run.error.message if run.error else None,
         )
         self._events.finished(run, summary)
+        if summary is None:
+            self._sink.finished(run, None, 0, 0)
+        else:
+            self._sink.finished(run, summary.sidecar, summary.files, summary.bytes)
 
     def dropped(self, run_id: str) -> None:
         """Report that a run is not open any more, though this process has not saved it."""

@@ -67,13 +67,14 @@ class OutputOptions(msgspec.Struct, frozen=True):
 
     `text_url_hosts`: a text that is nothing but a URL there is fetched. `keep_times`: files get the run's
     time. `delay` gives the seconds until the next try as `after_trouble` does. `monotonic` gives seconds by
-    which transfers take their time.
+    which transfers take their time. `report` hears of each output that is on disk.
     """
 
     text_url_hosts: HostPatterns
     keep_times: bool
     delay: Callable[[TransientError, int], float | None] = after_trouble
     monotonic: Callable[[], float] = time.monotonic
+    report: Callable[[QueuedRun, SavedOutput], None] = lambda _run, _output: None
 
 
 class PlannedOutput(msgspec.Struct, frozen=True):
@@ -280,6 +281,7 @@ class OutputSaver:
         if output.kind is OutputKind.TEXT and not self._is_link(output.url):
             written = await self.disk.do(partial(_write_text, destination, output, mtime))
             self.tally.saved(output.kind, written.bytes or 0, None)
+            self._options.report(run, written)
             return written
         began = time.monotonic()
         host = host_of(output.url) or ""
@@ -310,6 +312,7 @@ class OutputSaver:
     def _saved(self, run: QueuedRun, saved: SavedOutput, seconds: float, host: str) -> None:
         """Report an output that was downloaded in so many seconds."""
         self.tally.saved(saved.kind, saved.bytes or 0, seconds)
+        self._options.report(run, saved)
         _log.info(
             "output_saved",
             run=run.run_id,

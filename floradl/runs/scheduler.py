@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Set as AbstractSet
 from contextlib import suppress
 
 import anyio
@@ -41,6 +41,10 @@ class Scheduler:
         self.enqueue = open_runs.add_new
         self.resume_open = open_runs.resume
         self.poll_now = open_runs.poll_now
+
+    def on_pause(self, call: Callable[[], None]) -> None:
+        """Have `call` called when a pause begins or ends."""
+        self._breaker.on_change = call
 
     def change(self, interval: float, give_up_after: float) -> None:
         """Set the polling interval and the time to give up after, both in seconds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,6 +124,8 @@ class Intake:
         self._recalled = False
         self._lines: tuple[RunRequest, ...] = ()  # of the queue file, which wait for room
         self.rejected = 0
+        self.on_rejected: Callable[[str, str], None] = lambda _name, _message: None
+        """Called with the name of each job file that is refused, and why."""
         self.queue_file_error: str | None = None
         self.held: LivePause | None = None
         """Why job files that are whole wait (`MAX_OPEN` or `STATE_DISK_FULL`); None where none does."""
@@ -207,6 +209,7 @@ class Intake:
     async def _reject(self, scan: Scan) -> None:
         for rejection in scan.rejected:
             self.rejected += 1
+            self.on_rejected(rejection.name, rejection.message)
             _log.warning("job_rejected", file=rejection.name, message=rejection.message)
         if scan.left:
             await self._queue.submit((), time.time(), retry_failed=False, files=scan.left)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -12,7 +13,14 @@ from floradl.commands.check import CheckLevel, CheckResult, fail, ok, warn
 from floradl.commands.check.api import ask_api
 from floradl.commands.check.group import check_guests
 from floradl.commands.check.machine import check_listening, check_machine
-from floradl.commands.daemon_state import coarse, read_counts, read_daemon
+from floradl.commands.daemon_state import (
+    coarse,
+    hook_failures,
+    read_counts,
+    read_daemon,
+    read_hook_trouble,
+    rejected_jobs,
+)
 from floradl.commands.exits import Exit
 from floradl.commands.streams import say
 from floradl.config.credentials import FoundKey, exposure, find_api_key
@@ -79,6 +87,7 @@ async def _findings(
         *_queue_file(config),
         *_hooks(config, environ),
         *_journal(config),
+        *_failures(config),
         *_daemon(config, wall()),
         *check_listening(config, environ, daemon=works),
     ):
@@ -148,6 +157,18 @@ def _journal(config: Config) -> Iterator[CheckResult]:
     else:
         known = "none yet" if counts is None else format_count(sum(counts.values()), "run")
         yield ok("journal", known)
+
+
+def _failures(config: Config) -> Iterator[CheckResult]:
+    """Report what failed while nobody looked: hooks, and job files."""
+    with suppress(ConfigError):  # reported as the journal's
+        for failure in hook_failures(read_hook_trouble(config.state_dir)):
+            yield warn("hooks", failure)
+    with suppress(OSError):  # reported as the watch folder's
+        if rejected := rejected_jobs(config.queue.watch_dir):
+            place = config.queue.watch_dir / "rejected"
+            message = f"{format_count(rejected, 'job file')} refused: {place} says why beside each"
+            yield warn("job files", message, "drop them again once they are right, and remove them there")
 
 
 def _daemon(config: Config, now: float) -> Iterator[CheckResult]:
