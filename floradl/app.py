@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -41,6 +40,7 @@ from floradl.polling.durations import Durations
 from floradl.polling.open_runs import OpenRuns
 from floradl.polling.planner import PollPlanner
 from floradl.polling.poller import Poller, PollOptions
+from floradl.portability import cores
 from floradl.queue.base import RunQueue
 from floradl.runs.events import RunEvents, RunReports
 from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
@@ -315,7 +315,7 @@ class Downloads:
         self.slots.on_free = many.wake
         self.disk = BatchWriter(together)
         self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
-        machine = Machine(len(os.sched_getaffinity(0)), environ)
+        machine = Machine(cores(), environ)
         self._worker_pool = WorkerPool(self._downloader, bandwidth, _worker_settings(config), machine)
         self.fetchers = Fetchers(self._worker_pool, SmallFiles(many, self._downloader, self.disk))
 

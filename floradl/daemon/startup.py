@@ -30,6 +30,7 @@ from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.sidecar import Sidecar
 from floradl.models import STATE_OF, Action, QueuedRun
 from floradl.polling.circuit_breaker import Pause
+from floradl.portability import flush
 from floradl.queue import folder as state_folder, heartbeat
 from floradl.queue.base import RunQueue
 from floradl.queue.folder import SEEN, is_to_be_filled, note_filled
@@ -117,7 +118,7 @@ def first_start(state_dir: Path, library: FolderLibrary) -> bool:
     with seen.open("ab") as file, open_root(state_dir) as folder:
         file.write(place + b"\n")
         file.flush()
-        os.fsync(file.fileno())  # a power cut must not make the place below a mount point a new library
+        flush(file.fileno())  # a power cut must not make the place below a mount point a new library
         sync_folder(folder)
     return made
 

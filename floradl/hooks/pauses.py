@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from floradl.clock import rfc3339
 from floradl.hooks.command import PAUSED, Command, HookSettings, NotStartedError, run, to_its_end
+from floradl.portability import unnamed_file
 from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
 from floradl.redaction import redact
@@ -129,7 +130,7 @@ class PauseHook:
             "since": rfc3339(pause.since),
             "home": self._home,
         }
-        stdin = await to_thread.run_sync(_in_memory, msgspec.json.encode(facts) + b"\n")
+        stdin = await to_thread.run_sync(unnamed_file, msgspec.json.encode(facts) + b"\n")
         try:
             ended = await run(command, stdin, hurry)
         except NotStartedError as error:
@@ -148,10 +149,3 @@ class PauseHook:
         if message != self._failure:
             _log.warning("hook_failed", hook=PAUSED, message=f"{message}; it is tried again", **facts)
         self._failure = message
-
-
-def _in_memory(data: bytes) -> int:
-    fd = os.memfd_create("floradl-hook")
-    os.write(fd, data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd

@@ -48,6 +48,7 @@ from floradl.library.scan import Owners
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import SIDECARS, UNKNOWN, NameFields, Template
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
+from floradl.portability import flush
 
 MARKER = SafeName(".floradl-library")
 _LEAST_ROOM = 1 << 20  # bytes
@@ -382,7 +383,7 @@ def _test_write(root: FolderFd) -> None:
     )
     try:
         os.write(fd, bytes(1 << 16))
-        os.fsync(fd)
+        flush(fd)
     finally:
         os.close(fd)
         with suppress(OSError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import secrets
@@ -25,6 +24,7 @@ from floradl.fs.mounts import filesystem, is_shared, probe, unmounted
 from floradl.fs.names import SafeName
 from floradl.fs.permissions import user_name
 from floradl.net.addresses import Endpoint
+from floradl.portability import watch_error, weaknesses
 from floradl.queue import folder as state_folder
 from floradl.units import format_size
 from floradl.web import metrics, webhooks
@@ -33,7 +33,6 @@ from floradl.web.server import explained
 _PATIENCE = 2.0  # seconds
 _STATE_FLOOR = 64 * 1024 * 1024  # bytes; the journal of 100,000 runs takes half of that
 _FEWEST_INODES = 100
-_IN_CREATE, _IN_CLOEXEC = 0x100, 0o2000000  # inotify(7)
 _LIMITS = {
     errno.EMFILE: ("fs.inotify.max_user_instances", 1024),
     errno.ENOSPC: ("fs.inotify.max_user_watches", 524_288),
@@ -43,7 +42,6 @@ _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on its disk"),
 }
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check_listening(config: Config, environ: Mapping[str, str], *, daemon: bool) -> Iterator[CheckResult]:
@@ -106,6 +104,7 @@ def check_machine(config: Config, *, daemon: bool) -> Iterator[CheckResult]:
     """Check folders and disks; what is written for a trial is removed. `daemon`: one is at work there."""
     yield _watch_folder(config.queue.watch_dir)
     yield _inotify(config.queue.watch_dir)
+    yield from (warn("system", weakness) for weakness in weaknesses())
     yield _library(config)
     yield _state_folder(config, daemon=daemon)
     yield from _user(config)
@@ -125,14 +124,9 @@ def _watch_folder(folder: Path) -> CheckResult:
 
 def _inotify(folder: Path) -> CheckResult:
     existing = _nearest(folder)
-    fd = _libc.inotify_init1(_IN_CLOEXEC)
-    code = ctypes.get_errno() if fd < 0 else 0
-    if fd >= 0:
-        try:
-            if _libc.inotify_add_watch(fd, os.fsencode(existing), _IN_CREATE) < 0:
-                code = ctypes.get_errno()
-        finally:
-            os.close(fd)
+    code = watch_error(existing)
+    if code is None:
+        return ok("watcher", "can watch (by what this system has in place of inotify)")
     if code in _LIMITS:
         limit, enough = _LIMITS[code]
         message = f"{limit} is used up: new job files are seen each 30 s only, not at once"
