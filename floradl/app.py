@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import anyio
 import msgspec
-import structlog
 from anyio import to_thread
 
 from floradl import __version__
@@ -29,6 +28,7 @@ from floradl.library.batch_writer import BatchWriter, Together
 from floradl.library.folder import FolderLibrary
 from floradl.library.scan import Owners
 from floradl.library.template import Template
+from floradl.log import get_logger
 from floradl.net.addresses import HostPatterns
 from floradl.net.bandwidth import BandwidthLimiter
 from floradl.net.client import ApiClient, MediaClient, open_client
@@ -59,7 +59,7 @@ _TEND_EVERY = 1.0  # seconds
 _CHECK_KEY_EVERY = 1.0  # seconds, while it is refused
 _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
 _API_THREADS = 8
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class App(msgspec.Struct, frozen=True):

@@ -15,7 +15,6 @@ import re
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -162,6 +161,8 @@ def unnamed_file(data: bytes) -> int:
     if _memfd is not None:
         fd = _memfd("floradl")
     else:
+        import tempfile  # noqa: PLC0415 - here alone
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     os.write(fd, data)

@@ -11,7 +11,6 @@ import click
 from anyio import to_thread
 
 from floradl.app import build_library, flora_alone
-from floradl.commands.daemon_state import all_runs
 from floradl.commands.exits import Exit
 from floradl.commands.options import moment
 from floradl.commands.streams import tell
@@ -156,6 +155,8 @@ def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
 
 
 def _known(config: Config) -> dict[str, RunState]:
+    from floradl.commands.daemon_state import all_runs  # noqa: PLC0415 - `get` needs none of this
+
     # Where it is unreadable the daemon still skips known runs, but retries failed ones.
     try:
         return {run.run_id: run.state for run in all_runs(config.state_dir)}

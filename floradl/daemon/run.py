@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import anyio
-import structlog
 from anyio import to_thread
 from msgspec.structs import replace
 
@@ -24,6 +23,7 @@ from floradl.daemon.startup import StartStoppedError, Startup, opened
 from floradl.daemon.systemd import ServiceManager, Supervision, SystemdView, describe
 from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedError
 from floradl.hooks.runs import Heard
+from floradl.log import get_logger
 from floradl.queue import heartbeat
 from floradl.queue.heartbeat import Heartbeat, LivePause, Snapshot, Transfer
 from floradl.sources.inbox import Inbox
@@ -38,7 +38,7 @@ _STUCK_AFTER = 600.0
 _SWEEP_EVERY = 3600.0
 _SILENCE = 30.0  # seconds of silence that are worth reporting
 _JOURNALS = 3  # that may turn out to be damaged in a daemon's life
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 def build_inbox(config: Config) -> tuple[Inbox, QueueFile | None]:

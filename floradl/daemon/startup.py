@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 
 import anyio
-import structlog
 from anyio import to_thread
 
 from floradl import __version__
@@ -28,6 +27,7 @@ from floradl.fs.mounts import is_shared, unmounted
 from floradl.fs.permissions import refusal
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.sidecar import Sidecar
+from floradl.log import get_logger
 from floradl.models import STATE_OF, Action, QueuedRun
 from floradl.polling.circuit_breaker import Pause
 from floradl.portability import flush
@@ -43,7 +43,7 @@ from floradl.sources.archive import accepted_orders
 _ROOM_AGAIN = 5.0  # seconds between looks for room
 _BATCH = 500
 _AGAIN = 5.0  # seconds between looks for a library that is not there
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class StartStoppedError(Exception):

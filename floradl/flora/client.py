@@ -13,7 +13,6 @@ from urllib.parse import quote
 import anyio
 import httpx
 import msgspec
-import structlog
 
 from floradl.errors import (
     ApiUnavailableError,
@@ -27,6 +26,7 @@ from floradl.errors import (
 )
 from floradl.flora.rate_limit import RateLimiter
 from floradl.flora.schema import RunPage, decode_page, decode_run, error_body, parse_json
+from floradl.log import get_logger
 from floradl.models import Reference, RemoteRun
 from floradl.net.client import ApiClient
 from floradl.net.headers import date, retry_after
@@ -41,7 +41,7 @@ _MISSING_RUNS = 5  # so many different runs not found in a row: the key may be o
 _PASSING = {408, 425, 429}
 _ANSWERED = {200, 201, 202, 203}  # with a run in it, an answer counts as one
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class WrongWorkspaceCheck:

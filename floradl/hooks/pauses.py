@@ -14,12 +14,12 @@ from typing import Any
 
 import anyio
 import msgspec
-import structlog
 from anyio import to_thread
 from msgspec.structs import replace
 
 from floradl.clock import rfc3339
 from floradl.hooks.command import PAUSED, Command, HookSettings, NotStartedError, run, to_its_end
+from floradl.log import get_logger
 from floradl.portability import unnamed_file
 from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
@@ -31,7 +31,7 @@ _DAY = 86_400.0
 _APART = 600.0  # seconds between two that begin for the same reason: a disk at its limit comes and goes
 _LOOK_EVERY = 1.0
 _MOST_BACKOFF = 600.0
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class PauseNotice:

@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 import anyio
-import structlog
 from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct
@@ -33,6 +32,7 @@ from floradl.flora.client import WrongWorkspaceCheck
 from floradl.flora.schema import KINDS, RunPage
 from floradl.library.base import Library
 from floradl.library.sidecar import Sidecar, by_key
+from floradl.log import get_logger
 from floradl.models import (
     FinishedRun,
     QueuedRun,
@@ -52,7 +52,7 @@ _GATHER = 0.01  # seconds in which runs that are due at the same tick come toget
 _TRIES = 3  # of a page
 _CROWD = 256  # runs that are polled at a time; the others stay due
 _ALONE = 8  # single requests at once; a list may yet answer for the others
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 _Polled: TypeAlias = RetryIn | FinishedRun | Halted
 

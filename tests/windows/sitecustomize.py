@@ -21,5 +21,5 @@ class _Absent:
 
 for _name in _ABSENT:
     sys.modules.pop(_name, None)
-sys.meta_path.insert(0, _Absent)  # type: ignore[arg-type]  # it is one, by its method
+sys.meta_path.insert(0, _Absent)
 sys.platform = "win32"
