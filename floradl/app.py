@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -42,6 +43,7 @@ from floradl.polling.planner import PollPlanner
 from floradl.polling.poller import Poller, PollOptions
 from floradl.portability import cores
 from floradl.queue.base import RunQueue
+from floradl.redaction import Secret
 from floradl.runs.events import RunEvents, RunReports
 from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
 from floradl.runs.processor import ProcessOptions, Processor
@@ -131,14 +133,19 @@ def _host_of_api(config: Config) -> tuple[str]:
 
 @asynccontextmanager
 async def working(
-    config: Config, environ: Mapping[str, str], queue: RunQueue, progress: RunEvents
+    config: Config,
+    environ: Mapping[str, str],
+    queue: RunQueue,
+    progress: RunEvents,
+    given_key: Secret | None = None,
 ) -> AsyncIterator[App]:
     """Build everything and serve the queue; on exit stop and record the work under way.
 
+    `given_key` is the API key in place of the one that the configuration leads to.
     Raises `ConfigError` for an unusable configuration, and, in a group, `QueueDamagedError` as soon as the
     queue is unusable.
     """
-    _check_key(config, environ)
+    _check_key(config, environ, given_key)
     library = build_library(config)
     library.keep_free = config.download.min_free_space
     url_policy = api_guard(config)
@@ -159,7 +166,7 @@ async def working(
             reports = RunReports(progress)
             open_runs = OpenRuns(queue, due_queue, planner, breaker, reports, clocks)
             slots = DownloadSlots(breaker, open_runs.put_first)
-            key = _Key(config, environ)
+            key = _Key(config, environ, given_key)
             workspace_check = WrongWorkspaceCheck()
             flora = FloraClient(api, key, RateLimiter(time.monotonic), workspace_check)
             options = PollOptions(give_up_after, interval)
@@ -214,9 +221,9 @@ async def flora_alone(config: Config, environ: Mapping[str, str]) -> AsyncIterat
         yield FloraClient(api, _Key(config, environ), RateLimiter(time.monotonic))
 
 
-def _check_key(config: Config, environ: Mapping[str, str]) -> None:
+def _check_key(config: Config, environ: Mapping[str, str], given: Secret | None) -> None:
     """Check the key at startup; log a warning where others can read its file. Raises `ConfigError`."""
-    found = find_api_key(config, environ)
+    found = find_api_key(config, environ) if given is None else None
     if found is not None and found.file is not None and (warning := exposure(found.file, environ)):
         _log.warning("key_file_readable", message=f"{warning}: chmod 600 '{found.file}'")
 
@@ -224,9 +231,10 @@ def _check_key(config: Config, environ: Mapping[str, str]) -> None:
 class _Key:
     """Reads the current key on each call."""
 
-    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+    def __init__(self, config: Config, environ: Mapping[str, str], given: Secret | None = None) -> None:
         self._config = config
         self._environ = environ
+        self._given = given
 
     def change(self, config: Config) -> None:
         """Read it as `config` says from now on."""
@@ -234,6 +242,8 @@ class _Key:
 
     def __call__(self) -> str:
         """Return the key. Raises `ServicePausedError` where none is usable."""
+        if self._given is not None:
+            return self._given.reveal()
         try:
             secret = read_api_key(self._config, self._environ)
         except ConfigError as error:
@@ -315,7 +325,9 @@ class Downloads:
         self.slots.on_free = many.wake
         self.disk = BatchWriter(together)
         self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
-        machine = Machine(cores(), environ)
+        # A frozen application's program is no Python: as a worker it would be one more of itself.
+        processors = 1 if getattr(sys, "frozen", False) else cores()
+        machine = Machine(processors, environ)
         self._worker_pool = WorkerPool(self._downloader, bandwidth, _worker_settings(config), machine)
         self.fetchers = Fetchers(self._worker_pool, SmallFiles(many, self._downloader, self.disk))
 
