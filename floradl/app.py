@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import anyio
-import msgspec
-import structlog
 from anyio import to_thread
+from msgspec import Struct
 
 from floradl import __version__
 from floradl.clock import Clocks
@@ -33,6 +32,7 @@ from floradl.library.folder import FolderLibrary
 from floradl.library.scan import Owners
 from floradl.library.selection import Selection
 from floradl.library.template import Template
+from floradl.log import get_logger
 from floradl.net.addresses import HostPatterns
 from floradl.net.bandwidth import BandwidthLimiter
 from floradl.net.client import ApiClient, MediaClient, open_client
@@ -44,7 +44,9 @@ from floradl.polling.durations import Durations
 from floradl.polling.open_runs import OpenRuns
 from floradl.polling.planner import PollPlanner
 from floradl.polling.poller import Poller, PollOptions
+from floradl.portability import cores
 from floradl.queue.base import RunQueue
+from floradl.redaction import Secret
 from floradl.runs.backfill import Backfill, BackfillOptions, TechniqueLookup
 from floradl.runs.events import NO_EVENTS, EventSink, RunEvents, RunReports
 from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
@@ -63,10 +65,10 @@ _TEND_EVERY = 1.0  # seconds
 _CHECK_KEY_EVERY = 1.0  # seconds, while it is refused
 _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
 _API_THREADS = 8
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
-class App(msgspec.Struct, frozen=True):
+class App(Struct, frozen=True):
     """The working objects.
 
     `change(config)` applies another configuration, which may differ in `CHANGEABLE` alone. `sync` is None
@@ -142,25 +144,37 @@ def _host_of_api(config: Config) -> tuple[str]:
     return (urlsplit(config.api.base_url).hostname or "",)
 
 
+class WorkOptions(Struct, frozen=True):
+    """What differs between commands: `events` gets what other programs are told.
+
+    `key` is the API key in place of the one that the configuration leads to; `missing_tries` is that of
+    `PollOptions`.
+    """
+
+    events: EventSink = NO_EVENTS
+    key: Secret | None = None
+    missing_tries: float = math.inf
+
+
+_USUAL: Final = WorkOptions()
+
+
 @asynccontextmanager
 async def working(
     config: Config,
     environ: Mapping[str, str],
     queue: RunQueue,
     progress: RunEvents,
-    sink: EventSink = NO_EVENTS,
-    *,
-    missing_tries: float = math.inf,
+    options: WorkOptions = _USUAL,
 ) -> AsyncIterator[App]:
     """Build everything and serve the queue; on exit stop and record the work under way.
 
-    `progress` gets each step, for people; `sink` what other programs hear of. `missing_tries` is that of
-    `PollOptions`.
+    `progress` gets each step, for people.
 
     Raises `ConfigError` for an unusable configuration, and, in a group, `QueueDamagedError` as soon as the
     queue is unusable.
     """
-    _check_key(config, environ)
+    _check_key(config, environ, options.key)
     library = build_library(config)
     library.keep_free = config.download.min_free_space
     url_policy = api_guard(config)
@@ -173,18 +187,18 @@ async def working(
         slots: DownloadSlots | None = None
         try:
             give_up_after = config.poll.give_up_after
-            reports = RunReports(progress, sink)
+            reports = RunReports(progress, options.events)
             open_runs = await _open_runs(queue, reports, config.poll.interval)
             breaker, clocks = open_runs.breaker, open_runs.clocks
             slots = DownloadSlots(breaker, open_runs.put_first)
-            key = _Key(config, environ)
+            key = _Key(config, environ, options.key)
             workspace_check = WrongWorkspaceCheck()
             names = TechniqueNames(await queue.technique_names())
             flora = FloraClient(api, key, RateLimiter(time.monotonic), workspace_check, names)
-            poll_options = PollOptions(give_up_after, config.poll.interval, missing_tries)
+            poll_options = PollOptions(give_up_after, config.poll.interval, options.missing_tries)
             poller = Poller(flora, open_runs, library, slots, poll_options, workspace_check)
             keep_times = config.output.mtime == "completed"
-            saver = _saver(config, library, media, progress, sink)
+            saver = _saver(config, library, media, progress, options.events)
             process_options = ProcessOptions(
                 give_up_after, keep_times, build_selection(config), clocks.wall, names.of_run
             )
@@ -258,9 +272,9 @@ async def flora_alone(config: Config, environ: Mapping[str, str]) -> AsyncIterat
         yield FloraClient(api, _Key(config, environ), RateLimiter(time.monotonic))
 
 
-def _check_key(config: Config, environ: Mapping[str, str]) -> None:
+def _check_key(config: Config, environ: Mapping[str, str], given: Secret | None) -> None:
     """Check the key at startup; log a warning where others can read its file. Raises `ConfigError`."""
-    found = find_api_key(config, environ)
+    found = find_api_key(config, environ) if given is None else None
     if found is not None and found.file is not None and (warning := exposure(found.file, environ)):
         _log.warning("key_file_readable", message=f"{warning}: chmod 600 '{found.file}'")
 
@@ -268,9 +282,10 @@ def _check_key(config: Config, environ: Mapping[str, str]) -> None:
 class _Key:
     """Reads the current key on each call."""
 
-    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+    def __init__(self, config: Config, environ: Mapping[str, str], given: Secret | None = None) -> None:
         self._config = config
         self._environ = environ
+        self._given = given
 
     def change(self, config: Config) -> None:
         """Read it as `config` says from now on."""
@@ -278,6 +293,8 @@ class _Key:
 
     def __call__(self) -> str:
         """Return the key. Raises `ServicePausedError` where none is usable."""
+        if self._given is not None:
+            return self._given.reveal()
         try:
             secret = read_api_key(self._config, self._environ)
         except ConfigError as error:
@@ -359,7 +376,9 @@ class Downloads:
         self.slots.on_free = many.wake
         self.disk = BatchWriter(together)
         self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
-        machine = Machine(len(os.sched_getaffinity(0)), environ)
+        # A frozen application's program is no Python: as a worker it would be one more of itself.
+        processors = 1 if getattr(sys, "frozen", False) else cores()
+        machine = Machine(processors, environ)
         self._worker_pool = WorkerPool(self._downloader, bandwidth, _worker_settings(config), machine)
         self.fetchers = Fetchers(self._worker_pool, SmallFiles(many, self._downloader, self.disk))
 

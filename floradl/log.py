@@ -1,7 +1,9 @@
 """How floradl speaks to whoever runs it: events with keys, on stderr, redacted as their last step.
 
-Everywhere else: `log = structlog.get_logger()`, then `log.info("run_finished", run=..., duration=...)`. An
-event is a fixed name; what varies stands in its keys. One handler writes all, other libraries' records too.
+Everywhere else: `_log = get_logger()`, then `_log.info("run_finished", run=..., duration=...)`. An event is a
+fixed name; what varies stands in its keys. Once a command has called `configure`, one handler writes all,
+other libraries' records too. In a program that only imports floradl nothing is set up: events are records of
+the logger `floradl`, which are JSON, redacted, and silent unless that program sets up `logging`.
 """
 
 from __future__ import annotations
@@ -34,7 +36,19 @@ _PLAIN: Final = "\x1b[0m"
 _DIM: Final = "\x1b[2m"
 _BOLD: Final = "\x1b[1m"
 _MARGIN: Final = "    | "
-_PROCESSORS: Final[list[structlog.typing.Processor]] = []
+_LOGGER: Final = logging.getLogger("floradl")
+_LOGGER.addHandler(logging.NullHandler())  # else Python writes warnings that no handler takes to stderr
+
+
+def get_logger() -> structlog.stdlib.BoundLogger:
+    """Return a logger for the events of a module."""
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        _LOGGER,
+        PROCESSORS,
+        structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,  # to make one costs more than most lines
+    )
+    return logger
 
 
 def configure(
@@ -68,16 +82,16 @@ def configure(
     _install(_Handler(stream, formatter))
     change_level(level)
     # Loggers keep what they were first used with, and with it this list: they obey a second call, too.
-    _PROCESSORS[:] = [
+    PROCESSORS[:] = [
         structlog.stdlib.filter_by_level,
         *shared,
         structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
     ]
     structlog.configure(
-        processors=_PROCESSORS,
+        processors=PROCESSORS,
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,  # to make one costs more than most lines
+        cache_logger_on_first_use=True,
     )
 
 
@@ -144,6 +158,15 @@ def _redacted(_logger: object, _method: str, event: MutableMapping[str, Any]) ->
 
 def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
     return json.dumps(event, separators=(",", ":"))
+
+
+PROCESSORS: Final[list[structlog.typing.Processor]] = [
+    structlog.stdlib.filter_by_level,
+    structlog.processors.format_exc_info,
+    _redacted,
+    _json,
+]
+"""What each event goes through; `configure` replaces them."""
 
 
 class _Console:

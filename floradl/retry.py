@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -17,6 +16,7 @@ from floradl.errors import (
     ServicePausedError,
     TransientError,
 )
+from floradl.log import get_logger
 from floradl.models import QueuedRun, RunFailure
 from floradl.redaction import redact
 
@@ -35,7 +35,7 @@ _SHORT_LIVED = {
 }
 _DAMAGED_TRIES = 8
 _AFTER_BUG = 30.0
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class RetryIn(Struct, frozen=True):

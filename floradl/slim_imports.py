@@ -62,7 +62,7 @@ PACKAGES: Final = {
         "structs": "",
     },
     "structlog": {
-        "_config": "configure get_logger",
+        "_config": "configure wrap_logger",
         "contextvars": "",
         "processors": "",
         "stdlib": "",

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -18,8 +18,10 @@ from typing import Any, Self
 import anyio
 import forked
 import jsonschema
+from structlog.testing import LogCapture
 
 from floradl.library.sidecar import load_schema
+from floradl.log import PROCESSORS
 from floradl.simulator import OutputSpec, Simulator, serve
 
 TEST_TIMEOUT = 60.0
@@ -90,6 +92,17 @@ def served(simulator: Simulator) -> Iterator[str]:
     finally:
         loop.call_soon_threadsafe(end.set)
         thread.join()
+
+
+@contextmanager
+def logged() -> Iterator[list[MutableMapping[str, Any]]]:
+    """Give the events that are logged in this process meanwhile, in place of writing them."""
+    capture, before = LogCapture(), list(PROCESSORS)
+    PROCESSORS[:] = [capture]
+    try:
+        yield capture.entries
+    finally:
+        PROCESSORS[:] = before
 
 
 class Home:

@@ -8,8 +8,7 @@ from contextlib import suppress
 import anyio
 import pytest
 from callers import GET, HOST, Echo, ask, connected, listening, post, rest
-from structlog.testing import capture_logs
-from studio import until
+from studio import logged, until
 
 from floradl.net.addresses import Endpoint
 from floradl.web.http import HttpRequest, HttpResponse, Site
@@ -178,7 +177,7 @@ async def test_a_bug_in_a_page_is_500_and_the_next_one_is_answered() -> None:
             return await super().__call__(request)
 
     async with listening(Broken()) as port:
-        with capture_logs() as logs:
+        with logged() as logs:
             assert (await ask(port, GET)).startswith(b"HTTP/1.1 500")
         assert (await ask(port, GET)).startswith(b"HTTP/1.1 200")
     assert [log["event"] for log in logs] == ["bug"]
@@ -191,7 +190,7 @@ async def test_a_port_that_is_taken_is_said_once_and_had_as_soon_as_it_is_free()
         port: int = taken.getsockname()[1]
         listener = WebServer(Endpoint(HOST, port), Site({("GET", "/here"): Echo()}), again=0.05)
         async with anyio.create_task_group() as group:
-            with capture_logs() as logs:
+            with logged() as logs:
                 group.start_soon(listener.serve)
                 await until(lambda: listener.trouble)
                 await anyio.sleep(0.3)

@@ -12,8 +12,7 @@ import anyio
 import pytest
 from anyio.abc import SocketStream
 from callers import GET, HOST, Echo, ask, connected, free_port, listening, post, rest
-from structlog.testing import capture_logs
-from studio import until
+from studio import logged, until
 
 from floradl.net.addresses import Endpoint
 from floradl.web.http import (
@@ -182,7 +181,7 @@ async def test_a_spell_without_descriptors_loses_no_place_and_no_caller() -> Non
             await until(lambda: len(listener._visits) == 0)
             caller = socket.socket()
             caller.settimeout(10)
-            with capture_logs() as logs, without_descriptors():
+            with logged() as logs, without_descriptors():
                 await anyio.to_thread.run_sync(caller.connect, (HOST, port))
                 caller.sendall(GET)
                 listener._starved_at = -1e9

@@ -14,8 +14,7 @@ import google_crc32c
 import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
-from structlog.testing import capture_logs
-from studio import TEST_TIMEOUT
+from studio import TEST_TIMEOUT, logged
 from wire import (
     LARGE_PNG,
     OTHER_PNG,
@@ -251,7 +250,7 @@ async def test_a_checksum_that_two_whole_downloads_do_not_match_is_taken_to_be_w
 ) -> None:
     """Azure gives the MD5 of a block list that its writer said, whatever that is."""
     wrong = promises(OTHER_PNG)[kind]
-    with MediaHost(lambda _: Reply(answer(PNG, *wrong))) as host, capture_logs() as logs:
+    with MediaHost(lambda _: Reply(answer(PNG, *wrong))) as host, logged() as logs:
         saved = await desk.save(host.url())
         assert [request.start for request in host.requests] == [None, None]
     assert (saved.sha256, saved.integrity) == (hashlib.sha256(PNG).hexdigest(), Integrity.LENGTH_ONLY)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import to_thread
 
-from floradl.app import App, working
+from floradl.app import App, WorkOptions, working
 from floradl.commands.exits import Exit, worst
 from floradl.commands.streams import Show, tell
 from floradl.config.settings import Config
@@ -98,7 +98,9 @@ async def get(
         SqliteQueue.in_memory() as queue,
     ):
         progress = _Watched(display, results)
-        async with working(config, environ, queue, progress, missing_tries=_MISSING_TRIES) as works:
+        async with working(
+            config, environ, queue, progress, WorkOptions(missing_tries=_MISSING_TRIES)
+        ) as works:
             progress.open(works.library)
             await to_thread.run_sync(_make_library, config, works)
             touched = await works.queue.submit(requests, time.time(), retry_failed=True)
@@ -134,7 +136,7 @@ async def _once(config: Config, environ: Mapping[str, str], max_wait: float, pro
     async with (
         opened(config, "once") as queue,
         aclosing(EventLog(config.state_dir)) as events,
-        working(config, environ, queue, Heard(progress, hooks.wake), events) as works,
+        working(config, environ, queue, Heard(progress, hooks.wake), WorkOptions(events)) as works,
         _run_hooks(hooks, works, events),
     ):
         progress.open(works.library)

@@ -307,8 +307,6 @@ def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
 
 def known_states(config: Config) -> dict[str, RunState]:
     """Return the state of each run in the queue, by id; nothing where that is unreadable."""
-    from floradl.commands.daemon_state import all_runs  # noqa: PLC0415 - as above
-
     # The daemon still skips known runs then, but retries failed ones.
     try:
         from floradl.commands.daemon_state import all_runs  # noqa: PLC0415 - as in `failed_runs`

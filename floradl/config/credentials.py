@@ -174,13 +174,18 @@ def read_text(file: Path, what: str) -> str:
 def _api_key(text: str, place: str) -> Secret:
     text = text.strip()
     if not text:
-        raise ConfigError(f"{place}: the file is empty, but the API key belongs in it")
+        raise ConfigError(f"{place}: it is empty, but the API key belongs in it")
     secret = _secret(text, place, f"an {_KEY}")
     if text.startswith(("FLORA_API_KEY=", "FLORADL_API_KEY=")):
         raise ConfigError(f"{place}: holds the variable's name too: the key alone belongs there")
     if text[0] in "\"'" or text[-1] in "\"'":
         raise ConfigError(f"{place}: the API key is in quotes: take them away")
     return secret
+
+
+def given_api_key(text: str, place: str) -> Secret:
+    """Check a key that `place` gave; `redact` knows it from then on. Raises `ConfigError` without the key."""
+    return _api_key(text, place)
 
 
 def _secret(text: str, place: str, what: str) -> Secret:

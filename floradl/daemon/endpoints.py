@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 import anyio
-import structlog
 
 from floradl.app import App
 from floradl.config.credentials import find_webhook_secrets
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
+from floradl.log import get_logger
 from floradl.net.addresses import Endpoint
 from floradl.redaction import Secret
 from floradl.web import metrics, webhooks
@@ -21,7 +21,7 @@ from floradl.web.server import WebServer
 from floradl.web.webhooks import Webhooks
 
 _Pages: TypeAlias = dict[tuple[str, str], Page]
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 async def serve_endpoints(

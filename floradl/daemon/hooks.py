@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import anyio
 import msgspec
-import structlog
 from anyio import to_thread
 
 from floradl.app import App
@@ -16,11 +15,12 @@ from floradl.errors import ExposedError, QueueUnavailableError
 from floradl.hooks.command import PAUSED, RUN_FINISHED, HookSettings
 from floradl.hooks.pauses import PauseHook
 from floradl.hooks.runs import RunHooks
+from floradl.log import get_logger
 from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
 
 _READ_WITHIN = 5.0  # seconds; a queue that does not answer is no reason to keep silent
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 def hook_orders(config: Config, environ: Mapping[str, str]) -> HookSettings:

@@ -10,7 +10,6 @@ from operator import attrgetter
 from typing import Any, Final, Protocol
 
 import anyio
-import structlog
 from anyio import to_thread
 from msgspec.structs import replace
 
@@ -20,7 +19,7 @@ from floradl.config.load import Source
 from floradl.config.settings import Config, Key, settings
 from floradl.daemon.hooks import HookRunner, hook_orders, safe_orders
 from floradl.errors import ConfigError, ExposedError
-from floradl.log import change_level
+from floradl.log import change_level, get_logger
 from floradl.wakeups import next_tick
 
 _KEY_FILE: Final[Key] = ("api", "key_file")
@@ -31,7 +30,7 @@ _BASE_URL: Key = ("api", "base_url")
 # A key is for the API that it was given with, and so is the trust in its host: until the restart that
 # another API needs, the old one must get no other key, and must not become a stranger.
 _GO_WITH_IT: frozenset[Key] = frozenset({_KEY_FILE, ("network", "trusted_private_hosts")})
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class Changing:

@@ -13,12 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-import structlog
 from anyio import to_thread
 from msgspec.structs import replace
 
 from floradl import __version__
-from floradl.app import App, working
+from floradl.app import App, WorkOptions, working
 from floradl.config.credentials import read_api_key
 from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
@@ -28,6 +27,7 @@ from floradl.daemon.systemd import ServiceManager, Supervision, SystemdView, des
 from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedError
 from floradl.hooks.command import PAUSED
 from floradl.hooks.runs import Heard, RunHooks
+from floradl.log import get_logger
 from floradl.models import QueuedRun
 from floradl.queue import heartbeat
 from floradl.queue.heartbeat import Heartbeat, LivePause, Snapshot, Transfer
@@ -47,7 +47,7 @@ _STUCK_AFTER = 600.0
 _SWEEP_EVERY = 3600.0
 _SILENCE = 30.0  # seconds of silence that are worth reporting
 _JOURNALS = 3  # that may turn out to be damaged in a daemon's life
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 def build_inbox(config: Config) -> tuple[Inbox, QueueFile | None]:
@@ -147,7 +147,7 @@ async def _run(
     async with (
         opened(config, "run", supervision) as queue,
         aclosing(EventLog(config.state_dir)) as events,
-        working(config, environ, queue, Heard(seen, hooks.runs.wake), events) as works,
+        working(config, environ, queue, Heard(seen, hooks.runs.wake), WorkOptions(events)) as works,
         reloading(config, source, Changing(works, hooks, environ), supervision),
     ):
         intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))

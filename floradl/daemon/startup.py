@@ -16,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 
 import anyio
-import structlog
 from anyio import to_thread
 
 from floradl import __version__
@@ -29,8 +28,10 @@ from floradl.fs.mounts import is_shared, unmounted
 from floradl.fs.permissions import refusal
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.sidecar import Sidecar, names_of
+from floradl.log import get_logger
 from floradl.models import STATE_OF, Action, QueuedRun, RunState
 from floradl.polling.circuit_breaker import Pause
+from floradl.portability import flush
 from floradl.queue import folder as state_folder, heartbeat
 from floradl.queue.base import RunQueue
 from floradl.queue.folder import SEEN, is_to_be_filled, note_filled
@@ -44,7 +45,7 @@ from floradl.units import format_count
 _ROOM_AGAIN = 5.0  # seconds between looks for room
 _BATCH = 500
 _AGAIN = 5.0  # seconds between looks for a library that is not there
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class StartStoppedError(Exception):
@@ -129,7 +130,7 @@ def first_start(state_dir: Path, library: FolderLibrary) -> bool:
     with seen.open("ab") as file, open_root(state_dir) as folder:
         file.write(place + b"\n")
         file.flush()
-        os.fsync(file.fileno())  # a power cut must not make the place below a mount point a new library
+        flush(file.fileno())  # a power cut must not make the place below a mount point a new library
         sync_folder(folder)
     return made
 

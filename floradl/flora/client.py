@@ -14,7 +14,6 @@ from urllib.parse import quote
 import anyio
 import httpx
 import msgspec
-import structlog
 
 from floradl.errors import (
     ApiUnavailableError,
@@ -38,6 +37,7 @@ from floradl.flora.schema import (
     technique_of,
 )
 from floradl.flora.technique_names import TechniqueNames
+from floradl.log import get_logger
 from floradl.models import Reference, RemoteRun, RunNames
 from floradl.net.client import ApiClient
 from floradl.net.headers import date, retry_after
@@ -53,7 +53,7 @@ _PASSING = {408, 425, 429}
 _ANSWERED = {200, 201, 202, 203}  # with a run in it, an answer counts as one
 _SOUGHT_FOR = 30.0  # seconds after which a run that is missing is looked for without its technique once more
 _MOST_SOUGHT = 10_000  # runs
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class WrongWorkspaceCheck:

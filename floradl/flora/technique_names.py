@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import structlog
 from msgspec.structs import replace
 
 from floradl.flora.schema import polled_technique, technique_of
+from floradl.log import get_logger
 from floradl.models import QueuedRun, Reference, RemoteRun, RunNames
 from floradl.wakeups import Signal
 
 _MOST = 10_000  # techniques
 _MOST_UNNAMED = 1000  # runs of one
 _NOTHING = RunNames()
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 def named_by(run: QueuedRun, answer: RemoteRun) -> QueuedRun:

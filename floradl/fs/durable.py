@@ -11,30 +11,25 @@ is never repeated: the kernel has dropped the pages and would report success (th
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
-import re
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
-from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 
 import msgspec
 
 from floradl.fs.folders import CANNOT, FolderFd, exists, sync_folder, sync_new
 from floradl.fs.names import SafeName
+from floradl.portability import drop_cached, flush as flush_file, rename_exclusive, umask
 
 CANNOT_LINK = CANNOT | {errno.EXDEV, errno.EMLINK}
 """The same of a hard link: some have room for few, some (mergerfs) cannot between their branches."""
 
 _T = TypeVar("_T")
-_RENAME_NOREPLACE = 1
-_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # not every C library has it
 TakeBack: TypeAlias = Callable[[FolderFd], None]
 Flush: TypeAlias = Callable[[FolderFd, TakeBack], None]
 """Puts the new names of a folder on disk, at once or later; the second takes the new one back.
@@ -47,7 +42,6 @@ _OPENINGS = 50
 _WINDOW = 8 << 20  # bytes that are handed to the disk at a time
 _BEHIND = 4  # windows that the disk may take its time for
 _WORTH_FORGETTING = 512 << 10  # bytes: of smaller files the call costs more than the memory is worth
-_UMASK = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 
 
 def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName, into: FolderFd | None = None) -> bool:
@@ -57,7 +51,7 @@ def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName, into: Folde
     a file that appears between the two, and is only reached on file systems that know neither.
     """
     to = folder if into is None else into
-    code = renameat2_noreplace(folder, old, to, new)
+    code = rename_exclusive(folder, old, to, new)
     if code in {0, errno.EEXIST}:
         return code == 0
     if code not in CANNOT:
@@ -74,14 +68,6 @@ def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName, into: Folde
             return False
         os.rename(old, new, src_dir_fd=folder, dst_dir_fd=to)
     return True
-
-
-def renameat2_noreplace(folder: FolderFd, old: SafeName, to: FolderFd, new: SafeName) -> int:
-    """Return 0, or the error number that renameat2(2) gives."""
-    if _renameat2 is None:
-        return errno.ENOSYS
-    done = _renameat2(folder, os.fsencode(old), to, os.fsencode(new), _RENAME_NOREPLACE) == 0
-    return 0 if done else ctypes.get_errno()
 
 
 def leave(_: FolderFd) -> None:
@@ -132,16 +118,6 @@ def flushed_together(works: Sequence[Callable[[Flush], _T]]) -> list[_T | Except
 
 class PartBusyError(Exception):
     """Another process is writing the same part file, or was while we looked away."""
-
-
-def drop_cached(fd: int, offset: int = 0, size: int = 0) -> None:
-    """Have the kernel's memory let go of `size` bytes from `offset` on, for 0 of all up to the end.
-
-    What is not on disk yet stays. Its pages are used anew: fresh ones are dear on a virtual machine, whose
-    host has to find them, and on a machine that has been up for long, which has to take them from somebody.
-    """
-    with suppress(OSError):  # it is advice, and not every file system takes any
-        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
 
 
 class AppendedFile(ABC):
@@ -250,11 +226,11 @@ class PartFile(AppendedFile):
         """
         try:
             with _as_far_as_possible():
-                os.fchmod(self.fd, mode & ~_umask())
+                os.fchmod(self.fd, mode & ~umask())
             if mtime is not None:
                 with _as_far_as_possible():
                     os.utime(self.fd, (mtime, mtime))
-            os.fsync(self.fd)
+            flush_file(self.fd)
         except OSError:
             self.discard()
             raise
@@ -360,12 +336,3 @@ def write_atomic(
         part.sync(mtime, mode)
         os.rename(part.name, name, src_dir_fd=folder, dst_dir_fd=folder)
     flush(folder, leave)
-
-
-@cache
-def _umask() -> int:
-    """Return the process's umask, read once, and without setting it, which would race with other threads."""
-    with suppress(OSError):
-        if found := _UMASK.search(Path("/proc/self/status").read_bytes()):
-            return int(found[1], 8)
-    return 0o022

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from floradl.fs.names import SafeName
+from floradl.portability import flush
 
 
 class FolderFd(int):
@@ -34,7 +35,7 @@ class FolderFd(int):
         return twin
 
 
-CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+CANNOT = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM})
 """How a file system says that it cannot do something at all."""
 
 _NOT_PLAIN = {errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV}  # a link, a socket, a folder, a device
@@ -81,7 +82,7 @@ def open_folder(root: FolderFd, parts: tuple[SafeName, ...], *, create: bool = T
 def sync_folder(folder: FolderFd) -> None:
     """Put a folder's names on disk. A file system that cannot (`EINVAL`) is left at that."""
     try:
-        os.fsync(folder)
+        flush(folder)
     except OSError as error:
         if error.errno not in CANNOT:
             raise

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from floradl.fs.durable import CANNOT_LINK, renameat2_noreplace
+from floradl.fs.durable import CANNOT_LINK
 from floradl.fs.folders import CANNOT, FolderFd
 from floradl.fs.names import SafeName
+from floradl.portability import filesystem_by_statfs, flush, rename_exclusive
 
 _PART, _NAME, _LINK = (SafeName(f".floradl-probe.{ext}") for ext in ("part", "tmp", "link"))
 _TABLE = Path("/proc/self/mountinfo")
@@ -24,7 +25,7 @@ _SHARED = (
     *("9p", "afs", "afpfs", "beegfs", "ceph", "cifs", "coda", "davfs"),
     *("fhgfs", "gfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs"),
     *("nfs4", "ocfs2", "orangefs", "prl_fs", "pvfs2", "smb2", "smb3", "smbfs"),
-    *("vboxsf", "virtiofs", "vmhgfs", "fakeowner"),
+    *("vboxsf", "virtiofs", "vmhgfs", "fakeowner", "webdav"),
 )
 _SHARED_FUSE = (
     *("ceph", "cephfs", "davfs2", "glusterfs", "goofys", "grpcfuse", "juicefs", "moosefs"),
@@ -75,12 +76,12 @@ def probe(folder: FolderFd) -> Capabilities:
     _clear(folder)
     try:
         os.close(os.open(_PART, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
-        code = renameat2_noreplace(folder, _PART, folder, _NAME)
+        code = rename_exclusive(folder, _PART, folder, _NAME)
         if code not in {0, *CANNOT}:
             raise OSError(code, os.strerror(code), _PART)
         link = partial(os.link, _PART if code else _NAME, _LINK, follow_symlinks=False)
         links = _can(partial(link, src_dir_fd=folder, dst_dir_fd=folder), CANNOT_LINK)
-        return Capabilities(code == 0, links, _can(partial(os.fsync, folder), CANNOT))
+        return Capabilities(code == 0, links, _can(partial(flush, folder), CANNOT))
     finally:
         _clear(folder)
 
@@ -118,9 +119,14 @@ def is_shared(path: Path) -> bool:
 def filesystem(path: Path) -> str | None:
     """Return the type of the file system of `path` (`ext4`, `nfs4`), None where it is unknown."""
     try:
-        return find_filesystem(_lines(_TABLE), path.resolve())
-    except (OSError, RuntimeError):  # no /proc, or links in a circle
+        path = path.resolve()
+        table = _lines(_TABLE)
+    except RuntimeError:  # links in a circle
         return None
+    except OSError:  # no /proc
+        there = next((each for each in (path, *path.parents) if each.exists()), None)
+        return filesystem_by_statfs(there) if there else None
+    return find_filesystem(table, path)
 
 
 def find_filesystem(table: Iterable[str], path: Path) -> str | None:

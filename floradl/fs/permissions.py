@@ -25,9 +25,10 @@ from typing import Final
 from msgspec import Struct
 
 from floradl.errors import ExposedError
+from floradl.portability import SEARCH_ONLY
 
 _MOST_LINKS = 40  # as many as Linux follows, path_resolution(7)
-_PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PASS = SEARCH_ONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ITSELF = "."
 _ROOT: Final = 0
 _ALL_USERS: Final = (0, 0, 2**32 - 1)  # of the first user namespace

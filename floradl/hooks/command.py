@@ -22,6 +22,7 @@ from anyio import CapacityLimiter, to_thread
 from msgspec import Struct
 
 from floradl.fs.permissions import exposure
+from floradl.portability import wait_until_exited
 from floradl.redaction import redact
 
 RUN_FINISHED = "run_finished"
@@ -232,7 +233,7 @@ def _start(command: Command, stdin: int) -> subprocess.Popen[bytes]:
 
 
 async def _watch(pid: int, exited: anyio.Event) -> None:
-    await to_thread.run_sync(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT, limiter=_threads)
+    await to_thread.run_sync(wait_until_exited, pid, limiter=_threads)
     exited.set()
 
 

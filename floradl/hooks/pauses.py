@@ -14,12 +14,13 @@ from typing import Any
 
 import anyio
 import msgspec
-import structlog
 from anyio import to_thread
 from msgspec.structs import replace
 
 from floradl.clock import rfc3339
 from floradl.hooks.command import PAUSED, Command, HookSettings, NotStartedError, run, to_its_end
+from floradl.log import get_logger
+from floradl.portability import unnamed_file
 from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
 from floradl.redaction import redact
@@ -30,7 +31,7 @@ _DAY = 86_400.0
 _APART = 600.0  # seconds between two that begin for the same reason: a disk at its limit comes and goes
 _LOOK_EVERY = 1.0
 _MOST_BACKOFF = 600.0
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class PauseNotice:
@@ -131,7 +132,7 @@ class PauseHook:
             "since": rfc3339(pause.since),
             "home": self._home,
         }
-        stdin = await to_thread.run_sync(_in_memory, msgspec.json.encode(facts) + b"\n")
+        stdin = await to_thread.run_sync(unnamed_file, msgspec.json.encode(facts) + b"\n")
         try:
             ended = await run(command, stdin, hurry)
         except NotStartedError as error:
@@ -151,10 +152,3 @@ class PauseHook:
             self.on_failure(message)
             _log.warning("hook_failed", hook=PAUSED, message=f"{message}; it is tried again", **facts)
         self._failure = message
-
-
-def _in_memory(data: bytes) -> int:
-    fd = os.memfd_create("floradl-hook")
-    os.write(fd, data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd

@@ -13,13 +13,13 @@ from functools import partial
 from typing import BinaryIO, Protocol
 
 import anyio
-import structlog
 from anyio import CapacityLimiter, to_thread
 
 from floradl.clock import unix_seconds
 from floradl.errors import FloradlError, QueueUnavailableError
 from floradl.hooks.command import RUN_FINISHED, Command, Ended, HookSettings, NotStartedError, run, to_its_end
 from floradl.library.base import Library
+from floradl.log import get_logger
 from floradl.models import QueuedRun
 from floradl.polling.due_queue import DueQueue
 from floradl.queue.base import HookEvent, HookOutbox
@@ -31,7 +31,7 @@ _MOST_BACKOFF = 3600.0
 _TRIES = 36  # a dozen in the first hour, then each hour for a day
 _LOOK_AGAIN = (5.0, 60.0)  # seconds until a missing program is looked for again: first, at most
 _LATER = 60.0  # seconds until a sidecar that cannot be read just now is looked for again
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class FailureReport(Protocol):

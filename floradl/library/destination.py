@@ -23,6 +23,7 @@ from floradl.fs.os_errors import OF_ONE_ENTRY
 from floradl.library.base import Destination, ResumePoint, Sink
 from floradl.library.open_folders import FolderAt, FolderIndex
 from floradl.models import AttemptNotes, OutputKind
+from floradl.portability import flush
 
 _NO_VALIDATOR = "00000000"
 _MOST_NOTES = 4096  # outputs
@@ -240,7 +241,7 @@ def _same_bytes(folder: FolderFd, name: SafeName, size: int, sha256: str) -> boo
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             return False
         try:
-            os.fsync(file.fileno())  # its writer may not have done so
+            flush(file.fileno())  # its writer may not have done so
         except OSError:  # its bytes may be in memory only
             return False
         return True

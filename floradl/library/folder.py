@@ -14,6 +14,7 @@ import itertools
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache, lru_cache, partial
@@ -48,9 +49,11 @@ from floradl.library.scan import Owners
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import SIDECARS, UNKNOWN, NameFields, Template
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
+from floradl.portability import flush
 
 MARKER = SafeName(".floradl-library")
 _LEAST_ROOM = 1 << 20  # bytes
+_CREATIONS = 500
 _PATHS = 256  # folders whose path is remembered
 _TRIAL = SafeName(".floradl-trial.part")
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -104,10 +107,17 @@ class FolderLibrary(Library):
             raise unopened(error, self.root) from error
         try:
             with translated(self.root), open_root(self.root) as root:
-                if exists(root, MARKER):
-                    return False
-                write_atomic(root, MARKER, b"This folder is a library of floradl. Keep this file.\n")
-                return True
+                for attempt in itertools.count(1):
+                    if exists(root, MARKER):
+                        return False
+                    try:
+                        write_atomic(root, MARKER, b"This folder is a library of floradl. Keep this file.\n")
+                        return True
+                    except PartBusyError:  # another process makes it at this moment
+                        if attempt == _CREATIONS:
+                            raise
+                        time.sleep(0.01)
+                raise AssertionError("counting ended")
         except ServicePausedError:
             raise
         except FloradlError as error:
@@ -437,7 +447,7 @@ def _test_write(root: FolderFd) -> None:
     )
     try:
         os.write(fd, bytes(1 << 16))
-        os.fsync(fd)
+        flush(fd)
     finally:
         os.close(fd)
         with suppress(OSError):

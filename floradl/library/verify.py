@@ -16,11 +16,11 @@ from enum import StrEnum
 from msgspec import Struct
 
 from floradl.clock import unix_seconds
-from floradl.fs.durable import drop_cached
 from floradl.fs.folders import FolderFd, NotRegularFileError, open_folder, open_plain
 from floradl.fs.names import SafeName, stored_path
 from floradl.library.folder import FolderLibrary
 from floradl.models import SavedOutput
+from floradl.portability import drop_cached, mark_sequential
 
 _CHUNK = 1 << 20
 _DROP_EVERY = 64 << 20  # bytes, after which the page cache may drop them
@@ -152,7 +152,7 @@ class FileVerifier:
         digest = hashlib.sha256()
         buffer = memoryview(bytearray(_CHUNK))
         done = dropped = 0
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        mark_sequential(fd)
         while size := os.readv(fd, [buffer]):
             if self._stop.is_set():
                 raise VerifyStoppedError

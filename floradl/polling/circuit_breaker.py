@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import structlog
 from msgspec import Struct
 
 from floradl.clock import Clocks
 from floradl.errors import PauseReason
+from floradl.log import get_logger
 from floradl.models import FinishedRun
 from floradl.polling.due_queue import DueQueue
 from floradl.retry import Halted
@@ -29,7 +29,7 @@ _PROBE_EVERY = {  # seconds between two probes, at most
     PauseReason.LIBRARY_OTHER: 5.0,
     PauseReason.LIBRARY_READ_ONLY: 5.0,
 }
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class Pause(Struct, frozen=True):

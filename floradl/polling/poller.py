@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 import anyio
-import structlog
 from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct
@@ -35,6 +34,7 @@ from floradl.flora.technique_names import named_by
 from floradl.library.base import Library
 from floradl.library.selection import asks_for_more
 from floradl.library.sidecar import Sidecar, by_key, lacks
+from floradl.log import get_logger
 from floradl.models import (
     FinishedRun,
     QueuedRun,
@@ -55,7 +55,7 @@ _QUIET = 1.0  # seconds without a due run, after which the next one does not wai
 _TRIES = 3  # of a page
 _CROWD = 256  # runs that are polled at a time; the others stay due
 _ALONE = 8  # single requests at once; a list may yet answer for the others
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 _Polled: TypeAlias = RetryIn | FinishedRun | Halted
 

@@ -16,10 +16,10 @@ from typing import Any, BinaryIO, Final
 
 import anyio
 import msgspec
-import structlog
 from anyio import to_thread
 
 from floradl.clock import rfc3339
+from floradl.log import get_logger
 from floradl.models import QueuedRun, Result, RunState, SavedOutput
 from floradl.queue.folder import EVENT_FILES
 from floradl.redaction import redact, shown_json
@@ -33,7 +33,7 @@ _RESULTS = {
     RunState.PARTIAL: Result.PARTIAL,
     RunState.FAILED: Result.FAILED,
 }
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class Event(StrEnum):

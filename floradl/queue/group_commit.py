@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import anyio
-import structlog
 from anyio import to_thread
 
 from floradl.errors import PauseReason, QueueDamagedError, QueueUnavailableError
+from floradl.log import get_logger
 from floradl.queue.base import QueueTrouble
 from floradl.queue.migrations import is_damage
 
@@ -34,7 +34,7 @@ _SPAN = 0.08  # seconds
 _MAY_PASS = tuple(f"SQLITE_{name}" for name in ("FULL", "IOERR", "CANTOPEN", "READONLY", "BUSY", "NOMEM"))
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
 _SAVEPOINT = ("SAVEPOINT work", "RELEASE work", "ROLLBACK TO work", "RELEASE work")
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class _Call:

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
-import structlog
 from anyio import to_thread
 
 from floradl import __version__
 from floradl.errors import ConfigError, ErrorCode, QueueDamagedError, TransientError
 from floradl.fs.os_errors import is_full
+from floradl.log import get_logger
 from floradl.queue import folder
 from floradl.queue.folder import (
     FILE_NAME,
@@ -28,7 +28,7 @@ from floradl.queue.folder import (
 from floradl.queue.migrations import LOST, find_damage, is_damage
 from floradl.queue.sqlite import SqliteQueue
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 def open_queue(state_dir: Path) -> SqliteQueue:

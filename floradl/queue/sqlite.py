@@ -163,6 +163,7 @@ class SqliteQueue(RunQueue):
         try:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
+            db.execute("PRAGMA fullfsync=ON")  # macOS: through the drive's cache
             migrate(db, path)
             return cls(db, QueueFiles(state_dir), retry_after)
         except BaseException:

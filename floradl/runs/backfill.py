@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Map
 from functools import partial
 
 import anyio
-import structlog
 from anyio import to_thread
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,6 +23,7 @@ from floradl.flora.schema import KINDS
 from floradl.flora.technique_names import TechniqueNames
 from floradl.library.base import Library
 from floradl.library.sidecar import completed
+from floradl.log import get_logger
 from floradl.models import QueuedRun, RemoteRun, RunNames, RunState
 from floradl.polling.circuit_breaker import CircuitBreaker
 from floradl.polling.list_pages import is_refusal
@@ -42,7 +42,7 @@ _RUNS_END = 1.0  # seconds in which many runs may end
 _CLOCKS_APART = 60.0  # seconds
 _AFTER_TROUBLE = 60.0  # seconds
 _BETWEEN_NAMES = 1.0  # seconds between requests for techniques
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 def late_cost(run: QueuedRun, answer: RemoteRun | None, now: float) -> LateCost | None:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Protocol, Self
 
-import structlog
 from msgspec import Struct
 
 from floradl.errors import ErrorCode
+from floradl.log import get_logger
 from floradl.models import OutputKind, QueuedRun, RemoteRun, SavedOutput
 from floradl.polling.durations import detection_delay
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 _LOGGED_SINGLY = 5  # runs with the same error that are logged one by one
 
 

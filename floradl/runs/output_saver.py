@@ -15,7 +15,6 @@ from functools import partial
 import anyio
 import httpx
 import msgspec
-import structlog
 from anyio import CapacityLimiter, to_thread
 
 from floradl.clock import rfc3339
@@ -33,6 +32,7 @@ from floradl.errors import (
 from floradl.library.base import Destination, Library
 from floradl.library.batch_writer import BatchWriter
 from floradl.library.selection import skipped
+from floradl.log import get_logger
 from floradl.models import (
     Integrity,
     OutputKind,
@@ -56,7 +56,7 @@ _PUBLISHERS = 16  # large files put on disk at once: their flushes overlap
 _LARGE = 4 << 20  # bytes from which on a file's own flush takes longer than its folder's
 _IN_HAND = 48  # files that have arrived and are not on disk yet
 _MAX_INLINE = 1024 * 1024
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 Refresh = Callable[[RemoteRun], Awaitable[RemoteRun]]
 """Ask FLORA for an answer newer than the one given."""

@@ -9,16 +9,14 @@ Source: fcntl(2), F_SETLEASE and F_SETSIG.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import signal
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
 from floradl.fs.folders import open_plain
+from floradl.portability import take_read_lease
 
 QUIET_SECONDS = 2.0
 MAX_BYTES = 1 << 20
@@ -85,14 +83,10 @@ def read(path: Path, *, follow: bool, leases: bool) -> Reading:
 
 
 def _lease(fd: int) -> FileState:
-    try:
-        # A writer that comes now is announced by a signal. The default one, SIGIO, would end the process;
-        # SIGURG is ignored unless somebody asked for it.
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        return FileState.WRITING if error.errno == errno.EAGAIN else FileState.UNKNOWN
-    return FileState.FREE
+    free = take_read_lease(fd)
+    if free is None:
+        return FileState.UNKNOWN
+    return FileState.FREE if free else FileState.WRITING
 
 
 class _Watched(NamedTuple):

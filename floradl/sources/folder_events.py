@@ -93,7 +93,7 @@ def watch_folders(folders: Sequence[Path], step: float, tick: float) -> FolderEv
 @cache
 def has_inotify() -> bool:
     """Whether this system has inotify(7)."""
-    return hasattr(os, "eventfd") and hasattr(_c_library(), "inotify_init1")
+    return hasattr(_c_library(), "inotify_init1")
 
 
 @cache
@@ -107,7 +107,7 @@ class InotifyEvents:
     def __init__(self, folders: Iterable[Path], step: float = 0.0) -> None:
         self._step = step
         self._read_at = 0.0
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stop, self._stopper = os.pipe()
         self._fd = -1
         # By the number of the watch: two names of one folder have one watch.
         self._folders: dict[int, list[str]] = {}
@@ -168,14 +168,14 @@ class InotifyEvents:
 
     def stop(self) -> None:
         """Have `wait` return None at once, and from then on."""
-        os.eventfd_write(self._stop, 1)
+        os.write(self._stopper, b".")
 
     def close(self) -> None:
         """End the watches. Nothing may be waiting any more."""
-        for fd in (self._fd, self._stop):
+        for fd in (self._fd, self._stop, self._stopper):
             if fd >= 0:
                 os.close(fd)
-        self._fd = self._stop = -1
+        self._fd = self._stop = self._stopper = -1
 
 
 def _checked(result: int, folder: Path | None = None) -> int:

@@ -9,10 +9,10 @@ from typing import Protocol
 
 import anyio
 import msgspec
-import structlog
 
 from floradl.errors import ErrorCode, FloradlError, ServicePausedError, TransientError
 from floradl.flora.schema import KINDS, RunPage, polled_technique, run_owner
+from floradl.log import get_logger
 from floradl.models import Reference, RemoteRun, RunRequest
 from floradl.polling.poller import Poller
 from floradl.queue.base import RunQueue
@@ -29,7 +29,7 @@ _BARREN = 3  # pages in a row without a run that was not listed yet: this leads 
 _MOST_SEEN = 20_000  # runs whose outputs are remembered, as the lists last showed them
 _ROOM_AGAIN = 0.9  # of the runs that may be open: below it lists that were left for want of room are read on
 _FORBIDDEN_FOR = 600.0  # seconds after which lists that the key may not read are tried again
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class RunLists(Protocol):

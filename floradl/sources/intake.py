@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
-import structlog
 from anyio import to_thread
 
+from floradl.log import get_logger
 from floradl.models import Action, RunRequest
 from floradl.queue.base import RunQueue
 from floradl.queue.heartbeat import LivePause
@@ -31,7 +31,7 @@ _NOTHING = 64 << 10  # bytes
 _SHARE = 20  # of a small disk, as a part of it
 _HELD_AGAIN = 5.0  # seconds until it is looked again whether there is room for what waits
 _REMEMBERED = 7 * 86_400.0  # seconds that a file which could not be moved is known after it is gone
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class QueueLimit(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from floradl.errors import ConfigError, JobError
 from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.permissions import make_above
 from floradl.models import Action, Reference, RunRequest, bare, visible
+from floradl.portability import flush
 from floradl.redaction import cut, printable
 from floradl.sources.job_document import Fault, encodable, few, read_documents, reference_of
 from floradl.sources.job_table import find_table, read_table
@@ -96,7 +97,7 @@ def _write(path: Path, data: bytes, reader: int | None) -> None:
             _let_read(fd, reader)
         file.write(data)
         file.flush()
-        os.fsync(fd)
+        flush(fd)
 
 
 def _let_read(fd: int, reader: int) -> None:

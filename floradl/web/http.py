@@ -13,10 +13,11 @@ from enum import Enum, auto
 
 import anyio
 import h11
-import structlog
 from anyio import CapacityLimiter
 from anyio.abc import ByteStream
 from msgspec import Struct
+
+from floradl.log import get_logger
 
 MOST = 256
 """Connections at once. Each holds some 100 kB at most, and a descriptor."""
@@ -33,7 +34,7 @@ _FAREWELL = 0.1  # seconds in which one that is sent away may take its answer
 WITHIN = 5.0
 """Seconds for a whole request, and again for its answer: who is slower is dropped."""
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class ConnectionStage(Enum):

@@ -13,10 +13,10 @@ import socket
 import time
 
 import anyio
-import structlog
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
 from floradl.errors import innermost
+from floradl.log import get_logger
 from floradl.net.addresses import Endpoint
 from floradl.web.http import MOST, WITHIN, ClientConnection, ClientConnections, Site, converse
 
@@ -29,7 +29,8 @@ _STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _THEIRS = frozenset(
     {
         errno.ECONNABORTED, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
-        errno.ENONET, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EPERM, errno.EPROTO, errno.ETIMEDOUT,
+        errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EPERM, errno.EPROTO, errno.ETIMEDOUT,
+        getattr(errno, "ENONET", errno.ENETDOWN),  # Linux alone has it
     }
 )  # fmt: skip
 _REMEDIES = {
@@ -43,7 +44,7 @@ _REMEDIES = {
         "those who connect wait until some are free; LimitNOFILE of a unit, or ulimit -n, allows more",
     ),
 }
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class WebServer:

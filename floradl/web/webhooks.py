@@ -16,11 +16,11 @@ from typing import Protocol
 
 import anyio
 import msgspec
-import structlog
 from anyio import CapacityLimiter, to_thread
 from msgspec import Struct, field
 
 from floradl.errors import ConfigError, JobError
+from floradl.log import get_logger
 from floradl.models import RunRequest
 from floradl.queue.base import RunQueue
 from floradl.redaction import Secret
@@ -45,7 +45,7 @@ _ANSWER_WITHIN = 0.8  # seconds; one is promised
 _MOST_WAITING = 1000  # deliveries that are not recorded yet
 _AT_ONCE = 200  # are recorded together
 _LOG_EVERY = 60.0  # seconds: anybody can send what is refused, and must not fill the log
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class SignatureError(Exception):

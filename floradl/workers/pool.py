@@ -16,13 +16,13 @@ from contextlib import nullcontext
 from threading import Lock
 from typing import Final, NamedTuple
 
-import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
 from floradl.download.downloader import DownloadStoppedError, Fetcher, Received, Report
 from floradl.errors import TransientError
 from floradl.library.base import Destination, DownloadTarget, Sink
+from floradl.log import get_logger
 from floradl.net.bandwidth import BandwidthLimiter
 from floradl.workers.process import WorkerProcess
 from floradl.workers.protocol import (
@@ -188,7 +188,7 @@ _MOST: Final = 4  # workers
 _IDLE: Final = 60.0  # seconds
 _FAILURES: Final = 3  # workers in a row that ended without having downloaded anything
 _WITHOUT: Final = 600.0  # seconds without workers after that
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class Machine(Struct, frozen=True):

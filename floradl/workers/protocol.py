@@ -11,6 +11,7 @@ import os
 import socket
 import traceback
 from contextlib import suppress
+from threading import Lock
 from typing import Final, Self, TypeAlias, TypeVar
 
 import msgspec
@@ -28,9 +29,9 @@ from floradl.errors import (
 )
 from floradl.fs.durable import PartBusyError
 from floradl.models import AttemptNotes, OutputKind
+from floradl.portability import message_pair, receive_message, send_message
 
 _LONGEST: Final = 128 << 10  # bytes of a message: all fields of an answer fit, h11 takes 100 KiB of them
-_ONE_FD: Final = socket.CMSG_SPACE(4)
 _M = TypeVar("_M")
 
 
@@ -43,7 +44,7 @@ class MessageTooLongError(Exception):
 
 
 class Channel:
-    """One end of a pair of sockets (`SOCK_SEQPACKET`, unix(7)).
+    """One end of a pair of sockets (`SOCK_SEQPACKET`, unix(7); a stream where there are none).
 
     Several threads may send while one receives; any may `cut`.
     """
@@ -51,11 +52,12 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         self._space = bytearray(_LONGEST)
+        self._sending = Lock()  # on a stream, two that send at once would mix their bytes
 
     @classmethod
     def pair(cls) -> tuple[Self, socket.socket]:
         """Return one end, and the socket to make the other of."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = message_pair()
         return cls(ours), theirs
 
     def send(self, message: Struct, fd: int | None = None) -> None:
@@ -71,10 +73,8 @@ class Channel:
         if len(data) > _LONGEST:
             raise MessageTooLongError
         try:
-            if fd is None:
-                self._socket.sendall(data)
-            else:
-                socket.send_fds(self._socket, [data], [fd])
+            with self._sending:
+                send_message(self._socket, data, fd)
         except OSError as error:
             raise ChannelClosedError from error
 
@@ -84,10 +84,9 @@ class Channel:
         Raises `ChannelClosedError`.
         """
         try:
-            size, extra, _, _ = self._socket.recvmsg_into([self._space], _ONE_FD, socket.MSG_CMSG_CLOEXEC)
+            size, fd = receive_message(self._socket, self._space)
         except OSError as error:
             raise ChannelClosedError from error
-        fd = next((int.from_bytes(data[:4], "little") for *_, data in extra), None)
         try:
             return decoder.decode(memoryview(self._space)[:size]), fd
         except msgspec.MsgspecError as error:  # nothing, which is the end, or a message of another version

@@ -24,6 +24,7 @@ from floradl.fs.mounts import filesystem, is_shared, probe, unmounted
 from floradl.fs.names import SafeName
 from floradl.fs.permissions import user_name
 from floradl.net.addresses import Endpoint
+from floradl.portability import weaknesses
 from floradl.queue import folder as state_folder
 from floradl.sources.folder_events import InotifyEvents, InotifyLimitError, has_inotify
 from floradl.units import format_size
@@ -101,6 +102,7 @@ def check_machine(config: Config, *, daemon: bool) -> Iterator[CheckResult]:
     """Check folders and disks; what is written for a trial is removed. `daemon`: one is at work there."""
     yield _watch_folder(config.queue.watch_dir)
     yield _inotify(config.queue.watch_dir)
+    yield from (warn("system", weakness) for weakness in weaknesses())
     yield _library(config)
     yield _state_folder(config, daemon=daemon)
     yield from _user(config)
