@@ -34,6 +34,7 @@ from floradl.units import format_count, format_size
 
 if TYPE_CHECKING:
     from floradl.commands.results import FoundRun
+    from floradl.library.base import Library
     from floradl.library.sidecar import Sidecar
     from floradl.sources.scan import Entry
 
@@ -293,12 +294,18 @@ def status_of(config: Config, references: Sequence[Reference], stream: TextIO, *
     A text for people, or with `as_json` one JSON object. Returns `FOUND` where one is neither queued nor in
     the library. Raises `ConfigError` where state or library cannot be read.
     """
+    from floradl.app import build_library  # noqa: PLC0415 - as heavy as the rest of the command
+
     rows = read_runs(config.state_dir, [reference.run_id for reference in references])
     daemon = read_daemon(config.state_dir)
+    library = build_library(config)
+    # Where floradl never worked there is no library, and that is no trouble.
+    used = config.output.dir.exists() or config.state_dir.exists()
     runs = []
     for reference in references:
         row = rows.get(reference.run_id)
-        found = _find(config, row.reference if row else reference, required=row is None or not row.state.open)
+        required = used and (row is None or not row.state.open)
+        found = _find(library, row.reference if row else reference, required=required)
         if row is None and found is not None:
             row = _row_of(found.sidecar)
         runs.append((row or reference, found))
@@ -314,14 +321,13 @@ def status_of(config: Config, references: Sequence[Reference], stream: TextIO, *
     return Exit.FOUND if any(isinstance(run, Reference) for run, _ in runs) else Exit.OK
 
 
-def _find(config: Config, reference: Reference, *, required: bool) -> FoundRun | None:
-    from floradl.app import build_library  # noqa: PLC0415 - as heavy as the rest of the command
-    from floradl.commands.results import find_run  # noqa: PLC0415 - as above
+def _find(library: Library, reference: Reference, *, required: bool) -> FoundRun | None:
+    from floradl.commands.results import find_run  # noqa: PLC0415 - as heavy as the rest of the command
 
     try:
-        return find_run(build_library(config), reference)
+        return find_run(library, reference)
     except FloradlError as error:
-        if required and (config.output.dir.exists() or config.state_dir.exists()):
+        if required:
             raise ConfigError(str(error)) from error
         return None
 
