@@ -571,7 +571,7 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
             "output.rules[0].kinds: holds 'vid'",
         ),
         ("output: {rules: [{kinds: []}]}", 1, "for none write skip: true"),
-        ("output: {rules: [{skip: maybe}]}", 1, "output.rules[0].skip: is neither true nor false"),
+        ("output: {rules: [{skip: maybe}]}", 1, "output.rules[0].skip: 'maybe' is neither true nor false"),
         ("output: {rules: [{output_id: , skip: true}]}", 1, "output_id: is not a pattern"),
         ("output: {mtime: complete}", 1, "is none of completed, now (did you mean completed?)"),
         ("output: {max_name_bytes: 20}", 1, "out of range"),

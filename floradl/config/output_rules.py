@@ -81,4 +81,5 @@ def _skip(value: Value, number: int) -> bool:
     try:
         return bool(Flag().read(value))
     except ValueError as error:
-        raise MisplacedError(str(error), number, "skip") from None
+        said = f"{value[:30]!a} " if isinstance(value, str) else ""
+        raise MisplacedError(f"{said}{error}", number, "skip") from None
