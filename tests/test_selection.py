@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from floradl.errors import ErrorCode
 from floradl.library.selection import OutputRule, Selection, asks_for_more
@@ -107,6 +108,14 @@ def test_a_rule_knows_a_technique_by_its_id_and_by_its_name_too() -> None:
     assert wanted(selection, run(None)) != []
     assert wanted(selection, run(None, names=RunNames(technique_id="tech_123"))) == []
     assert wanted(selection, run("tech_999", names=RunNames(technique_name="Lens Flare"))) == []
+
+
+def test_a_rule_knows_the_technique_of_a_bare_run_id_by_its_poll_url() -> None:
+    selection = Selection((), (OutputRule("camera-*", skip=True),))
+    url = "https://app.flora.ai/api/v1/techniques/camera-move/runs/run_a"
+    assert selection.plan(run(None), replace(ANSWER, poll_url=url), NOTHING, NOTHING).wanted == ()
+    strange = replace(ANSWER, poll_url="https://app.flora.ai/nothing")
+    assert len(selection.plan(run(None), strange, NOTHING, NOTHING).wanted) == 4
 
 
 def test_a_text_over_the_largest_size_is_left_out_with_its_size() -> None:

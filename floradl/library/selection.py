@@ -7,6 +7,7 @@ left out stands in the run's sidecar with the reason, and is no failure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from msgspec import Struct
@@ -14,6 +15,7 @@ from msgspec import Struct
 from floradl.models import (
     OutputKind,
     QueuedRun,
+    Reference,
     RemoteOutput,
     RemoteRun,
     SavedOutput,
@@ -152,6 +154,9 @@ def known_size(output: RemoteOutput) -> int | None:
 def _techniques(run: QueuedRun, answer: RemoteRun) -> tuple[str, ...]:
     """Return all names of a run's technique that are known, in lower case: slug, id and FLORA's name."""
     names = [run.technique]
+    if run.technique is None and answer.poll_url is not None:
+        with suppress(ValueError):
+            names.append(Reference.parse(answer.poll_url).technique)
     for each in (run.names, answer.names):
         names += [each.technique_id, each.technique_name]
     return tuple(dict.fromkeys(name.casefold() for name in names if name))
