@@ -23,7 +23,6 @@ from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
 from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pauses, tell_missing
 from floradl.daemon.startup import StartStoppedError, Startup, opened
-from floradl.daemon.systemd import ServiceManager, Supervision, SystemdView, describe
 from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedError
 from floradl.hooks.command import PAUSED
 from floradl.hooks.runs import Heard, RunHooks
@@ -38,6 +37,7 @@ from floradl.sources.queue_file import QueueFile
 from floradl.wakeups import next_tick
 
 if TYPE_CHECKING:
+    from floradl.daemon.systemd import Supervision
     from floradl.queue.event_log import EventLog
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
@@ -103,6 +103,8 @@ async def run(
     `source` is where `config` came from: what may change without a restart is taken from there again.
     `display` shows a person what goes on.
     """
+    from floradl.daemon.systemd import ServiceManager, Supervision  # noqa: PLC0415 - as in `_run`
+
     supervision = Supervision(ServiceManager.of(environ))
     try:
         with suppress(StartStoppedError):
@@ -133,6 +135,7 @@ async def _run(
     # What a command that runs once has no use for.
     from floradl.daemon.endpoints import serve_endpoints  # noqa: PLC0415
     from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
+    from floradl.daemon.systemd import SystemdView, describe  # noqa: PLC0415
     from floradl.queue.event_log import EventLog  # noqa: PLC0415
     from floradl.web.metrics import HealthState  # noqa: PLC0415
 
@@ -228,6 +231,8 @@ async def _beat(
     config: Config, works: App, intake: Intake, start: Startup, progress: Heartbeat, supervision: Supervision
 ) -> None:
     """Write what is going on, each second while it changes, else each ten seconds; notify the manager too."""
+    from floradl.daemon.systemd import SystemdView, describe  # noqa: PLC0415 - as in `_run`
+
     written = -_SLOW_BEAT
     stable: Snapshot | None = None  # what is written, without what changes all the time
     transfers: tuple[Transfer, ...] = ()

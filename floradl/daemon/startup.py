@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio import to_thread
@@ -21,7 +22,6 @@ from anyio import to_thread
 from floradl import __version__
 from floradl.clock import unix_seconds
 from floradl.config.settings import Config
-from floradl.daemon.systemd import Supervision, SystemdView, describe
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError, TransientError
 from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.mounts import is_shared, unmounted
@@ -41,6 +41,9 @@ from floradl.queue.sqlite import SqliteQueue
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.archive import accepted_orders
 from floradl.units import format_count
+
+if TYPE_CHECKING:
+    from floradl.daemon.systemd import Supervision
 
 _ROOM_AGAIN = 5.0  # seconds between looks for room
 _BATCH = 500
@@ -90,6 +93,8 @@ async def _open_when_room(state_dir: Path, since: float, supervision: Supervisio
             raise
         paused = LivePause(PauseReason.DISK_FULL, str(error), time.time())
     _log.error("paused", reason=paused.reason, message=paused.message)
+    from floradl.daemon.systemd import SystemdView, describe  # noqa: PLC0415 - of the daemon alone
+
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         while True:
             heartbeat.write(state_dir, Snapshot(os.getpid(), __version__, since, time.time(), paused))

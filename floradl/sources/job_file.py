@@ -27,12 +27,14 @@ from floradl.models import Action, Reference, RunRequest, bare, visible
 from floradl.portability import flush
 from floradl.redaction import cut, printable
 from floradl.sources.job_document import Fault, encodable, few, read_documents, reference_of
-from floradl.sources.job_table import find_table, read_table
 
 _LONGEST_KEY = 100
 _MOST_AT_ONCE = 512 << 10  # bytes of a job file that is written here: the inbox takes twice as many
 _NAME_SUFFIX = re.compile(r"\.(txt|ya?ml|json|job|csv|tsv)$", re.IGNORECASE)
 _LINE_END = re.compile(r"\r\n|\r|\n")
+_HEADING = re.compile(
+    r"(?:^|[,;\t])[\"\s]*(?:run[\s_-]*(?:id)?|reference|url)[\"\s]*(?:$|[,;\t])", re.IGNORECASE | re.MULTILINE
+)
 _COMMENT = re.compile(r"(^|\s)#.*")
 # What a first line of YAML or JSON looks like; no reference starts so, for it has no space after a colon.
 _DOCUMENT = re.compile(r"""(-(\s|$)|---|[{\["'!&*?|>%]|[^\s:]+\s*:(\s|$))""")
@@ -165,7 +167,7 @@ def render_jobs(orders: Iterable[RunRequest]) -> Iterator[str]:
 def _lines(orders: Sequence[RunRequest]) -> Iterator[str]:
     """Yield a line for each: references where all are no more than that, else JSON."""
     plain = (RunRequest(each.reference) == each and _PLAIN.fullmatch(str(each.reference)) for each in orders)
-    if all(plain) and not any(find_table(str(each.reference)) for each in orders[:1]):
+    if all(plain) and not any(_may_be_table(str(each.reference)) for each in orders[:1]):
         for order in orders:
             yield f"{order.reference}\n"
         return
@@ -219,8 +221,11 @@ def _decode(data: bytes) -> str:
 
 
 def _read(text: str) -> Iterator[tuple[RunRequest, Fault]]:
-    if (start := find_table(text)) is not None:
-        return read_table(text, start)
+    if _may_be_table(text):
+        from floradl.sources.job_table import find_table, read_table  # noqa: PLC0415 - for tables alone
+
+        if (start := find_table(text)) is not None:
+            return read_table(text, start)
     written = _LINE_END.split(text)
     if not text.isascii():  # files that were put together have the mark of each in their midst
         written = [visible(line) for line in written]
@@ -229,6 +234,11 @@ def _read(text: str) -> Iterator[tuple[RunRequest, Fault]]:
     if not _DOCUMENT.match(first) or _QUOTED.fullmatch(first):
         return _read_lines(written)
     return read_documents(text)
+
+
+def _may_be_table(text: str) -> bool:
+    """Whether some line has a heading in it that a table of runs has."""
+    return not text.isascii() or _HEADING.search(text) is not None
 
 
 def _read_lines(lines: list[str]) -> Iterator[tuple[RunRequest, Fault]]:
