@@ -289,6 +289,18 @@ def test_a_later_reference_completes_a_done_run_at_once_and_its_files_stay(
     check_library(home, simulator)
 
 
+def test_once_completes_a_done_run_although_another_one_fails(home: Home, simulator: Simulator) -> None:
+    simulator.faults.add(Fault(match=Match(host="api", path="*/runs/*"), do=Do(missing_field="poll_url")))
+    simulator.add_run("run_a", technique="campaign", outputs=PICTURE, duration=0)
+    simulator.add_run("run_b", technique="campaign", fail=("internal_error", "no"), duration=0)
+    home.drop("run_a")
+    assert home.run("once").returncode == 0
+    home.drop("campaign/run_a\ncampaign/run_b\n", "second.txt")
+    assert home.run("once").returncode == 3
+    assert home.sidecar("campaign/run_a") is not None
+    assert home.sidecar("run_a") is None
+
+
 def test_get_completes_the_sidecar_of_a_done_run_and_fetches_nothing(
     home: Home, simulator: Simulator
 ) -> None:

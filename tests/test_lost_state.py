@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 from studio import TEST_TIMEOUT, Home, check_library, command, served, wait_until
 
+from floradl.daemon import startup
+from floradl.library.sidecar import Sidecar
+from floradl.models import Result, RunNames
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 PICTURES = (OutputSpec("a", "imageUrl", size=40_000), OutputSpec("b", "imageUrl", size=50_000))
@@ -281,3 +285,18 @@ def test_a_damaged_sidecar_is_passed_over(worked: Home, simulator: Simulator) ->
     (worked.library / "runs/campaign/run_part.json.unreadable").unlink()
     check_library(worked, simulator)
     assert {row["state"] for row in runs(worked).values()} == {"done", "failed"}
+
+
+def test_a_recalled_run_has_what_its_sidecar_says_that_it_belongs_to() -> None:
+    names = RunNames(technique_id="tech_1", technique_name="Campaign", project_id="prj_1")
+    sidecar = Sidecar(
+        reference="campaign/run_a",
+        technique="campaign",
+        run_id="run_a",
+        label="spring",
+        meta={"shot": "12"},
+        result=Result.COMPLETE,
+        **asdict(names),
+    )
+    run, _ = startup._row(sidecar)
+    assert (run.label, run.meta, run.names) == ("spring", {"shot": "12"}, names)

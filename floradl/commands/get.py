@@ -147,10 +147,9 @@ async def _once(config: Config, environ: Mapping[str, str], max_wait: float, pro
         works.scheduler.resume_open(await works.queue.open_ids())
         code = await _work_off(works, progress, max_wait, intake, None if ready else start)
         await to_thread.run_sync(inbox.sweep)
-        if code is Exit.OK:
-            with suppress(FloradlError):  # the next one does it
-                await works.backfill.catch_up()
         if code is not Exit.INTERRUPTED:
+            with suppress(FloradlError):  # the next one does it
+                await works.backfill.catch_up(looks=code in {Exit.OK, Exit.FAILED})
             await hooks.drain(works.queue.outbox)
         return worst(code, Exit.FAILED if intake.rejected or hooks.failures else Exit.OK)
 

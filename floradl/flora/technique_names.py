@@ -127,7 +127,7 @@ class TechniqueNames:
         right = polled_technique(answer) or technique_of(answer)
         message = (
             f"FLORA has no {reference.run_id} under the technique {reference.technique!a}, but under "
-            f"{repr(right) if right else 'none'}: it is downloaded all the same, and kept under "
+            f"{ascii(right) if right else 'none'}: it is downloaded all the same, and kept under "
             f"{reference.technique!a}, as it was named"
         )
         self.wrong[reference.run_id] = message

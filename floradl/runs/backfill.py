@@ -104,11 +104,11 @@ class Backfill:
             group.start_soon(_for_ever, self._complete_when_incomplete)
             group.start_soon(_for_ever, self._look_when_due)
 
-    async def catch_up(self) -> None:
-        """Do what is due now, once."""
+    async def catch_up(self, *, looks: bool = True) -> None:
+        """Do what is due now, once; with `looks` also what needs requests."""
         while await self._complete():
             pass
-        if self._breaker.now is None:
+        if looks and self._breaker.now is None:
             await self._look()
 
     async def _complete_when_incomplete(self) -> None:
