@@ -30,7 +30,7 @@ from floradl.errors import (
 )
 from floradl.flora.client import WrongWorkspaceCheck
 from floradl.flora.schema import KINDS, RunPage
-from floradl.library.base import Library
+from floradl.library.base import LibraryStore
 from floradl.library.sidecar import Sidecar, by_key
 from floradl.log import get_logger
 from floradl.models import (
@@ -92,7 +92,7 @@ class Poller:
         self,
         api: RunApi,
         open_runs: OpenRuns,
-        library: Library,
+        library: LibraryStore,
         next_stage: NextStage,
         options: PollOptions,
         workspace_check: WrongWorkspaceCheck | None = None,
@@ -439,7 +439,7 @@ def _detection(run: QueuedRun, outcome: _Polled) -> RemoteRun | None:
     return None
 
 
-def _read_sidecar(library: Library, run: QueuedRun) -> Sidecar | Exception | None:
+def _read_sidecar(library: LibraryStore, run: QueuedRun) -> Sidecar | Exception | None:
     """Return the sidecar of a run, or why it cannot be read; blocking."""
     try:
         return library.find_sidecar(run.reference)

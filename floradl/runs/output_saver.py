@@ -22,7 +22,7 @@ from floradl.download.checksums import names_wrong
 from floradl.download.downloader import DownloadStoppedError, Fetcher, Received
 from floradl.download.small_files import Conclude, SmallFiles, SmallOutput
 from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PermanentError, TransientError
-from floradl.library.base import Destination, Library
+from floradl.library.base import Destination, LibraryStore
 from floradl.library.batch_writer import BatchWriter
 from floradl.log import get_logger
 from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput, RemoteRun, RunFailure, SavedOutput
@@ -80,7 +80,7 @@ class OutputSaver:
 
     def __init__(
         self,
-        library: Library,
+        library: LibraryStore,
         disk: BatchWriter,
         fetchers: Fetchers,
         progress: RunEvents,
