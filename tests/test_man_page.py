@@ -41,6 +41,10 @@ def test_the_wheel_has_the_page_where_man_looks() -> None:
     assert shared[str(PAGE)] == "share/man/man1/floradl.1"
 
 
+def test_the_image_is_built_with_the_page() -> None:
+    assert f"!{PAGE.parent}" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
 def test_the_page_has_every_command_with_its_options(shown: str) -> None:
     for name, command in floradl.commands.items():
         if command.hidden:
