@@ -296,6 +296,22 @@ def demo(given: dict[str, Any]) -> Exit:
     return command.demo(given.get("home"))
 
 
+@floradl.command(
+    epilog=ending(
+        "floradl completion bash > ~/.local/share/bash-completion/completions/floradl", (0, 2), "README.md"
+    )
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@common_options
+def completion(shell: str) -> Exit:
+    """Print the script by which a shell completes commands and options."""
+    from click.shell_completion import get_completion_class
+
+    if (kind := get_completion_class(shell)) is not None:
+        click.echo(kind(floradl, {}, "floradl", "_FLORADL_COMPLETE").source())
+    return Exit.OK
+
+
 def _serve(work: Callable[[*_Arguments], Awaitable[_Result]], *arguments: *_Arguments) -> _Result:
     """Run a coroutine function; call it after its imports."""
     import anyio

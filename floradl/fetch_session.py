@@ -19,7 +19,7 @@ from anyio import to_thread
 from floradl.app import App, WorkOptions, working
 from floradl.config.settings import Config
 from floradl.daemon.startup import first_start
-from floradl.errors import PauseReason, ServicePausedError, TransientError, innermost
+from floradl.errors import ConfigError, PauseReason, ServicePausedError, TransientError, innermost
 from floradl.fs.mounts import unmounted
 from floradl.library.folder import FolderLibrary
 from floradl.models import QueuedRun, RunRequest
@@ -151,9 +151,13 @@ class FetchSession:
 
 
 def _make_library(config: Config, library: FolderLibrary) -> None:
-    """Make a new library. Raises `ServicePausedError` where one that was there is missing."""
+    """Make a new library. Raises `ServicePausedError` where one that was there is missing, `ConfigError`."""
     if config.state_dir.is_dir():
-        first_start(config.state_dir, library)
+        try:
+            first_start(config.state_dir, library)
+        except OSError as error:
+            message = f"the state folder {config.state_dir} cannot be used: {error.strerror}"
+            raise ConfigError(f"{message}; fix that, or name another home (settings)") from error
     elif (point := unmounted(library.root)) is not None:
         raise ServicePausedError(
             f"{library.root}: nothing is mounted at {point}, as /etc/fstab wants it",

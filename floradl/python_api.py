@@ -259,7 +259,10 @@ def _reference(text: str) -> Reference:
 
 
 def _absolute(path: StrPath) -> Path:
-    return Path(os.fsdecode(path)).expanduser().absolute()
+    try:
+        return Path(os.fsdecode(path)).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigError(f"{os.fsdecode(path)!a}: {error}") from error
 
 
 def _owner(root: Path) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from floradl.errors import ErrorCode, PauseReason, ServicePausedError, TransientError
 from floradl.fs.names import fold, stored_path
 from floradl.library import sidecar as sidecars
-from floradl.library.base import Destination, Library, LibraryEntry, ResumePoint, Sink, T
+from floradl.library.base import Destination, LibraryEntry, LibraryStore, ResumePoint, Sink, T
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import SIDECARS, UNKNOWN
 from floradl.models import AttemptNotes, OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
@@ -39,7 +39,7 @@ class _Part(Struct):
     busy: bool = False
 
 
-class MemoryLibrary(Library):
+class MemoryLibrary(LibraryStore):
     """Holds up to `capacity` bytes. Its files are `FOLDER/TECHNIQUE/RUN_ID-OUTPUT_ID.EXT`.
 
     `missing` is a disk that is gone.
@@ -74,7 +74,7 @@ class MemoryLibrary(Library):
             raise ServicePausedError("the library is full", PauseReason.DISK_FULL, needed=size)
 
     def check_room(self, needed: int = 0) -> None:
-        """See `Library.check_room`."""
+        """See `LibraryStore.check_room`."""
         with self.open():
             self.need(max(needed, 1))
 
@@ -86,7 +86,7 @@ class MemoryLibrary(Library):
         completed_at: float | None,  # noqa: ARG002 - nor a date
         created_at: float | None = None,  # noqa: ARG002
     ) -> MemoryDestination:
-        """See `Library.destination`."""
+        """See `LibraryStore.destination`."""
         stem = f"{output.kind}/{run.technique or UNKNOWN}/{_plain(run.run_id)}-{_plain(output.output_id)}"
         return MemoryDestination(self, output.kind, stem, f"{run.run_id}\0{output.key}", output.nth)
 
@@ -127,7 +127,7 @@ class MemoryLibrary(Library):
         self._stored[path] = _File(data)
 
     def existing(self, outputs: Mapping[str, SavedOutput]) -> dict[str, SavedOutput]:
-        """See `Library.existing`."""
+        """See `LibraryStore.existing`."""
         with self.open():
             return {
                 key: output
@@ -136,7 +136,7 @@ class MemoryLibrary(Library):
             }
 
     def locate_sidecar(self, reference: Reference) -> tuple[str, Sidecar] | None:
-        """See `Library.locate_sidecar`."""
+        """See `LibraryStore.locate_sidecar`."""
         own = f"{SIDECARS}/{reference.technique or UNKNOWN}/"
         found = {
             entry.path: entry.sidecar
@@ -147,7 +147,7 @@ class MemoryLibrary(Library):
         return (path, found[path]) if path is not None else None
 
     def write_sidecar(self, sidecar: Sidecar, mtime: float | None) -> str:
-        """See `Library.write_sidecar`."""
+        """See `LibraryStore.write_sidecar`."""
         data = sidecars.render(sidecar)
         stem = f"{SIDECARS}/{sidecar.technique or UNKNOWN}/{_plain(sidecar.run_id)}"
         with self.open():
@@ -163,7 +163,7 @@ class MemoryLibrary(Library):
         raise AssertionError("counting ended")
 
     def open_file(self, path: str) -> BinaryIO | None:
-        """See `Library.open_file`: a copy, since a descriptor needs a file."""
+        """See `LibraryStore.open_file`: a copy, since a descriptor needs a file."""
         stored_path(path)
         with self.open():
             file = self._stored.get(path)
@@ -175,11 +175,11 @@ class MemoryLibrary(Library):
         return copy
 
     def location(self, path: str = "") -> str:
-        """See `Library.location`."""
+        """See `LibraryStore.location`."""
         return f"memory:{path}"
 
     def scan(self) -> Iterator[LibraryEntry]:
-        """See `Library.scan`."""
+        """See `LibraryStore.scan`."""
         with self.open():
             found = sorted(path for path in self._stored if path.startswith(f"{SIDECARS}/"))
         for path in found:
@@ -189,20 +189,20 @@ class MemoryLibrary(Library):
                 yield LibraryEntry(path, _parsed(file.data))
 
     def files(self) -> Iterator[str]:
-        """See `Library.files`."""
+        """See `LibraryStore.files`."""
         with self.open():
             return iter(sorted(path for path in self._stored if not path.startswith(f"{SIDECARS}/")))
 
     def expect_damaged(self, path: str, sha256: str) -> None:
-        """See `Library.expect_damaged`."""
+        """See `LibraryStore.expect_damaged`."""
         self._damaged[path] = sha256
 
     def kept_as(self, path: str) -> str | None:
-        """See `Library.kept_as`."""
+        """See `LibraryStore.kept_as`."""
         return self._kept_as.get(path)
 
     def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
-        """See `Library.together`."""
+        """See `LibraryStore.together`."""
         outcomes: list[T | Exception] = []
         for work in works:
             try:

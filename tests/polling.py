@@ -11,7 +11,7 @@ from memory_queue import MemoryQueue
 from studio import TEST_TIMEOUT
 
 from floradl.clock import Clocks
-from floradl.library.base import Library
+from floradl.library.base import LibraryStore
 from floradl.models import FinishedRun, QueuedRun, Reference, RemoteRun, RunState
 from floradl.polling.circuit_breaker import CircuitBreaker
 from floradl.polling.due_queue import DueQueue
@@ -58,7 +58,7 @@ class World:
         api: RunApi,
         monotonic: Callable[[], float],
         next_stage: Callable[[OpenRuns], NextStage] | None = None,
-        library: Library | None = None,
+        library: LibraryStore | None = None,
     ) -> None:
         self.monotonic = monotonic
         clocks = Clocks(monotonic, monotonic)

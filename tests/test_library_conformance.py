@@ -12,7 +12,7 @@ import pytest
 from memory_library import MemoryLibrary
 
 from floradl.errors import PauseReason, ServicePausedError, TransientError
-from floradl.library.base import Destination, Library
+from floradl.library.base import Destination, LibraryStore
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import Template
@@ -35,7 +35,7 @@ REFERENCE = Reference("run_a", "tech")
 class Kept(ABC):
     """A library, and what may happen to the place where it keeps its files."""
 
-    library: Library
+    library: LibraryStore
 
     @abstractmethod
     def restart(self) -> None:

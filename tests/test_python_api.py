@@ -225,6 +225,12 @@ def test_a_library_whose_disk_is_gone_is_an_error(program: Program) -> None:
     assert gone.value.reason is floradl.PauseReason.LIBRARY_MISSING
 
 
+def test_a_state_folder_that_cannot_be_used_is_an_error(program: Program) -> None:
+    (program.home.state / "library-seen").mkdir(parents=True)
+    with pytest.raises(floradl.ConfigError, match=r"the state folder .* cannot be used"):
+        list(floradl.fetch_sync(program.add("run_a"), **program.how))
+
+
 def test_fetch_makes_no_home_of_floradl_where_there_is_none(program: Program) -> None:
     assert list(floradl.fetch_sync(program.add("run_a"), **program.how))
     assert sorted(os.listdir(program.home.path)) == ["library"]
@@ -284,6 +290,8 @@ os.umask(0o022)
 start = state()
 how = json.loads(sys.argv[1])
 files = [str(file) for run in floradl.fetch_sync(how.pop("references"), **how) for file in run.files]
+for thread in threading.enumerate()[1:]:  # idle threads of its event loop, which were told to end
+    thread.join(60)
 import structlog
 end = state()
 print(json.dumps({

@@ -35,7 +35,7 @@ from floradl.errors import (
 from floradl.flora.client import FloraClient
 from floradl.flora.schema import KINDS
 from floradl.fs.folders import NotRegularFileError
-from floradl.library.base import Library
+from floradl.library.base import LibraryStore
 from floradl.library.selection import OutputPlan, Selection, asks_for_more, known_size
 from floradl.library.sidecar import by_key
 from floradl.models import Action, LeftFile, QueuedRun, RemoteRun, Result, RunRequest, RunState, SavedOutput
@@ -258,7 +258,7 @@ async def _look(
             await _ask(flora, left, take, report)
 
 
-def _open_library(config: Config) -> Library | None:
+def _open_library(config: Config) -> LibraryStore | None:
     """Return the library, None where a start would make it.
 
     Raises `ServicePausedError` where it is missing.
@@ -275,7 +275,7 @@ def _open_library(config: Config) -> Library | None:
 
 
 def _without_done(
-    library: Library | None, runs: Mapping[str, QueuedRun], report: _Report
+    library: LibraryStore | None, runs: Mapping[str, QueuedRun], report: _Report
 ) -> tuple[dict[str, QueuedRun], dict[str, dict[str, SavedOutput]]]:
     """Report the runs that are done; return the others, and what their sidecars say."""
     left: dict[str, QueuedRun] = {}

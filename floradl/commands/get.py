@@ -30,7 +30,7 @@ from floradl.sources.intake import Intake
 
 if TYPE_CHECKING:
     from floradl.commands.results import ResultWriter
-    from floradl.library.base import Library
+    from floradl.library.base import LibraryStore
     from floradl.queue.event_log import EventLog
 
 _NO_PROGRESS = 600.0  # seconds
@@ -67,7 +67,7 @@ class _Watched:
         if self._results is not None:
             self._results.finished(run, summary)
 
-    def open(self, library: Library) -> None:
+    def open(self, library: LibraryStore) -> None:
         """Begin to write the runs that end, whose files are in `library`."""
         if self._results is not None:
             self._results.open(library)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,11 @@ _MEANINGS = {
     Exit.BUG: "a bug",
     Exit.INTERRUPTED: "interrupted",
 }
+
+
+def meanings() -> Mapping[int, str]:
+    """Return what each exit code means."""
+    return {int(code): meaning for code, meaning in _MEANINGS.items()}
 
 
 def ending(example: str, codes: Iterable[int], page: str) -> str:

@@ -20,7 +20,7 @@ from msgspec import Struct
 from floradl.commands.exits import Exit
 from floradl.commands.streams import Show, tell
 from floradl.errors import ConfigError, FloradlError
-from floradl.library.base import Library
+from floradl.library.base import LibraryStore
 from floradl.library.sidecar import Sidecar, by_key, render
 from floradl.models import QueuedRun, Reference
 from floradl.redaction import redact, shown_json
@@ -40,7 +40,7 @@ class FoundRun(Struct, frozen=True):
     missing: tuple[str, ...] = ()
 
 
-def find_run(library: Library, reference: Reference) -> FoundRun | None:
+def find_run(library: LibraryStore, reference: Reference) -> FoundRun | None:
     """Look a run up in the library; None where it has no sidecar. Blocking. Raises as the library does."""
     located = library.locate_sidecar(reference)
     if located is None:
@@ -57,7 +57,7 @@ def find_run(library: Library, reference: Reference) -> FoundRun | None:
     )
 
 
-def last_run(library: Library) -> FoundRun | None:
+def last_run(library: LibraryStore) -> FoundRun | None:
     """Find the run whose sidecar was written last; None in an empty library. Blocking. Raises likewise."""
     newest, when = "", -1
     with suppress(OSError):
@@ -80,7 +80,7 @@ class _Named(Struct):
     technique: str | None = None
 
 
-def _line(library: Library, run: QueuedRun, summary: RunSummary | None) -> tuple[bytes, list[str]]:
+def _line(library: LibraryStore, run: QueuedRun, summary: RunSummary | None) -> tuple[bytes, list[str]]:
     """Return a run's sidecar as one line of JSON, with `files`; and these files' full paths."""
     found = _read(library, run, summary)
     if found is None:  # a library that went away
@@ -92,7 +92,7 @@ def _line(library: Library, run: QueuedRun, summary: RunSummary | None) -> tuple
     return shown_json(msgspec.json.encode(found)) + b"\n", paths
 
 
-def _read(library: Library, run: QueuedRun, summary: RunSummary | None) -> dict[str, Any] | None:
+def _read(library: LibraryStore, run: QueuedRun, summary: RunSummary | None) -> dict[str, Any] | None:
     with suppress(FloradlError, OSError, msgspec.MsgspecError):
         if summary is not None and (file := library.open_file(summary.sidecar)) is not None:
             with file:
@@ -115,7 +115,7 @@ class ResultWriter:
         self._thread: threading.Thread | None = None
         self._error: OSError | None = None
 
-    def open(self, library: Library) -> None:
+    def open(self, library: LibraryStore) -> None:
         """Begin to write; the runs' files are in `library`."""
         self._thread = threading.Thread(target=self._serve, args=(library,), name="results", daemon=True)
         self._thread.start()
@@ -133,7 +133,7 @@ class ResultWriter:
         if self._error is not None and not isinstance(self._error, BrokenPipeError):
             raise self._error
 
-    def _serve(self, library: Library) -> None:
+    def _serve(self, library: LibraryStore) -> None:
         more = True
         while more:
             batch = [self._ended.get()]
@@ -178,7 +178,7 @@ def written(show: Show) -> Iterator[ResultWriter]:
 
 
 def open_run(
-    library: Library, reference: Reference | None, environ: Mapping[str, str], stream: TextIO
+    library: LibraryStore, reference: Reference | None, environ: Mapping[str, str], stream: TextIO
 ) -> Exit:
     """Show the files of a run, None for the last one, as `open_files`. Raises `ConfigError` for none."""
     try:

@@ -34,7 +34,7 @@ from floradl.units import format_count, format_size
 
 if TYPE_CHECKING:
     from floradl.commands.results import FoundRun
-    from floradl.library.base import Library
+    from floradl.library.base import LibraryStore
     from floradl.library.sidecar import Sidecar
     from floradl.sources.scan import Entry
 
@@ -321,7 +321,7 @@ def status_of(config: Config, references: Sequence[Reference], stream: TextIO, *
     return Exit.FOUND if any(isinstance(run, Reference) for run, _ in runs) else Exit.OK
 
 
-def _find(library: Library, reference: Reference, *, required: bool) -> FoundRun | None:
+def _find(library: LibraryStore, reference: Reference, *, required: bool) -> FoundRun | None:
     from floradl.commands.results import find_run  # noqa: PLC0415 - as heavy as the rest of the command
 
     try:

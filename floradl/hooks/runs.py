@@ -18,7 +18,7 @@ from anyio import CapacityLimiter, to_thread
 from floradl.clock import unix_seconds
 from floradl.errors import FloradlError, QueueUnavailableError
 from floradl.hooks.command import RUN_FINISHED, Command, Ended, HookSettings, NotStartedError, run, to_its_end
-from floradl.library.base import Library
+from floradl.library.base import LibraryStore
 from floradl.log import get_logger
 from floradl.models import QueuedRun
 from floradl.polling.due_queue import DueQueue
@@ -102,7 +102,7 @@ class RunHooks:
             await outbox.expect(finished=wanted)
             self._expecting = wanted
 
-    async def serve(self, outbox: HookOutbox, library: Library) -> None:
+    async def serve(self, outbox: HookOutbox, library: LibraryStore) -> None:
         """Run the hook for all events, for ever; when stopped, hooks that run have some seconds to end."""
         async with anyio.create_task_group() as group:
             while True:
@@ -155,7 +155,9 @@ class RunHooks:
             await self._changed.wait()
         return None
 
-    async def _take_on(self, outbox: HookOutbox, library: Library, number: int, hurry: anyio.Event) -> None:
+    async def _take_on(
+        self, outbox: HookOutbox, library: LibraryStore, number: int, hurry: anyio.Event
+    ) -> None:
         try:
             again_in = None if hurry.is_set() else await self._announce(outbox, library, number, hurry)
         except (FloradlError, OSError) as error:
@@ -176,7 +178,7 @@ class RunHooks:
         self._tried = anyio.Event()
 
     async def _announce(
-        self, outbox: HookOutbox, library: Library, number: int, hurry: anyio.Event
+        self, outbox: HookOutbox, library: LibraryStore, number: int, hurry: anyio.Event
     ) -> float | None:
         """Run the hook for one event; return the seconds until it is tried again, None where it is done."""
         event = await outbox.get(number)
@@ -247,7 +249,7 @@ class RunHooks:
         return 0.0
 
 
-def _find(library: Library, event: HookEvent) -> tuple[str, BinaryIO] | None:
+def _find(library: LibraryStore, event: HookEvent) -> tuple[str, BinaryIO] | None:
     """Open the sidecar of an ended run; return its path in the library, too. None where nothing is new."""
     path, run = event.sidecar, event.run
     if path is None:

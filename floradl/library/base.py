@@ -3,7 +3,7 @@
 Every call blocks, and is safe from several threads and beside another process. Errors: `ServicePausedError`
 (the disk is full, gone or read-only: all runs wait), `FolderError` (one folder is: its outputs wait),
 `TransientError` (a retry may succeed), `PermanentError` (a person must fix it). Writes are on disk on return,
-or when `Library.together` returns.
+or when `LibraryStore.together` returns.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class LibraryEntry(Struct, frozen=True):
     foreign: int | None = None
 
 
-class Library(ABC):
+class LibraryStore(ABC):
     """Published files and their sidecars, which decide what is done.
 
     Every method raises `ServicePausedError` where the library is missing.

@@ -28,7 +28,7 @@ _MANY: Final = 8  # batches, in `_SPAN`
 _SPAN: Final = 0.08  # seconds
 
 Together: TypeAlias = Callable[[Sequence[Callable[[], Any]]], list[Any]]
-"""`Library.together`, or the like."""
+"""`LibraryStore.together`, or the like."""
 
 Then: TypeAlias = Callable[[], None]
 """What is left to do in the event loop."""

@@ -42,7 +42,7 @@ from floradl.fs.names import PART_RESERVE, SafeName, safe_name, stored_path
 from floradl.fs.os_errors import OF_ONE_ENTRY, library_error, translated, unopened
 from floradl.fs.permissions import make_above
 from floradl.library import scan, sidecar as sidecars
-from floradl.library.base import Library, LibraryEntry, T
+from floradl.library.base import LibraryEntry, LibraryStore, T
 from floradl.library.destination import AttemptMemory, FolderDestination, OutputPath
 from floradl.library.open_folders import FolderAt, FolderIndex, OpenFolders
 from floradl.library.scan import Owners
@@ -68,7 +68,7 @@ class _Group:
         self.folders: dict[tuple[SafeName, ...], FolderAt] = {}
 
 
-class FolderLibrary(Library):
+class FolderLibrary(LibraryStore):
     """The library in the folder `root`."""
 
     def __init__(

@@ -31,7 +31,7 @@ from floradl.errors import (
 from floradl.flora.client import WrongWorkspaceCheck
 from floradl.flora.schema import KINDS, RunPage
 from floradl.flora.technique_names import named_by
-from floradl.library.base import Library
+from floradl.library.base import LibraryStore
 from floradl.library.selection import asks_for_more
 from floradl.library.sidecar import Sidecar, by_key, lacks
 from floradl.log import get_logger
@@ -99,7 +99,7 @@ class Poller:
         self,
         api: RunApi,
         open_runs: OpenRuns,
-        library: Library,
+        library: LibraryStore,
         next_stage: NextStage,
         options: PollOptions,
         workspace_check: WrongWorkspaceCheck | None = None,
@@ -461,7 +461,7 @@ def _is_done(run: QueuedRun, sidecar: Sidecar) -> bool:
     return sidecar.result is Result.COMPLETE and not asks_for_more(run, sidecar.outputs)
 
 
-def _read_sidecar(library: Library, run: QueuedRun) -> Sidecar | Exception | None:
+def _read_sidecar(library: LibraryStore, run: QueuedRun) -> Sidecar | Exception | None:
     """Return the sidecar of a run, or why it cannot be read; blocking."""
     try:
         return library.find_sidecar(run.reference)

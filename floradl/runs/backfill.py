@@ -21,7 +21,7 @@ from floradl.errors import ErrorCode, FloradlError, PermanentError, TransientErr
 from floradl.flora.client import FloraClient
 from floradl.flora.schema import KINDS
 from floradl.flora.technique_names import TechniqueNames
-from floradl.library.base import Library
+from floradl.library.base import LibraryStore
 from floradl.library.sidecar import completed
 from floradl.log import get_logger
 from floradl.models import QueuedRun, RemoteRun, RunNames, RunState
@@ -60,7 +60,7 @@ def next_look(late: LateCost, now: float) -> LateCost | None:
 
 
 def complete_sidecar(
-    library: Library, run: QueuedRun, answer: RemoteRun | None = None, *, keep_times: bool = True
+    library: LibraryStore, run: QueuedRun, answer: RemoteRun | None = None, *, keep_times: bool = True
 ) -> None:
     """Complete the sidecar of an ended run by its row and a later answer. Blocking. Raises as `Library`."""
     sidecar = library.find_sidecar(run.reference)
@@ -86,7 +86,7 @@ class Backfill:
         poller: Poller,
         breaker: CircuitBreaker,
         queue: RunQueue,
-        library: Library,
+        library: LibraryStore,
         names: TechniqueNames,
         options: BackfillOptions,
     ) -> None:

@@ -29,7 +29,7 @@ from floradl.errors import (
     PermanentError,
     TransientError,
 )
-from floradl.library.base import Destination, Library
+from floradl.library.base import Destination, LibraryStore
 from floradl.library.batch_writer import BatchWriter
 from floradl.library.selection import skipped
 from floradl.log import get_logger
@@ -98,7 +98,7 @@ class OutputSaver:
 
     def __init__(
         self,
-        library: Library,
+        library: LibraryStore,
         disk: BatchWriter,
         fetchers: Fetchers,
         progress: RunEvents,

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from floradl.errors import AttemptsExhaustedError, PermanentError, ServicePausedError
-from floradl.library.base import Library
+from floradl.library.base import LibraryStore
 from floradl.library.selection import Selection
 from floradl.library.sidecar import by_key
 from floradl.models import (
@@ -69,7 +69,7 @@ class Processor:
     def __init__(
         self,
         api: RunApi,
-        library: Library,
+        library: LibraryStore,
         saver: OutputSaver,
         queue: RunQueue,
         progress: RunEvents,
@@ -84,7 +84,7 @@ class Processor:
         self._disk = saver.disk
 
     async def check_room(self, needed: int) -> None:
-        """Look whether the library's disk is full, see `Library.check_room`; nothing is fetched."""
+        """Look whether the library's disk is full, see `LibraryStore.check_room`; nothing is fetched."""
         await to_thread.run_sync(self._library.check_room, needed)
 
     def change(self, give_up_after: float) -> None:

@@ -16,7 +16,7 @@ from floradl.commands.exits import Exit
 from floradl.commands.streams import say
 from floradl.config.settings import Config
 from floradl.errors import ConfigError, FloradlError
-from floradl.library.base import Library
+from floradl.library.base import LibraryStore
 from floradl.library.sidecar import Sidecar, names_of
 from floradl.library.template import Template
 from floradl.models import OutputKind, QueuedRun, RemoteOutput, RunNames
@@ -60,7 +60,7 @@ def check_template(config: Config, text: str, stream: TextIO) -> Exit:
     return Exit.OK
 
 
-def _from(library: Library) -> list[_Example]:
+def _from(library: LibraryStore) -> list[_Example]:
     """Return examples from the library, of different kinds and techniques where there are such."""
     chosen: dict[object, _Example] = {}
     try:

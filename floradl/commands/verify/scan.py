@@ -20,7 +20,7 @@ from msgspec import Struct
 from floradl.clock import unix_seconds
 from floradl.errors import FloradlError
 from floradl.fs.permissions import user_name
-from floradl.library.base import Library, LibraryEntry
+from floradl.library.base import LibraryEntry, LibraryStore
 from floradl.library.folder import FolderLibrary
 from floradl.library.sidecar import Sidecar
 from floradl.library.verify import FileVerdict, FileVerifier
@@ -293,7 +293,9 @@ class KnownFiles:
         return _hash(path) in self._hashes
 
 
-def unknown_files(library: Library, known: KnownFiles, under_way: Callable[[], Iterable[str]]) -> list[str]:
+def unknown_files(
+    library: LibraryStore, known: KnownFiles, under_way: Callable[[], Iterable[str]]
+) -> list[str]:
     """Return the paths of files that are neither `known` nor `under_way`, their run being open."""
     found = [path for path in library.files() if path not in known and not _is_passed_over(path, known)]
     if not found:
