@@ -148,6 +148,9 @@ def test_a_library_elsewhere_without_the_files_pauses_as_library_other(
         assert f"rsync -a --exclude '.*.part' {home.library}/ {other}/" in pause["message"]
         assert f"touch {other}/.floradl-library" in pause["message"]
         assert not other.exists()
+        check = home.run("check", FLORADL_OUTPUT__DIR=str(other))
+        assert check.returncode == 1
+        assert f"FAIL  library: {other} has no files of the 1 run done so far" in check.stdout
         shutil.copytree(home.library, other)
         wait_until((other / "runs/campaign/run_b.json").exists)
         wait_until(lambda: not home.status()["paused"])

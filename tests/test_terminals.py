@@ -56,7 +56,8 @@ class Terminal:
 def terminal(home: Home, *arguments: str, **settings: str) -> Iterator[Terminal]:
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 250, 0, 0))
-    environ = {**home.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", "NO_COLOR": "", **settings}
+    kept = {name: value for name, value in home.environ.items() if name not in {"COLUMNS", "LINES"}}
+    environ = {**kept, "TERM": "xterm-256color", "LANG": "C.UTF-8", **settings}
     process = subprocess.Popen(
         home.command(*arguments), stdin=subprocess.DEVNULL, stdout=slave, stderr=slave, env=environ
     )

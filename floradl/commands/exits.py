@@ -28,7 +28,7 @@ class Exit(IntEnum):
     OK = 0
     FOUND = 1  # a check found something
     USAGE = 2  # usage or configuration
-    FAILED = 3  # some run or output failed for good, or a job file was rejected
+    FAILED = 3  # some run or output failed for good, a hook failed, or a job file was rejected
     KEY_REFUSED = 4
     GAVE_UP = 5  # on trouble that may pass
     BUG = 70

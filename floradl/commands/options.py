@@ -37,7 +37,7 @@ _MEANINGS = {
     Exit.OK: "all good",
     Exit.FOUND: "found something wrong",
     Exit.USAGE: "usage or configuration",
-    Exit.FAILED: "a run, an output or a job file failed for good",
+    Exit.FAILED: "a run, an output, a hook or a job file failed",
     Exit.KEY_REFUSED: "the key was refused",
     Exit.GAVE_UP: "gave up on trouble that may pass",
     Exit.BUG: "a bug",

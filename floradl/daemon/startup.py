@@ -10,7 +10,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -148,15 +148,28 @@ def was_seen(state_dir: Path, root: Path) -> bool:
         return False
 
 
-def _library_before(state_dir: Path, library: FolderLibrary) -> Path | None:
+def library_before(state_dir: Path, root: Path) -> Path | None:
     """Return the last library that a start has seen, where another one is to be used, without a marker."""
-    if was_seen(state_dir, library.root) or (library.root / MARKER).exists() or unmounted(library.root):
+    if was_seen(state_dir, root) or (root / MARKER).exists() or unmounted(root):
         return None
     try:
         places = [place for place in (state_dir / SEEN).read_bytes().split(b"\n") if place]
     except FileNotFoundError:
         return None
     return Path(os.fsdecode(places[-1])) if places else None
+
+
+def files_elsewhere(root: Path, before: Path, counts: Mapping[RunState, int]) -> str | None:
+    """Return that the files of done runs are not at `root`, and what to do; None where no run is done."""
+    done = counts.get(RunState.DONE, 0) + counts.get(RunState.PARTIAL, 0)
+    if not done:
+        return None
+    old, new = shlex.quote(str(before)), shlex.quote(str(root))
+    return (
+        f"{root} has no files of the {format_count(done, 'run')} done so far: they are in {before}. Copy "
+        f"them (rsync -a --exclude '.*.part' {old}/ {new}/), or begin a new library there "
+        f"(mkdir -p {new} && touch {new}/{MARKER})"
+    )
 
 
 class Startup:
@@ -207,19 +220,11 @@ class Startup:
 
     async def _check_it_is_ours(self) -> None:
         """Raise `ServicePausedError` where runs are done, and the library is to be a new one elsewhere."""
-        before = await to_thread.run_sync(_library_before, self._state_dir, self._library)
-        if before is None:
-            return
-        counts = (await self._queue.counts()).states
-        done = counts.get(RunState.DONE, 0) + counts.get(RunState.PARTIAL, 0)
-        if done:
-            old, new = shlex.quote(str(before)), shlex.quote(str(self._library.root))
-            raise ServicePausedError(
-                f"{self._library.root} has no files of the {format_count(done, 'run')} done so far: they are "
-                f"in {before}. Copy them (rsync -a --exclude '.*.part' {old}/ {new}/), or begin a new "
-                f"library there (mkdir -p {new} && touch {new}/{MARKER})",
-                PauseReason.LIBRARY_OTHER,
-            )
+        before = await to_thread.run_sync(library_before, self._state_dir, self._library.root)
+        if before is not None:
+            counts = (await self._queue.counts()).states
+            if (why := files_elsewhere(self._library.root, before, counts)) is not None:
+                raise ServicePausedError(why, PauseReason.LIBRARY_OTHER)
 
     def _log_weaknesses(self) -> None:
         # What keeps it from being tried out (a full disk) keeps the work too, and is reported there.

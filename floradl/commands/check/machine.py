@@ -14,9 +14,10 @@ from pathlib import Path
 from floradl.app import build_library
 from floradl.commands.check import CheckResult, fail, ok, warn
 from floradl.commands.check.group import check_group, state_writers
+from floradl.commands.daemon_state import read_counts
 from floradl.config.credentials import find_webhook_secrets
 from floradl.config.settings import Config
-from floradl.daemon.startup import was_seen
+from floradl.daemon.startup import files_elsewhere, library_before, was_seen
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError
 from floradl.fs.durable import PartFile
 from floradl.fs.folders import FolderFd, open_root
@@ -137,18 +138,8 @@ def _inotify(folder: Path) -> CheckResult:
 
 def _library(config: Config) -> CheckResult:
     folder = config.output.dir
-    try:
-        with build_library(config).open():
-            pass
-    except FloradlError as error:
-        new = isinstance(error, ServicePausedError) and error.reason is PauseReason.LIBRARY_MISSING
-        with suppress(OSError):
-            new = new and not was_seen(config.state_dir, folder)
-        if not new:  # one that is new is made by the first start
-            return fail("library", str(error))
-        if (point := unmounted(folder)) is not None:
-            message = f"nothing is mounted at {point}, below which {folder} is to be"
-            return fail("library", message, "mount it, or let output.dir name another folder")
+    if (why := _library_missing(config)) is not None:
+        return why
     longest = config.output.max_name_bytes
     if (trouble := _trouble("library", folder, "output.dir", longest)) is not None:
         return trouble
@@ -167,6 +158,29 @@ def _library(config: Config) -> CheckResult:
         if weak := "; ".join(probe(fd).weaknesses()):
             return warn("library", f"{folder}: {weak}")
     return ok("library", _standing(folder))
+
+
+def _library_missing(config: Config) -> CheckResult | None:
+    """Report a library that is not there, unless it is a new one, which the first start makes."""
+    folder = config.output.dir
+    try:
+        with build_library(config).open():
+            return None
+    except FloradlError as error:
+        new = isinstance(error, ServicePausedError) and error.reason is PauseReason.LIBRARY_MISSING
+        with suppress(OSError):
+            new = new and not was_seen(config.state_dir, folder)
+        if not new:
+            return fail("library", str(error))
+    if (point := unmounted(folder)) is not None:
+        message = f"nothing is mounted at {point}, below which {folder} is to be"
+        return fail("library", message, "mount it, or let output.dir name another folder")
+    with suppress(OSError, ConfigError):  # reported as the state folder's
+        before = library_before(config.state_dir, folder)
+        counts = read_counts(config.state_dir) if before else None
+        if before and (why := files_elsewhere(folder, before, counts or {})) is not None:
+            return fail("library", why)
+    return None
 
 
 def _state_folder(config: Config, *, daemon: bool) -> CheckResult:
