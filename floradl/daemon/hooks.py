@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -13,11 +14,13 @@ from floradl.app import App
 from floradl.config.settings import Config
 from floradl.errors import ExposedError, QueueUnavailableError
 from floradl.hooks.command import PAUSED, RUN_FINISHED, HookSettings
-from floradl.hooks.pauses import PauseHook
 from floradl.hooks.runs import RunHooks
 from floradl.log import get_logger
 from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
+
+if TYPE_CHECKING:
+    from floradl.hooks.pauses import PauseHook
 
 _READ_WITHIN = 5.0  # seconds; a queue that does not answer is no reason to keep silent
 _log = get_logger()
@@ -52,6 +55,8 @@ class HookRunner(msgspec.Struct, frozen=True):
 
 def build_hooks(config: Config, environ: Mapping[str, str]) -> HookRunner:
     """Return the hooks that the configuration describes. Raises as `safe_orders`."""
+    from floradl.hooks.pauses import PauseHook  # noqa: PLC0415 - `once` runs no hook for pauses
+
     settings = safe_orders(config, environ)
     return HookRunner(RunHooks(settings), PauseHook(settings, str(config.home)))
 
