@@ -78,6 +78,7 @@ class GroupCommit:
         if call.error is not None:
             raise call.error
         result: _T = call.result
+        call.result = None  # `serve` holds the call until the next one comes
         return result
 
     async def serve(self) -> None:
