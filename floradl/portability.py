@@ -13,20 +13,22 @@ import fcntl
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import socket  # `status` starts without it
 
 _RENAME_NOREPLACE: Final = 1  # renameat2(2)
 _RENAME_EXCL: Final = 4  # renameatx_np(2) of macOS
 _P_PID, _WEXITED, _WNOWAIT = 1, 4, 0x20 if sys.platform == "darwin" else 0x01000000  # waitid(2)
 _UMASK: Final = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 _STATFS_BYTES, _TYPE_AT, _TYPE_BYTES = 4096, 72, 16  # statfs(2) of macOS, with 64-bit inodes: 2,168 bytes
-_ONE_FD: Final = socket.CMSG_SPACE(4)
+_FD_BYTES: Final = 4
 _HEAD: Final = 4  # bytes that say how long a message on a stream is
 _NO_FULL_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
 
@@ -38,8 +40,6 @@ _waitid: Callable[[int, int, int], object] | None = getattr(os, "waitid", None)
 _full_sync: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 _set_lease: int | None = getattr(fcntl, "F_SETLEASE", None)
 _set_signal: int | None = getattr(fcntl, "F_SETSIG", None)
-_packets: socket.SocketKind | None = getattr(socket, "SOCK_SEQPACKET", None)
-_cloexec: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 SEARCH_ONLY: Final[int] = getattr(os, "O_PATH", getattr(os, "O_SEARCH", os.O_RDONLY))
 """The flag of open(2) for a folder that is only gone through; in the last case it must be readable, too."""
@@ -197,11 +197,15 @@ def filesystem_by_statfs(path: Path) -> str | None:
 
 def message_pair() -> tuple[socket.socket, socket.socket]:
     """Return two connected sockets for `send_message` and `receive_message`."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM if _packets is None else _packets)
+    import socket  # noqa: PLC0415 - see above
+
+    return socket.socketpair(socket.AF_UNIX, getattr(socket, "SOCK_SEQPACKET", socket.SOCK_STREAM))
 
 
 def send_message(end: socket.socket, data: bytes, fd: int | None) -> None:
     """Send a message, and the open file `fd` with it; of several threads one at a time. Raises `OSError`."""
+    import socket  # noqa: PLC0415 - see above
+
     if end.type == socket.SOCK_STREAM:
         data = len(data).to_bytes(_HEAD, "big") + data
     sent = 0 if fd is None else socket.send_fds(end, [data], [fd])
@@ -214,41 +218,44 @@ def receive_message(end: socket.socket, space: bytearray) -> tuple[int, int | No
 
     One that does not fit is the end, too. Raises `OSError`.
     """
+    import socket  # noqa: PLC0415 - see above
+
     if end.type != socket.SOCK_STREAM:
-        size, extra, _, _ = end.recvmsg_into([space], _ONE_FD, _cloexec)
-        return size, _only_fd(extra)
-    size, fd = _fill(end, bytearray(_HEAD), space)
-    return size, fd
-
-
-def _fill(end: socket.socket, head: bytearray, space: bytearray) -> tuple[int, int | None]:
+        return _with_fd(end, space)
+    head, got = bytearray(_HEAD), 0
     fd: int | None = None
     try:
-        got = 0
         while got < _HEAD:  # what comes with a message comes with its first byte
-            size, extra, _, _ = end.recvmsg_into([memoryview(head)[got:]], _ONE_FD, _cloexec)
-            fd = fd if fd is not None else _only_fd(extra)
+            size, came = _with_fd(end, memoryview(head)[got:])
+            fd = came if fd is None else fd
             if size == 0:
                 return 0, fd
             got += size
         length = int.from_bytes(head, "big")
-        if length > len(space):
-            return 0, fd
-        got = 0
-        while got < length:
-            size = end.recv_into(memoryview(space)[got:length])
-            if size == 0:
-                return 0, fd
-            got += size
-        return length, fd
+        return (_fill(end, memoryview(space)[:length]) if length <= len(space) else 0), fd
     except OSError:
         if fd is not None:
             os.close(fd)
         raise
 
 
-def _only_fd(extra: list[tuple[int, int, bytes]]) -> int | None:
-    fd = next((int.from_bytes(data[:4], sys.byteorder) for *_, data in extra), None)
-    if fd is not None and not _cloexec:
+def _fill(end: socket.socket, space: memoryview) -> int:
+    """Receive as much as `space` has room for; return how much that is, 0 where it ends before."""
+    got = 0
+    while got < len(space):
+        size = end.recv_into(space[got:])
+        if size == 0:
+            return 0
+        got += size
+    return got
+
+
+def _with_fd(end: socket.socket, space: bytearray | memoryview) -> tuple[int, int | None]:
+    import socket  # noqa: PLC0415 - see above
+
+    closed_by_exec = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    size, extra, _, _ = end.recvmsg_into([space], socket.CMSG_SPACE(_FD_BYTES), closed_by_exec)
+    fd = next((int.from_bytes(data[:_FD_BYTES], sys.byteorder) for *_, data in extra), None)
+    if fd is not None and not closed_by_exec:
         os.set_inheritable(fd, False)
-    return fd
+    return size, fd

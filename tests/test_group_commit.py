@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from functools import partial
@@ -275,6 +277,16 @@ async def test_calls_that_wait_when_it_is_closed_are_still_committed(tmp_path: P
             world.commits.go_on.set()
         assert sorted(map(str, outcomes)) == ["['run_0']", "['run_1']", "['run_2']"]
         assert isinstance(await outcome(world.group, add("run_late")), anyio.ClosedResourceError)
+
+
+async def test_a_result_that_was_returned_is_not_held_until_the_next_call(tmp_path: Path) -> None:
+    class Large:
+        pass
+
+    async with serving(tmp_path) as world:
+        returned = weakref.ref(await world.group.call(lambda _: Large()))
+        gc.collect()
+        assert returned() is None
 
 
 async def test_a_call_that_nobody_waits_for_any_more_is_done_all_the_same(tmp_path: Path) -> None:

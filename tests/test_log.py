@@ -10,12 +10,14 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 from hypothesis import given, strategies as st
 
+import floradl.log
 from floradl import redaction
 from floradl.log import configure
 from floradl.redaction import Secret
@@ -228,6 +230,7 @@ def test_a_replaced_stderr_is_followed(capsys: pytest.CaptureFixture[str]) -> No
 
 _TALKER = """
 import sys, structlog
+import floradl.log
 from floradl.log import configure
 configure("info", "auto")
 log = structlog.get_logger()
@@ -285,3 +288,10 @@ def test_a_chained_exception_is_redacted_in_all_its_parts() -> None:
         structlog.get_logger().exception("bug")
         assert "planted" in traceback.format_exc()
     assert "u:planted" not in stream.getvalue()
+
+
+def test_every_module_takes_its_logger_from_floradl_log() -> None:
+    """That of `structlog.get_logger` prints to stdout in a program that only imports floradl."""
+    package = Path(floradl.log.__file__).parent
+    sources = [path for path in package.rglob("*.py") if path.name != "log.py"]
+    assert not [path for path in sources if "structlog.get_logger" in path.read_text()]
