@@ -390,6 +390,12 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
     kinds: tuple[OutputKind, ...] = ()  # those wanted; none: all
     meta: dict[str, str] = {}
     names: RunNames = RunNames()
+    retry_kinds: tuple[OutputKind, ...] = ()  # those that the last `retry` named, in place of `kinds`
+
+    @property
+    def wanted_kinds(self) -> tuple[OutputKind, ...]:
+        """The kinds that are wanted now; none where the settings say."""
+        return self.retry_kinds or self.kinds
 
     @property
     def reference(self) -> Reference:

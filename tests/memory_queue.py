@@ -26,6 +26,7 @@ from floradl.queue.base import (
     downloading,
     is_detected_by,
     is_queued_again,
+    kinds_after,
     loses_files,
     queued,
     without_secrets,
@@ -94,7 +95,7 @@ class MemoryQueue(RunQueue):
             elif is_queued_again(request.action, known.state, retry_failed=retry_failed):
                 known = completed_by(known, request)
                 force = loses_files(known.state)
-                kept = _first_named(known) | {"kinds": request.kinds or known.kinds}
+                kept = _first_named(kinds_after(known, request))
                 self._runs[run.run_id] = replace(run, names=known.names, force=force, **kept)
                 waiting.append(run.run_id)
             else:
@@ -369,4 +370,4 @@ def _said(run: QueuedRun) -> tuple[object, ...]:
 
 def _first_named(known: QueuedRun) -> dict[str, Any]:
     """Return what no update changes."""
-    return {name: getattr(known, name) for name in ("technique", "label", "kinds", "meta")}
+    return {name: getattr(known, name) for name in ("technique", "label", "kinds", "meta", "retry_kinds")}

@@ -242,3 +242,32 @@ def test_a_repair_of_what_is_too_large_by_now_says_so(home: Home, simulator: Sim
     assert done.returncode == 1
     assert "not mended" in done.stdout
     assert "download.max_file_size" in done.stdout
+
+
+def test_a_plain_retry_after_one_of_a_kind_is_of_the_whole_run(home: Home, simulator: Simulator) -> None:
+    add(simulator, "run_a")
+    home.environ["FLORADL_OUTPUT__KINDS"] = "image"
+    home.drop("campaign/run_a")
+    assert home.run("once").returncode == 0
+    assert home.run("retry", "--kind", "text", "campaign/run_a").returncode == 0
+    assert home.run("once").returncode == 0
+    (picture,) = home.library.rglob("run_a-picture.png")
+    picture.unlink()
+    assert home.run("retry", "campaign/run_a").returncode == 0
+    assert home.run("once").returncode == 0
+    assert skipped(home.sidecar("campaign/run_a")) == {"picture": None, "film": "kind", "words": None}
+    assert picture.exists()
+    check_library(home, simulator)
+
+
+def test_a_retry_of_a_kind_loses_no_file_that_the_sidecar_names(home: Home, simulator: Simulator) -> None:
+    add(simulator, "run_a")
+    home.environ["FLORADL_OUTPUT__KINDS"] = "image"
+    home.drop("campaign/run_a")
+    assert home.run("once").returncode == 0
+    (picture,) = home.library.rglob("run_a-picture.png")
+    picture.unlink()
+    assert home.run("retry", "--kind", "text", "campaign/run_a").returncode == 0
+    assert home.run("once").returncode == 0
+    assert skipped(home.sidecar("campaign/run_a")) == {"picture": None, "film": "kind", "words": None}
+    check_library(home, simulator)

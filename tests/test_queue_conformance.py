@@ -180,21 +180,34 @@ async def test_the_kinds_of_a_request_that_queues_a_run_again_replace_those_befo
     await queue.update(replace(await get(queue), state=RunState.PARTIAL), 2.0)
     assert await submit(queue, replace(first, action=action, kinds=(OutputKind.TEXT,)), now=9.0) == ["run_a"]
     found = await get(queue)
-    assert (found.kinds, found.meta) == ((OutputKind.TEXT,), {"client": "ACME"})
+    assert (found.wanted_kinds, found.meta) == ((OutputKind.TEXT,), {"client": "ACME"})
 
 
 async def test_a_retry_that_names_no_kinds_keeps_those_that_were_wanted(queue: RunQueue) -> None:
     await submit(queue, RunRequest(Reference("run_a"), kinds=(OutputKind.IMAGE,)))
     await queue.update(replace(await get(queue), state=RunState.FAILED), 2.0)
     assert await submit(queue, order(action=Action.RETRY), now=9.0) == ["run_a"]
-    assert (await get(queue)).kinds == (OutputKind.IMAGE,)
+    assert (await get(queue)).wanted_kinds == (OutputKind.IMAGE,)
+
+
+async def test_the_kinds_of_a_retry_hold_until_the_run_is_done_and_then_those_before(queue: RunQueue) -> None:
+    await submit(queue, RunRequest(Reference("run_a"), kinds=(OutputKind.IMAGE,)))
+    await queue.update(replace(await get(queue), state=RunState.DONE), 2.0)
+    retry = RunRequest(Reference("run_a"), action=Action.RETRY, kinds=(OutputKind.TEXT,))
+    await submit(queue, retry, now=3.0)
+    await queue.update(replace(await get(queue), state=RunState.FAILED), 4.0)
+    await submit(queue, order(action=Action.RETRY), now=5.0)
+    assert (await get(queue)).wanted_kinds == (OutputKind.TEXT,)
+    await queue.update(replace(await get(queue), state=RunState.DONE), 6.0)
+    await submit(queue, order(action=Action.RETRY), now=7.0)
+    assert (await get(queue)).wanted_kinds == (OutputKind.IMAGE,)
 
 
 async def test_the_kinds_of_a_request_leave_a_run_under_way_alone(queue: RunQueue) -> None:
     await submit(queue, order())
     retry = RunRequest(Reference("run_a"), action=Action.RETRY, kinds=(OutputKind.TEXT,))
     assert await submit(queue, retry, now=9.0) == []
-    assert (await get(queue)).kinds == ()
+    assert (await get(queue)).wanted_kinds == ()
 
 
 @pytest.mark.parametrize("state", RunState)

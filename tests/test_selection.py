@@ -146,7 +146,7 @@ def test_what_was_left_out_once_stays_so_where_nobody_asks_for_it() -> None:
 
 
 def test_retry_with_a_kind_fetches_what_was_left_out_and_keeps_what_stands() -> None:
-    assert again(Selection((IMAGE,)), run(kinds=(TEXT,), force=True)) == (
+    assert again(Selection((IMAGE,)), run(retry_kinds=(TEXT,), force=True)) == (
         ["words"],
         ["final"],
         ["draft_1", "film"],
@@ -172,7 +172,7 @@ def test_retry_where_nothing_left_out_is_wanted_fetches_the_files_anew() -> None
 
 
 def test_retry_asks_for_what_was_too_large_only_under_another_limit() -> None:
-    video = run(kinds=(VIDEO,), force=True)
+    video = run(retry_kinds=(VIDEO,), force=True)
     assert again(Selection(max_file_size=899), video)[0] == []
     assert again(Selection(max_file_size=900), video)[0] == ["film"]
     assert again(Selection(), video)[0] == ["film"]
@@ -192,3 +192,9 @@ def test_only_a_run_that_names_the_kind_asks_for_more_than_a_complete_sidecar_ha
     assert asks_for_more(run(kinds=(TEXT,)), outputs)
     assert not asks_for_more(run(), outputs)
     assert not asks_for_more(run(kinds=(OutputKind.AUDIO,)), outputs)
+
+
+def test_a_file_that_is_gone_is_fetched_again_by_a_retry_of_another_kind_and_not_given_up() -> None:
+    plan = Selection().plan(run(retry_kinds=(TEXT,), force=True), ANSWER, EARLIER, {})
+    assert [output.output_id for output in plan.wanted] == ["final", "words"]
+    assert [*plan.skipped] == ["draft_1", "film"]

@@ -39,7 +39,7 @@ from floradl.library.base import LibraryStore
 from floradl.library.selection import OutputPlan, Selection, asks_for_more, known_size
 from floradl.library.sidecar import by_key
 from floradl.models import Action, LeftFile, QueuedRun, RemoteRun, Result, RunRequest, RunState, SavedOutput
-from floradl.queue.base import is_queued_again, loses_files, queued
+from floradl.queue.base import is_queued_again, kinds_after, loses_files, queued
 from floradl.queue.reader import readable
 from floradl.redaction import redact
 from floradl.retry import after_trouble
@@ -164,8 +164,8 @@ def _submit(known: dict[str, QueuedRun], request: RunRequest, *, retry_failed: b
     elif run is None:
         known[run_id] = queued(request, now)
     elif is_queued_again(request.action, run.state, retry_failed=retry_failed):
-        kinds, force = request.kinds or run.kinds, loses_files(run.state)
-        known[run_id] = replace(run, state=RunState.WAITING, error=None, kinds=kinds, force=force)
+        again = replace(kinds_after(run, request), state=RunState.WAITING, error=None)
+        known[run_id] = replace(again, force=loses_files(run.state))
 
 
 _Job = tuple[

@@ -85,6 +85,9 @@ class Selection(Struct, frozen=True):
         disk and not wanted stays.
         """
         reasons = self._left_out(run, answer)
+        if run.wanted_kinds:  # it asks for more; what a sidecar vouched for is not given up by that
+            had = {key for key, output in told.items() if output.path is not None and key not in existing}
+            reasons = {key: reason for key, reason in reasons.items() if key not in had}
         if not told and not reasons and self.max_file_size is None:
             return OutputPlan(answer.outputs)
         before = {key: output for key, output in told.items() if output.skipped is not None}
@@ -94,7 +97,7 @@ class Selection(Struct, frozen=True):
             for output in answer.outputs
             if output.key in before
             and output.key not in reasons
-            and (retried or output.kind in run.kinds)
+            and (retried or output.kind in run.wanted_kinds)
             and self._may_fit(before[output.key])
         }
         anew = run.force and not again
@@ -117,8 +120,8 @@ class Selection(Struct, frozen=True):
 
     def _left_out(self, run: QueuedRun, answer: RemoteRun) -> dict[str, SkipReason]:
         """Return which outputs are of a kind, or under a rule, that is not wanted, by key."""
-        if run.kinds:
-            return {output.key: SkipReason.KIND for output in answer.outputs if output.kind not in run.kinds}
+        if kinds := run.wanted_kinds:
+            return {output.key: SkipReason.KIND for output in answer.outputs if output.kind not in kinds}
         if not self.kinds and not self.rules:
             return {}
         techniques = _techniques(run, answer) if self.rules else ()
@@ -164,9 +167,7 @@ def _techniques(run: QueuedRun, answer: RemoteRun) -> tuple[str, ...]:
 
 def asks_for_more(run: QueuedRun, outputs: Iterable[SavedOutput]) -> bool:
     """Whether a run names a kind of which one of `outputs`, those of its sidecar, was left out."""
-    return bool(run.kinds) and any(
-        output.skipped is not None and output.kind in run.kinds for output in outputs
-    )
+    return any(output.skipped is not None and output.kind in run.wanted_kinds for output in outputs)
 
 
 def skipped(output: RemoteOutput, reason: SkipReason, size: int | None = None) -> SavedOutput:

@@ -161,7 +161,7 @@ class RunQueue(Protocol):
         is partial is queued again if `retry_failed`. `Action.RETRY` queues again whatever is not open, and
         `Action.FORGET` makes any run forgotten. The technique, label and meta first named stay; where a known
         run has none, those of the request complete it, and one that has ended is in `incomplete_ids` then.
-        The kinds are replaced by those of a request that queues the run again, where it names some. Returns
+        The kinds are replaced by those of a request that queues the run again, see `kinds_after`. Returns
         the ids of the runs that now wait because of this call, in order.
         """
 
@@ -280,9 +280,22 @@ def queued(request: RunRequest, now: float) -> QueuedRun:
         label=request.label,
         queued_at=now,
         force=request.action is Action.RETRY,
-        kinds=request.kinds,
+        kinds=() if request.action is Action.RETRY else request.kinds,
         meta=request.meta,
+        retry_kinds=request.kinds if request.action is Action.RETRY else (),
     )
+
+
+def kinds_after(run: QueuedRun, request: RunRequest) -> QueuedRun:
+    """Return a known run with the kinds that are wanted once `request` has queued it again.
+
+    Those of a retry hold until the run is done, and in place of those it was queued with.
+    """
+    if request.kinds and request.action is not Action.RETRY:
+        return replace(run, kinds=request.kinds, retry_kinds=())
+    if request.kinds or loses_files(run.state):
+        return replace(run, retry_kinds=request.kinds)
+    return run
 
 
 def completed_by(run: QueuedRun, request: RunRequest) -> QueuedRun:

@@ -25,6 +25,7 @@ _THOROUGH: Final = 64 << 20  # bytes; up to there each row is held against its i
 _CODES: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ", "SQLITE_FORMAT")
 
 _NO_NAMES: Final = RunNames()
+_OF_RETRY: Final = ";"  # between the kinds of a run and those of its last retry
 
 COLUMNS: Final = (
     "run_id, technique, label, state, queued_at, detected_at, waited, tries, progress, error, fresh,"
@@ -48,9 +49,10 @@ def run_of(row: tuple[Any, ...]) -> QueuedRun:
             progress=row[8],
             error=_failure(row[9]) if row[9] else None,
             force=bool(row[10]),
-            kinds=_known_kinds(row[11]) if row[11] else (),
+            kinds=_known_kinds(row[11].partition(_OF_RETRY)[0]) if row[11] else (),
             meta=msgspec.json.decode(row[12], type=dict[str, str]) if row[12] else {},
             names=msgspec.json.decode(row[13], type=RunNames) if row[13] else RunNames(),
+            retry_kinds=_known_kinds(row[11].partition(_OF_RETRY)[2]) if row[11] else (),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise sqlite3.DatabaseError(f"the row of run {row[0]!a} is malformed") from error
@@ -60,15 +62,15 @@ def row_of(run: QueuedRun) -> tuple[Any, ...]:
     """Return a run as a row, in the order of `COLUMNS`; what is empty is NULL."""
     row = list(msgspec.structs.astuple(run))
     row[9] = None if run.error is None else msgspec.json.encode(run.error).decode()
-    row[11] = kinds_column(run.kinds)
+    row[11] = kinds_column(run.kinds, row.pop())
     row[12] = msgspec.json.encode(run.meta).decode() if run.meta else None
     row[13] = None if run.names == _NO_NAMES else msgspec.json.encode(run.names).decode()
     return tuple(row)
 
 
-def kinds_column(kinds: tuple[OutputKind, ...]) -> str | None:
-    """Return kinds as their column holds them; NULL for none."""
-    return " ".join(kinds) or None
+def kinds_column(kinds: tuple[OutputKind, ...], of_retry: tuple[OutputKind, ...]) -> str | None:
+    """Return a run's kinds, and behind them those of its last retry, as their column has them."""
+    return " ".join(kinds) + (_OF_RETRY + " ".join(of_retry) if of_retry else "") or None
 
 
 def _known_kinds(text: str) -> tuple[OutputKind, ...]:

@@ -35,6 +35,7 @@ from floradl.queue.base import (
     downloading,
     is_detected_by,
     is_queued_again,
+    kinds_after,
     loses_files,
     queued,
     without_secrets,
@@ -458,12 +459,7 @@ def _submit(
         completed = completed and _complete(db, request)
         if is_queued_again(request.action, state, retry_failed=retry_failed):
             _drop_saved(db, run_id)
-            db.execute(
-                "UPDATE runs SET state = 'waiting', queued_at = ?, detected_at = NULL, waited = 0, tries = 0,"
-                " progress = 0, error = NULL, fresh = ?, kinds = coalesce(?, kinds), changed_at = ?"
-                " WHERE run_id = ?",
-                (now, loses_files(state), kinds_column(request.kinds), now, run_id),
-            )
+            _queue_again(db, request, now)
             waiting.append(run_id)
         elif completed and not state.open:
             incomplete.append((run_id,))
@@ -481,6 +477,17 @@ def _complete(db: sqlite3.Connection, request: RunRequest) -> bool:
     fill = "UPDATE runs SET technique = ?, label = ?, meta = ? WHERE run_id = ?"
     db.execute(fill, (row[1], row[2], row[12], run.run_id))
     return True
+
+
+def _queue_again(db: sqlite3.Connection, request: RunRequest, now: float) -> None:
+    before = select_run(db, request.reference.run_id)
+    if before is not None:
+        run = kinds_after(before, request)
+        db.execute(
+            "UPDATE runs SET state = 'waiting', queued_at = ?, detected_at = NULL, waited = 0, tries = 0,"
+            " progress = 0, error = NULL, fresh = ?, kinds = ?, changed_at = ? WHERE run_id = ?",
+            (now, loses_files(run.state), kinds_column(run.kinds, run.retry_kinds), now, run.run_id),
+        )
 
 
 def _put_late_cost(db: sqlite3.Connection, late: LateCost) -> None:
