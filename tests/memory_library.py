@@ -146,8 +146,11 @@ class MemoryLibrary(LibraryStore):
         path = next((path for path in found if path.startswith(own)), next(iter(found), None))
         return (path, found[path]) if path is not None else None
 
-    def write_sidecar(self, sidecar: Sidecar, mtime: float | None) -> str:
+    def write_sidecar(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None) -> str:
         """See `LibraryStore.write_sidecar`."""
+        reference = Reference(sidecar.run_id, sidecar.technique)
+        if replacing is not None and self.find_sidecar(reference) != replacing:
+            raise TransientError("another sidecar stands there by now", ErrorCode.STORAGE)
         data = sidecars.render(sidecar)
         stem = f"{SIDECARS}/{sidecar.technique or UNKNOWN}/{_plain(sidecar.run_id)}"
         with self.open():

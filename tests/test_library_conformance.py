@@ -308,6 +308,18 @@ def test_a_sidecar_written_again_stands_once_and_says_the_last(kept: Kept) -> No
     assert [entry.sidecar for entry in kept.library.scan()] == [sidecar(label="two")]
 
 
+def test_a_sidecar_that_was_made_from_an_older_one_does_not_replace_a_newer_one(kept: Kept) -> None:
+    for before in (unnamed(), sidecar(label="one")):
+        kept.library.write_sidecar(before, None)
+        kept.library.write_sidecar(sidecar(label="newer"), None)
+        with pytest.raises(TransientError):
+            kept.library.write_sidecar(sidecar(label="older"), None, replacing=before)
+        assert kept.library.find_sidecar(REFERENCE) == sidecar(label="newer")
+    kept.library.write_sidecar(sidecar(label="newest"), None, replacing=sidecar(label="newer"))
+    assert kept.library.find_sidecar(REFERENCE) == sidecar(label="newest")
+    assert [entry.sidecar for entry in kept.library.scan()] == [sidecar(label="newest")]
+
+
 def test_sidecars_of_runs_that_differ_in_case_only_are_both_found(kept: Kept) -> None:
     paths = {kept.library.write_sidecar(sidecar(run_id), None) for run_id in ("run_a", "run_A")}
     assert len({path.casefold() for path in paths}) == 2

@@ -314,12 +314,14 @@ def write_atomic(
     *,
     mtime: float | None = None,
     flush: Flush = FLUSH_NOW,
-    mode: int = 0o666,
+    still: Callable[[], bool] = lambda: True,
 ) -> None:
     """Write a small file durably: readers see the old one or the new one, never half. Safe to repeat.
 
-    `name` leaves room for the 6 bytes of a temporary name; the file gets what the umask leaves of `mode`.
-    Raises `PartBusyError` where another process writes the same file at this moment, and `OSError`.
+    `name` leaves room for the 6 bytes of a temporary name; only this user may write the file, whatever
+    the umask. `still` says at the last moment, while no other can write it, whether it is to be written.
+    Raises `PartBusyError` where another process writes the same file at this moment, or where it is not to be
+    written any more, and `OSError`.
     """
     temporary = SafeName(f".{name}.part")
     with suppress(OSError):
@@ -333,6 +335,9 @@ def write_atomic(
         except OSError:
             part.discard()  # a full disk is not filled with halves
             raise
-        part.sync(mtime, mode)
+        part.sync(mtime, 0o644)
+        if not still():
+            part.discard()
+            raise PartBusyError(name)
         os.rename(part.name, name, src_dir_fd=folder, dst_dir_fd=folder)
     flush(folder, leave)

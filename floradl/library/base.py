@@ -189,10 +189,12 @@ class LibraryStore(ABC):
         return found[1] if found else None
 
     @abstractmethod
-    def write_sidecar(self, sidecar: Sidecar, mtime: float | None) -> str:
+    def write_sidecar(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None) -> str:
         """Write or replace a run's sidecar, after all else of the run; return its path.
 
-        With a technique, it takes the place of one that was written when none was known.
+        With a technique, it takes the place of one that was written when none was known. `replacing` is the
+        one that it was made from: where another one stands by now nothing is written, and `TransientError`
+        raised.
 
         Raises `TransientError` in place of `PermanentError`: all else of the run is on disk.
         """

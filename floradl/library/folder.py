@@ -7,7 +7,6 @@ ever written below a mount point whose disk is gone.
 from __future__ import annotations
 
 import datetime as dt
-import errno
 import hashlib
 import io
 import itertools
@@ -24,7 +23,6 @@ from floradl.errors import (
     ErrorCode,
     FloradlError,
     PauseReason,
-    PermanentError,
     ServicePausedError,
     TransientError,
 )
@@ -38,16 +36,17 @@ from floradl.fs.durable import (
 )
 from floradl.fs.folders import FolderFd, exists, open_folder, open_regular, open_root, sync_folder
 from floradl.fs.mounts import probe
-from floradl.fs.names import PART_RESERVE, SafeName, safe_name, stored_path
+from floradl.fs.names import SafeName, stored_path
 from floradl.fs.os_errors import OF_ONE_ENTRY, library_error, translated, unopened
 from floradl.fs.permissions import make_above
-from floradl.library import scan, sidecar as sidecars
+from floradl.library import scan
 from floradl.library.base import LibraryEntry, LibraryStore, T
 from floradl.library.destination import AttemptMemory, FolderDestination, OutputPath
 from floradl.library.open_folders import FolderAt, FolderIndex, OpenFolders
 from floradl.library.scan import Owners
 from floradl.library.sidecar import Sidecar
-from floradl.library.template import SIDECARS, UNKNOWN, NameFields, Template
+from floradl.library.sidecar_files import NOT_THERE, SidecarFiles
+from floradl.library.template import SIDECARS, NameFields, Template
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
 from floradl.portability import flush
 
@@ -56,7 +55,6 @@ _LEAST_ROOM = 1 << 20  # bytes
 _CREATIONS = 500
 _PATHS = 256  # folders whose path is remembered
 _TRIAL = SafeName(".floradl-trial.part")
-_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 class _Group:
@@ -94,6 +92,7 @@ class FolderLibrary(LibraryStore):
         self._damaged: dict[str, str] = {}  # path, and the SHA-256 of its successor
         self._kept_as: dict[str, str] = {}
         self._local = threading.local()
+        self._sidecars = SidecarFiles(self, self._flush)
         self._path_of = lru_cache(_PATHS)(lambda parts: root.joinpath(*parts))
 
     def create(self) -> bool:
@@ -305,7 +304,7 @@ class FolderLibrary(LibraryStore):
             except ValueError:
                 return False
             except OSError as error:
-                if error.errno in _NOT_THERE:
+                if error.errno in NOT_THERE:
                     return False
                 if error.errno in OF_ONE_ENTRY:
                     message = f"{self.root / path}: {error.strerror}: whether it is there is not known"
@@ -314,18 +313,7 @@ class FolderLibrary(LibraryStore):
         return stat.S_ISREG(found.st_mode) and found.st_size == size
 
     def locate_sidecar(self, reference: Reference) -> tuple[str, Sidecar] | None:
-        with self.open() as root:
-            own = self._technique_folder(reference.technique)
-            found = self._read_sidecar(root, own, reference.run_id)
-            if found is not None:
-                return found
-            try:
-                with open_folder(root, (SafeName(SIDECARS),), create=False) as folder:
-                    others = self._techniques_with(folder, reference.run_id)
-            except FileNotFoundError:
-                return None
-            readings = (self._read_sidecar(root, name, reference.run_id) for name in others)
-            return next((reading for reading in readings if reading is not None), None)
+        return self._sidecars.locate(reference)
 
     def open_file(self, path: str) -> io.BufferedReader | None:
         with translated(self.root):
@@ -333,19 +321,9 @@ class FolderLibrary(LibraryStore):
                 with self.locate(path) as (folder, name):
                     return open_regular(folder, name)
             except OSError as error:
-                if error.errno in _NOT_THERE:
+                if error.errno in NOT_THERE:
                     return None
                 raise
-
-    def _techniques_with(self, folder: FolderFd, run_id: str) -> list[SafeName]:
-        """Return the folders that may hold a run's sidecar, unopened: there may be hundreds."""
-        plain, twin = self._sidecar_names(run_id)
-        return [
-            SafeName(name)
-            for name in os.listdir(folder)
-            if os.access(f"{name}/{plain}", os.F_OK, dir_fd=folder)
-            or os.access(f"{name}/{twin}", os.F_OK, dir_fd=folder)
-        ]
 
     def location(self, path: str = "") -> str:
         return str(self.root / path)
@@ -356,88 +334,8 @@ class FolderLibrary(LibraryStore):
     def files(self) -> Iterator[str]:
         return scan.library_files(self.open)
 
-    def write_sidecar(self, sidecar: Sidecar, mtime: float | None) -> str:
-        folders = (SafeName(SIDECARS), self._technique_folder(sidecar.technique))
-        try:
-            with self.at(folders) as (folder, there):
-                name = self._sidecar_name(folder, sidecar.run_id)
-                data = sidecars.render(sidecar)
-                unnamed = sidecar.technique is not None and self._stands_unnamed(folder, sidecar.run_id)
-                flush = FLUSH_NOW if unnamed else self._flush()
-                # Whatever the umask: only our user may write what decides that a run is done.
-                write_atomic(folder, name, data, mtime=mtime, flush=flush, mode=0o644)
-                if unnamed:
-                    self._remove_unnamed(sidecar.run_id)
-                return "/".join((*there, name))
-        except PermanentError as error:
-            raise TransientError(str(error), error.code) from error
-
-    def _stands_unnamed(self, folder: FolderFd, run_id: str) -> bool:
-        """Whether a sidecar of a run may stand where those of no technique do; `folder` is beside it."""
-        return any(
-            os.access(f"../{UNKNOWN}/{name}", os.F_OK, dir_fd=folder) for name in self._sidecar_names(run_id)
-        )
-
-    def _remove_unnamed(self, run_id: str) -> None:
-        """Remove the sidecar of a run from where those of no technique are: another has its place."""
-        with self.open() as root:
-            found = self._read_sidecar(root, SafeName(UNKNOWN), run_id)
-        if found is None or found[1].technique is not None:
-            return
-        with suppress(FileNotFoundError), self.locate(found[0]) as (folder, name):
-            os.unlink(name, dir_fd=folder)
-            sync_folder(folder)
-
-    def _sidecar_name(self, folder: FolderFd, run_id: str) -> SafeName:
-        """Return the name to write to; rename an invalid or foreign sidecar that has it."""
-        plain, twin = self._sidecar_names(run_id)
-        with self.index.of(folder) as names:
-            claimed = names.claim(plain, run_id)
-        there = self.owners.read(self.open, folder, plain)
-        found = there.sidecar if there else None
-        if found is not None and found.run_id == run_id:
-            return plain
-        if found is not None or not claimed:
-            return twin
-        if there is None or (there.counts and not there.data):
-            return plain
-        why = "unreadable" if there.counts else "foreign"
-        try:
-            rename_noreplace(folder, plain, SafeName(f"{plain}.{why}"))
-        except PermissionError:  # a sticky folder forbids it
-            return twin
-        return plain
-
-    def _technique_folder(self, technique: str | None) -> SafeName:
-        return safe_name(technique, self.max_name_bytes) if technique else SafeName(UNKNOWN)
-
-    def _sidecar_names(self, run_id: str) -> tuple[SafeName, SafeName]:
-        """Return the plain name, and that for a run whose id differs from another's in case only."""
-        stem = safe_name(run_id, self.max_name_bytes - PART_RESERVE)
-        mark = hashlib.sha256(run_id.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        return SafeName(f"{stem}.json"), SafeName(f"{stem}~{mark}.json")
-
-    def _read_sidecar(self, root: FolderFd, technique: SafeName, run_id: str) -> tuple[str, Sidecar] | None:
-        try:
-            with open_folder(root, (SafeName(SIDECARS), technique), create=False) as folder:
-                for name in self._sidecar_names(run_id):
-                    there = self.owners.read(self.open, folder, name)
-                    found = there.sidecar if there else None
-                    if found is not None and found.run_id == run_id:
-                        return f"{SIDECARS}/{technique}/{name}", found
-        except OSError as error:
-            if error.errno == errno.EACCES and self.owners.closed_by(root, technique) is not None:
-                return None  # another user's, which is ignored
-            if error.errno in OF_ONE_ENTRY:  # it is unknown whether this run is done; others are not affected
-                place = self.root / SIDECARS / technique
-                raise TransientError(
-                    f"{place}: {error.strerror}: the sidecar of {run_id} cannot be read; fix its rights, "
-                    "or unmount what covers it",
-                    ErrorCode.STORAGE,
-                ) from error
-            if error.errno not in _NOT_THERE:
-                raise
-        return None
+    def write_sidecar(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None) -> str:
+        return self._sidecars.write(sidecar, mtime, replacing)
 
 
 def _test_write(root: FolderFd) -> None:

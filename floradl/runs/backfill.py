@@ -68,7 +68,8 @@ def complete_sidecar(
         return
     more = completed(sidecar, run, answer)
     if more != sidecar:
-        library.write_sidecar(more, unix_seconds(sidecar.times.completed_at) if keep_times else None)
+        mtime = unix_seconds(sidecar.times.completed_at) if keep_times else None
+        library.write_sidecar(more, mtime, replacing=sidecar)
 
 
 class BackfillOptions(Struct, frozen=True):

@@ -167,7 +167,8 @@ class _Repairs:
         library = self._works.library
         if not fresh:
             return None
-        now = library.find_sidecar(Reference(sidecar.run_id, sidecar.technique)) or sidecar
+        there = library.find_sidecar(Reference(sidecar.run_id, sidecar.technique))
+        now = there or sidecar
         if len(now.outputs) != len(sidecar.outputs):
             return None
         outputs = tuple(
@@ -175,7 +176,7 @@ class _Repairs:
             for index, output in enumerate(now.outputs)
         )
         mtime = unix_seconds(sidecar.times.completed_at) if self._keep_times else None
-        path = library.write_sidecar(msgspec.structs.replace(now, outputs=outputs), mtime)
+        path = library.write_sidecar(msgspec.structs.replace(now, outputs=outputs), mtime, replacing=there)
         return RunSummary.of(path, outputs)
 
     def _judge(self, problem: Problem, saved: SavedOutput) -> VerifyOutcome:
