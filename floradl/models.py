@@ -407,7 +407,8 @@ class FinishedRun(Struct, frozen=True):
     """A run that needs no more polling, to be saved next; `answer` is the API's last.
 
     `failure` says why it is given up although the API did not finish it. With neither, its sidecar stands
-    already, and is `incomplete` where it says less of the run than its row. `earlier` is what the sidecar
+    already, and is `incomplete` where it says less of the run than its row. `uncosted`: FLORA may yet settle
+    its cost; it is when the run was created there (unix seconds, 0 for unknown). `earlier` is what the sidecar
     that stands names, by key, where that was read just now.
     """
 
@@ -416,6 +417,7 @@ class FinishedRun(Struct, frozen=True):
     failure: RunFailure | None = None
     earlier: dict[str, SavedOutput] | None = None
     incomplete: bool = False
+    uncosted: float | None = None
 
 
 class LeftFile(Struct, frozen=True):

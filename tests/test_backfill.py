@@ -368,6 +368,7 @@ def test_a_late_cost_completes_the_sidecar_by_a_list_after_a_restart(
     with home.daemon() as daemon:
         home.drop("campaign/run_a")
         before = home.finished("campaign/run_a")
+        wait_until(lambda: home.status()["counts"]["done"] == 1)
         daemon.terminate()
         daemon.wait()
     assert "charged_cost" not in before["run"]
@@ -390,6 +391,24 @@ def test_once_looks_for_costs_that_are_due(home: Home, simulator: Simulator) -> 
     asked = len(simulator.requests)
     assert home.run("once").returncode == 0
     assert len(simulator.requests) == asked  # nothing is due
+    make_due(home)
+    assert home.run("once").returncode == 0
+    sidecar = home.sidecar("campaign/run_a")
+    assert sidecar is not None
+    assert sidecar["run"]["charged_cost"] == 0.05
+
+
+def test_a_crash_before_the_row_of_a_sidecar_does_not_lose_its_late_cost(
+    home: Home, simulator: Simulator
+) -> None:
+    simulator.faults.add(Fault(match=Match(host="api"), times=1, do=NO_COST))
+    simulator.add_run("run_a", technique="campaign", outputs=PICTURE, duration=0)
+    home.drop("campaign/run_a")
+    assert home.run("once").returncode == 0
+    with closing(sqlite3.connect(home.state / "journal.sqlite3")) as db, db:
+        db.execute("UPDATE runs SET state = 'waiting'")
+        db.execute("DELETE FROM late_costs")
+    assert home.run("once").returncode == 0
     make_due(home)
     assert home.run("once").returncode == 0
     sidecar = home.sidecar("campaign/run_a")

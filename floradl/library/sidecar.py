@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct, field, structs
 
 from floradl import __version__
+from floradl.clock import unix_seconds
 from floradl.errors import ErrorCode
 from floradl.fs.names import stored_path
 from floradl.models import (
@@ -123,6 +124,21 @@ def completed(sidecar: Sidecar, run: QueuedRun, answer: RemoteRun | None = None)
         run=raw,
         **structs.asdict(names.updated(names_of(sidecar))),
     )
+
+
+_COSTS_SETTLE = 86_400.0  # seconds
+
+
+def uncosted(sidecar: Sidecar, now: float) -> float | None:
+    """Return when FLORA created a run whose cost it may yet settle (unix seconds, 0 for unknown).
+
+    None where the cost is known, or the run ended too long before `now` (unix seconds).
+    """
+    raw, ended = sidecar.run, unix_seconds(sidecar.times.finished_at)
+    if raw is None or ended is None or now - ended > _COSTS_SETTLE:
+        return None
+    known = raw.get("charged_cost", raw.get("chargedCost")) is not None
+    return None if known else unix_seconds(sidecar.times.created_at) or 0.0
 
 
 def lacks(sidecar: Sidecar, run: QueuedRun) -> bool:

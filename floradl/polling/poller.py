@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 import anyio
-from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct
 from msgspec.structs import replace
@@ -32,19 +31,16 @@ from floradl.flora.client import WrongWorkspaceCheck
 from floradl.flora.schema import KINDS, RunPage
 from floradl.flora.technique_names import named_by
 from floradl.library.base import LibraryStore
-from floradl.library.selection import asks_for_more
-from floradl.library.sidecar import Sidecar, by_key, lacks
 from floradl.log import get_logger
 from floradl.models import (
     FinishedRun,
     QueuedRun,
     Reference,
     RemoteRun,
-    Result,
     RunFailure,
     RunState,
-    SavedOutput,
 )
+from floradl.polling.done_runs import DoneRuns
 from floradl.polling.list_pages import ListPlan, ListQuery, PageSummary, is_refusal
 from floradl.polling.open_runs import OpenRuns
 from floradl.retry import Failed, Halted, RetryIn, outcome_of
@@ -106,7 +102,7 @@ class Poller:
     ) -> None:
         self._api = api
         self._open_runs = open_runs
-        self._library = library
+        self._done = DoneRuns(library, open_runs.clocks.wall)
         self._next_stage = next_stage
         self._options = options
         self._workspace_check = workspace_check or WrongWorkspaceCheck()
@@ -116,7 +112,6 @@ class Poller:
         self._looking = anyio.Lock()
         self._first_pages: dict[str, tuple[float, RunPage]] | None = None  # None before `page` is used
         self._due: dict[str, QueuedRun] = {}  # due at this tick, and not found in a list yet
-        self._earlier: dict[str, dict[str, SavedOutput]] = {}  # what is on disk of runs in hand, where read
         self._line: dict[str, QueuedRun] = {}  # shown by no list, and polled one by one
         self._alone: set[str] = set()  # polled by a single request that is under way
         self._ticked_at = 0.0  # when the line was last looked for in the lists
@@ -187,7 +182,7 @@ class Poller:
         waiting = {**self._line, **self._due}
         self._line, self._due = {}, {}
         for run_id in waiting:
-            self._earlier.pop(run_id, None)
+            self._done.take_earlier(run_id)
         self._open_runs.put_back(waiting)
 
     def _is_sought(self, run_id: str) -> bool:
@@ -201,23 +196,17 @@ class Poller:
                 self._apply(run, self._after_error(run, error))
             return {}
         for run_id in set(run_ids) - found.keys():
-            self._earlier.pop(run_id, None)
+            self._done.take_earlier(run_id)
         return found
 
     async def _without_done(self, runs: dict[str, QueuedRun]) -> dict[str, QueuedRun]:
         """Leave out the runs of which all that is wanted is there, by their sidecars: they are not polled."""
-        new = [run for run in runs.values() if run.state is RunState.WAITING and not run.force]
-        if not new:
+        settled: list[tuple[QueuedRun, _Polled]] = [
+            (run, found if isinstance(found, FinishedRun) else self._after_error(run, found))
+            for run, found in await self._done.look_up(runs.values())
+        ]
+        if not settled:
             return runs
-        found = await to_thread.run_sync(lambda: [_read_sidecar(self._library, run) for run in new])
-        settled: list[tuple[QueuedRun, _Polled]] = []
-        for run, sidecar in zip(new, found, strict=True):
-            if isinstance(sidecar, Exception):
-                settled.append((run, self._after_error(run, sidecar)))
-            elif sidecar is not None and _is_done(run, sidecar):
-                settled.append((run, FinishedRun(run, incomplete=lacks(sidecar, run))))
-            else:
-                self._earlier[run.run_id] = by_key(sidecar.outputs) if sidecar else {}
         await self._settle(settled)
         known = {run.run_id for run, _ in settled}
         return {run_id: run for run_id, run in runs.items() if run_id not in known}
@@ -439,7 +428,7 @@ class Poller:
 
     def _apply(self, run: QueuedRun, outcome: _Polled) -> None:
         # A run that is polled again has its sidecar read at its end: another process may have written it.
-        earlier = self._earlier.pop(run.run_id, None)
+        earlier = self._done.take_earlier(run.run_id)
         match outcome:
             case RetryIn():
                 self._open_runs.postpone(outcome)
@@ -455,15 +444,3 @@ def _detection(run: QueuedRun, outcome: FinishedRun) -> RemoteRun | None:
     if run.detected_at is None and outcome.run.detected_at is not None:
         return outcome.answer
     return None
-
-
-def _is_done(run: QueuedRun, sidecar: Sidecar) -> bool:
-    return sidecar.result is Result.COMPLETE and not asks_for_more(run, sidecar.outputs)
-
-
-def _read_sidecar(library: LibraryStore, run: QueuedRun) -> Sidecar | Exception | None:
-    """Return the sidecar of a run, or why it cannot be read; blocking."""
-    try:
-        return library.find_sidecar(run.reference)
-    except Exception as error:  # noqa: BLE001 - each becomes an outcome
-        return error

@@ -32,9 +32,9 @@ from floradl.models import (
     SavedOutput,
 )
 from floradl.polling.poller import RunApi
-from floradl.queue.base import RunQueue
+from floradl.queue.base import LateCost, RunQueue
 from floradl.retry import MAX_BACKOFF, Failed, Halted, RetryIn, outcome_of
-from floradl.runs.backfill import complete_sidecar, late_cost
+from floradl.runs.backfill import LOOKS, complete_sidecar, late_cost
 from floradl.runs.events import RunEvents, RunSummary
 from floradl.runs.output_saver import OutputSaver, PlannedOutput, not_had
 from floradl.runs.result import (
@@ -139,16 +139,23 @@ class Processor:
         answer, failure = finished.answer, finished.failure
         if failure is None:
             if answer is None:
-                if finished.incomplete:
-                    keep_times = self._options.keep_times
-                    await self._disk.do(partial(complete_sidecar, self._library, run, keep_times=keep_times))
-                return await self._finish(replace(run, state=RunState.DONE, error=None), None)
+                return await self._finish_done(run, finished)
             if answer.outputs:
                 return await self._save(run, answer, finished, known)
             failure = reason_of(answer)
         run = replace(run, detected_at=run.detected_at or self._options.wall())
         on_disk = await self._read(run, finished, known)
         return await self._conclude(run, answer, RunResult(Result.FAILED, failure, failure), on_disk)
+
+    async def _finish_done(self, run: QueuedRun, finished: FinishedRun) -> Finished:
+        """Record a run whose sidecar stood already, which is completed where it says less than the row."""
+        late: LateCost | None = None
+        if finished.incomplete:
+            keep_times = self._options.keep_times
+            await self._disk.do(partial(complete_sidecar, self._library, run, keep_times=keep_times))
+        if finished.uncosted is not None:  # whoever wrote it ended before its cost could be looked for
+            late = LateCost(run.run_id, self._options.wall() + LOOKS[0], 0, finished.uncosted or None)
+        return await self._finish(replace(run, state=RunState.DONE, error=None), None, late=late)
 
     async def _save(
         self, run: QueuedRun, answer: RemoteRun, finished: FinishedRun, known: dict[str, SavedOutput]
@@ -249,10 +256,14 @@ class Processor:
         await self._queue.update(run, self._options.wall())
 
     async def _finish(
-        self, run: QueuedRun, summary: RunSummary | None, answer: RemoteRun | None = None
+        self,
+        run: QueuedRun,
+        summary: RunSummary | None,
+        answer: RemoteRun | None = None,
+        late: LateCost | None = None,
     ) -> Finished:
         now = self._options.wall()
-        late = late_cost(run, answer, now)
+        late = late or late_cost(run, answer, now)
         await self._queue.finish(run, now, summary.sidecar if summary else None, late)
         return Finished(run, summary)
 
