@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         ServicePausedError,
         TransientError,
     )
-    from floradl.models import OutputKind, Result, RunFailure
+    from floradl.models import OutputKind, Result, RunFailure, SkipReason
     from floradl.python_api import Library, Output, Run, fetch, fetch_sync
 
 __version__ = "0.1.0"
@@ -35,6 +35,7 @@ __all__ = [
     "Run",
     "RunFailure",
     "ServicePausedError",
+    "SkipReason",
     "TransientError",
     "__version__",
     "fetch",
@@ -49,7 +50,7 @@ _PLACES = {
         "ServicePausedError",
         "TransientError",
     ),
-    "models": ("OutputKind", "Result", "RunFailure"),
+    "models": ("OutputKind", "Result", "RunFailure", "SkipReason"),
     "python_api": ("Library", "Output", "Run", "fetch", "fetch_sync"),
 }
 

@@ -408,8 +408,8 @@ class FinishedRun(Struct, frozen=True):
 
     `failure` says why it is given up although the API did not finish it. With neither, its sidecar stands
     already, and is `incomplete` where it says less of the run than its row. `uncosted`: FLORA may yet settle
-    its cost; it is when the run was created there (unix seconds, 0 for unknown). `earlier` is what the sidecar
-    that stands names, by key, where that was read just now.
+    its cost; it is when the run was created there (unix seconds, 0 for unknown). `earlier` is what the
+    sidecar that stands names, by key, where that was read just now.
     """
 
     run: QueuedRun

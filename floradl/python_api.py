@@ -28,7 +28,17 @@ from floradl.library.folder import FolderLibrary
 from floradl.library.scan import Owners
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import Template
-from floradl.models import Action, OutputKind, QueuedRun, Reference, Result, RunFailure, RunRequest, RunState
+from floradl.models import (
+    Action,
+    OutputKind,
+    QueuedRun,
+    Reference,
+    Result,
+    RunFailure,
+    RunRequest,
+    RunState,
+    SkipReason,
+)
 from floradl.sources.job_file import described, parse_job
 from floradl.yaml_reader import nearest
 
@@ -38,9 +48,10 @@ RunSpec: TypeAlias = "str | Mapping[str, Any]"
 
 
 class Output(Struct, frozen=True, kw_only=True):
-    """One output of a run: on disk at `path` (absolute), or not, for `error`.
+    """One output of a run: on disk at `path` (absolute), or not, for `error`, or because it is `skipped`.
 
-    `text` is that of a text output. `bytes` and `sha256` are those of the file.
+    `skipped` is why it was left out on purpose. `text` is that of a text output. `bytes` and `sha256` are
+    those of the file.
     """
 
     output_id: str
@@ -51,6 +62,7 @@ class Output(Struct, frozen=True, kw_only=True):
     content_type: str | None
     text: str | None
     error: RunFailure | None
+    skipped: SkipReason | None = None
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -292,6 +304,7 @@ def _run(root: Path, path: str, sidecar: Sidecar) -> Run:
             content_type=output.content_type,
             text=output.text,
             error=output.error,
+            skipped=output.skipped.reason if output.skipped else None,
         )
         for output in sidecar.outputs
     )

@@ -496,3 +496,11 @@ def test_what_is_taken_for_something_else_inside_a_reference_is_named(line: str,
 
 def test_a_file_of_marks_alone_is_a_job_by_its_name() -> None:
     assert parse("\ufeff\u200b\n", "run_a.txt") == ["run_a"]
+
+
+def test_a_label_keeps_no_key_and_no_signed_query() -> None:
+    label = "of sk_live_0123456789abcdef https://x.example/a.png?X-Goog-Signature=s3cret"
+    [run] = parse_job(json.dumps({"run": "run_a", "label": label}).encode(), "job.json")
+    assert run.label is not None
+    assert run.label.startswith("of ")
+    assert not any(secret in run.label for secret in ("0123456789", "s3cret"))

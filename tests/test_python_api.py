@@ -381,3 +381,12 @@ list(floradl.fetch_sync(how.pop("references"), **how))
     assert process.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in told
     assert program.parts()
+
+
+def test_an_output_that_was_left_out_says_why(program: Program) -> None:
+    reference = program.add("run_a", outputs=(*PICTURE, OutputSpec("words", "text", text="Lower it.")))
+    [run] = floradl.fetch_sync([{"run": reference, "kinds": ["image"]}], **program.how)
+    assert run.ok
+    assert [output.skipped for output in run.outputs] == [None, floradl.SkipReason.KIND]
+    [run] = floradl.Library(program.library).runs()
+    assert [output.skipped for output in run.outputs] == [None, floradl.SkipReason.KIND]

@@ -212,3 +212,9 @@ def test_add_queues_nothing_where_the_disk_has_no_room_for_all(home: Home) -> No
         assert "nothing was queued: the watch folder" in told(home, "add", "-i", path)
         assert list(Path(home.inbox).iterdir()) == []
         assert home.run("add", "run_a").returncode == 0
+
+
+def test_a_label_of_the_command_line_keeps_no_key(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_a", technique="campaign", outputs=PICTURE, duration=0)
+    assert home.run("get", "campaign/run_a", "--label", "of sk_live_0123456789abcdef").returncode == 0
+    assert "0123456789abcdef" not in (home.library / "runs/campaign/run_a.json").read_text()

@@ -56,7 +56,7 @@ class Given(Struct, frozen=True):
 
         option = "--label: "
         try:
-            label = job_document.encodable(self.label or "") or None
+            label = job_document.label_value(self.label or "") or None
             option = "--kind: "
             kinds = job_document.kinds_of(" ".join(self.kinds))
             option = "--meta: "

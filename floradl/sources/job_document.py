@@ -68,7 +68,7 @@ def request_of(
         if not (label or action or kinds or meta):
             return RunRequest(reference)
         field = ("label",)
-        label = encodable(label) if label else None
+        label = label_value(label) if label else None
         field = ("action",)
         wanted = action_of(action)
         field = ("kinds",)
@@ -149,6 +149,11 @@ def meta_name(text: str) -> str:
             f"{name[:60]!a} cannot be a key of 'meta': it has 1 to {_LONGEST_NAME} characters, on one line"
         )
     return encodable(name)
+
+
+def label_value(text: str) -> str:
+    """Return what is kept of a label: no secret. Raises as `encodable`."""
+    return encodable(hide_signatures(text))
 
 
 def meta_value(text: str) -> str:
