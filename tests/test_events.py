@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +265,20 @@ def test_follow_waits_for_a_daemon_that_is_not_there_yet(home: Home, simulator: 
     finally:
         process.kill()
         process.communicate()
+
+
+def test_an_event_that_comes_while_others_are_written_is_not_lost(tmp_path: Path) -> None:
+    log: EventLog
+    writes: list[Callable[[], None]] = []
+
+    def wall() -> float:
+        for write in writes:  # as the thread that writes may come in between
+            write()
+        return 1.0
+
+    log = EventLog(tmp_path, wall=wall)
+    log.accepted(["run_a"])
+    writes.append(log._write)
+    log.accepted(["run_b"])
+    written(log)
+    assert [event["run_id"] for event in read(tmp_path)] == ["run_a", "run_b"]

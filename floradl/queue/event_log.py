@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import anyio
 import msgspec
@@ -49,6 +50,9 @@ class Event(StrEnum):
     RESUMED = "resumed"
 
 
+_Waiting: TypeAlias = tuple[float, Event, str | None, dict[str, Any]]
+
+
 class EventLog:
     """Writes events. For the event loop's thread; `serve` must be running.
 
@@ -61,7 +65,7 @@ class EventLog:
         self._paths = [state_dir / name for name in EVENT_FILES]
         self._largest = largest
         self._wall = wall
-        self._waiting: list[tuple[float, Event, str | None, dict[str, Any]]] = []
+        self._waiting: deque[_Waiting] = deque()  # added here and taken by another thread
         self._news = anyio.Event()
         self._fd = -1
         self._lost = False
@@ -124,16 +128,17 @@ class EventLog:
         self._close()
 
     def _write(self) -> None:
-        waiting, self._waiting = self._waiting, []
         try:
-            for start in range(0, len(waiting), _AT_ONCE):
-                lines = b"".join(map(_line, waiting[start : start + _AT_ONCE]))
+            while self._waiting:
+                some = [self._waiting.popleft() for _ in range(min(len(self._waiting), _AT_ONCE))]
+                lines = b"".join(map(_line, some))
                 _write_all(self._open(), lines)
                 if os.fstat(self._fd).st_size >= self._largest:
                     self._rotate()
             self._lost = False
         except OSError as error:
             self._close()
+            self._waiting.clear()
             if not self._lost:
                 message = f"{self._paths[0]} cannot be written ({error.strerror}): some events are missing"
                 _log.warning("events_lost", message=message)
@@ -168,7 +173,7 @@ def _names(run: QueuedRun) -> dict[str, Any]:
     return {"reference": str(run.reference), "label": run.label}
 
 
-def _line(event: tuple[float, Event, str | None, dict[str, Any]]) -> bytes:
+def _line(event: _Waiting) -> bytes:
     at, name, run_id, facts = event
     line: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "at": rfc3339(at), "event": name}
     line["run_id"] = _safe(run_id)
