@@ -154,7 +154,7 @@ def _make_library(config: Config, library: FolderLibrary) -> None:
     """Make a new library. Raises `ServicePausedError` where one that was there is missing, `ConfigError`."""
     if config.state_dir.is_dir():
         try:
-            first_start(config.state_dir, library)
+            first_start(config.state_dir, library, beside=True)
         except OSError as error:
             message = f"the state folder {config.state_dir} cannot be used: {error.strerror}"
             raise ConfigError(f"{message}; fix that, or name another home (settings)") from error

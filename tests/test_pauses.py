@@ -156,6 +156,29 @@ def test_a_library_elsewhere_without_the_files_pauses_as_library_other(
         wait_until(lambda: not home.status()["paused"])
 
 
+def test_once_says_that_the_library_is_elsewhere_and_ends(home: Home, simulator: Simulator) -> None:
+    queue(home, simulator, "run_a")
+    assert home.run("once").returncode == 0
+    queue(home, simulator, "run_b")
+    done = home.run("once", FLORADL_OUTPUT__DIR=str(home.path / "other"))
+    assert done.returncode == 5
+    assert f"they are in {home.library}" in done.stderr
+    assert "not mounted" not in done.stderr
+    assert not (home.path / "other").exists()
+
+
+def test_the_files_are_not_said_to_be_where_only_get_was_used(home: Home, simulator: Simulator) -> None:
+    queue(home, simulator, "run_a")
+    assert home.run("once").returncode == 0
+    queue(home, simulator, "run_b")
+    get_only = home.path / "get-only"
+    assert home.run("get", "campaign/run_b", FLORADL_OUTPUT__DIR=str(get_only)).returncode == 0
+    with home.daemon(FLORADL_OUTPUT__DIR=str(home.path / "other")):
+        assert f"they are in {home.library}." in paused(home, "library_other")["message"]
+    get_only.rename(home.path / "away")  # what `get` has seen is missed all the same
+    assert home.run("get", "campaign/run_b", "--dry-run", FLORADL_OUTPUT__DIR=str(get_only)).returncode == 5
+
+
 def test_a_library_elsewhere_is_begun_anew_where_its_marker_is_put_there(
     home: Home, simulator: Simulator
 ) -> None:

@@ -144,6 +144,10 @@ async def _once(config: Config, environ: Mapping[str, str], max_wait: float, pro
         intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
         progress.report_pause = connect(events, works, start, intake, hooks)
         ready = await start.attempt()
+        if start.pause is not None and start.pause.reason is PauseReason.LIBRARY_OTHER:
+            progress.report_pause()
+            tell(f"floradl: {start.pause.message}")
+            return Exit.GAVE_UP
         works.scheduler.resume_open(await works.queue.open_ids())
         code = await _work_off(works, progress, max_wait, intake, None if ready else start)
         await to_thread.run_sync(inbox.sweep)
@@ -171,7 +175,7 @@ def _make_library(config: Config, works: App) -> None:
         make_above(config.state_dir)
         config.state_dir.mkdir(mode=0o755, exist_ok=True)
         with suppress(ServicePausedError):
-            first_start(config.state_dir, works.library)
+            first_start(config.state_dir, works.library, beside=True)
     except OSError as error:
         message = f"the state folder {config.state_dir} cannot be made or used: {error.strerror}"
         raise ConfigError(f"{message}; fix that, or let --home or state_dir name another") from error

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 _ROOM_AGAIN = 5.0  # seconds between looks for room
 _BATCH = 500
+_BESIDE = b"+"  # before a library that only `get` and programs have used
 _AGAIN = 5.0  # seconds between looks for a library that is not there
 _log = get_logger()
 
@@ -124,16 +125,20 @@ def is_first_start(state_dir: Path, library: FolderLibrary) -> bool:
     return True
 
 
-def first_start(state_dir: Path, library: FolderLibrary) -> bool:
-    """Make a library that this state folder has not seen; return whether. Raises `ServicePausedError`."""
-    if not is_first_start(state_dir, library):
-        return False
-    seen = state_dir / SEEN
+def first_start(state_dir: Path, library: FolderLibrary, *, beside: bool = False) -> bool:
+    """Make a library that this state folder has not seen; return whether. Raises `ServicePausedError`.
+
+    `beside`: for a command that has no part in the queue, whose runs may be done in another library.
+    """
     place = os.fsencode(library.root)
-    made = library.create()
+    lines = _places_seen(state_dir)
+    if place in lines or (beside and _BESIDE + place in lines):
+        return False
+    made = library.create() if is_first_start(state_dir, library) else False
+    seen = state_dir / SEEN
     seen.touch(0o644)  # for this user alone to write, whatever the umask gives
     with seen.open("ab") as file, open_root(state_dir) as folder:
-        file.write(place + b"\n")
+        file.write((_BESIDE if beside else b"") + place + b"\n")
         file.flush()
         flush(file.fileno())  # a power cut must not make the place below a mount point a new library
         sync_folder(folder)
@@ -142,20 +147,22 @@ def first_start(state_dir: Path, library: FolderLibrary) -> bool:
 
 def was_seen(state_dir: Path, root: Path) -> bool:
     """Whether a start with this state folder has seen the library at `root`."""
+    lines = _places_seen(state_dir)
+    return os.fsencode(root) in lines or _BESIDE + os.fsencode(root) in lines
+
+
+def _places_seen(state_dir: Path) -> list[bytes]:
     try:
-        return os.fsencode(root) in (state_dir / SEEN).read_bytes().split(b"\n")
+        return (state_dir / SEEN).read_bytes().split(b"\n")
     except FileNotFoundError:
-        return False
+        return []
 
 
 def library_before(state_dir: Path, root: Path) -> Path | None:
-    """Return the last library that a start has seen, where another one is to be used, without a marker."""
+    """Return the last library that the queue was used with, where another one is to be, without a marker."""
     if was_seen(state_dir, root) or (root / MARKER).exists() or unmounted(root):
         return None
-    try:
-        places = [place for place in (state_dir / SEEN).read_bytes().split(b"\n") if place]
-    except FileNotFoundError:
-        return None
+    places = [place for place in _places_seen(state_dir) if place.startswith(b"/")]
     return Path(os.fsdecode(places[-1])) if places else None
 
 
