@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from studio import PICTURE, Home, check_library, command, queue, served, wait_until
 
+from floradl.queue.migrations import MIGRATIONS
 from floradl.simulator import Simulator
 
 DONE = ("run_a", "run_b")
@@ -300,3 +301,26 @@ def test_a_state_folder_that_goes_with_the_library_is_not_made_below(worked: Hom
         assert process.wait(30) == 2
         assert not worked.state.exists()
     assert "mount the disk" in (worked.path / "daemon.log").read_text()
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_a_journal_of_an_older_floradl_is_brought_up_to_date_with_all_its_runs(
+    home: Home, simulator: Simulator, version: int
+) -> None:
+    names = ["run_waiting", "run_half", "run_done"]
+    for name in names:
+        simulator.add_run(name, technique="campaign", outputs=PICTURE, duration=0)
+    home.state.mkdir(parents=True)
+    row = "INSERT INTO runs (run_id, technique, state, queued_at, changed_at) VALUES (?, 'campaign', ?, 1, 1)"
+    with closing(sqlite3.connect(home.state / "journal.sqlite3")) as db, db:
+        for statement in ";".join(MIGRATIONS[:version]).split(";"):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version={version}")
+        db.executemany(row, zip(names, ("waiting", "downloading", "done"), strict=True))
+    done = home.run("once")
+    assert done.returncode == 0, done.stderr
+    assert not list(home.state.glob("*.damaged-*"))
+    assert home.status()["counts"]["done"] == 3
+    assert home.sidecar("campaign/run_waiting")
+    assert home.sidecar("campaign/run_half")
+    assert home.run("check").stdout.count("damaged") == 0

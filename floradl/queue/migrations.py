@@ -27,10 +27,10 @@ _CODES: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ", "
 _NO_NAMES: Final = RunNames()
 _OF_RETRY: Final = ";"  # between the kinds of a run and those of its last retry
 
-COLUMNS: Final = (
-    "run_id, technique, label, state, queued_at, detected_at, waited, tries, progress, error, fresh,"
-    " kinds, meta, names"
+_FIRST_COLUMNS: Final = (
+    "run_id, technique, label, state, queued_at, detected_at, waited, tries, progress, error, fresh"
 )
+COLUMNS: Final = f"{_FIRST_COLUMNS}, kinds, meta, names"
 """Those of a run, in the order in which `run_of` reads them."""
 
 
@@ -295,5 +295,6 @@ def find_damage(db: sqlite3.Connection, path: Path, *, thorough: bool = False) -
         tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         return "it is another program's database" if tables else None
     if version <= len(MIGRATIONS):
-        db.execute(f"SELECT {COLUMNS}, changed_at FROM runs LIMIT 0")  # noqa: S608 - names only
+        columns = COLUMNS if version == len(MIGRATIONS) else _FIRST_COLUMNS
+        db.execute(f"SELECT {columns}, changed_at FROM runs LIMIT 0")  # noqa: S608 - names only
     return None
