@@ -19,7 +19,7 @@ from floradl.errors import ErrorCode, PauseReason, ServicePausedError, Transient
 from floradl.fs.names import fold, stored_path
 from floradl.library import sidecar as sidecars
 from floradl.library.base import Destination, LibraryEntry, LibraryStore, ResumePoint, Sink, T
-from floradl.library.sidecar import Sidecar
+from floradl.library.sidecar import Sidecar, by_key
 from floradl.library.template import SIDECARS, UNKNOWN
 from floradl.models import AttemptNotes, OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
 
@@ -151,6 +151,11 @@ class MemoryLibrary(LibraryStore):
         reference = Reference(sidecar.run_id, sidecar.technique)
         if replacing is not None and self.find_sidecar(reference) != replacing:
             raise TransientError("another sidecar stands there by now", ErrorCode.STORAGE)
+        if replacing is None and (before := self.find_sidecar(reference)) is not None:
+            paths = {output.path for output in sidecar.outputs}
+            lost = {key: each for key, each in by_key(before.outputs).items() if each.path not in paths}
+            if self.existing(lost):
+                raise TransientError("it gives up a file", ErrorCode.STORAGE)
         data = sidecars.render(sidecar)
         stem = f"{SIDECARS}/{sidecar.technique or UNKNOWN}/{_plain(sidecar.run_id)}"
         with self.open():

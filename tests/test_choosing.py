@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -270,4 +271,21 @@ def test_a_retry_of_a_kind_loses_no_file_that_the_sidecar_names(home: Home, simu
     assert home.run("retry", "--kind", "text", "campaign/run_a").returncode == 0
     assert home.run("once").returncode == 0
     assert skipped(home.sidecar("campaign/run_a")) == {"picture": None, "film": "kind", "words": None}
+    check_library(home, simulator)
+
+
+def test_processes_that_want_other_kinds_of_the_same_runs_lose_none_of_each_others_files(
+    home: Home, simulator: Simulator
+) -> None:
+    names = [f"run_{number:02}" for number in range(20)]
+    references = [f"campaign/{name}" for name in names]
+    simulator.faults.add(Fault(match=Match(host="media"), do=Do(delay=0.1)))
+    add(simulator, *names)
+    with home.daemon(), ThreadPoolExecutor() as pool:
+        home.drop("\n".join(references))
+        kinds = ("image", "text")
+        done = list(pool.map(lambda kind: home.run("get", *references, "--kind", kind), kinds))
+        wait_until(lambda: home.status()["counts"]["done"] == len(names))
+    assert [each.returncode for each in done] == [0, 0]
+    assert all(skipped(home.sidecar(reference))["picture"] is None for reference in references)
     check_library(home, simulator)

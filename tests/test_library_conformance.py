@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from memory_library import MemoryLibrary
+from msgspec.structs import replace
 
 from floradl.errors import PauseReason, ServicePausedError, TransientError
 from floradl.library.base import Destination, LibraryStore
@@ -318,6 +319,21 @@ def test_a_sidecar_that_was_made_from_an_older_one_does_not_replace_a_newer_one(
     kept.library.write_sidecar(sidecar(label="newest"), None, replacing=sidecar(label="newer"))
     assert kept.library.find_sidecar(REFERENCE) == sidecar(label="newest")
     assert [entry.sidecar for entry in kept.library.scan()] == [sidecar(label="newest")]
+
+
+@pytest.mark.parametrize("technique", ["tech", None])
+def test_a_sidecar_gives_up_no_file_that_another_process_saved_meanwhile(
+    kept: Kept, technique: str | None
+) -> None:
+    path = save(destination(kept), b"bytes")
+    more = replace(sidecar() if technique else unnamed(), outputs=(saved(path, 5), saved("gone.png", 5)))
+    kept.library.write_sidecar(more, None)
+    with pytest.raises(TransientError):
+        kept.library.write_sidecar(sidecar(), None)
+    assert kept.library.find_sidecar(REFERENCE) == more
+    kept.library.write_sidecar(replace(sidecar(), outputs=(saved(path, 5),)), None)
+    kept.library.write_sidecar(sidecar(), None, replacing=kept.library.find_sidecar(REFERENCE))
+    assert kept.library.find_sidecar(REFERENCE) == sidecar()
 
 
 def test_sidecars_of_runs_that_differ_in_case_only_are_both_found(kept: Kept) -> None:

@@ -194,7 +194,8 @@ class LibraryStore(ABC):
 
         With a technique, it takes the place of one that was written when none was known. `replacing` is the
         one that it was made from: where another one stands by now nothing is written, and `TransientError`
-        raised.
+        raised. So it is without `replacing`, where a file that is there would not be named any more: another
+        process has saved more of the run.
 
         Raises `TransientError` in place of `PermanentError`: all else of the run is on disk.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +18,9 @@ from floradl.fs.os_errors import OF_ONE_ENTRY
 from floradl.library import sidecar as sidecars
 from floradl.library.open_folders import FolderAt, FolderIndex
 from floradl.library.scan import Owners
-from floradl.library.sidecar import Sidecar
+from floradl.library.sidecar import Sidecar, by_key
 from floradl.library.template import SIDECARS, UNKNOWN
-from floradl.models import Reference
+from floradl.models import Reference, SavedOutput
 
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 """Of a path at which nothing of ours is."""
@@ -39,6 +39,9 @@ class Place(Protocol):
 
     def at(self, parts: tuple[SafeName, ...], /) -> AbstractContextManager[FolderAt]:
         """Open a folder in it, made where it is missing."""
+
+    def existing(self, outputs: Mapping[str, SavedOutput], /) -> dict[str, SavedOutput]:
+        """Return those whose files are there."""
 
     def locate(self, path: str, /) -> AbstractContextManager[tuple[FolderFd, SafeName]]:
         """Open the folder of a file; give it and the file's name."""
@@ -69,20 +72,21 @@ class SidecarFiles:
     def write(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None) -> str:
         """See `LibraryStore.write_sidecar`."""
         folders = (SafeName(SIDECARS), self._technique_folder(sidecar.technique))
-        reference = Reference(sidecar.run_id, sidecar.technique)
-
-        def stands() -> bool:
-            """Nobody has written another one since: others wait for the file that is to be renamed."""
-            found = self.locate(reference) if replacing is not None else None
-            return replacing is None or (found is not None and found[1] == replacing)
-
         try:
             with self._place.at(folders) as (folder, there):
                 name = self._name(folder, sidecar.run_id)
                 data = sidecars.render(sidecar)
                 unnamed = sidecar.technique is not None and self._stands_unnamed(folder, sidecar.run_id)
                 flush = FLUSH_NOW if unnamed else self._flush()
-                write_atomic(folder, name, data, mtime=mtime, flush=flush, still=stands)
+
+                def still() -> bool:  # others wait for the file that is to be renamed
+                    there = self._place.owners.read(self._place.open, folder, name)
+                    found = there.sidecar if there else None
+                    if found is None or found.run_id != sidecar.run_id:
+                        found = self._unnamed(sidecar.run_id) if unnamed else None
+                    return found == replacing if replacing is not None else not self._gives_up(found, sidecar)
+
+                write_atomic(folder, name, data, mtime=mtime, flush=flush, still=still)
                 if unnamed:
                     self._remove_unnamed(sidecar.run_id)
                 return "/".join((*there, name))
@@ -102,6 +106,19 @@ class SidecarFiles:
         with suppress(FileNotFoundError), self._place.locate(found[0]) as (folder, name):
             os.unlink(name, dir_fd=folder)
             sync_folder(folder)
+
+    def _unnamed(self, run_id: str) -> Sidecar | None:
+        with self._place.open() as root:
+            found = self._read(root, SafeName(UNKNOWN), run_id)
+        return found[1] if found else None
+
+    def _gives_up(self, before: Sidecar | None, after: Sidecar) -> bool:
+        """Whether a file that is there and that a sidecar names would be named by none any more."""
+        if before is None:
+            return False
+        paths = {output.path for output in after.outputs}
+        lost = {key: output for key, output in by_key(before.outputs).items() if output.path not in paths}
+        return bool(self._place.existing(lost))
 
     def _name(self, folder: FolderFd, run_id: str) -> SafeName:
         """Return the name to write to; rename an invalid or foreign sidecar that has it."""
