@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
@@ -192,6 +193,30 @@ def check(given: dict[str, Any]) -> Exit:
     from floradl.commands.check import command
 
     return Exit(_serve(command.check, config, os.environ, sys.stdout))
+
+
+@floradl.command(epilog=ending("floradl gallery --open", (0, 2, 130), "docs/gallery.md"))
+@click.option("--listen", metavar="HOST:PORT", help="Where to serve it; web.listen, or 127.0.0.1:8788.")
+@click.option("--open", "show", is_flag=True, help="Show it in the browser.")
+@click.option("--until-eof", is_flag=True, hidden=True)
+@common_options
+@click.pass_obj
+def gallery(given: dict[str, Any], listen: str | None, *, show: bool, until_eof: bool) -> Exit:
+    """Show the library in a browser: pictures by day, searched and filtered, and the work as it happens."""
+    config = configured(given, "info" if until_eof else "warning")
+    from floradl.commands import gallery as command
+    from floradl.net.addresses import Endpoint
+
+    try:
+        endpoint = Endpoint.parse(listen) if listen is not None else config.web.listen or command.USUAL
+    except ValueError as error:
+        raise ConfigError(f"--listen: {error}") from None
+    if show:
+        command.open_in_browser(endpoint)
+    _after_imports()
+    import anyio
+
+    return anyio.run(partial(command.gallery, config, os.environ, endpoint, is_child=until_eof))
 
 
 @floradl.command(epilog=ending("floradl simulate --port 8700 --speed 10", (0, 2), "docs/simulator.md"))

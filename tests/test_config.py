@@ -323,6 +323,8 @@ _OTHER_VALUES = {
     "webhook.secret_file": ("/whsec", Path("/whsec")),
     "webhook.runs": ("queued", "queued"),
     "metrics.listen": ("localhost:9187", Endpoint("localhost", 9187)),
+    "web.listen": ("127.0.0.1:8788", Endpoint("127.0.0.1", 8788)),
+    "web.token_file": ("/token", Path("/token")),
     "network.trusted_private_hosts": ('["[::1]:8080", 10.0.0.7]', ("[::1]:8080", "10.0.0.7")),
     "hooks.run_finished": ('[notify, "a b"]', ("notify", "a b")),
     "hooks.paused": ("[/opt/mail]", ("/opt/mail",)),

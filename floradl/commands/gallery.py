@@ -1,0 +1,214 @@
+"""`floradl gallery`: a page over the whole library, on this machine or, with a token, for others."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import structlog
+from anyio import to_thread
+
+from floradl.app import build_library
+from floradl.commands.daemon_state import read_daemon
+from floradl.commands.exits import Exit
+from floradl.commands.streams import tell
+from floradl.config.credentials import read_web_token
+from floradl.config.settings import Config
+from floradl.errors import ConfigError, ExposedError, FloradlError, PauseReason
+from floradl.models import Action, QueuedRun, Reference, RunRequest, RunState
+from floradl.net.addresses import Endpoint
+from floradl.queue import folder as state_folder
+from floradl.queue.heartbeat import LiveRun
+from floradl.queue.reader import read_queue
+from floradl.redaction import redact
+
+if TYPE_CHECKING:
+    from floradl.gallery.app import Act
+
+USUAL: Final = Endpoint("127.0.0.1", 8788)
+_EXTRA: Final = frozenset({"starlette", "uvicorn", "PIL"})
+_MOST_RUNNING: Final = 60
+_MOST_FAILED: Final = 20
+_REMEDIES: Final = {
+    PauseReason.KEY_REFUSED: "Put a valid API key where floradl finds it; 'floradl check' says which it uses.",
+    PauseReason.CREDITS: "Buy credits for the workspace at FLORA.",
+    PauseReason.DISK_FULL: "Make room on the disk, or name another with output.dir.",
+    PauseReason.LIBRARY_MISSING: "Mount the library's disk.",
+    PauseReason.LIBRARY_READ_ONLY: "Give floradl's user the right to write the library, or mount it writable.",
+}
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint, *, is_child: bool) -> Exit:
+    """Serve the gallery at `endpoint` until SIGINT or SIGTERM; as a daemon's child until stdin is closed.
+
+    Raises `ConfigError` where the extra is missing, or that address cannot be served.
+    """
+    with needing_web("the gallery"):
+        from floradl.gallery.server import GalleryOptions, bound, serve  # noqa: PLC0415 - an extra
+        from floradl.gallery.thumbnailer import main as _  # noqa: F401, PLC0415
+        import PIL  # noqa: F401, PLC0415
+    token = read_web_token(config)
+    try:
+        listener = bound(endpoint, token)
+    except OSError as error:
+        raise ConfigError(_unserved(endpoint, error)) from error
+    options = GalleryOptions(
+        endpoint,
+        index_place(config, environ),
+        token,
+        environ,
+        lambda: status_document(config),
+        None if token is None else _acting(config),
+    )
+    with listener:
+        address = f"http://{endpoint}/"
+        if is_child:
+            _log.info("gallery_listening", address=str(endpoint))
+        else:
+            more = "" if token is None else "; it wants the token of web.token_file once, as /?token=TOKEN"
+            tell(f"The gallery of {config.output.dir}: {address}  (Ctrl-C ends it{more})")
+        async with anyio.create_task_group() as group:
+            group.start_soon(_until_told, group.cancel_scope, is_child)
+            await serve(build_library(config), options, listener)
+    return Exit.OK
+
+
+def open_in_browser(endpoint: Endpoint) -> None:
+    """Show the gallery in the desktop's browser, where there is one."""
+    import webbrowser  # noqa: PLC0415 - hardly ever needed
+
+    webbrowser.open(f"http://{endpoint}/")
+
+
+@contextmanager
+def needing_web(what: str) -> Iterator[None]:
+    """Import the gallery's libraries inside; `ConfigError` says how `what` gets them where they are missing."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        raise ConfigError(
+            f"{what} needs {error.name}, which is not installed: add the extra `web`, see docs/gallery.md"
+        ) from error
+
+
+def _unserved(endpoint: Endpoint, error: OSError) -> str:
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{endpoint} is taken, perhaps by a gallery that runs: open it, or name another one with --listen"
+        )
+    return f"{endpoint} cannot be listened at ({reason}): name another one with --listen"
+
+
+def index_place(config: Config, environ: Mapping[str, str]) -> Path:
+    """Return the folder for index and thumbnails: the state folder, or where that is another's, this user's cache.
+
+    It is made where it is missing. Raises `ConfigError` where neither can be used.
+    """
+    state_dir = config.state_dir
+    try:
+        if not state_dir.exists() or state_dir.stat().st_uid == os.geteuid():
+            state_folder.make(state_dir)
+            return state_dir
+    except (OSError, ExposedError):
+        pass
+    named = environ.get("XDG_CACHE_HOME", "")
+    cache = Path(named) if named.startswith("/") else Path(environ.get("HOME") or Path.home(), ".cache")
+    place = cache / "floradl" / hashlib.sha256(os.fsencode(config.output.dir)).hexdigest()[:16]
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the gallery's index has no place: {place} cannot be made: {error.strerror}"
+        ) from error
+    return place
+
+
+async def _until_told(scope: anyio.CancelScope, is_child: bool) -> None:  # noqa: FBT001 - a task's argument
+    async with anyio.create_task_group() as group:
+
+        async def heard() -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                await anext(signals)
+            scope.cancel()
+
+        group.start_soon(heard)
+        if is_child:
+            await to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
+            scope.cancel()
+
+
+def _acting(config: Config) -> Act:
+    def act(action: str, run_id: str) -> None:
+        from floradl.sources.job_file import drop_job, render_orders  # noqa: PLC0415 - hardly ever needed
+
+        try:
+            request = RunRequest(Reference.of(run_id), action=Action(action))
+            drop_job(config.queue.watch_dir, render_orders([request]))
+        except (ValueError, OSError) as error:
+            raise FloradlError(f"the job could not be put into {config.queue.watch_dir}: {error}") from error
+
+    return act
+
+
+def status_document(config: Config) -> dict[str, Any]:
+    """Return how things stand, as `/api/status` shows it. Blocking. Raises `ConfigError` as `read_daemon`."""
+    daemon = read_daemon(config.state_dir)
+    snapshot = daemon.snapshot if daemon.alive else None
+    live = {run.run_id: run for run in snapshot.runs} if snapshot is not None else {}
+    with read_queue(config.state_dir) as queue:
+        counts = queue.counts() if queue is not None else {}
+        unfinished = queue.unfinished(_MOST_RUNNING) if queue is not None else []
+        failed = queue.ended((RunState.FAILED, RunState.PARTIAL), _MOST_FAILED) if queue is not None else []
+    paused = snapshot.paused if snapshot is not None else None
+    return {
+        "daemon": daemon.alive,
+        "paused": paused
+        and {
+            "reason": paused.reason,
+            "message": redact(paused.message),
+            "remedy": _REMEDIES.get(PauseReason(paused.reason))
+            if paused.reason in set(PauseReason)
+            else None,
+        },
+        "counts": {state.value: counts.get(state, 0) for state in RunState},
+        "running": [
+            _running(run, live.get(run.run_id)) for run in unfinished if run.state is not RunState.WAITING
+        ],
+        "failed": [
+            {
+                "run_id": run.run_id,
+                "technique": run.technique,
+                "label": run.label,
+                "error": {"code": run.error.code.value, "message": redact(run.error.message)}
+                if run.error
+                else None,
+            }
+            for run in failed
+        ],
+    }
+
+
+def _running(run: QueuedRun, live: LiveRun | None) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "technique": run.technique,
+        "label": run.label,
+        "state": run.state.value,
+        "progress": live.progress if live is not None else run.progress,
+        "outputs": [
+            {"output_id": output.output_id, "bytes": output.bytes, "total": output.total}
+            for output in (live.outputs if live is not None else ())
+        ],
+    }
