@@ -38,11 +38,11 @@ _EXTRA: Final = frozenset({"starlette", "uvicorn", "PIL"})
 _MOST_RUNNING: Final = 60
 _MOST_FAILED: Final = 20
 _REMEDIES: Final = {
-    PauseReason.KEY_REFUSED: "Put a valid API key where floradl finds it; 'floradl check' says which it uses.",
+    PauseReason.KEY_REFUSED: "Give floradl a valid API key; 'floradl check' says which one it uses.",
     PauseReason.CREDITS: "Buy credits for the workspace at FLORA.",
     PauseReason.DISK_FULL: "Make room on the disk, or name another with output.dir.",
     PauseReason.LIBRARY_MISSING: "Mount the library's disk.",
-    PauseReason.LIBRARY_READ_ONLY: "Give floradl's user the right to write the library, or mount it writable.",
+    PauseReason.LIBRARY_READ_ONLY: "Let floradl's user write the library, or mount it for writing.",
 }
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -53,9 +53,10 @@ async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint
     Raises `ConfigError` where the extra is missing, or that address cannot be served.
     """
     with needing_web("the gallery"):
+        import PIL  # noqa: F401, PLC0415
+
         from floradl.gallery.server import GalleryOptions, bound, serve  # noqa: PLC0415 - an extra
         from floradl.gallery.thumbnailer import main as _  # noqa: F401, PLC0415
-        import PIL  # noqa: F401, PLC0415
     token = read_web_token(config)
     try:
         listener = bound(endpoint, token)
@@ -91,7 +92,7 @@ def open_in_browser(endpoint: Endpoint) -> None:
 
 @contextmanager
 def needing_web(what: str) -> Iterator[None]:
-    """Import the gallery's libraries inside; `ConfigError` says how `what` gets them where they are missing."""
+    """Import the gallery's libraries inside; `ConfigError` says how `what` gets those that are missing."""
     try:
         yield
     except ImportError as error:
@@ -112,7 +113,7 @@ def _unserved(endpoint: Endpoint, error: OSError) -> str:
 
 
 def index_place(config: Config, environ: Mapping[str, str]) -> Path:
-    """Return the folder for index and thumbnails: the state folder, or where that is another's, this user's cache.
+    """Return the folder for index and thumbnails: the state folder, or a cache if that is another user's.
 
     It is made where it is missing. Raises `ConfigError` where neither can be used.
     """

@@ -209,8 +209,8 @@ def read_web_token(config: Config) -> Secret | None:
     text = _read_named(file, _TOKEN, "web.token_file").strip()
     if len(text) < _SHORTEST_TOKEN:
         raise ConfigError(
-            f"{file}: the {_TOKEN} has {len(text)} characters, but {_SHORTEST_TOKEN} at least keep others from "
-            "guessing it: make one with 'openssl rand -hex 16'"
+            f"{file}: the {_TOKEN} has {len(text)} characters, but it takes {_SHORTEST_TOKEN} at least "
+            "to keep others from guessing it: make one with 'openssl rand -hex 16'"
         )
     return _secret(text, str(file), f"a {_TOKEN}")
 

@@ -161,8 +161,8 @@ class WebSection(Struct, frozen=True, kw_only=True):
         Setting(
             ListenAddress(),
             None,
-            "show the gallery of the library here (with the extra `web`), like 127.0.0.1:8788; any other address than "
-            "this machine's own needs web.token_file; null for not at all",
+            "show the gallery of the library here (with the extra `web`), like 127.0.0.1:8788; an address "
+            "that other machines reach needs web.token_file; null for not at all",
         ),
     ]
     token_file: Annotated[
@@ -170,8 +170,8 @@ class WebSection(Struct, frozen=True, kw_only=True):
         Setting(
             Location(),
             None,
-            "a file that holds a token of 16 characters or more, without which the gallery then shows nothing; with "
-            "it, its buttons can have runs retried and forgotten",
+            "a file that holds a token of 16 characters or more, without which the gallery then shows "
+            "nothing; with it, its buttons can have runs retried and forgotten",
         ),
     ]
 

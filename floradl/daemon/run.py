@@ -87,6 +87,7 @@ async def run(config: Config, environ: Mapping[str, str], source: Source) -> Non
 async def _run(config: Config, environ: Mapping[str, str], source: Source, supervision: Supervision) -> None:
     # What a command that runs once has no use for.
     from floradl.daemon.endpoints import serve_endpoints  # noqa: PLC0415
+    from floradl.daemon.gallery import serve_gallery  # noqa: PLC0415
     from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
     from floradl.web.metrics import HealthState  # noqa: PLC0415
 
@@ -112,6 +113,7 @@ async def _run(config: Config, environ: Mapping[str, str], source: Source, super
             # From the first moment on: a queue that is filled anew may take minutes.
             group.start_soon(_beat, config, works, intake, start, progress, supervision)
             group.start_soon(serve_endpoints, config, environ, works, state)
+            group.start_soon(serve_gallery, config, environ)
             group.start_soon(_work, config, works, intake, start, hooks)
             group.start_soon(_sweep, inbox)
             group.start_soon(tell_missing, hook_orders(config, environ))

@@ -1,4 +1,4 @@
-"""The gallery as a web application: its page, its API, files, thumbnails and live news, all behind the guard."""
+"""The gallery as a web application: page, API, files, thumbnails and live news, all behind the guard."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class _Gallery:
             file = self._parts.library.open_file(path) if known is not None else None
             if known is None or file is None:
                 return None
-            return cast(BufferedReader, file), known.sha256 or ""
+            return cast("BufferedReader", file), known.sha256 or ""
 
         try:
             found = await self._asked(opened)
@@ -276,7 +276,7 @@ def _said(status: int, message: str) -> Response:
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    known = cast(HTTPException, error)
+    known = cast("HTTPException", error)
     return _said(known.status_code, known.detail)
 
 

@@ -1,4 +1,4 @@
-"""A file of the library -> an answer: whole or a range of it, with a type that no browser runs anything of."""
+"""A file of the library -> an answer, whole or a range, with a type that no browser runs anything of."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from starlette.types import Receive, Scope, Send
 
 _CHUNK: Final = 256 << 10  # bytes
 _RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
-# By the name's ending alone, which comes from the content; what a host or a sidecar called it is not believed.
+# By the name's ending, which comes from the content; what a host or a sidecar called it is not believed.
 _TYPES: Final = {
     "png": "image/png", "apng": "image/apng", "jpg": "image/jpeg", "jpeg": "image/jpeg", "jfif": "image/jpeg",
-    "gif": "image/gif", "webp": "image/webp", "avif": "image/avif", "heic": "image/heic", "heif": "image/heif",
+    "gif": "image/gif", "webp": "image/webp", "avif": "image/avif",
+    "heic": "image/heic", "heif": "image/heif",
     "bmp": "image/bmp", "ico": "image/x-icon", "tif": "image/tiff", "tiff": "image/tiff", "jxl": "image/jxl",
-    "mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/quicktime", "webm": "video/webm", "ogv": "video/ogg",
+    "mp4": "video/mp4", "m4v": "video/mp4", "mov": "video/quicktime",
+    "webm": "video/webm", "ogv": "video/ogg",
     "mkv": "video/x-matroska", "avi": "video/x-msvideo", "mpg": "video/mpeg", "mpeg": "video/mpeg",
     "mp3": "audio/mpeg", "m4a": "audio/mp4", "aac": "audio/aac", "wav": "audio/wav", "flac": "audio/flac",
     "ogg": "audio/ogg", "oga": "audio/ogg", "opus": "audio/ogg", "weba": "audio/webm", "aif": "audio/aiff",
     "aiff": "audio/aiff", "pdf": "application/pdf", "txt": "text/plain; charset=utf-8",
-    "md": "text/plain; charset=utf-8", "csv": "text/plain; charset=utf-8", "json": "text/plain; charset=utf-8",
+    "md": "text/plain; charset=utf-8", "csv": "text/plain; charset=utf-8",
+    "json": "text/plain; charset=utf-8",
     "srt": "text/plain; charset=utf-8", "vtt": "text/vtt; charset=utf-8",
 }  # fmt: skip
 _UNKNOWN: Final = "application/octet-stream"
@@ -74,7 +77,7 @@ def content_range(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 class FileAnswer(Response):
-    """An open file as an answer to `request`; it is closed afterwards. `tag` tells its content from others'."""
+    """An open file as an answer to `request`, closed afterwards. `tag` tells its content from others'."""
 
     def __init__(self, request: Request, file: io.BufferedReader, name: str, tag: str) -> None:
         status = os.fstat(file.fileno())
@@ -91,7 +94,7 @@ class FileAnswer(Response):
             "Content-Type": kind.content_type,
             "Content-Security-Policy": kind.policy,
             "X-Content-Type-Options": "nosniff",
-            "Content-Disposition": f"{'attachment' if download else 'inline'}; filename*=UTF-8''{quote(name)}",
+            "Content-Disposition": f"{'attachment' if download else 'inline'}; {_named(name)}",
         }
         known = request.headers.get("if-none-match", "")
         if known and (
@@ -116,7 +119,7 @@ class FileAnswer(Response):
         self.raw_headers = [(key.lower().encode(), value.encode("latin-1")) for key, value in headers.items()]
         self._bodiless = request.method == "HEAD"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         """Send it, in chunks, until all is sent or nobody is there any more."""
         with self._file:
             async with anyio.create_task_group() as group:
@@ -137,6 +140,11 @@ class FileAnswer(Response):
                 raise OSError("the file got shorter while it was sent")
             at += len(chunk)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+def _named(name: str) -> str:
+    """Return the parameter that has the file's name (RFC 6266, section 4.3)."""
+    return f"filename*=UTF-8''{quote(name, safe='')}"
 
 
 async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:

@@ -1,7 +1,7 @@
-"""Who may ask the gallery what: names of hosts, origins, the token, and the headers that bound what a page may do.
+"""Who may ask the gallery what: hosts, origins, the token; and headers that bound what a page may do.
 
-Pure. A page of somebody else's in the same browser must neither read the library (DNS rebinding: it asks under a name
-of its own) nor have it do anything (CSRF: the browser says where a request comes from).
+Pure. A page of somebody else's in the same browser must neither read the library (DNS rebinding: it asks
+under a name of its own) nor have it do anything (CSRF: the browser says where a request comes from).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ COOKIE: Final = "floradl_gallery"
 _YEAR: Final = 365 * 86_400
 _OWN_PAGES: Final = frozenset({"same-origin", "none"})
 _PAGE_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
-    "connect-src 'self'; font-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "media-src 'self' blob:; connect-src 'self'; font-src 'self'; frame-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": _PAGE_POLICY,
@@ -146,7 +147,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _host(header: str) -> str | None:
-    """Return the host of a `Host` header without brackets and port, in lower case; None for no such header."""
+    """Return the host of a `Host` header without brackets and port, in lower case; None for none."""
     try:
         found = urlsplit(f"//{header}")
         odd = found.path or found.query or found.fragment or "@" in header

@@ -21,7 +21,7 @@ _KEEP_ALIVE: Final = 15.0
 _MOST_RUNS: Final = 200  # that are named in one event
 _MOST_OUTPUTS: Final = 500
 _MOST_WAITING: Final = 20  # events for a listener who does not listen
-_UNKNOWN: Final = {"daemon": False, "paused": None, "counts": {}, "running": [], "failed": []}
+_UNKNOWN: Final[dict[str, Any]] = {"daemon": False, "paused": None, "counts": {}, "running": [], "failed": []}
 
 
 class _Listener:
@@ -46,7 +46,10 @@ class News:
         self._work = anyio.Event()
 
     def announce(self, run_ids: list[str]) -> None:
-        """Hear that the outputs of these runs are saved; with none, that the library changed. From any thread."""
+        """Hear that the outputs of these runs are saved; with none, that the library changed.
+
+        From any thread.
+        """
         self._saved += run_ids
         self._changed = True
 

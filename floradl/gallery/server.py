@@ -16,7 +16,7 @@ import structlog
 import uvicorn
 from anyio import to_thread
 from msgspec import Struct
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from floradl.errors import ConfigError
 from floradl.gallery.app import Act, Parts, build_app
@@ -61,8 +61,8 @@ def bound(endpoint: Endpoint, token: Secret | None) -> socket.socket:
         raise OSError(str(error)) from error
     if token is None and not is_loopback(str(address[0])):
         raise ConfigError(
-            f"{endpoint} can be reached from other machines: the gallery answers there with a token alone; put one "
-            "into a file, and name that in web.token_file"
+            f"{endpoint} can be reached from other machines: the gallery answers there with a token alone; "
+            "put one into a file, and name that in web.token_file"
         )
     listener = socket.socket(family, kind)
     try:
@@ -79,7 +79,10 @@ def bound(endpoint: Endpoint, token: Secret | None) -> socket.socket:
 
 
 async def serve(library: FolderLibrary, options: GalleryOptions, listener: socket.socket) -> None:
-    """Serve the gallery of `library` until cancelled. Raises `ConfigError` where the index cannot be opened."""
+    """Serve the gallery of `library` until cancelled.
+
+    Raises `ConfigError` where the index cannot be opened.
+    """
     index = await to_thread.run_sync(LibraryIndex, options.place, library)
     follower: IndexFollower | None = None
 
@@ -134,42 +137,47 @@ class _Server(uvicorn.Server):
     """Uvicorn without its own signals, which are the command's."""
 
     async def until_cancelled(self, listener: socket.socket) -> None:
+        """Serve; on cancellation let go of whoever is connected."""
         try:
             await self._serve([listener])
         finally:
-            self.should_exit = self.force_exit = True
-            with anyio.CancelScope(shield=True):
-                for connection in list(self.server_state.connections):
-                    connection.transport.abort()
-                for server in self.servers:
-                    server.close()
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            for server in self.servers:
+                server.close()
 
 
 class BoundedProtocol(H11Protocol):
     """HTTP/1.1 that waits for nobody: a head must be there in time, and an answer must be taken."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give it time for a head."""
         super().connection_made(transport)
         self._head: asyncio.TimerHandle | None = self.loop.call_later(_HEAD_TIME, transport.abort)
         self._stall: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
+        """Take what came; what is no whole head yet has its time."""
         super().data_received(data)
-        is_asking = self.cycle is not None and not self.cycle.response_complete
+        cycle: RequestResponseCycle | None = self.cycle  # None until the first request
+        is_asking = cycle is not None and not cycle.response_complete
         if is_asking or self.timeout_keep_alive_task is not None:
             self._cancel_head()
         elif self._head is None and not self.transport.is_closing():
             self._head = self.loop.call_later(_HEAD_TIME, self.transport.abort)
 
     def pause_writing(self) -> None:
+        """Give it time to take what was written."""
         super().pause_writing()
         self._stall = self.loop.call_later(_STALLED, self.transport.abort)
 
     def resume_writing(self) -> None:
+        """Wait no more: that was taken."""
         super().resume_writing()
         self._cancel_stall()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
         self._cancel_head()
         self._cancel_stall()
         super().connection_lost(exc)

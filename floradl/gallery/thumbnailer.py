@@ -1,7 +1,7 @@
 """The process that makes thumbnails: it gets an open file, and gives back a small picture.
 
-Pictures and films come from strangers, and their decoders are large. So this process has no key, no name of any file,
-little memory and no right to write files; whoever started it ends it where it takes too long.
+Pictures and films come from strangers, and their decoders are large. So this process has no key, no name of
+any file, little memory and no right to write files; whoever started it ends it where it takes too long.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DEMUXERS: Final = (
 
 
 def main() -> None:
-    """Answer until the other end is closed: a file for each byte, and for each file a length and a picture."""
+    """Answer until the other end is closed: for each byte and its file a length and a picture."""
     _give_way()
     with socket.socket(fileno=int(sys.argv[1])) as channel, suppress(ConnectionError):
         while True:
@@ -56,7 +56,7 @@ def _give_way() -> None:
 
 
 def thumbnail(file: BinaryIO) -> bytes:
-    """Return a WebP of at most `WIDEST` × `HIGHEST` pixels; nothing for what is no picture or film."""
+    """Return a WebP of at most `WIDEST` by `HIGHEST` pixels; nothing for what is no picture or film."""
     head = file.read(32)
     file.seek(0)
     try:

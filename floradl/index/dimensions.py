@@ -49,7 +49,7 @@ def _of(head: bytes, file: BinaryIO) -> Size | None:
         width, height = struct.unpack_from("<ii", head, 18)
         return abs(width), abs(height)
     if head[4:8] == b"ftyp":
-        return _iso(head, file)
+        return _iso(file)
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return _matroska(head + file.read(_WINDOW - len(head)))
     return None
@@ -107,13 +107,13 @@ def _is_turned(tiff: bytes) -> bool:
         for nth in range(min(entries, 100)):
             tag, _, _, value = struct.unpack_from(f"{order}HHIH", tiff, at + 2 + 12 * nth)
             if tag == 0x0112:
-                return 5 <= value <= 8
+                return 5 <= int(value) <= 8
     except (KeyError, struct.error):
         pass
     return False
 
 
-def _iso(head: bytes, file: BinaryIO) -> Size | None:
+def _iso(file: BinaryIO) -> Size | None:
     """Walk the top boxes to `moov` (films) or `meta` (AVIF, HEIC), which may come last."""
     at = 0
     for _ in range(64):

@@ -1,7 +1,7 @@
 """Keeps an index current: a sidecar that is written or removed is read at once, whoever wrote it.
 
-Events of the file system name the sidecar. Where there are none (a network mount, a spent inotify limit), the times
-of the folders of sidecars are looked at, one for each technique. So they are now and then anyway.
+Events of the file system name the sidecar. Where there are none (a network mount, a spent inotify limit), the
+times of the folders of sidecars are looked at, one for each technique. So they are now and then anyway.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class IndexFollower:
 
     async def serve(self) -> None:
         """Read the whole library, then follow it for ever. Raises nothing."""
-        while not await self._tried(self._rebuild):
-            await anyio.sleep(_AGAIN)
+        while not await self._tried(self._rebuild):  # noqa: ASYNC110 - see below
+            await anyio.sleep(_AGAIN)  # the disk has no event for when it is there again
         self.reading = None
         while True:
             folder = self._root / SIDECARS
@@ -81,7 +81,7 @@ class IndexFollower:
             await anyio.sleep(_POLL)
 
     async def _events(self, folder: Path) -> AsyncGenerator[set[str] | None, None]:
-        """Yield the sidecars that changed, by their paths in the library; None where all is to be looked at."""
+        """Yield the paths in the library of sidecars that changed; None where all is to be looked at."""
         stop = threading.Event()
         due = -math.inf  # what was written before the folder was watched is found by a look at all
         watch = watchfiles.awatch(
@@ -89,7 +89,7 @@ class IndexFollower:
             watch_filter=None,
             step=_STEP,
             debounce=5 * _STEP,
-            stop_event=stop,  # type: ignore[arg-type]  # any event will do
+            stop_event=stop,
             rust_timeout=1000,
             yield_on_timeout=True,
         )

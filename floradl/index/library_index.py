@@ -1,6 +1,6 @@
 """`LibraryIndex`: every sidecar of a library in one searchable file, kept current one run at a time.
 
-The library is the truth. What is here may be behind it for a moment, and is never asked whether a run is done.
+The library is the truth. What is here may be behind it for a moment: whether a run is done is not asked here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads sidecars and the heads of their pictures for the index: no link is followed, nothing outside is read."""
+"""Reads sidecars and the heads of their pictures for the index: no link is followed out of the library."""
 
 from __future__ import annotations
 
@@ -116,17 +116,23 @@ def list_sidecars(library: FolderLibrary, folder: str, seen_ns: int | None) -> S
 
     Raises as `Library`.
     """
-    with library.open() as root, suppress(OSError):
-        with open_folder(root, (SafeName(SIDECARS), SafeName(folder)), create=False) as fd:
-            mtime_ns = os.fstat(fd).st_mtime_ns
-            if mtime_ns == seen_ns:
-                return None
-            stamps = {}
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    if is_sidecar(entry.name):
-                        with suppress(OSError):
-                            status = entry.stat(follow_symlinks=False)
-                            stamps[entry.name] = (status.st_mtime_ns, status.st_size)
-            return SidecarFolder(mtime_ns, stamps)
-    return None
+    below = (SafeName(SIDECARS), SafeName(folder))
+    with library.open() as root:
+        try:
+            with open_folder(root, below, create=False) as fd:
+                mtime_ns = os.fstat(fd).st_mtime_ns
+                if mtime_ns == seen_ns:
+                    return None
+                with os.scandir(fd) as entries:
+                    stamps = {entry.name: _stamp(entry) for entry in entries if is_sidecar(entry.name)}
+        except OSError:
+            return None
+    return SidecarFolder(mtime_ns, stamps)
+
+
+def _stamp(entry: os.DirEntry[str]) -> Stamp:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:  # it went meanwhile
+        return 0, 0
+    return status.st_mtime_ns, status.st_size

@@ -1,4 +1,4 @@
-"""The index's file: its tables, and the connections to it. What it holds can be read again from the library."""
+"""The index's file: its tables, and connections to it. What it holds can be read again from the library."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ _READERS: Final = 3
 _WAIT: Final = 20.0  # seconds, for another process that writes
 _CACHE_KIB: Final = 4096
 
-# A view lists by day and moment: all that it is laid out and filtered by is in one index, so that the wide rows
-# are read for the outputs of a page alone.
+# All that a view is laid out and filtered by is in `outputs_in_order`, so that the wide rows are read for the
+# outputs of a page alone.
 _TABLES: Final = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE folders (name TEXT PRIMARY KEY, mtime_ns INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE runs (
   id INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, folder TEXT NOT NULL, file TEXT NOT NULL,
-  mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL, technique TEXT, technique_name TEXT, project TEXT, label TEXT,
+  mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL,
+  technique TEXT, technique_name TEXT, project TEXT, label TEXT,
   result TEXT NOT NULL, error_code TEXT, error_message TEXT, cost REAL, finished INTEGER
 );
 CREATE INDEX runs_by_file ON runs (folder, file);
 CREATE TABLE outputs (
-  id INTEGER PRIMARY KEY, run INTEGER NOT NULL, nth INTEGER NOT NULL, day INTEGER NOT NULL, at INTEGER NOT NULL,
+  id INTEGER PRIMARY KEY, run INTEGER NOT NULL, nth INTEGER NOT NULL,
+  day INTEGER NOT NULL, at INTEGER NOT NULL,
   ratio INTEGER NOT NULL, kind INTEGER NOT NULL, technique INTEGER, project INTEGER, label INTEGER,
   output_id TEXT NOT NULL, path TEXT NOT NULL, bytes INTEGER, sha256 TEXT, content_type TEXT,
   width INTEGER, height INTEGER, completed_at TEXT, text TEXT
 );
-CREATE INDEX outputs_in_order ON outputs (day DESC, at DESC, id DESC, ratio, run, kind, technique, project, label);
+CREATE INDEX outputs_in_order
+  ON outputs (day DESC, at DESC, id DESC, ratio, run, kind, technique, project, label);
 CREATE INDEX outputs_by_run ON outputs (run);
 CREATE INDEX outputs_by_path ON outputs (path);
 CREATE INDEX outputs_by_sha256 ON outputs (sha256);
@@ -47,7 +50,7 @@ CREATE VIRTUAL TABLE words USING fts5 (said, tokenize = "unicode61 remove_diacri
 class IndexFile:
     """The open file of an index of the library at `root`; one that is damaged, another's or old is made anew.
 
-    Any thread may use it, and other processes beside this one. Raises `ConfigError` where it cannot be opened.
+    Any thread may use it, and other processes beside this one. Raises `ConfigError` where that fails.
     """
 
     def __init__(self, path: Path, root: str) -> None:
@@ -89,7 +92,8 @@ class IndexFile:
     def _is_ours(self, db: sqlite3.Connection) -> bool:
         if db.execute("PRAGMA user_version").fetchone() != (_VERSION,):
             return False
-        return db.execute("SELECT value FROM about WHERE key = 'root'").fetchone() == (self._root,)
+        root = db.execute("SELECT value FROM about WHERE key = 'root'").fetchone()
+        return bool(root == (self._root,))
 
     def _remove(self) -> None:
         for ending in ("", "-wal", "-shm"):

@@ -1,4 +1,4 @@
-"""What of a library a search shows: its outputs page by page, how they are laid out, and what it could show."""
+"""What of a library a search shows: outputs page by page, how they are laid out, what narrows it further."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _CURSOR: Final = re.compile(r"([0-9]{1,8})\.(-?[0-9]{1,17})\.([0-9]{1,17})")
 _ORDER: Final = "day DESC, at DESC, id DESC"
 _FEW: Final = 10_000  # runs that a search found: up to there their outputs are looked up one by one
 _COLUMNS: Final = (
-    "runs.run_id, o.nth, o.output_id, runs.technique, runs.technique_name, runs.label, runs.project, names.name, "
-    "o.path, o.bytes, o.sha256, o.content_type, o.width, o.height, o.completed_at, o.text, o.day, o.at, o.id"
+    "runs.run_id, o.nth, o.output_id, runs.technique, runs.technique_name, runs.label, runs.project, "
+    "names.name, o.path, o.bytes, o.sha256, o.content_type, "
+    "o.width, o.height, o.completed_at, o.text, o.day, o.at, o.id"
 )
 """Those of `ShownOutput`, and what the next page begins after."""
 _JOINED: Final = "outputs o JOIN runs ON runs.id = o.run JOIN names ON names.id = o.kind"
@@ -75,7 +76,7 @@ class Page(Struct, frozen=True):
 
 
 class Day(Struct, frozen=True):
-    """The outputs of a day (`2026-11-29`): how many, and 100 × width / height of each, with commas."""
+    """The outputs of a day (`2026-11-29`): how many, and 100 times width / height of each, with commas."""
 
     day: str
     count: int
