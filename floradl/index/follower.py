@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from floradl.errors import FloradlError
 from floradl.fs.mounts import is_shared
-from floradl.index.library_index import LibraryIndex
+from floradl.index.library_index import Changes, LibraryIndex
 from floradl.library.template import SIDECARS
 
 _RESCAN: Final = 60.0  # seconds
@@ -112,12 +112,14 @@ class IndexFollower:
             if self.reading is not None:
                 self.reading = Reading(done, total)
 
-        changed = self._index.rebuild(progress)
-        if changed and self.reading is None:
-            self._announce([])
+        self._report(self._index.rebuild(progress))
 
     def _add(self, paths: Iterable[str]) -> None:
-        self._announce(self._index.add(paths))
+        self._report(self._index.add(paths))
+
+    def _report(self, changes: Changes) -> None:
+        if self.reading is None and (changes.run_ids or changes.taken_out):
+            self._announce(changes.run_ids)
 
     async def _tried(self, work: Callable[[], None]) -> bool:
         try:

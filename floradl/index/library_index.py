@@ -43,6 +43,13 @@ class IndexedFile(Struct, frozen=True):
     sha256: str | None
 
 
+class Changes(Struct, frozen=True):
+    """What became of the index: the runs that were put in, and how many sidecars were taken out."""
+
+    run_ids: list[str]
+    taken_out: int
+
+
 class LibraryIndex:
     """The index of `library`, in the folder `place`. Blocking; any thread may use it.
 
@@ -79,8 +86,8 @@ class LibraryIndex:
         with self._file.reading() as db:
             return [IndexedFile(*row) for row in db.execute(query, (value,))]
 
-    def add(self, paths: Iterable[str]) -> list[str]:
-        """Read these sidecars (paths in the library) again; return the ids of their runs.
+    def add(self, paths: Iterable[str]) -> Changes:
+        """Read these sidecars (paths in the library) again.
 
         One that is gone is taken out. Raises as `Library`, and `sqlite3.Error` where its disk is full.
         """
@@ -96,23 +103,25 @@ class LibraryIndex:
                             gone.append((folder, file))
                         else:
                             found.append(read)
-        if found or gone:
-            with self._file.writing() as db:
-                take_out(db, gone)
-                put_in(db, found)
-        return [read.document.run_id for read in found]
+        if not found and not gone:
+            return Changes([], 0)
+        with self._file.writing() as db:
+            count = take_out(db, gone)
+            put_in(db, found)
+        return Changes([read.document.run_id for read in found], count)
 
-    def rebuild(self, progress: Callable[[int, int], None] | None = None) -> int:
+    def rebuild(self, progress: Callable[[int, int], None] | None = None) -> Changes:
         """Bring the index up to the library; only folders and sidecars that changed are read.
 
-        `progress` hears how many of how many sidecars are read. Returns how many were put in or taken out.
-        Raises as `add`; what was read until then stays.
+        `progress` hears how many of how many sidecars are read. Raises as `add`; what was read until then
+        stays.
         """
         there = list_techniques(self._library)
         with self._file.reading() as db:
             known: dict[str, int] = dict(db.execute("SELECT name, mtime_ns FROM folders"))
             named = {name for (name,) in db.execute("SELECT DISTINCT folder FROM runs")}
-        changed = self._drop_folders((named | set(known)) - set(there))
+        run_ids: list[str] = []
+        taken_out = self._drop_folders((named | set(known)) - set(there))
         works = [work for folder in there if (work := self._compare(folder, known.get(folder))) is not None]
         total = sum(len(work.files) for work in works)
         done = 0
@@ -124,15 +133,15 @@ class LibraryIndex:
                     found = [read for file in batch if (read := reader.read(work.folder, file)) is not None]
                 with self._file.writing() as db:
                     put_in(db, found)
+                run_ids += [read.document.run_id for read in found]
                 done += len(batch)
                 if progress is not None:
                     progress(done, total)
-            changed += len(work.files) + len(work.gone)
             with self._file.writing() as db:
-                take_out(db, [(work.folder, file) for file in work.gone])
+                taken_out += take_out(db, [(work.folder, file) for file in work.gone])
                 if time.time_ns() - work.mtime_ns > _RACY_NS:
                     db.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", (work.folder, work.mtime_ns))
-        return changed
+        return Changes(run_ids, taken_out)
 
     def _drop_folders(self, names: set[str]) -> int:
         count = 0
