@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final
 
 WIDEST: Final = 960  # pixels
 HIGHEST: Final = 400
-_MOST_PIXELS: Final = 180_000_000  # of a picture; more is taken for a bomb
+_MOST_PIXELS: Final = 120_000_000  # of a picture; more is taken for a bomb
 _MEMORY: Final = 1536 << 20  # bytes of addresses
 _FRAME_TIME: Final = 10.0  # seconds
 _FORMATS: Final = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "ICO", "JPEG2000", "HEIF")

@@ -84,6 +84,7 @@ class Thumbnails:
         self._opens = opens
         self._maker = Maker(environ)
         self._waiting: OrderedDict[str, _Wanted] = OrderedDict()
+        self._making: tuple[str, _Wanted] | None = None
         self._work = anyio.Event()
 
     async def get(self, sha256: str) -> bytes | None:
@@ -93,9 +94,11 @@ class Thumbnails:
         kept = await to_thread.run_sync(self._cache.get, sha256)
         if kept is not None:
             return kept
-        wanted = self._waiting.get(sha256) or _Wanted()
-        self._waiting[sha256] = wanted
-        self._waiting.move_to_end(sha256)
+        if self._making is not None and self._making[0] == sha256:
+            wanted = self._making[1]
+        else:
+            wanted = self._waiting.setdefault(sha256, _Wanted())
+            self._waiting.move_to_end(sha256)
         while len(self._waiting) > _MOST_WAITING:
             self._waiting.popitem(last=False)[1].done.set()
         self._work.set()
@@ -107,8 +110,9 @@ class Thumbnails:
         try:
             while True:
                 while self._waiting:
-                    sha256, wanted = self._waiting.popitem()
+                    self._making = sha256, wanted = self._waiting.popitem()
                     wanted.made = await to_thread.run_sync(self._make, sha256)
+                    self._making = None
                     wanted.done.set()
                 self._work = anyio.Event()
                 with anyio.move_on_after(_IDLE) as scope:
@@ -120,6 +124,8 @@ class Thumbnails:
             self._maker.end()
 
     def _make(self, sha256: str) -> bytes | None:
+        if (kept := self._cache.get(sha256)) is not None:  # somebody asked just before it was made
+            return kept
         try:
             file = self._opens(sha256)
             if file is None:
