@@ -219,6 +219,22 @@ def gallery(given: dict[str, Any], listen: str | None, *, show: bool, until_eof:
     return anyio.run(partial(command.gallery, config, os.environ, endpoint, is_child=until_eof))
 
 
+@floradl.command(epilog=ending("floradl sheet --since 30d", (0, 2, 5, 130), "docs/gallery.md"))
+@click.option(
+    "--since", metavar="WHEN", default="7d", show_default=True, help="How far back (30d, 2026-11-01)."
+)
+@click.option("-o", "--output", "file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@common_options
+@click.pass_obj
+def sheet(given: dict[str, Any], since: str, file: Path | None) -> Exit:
+    """Write the gallery's tiles as one HTML file, to keep or to send."""
+    config = configured(given, "error")
+    from floradl.commands import sheet as command
+
+    _after_imports()
+    return command.sheet(config, os.environ, since, file)
+
+
 @floradl.command(epilog=ending("floradl simulate --port 8700 --speed 10", (0, 2), "docs/simulator.md"))
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="a free one")
 @click.option("--speed", type=click.FloatRange(0.01, 1000), default=1.0, help="How fast time passes.")

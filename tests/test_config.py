@@ -285,6 +285,13 @@ def test_an_empty_variable_is_an_unset_one(machine: Machine, empty: str) -> None
     assert machine.read("download: {concurrency: 3}", environ).download.concurrency == 3
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0:8788", "nas.example:8788", '"[::]:8788"', "192.168.1.2:8788"])
+def test_a_gallery_that_other_machines_reach_needs_a_token(machine: Machine, address: str) -> None:
+    with pytest.raises(ConfigError, match=r"line 2: web\.listen: can be reached .* web\.token_file"):
+        machine.read(f"web:\n  listen: {address}\n")
+    assert machine.read(f"web:\n  listen: {address}\n  token_file: t\n").web.listen
+
+
 _OTHER_VALUES = {
     "home": ("/h", Path("/h")),
     "api.base_url": ("https://b.example/api/", "https://b.example/api"),

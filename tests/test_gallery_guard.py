@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from floradl.gallery.guard import COOKIE, Asked, Guard, Refusal, SignIn, is_loopback
-from floradl.net.addresses import Endpoint
+from floradl.gallery.guard import COOKIE, Asked, Guard, Refusal, SignIn
+from floradl.net.addresses import Endpoint, is_loopback
 from floradl.redaction import Secret
 
 HERE = Endpoint("127.0.0.1", 8788)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -205,10 +206,12 @@ def _shown(path: Path) -> Path:
 
 
 def _say_where(folder: Path) -> None:
+    show = f"floradl --home {shlex.quote(str(_shown(folder)))} gallery --open"
     click.echo(
         f"\nLook around: {_shown(folder / 'library')}\n"
         f"  images, videos, audio, documents, text   what the runs made, by kind\n"
         f"  runs                                     a JSON sidecar for each run\n"
+        f"  in a browser                             {show}\n"
         f"One run failed at FLORA on purpose: its sidecar says why. Next: Install, in README.md",
         file=sys.stderr,
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
 from starlette.datastructures import QueryParams
 
+from floradl.gallery.thumbnails import is_sha256
 from floradl.index.views import Layout, Page, ShownOutput, View
 from floradl.units import parse_duration
 
@@ -18,7 +18,6 @@ MOST: Final = 500  # outputs a page
 _USUAL: Final = 100
 _MOST_VALUES: Final = 100
 _LONGEST: Final = 1000
-_SHA256: Final = re.compile("[0-9a-f]{64}")
 _PICTURED: Final = frozenset({"image", "video"})
 
 
@@ -65,7 +64,7 @@ def file_url(path: str) -> str:
 
 def thumbnail_url(kind: str, sha256: str | None) -> str | None:
     """Return where the thumbnail of such a file is; None where it has none."""
-    if kind not in _PICTURED or sha256 is None or not _SHA256.fullmatch(sha256):
+    if kind not in _PICTURED or not is_sha256(sha256):
         return None
     return f"/thumbnails/{sha256}.webp"
 

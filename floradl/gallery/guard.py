@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from msgspec import Struct
 
-from floradl.net.addresses import Endpoint
+from floradl.net.addresses import Endpoint, is_loopback
 from floradl.redaction import Secret
 
 COOKIE: Final = "floradl_gallery"
@@ -134,16 +133,6 @@ class Guard:
         rest = urlencode([pair for pair in pairs if pair[0] != "token"])
         cookie = f"{COOKIE}={self._cookie}; Path=/; Max-Age={_YEAR}; HttpOnly; SameSite=Lax"
         return SignIn(cookie, f"/?{rest}" if rest else "/")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host (an address without brackets, or a name) can only mean this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _host(header: str) -> str | None:

@@ -20,16 +20,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from floradl.errors import ConfigError
 from floradl.gallery.app import Act, Parts, build_app
-from floradl.gallery.guard import Guard, is_loopback
+from floradl.gallery.guard import Guard
 from floradl.gallery.live import News
-from floradl.gallery.thumbnails import ThumbnailCache, Thumbnails
+from floradl.gallery.thumbnails import THUMBNAILS, ThumbnailCache, Thumbnails
 from floradl.index.follower import IndexFollower
 from floradl.index.library_index import LibraryIndex
 from floradl.library.folder import FolderLibrary
-from floradl.net.addresses import Endpoint
+from floradl.net.addresses import Endpoint, is_loopback
 from floradl.redaction import Secret
 
-THUMBNAILS: Final = "thumbnails"
 _HEAD_TIME: Final = 10.0  # seconds for the head of a request
 _STALLED: Final = 30.0  # seconds for a client to take anything at all
 _MOST_CONNECTIONS: Final = 250

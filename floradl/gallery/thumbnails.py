@@ -15,13 +15,16 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol, TypeGuard
 
 import anyio
 import structlog
 from anyio import to_thread
 
 from floradl.errors import FloradlError
+
+THUMBNAILS: Final = "thumbnails"
+"""The folder for them, beside the index."""
 
 _NAME: Final = re.compile("[0-9a-f]{64}")
 _MOST_WAITING: Final = 1000
@@ -30,6 +33,11 @@ _TIME: Final = 25.0  # seconds for one
 _IDLE: Final = 60.0  # seconds without work, after which the process ends
 _SECRETS: Final = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def is_sha256(text: str | None) -> TypeGuard[str]:
+    """Whether `text` is a SHA-256 as sidecars have it, and so a name of a file that leads nowhere else."""
+    return text is not None and _NAME.fullmatch(text) is not None
 
 
 class Opens(Protocol):
@@ -89,7 +97,7 @@ class Thumbnails:
 
     async def get(self, sha256: str) -> bytes | None:
         """Return a thumbnail as WebP; empty where there can be none; None where too many wait."""
-        if not _NAME.fullmatch(sha256):
+        if not is_sha256(sha256):
             return b""
         kept = await to_thread.run_sync(self._cache.get, sha256)
         if kept is not None:
