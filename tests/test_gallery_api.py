@@ -13,6 +13,7 @@ import httpx
 import pytest
 from callers import HOST, rest
 from galleries import TOKEN, Shelf, becomes_listed, listed, opened, picture
+from structlog.testing import capture_logs
 from studio import until
 
 from floradl.errors import ConfigError, FloradlError
@@ -265,6 +266,25 @@ async def test_a_library_that_is_there_later_is_shown_then(
         assert (await client.get("/api/view")).json()["days"] == []
         shelf.put("run_first")
         await becomes_listed(client, "run_first")
+
+
+async def test_without_events_of_the_system_new_runs_are_found_all_the_same(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spent(*_: object, **__: object) -> None:
+        raise OSError("inotify watch limit reached")
+
+    monkeypatch.setattr("floradl.index.follower.watchfiles.awatch", spent)
+    monkeypatch.setattr("floradl.index.follower._POLL", 0.05)
+    shelf.put("run_a")
+    with capture_logs() as logs:
+        async with shelf.shown() as client:
+            shelf.put("run_b")
+            await becomes_listed(client, "run_a", "run_b")
+            shelf.put("run_c", technique="other")
+            await becomes_listed(client, "run_a", "run_b", "run_c")
+            assert (await client.get("/api/status")).json()["trouble"] is None
+    assert [log["event"] for log in logs] == ["index_not_watching"]
 
 
 async def test_how_things_stand_is_told_at_once_and_again_when_it_changes(shelf: Shelf) -> None:

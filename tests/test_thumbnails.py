@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,7 @@ import anyio
 import pytest
 from galleries import Shelf, picture
 from PIL import Image
-from studio import wait_until
+from studio import until, wait_until
 
 from floradl.gallery.thumbnailer import HIGHEST, WIDEST
 from floradl.gallery.thumbnails import Maker, ThumbnailCache, Thumbnails
@@ -230,7 +231,7 @@ async def test_a_thumbnail_is_made_once_and_kept(tmp_path: Path) -> None:
     assert cache.get(a) is None
 
 
-async def test_the_last_asked_for_is_made_first_and_what_is_too_much_is_left(
+async def test_thumbnails_are_made_in_their_order_and_those_that_are_too_many_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("floradl.gallery.thumbnails._MOST_WAITING", 3)
@@ -249,14 +250,31 @@ async def test_the_last_asked_for_is_made_first_and_what_is_too_much_is_left(
     async with anyio.create_task_group() as group:
         for letter in "abcde":
             group.start_soon(get, letter)
-            while letter * 64 not in thumbnails._waiting:  # noqa: ASYNC110 - it looks into the cache first
-                await anyio.sleep(0.005)
+            await until(partial(thumbnails._waiting.__contains__, letter * 64))
         group.start_soon(thumbnails.serve)
-        while len(answers) < 5:  # noqa: ASYNC110 - see above
-            await anyio.sleep(0.005)
+        await until(lambda: len(answers) == 5)
         group.cancel_scope.cancel()
-    assert order == ["e", "d", "c"]
+    assert order == ["c", "d", "e"]
     assert (answers["a"], answers["b"], answers["c"]) == (None, None, b"")
+
+
+async def test_a_thumbnail_that_nobody_waits_for_any_more_is_not_made(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def opens(sha256: str) -> BinaryIO | None:
+        order.append(sha256[:1])
+        return None
+
+    thumbnails = Thumbnails(ThumbnailCache(tmp_path), opens, os.environ)
+    async with anyio.create_task_group() as scrolled_on:
+        scrolled_on.start_soon(thumbnails.get, "a" * 64)
+        await until(lambda: "a" * 64 in thumbnails._waiting)
+        scrolled_on.cancel_scope.cancel()
+    async with anyio.create_task_group() as group:
+        group.start_soon(thumbnails.serve)
+        assert await thumbnails.get("b" * 64) == b""
+        group.cancel_scope.cancel()
+    assert order == ["b"]
 
 
 async def test_the_gallery_serves_thumbnails_and_says_where_there_are_none(tmp_path: Path) -> None:

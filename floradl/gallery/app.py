@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import structlog
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, create_task_group, to_thread
 from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from floradl.errors import FloradlError
 from floradl.gallery import answers
-from floradl.gallery.files import FileAnswer
+from floradl.gallery.files import FileAnswer, until_gone
 from floradl.gallery.guard import HEADERS, Asked, Guard, Refusal, SignIn
 from floradl.gallery.live import News
 from floradl.gallery.thumbnails import Thumbnails
@@ -181,7 +181,11 @@ class _Gallery:
         return FileAnswer(request, found[0], path.rpartition("/")[2], found[1])
 
     async def _thumbnail(self, request: Request) -> Response:
-        made = await self._parts.thumbnails.get(request.path_params["sha256"])
+        made: bytes | None = None
+        async with create_task_group() as group:
+            group.start_soon(until_gone, request.receive, group.cancel_scope)
+            made = await self._parts.thumbnails.get(request.path_params["sha256"])
+            group.cancel_scope.cancel()
         if made is None:
             return Response(None, 503, {"Retry-After": "1", "Cache-Control": "no-store"})
         if not made:

@@ -123,7 +123,7 @@ class FileAnswer(Response):
         """Send it, in chunks, until all is sent or nobody is there any more."""
         with self._file:
             async with anyio.create_task_group() as group:
-                group.start_soon(_until_gone, receive, group.cancel_scope)
+                group.start_soon(until_gone, receive, group.cancel_scope)
                 await send(
                     {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
                 )
@@ -147,7 +147,8 @@ def _named(name: str) -> str:
     return f"filename*=UTF-8''{quote(name, safe='')}"
 
 
-async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+async def until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    """Cancel `scope` once nobody waits for the answer any more."""
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()

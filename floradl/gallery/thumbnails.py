@@ -1,6 +1,7 @@
 """Thumbnails: made once, one at a time, by a process of low priority; kept in a folder that may be deleted.
 
-The last asked for is made first: that is what somebody looks at now.
+They are made in the order that they were asked for; what nobody waits for any more, since the page was
+scrolled on, is left out.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class _Wanted:
     def __init__(self) -> None:
         self.done = anyio.Event()
         self.made: bytes | None = None
+        self.waiting = 0
 
 
 class Thumbnails:
@@ -96,7 +98,10 @@ class Thumbnails:
         self._work = anyio.Event()
 
     async def get(self, sha256: str) -> bytes | None:
-        """Return a thumbnail as WebP; empty where there can be none; None where too many wait."""
+        """Return a thumbnail as WebP; empty where there can be none; None where too many wait.
+
+        Cancel it where nobody waits for it any more.
+        """
         if not is_sha256(sha256):
             return b""
         kept = await to_thread.run_sync(self._cache.get, sha256)
@@ -106,11 +111,16 @@ class Thumbnails:
             wanted = self._making[1]
         else:
             wanted = self._waiting.setdefault(sha256, _Wanted())
-            self._waiting.move_to_end(sha256)
         while len(self._waiting) > _MOST_WAITING:
             self._waiting.popitem(last=False)[1].done.set()
         self._work.set()
-        await wanted.done.wait()
+        wanted.waiting += 1
+        try:
+            await wanted.done.wait()
+        finally:
+            wanted.waiting -= 1
+            if not wanted.waiting and self._waiting.get(sha256) is wanted:
+                del self._waiting[sha256]
         return wanted.made
 
     async def serve(self) -> None:
@@ -118,7 +128,7 @@ class Thumbnails:
         try:
             while True:
                 while self._waiting:
-                    self._making = sha256, wanted = self._waiting.popitem()
+                    self._making = sha256, wanted = self._waiting.popitem(last=False)
                     wanted.made = await to_thread.run_sync(self._make, sha256)
                     self._making = None
                     wanted.done.set()

@@ -22,7 +22,7 @@ import watchfiles
 from anyio import to_thread
 from msgspec import Struct
 
-from floradl.errors import FloradlError
+from floradl.errors import FloradlError, innermost
 from floradl.fs.mounts import is_shared
 from floradl.index.library_index import Changes, LibraryIndex
 from floradl.library.template import SIDECARS
@@ -49,6 +49,7 @@ class IndexFollower:
         self._index = index
         self._root = root
         self._announce = announce
+        self._deaf = False
         self.trouble: str | None = None
         """Why the index is behind the library, where it is."""
         self.reading: Reading | None = Reading(0, 0)
@@ -77,7 +78,10 @@ class IndexFollower:
                     else:
                         await self._tried(partial(self._add, paths))
         except (OSError, RuntimeError, ExceptionGroup) as error:
-            self._tell(f"{folder} cannot be watched ({error}): it is looked at every {_POLL:g} s instead")
+            if not self._deaf:
+                message = f"{folder} cannot be watched: its folders are looked at every {_POLL:g} s instead"
+                _log.warning("index_not_watching", message=f"{message} ({innermost(error)})")
+            self._deaf = True
             await anyio.sleep(_POLL)
 
     async def _events(self, folder: Path) -> AsyncGenerator[set[str] | None, None]:
