@@ -26,6 +26,7 @@ _PAGE_POLICY: Final = (
     "form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS: Final[Mapping[str, str]] = {
+    "Server": "floradl",
     "Content-Security-Policy": _PAGE_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

@@ -71,9 +71,7 @@ def _gallery(config: Config, endpoint: Endpoint, *, daemon: bool) -> CheckResult
         read_web_token(config)
     except ConfigError as error:
         return fail("web.token_file", str(error))
-    if daemon:
-        return ok("web.listen", f"the daemon shows the gallery at http://{endpoint}/")
-    return _free(endpoint, "web.listen")
+    return _answered(endpoint, "web.listen") if daemon else _free(endpoint, "web.listen")
 
 
 def _free(endpoint: Endpoint, setting: str) -> CheckResult:
