@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
@@ -211,12 +210,7 @@ def gallery(given: dict[str, Any], listen: str | None, *, show: bool, until_eof:
         endpoint = Endpoint.parse(listen) if listen is not None else config.web.listen or command.USUAL
     except ValueError as error:
         raise ConfigError(f"--listen: {error}") from None
-    if show:
-        command.open_in_browser(endpoint)
-    _after_imports()
-    import anyio
-
-    return anyio.run(partial(command.gallery, config, os.environ, endpoint, is_child=until_eof))
+    return _serve(command.gallery, config, os.environ, endpoint, command.Manner(until_eof, show))
 
 
 @floradl.command(epilog=ending("floradl sheet --since 30d", (0, 2, 5, 130), "docs/gallery.md"))

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from callers import free_port
+from galleries import Shelf
 from studio import Home, queue, wait_until
 
 from floradl.simulator import Simulator
@@ -97,6 +98,20 @@ def test_an_empty_home_has_an_empty_gallery(plain: Home) -> None:
         status = asked(port).json()
         assert (status["daemon"], status["running"], status["failed"]) == (False, [], [])
         assert asked(port, "/api/view").json()["total"] == 0
+
+
+def test_an_index_that_turns_out_to_be_damaged_is_made_anew_while_it_is_shown(plain: Home) -> None:
+    plain.state.mkdir()
+    shelf = Shelf(plain.library)
+    for nth in range(100):
+        shelf.put(f"run_{nth}", label=f"label {nth} " * 30)
+    with shelf.indexed():
+        pass
+    file = plain.state / "index.sqlite3"
+    data = file.read_bytes()
+    file.write_bytes(data[:8192] + os.urandom(len(data) - 8192))
+    with gallery(plain) as (port, _):
+        wait_until(lambda: asked(port, "/api/view").json().get("total") == 100)
 
 
 def test_a_port_that_is_taken_is_said_with_what_to_do(plain: Home) -> None:

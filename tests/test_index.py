@@ -12,6 +12,7 @@ from galleries import Shelf, picture
 
 from floradl.index.document import read_document
 from floradl.index.library_index import Changes, LibraryIndex
+from floradl.index.tables import IndexDamagedError
 from floradl.index.views import View
 
 
@@ -299,3 +300,20 @@ def test_the_cost_of_a_run_is_read_whatever_it_was_called(
     document = read_document((shelf.root / shelf.put("run_a", run=said)).read_bytes())
     assert document is not None
     assert document.cost == cost
+
+
+def test_a_damage_that_shows_later_is_said_and_the_next_to_open_it_finds_a_new_one(shelf: Shelf) -> None:
+    for nth in range(300):
+        shelf.put(f"run_{nth}", label=f"label {nth} " * 30)
+    with shelf.indexed():
+        pass
+    file = shelf.place / "index.sqlite3"
+    data = bytearray(file.read_bytes())
+    data[8192:] = os.urandom(len(data) - 8192)
+    file.write_bytes(data)
+    index = LibraryIndex(shelf.place, shelf.library)
+    with pytest.raises(IndexDamagedError, match=r"index\.sqlite3"):
+        index.views.page(View(q="label"), 10)
+    index.close()
+    with shelf.indexed() as anew:
+        assert anew.views.layout(View()).total == 300

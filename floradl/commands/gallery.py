@@ -9,12 +9,14 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import structlog
 from anyio import to_thread
+from msgspec import Struct
 
 from floradl.app import build_library
 from floradl.commands.daemon_state import read_daemon
@@ -22,7 +24,8 @@ from floradl.commands.exits import Exit
 from floradl.commands.streams import tell
 from floradl.config.credentials import read_web_token
 from floradl.config.settings import Config
-from floradl.errors import ConfigError, ExposedError, FloradlError, PauseReason
+from floradl.errors import ConfigError, ExposedError, FloradlError, PauseReason, innermost
+from floradl.index.tables import IndexDamagedError
 from floradl.models import Action, QueuedRun, Reference, RunRequest, RunState
 from floradl.net.addresses import Endpoint
 from floradl.queue import folder as state_folder
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 USUAL: Final = Endpoint("127.0.0.1", 8788)
 _EXTRA: Final = frozenset({"starlette", "uvicorn", "PIL"})
+_INDEXES: Final = 3  # that may turn out to be damaged
 _MOST_RUNNING: Final = 60
 _MOST_FAILED: Final = 20
 _REMEDIES: Final = {
@@ -47,16 +51,22 @@ _REMEDIES: Final = {
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint, *, is_child: bool) -> Exit:
-    """Serve the gallery at `endpoint` until SIGINT or SIGTERM; as a daemon's child until stdin is closed.
+class Manner(Struct, frozen=True):
+    """How it is run: as a daemon's child, which ends with its stdin; shown in the desktop's browser."""
+
+    is_child: bool = False
+    is_shown: bool = False
+
+
+async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint, manner: Manner) -> Exit:
+    """Serve the gallery at `endpoint` until SIGINT or SIGTERM, or as `manner` says.
 
     Raises `ConfigError` where the extra is missing, or that address cannot be served.
     """
     with needing_web("the gallery"):
-        import PIL  # noqa: F401, PLC0415
+        import PIL  # noqa: F401, PLC0415 - an extra
 
-        from floradl.gallery.server import GalleryOptions, bound, serve  # noqa: PLC0415 - an extra
-        from floradl.gallery.thumbnailer import main as _  # noqa: F401, PLC0415
+        from floradl.gallery.server import GalleryOptions, bound, serve  # noqa: PLC0415 - as above
     token = read_web_token(config)
     try:
         listener = bound(endpoint, token)
@@ -72,22 +82,29 @@ async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint
     )
     with listener:
         address = f"http://{endpoint}/"
-        if is_child:
+        if manner.is_child:
             _log.info("gallery_listening", address=str(endpoint))
         else:
             more = "" if token is None else "; it wants the token of web.token_file once, as /?token=TOKEN"
             tell(f"The gallery of {config.output.dir}: {address}  (Ctrl-C ends it{more})")
         async with anyio.create_task_group() as group:
-            group.start_soon(_until_told, group.cancel_scope, is_child)
-            await serve(build_library(config), options, listener)
+            group.start_soon(_until_told, group.cancel_scope, manner.is_child)
+            if manner.is_shown:
+                group.start_soon(partial(to_thread.run_sync, abandon_on_cancel=True), _show, address)
+            for _ in range(_INDEXES):
+                try:
+                    await serve(build_library(config), options, listener.dup())
+                except* IndexDamagedError as group_of_one:
+                    _log.warning("index_damaged", message=str(innermost(group_of_one)))
+            raise ConfigError(f"the index in {options.place} was damaged {_INDEXES} times: check its disk")
     return Exit.OK
 
 
-def open_in_browser(endpoint: Endpoint) -> None:
-    """Show the gallery in the desktop's browser, where there is one."""
+def _show(address: str) -> None:
     import webbrowser  # noqa: PLC0415 - hardly ever needed
 
-    webbrowser.open(f"http://{endpoint}/")
+    if not webbrowser.open(address):
+        tell(f"no browser was found: open {address}")
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from io import BufferedReader
@@ -96,9 +95,10 @@ class _Gallery:
             HTTPException: _refused,
             answers.BadQueryError: _bad_query,
             FloradlError: _unavailable,
-            sqlite3.Error: _unavailable,
         }
-        return Starlette(routes=routes, exception_handlers=handlers)
+        app = Starlette(routes=routes, exception_handlers=handlers)
+        app.router.redirect_slashes = False  # to a URL made of what the client calls this host
+        return app
 
     async def _index_page(self, request: Request) -> Response:
         return self._page.answer("index.html", request)
@@ -290,4 +290,4 @@ async def _bad_query(_: Request, error: Exception) -> Response:
 
 async def _unavailable(_: Request, error: Exception) -> Response:
     _log.warning("gallery_unavailable", message=str(error))
-    return _said(503, str(error) if isinstance(error, FloradlError) else "the index cannot be read just now")
+    return _said(503, str(error))

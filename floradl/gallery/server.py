@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import sqlite3
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -80,7 +78,8 @@ def bound(endpoint: Endpoint, token: Secret | None) -> socket.socket:
 async def serve(library: FolderLibrary, options: GalleryOptions, listener: socket.socket) -> None:
     """Serve the gallery of `library` until cancelled.
 
-    Raises `ConfigError` where the index cannot be opened.
+    `listener` is closed then. Raises `ConfigError` where the index cannot be opened, and, in a group,
+    `IndexDamagedError`.
     """
     index = await to_thread.run_sync(LibraryIndex, options.place, library)
     follower: IndexFollower | None = None
@@ -108,8 +107,7 @@ async def serve(library: FolderLibrary, options: GalleryOptions, listener: socke
                 group.start_soon(work)
             await _Server(_config(app)).until_cancelled(listener)
     finally:
-        with suppress(sqlite3.Error):
-            index.close()
+        index.close()
 
 
 def _config(app: Any) -> uvicorn.Config:

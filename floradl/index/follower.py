@@ -7,7 +7,6 @@ times of the folders of sidecars are looked at, one for each technique. So they 
 from __future__ import annotations
 
 import math
-import sqlite3
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -25,6 +24,7 @@ from msgspec import Struct
 from floradl.errors import FloradlError, innermost
 from floradl.fs.mounts import is_shared
 from floradl.index.library_index import Changes, LibraryIndex
+from floradl.index.tables import IndexDamagedError
 from floradl.library.template import SIDECARS
 
 _RESCAN: Final = 60.0  # seconds
@@ -56,7 +56,7 @@ class IndexFollower:
         """How far the first look got; None once it is over."""
 
     async def serve(self) -> None:
-        """Read the whole library, then follow it for ever. Raises nothing."""
+        """Read the whole library, then follow it for ever. Raises `IndexDamagedError`."""
         while not await self._tried(self._rebuild):  # noqa: ASYNC110 - see below
             await anyio.sleep(_AGAIN)  # the disk has no event for when it is there again
         self.reading = None
@@ -128,7 +128,9 @@ class IndexFollower:
     async def _tried(self, work: Callable[[], None]) -> bool:
         try:
             await to_thread.run_sync(work)
-        except (FloradlError, OSError, sqlite3.Error) as error:
+        except IndexDamagedError:
+            raise
+        except (FloradlError, OSError) as error:
             self._tell(str(error))
             return False
         self.trouble = None

@@ -89,7 +89,7 @@ class LibraryIndex:
     def add(self, paths: Iterable[str]) -> Changes:
         """Read these sidecars (paths in the library) again.
 
-        One that is gone is taken out. Raises as `Library`, and `sqlite3.Error` where its disk is full.
+        One that is gone is taken out. Raises as `Library`, and as `IndexFile.writing`.
         """
         found = []
         gone = []

@@ -10,7 +10,7 @@ from queue import LifoQueue
 from threading import Lock, RLock
 from typing import Final
 
-from floradl.errors import ConfigError
+from floradl.errors import ConfigError, FloradlError, TransientError
 
 FILE_NAME: Final = "index.sqlite3"
 _VERSION: Final = 1  # of the tables: a file with another one is made anew
@@ -45,6 +45,10 @@ CREATE INDEX outputs_by_path ON outputs (path);
 CREATE INDEX outputs_by_sha256 ON outputs (sha256);
 CREATE VIRTUAL TABLE words USING fts5 (said, tokenize = "unicode61 remove_diacritics 2", prefix = '1 2 3');
 """
+
+
+class IndexDamagedError(FloradlError):
+    """The index's file was damaged, and is removed: whoever opens it anew has it filled from the library."""
 
 
 class IndexFile:
@@ -109,23 +113,37 @@ class IndexFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection to read with, all of the same moment; waits where all are in use."""
+        """Give a connection to read with, all of the same moment; waits where all are in use.
+
+        Raises `IndexDamagedError`, and `TransientError` where the file cannot be read just now.
+        """
         db = self._readers.get()
         try:
-            db.execute("BEGIN")
-            try:
-                yield db
-            finally:
-                with suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
+            with self._translated():
+                db.execute("BEGIN")
+                try:
+                    yield db
+                finally:
+                    with suppress(sqlite3.Error):
+                        db.execute("ROLLBACK")
         finally:
             self._readers.put(db)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection to write with; all of the block counts, or nothing."""
-        with self._lock, self._transaction(self._writer):
+        """Give the connection to write with; all of the block counts, or nothing. Raises as `reading`."""
+        with self._lock, self._translated(), self._transaction(self._writer):
             yield self._writer
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise TransientError(f"{self.path}: the index cannot be used just now: {error}") from error
+        except sqlite3.DatabaseError as error:
+            self._remove()
+            raise IndexDamagedError(f"{self.path}: the index was damaged ({error}): start again") from error
 
     @contextmanager
     def _transaction(self, db: sqlite3.Connection) -> Iterator[None]:
@@ -140,7 +158,7 @@ class IndexFile:
 
     def version(self) -> int:
         """Return a number that changes with each change of the file, another process's too."""
-        with self._observing:  # a connection counts the changes of all others
+        with self._observing, self._translated():  # a connection counts the changes of all others
             found: tuple[int] = self._observer.execute("PRAGMA data_version").fetchone()
         return found[0]
 

@@ -92,7 +92,7 @@ class Layout(Struct, frozen=True):
 
 
 class Views:
-    """Reads views from `file`. Blocking; any thread may use it. Raises `sqlite3.Error`."""
+    """Reads views from `file`. Blocking; any thread may use it. Raises as `IndexFile.reading`."""
 
     def __init__(self, file: IndexFile) -> None:
         self._file = file
