@@ -160,17 +160,24 @@ class _Shown:
     def __init__(self, db: sqlite3.Connection, view: View) -> None:
         self._db = db
         self._view = view
-        self._table = "outputs INDEXED BY outputs_in_order"
-        self._searched = ""
+        self._table, self._order = "outputs INDEXED BY outputs_in_order", _ORDER
         if view.q.strip():
-            db.execute("CREATE TEMP TABLE hits (run INTEGER PRIMARY KEY)")  # which ends with this reading
-            found = db.execute(
-                "INSERT INTO hits SELECT rowid FROM words WHERE said MATCH ?", (_match(view.q),)
-            )
-            if found.rowcount <= _FEW:
-                self._table = "hits CROSS JOIN outputs INDEXED BY outputs_by_run ON outputs.run = hits.run"
-            else:
-                self._searched = "run IN (SELECT run FROM hits)"
+            self._search(view.q)
+
+    def _search(self, text: str) -> None:
+        """Keep in memory what matches, in order: all else is asked of that. It ends with this reading."""
+        self._db.execute("CREATE TEMP TABLE hits (run INTEGER PRIMARY KEY)")
+        match = "INSERT INTO hits SELECT rowid FROM words WHERE said MATCH ?"
+        few = self._db.execute(match, (_match(text),)).rowcount <= _FEW
+        source = (
+            "hits CROSS JOIN outputs INDEXED BY outputs_by_run ON outputs.run = hits.run"
+            if few
+            else "outputs INDEXED BY outputs_in_order WHERE run IN (SELECT run FROM hits)"
+        )
+        columns = "id, day, at, ratio, kind, technique, project, label"
+        self._db.execute(f"CREATE TEMP TABLE found (seq INTEGER PRIMARY KEY, {columns})")
+        self._db.execute(f"INSERT INTO found SELECT NULL, {columns} FROM {source} ORDER BY {_ORDER}")  # noqa: S608
+        self._table, self._order = "found", "seq"
 
     def count(self) -> int:
         """Count them."""
@@ -181,7 +188,7 @@ class _Shown:
     def rows(self, most: int, skip: int, after: tuple[int, ...] | None) -> list[tuple[Any, ...]]:
         """Read up to `most` of them, `skip` from the first on, or those that follow `after`."""
         where, values = self._where(after=after)
-        ids = f"SELECT id FROM {self._table} {where} ORDER BY {_ORDER} LIMIT ? OFFSET ?"  # noqa: S608
+        ids = f"SELECT id FROM {self._table} {where} ORDER BY {self._order} LIMIT ? OFFSET ?"  # noqa: S608
         order = "o.day DESC, o.at DESC, o.id DESC"
         query = f"SELECT {_COLUMNS} FROM {_JOINED} WHERE o.id IN ({ids}) ORDER BY {order}"  # noqa: S608
         return self._db.execute(query, (*values, most, skip)).fetchall()
@@ -189,7 +196,7 @@ class _Shown:
     def days(self) -> list[Day]:
         """Lay them out."""
         where, values = self._where()
-        inner = f"SELECT day, ratio FROM {self._table} {where} ORDER BY {_ORDER}"  # noqa: S608
+        inner = f"SELECT day, ratio FROM {self._table} {where} ORDER BY {self._order}"  # noqa: S608
         query = f"SELECT day, count(*), group_concat(ratio) FROM ({inner}) GROUP BY day ORDER BY day DESC"  # noqa: S608
         return [Day(_date(day), count, ratios) for day, count, ratios in self._db.execute(query, values)]
 
@@ -220,8 +227,6 @@ class _Shown:
         if self._view.since is not None:
             where.append("at >= ?")
             values.append(int(self._view.since * 1000))
-        if self._searched:
-            where.append(self._searched)
         if after is not None:
             where.append("(day, at, id) < (?, ?, ?)")
             values += after
