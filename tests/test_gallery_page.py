@@ -24,8 +24,8 @@ from browser import (
     tiles,
     violations,
 )
-from playwright.sync_api import Browser, expect
-from studio import Home
+from playwright.sync_api import Browser, Route, expect
+from studio import Home, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -96,6 +96,23 @@ def test_pictures_fill_their_places_without_a_jump(gallery: Gallery, open_page: 
     )
     assert width / height == pytest.approx(2.6, rel=0.05)  # 3, cropped to the widest shape
     assert page.evaluate("() => window.shifts") < 0.02
+
+
+def test_few_pictures_are_fetched_at_a_time_so_that_others_have_a_connection(
+    gallery: Gallery, browser: Browser
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    held: list[Route] = []
+    page.route("**/thumbnails/**", lambda route: held.append(route))  # noqa: PLW0108 - a method takes no mark
+    page.goto(gallery.url)
+    wait_until(lambda: page.locator("a.tile").count() > 10 and len(held) == 4)
+    opened_dialog(page, "run_poem")
+    page.keyboard.press("Escape")
+    assert len(held) == 4
+    held.pop(0).continue_()
+    wait_until(lambda: page.locator("img.here").count() == 1 and len(held) == 4)
+    context.close()
 
 
 def test_scrolling_far_shows_the_tiles_there_and_keeps_few_elements(

@@ -3,17 +3,14 @@
 import { h, icon } from "./dom.js";
 import { count, dayName, spoken, techniqueName } from "./format.js";
 import { dayOf, justify, neighbour, rowAt } from "./layout.js";
+import { Pictures } from "./pictures.js";
 
 const ROWS = { small: 120, medium: 190, large: 300 };
 const SETTLED = 90; // milliseconds without a scroll, after which what is seen is fetched
-const TRIES = 6; // for a picture, over fifteen seconds
 const RIGHT_TO_LEFT = /^\P{L}*[\u0590-\u08ff\ufb1d-\ufefc]/u; // by the first letter
 const GAP = 4;
 const HEADING = 44;
 const BETWEEN = 18;
-
-/** Pictures that the server could not make. @type {Set<string>} */
-const without = new Set();
 
 export class Grid {
   /**
@@ -32,6 +29,7 @@ export class Grid {
     this.tiles = new Map();
     /** @type {Map<number, HTMLElement>} */
     this.days = new Map();
+    this.pictures = new Pictures();
     /** Tiles of the view before, to be used again: their pictures are here. @type {Map<string, HTMLElement>} */
     this.spare = new Map();
     this.wantsFocus = -1;
@@ -159,7 +157,7 @@ export class Grid {
   }
 
   discardSpare() {
-    for (const tile of this.spare.values()) discard(tile);
+    for (const tile of this.spare.values()) this.pictures.discard(tile);
     this.spare.clear();
   }
 
@@ -203,7 +201,7 @@ export class Grid {
     const focused = this.focused();
     for (const [at, tile] of this.tiles) {
       if ((at < first || at >= last) && at !== focused) {
-        discard(tile);
+        this.pictures.discard(tile);
         this.tiles.delete(at);
       }
     }
@@ -240,15 +238,15 @@ export class Grid {
 
   // In the order of reading, and what is seen before what is near.
   fetchPictures(first, last) {
+    const seen = [];
     const near = [];
     for (let at = first; at < last; at += 1) {
       const tile = this.tiles.get(at);
       if (!tile?.dataset.picture) continue;
       const { top, bottom } = tile.getBoundingClientRect();
-      if (bottom > 0 && top < innerHeight) fetchPicture(tile);
-      else near.push(tile);
+      (bottom > 0 && top < innerHeight ? seen : near).push(tile);
     }
-    near.forEach(fetchPicture);
+    this.pictures.want([...seen, ...near]);
   }
 
   addDay(number) {
@@ -359,54 +357,4 @@ function about(output) {
 
 function written(name, text) {
   return h("span", { class: `written ${name}`, dir: RIGHT_TO_LEFT.test(text) ? "rtl" : "ltr", data: { text } });
-}
-
-function fetchPicture(tile) {
-  const { picture } = tile.dataset;
-  if (!picture) return;
-  delete tile.dataset.picture;
-  if (without.has(picture)) {
-    instead(tile);
-    return;
-  }
-  const image = h("img", { alt: "", decoding: "async", fetchpriority: "low", draggable: "false" });
-  image.addEventListener("load", () => image.classList.add("here"), { once: true });
-  image.addEventListener("error", () => retry(image, tile, picture, 1), { once: true });
-  image.src = picture;
-  tile.prepend(image);
-}
-
-// There is no picture of this file, or the server is busy with others: the answer says which.
-async function retry(image, tile, picture, nth) {
-  const answer = await fetch(picture, { credentials: "same-origin" }).catch(() => null);
-  if (!image.isConnected) return;
-  const none = () => {
-    image.remove();
-    instead(tile);
-  };
-  if (answer?.ok) {
-    image.addEventListener("error", none, { once: true });
-    image.src = picture;
-  } else if (answer?.status === 503 && nth < TRIES) {
-    setTimeout(() => retry(image, tile, picture, nth + 1), 1000 * nth);
-  } else {
-    if (answer?.status === 404) without.add(picture);
-    none();
-  }
-}
-
-// The tile of an output whose picture cannot be had.
-function instead(tile) {
-  const kind = [...tile.classList].find((each) => each !== "tile");
-  tile.querySelector(".badge")?.remove();
-  const words = tile.querySelector(".caption");
-  words?.remove();
-  tile.prepend(h("span", { class: "plain" }, icon(kind), ...(words?.childNodes ?? [])));
-}
-
-// A picture that is still on its way is not waited for any more: it would hold a connection.
-function discard(tile) {
-  const image = tile.querySelector("img");
-  tile.remove();
-  if (image && !image.complete) image.removeAttribute("src");
 }
