@@ -211,6 +211,9 @@ async def test_with_a_token_nothing_is_shown_without_it(shelf: Shelf) -> None:
             answer = await client.get(path)
             assert answer.status_code == 401
             assert "run_a" not in answer.text
+        person = await client.get("/", headers={"Accept": "text/html"})
+        assert person.headers["content-type"].startswith("text/plain")
+        assert "/?token=TOKEN" in person.text
         signed = await client.get("/", params={"q": "run", "token": TOKEN})
         assert (signed.status_code, signed.headers["location"]) == (303, "/?q=run")
         assert TOKEN not in signed.headers["set-cookie"]

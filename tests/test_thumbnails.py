@@ -191,6 +191,15 @@ def test_one_that_takes_too_long_is_ended_and_the_next_is_made() -> None:
         maker.end()
 
 
+def test_what_had_no_thumbnail_is_tried_again_after_a_day(tmp_path: Path) -> None:
+    cache = ThumbnailCache(tmp_path)
+    cache.put("a" * 64, b"")
+    assert cache.get("a" * 64) == b""
+    (kept,) = tmp_path.rglob("*.webp")
+    os.utime(kept, (0, 0))
+    assert cache.get("a" * 64) is None
+
+
 class Opened:
     """Opens a picture by its hash, and counts."""
 

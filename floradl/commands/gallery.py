@@ -29,7 +29,7 @@ from floradl.index.tables import IndexDamagedError
 from floradl.models import Action, QueuedRun, Reference, RunRequest, RunState
 from floradl.net.addresses import Endpoint
 from floradl.queue import folder as state_folder
-from floradl.queue.heartbeat import LiveRun
+from floradl.queue.heartbeat import LivePause, LiveRun
 from floradl.queue.reader import read_queue
 from floradl.redaction import redact
 
@@ -77,7 +77,7 @@ async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint
         index_place(config, environ),
         token,
         environ,
-        lambda: status_document(config),
+        Status(config.state_dir),
         None if token is None else _acting(config),
     )
     with listener:
@@ -180,41 +180,75 @@ def _acting(config: Config) -> Act:
     return act
 
 
-def status_document(config: Config) -> dict[str, Any]:
-    """Return how things stand, as `/api/status` shows it. Blocking. Raises `ConfigError` as `read_daemon`."""
-    daemon = read_daemon(config.state_dir)
-    snapshot = daemon.snapshot if daemon.alive else None
-    live = {run.run_id: run for run in snapshot.runs} if snapshot is not None else {}
-    with read_queue(config.state_dir) as queue:
-        counts = queue.counts() if queue is not None else {}
-        unfinished = queue.unfinished(_MOST_RUNNING) if queue is not None else []
-        failed = queue.ended((RunState.FAILED, RunState.PARTIAL), _MOST_FAILED) if queue is not None else []
-    paused = snapshot.paused if snapshot is not None else None
+class Status:
+    """Returns how things stand, as `/api/status` has it. Blocking; the queue is read where it changed."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._read: tuple[object, _Queue] | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        """Look. Raises `ConfigError` as `read_daemon`."""
+        daemon = read_daemon(self._state_dir)
+        snapshot = daemon.snapshot if daemon.alive else None
+        live = {run.run_id: run for run in snapshot.runs} if snapshot is not None else {}
+        queue = self._queue()
+        paused = snapshot.paused if snapshot is not None else None
+        return {
+            "daemon": daemon.alive,
+            "paused": None if paused is None else _paused(paused),
+            "counts": {state.value: queue.counts.get(state, 0) for state in RunState},
+            "running": [_running(run, live.get(run.run_id)) for run in queue.running],
+            "failed": [_failed(run) for run in queue.failed],
+        }
+
+    def _queue(self) -> _Queue:
+        stamp = tuple(_stamp(self._state_dir / f"{state_folder.FILE_NAME}{end}") for end in ("", "-wal"))
+        if self._read is None or self._read[0] != stamp:
+            self._read = stamp, _read_queue(self._state_dir)
+        return self._read[1]
+
+
+class _Queue(Struct, frozen=True):
+    """What is shown of the queue."""
+
+    counts: Mapping[RunState, int] = {}
+    running: tuple[QueuedRun, ...] = ()
+    failed: tuple[QueuedRun, ...] = ()
+
+
+def _read_queue(state_dir: Path) -> _Queue:
+    with read_queue(state_dir) as queue:
+        if queue is None:
+            return _Queue()
+        running = [run for run in queue.unfinished(_MOST_RUNNING) if run.state is not RunState.WAITING]
+        failed = queue.ended((RunState.FAILED, RunState.PARTIAL), _MOST_FAILED)
+        return _Queue(queue.counts(), tuple(running), tuple(failed))
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _paused(pause: LivePause) -> dict[str, Any]:
+    known = {reason.value: remedy for reason, remedy in _REMEDIES.items()}
     return {
-        "daemon": daemon.alive,
-        "paused": paused
-        and {
-            "reason": paused.reason,
-            "message": redact(paused.message),
-            "remedy": _REMEDIES.get(PauseReason(paused.reason))
-            if paused.reason in set(PauseReason)
-            else None,
-        },
-        "counts": {state.value: counts.get(state, 0) for state in RunState},
-        "running": [
-            _running(run, live.get(run.run_id)) for run in unfinished if run.state is not RunState.WAITING
-        ],
-        "failed": [
-            {
-                "run_id": run.run_id,
-                "technique": run.technique,
-                "label": run.label,
-                "error": {"code": run.error.code.value, "message": redact(run.error.message)}
-                if run.error
-                else None,
-            }
-            for run in failed
-        ],
+        "reason": pause.reason,
+        "message": redact(pause.message),
+        "remedy": known.get(pause.reason),
+    }
+
+
+def _failed(run: QueuedRun) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "technique": run.technique,
+        "label": run.label,
+        "error": {"code": run.error.code.value, "message": redact(run.error.message)} if run.error else None,
     }
 
 

@@ -144,7 +144,9 @@ class _Gallery:
     async def _status(self, _: Request) -> Response:
         return _answer(await to_thread.run_sync(self._parts.news.status))
 
-    async def _events(self, _: Request) -> Response:
+    async def _events(self, request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(None, media_type="text/event-stream")
         if self._parts.news.is_full:
             raise HTTPException(503, "too many pages are open: close some")
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -189,7 +191,7 @@ class _Gallery:
         if made is None:
             return Response(None, 503, {"Retry-After": "1", "Cache-Control": "no-store"})
         if not made:
-            return Response(None, 404, {"Cache-Control": "private, max-age=3600"})
+            return Response(None, 404, {"Cache-Control": "private, max-age=60"})
         headers = {"Cache-Control": "private, max-age=31536000, immutable"}
         return Response(made, headers=headers, media_type="image/webp")
 
@@ -247,6 +249,8 @@ class _Guarded:
         match self._guard.judge(asked):
             case Refusal(status, message):
                 response = _said(status, message)
+                if "text/html" in request.headers.get("accept", ""):  # a person, who reads it
+                    response = Response(f"{message}\n", status, media_type="text/plain")
                 if status == 401:
                     response.headers["WWW-Authenticate"] = "Bearer"
                 await response(scope, receive, headed)

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -31,6 +32,7 @@ _NAME: Final = re.compile("[0-9a-f]{64}")
 _MOST_WAITING: Final = 1000
 _MOST_BYTES: Final = 1 << 20  # of a thumbnail
 _TIME: Final = 25.0  # seconds for one
+_TRY_AGAIN: Final = 86_400.0  # seconds after which what had no thumbnail is tried again
 _IDLE: Final = 60.0  # seconds without work, after which the process ends
 _SECRETS: Final = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -55,11 +57,16 @@ class ThumbnailCache:
         self._place = place
 
     def get(self, sha256: str) -> bytes | None:
-        """Return it; empty where none can be made; None where none was made yet."""
+        """Return it; empty where none could be made lately; None where none was made yet."""
+        path = self._path(sha256)
         try:
-            return self._path(sha256).read_bytes()
+            made = path.read_bytes()
+            # By then there may be an ffmpeg, or a decoder for such files.
+            if not made and time.time() - path.stat().st_mtime > _TRY_AGAIN:
+                return None
         except OSError:
             return None
+        return made
 
     def put(self, sha256: str, made: bytes) -> None:
         """Keep it; a full disk only costs the keeping."""
