@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import (
     crowd,
+    gallery,
     idle,
     large_library,
     machine,
@@ -44,6 +45,7 @@ WORK = {
     "k": "400 runs: 1,200 of 1 MB, 40 of 30 MB",
     "l": "a daemon that waits",
     "m": "a library of 200,000 files in 50,000 runs",
+    "n": "the gallery of 100,000 outputs",
 }
 _TLS = ("nginx", "openssl")
 NEEDS = {
@@ -72,6 +74,7 @@ MEASUREMENTS = (
     Measurement(("i",), idle.idle),
     Measurement(("l",), queued.queued),
     Measurement(("m",), large_library.large_library),
+    Measurement(("n",), gallery.gallery),
 )
 
 

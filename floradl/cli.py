@@ -273,6 +273,41 @@ def check(given: dict[str, Any], template: str | None) -> Exit:
     return Exit(_serve(command.check, config, os.environ, sys.stdout))
 
 
+@floradl.command(epilog=ending("floradl gallery --open", (0, 2, 130), "docs/gallery.md"))
+@click.option("--listen", metavar="HOST:PORT", help="Where to serve it; web.listen, or 127.0.0.1:8788.")
+@click.option("--open", "show", is_flag=True, help="Show it in the browser.")
+@click.option("--until-eof", is_flag=True, hidden=True)
+@common_options
+@click.pass_obj
+def gallery(given: dict[str, Any], listen: str | None, *, show: bool, until_eof: bool) -> Exit:
+    """Show the library in a browser: pictures by day, searched and filtered, and the work as it happens."""
+    config = configured(given, "info" if until_eof else "warning")
+    from floradl.commands import gallery as command
+    from floradl.net.addresses import Endpoint
+
+    try:
+        endpoint = Endpoint.parse(listen) if listen is not None else config.web.listen or command.USUAL
+    except ValueError as error:
+        raise ConfigError(f"--listen: {error}") from None
+    return _serve(command.gallery, config, os.environ, endpoint, command.Manner(until_eof, show))
+
+
+@floradl.command(epilog=ending("floradl sheet --since 30d", (0, 2, 5, 130), "docs/gallery.md"))
+@click.option(
+    "--since", metavar="WHEN", default="7d", show_default=True, help="How far back (30d, 2026-11-01)."
+)
+@click.option("-o", "--output", "file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@common_options
+@click.pass_obj
+def sheet(given: dict[str, Any], since: str, file: Path | None) -> Exit:
+    """Write the gallery's tiles as one HTML file, to keep or to send."""
+    config = configured(given, "error")
+    from floradl.commands import sheet as command
+
+    _after_imports()
+    return command.sheet(config, os.environ, since, file)
+
+
 @floradl.command(epilog=ending("floradl simulate --port 8700 --speed 10", (0, 2), "docs/simulator.md"))
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="a free one")
 @click.option("--speed", type=click.FloatRange(0.01, 1000), default=1.0, help="How fast time passes.")

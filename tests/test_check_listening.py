@@ -90,3 +90,24 @@ def test_a_daemon_that_listens_is_well_and_one_address_for_both_is_told_once(hom
         wait_until(lambda: home.events("listening"))
         text = home.run("check").stdout
     assert f"ok    webhook.listen and metrics.listen: the daemon listens at {address}" in text
+
+
+def test_a_gallery_is_checked_for_its_address_its_token_and_its_extra(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = f"127.0.0.1:{port}"
+    assert findings(tmp_path, FLORADL_WEB__LISTEN=listen)["web.listen"].startswith("ok")
+    assert "nobody answers" in findings(tmp_path, daemon=True, FLORADL_WEB__LISTEN=listen)["web.listen"]
+    (tmp_path / "token").write_text("short")
+    told = findings(tmp_path, FLORADL_WEB__LISTEN=listen, FLORADL_WEB__TOKEN_FILE=str(tmp_path / "token"))
+    assert told["web.token_file"].startswith("FAIL")
+    assert "short" not in told["web.token_file"]
+    monkeypatch.setattr("floradl.daemon.gallery.find_spec", lambda _: None)
+    assert "the extra `web`" in findings(tmp_path, FLORADL_WEB__LISTEN=listen)["web.listen"]
+
+
+def test_a_daemon_whose_gallery_answers_is_well(home: Home, port: int) -> None:
+    home.environ["FLORADL_WEB__LISTEN"] = f"127.0.0.1:{port}"
+    with home.daemon():
+        told = f"ok    web.listen: the daemon listens at 127.0.0.1:{port}"
+        wait_until(lambda: told in home.run("check").stdout)

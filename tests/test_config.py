@@ -286,6 +286,13 @@ def test_an_empty_variable_is_an_unset_one(machine: Machine, empty: str) -> None
     assert machine.read("download: {concurrency: 3}", environ).download.concurrency == 3
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0:8788", "nas.example:8788", '"[::]:8788"', "192.168.1.2:8788"])
+def test_a_gallery_that_other_machines_reach_needs_a_token(machine: Machine, address: str) -> None:
+    with pytest.raises(ConfigError, match=r"line 2: web\.listen: can be reached .* web\.token_file"):
+        machine.read(f"web:\n  listen: {address}\n")
+    assert machine.read(f"web:\n  listen: {address}\n  token_file: t\n").web.listen
+
+
 _OTHER_VALUES = {
     "home": ("/h", Path("/h")),
     "api.base_url": ("https://b.example/api/", "https://b.example/api"),
@@ -329,6 +336,8 @@ _OTHER_VALUES = {
     "webhook.secret_file": ("/whsec", Path("/whsec")),
     "webhook.runs": ("queued", "queued"),
     "metrics.listen": ("localhost:9187", Endpoint("localhost", 9187)),
+    "web.listen": ("127.0.0.1:8788", Endpoint("127.0.0.1", 8788)),
+    "web.token_file": ("/token", Path("/token")),
     "network.trusted_private_hosts": ('["[::1]:8080", 10.0.0.7]', ("[::1]:8080", "10.0.0.7")),
     "hooks.run_finished": ('[notify, "a b"]', ("notify", "a b")),
     "hooks.paused": ("[/opt/mail]", ("/opt/mail",)),

@@ -32,6 +32,7 @@ def test_the_example_file_has_every_key_and_only_defaults(tmp_path: Path) -> Non
         "download",
         "webhook",
         "metrics",
+        "web",
         "network",
         "hooks",
         "log",

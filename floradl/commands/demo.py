@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import errno
 import os
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -207,10 +209,14 @@ def _shown(path: Path) -> Path:
 
 
 def _say_where(folder: Path) -> None:
+    # From a checkout the program is in .venv, where no shell looks for it.
+    program = "floradl" if shutil.which("floradl") else shlex.quote(str(_shown(Path(sys.argv[0]).absolute())))
+    show = f"{program} --home {shlex.quote(str(_shown(folder)))} gallery --open"
     click.echo(
         f"\nLook around: {_shown(folder / 'library')}\n"
         f"  images, videos, audio, documents, text   what the runs made, by kind\n"
         f"  runs                                     a JSON sidecar for each run\n"
-        f"One run failed at FLORA on purpose: its sidecar says why. Next: Install, in README.md",
+        f"One run failed at FLORA on purpose: its sidecar says why. Next: Install, in README.md\n"
+        f"See it all in a browser: {show}",
         file=sys.stderr,
     )

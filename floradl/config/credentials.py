@@ -21,7 +21,8 @@ WEBHOOK_CREDENTIAL: Final = "flora_webhook_secret"
 """The names of the systemd credentials, and of the container secrets."""
 
 RUN_SECRETS: Final = Path("/run/secrets")
-_KEY, _WEBHOOK = "API key", "webhook secret"
+_KEY, _WEBHOOK, _TOKEN = "API key", "webhook secret", "gallery token"
+_SHORTEST_TOKEN = 16
 _MOST_BYTES = 4096
 _NO_CREDENTIAL = (
     f"the systemd credential {NAME} is empty: put the API key into the file that LoadCredential={NAME}:FILE "
@@ -201,6 +202,22 @@ def _secret(text: str, place: str, what: str) -> Secret:
             "are not ASCII"
         )
     return secret
+
+
+def read_web_token(config: Config) -> Secret | None:
+    """Return the gallery's token, None where `web.token_file` names none; `redact` knows it from then on.
+
+    Raises `ConfigError`, without the token, where it is unreadable, too short or no token.
+    """
+    if (file := config.web.token_file) is None:
+        return None
+    text = _read_named(file, _TOKEN, "web.token_file").strip()
+    if len(text) < _SHORTEST_TOKEN:
+        raise ConfigError(
+            f"{file}: the {_TOKEN} has {len(text)} characters, but it takes {_SHORTEST_TOKEN} at least "
+            "to keep others from guessing it: make one with 'openssl rand -hex 16'"
+        )
+    return _secret(text, str(file), f"a {_TOKEN}")
 
 
 class FoundSecrets(NamedTuple):

@@ -22,7 +22,7 @@ from floradl.config.settings import PREFIX, Config, Key, fields, sections, setti
 from floradl.config.types import CommandLine, DiskPath, Location, MisplacedError, Setting
 from floradl.errors import ConfigError
 from floradl.fs.permissions import open_unexposed
-from floradl.net.addresses import HostPatterns, is_local_name, is_public, join_port, literal
+from floradl.net.addresses import HostPatterns, is_local_name, is_loopback, is_public, join_port, literal
 from floradl.redaction import printable, redact
 from floradl.yaml_reader import (
     MAX_BYTES,
@@ -311,8 +311,8 @@ def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -
         entry = given.get(key)
         faults.add((entry.source if entry else _DEFAULT).place(key), message)
 
-    if remedy := _untrusted(config):
-        fault(("api", "base_url"), remedy)
+    for key, remedy in _exposures(config):
+        fault(key, remedy)
     for name in ("projects", "techniques"):
         if getattr(config.sync, name) and not config.sync.kinds:
             message = "narrows what is synced: set sync.technique_runs or sync.generations to true, too"
@@ -327,6 +327,14 @@ def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -
             fault(key, "lies in the watch folder, where it would be taken for a job: move it elsewhere")
     if config.file is not None and _real(config.file).parent == inbox:
         faults.add(str(config.file), "lies in the watch folder, where it would be taken for a job: move it")
+
+
+def _exposures(config: Config) -> Iterator[tuple[Key, str]]:
+    """Yield what would send the key in the clear, or show the library to whoever asks."""
+    if (remedy := _untrusted(config)) is not None:
+        yield ("api", "base_url"), remedy
+    if (remedy := _unguarded(config)) is not None:
+        yield ("web", "listen"), remedy
 
 
 def _untrusted(config: Config) -> str | None:
@@ -346,6 +354,17 @@ def _untrusted(config: Config) -> str | None:
     if is_local_name(host) or (address is not None and not is_public(address)):
         return f"is at a private address: {add}"
     return None
+
+
+def _unguarded(config: Config) -> str | None:
+    """Return why the gallery may not be shown there, None where it may."""
+    listen = config.web.listen
+    if listen is None or config.web.token_file is not None or is_loopback(listen.host):
+        return None
+    return (
+        "can be reached from other machines: put a token into a file, and name that in web.token_file; or "
+        f"write 127.0.0.1:{listen.port}"
+    )
 
 
 def _real(path: Path) -> Path:

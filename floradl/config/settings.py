@@ -156,6 +156,29 @@ class MetricsSection(Struct, frozen=True, kw_only=True):
     ]
 
 
+class WebSection(Struct, frozen=True, kw_only=True):
+    """Where the daemon shows the library."""
+
+    listen: Annotated[
+        Endpoint | None,
+        Setting(
+            ListenAddress(),
+            None,
+            "show the gallery of the library here (with the extra `web`), like 127.0.0.1:8788; an address "
+            "that other machines reach needs web.token_file; null for not at all",
+        ),
+    ]
+    token_file: Annotated[
+        Path | None,
+        Setting(
+            Location(),
+            None,
+            "a file that holds a token of 16 characters or more, without which the gallery then shows "
+            "nothing; with it, its buttons can have runs retried and forgotten",
+        ),
+    ]
+
+
 Key: TypeAlias = tuple[str, ...]
 """Where a setting stands: `("download", "concurrency")`."""
 
@@ -400,6 +423,7 @@ class Config(Struct, frozen=True, kw_only=True):
     download: DownloadSection
     webhook: WebhookSection
     metrics: MetricsSection
+    web: WebSection
     network: NetworkSection
     hooks: HooksSection
     log: LogSection

@@ -134,6 +134,7 @@ async def _run(
 ) -> None:
     # What a command that runs once has no use for.
     from floradl.daemon.endpoints import serve_endpoints  # noqa: PLC0415
+    from floradl.daemon.gallery import serve_gallery  # noqa: PLC0415
     from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
     from floradl.daemon.systemd import SystemdView, describe  # noqa: PLC0415
     from floradl.queue.event_log import EventLog  # noqa: PLC0415
@@ -168,6 +169,7 @@ async def _run(
             group.start_soon(_beat, config, works, intake, start, progress, supervision)
             group.start_soon(_watch_pause, report_pause)
             group.start_soon(serve_endpoints, config, environ, works, state)
+            group.start_soon(serve_gallery, config, environ)
             group.start_soon(_work, config, works, intake, start, hooks)
             group.start_soon(_sweep, inbox)
             group.start_soon(tell_missing, hook_orders(config, environ))

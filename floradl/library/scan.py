@@ -66,8 +66,10 @@ class Owners:
         if file is None:
             return None
         with file:
-            uid = os.fstat(file.fileno()).st_uid
-            return Found(file.read(MAX_SIDECAR), uid, self._counts(opened, folder, uid))
+            status = os.fstat(file.fileno())
+            # Room for what may be read is made beforehand: for 64 MiB that takes longer than the reading.
+            data = file.read(min(max(status.st_size, 1 << 16), MAX_SIDECAR))
+            return Found(data, status.st_uid, self._counts(opened, folder, status.st_uid))
 
     def closed_by(self, root: FolderFd, folder: SafeName) -> int | None:
         """Return who keeps us out of a folder of sidecars that is his; None where nobody does."""

@@ -119,6 +119,16 @@ def is_local_name(host: str) -> bool:
     return literal(host) is None and ("." not in host or host.endswith(_PRIVATE_SUFFIXES))
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host (an address without brackets, or a name) can only mean this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def join_port(host: str, port: int) -> str:
     """Return `host:port` as in a URL and a pattern: an IPv6 address stands in brackets (RFC 3986)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -15,8 +15,9 @@ from floradl.app import build_library
 from floradl.commands.check import CheckResult, fail, ok, warn
 from floradl.commands.check.group import check_group, state_writers
 from floradl.commands.daemon_state import read_counts
-from floradl.config.credentials import find_webhook_secrets
+from floradl.config.credentials import find_webhook_secrets, read_web_token
 from floradl.config.settings import Config
+from floradl.daemon import gallery
 from floradl.daemon.startup import files_elsewhere, library_before, was_seen
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError
 from floradl.fs.durable import PartFile
@@ -52,10 +53,22 @@ def check_listening(config: Config, environ: Mapping[str, str], *, daemon: bool)
             places[endpoint] = f"{places[endpoint]} and {setting}" if endpoint in places else setting
     for endpoint, setting in places.items():
         yield _answered(endpoint, setting) if daemon else _free(endpoint, setting)
+    if config.web.listen is not None:
+        yield _gallery(config, config.web.listen, daemon=daemon)
     if config.webhook.listen is not None:
         yield _secret(config, environ)
     if config.metrics.listen is not None and not metrics.installed():
         yield warn("metrics", metrics.MISSING)
+
+
+def _gallery(config: Config, endpoint: Endpoint, *, daemon: bool) -> CheckResult:
+    if not gallery.installed():
+        return fail("web.listen", gallery.MISSING)
+    try:
+        read_web_token(config)
+    except ConfigError as error:
+        return fail("web.token_file", str(error))
+    return _answered(endpoint, "web.listen") if daemon else _free(endpoint, "web.listen")
 
 
 def _free(endpoint: Endpoint, setting: str) -> CheckResult:

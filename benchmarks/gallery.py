@@ -1,0 +1,192 @@
+"""Row n: the gallery of a library of 100,000 outputs, and its thumbnails."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import io
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from PIL import Image
+
+from benchmarks.figures import Figure
+from benchmarks.home import clean_environ
+from benchmarks.plan import BenchmarkError, Plan, tell
+from benchmarks.processes import peak_memory
+from floradl.clock import rfc3339
+from floradl.gallery.thumbnails import Maker
+
+_HOST = "127.0.0.1"
+_SHAPES = ((1024, 1024), (1344, 768), (768, 1344), (1152, 896))  # of a million pixels
+_WORDS = ("amber", "bright", "cedar", "drift", "ember", "fjord", "grove", "haze", "iris", "jade", "kite")
+_TECHNIQUES, _APART, _AGAIN = 20, 120.0, 15
+_PATIENCE = 300.0  # seconds
+_RATE = 60  # thumbnails a second that are asked for
+
+
+def gallery(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
+    """Measure the first look at a library, what the page asks for then, and thumbnails."""
+    count = plan.size(100_000, 500)
+    plan.need_space(count * 9000)
+    library = plan.work / "gallery" / "library"
+    _fill(library, count)
+    tell(f"n: a library of {count:,} outputs is made")
+    begun = time.monotonic()
+    with _served(library) as (port, process):
+        _wait(lambda: _ask(port, "/api/status")["indexing"] is None, process)
+        built = time.monotonic() - begun
+        tiles = _timed(lambda: (_ask(port, "/api/view"), _ask(port, "/api/outputs?limit=200")), 1)
+        middle = _timed(lambda: _ask(port, f"/api/outputs?limit=200&cursor=@{count // 2}"))
+        words = iter((*_WORDS, *_WORDS))
+        found = _timed(lambda: _search(port, next(words)))
+        memory = peak_memory(process.pid) / 1e6
+    return [
+        _figure("index built", built, 20.0, " s"),
+        _figure("view and first page, asked for the first time", tiles, 0.5, " s"),
+        _figure("a page from the middle", middle, 0.1, " s"),
+        _figure("a search: page and view", found, 0.1, " s"),
+        _figure("memory of the server", memory, 150.0, " MB"),
+        _figure(f"{_RATE} thumbnails of 1-MP JPEGs", _thumbnails(plan), 1.0, " s"),
+    ]
+
+
+def _search(port: int, word: str) -> None:
+    _ask(port, f"/api/outputs?limit=200&q={word}")
+    _ask(port, f"/api/view?q={word}")
+
+
+def _fill(library: Path, count: int) -> None:
+    chance = random.Random(1)
+    pictures = [_picture(size, "PNG") for size in _SHAPES]
+    library.mkdir(parents=True)
+    (library / ".floradl-library").touch()
+    for number in range(_TECHNIQUES):
+        (library / "runs" / f"technique-{number}").mkdir(parents=True)
+        (library / "images" / f"technique-{number}").mkdir(parents=True)
+    for nth in range(count):
+        technique, run_id = f"technique-{nth % _TECHNIQUES}", f"run_{nth:08}"
+        path, data = f"images/{technique}/{run_id}-output_1.png", pictures[nth % len(pictures)]
+        (library / path).write_bytes(data)
+        label = " ".join(chance.sample(_WORDS, 3)) if nth % 3 == 0 else None
+        at = rfc3339(time.time() - nth * _APART)
+        sidecar = {
+            "schema_version": 1,
+            "reference": f"{technique}/{run_id}",
+            "technique": technique,
+            "run_id": run_id,
+            "label": label,
+            "project_id": f"prj_{nth % 7}",
+            "result": "complete",
+            "run": {"run_id": run_id, "status": "completed", "charged_cost": 0.04},
+            "outputs": [
+                {
+                    "output_id": "output_1",
+                    "type": "imageUrl",
+                    "kind": "image",
+                    "path": path,
+                    "bytes": len(data),
+                    "sha256": hashlib.sha256(run_id.encode()).hexdigest(),
+                    "content_type": "image/png",
+                    "checked": ["length"],
+                    "integrity": "length_only",
+                }
+            ],
+            "times": {"created_at": at, "completed_at": at, "finished_at": at},
+        }
+        (library / "runs" / technique / f"{run_id}.json").write_text(json.dumps(sidecar, indent=2))
+
+
+def _picture(size: tuple[int, int], form: str) -> bytes:
+    made = io.BytesIO()
+    small = (
+        Image.effect_noise((size[0] // 16, size[1] // 16), 60) if form == "JPEG" else Image.new("L", (4, 4))
+    )
+    small.resize(size).convert("RGB").save(made, form, quality=88)
+    return made.getvalue()
+
+
+@contextmanager
+def _served(library: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    with socket.socket() as free:
+        free.bind((_HOST, 0))
+        port: int = free.getsockname()[1]
+    home = library.parent
+    environ = {**clean_environ(), "HOME": str(home), "FLORADL_HOME": str(home)}
+    line = [sys.executable, "-m", "floradl", "gallery", "--listen", f"{_HOST}:{port}"]
+    with subprocess.Popen(line, env=environ, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield port, process
+        finally:
+            process.kill()
+
+
+def _wait(is_so: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until and process.poll() is None:
+        with suppress(OSError):
+            if is_so():
+                return
+        time.sleep(0.1)
+    raise BenchmarkError("the gallery did not come up")
+
+
+def _ask(port: int, path: str) -> Any:
+    connection = http.client.HTTPConnection(_HOST, port, timeout=60)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        data = answer.read()
+        if answer.status != 200:
+            raise BenchmarkError(f"{path} is answered with {answer.status}")
+        return json.loads(data)
+    finally:
+        connection.close()
+
+
+def _timed(work: Callable[[], object], times: int = _AGAIN) -> float:
+    seconds = []
+    for _ in range(times):
+        begun = time.monotonic()
+        work()
+        seconds.append(time.monotonic() - begun)
+    return median(seconds)
+
+
+def _thumbnails(plan: Plan) -> float:
+    """Return how long `_RATE` thumbnails take."""
+    files = [plan.work / f"picture-{nth}.jpg" for nth in range(len(_SHAPES))]
+    for file, size in zip(files, _SHAPES, strict=True):
+        file.write_bytes(_picture(size, "JPEG"))
+    maker = Maker(os.environ)
+    rounds = plan.size(20, 1)
+    try:
+        made = [_made(maker, file) for file in files]  # the process is up then
+        if not all(made):
+            raise BenchmarkError("a picture has no thumbnail")
+        begun = time.monotonic()
+        for _ in range(rounds):
+            for file in files:
+                _made(maker, file)
+        return (time.monotonic() - begun) / (rounds * len(files)) * _RATE
+    finally:
+        maker.end()
+
+
+def _made(maker: Maker, path: Path) -> bytes:
+    with path.open("rb") as file:
+        return maker.make(file)
+
+
+def _figure(what: str, value: float, bar: float, unit: str) -> Figure:
+    return Figure(row="n", what=what, values=(value,), bar=bar, unit=unit)

@@ -1,0 +1,182 @@
+// The run's panel: which run made this, with what, and where the file is.
+
+import { ApiError, get, post } from "./api.js";
+import { actionButton, copyButton, h, icon } from "./dom.js";
+import { bytes, money, spoken, techniqueName, time } from "./format.js";
+import { described } from "./status.js";
+
+const REMEMBERED = 50; // runs
+const FRESH = 20_000; // milliseconds that a run is remembered: its cost may come later, or it may be downloaded anew
+
+export class Panel {
+  /** @param {{link: (filters: Record<string, any>) => string, open: (output: any) => void, narrow: (filters: Record<string, any>) => void,
+   *   mayChange: () => boolean}} acts */
+  constructor(acts) {
+    this.acts = acts;
+    this.element = h("aside", { class: "panel", id: "panel", "aria-label": "The run", tabindex: "-1" });
+    this.shown = null;
+    /** @type {Map<string, {at: number, answer: Promise<any>}>} */
+    this.runs = new Map();
+  }
+
+  /** Show what is known of an output at once, and of its run when it has come. @param {Record<string, any>} output */
+  async show(output) {
+    this.shown = output.key;
+    this.fill(output, null);
+    let run = null;
+    let failed = null;
+    try {
+      run = await this.run(output.run_id);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      failed = error.message;
+    }
+    if (this.shown === output.key) this.fill(output, run, failed);
+  }
+
+  /** A run as /api/runs gives it. Throws `ApiError`. @param {string} id */
+  run(id) {
+    const known = this.runs.get(id);
+    if (known && performance.now() - known.at < FRESH) return known.answer;
+    const answer = get(`/api/runs/${encodeURIComponent(id)}`);
+    answer.catch(() => this.runs.delete(id));
+    this.runs.delete(id);
+    this.runs.set(id, { at: performance.now(), answer });
+    if (this.runs.size > REMEMBERED) this.runs.delete(this.runs.keys().next().value);
+    return answer;
+  }
+
+  fill(output, answer, failed = null) {
+    const scrolled = this.element.scrollTop;
+    const sidecar = answer?.run ?? null;
+    const mine = sidecar?.outputs?.find((each) => each.path === output.path) ?? {};
+    const file = answer?.files?.find((each) => each.path === output.path) ?? null;
+    this.element.replaceChildren(...[
+      this.heading(output, sidecar),
+      failed ? h("p", { class: "notice", text: failed }) : null,
+      this.facts(this.runFacts(output, sidecar), "Run"),
+      this.siblings(output, sidecar, answer),
+      this.facts(this.fileFacts(output, mine, file), "File"),
+      this.actions(output),
+      sidecar ? sidecarBlock(sidecar) : null,
+    ].filter(Boolean));
+    this.element.scrollTop = scrolled;
+  }
+
+  actions(output) {
+    const act = (action) => () => post(`/api/runs/${encodeURIComponent(output.run_id)}/${action}`);
+    return h("p", { class: "actions" },
+      h("a", { class: "button", href: output.url, download: output.name }, icon("download"), h("span", { text: "Download" })),
+      ...(this.acts.mayChange() ? [
+        actionButton("Retry", `Retry ${output.run_id}: download it anew`, act("retry")),
+        actionButton("Forget", `Forget ${output.run_id}`, act("forget"), true),
+      ] : []));
+  }
+
+  heading(output, sidecar) {
+    const named = techniqueName(output);
+    const link = output.technique ? h("a", { href: this.acts.link({ technique: output.technique }), dir: "auto", text: named,
+      title: "Show all outputs of this technique", on: { click: (event) => {
+        if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+        event.preventDefault();
+        this.acts.narrow({ technique: output.technique });
+      } } }) : h("span", { text: named });
+    return h("header", {},
+      h("h2", {}, link),
+      output.label ? h("p", { class: "label", dir: "auto", text: output.label }) : null,
+      sidecar && sidecar.result !== "complete" ? h("p", { class: "result", dir: "auto", text: `${sidecar.result}: ${described(sidecar.error)}` }) : null);
+  }
+
+  runFacts(output, sidecar) {
+    const run = sidecar?.run ?? {};
+    const times = sidecar?.times ?? {};
+    const cost = run.charged_cost ?? run.chargedCost;
+    const meta = Object.entries(sidecar?.meta ?? {}).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]);
+    return [
+      ["Run", output.run_id, { copy: sidecar?.reference ?? output.run_id, what: "the run's reference", code: true }],
+      ["Technique", output.technique !== techniqueName(output) ? output.technique : null, { code: true }],
+      ["Model", sidecar?.model_id],
+      ["Project", sidecar?.project_name ?? output.project ?? sidecar?.project_id],
+      ["Cost", money(cost) ?? (sidecar ? "not known" : "…")],
+      ["Created", time(times.created_at ?? run.created_at)],
+      ["Completed", time(output.completed_at ?? times.completed_at)],
+      ["Took", took(times.started_at ?? times.created_at, times.completed_at)],
+      ...meta,
+    ];
+  }
+
+  fileFacts(output, mine, file) {
+    const size = output.width && output.height ? `${output.width} × ${output.height}` : null;
+    return [
+      ["Path", file?.absolute ?? output.path, { copy: file?.absolute ?? output.path, what: "the path", code: true }],
+      ["Size", [size, bytes(output.bytes)].filter(Boolean).join(" · ")],
+      ["Type", output.content_type],
+      ["Output", output.output_id, { code: true }],
+      ["Downloaded", time(mine.downloaded_at)],
+      ["Integrity", mine.integrity ? `${mine.integrity.replace("_", " ")}${mine.checked?.length ? ` (${mine.checked.join(", ")})` : ""}` : null],
+      ["SHA-256", output.sha256, { copy: output.sha256, what: "the SHA-256", code: true }],
+    ];
+  }
+
+  facts(facts, title) {
+    const list = h("dl", {});
+    for (const [name, value, how = {}] of facts) {
+      if (value === null || value === undefined || value === "") continue;
+      list.append(h("div", {}, h("dt", { dir: "auto", text: name }),
+        h("dd", {}, h(how.code ? "code" : "span", { dir: how.code ? null : "auto", text: value }), how.copy ? copyButton(how.copy, how.what) : null)));
+    }
+    return h("section", { "aria-label": title }, list);
+  }
+
+  siblings(output, sidecar, answer) {
+    const others = siblingsOf(sidecar, answer, output);
+    if (others.length < 2) return null;
+    return h("section", { class: "siblings", "aria-label": "All outputs of this run" }, h("h3", { text: `${others.length} outputs of this run` }),
+      h("ul", {}, ...others.map((other) => h("li", {}, this.sibling(other, other.path === output.path)))));
+  }
+
+  sibling(other, current) {
+    const link = h("a", { href: other.url, "aria-label": spoken(other), "aria-current": current ? "true" : null,
+      on: { click: (event) => {
+        event.preventDefault();
+        if (!current) this.acts.open(other);
+      } } });
+    if (other.thumbnail) {
+      const image = h("img", { src: other.thumbnail, alt: "", decoding: "async" });
+      image.addEventListener("error", () => image.replaceWith(icon(other.kind)));
+      link.append(image);
+    } else link.append(icon(other.kind));
+    return link;
+  }
+}
+
+/** A run's outputs as /api/outputs gives them. @param {any} sidecar @param {any} answer @param {Record<string, any>} [like] one of them */
+export function siblingsOf(sidecar, answer, like = {}) {
+  const files = new Map((answer?.files ?? []).map((file) => [file.path, file]));
+  return (sidecar?.outputs ?? []).filter((each) => each.path && files.has(each.path)).map((each) => ({
+    key: each.path === like.path ? like.key : `${sidecar.run_id}/${each.output_id}`,
+    run_id: sidecar.run_id, output_id: each.output_id,
+    technique: sidecar.technique, technique_name: sidecar.technique_name, label: sidecar.label,
+    project: sidecar.project_name ?? sidecar.project_id ?? null, kind: each.kind,
+    name: each.path.slice(each.path.lastIndexOf("/") + 1), path: each.path,
+    url: files.get(each.path).url, thumbnail: files.get(each.path).thumbnail, bytes: each.bytes, sha256: each.sha256,
+    content_type: each.content_type, width: each.path === like.path ? like.width : null,
+    height: each.path === like.path ? like.height : null, completed_at: sidecar.times?.completed_at ?? null, text: each.text ?? null,
+  }));
+}
+
+function sidecarBlock(sidecar) {
+  const block = h("pre", { tabindex: "0", "aria-label": "The sidecar", dir: "ltr" });
+  const details = h("details", { class: "sidecar" }, h("summary", { text: "Sidecar" }), block);
+  details.addEventListener("toggle", () => {
+    if (details.open && !block.firstChild) block.textContent = JSON.stringify(sidecar, null, 2);
+  });
+  return details;
+}
+
+function took(from, to) {
+  const seconds = (Date.parse(to ?? "") - Date.parse(from ?? "")) / 1000;
+  if (!(seconds >= 0)) return null;
+  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+}

@@ -1,0 +1,223 @@
+"""Thumbnails: made once, one at a time, by a process of low priority; kept in a folder that may be deleted.
+
+They are made in the order that they were asked for; what nobody waits for any more, since the page was
+scrolled on, is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol, TypeGuard
+
+import anyio
+import structlog
+from anyio import to_thread
+
+from floradl.errors import FloradlError
+
+THUMBNAILS: Final = "thumbnails"
+"""The folder for them, beside the index."""
+
+_NAME: Final = re.compile("[0-9a-f]{64}")
+_MOST_WAITING: Final = 1000
+_MOST_BYTES: Final = 1 << 20  # of a thumbnail
+_TIME: Final = 25.0  # seconds for one
+_TRY_AGAIN: Final = 86_400.0  # seconds after which what had no thumbnail is tried again
+_IDLE: Final = 60.0  # seconds without work, after which the process ends
+_SECRETS: Final = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def is_sha256(text: str | None) -> TypeGuard[str]:
+    """Whether `text` is a SHA-256 as sidecars have it, and so a name of a file that leads nowhere else."""
+    return text is not None and _NAME.fullmatch(text) is not None
+
+
+class Opens(Protocol):
+    """Opens the file that has a SHA-256; None where none is there, or it cannot be shown as a picture."""
+
+    def __call__(self, sha256: str) -> BinaryIO | None:
+        """Blocking. Raises `FloradlError`, `OSError`."""
+
+
+class ThumbnailCache:
+    """Thumbnails on disk, below `place`, by the SHA-256 of what they show. Blocking."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def get(self, sha256: str) -> bytes | None:
+        """Return it; empty where none could be made lately; None where none was made yet."""
+        path = self._path(sha256)
+        try:
+            made = path.read_bytes()
+            # By then there may be an ffmpeg, or a decoder for such files.
+            if not made and time.time() - path.stat().st_mtime > _TRY_AGAIN:
+                return None
+        except OSError:
+            return None
+        return made
+
+    def put(self, sha256: str, made: bytes) -> None:
+        """Keep it; a full disk only costs the keeping."""
+        path = self._path(sha256)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                temporary.write_bytes(made)
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+
+    def _path(self, sha256: str) -> Path:
+        return self._place / sha256[:2] / f"{sha256}.webp"
+
+
+class _Wanted:
+    """A thumbnail that somebody waits for."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.made: bytes | None = None
+        self.waiting = 0
+
+
+class Thumbnails:
+    """Gives thumbnails out of `cache`, or has them made of what `opens` opens. `serve` must be running."""
+
+    def __init__(self, cache: ThumbnailCache, opens: Opens, environ: Mapping[str, str]) -> None:
+        self._cache = cache
+        self._opens = opens
+        self._maker = Maker(environ)
+        self._waiting: OrderedDict[str, _Wanted] = OrderedDict()
+        self._making: tuple[str, _Wanted] | None = None
+        self._work = anyio.Event()
+
+    async def get(self, sha256: str) -> bytes | None:
+        """Return a thumbnail as WebP; empty where there can be none; None where too many wait.
+
+        Cancel it where nobody waits for it any more.
+        """
+        if not is_sha256(sha256):
+            return b""
+        kept = await to_thread.run_sync(self._cache.get, sha256)
+        if kept is not None:
+            return kept
+        if self._making is not None and self._making[0] == sha256:
+            wanted = self._making[1]
+        else:
+            wanted = self._waiting.setdefault(sha256, _Wanted())
+        while len(self._waiting) > _MOST_WAITING:
+            self._waiting.popitem(last=False)[1].done.set()
+        self._work.set()
+        wanted.waiting += 1
+        try:
+            await wanted.done.wait()
+        finally:
+            wanted.waiting -= 1
+            if not wanted.waiting and self._waiting.get(sha256) is wanted:
+                del self._waiting[sha256]
+        return wanted.made
+
+    async def serve(self) -> None:
+        """Make what is asked for, for ever."""
+        try:
+            while True:
+                while self._waiting:
+                    self._making = sha256, wanted = self._waiting.popitem(last=False)
+                    wanted.made = await to_thread.run_sync(self._make, sha256)
+                    self._making = None
+                    wanted.done.set()
+                self._work = anyio.Event()
+                with anyio.move_on_after(_IDLE) as scope:
+                    await self._work.wait()
+                if scope.cancelled_caught:
+                    await to_thread.run_sync(self._maker.end)
+                    await self._work.wait()
+        finally:
+            self._maker.end()
+
+    def _make(self, sha256: str) -> bytes | None:
+        if (kept := self._cache.get(sha256)) is not None:  # somebody asked just before it was made
+            return kept
+        try:
+            file = self._opens(sha256)
+            if file is None:
+                return b""
+            with file:
+                made = self._maker.make(file)
+        except (FloradlError, OSError) as error:  # it may be there again later
+            _log.warning("thumbnail_failed", message=str(error))
+            return None
+        self._cache.put(sha256, made)
+        return made
+
+
+class Maker:
+    """The process that makes thumbnails, started when there is one to make. For one thread at a time."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = {name: value for name, value in environ.items() if not name.startswith(_SECRETS)}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+
+    def make(self, file: BinaryIO) -> bytes:
+        """Return a thumbnail; nothing where the file has the process run out of time, memory or luck."""
+        channel = self._started()
+        try:
+            socket.send_fds(channel, [b"t"], [file.fileno()])
+            size = int.from_bytes(_received(channel, 4), "big")
+            return _received(channel, size) if size <= _MOST_BYTES else b""
+        except (OSError, EOFError):
+            self.end()
+            return b""
+
+    def _started(self) -> socket.socket:
+        if self._channel is not None and self._process is not None and self._process.poll() is None:
+            return self._channel
+        self.end()
+        self._channel, theirs = socket.socketpair()
+        self._channel.settimeout(_TIME)
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - this very program
+                [sys.executable, "-P", "-m", "floradl.gallery.thumbnailer", str(theirs.fileno())],
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+            )
+        return self._channel
+
+    def end(self) -> None:
+        """End the process, and what it started."""
+        channel, self._channel = self._channel, None
+        process, self._process = self._process, None
+        if channel is not None:
+            channel.close()
+        if process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _received(channel: socket.socket, size: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < size:
+        part = channel.recv(size - len(parts))
+        if not part:
+            raise EOFError
+        parts += part
+    return bytes(parts)

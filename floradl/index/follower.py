@@ -1,0 +1,142 @@
+"""Keeps an index current: a sidecar that is written or removed is read at once, whoever wrote it.
+
+Events of the file system name the sidecar. Where there are none (a network mount, a spent inotify limit), the
+times of the folders of sidecars are looked at, one for each technique. So they are now and then anyway.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+import structlog
+import watchfiles
+from anyio import to_thread
+from msgspec import Struct
+
+from floradl.errors import FloradlError, innermost
+from floradl.fs.mounts import is_shared
+from floradl.index.library_index import Changes, LibraryIndex
+from floradl.index.tables import IndexDamagedError
+from floradl.library.template import SIDECARS
+
+_RESCAN: Final = 60.0  # seconds
+_POLL: Final = 1.5
+_AGAIN: Final = 5.0
+_STEP: Final = 100  # milliseconds
+_MOST: Final = 1000  # changes: where more come at once, folders are looked at instead
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Reading(Struct, frozen=True):
+    """How far the library is read: `done` of `total` sidecars that changed since the index last saw it."""
+
+    done: int
+    total: int
+
+
+class IndexFollower:
+    """Follows the library at `root` for `index`; `announce` hears the ids of runs that were just saved."""
+
+    def __init__(self, index: LibraryIndex, root: Path, announce: Callable[[list[str]], None]) -> None:
+        self._index = index
+        self._root = root
+        self._announce = announce
+        self._deaf = False
+        self.trouble: str | None = None
+        """Why the index is behind the library, where it is."""
+        self.reading: Reading | None = Reading(0, 0)
+        """How far the first look got; None once it is over."""
+
+    async def serve(self) -> None:
+        """Read the whole library, then follow it for ever. Raises `IndexDamagedError`."""
+        while not await self._tried(self._rebuild):  # noqa: ASYNC110 - see below
+            await anyio.sleep(_AGAIN)  # the disk has no event for when it is there again
+        self.reading = None
+        while True:
+            folder = self._root / SIDECARS
+            if is_shared(self._root) or not await to_thread.run_sync(folder.is_dir):
+                await anyio.sleep(_POLL)
+            else:
+                await self._follow(folder)
+            await self._tried(self._rebuild)
+
+    async def _follow(self, folder: Path) -> None:
+        """Take events until the folder is gone."""
+        try:
+            async with aclosing(self._events(folder)) as events:
+                async for paths in events:
+                    if paths is None or len(paths) > _MOST:
+                        await self._tried(self._rebuild)
+                    else:
+                        await self._tried(partial(self._add, paths))
+        except (OSError, RuntimeError, ExceptionGroup) as error:
+            if not self._deaf:
+                message = f"{folder} cannot be watched: its folders are looked at every {_POLL:g} s instead"
+                _log.warning("index_not_watching", message=f"{message} ({innermost(error)})")
+            self._deaf = True
+            await anyio.sleep(_POLL)
+
+    async def _events(self, folder: Path) -> AsyncGenerator[set[str] | None, None]:
+        """Yield the paths in the library of sidecars that changed; None where all is to be looked at."""
+        stop = threading.Event()
+        due = -math.inf  # what was written before the folder was watched is found by a look at all
+        watch = watchfiles.awatch(
+            folder,
+            watch_filter=None,
+            step=_STEP,
+            debounce=5 * _STEP,
+            stop_event=stop,
+            rust_timeout=1000,
+            yield_on_timeout=True,
+        )
+        depth = str(folder).count("/") + 1
+        try:
+            async for changes in watch:
+                if not await to_thread.run_sync(folder.is_dir):
+                    return
+                # A folder made a moment ago may hold what was there before it was watched.
+                if time.monotonic() > due or any(path.count("/") == depth for _, path in changes):
+                    due = time.monotonic() + _RESCAN
+                    yield None
+                elif changes:
+                    yield {f"{SIDECARS}{path.removeprefix(str(folder))}" for _, path in changes}
+        finally:
+            stop.set()
+
+    def _rebuild(self) -> None:
+        def progress(done: int, total: int) -> None:
+            if self.reading is not None:
+                self.reading = Reading(done, total)
+
+        self._report(self._index.rebuild(progress))
+
+    def _add(self, paths: Iterable[str]) -> None:
+        self._report(self._index.add(paths))
+
+    def _report(self, changes: Changes) -> None:
+        if self.reading is None and (changes.run_ids or changes.taken_out):
+            self._announce(changes.run_ids)
+
+    async def _tried(self, work: Callable[[], None]) -> bool:
+        try:
+            await to_thread.run_sync(work)
+        except IndexDamagedError:
+            raise
+        except (FloradlError, OSError) as error:
+            self._tell(str(error))
+            return False
+        self.trouble = None
+        return True
+
+    def _tell(self, message: str) -> None:
+        if message != self.trouble:
+            _log.warning("index_behind", message=message)
+        self.trouble = message

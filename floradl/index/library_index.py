@@ -1,0 +1,173 @@
+"""`LibraryIndex`: every sidecar of a library in one searchable file, kept current one run at a time.
+
+The library is the truth. What is here may be behind it for a moment: whether a run is done is not asked here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from floradl.index.reading import SidecarReader, is_sidecar, list_sidecars, list_techniques
+from floradl.index.rows import put_in, take_out
+from floradl.index.tables import FILE_NAME, IndexFile
+from floradl.index.views import Views
+from floradl.library.folder import FolderLibrary
+from floradl.library.template import SIDECARS
+
+_BATCH: Final = 500  # runs that are put in at a time: others read and write in between
+_RACY_NS: Final = 2_000_000_000  # a folder that changed so lately may change again at the same moment
+
+
+class IndexedRun(Struct, frozen=True):
+    """Where a run's sidecar is, relative to the library with `/`, and how the run ended."""
+
+    run_id: str
+    path: str
+    result: str
+
+
+class IndexedFile(Struct, frozen=True):
+    """A file that an output names. `path` is relative to the library with `/`."""
+
+    run_id: str
+    path: str
+    kind: str
+    bytes: int | None
+    sha256: str | None
+
+
+class Changes(Struct, frozen=True):
+    """What became of the index: the runs that were put in, and how many sidecars were taken out."""
+
+    run_ids: list[str]
+    taken_out: int
+
+
+class LibraryIndex:
+    """The index of `library`, in the folder `place`. Blocking; any thread may use it.
+
+    `views` answers searches. Raises `ConfigError` where its file cannot be opened.
+    """
+
+    def __init__(self, place: Path, library: FolderLibrary) -> None:
+        self._library = library
+        self._file = IndexFile(place / FILE_NAME, os.fspath(library.root))
+        self.views = Views(self._file)
+
+    def close(self) -> None:
+        """Close its file."""
+        self._file.close()
+
+    def run(self, run_id: str) -> IndexedRun | None:
+        """Find a run; None where no sidecar names it."""
+        with self._file.reading() as db:
+            row = db.execute("SELECT folder, file, result FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        return IndexedRun(run_id, f"{SIDECARS}/{row[0]}/{row[1]}", row[2]) if row else None
+
+    def by_sha256(self, sha256: str) -> list[IndexedFile]:
+        """Find the files with these bytes, wherever a sidecar names them; the last one first."""
+        return self._files("sha256 = ?", sha256)
+
+    def by_path(self, path: str) -> IndexedFile | None:
+        """Find the file that an output has at `path`; None where none names it."""
+        return next(iter(self._files("path = ?", path)), None)
+
+    def _files(self, where: str, value: str) -> list[IndexedFile]:
+        columns = "runs.run_id, outputs.path, names.name, outputs.bytes, outputs.sha256"
+        joined = "outputs JOIN runs ON runs.id = outputs.run JOIN names ON names.id = outputs.kind"
+        query = f"SELECT {columns} FROM {joined} WHERE outputs.{where} ORDER BY outputs.at DESC LIMIT 100"  # noqa: S608
+        with self._file.reading() as db:
+            return [IndexedFile(*row) for row in db.execute(query, (value,))]
+
+    def add(self, paths: Iterable[str]) -> Changes:
+        """Read these sidecars (paths in the library) again.
+
+        One that is gone is taken out. Raises as `Library`, and as `IndexFile.writing`.
+        """
+        found = []
+        gone = []
+        with ExitStack() as stack:
+            reader = SidecarReader(self._library, stack)
+            for path in sorted(set(paths)):
+                match path.split("/"):
+                    case [top, folder, file] if top == SIDECARS and is_sidecar(file):
+                        read = reader.read(folder, file)
+                        if read is None:
+                            gone.append((folder, file))
+                        else:
+                            found.append(read)
+        if not found and not gone:
+            return Changes([], 0)
+        with self._file.writing() as db:
+            count = take_out(db, gone)
+            put_in(db, found)
+        return Changes([read.document.run_id for read in found], count)
+
+    def rebuild(self, progress: Callable[[int, int], None] | None = None) -> Changes:
+        """Bring the index up to the library; only folders and sidecars that changed are read.
+
+        `progress` hears how many of how many sidecars are read. Raises as `add`; what was read until then
+        stays.
+        """
+        there = list_techniques(self._library)
+        with self._file.reading() as db:
+            known: dict[str, int] = dict(db.execute("SELECT name, mtime_ns FROM folders"))
+            named = {name for (name,) in db.execute("SELECT DISTINCT folder FROM runs")}
+        run_ids: list[str] = []
+        taken_out = self._drop_folders((named | set(known)) - set(there))
+        works = [work for folder in there if (work := self._compare(folder, known.get(folder))) is not None]
+        total = sum(len(work.files) for work in works)
+        done = 0
+        for work in works:
+            for start in range(0, len(work.files), _BATCH):
+                batch = work.files[start : start + _BATCH]
+                with ExitStack() as stack:
+                    reader = SidecarReader(self._library, stack)
+                    found = [read for file in batch if (read := reader.read(work.folder, file)) is not None]
+                with self._file.writing() as db:
+                    put_in(db, found)
+                run_ids += [read.document.run_id for read in found]
+                done += len(batch)
+                if progress is not None:
+                    progress(done, total)
+            with self._file.writing() as db:
+                taken_out += take_out(db, [(work.folder, file) for file in work.gone])
+                if time.time_ns() - work.mtime_ns > _RACY_NS:
+                    db.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", (work.folder, work.mtime_ns))
+        return Changes(run_ids, taken_out)
+
+    def _drop_folders(self, names: set[str]) -> int:
+        count = 0
+        for name in names:
+            with self._file.writing() as db:
+                count += take_out(db, db.execute("SELECT folder, file FROM runs WHERE folder = ?", (name,)))
+                db.execute("DELETE FROM folders WHERE name = ?", (name,))
+        return count
+
+    def _compare(self, folder: str, seen_ns: int | None) -> _Work | None:
+        listed = list_sidecars(self._library, folder, seen_ns)
+        if listed is None:
+            return None
+        with self._file.reading() as db:
+            rows = db.execute("SELECT file, mtime_ns, size FROM runs WHERE folder = ?", (folder,))
+            known = {file: (mtime_ns, size) for file, mtime_ns, size in rows}
+        # The newest first: people look at those first.
+        files = [name for name, stamp in listed.stamps.items() if known.get(name) != stamp]
+        files.sort(key=lambda name: listed.stamps[name][0], reverse=True)
+        return _Work(folder, listed.mtime_ns, files, [name for name in known if name not in listed.stamps])
+
+
+class _Work(Struct, frozen=True):
+    """What is to be read, and what is gone, of a folder of that time."""
+
+    folder: str
+    mtime_ns: int
+    files: list[str]
+    gone: list[str]

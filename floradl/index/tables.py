@@ -1,0 +1,169 @@
+"""The index's file: its tables, and connections to it. What it holds can be read again from the library."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from queue import LifoQueue
+from threading import Lock, RLock
+from typing import Final
+
+from floradl.errors import ConfigError, FloradlError, TransientError
+
+FILE_NAME: Final = "index.sqlite3"
+_VERSION: Final = 1  # of the tables: a file with another one is made anew
+_READERS: Final = 3
+_WAIT: Final = 20.0  # seconds, for another process that writes
+_CACHE_KIB: Final = 4096
+
+# All that a view is laid out and filtered by is in `outputs_in_order`, so that the wide rows are read for the
+# outputs of a page alone.
+_TABLES: Final = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE folders (name TEXT PRIMARY KEY, mtime_ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE runs (
+  id INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, folder TEXT NOT NULL, file TEXT NOT NULL,
+  mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL,
+  technique TEXT, technique_name TEXT, project TEXT, label TEXT,
+  result TEXT NOT NULL, error_code TEXT, error_message TEXT, cost REAL, finished INTEGER
+);
+CREATE INDEX runs_by_file ON runs (folder, file);
+CREATE TABLE outputs (
+  id INTEGER PRIMARY KEY, run INTEGER NOT NULL, nth INTEGER NOT NULL,
+  day INTEGER NOT NULL, at INTEGER NOT NULL,
+  ratio INTEGER NOT NULL, kind INTEGER NOT NULL, technique INTEGER, project INTEGER, label INTEGER,
+  output_id TEXT NOT NULL, path TEXT NOT NULL, bytes INTEGER, sha256 TEXT, content_type TEXT,
+  width INTEGER, height INTEGER, completed_at TEXT, text TEXT
+);
+CREATE INDEX outputs_in_order
+  ON outputs (day DESC, at DESC, id DESC, ratio, run, kind, technique, project, label);
+CREATE INDEX outputs_by_run ON outputs (run);
+CREATE INDEX outputs_by_path ON outputs (path);
+CREATE INDEX outputs_by_sha256 ON outputs (sha256);
+CREATE VIRTUAL TABLE words USING fts5 (said, tokenize = "unicode61 remove_diacritics 2", prefix = '1 2 3');
+"""
+
+
+class IndexDamagedError(FloradlError):
+    """The index's file was damaged, and is removed: whoever opens it anew has it filled from the library."""
+
+
+class IndexFile:
+    """The open file of an index of the library at `root`; one that is damaged, another's or old is made anew.
+
+    Any thread may use it, and other processes beside this one. Raises `ConfigError` where that fails.
+    """
+
+    def __init__(self, path: Path, root: str) -> None:
+        self.path = path
+        self._root = root
+        self._lock = RLock()
+        self._observing = Lock()
+        self._readers: LifoQueue[sqlite3.Connection] = LifoQueue()
+        try:
+            self._writer = self._open()
+            self._observer = self._connect()
+            for _ in range(_READERS):
+                self._readers.put(self._connect())
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"{path}: the index of the library cannot be opened: {error}") from error
+
+    def _open(self) -> sqlite3.Connection:
+        with suppress(sqlite3.DatabaseError):
+            db = self._connect()
+            try:
+                if self._is_ours(db):
+                    return db
+            except sqlite3.OperationalError:
+                db.close()
+                raise  # it is busy, or the disk is full: no reason to throw it away
+            except sqlite3.DatabaseError:
+                pass
+            db.close()
+        self._remove()
+        db = self._connect()
+        with self._transaction(db):
+            if not self._is_ours(db):  # another process may have been quicker
+                for statement in _TABLES.split(";\n"):
+                    db.execute(statement)
+                db.execute("INSERT INTO about VALUES ('root', ?)", (self._root,))
+                db.execute(f"PRAGMA user_version = {_VERSION}")
+        return db
+
+    def _is_ours(self, db: sqlite3.Connection) -> bool:
+        if db.execute("PRAGMA user_version").fetchone() != (_VERSION,):
+            return False
+        root = db.execute("SELECT value FROM about WHERE key = 'root'").fetchone()
+        return bool(root == (self._root,))
+
+    def _remove(self) -> None:
+        for ending in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, _WAIT, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA temp_store = MEMORY")
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        return db
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection to read with, all of the same moment; waits where all are in use.
+
+        Raises `IndexDamagedError`, and `TransientError` where the file cannot be read just now.
+        """
+        db = self._readers.get()
+        try:
+            with self._translated():
+                db.execute("BEGIN")
+                try:
+                    yield db
+                finally:
+                    with suppress(sqlite3.Error):
+                        db.execute("ROLLBACK")
+        finally:
+            self._readers.put(db)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection to write with; all of the block counts, or nothing. Raises as `reading`."""
+        with self._lock, self._translated(), self._transaction(self._writer):
+            yield self._writer
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise TransientError(f"{self.path}: the index cannot be used just now: {error}") from error
+        except sqlite3.DatabaseError as error:
+            self._remove()
+            raise IndexDamagedError(f"{self.path}: the index was damaged ({error}): start again") from error
+
+    @contextmanager
+    def _transaction(self, db: sqlite3.Connection) -> Iterator[None]:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+
+    def version(self) -> int:
+        """Return a number that changes with each change of the file, another process's too."""
+        with self._observing, self._translated():  # a connection counts the changes of all others
+            found: tuple[int] = self._observer.execute("PRAGMA data_version").fetchone()
+        return found[0]
+
+    def close(self) -> None:
+        """Close all connections; nobody may use it any more."""
+        with self._lock, closing(self._writer), closing(self._observer):
+            for _ in range(_READERS):
+                self._readers.get().close()

@@ -1,0 +1,176 @@
+"""The gallery beside a daemon, in a real browser: what comes, runs, waits, fails and is paused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from browser import (
+    Opener,
+    Planted,
+    axe_source,
+    chromium,
+    gallery_of,
+    opened_dialog,
+    pages,
+    picture,
+    tile,
+    tiles,
+    violations,
+)
+from playwright.sync_api import Browser, expect
+from studio import Home, queue, wait_until
+
+from floradl.simulator import Simulator
+
+TOP = "each => each.getBoundingClientRect().top"
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return axe_source(tmp_path_factory.mktemp("axe"))
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Opener]:
+    with pages(browser) as opener:
+        yield opener
+
+
+# ---- the work as it happens
+
+
+def test_an_empty_library_says_what_to_do_next(home: Home, open_page: Opener, axe: str) -> None:
+    with gallery_of(home) as running:
+        page = open_page(running.url, wait=False)
+        expect(page.get_by_role("heading", name="The library is empty")).to_be_visible()
+        for command in ("floradl run", "floradl add TECHNIQUE/RUN_ID", "floradl sync"):
+            expect(page.get_by_text(command, exact=True)).to_be_visible()
+        assert violations(page, axe) == []
+
+
+def test_a_new_output_appears_without_a_reload(home: Home, simulator: Simulator, open_page: Opener) -> None:
+    with home.daemon(), gallery_of(home) as running:
+        page = open_page(running.url, wait=False)
+        expect(page.get_by_role("heading", name="The library is empty")).to_be_visible()
+        queue(home, simulator, "run_first")
+        expect(tile(page, "run_first", "a")).to_be_visible()
+        tile(page, "run_first", "a").evaluate("each => { each.isKept = true; }")
+        queue(home, simulator, "run_second")
+        expect(tile(page, "run_second", "a")).to_be_visible()
+        assert [re.findall(r"run_\w+", name)[0] for name in tiles(page)] == ["run_second", "run_first"]
+        assert tile(page, "run_first", "a").evaluate("each => each.isKept")  # its picture does not flicker
+        expect(page.locator("#summary")).to_have_text("2 outputs")
+        expect(page.get_by_role("button", name=re.compile("^image"))).to_have_text(re.compile(r"image\s*2$"))
+
+
+def test_a_new_output_moves_nothing_that_is_looked_at(tmp_path: Path, open_page: Opener) -> None:
+    home = Home(tmp_path)
+    library = Planted(home.library)
+    for number in range(60):
+        library.run(f"run_{number:02}", (f"{number}.png", picture(320, 240, number)))
+    with gallery_of(home) as running:
+        page = open_page(running.url)
+        tile(page, "run_00").focus()
+        page.keyboard.press("End")
+        last = tile(page, "run_59")
+        expect(last).to_be_focused()
+        before = last.evaluate(TOP)
+        library.run("run_new", ("new.png", picture(320, 240, 99)), completed=datetime.now(UTC))
+        expect(page.locator("#summary")).to_have_text("61 outputs")
+        assert last.evaluate(TOP) == pytest.approx(before, abs=2)
+        expect(last).to_be_focused()
+
+
+def test_runs_under_way_and_failures_are_shown_live(
+    home: Home, simulator: Simulator, open_page: Opener, axe: str
+) -> None:
+    with home.daemon(), gallery_of(home) as running:
+        page = open_page(running.url, wait=False)
+        simulator.add_run(
+            "run_bad", technique="campaign", duration=0, fail=("safety_blocked", "The prompt was refused.")
+        )
+        home.drop("campaign/run_bad\n", "bad.txt")
+        queue(home, simulator, "run_slow", duration=600)
+        bar = page.get_by_role("progressbar", name="Progress of run_slow")
+        expect(bar).to_be_visible()
+        expect(page.get_by_role("list", name="Runs under way")).to_contain_text("campaign")
+        page.get_by_text("1 run failed").click()
+        expect(page.get_by_role("list", name="Failed runs")).to_contain_text("The prompt was refused.")
+        assert violations(page, axe) == []
+
+
+def test_a_paused_daemon_says_why_and_how_it_is_mended(
+    home: Home, simulator: Simulator, open_page: Opener, axe: str
+) -> None:
+    with home.daemon(FLORA_API_KEY="sk_live_wrong"), gallery_of(home) as running:
+        page = open_page(running.url, wait=False)
+        queue(home, simulator, "run_any")
+        alert = page.get_by_role("alert").filter(has_text="Downloads are paused.")
+        expect(alert).to_contain_text("key")
+        expect(alert).to_contain_text("floradl check")
+        assert violations(page, axe) == []
+
+
+def test_a_server_that_went_away_is_missed(home: Home, browser: Browser) -> None:
+    Planted(home.library).run("run_here", ("here.png", picture(320, 240)))
+    with gallery_of(home) as running:
+        context = browser.new_context()
+        page = context.new_page()  # whose console has the lost connection
+        page.goto(running.url)
+        expect(page.locator("a.tile")).to_have_count(1)
+    expect(page.get_by_text("The gallery's server does not answer.")).to_be_visible()
+    context.close()
+
+
+def test_with_a_token_runs_are_retried_and_forgotten_by_buttons(
+    home: Home, simulator: Simulator, open_page: Opener
+) -> None:
+    (home.path / "token").write_text("a-token-of-the-test\n")
+    home.environ["FLORADL_WEB__TOKEN_FILE"] = str(home.path / "token")
+    simulator.add_run("run_bad", technique="campaign", duration=0, fail=("safety_blocked", "Refused."))
+    with home.daemon(), gallery_of(home) as running:
+        queue(home, simulator, "run_good")
+        home.drop("campaign/run_bad\n", "bad.txt")
+        home.finished("campaign/run_good")
+        page = open_page(f"{running.url}?token=a-token-of-the-test")
+        assert page.url == running.url
+        page.get_by_text("1 run failed").click()
+        home.finished("campaign/run_bad")
+        (home.library / "runs/campaign/run_bad.json").unlink()
+        page.get_by_role("button", name="Retry run_bad").click()
+        home.finished("campaign/run_bad")
+        opened_dialog(page, "run_good", "a")
+        page.get_by_role("button", name="Forget run_good").click()
+        page.get_by_role("button", name="Really: Forget run_good?").click()
+        wait_until(lambda: home.status()["counts"]["forgotten"] == 1)
+
+
+def test_without_a_token_there_is_no_button_that_changes_anything(
+    home: Home, simulator: Simulator, open_page: Opener
+) -> None:
+    with home.daemon(), gallery_of(home) as running:
+        queue(home, simulator, "run_good")
+        page = open_page(running.url)
+        dialog = opened_dialog(page, "run_good", "a")
+        expect(dialog.locator(".panel")).to_contain_text("SHA-256")
+        expect(page.get_by_role("button", name=re.compile("Retry|Forget"))).to_have_count(0)
+
+
+def test_a_link_to_a_run_that_is_not_there_says_so(home: Home, open_page: Opener) -> None:
+    Planted(home.library).run("run_here", ("here.png", picture(320, 240)))
+    with gallery_of(home) as running:
+        page = open_page(f"{running.url}?run=run_elsewhere")
+        expect(page.get_by_text("no sidecar of this run is known")).to_be_visible()
+        expect(page).to_have_url(running.url)
