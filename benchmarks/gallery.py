@@ -183,7 +183,7 @@ def _thumbnails(plan: Plan) -> float:
         maker.end()
 
 
-def _made(maker: Maker, path: Path) -> bytes:
+def _made(maker: Maker, path: Path) -> bytes | None:
     with path.open("rb") as file:
         return maker.make(file)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +23,7 @@ from galleries import Shelf, picture
 from PIL import Image
 from studio import until, wait_until
 
+from floradl.gallery import thumbnailer
 from floradl.gallery.thumbnailer import HIGHEST, WIDEST
 from floradl.gallery.thumbnails import Maker, ThumbnailCache, Thumbnails
 
@@ -174,6 +177,34 @@ def test_the_process_knows_no_key_and_may_not_write_files() -> None:
         maker.end()
 
 
+def test_a_file_that_takes_too_much_of_a_processor_has_its_process_ended() -> None:
+    """As a hostile picture would have it: the process spins, and the system ends it."""
+    program = (
+        "from floradl.gallery import thumbnailer as t; t._PROCESSOR_TIME = 0; t._bound_time()\n"
+        "while True: pass"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False)
+    assert done.returncode == -signal.SIGXCPU
+
+
+def test_where_a_sandbox_forbids_to_give_way_thumbnails_are_made_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def forbidden(name: str) -> Callable[..., None]:
+        def refuse(*_: object) -> None:
+            asked.append(name)
+            raise PermissionError(1, "Operation not permitted")
+
+        return refuse
+
+    for module, name in ((os, "nice"), (os, "sched_setscheduler"), (resource, "setrlimit")):
+        monkeypatch.setattr(module, name, forbidden(name))
+    thumbnailer._give_way()
+    assert {"nice", "sched_setscheduler", "setrlimit"} == set(asked)
+
+
 def test_one_that_takes_too_long_is_ended_and_the_next_is_made() -> None:
     maker = Maker(os.environ)
     try:
@@ -183,7 +214,7 @@ def test_one_that_takes_too_long_is_ended_and_the_next_is_made() -> None:
         os.kill(slow.pid, 19)  # SIGSTOP: it does not answer
         channel.settimeout(0.2)
         with (SAMPLES / "sample.png").open("rb") as file:
-            assert maker.make(file) == b""
+            assert maker.make(file) is None
             assert slow.poll() is not None
             file.seek(0)
             assert maker.make(file)

@@ -85,5 +85,7 @@ def _thumbnail(output: ShownOutput, library: Library, cache: ThumbnailCache, mak
             return b""
         with file:
             made = maker.make(file)
+        if made is None:
+            return b""
         cache.put(output.sha256, made)
     return made

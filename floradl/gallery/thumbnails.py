@@ -31,7 +31,7 @@ THUMBNAILS: Final = "thumbnails"
 _NAME: Final = re.compile("[0-9a-f]{64}")
 _MOST_WAITING: Final = 1000
 _MOST_BYTES: Final = 1 << 20  # of a thumbnail
-_TIME: Final = 25.0  # seconds for one
+_TIME: Final = 120.0  # seconds for one: it works when nobody else does
 _TRY_AGAIN: Final = 86_400.0  # seconds after which what had no thumbnail is tried again
 _IDLE: Final = 60.0  # seconds without work, after which the process ends
 _SECRETS: Final = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
@@ -160,7 +160,8 @@ class Thumbnails:
         except (FloradlError, OSError) as error:  # it may be there again later
             _log.warning("thumbnail_failed", message=str(error))
             return None
-        self._cache.put(sha256, made)
+        if made is not None:
+            self._cache.put(sha256, made)
         return made
 
 
@@ -172,13 +173,19 @@ class Maker:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
 
-    def make(self, file: BinaryIO) -> bytes:
-        """Return a thumbnail; nothing where the file has the process run out of time, memory or luck."""
+    def make(self, file: BinaryIO) -> bytes | None:
+        """Return a thumbnail; empty where the file has the process run out of processor time, memory or luck.
+
+        None where it did not come in time: perhaps others had the processor.
+        """
         channel = self._started()
         try:
             socket.send_fds(channel, [b"t"], [file.fileno()])
             size = int.from_bytes(_received(channel, 4), "big")
             return _received(channel, size) if size <= _MOST_BYTES else b""
+        except TimeoutError:
+            self.end()
+            return None
         except (OSError, EOFError):
             self.end()
             return b""
