@@ -13,8 +13,7 @@ import httpx
 import pytest
 from callers import HOST, rest
 from galleries import TOKEN, Shelf, becomes_listed, listed, opened, picture
-from structlog.testing import capture_logs
-from studio import until
+from studio import logged, until
 
 from floradl.errors import ConfigError, FloradlError
 from floradl.gallery import server
@@ -280,7 +279,7 @@ async def test_without_events_of_the_system_new_runs_are_found_all_the_same(
     monkeypatch.setattr("floradl.index.follower.watchfiles.awatch", spent)
     monkeypatch.setattr("floradl.index.follower._POLL", 0.05)
     shelf.put("run_a")
-    with capture_logs() as logs:
+    with logged() as logs:
         async with shelf.shown() as client:
             shelf.put("run_b")
             await becomes_listed(client, "run_a", "run_b")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import structlog
 from anyio import to_thread
 from msgspec import Struct
 
@@ -26,6 +25,7 @@ from floradl.config.credentials import read_web_token
 from floradl.config.settings import Config
 from floradl.errors import ConfigError, ExposedError, FloradlError, PauseReason, innermost
 from floradl.index.tables import IndexDamagedError
+from floradl.log import get_logger
 from floradl.models import Action, QueuedRun, Reference, RunRequest, RunState
 from floradl.net.addresses import Endpoint
 from floradl.queue import folder as state_folder
@@ -46,9 +46,10 @@ _REMEDIES: Final = {
     PauseReason.CREDITS: "Buy credits for the workspace at FLORA.",
     PauseReason.DISK_FULL: "Make room on the disk, or name another with output.dir.",
     PauseReason.LIBRARY_MISSING: "Mount the library's disk.",
+    PauseReason.LIBRARY_OTHER: "Copy the files to where output.dir is now, or name the old place there.",
     PauseReason.LIBRARY_READ_ONLY: "Let floradl's user write the library, or mount it for writing.",
 }
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class Manner(Struct, frozen=True):

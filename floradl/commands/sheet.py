@@ -20,7 +20,7 @@ from floradl.gallery.sheet import render
 from floradl.gallery.thumbnails import THUMBNAILS, Maker, ThumbnailCache, is_sha256
 from floradl.index.library_index import LibraryIndex
 from floradl.index.views import ShownOutput, View
-from floradl.library.base import Library
+from floradl.library.base import LibraryStore
 from floradl.units import format_count
 
 _PAGE: Final = 500
@@ -75,7 +75,7 @@ def _listed(index: LibraryIndex, view: View) -> Iterator[ShownOutput]:
             return
 
 
-def _thumbnail(output: ShownOutput, library: Library, cache: ThumbnailCache, maker: Maker) -> bytes:
+def _thumbnail(output: ShownOutput, library: LibraryStore, cache: ThumbnailCache, maker: Maker) -> bytes:
     if output.kind not in {"image", "video"} or not is_sha256(output.sha256):
         return b""
     made = cache.get(output.sha256)

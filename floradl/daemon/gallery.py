@@ -14,10 +14,10 @@ from subprocess import PIPE
 from typing import Final
 
 import anyio
-import structlog
 from anyio.abc import Process
 
 from floradl.config.settings import Config
+from floradl.log import get_logger
 from floradl.net.addresses import Endpoint
 
 MISSING: Final = (
@@ -28,7 +28,7 @@ _AGAIN: Final = 2.0  # seconds
 _SLOWEST: Final = 60.0
 _LIVED: Final = 60.0
 _GRACE: Final = 2.0
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 def installed() -> bool:

@@ -10,7 +10,6 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, cast
 
-import structlog
 from anyio import CapacityLimiter, create_task_group, to_thread
 from msgspec import Struct
 from starlette.applications import Starlette
@@ -28,7 +27,8 @@ from floradl.gallery.guard import HEADERS, Asked, Guard, Refusal, SignIn
 from floradl.gallery.live import News
 from floradl.gallery.thumbnails import Thumbnails
 from floradl.index.library_index import LibraryIndex
-from floradl.library.base import Library
+from floradl.library.base import LibraryStore
+from floradl.log import get_logger
 
 _STATIC: Final = Path(__file__).parent / "static"
 _TYPES: Final = {
@@ -47,7 +47,7 @@ _TYPES: Final = {
 _WORTH_PACKING: Final = 16 << 10  # bytes
 _LONGEST_SIDECAR: Final = 64 << 20
 _AT_ONCE: Final = 3  # questions to the index
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 Act = Callable[[str, str], None]
 """Does what a button wants: `retry` or `forget`, and a run's id. Blocking. Raises `FloradlError`."""
@@ -56,7 +56,7 @@ Act = Callable[[str, str], None]
 class Parts(Struct, frozen=True):
     """What the gallery is made of. `act` is None where its buttons do nothing."""
 
-    library: Library
+    library: LibraryStore
     index: LibraryIndex
     thumbnails: Thumbnails
     news: News

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import anyio
-import structlog
 import uvicorn
 from anyio import to_thread
 from msgspec import Struct
@@ -24,6 +23,7 @@ from floradl.gallery.thumbnails import THUMBNAILS, ThumbnailCache, Thumbnails
 from floradl.index.follower import IndexFollower
 from floradl.index.library_index import LibraryIndex
 from floradl.library.folder import FolderLibrary
+from floradl.log import get_logger
 from floradl.net.addresses import Endpoint, is_loopback
 from floradl.redaction import Secret
 
@@ -31,7 +31,7 @@ _HEAD_TIME: Final = 10.0  # seconds for the head of a request
 _STALLED: Final = 30.0  # seconds for a client to take anything at all
 _MOST_CONNECTIONS: Final = 250
 _LONGEST_HEAD: Final = 32 << 10  # bytes
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class GalleryOptions(Struct, frozen=True):

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import BinaryIO, Final, Protocol, TypeGuard
 
 import anyio
-import structlog
 from anyio import to_thread
 
 from floradl.errors import FloradlError
+from floradl.log import get_logger
 
 THUMBNAILS: Final = "thumbnails"
 """The folder for them, beside the index."""
@@ -35,7 +35,7 @@ _TIME: Final = 120.0  # seconds for one: it works when nobody else does
 _TRY_AGAIN: Final = 86_400.0  # seconds after which what had no thumbnail is tried again
 _IDLE: Final = 60.0  # seconds without work, after which the process ends
 _SECRETS: Final = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 def is_sha256(text: str | None) -> TypeGuard[str]:

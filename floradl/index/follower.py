@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import structlog
 import watchfiles
 from anyio import to_thread
 from msgspec import Struct
@@ -26,13 +25,14 @@ from floradl.fs.mounts import is_shared
 from floradl.index.library_index import Changes, LibraryIndex
 from floradl.index.tables import IndexDamagedError
 from floradl.library.template import SIDECARS
+from floradl.log import get_logger
 
 _RESCAN: Final = 60.0  # seconds
 _POLL: Final = 1.5
 _AGAIN: Final = 5.0
 _STEP: Final = 100  # milliseconds
 _MOST: Final = 1000  # changes: where more come at once, folders are looked at instead
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+_log = get_logger()
 
 
 class Reading(Struct, frozen=True):
