@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from studio import Home, served
 from wire import Bench, By, ByWorker
 
 from floradl.simulator import Simulator
+
+# A shell starts what it runs in the background so, and what tests start would take no Ctrl-C either.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How fast an example runs says something about this machine, not about floradl.
 settings.register_profile("floradl", deadline=None)

@@ -66,7 +66,7 @@ def test_with_closed_streams_a_daemon_writes_its_log_into_no_file_of_its_own(
         process.wait()
     check_library(home, simulator)
     files = [path for path in home.path.rglob("*") if path.is_file()]
-    assert not [path for path in files if b'"event":"run_finished"' in path.read_bytes()]
+    assert not [path for path in files if b'"level":"info"' in path.read_bytes()]
     assert "ok    journal" in home.run("check").stdout
 
 
