@@ -26,12 +26,12 @@ from floradl.hooks.runs import Heard, RunHooks
 from floradl.models import QueuedRun, RunRequest, RunState
 from floradl.queue.sqlite import SqliteQueue
 from floradl.runs.events import RunEvents, RunSummary
-from floradl.sources.intake import Intake
 
 if TYPE_CHECKING:
     from floradl.commands.results import ResultWriter
     from floradl.library.base import LibraryStore
     from floradl.queue.event_log import EventLog
+    from floradl.sources.intake import Intake
 
 _NO_PROGRESS = 600.0  # seconds
 _MISSING_TRIES = 2  # after which a run that FLORA does not know is given up; somebody waits for the answer
@@ -130,6 +130,7 @@ async def once(
 
 async def _once(config: Config, environ: Mapping[str, str], max_wait: float, progress: _Watched) -> Exit:
     from floradl.queue.event_log import EventLog  # noqa: PLC0415 - `get` needs none of it
+    from floradl.sources.intake import Intake  # noqa: PLC0415 - as above
 
     inbox, queue_file = build_inbox(config)
     hooks = RunHooks(safe_orders(config, environ))

@@ -31,14 +31,14 @@ from floradl.models import QueuedRun
 from floradl.queue import heartbeat
 from floradl.queue.heartbeat import Heartbeat, LivePause, Snapshot, Transfer
 from floradl.runs.events import RunEvents, RunSummary
-from floradl.sources.inbox import Inbox
-from floradl.sources.intake import Intake, IntakeLimits
-from floradl.sources.queue_file import QueueFile
 from floradl.wakeups import next_tick
 
 if TYPE_CHECKING:
     from floradl.daemon.systemd import Supervision
     from floradl.queue.event_log import EventLog
+    from floradl.sources.inbox import Inbox
+    from floradl.sources.intake import Intake, IntakeLimits
+    from floradl.sources.queue_file import QueueFile
 
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
 _BEAT = 1.0
@@ -52,14 +52,22 @@ _log = get_logger()
 
 def build_inbox(config: Config) -> tuple[Inbox, QueueFile | None]:
     """Return the ways in that the configuration names, the folders made. Raises `ConfigError`."""
+    from floradl.sources.inbox import Inbox  # noqa: PLC0415 - `get` has no inbox
+
     queue = config.queue
     inbox = Inbox(queue.watch_dir, keep=queue.keep, queue_file=queue.file)
     inbox.prepare()
-    return inbox, QueueFile(queue.file) if queue.file else None
+    if queue.file is None:
+        return inbox, None
+    from floradl.sources.queue_file import QueueFile  # noqa: PLC0415 - few have one
+
+    return inbox, QueueFile(queue.file)
 
 
 def build_bounds(config: Config) -> IntakeLimits:
     """Return how much work is taken in at a time."""
+    from floradl.sources.intake import IntakeLimits  # noqa: PLC0415 - as above
+
     return IntakeLimits(config.queue.max_open, config.state_dir)
 
 
@@ -138,6 +146,7 @@ async def _run(
     from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
     from floradl.daemon.systemd import SystemdView, describe  # noqa: PLC0415
     from floradl.queue.event_log import EventLog  # noqa: PLC0415
+    from floradl.sources.intake import Intake  # noqa: PLC0415
     from floradl.web.metrics import HealthState  # noqa: PLC0415
 
     supervision.beat(describe(SystemdView(starting=True)), well=True)

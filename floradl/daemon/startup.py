@@ -39,7 +39,6 @@ from floradl.queue.heartbeat import LivePause, Snapshot
 from floradl.queue.recovery import kept_open, open_queue
 from floradl.queue.sqlite import SqliteQueue
 from floradl.runs.scheduler import Scheduler
-from floradl.sources.archive import accepted_orders
 from floradl.units import format_count
 
 if TYPE_CHECKING:
@@ -241,6 +240,8 @@ class Startup:
 
     async def _recall(self, *, made: bool) -> None:
         started = time.monotonic()
+        from floradl.sources.archive import accepted_orders  # noqa: PLC0415 - where the queue is filled anew
+
         orders = await to_thread.run_sync(accepted_orders, self._watch_dir)
         forgotten = [order for order in orders if order.action is Action.FORGET]
         await self._queue.submit(forgotten, time.time(), retry_failed=False)

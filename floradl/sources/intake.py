@@ -19,9 +19,9 @@ from floradl.queue.base import RunQueue
 from floradl.queue.heartbeat import LivePause
 from floradl.runs.scheduler import Scheduler
 from floradl.sources.inbox import Inbox, Job, Scan
-from floradl.sources.queue_file import QueueFile
 
 if TYPE_CHECKING:
+    from floradl.sources.queue_file import QueueFile
     from floradl.sources.watcher import Watcher
 
 MAX_OPEN = "max_open"
