@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from itertools import chain
-from typing import Any, Protocol, TypeAlias
-
-import msgspec
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from floradl.download.file_type.signatures import HEAD, from_content
 from floradl.errors import ErrorCode, PermanentError, TransientError
@@ -23,7 +21,7 @@ _COMPRESS = b"\x1f\x9d"
 _SHORTEST_TEXT = 4  # bytes
 
 
-class Undone(msgspec.Struct, frozen=True):
+class Undone(NamedTuple):
     """A body whose `codings` were undone; none where it was not coded, whatever was said."""
 
     pieces: Iterable[Piece]

@@ -22,7 +22,6 @@ import msgspec
 
 from floradl import urls
 from floradl.download.checksums import ChecksumSet, Proof, disagreement, proof_of, signed_fields
-from floradl.download.decompress import undo
 from floradl.download.file_type import sniff
 from floradl.download.file_type.signatures import beginning
 from floradl.download.resume import (
@@ -293,12 +292,15 @@ class Downloader:
         except OverLimitError:
             discard_parts(target, offer.validator)
             raise
-        body = undo(pieces, offer.codings)
-        if body.codings:
-            offer = offer.decoded()
+        codings: tuple[str, ...] = ()
+        if offer.codings:
+            from floradl.download.decompress import undo  # noqa: PLC0415 - media are seldom coded
+
+            pieces, codings = undo(pieces, offer.codings)
+            offer = offer.decoded() if codings else offer
         sink = target.open(offer.validator)
         self._note_promises(offer, target)
-        return self._receive(_ResponseBody(response, offer, sink, body.pieces, body.codings), target, report)
+        return self._receive(_ResponseBody(response, offer, sink, pieces, codings), target, report)
 
     def _note_promises(self, offer: ContentOffer, target: DownloadTarget) -> None:
         """Note the checksums of the whole for later attempts: a range may come without them."""

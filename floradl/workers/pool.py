@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from threading import Lock
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,7 +24,6 @@ from floradl.errors import TransientError
 from floradl.library.base import Destination, DownloadTarget, Sink
 from floradl.log import get_logger
 from floradl.net.bandwidth import BandwidthLimiter
-from floradl.workers.process import WorkerProcess
 from floradl.workers.protocol import (
     FROM_FETCH,
     Channel,
@@ -40,6 +39,9 @@ from floradl.workers.protocol import (
     WorkerSettings,
     error_of,
 )
+
+if TYPE_CHECKING:
+    from floradl.workers.process import WorkerProcess
 
 _KEPT: Final = 1 / 16  # of a fair share, by who has no use for it now: it can begin at once
 
@@ -328,6 +330,8 @@ class WorkerPool:
     def _start_worker(self) -> None:
         if self._machine.monotonic() < self._not_before:
             return
+        from floradl.workers.process import WorkerProcess  # noqa: PLC0415 - a few small files need none
+
         rate = None if self._bandwidth.rate() is None else 1  # until it has a share
         try:
             settings = replace(self._settings, rate=rate)
