@@ -178,6 +178,9 @@ class SqliteQueue(RunQueue):
     async def reopen(self, run_ids: Iterable[str], now: float) -> list[str]:
         statement = (
             "UPDATE runs SET state = 'running', waited = 0, tries = 0, error = NULL, fresh = 0,"
+            # The kinds of a retry that is done, behind a ';', hold no more.
+            " kinds = CASE WHEN state = 'done' AND instr(kinds, ';') > 0"
+            " THEN nullif(substr(kinds, 1, instr(kinds, ';') - 1), '') ELSE kinds END,"
             " changed_at = ? WHERE run_id = ? AND state IN ('done', 'partial', 'failed')"
         )
         wanted = list(run_ids)
