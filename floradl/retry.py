@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -128,4 +126,6 @@ def backoff(tries: int, cap: float) -> float:
 
     The jitter keeps many that failed together from coming back together.
     """
+    import random  # noqa: PLC0415 - most commands retry nothing
+
     return min(cap, 2.0 ** min(tries - 1, 10)) * random.uniform(0.75, 1.0)  # noqa: S311 - no secret

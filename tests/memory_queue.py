@@ -144,8 +144,15 @@ class MemoryQueue(RunQueue):
         again = [each for each in run_ids if (run := self._runs.get(each)) and run.state in ended]
         for run_id in again:
             run = self._runs[run_id]
+            kinds = () if run.state is RunState.DONE else run.retry_kinds
             self._runs[run_id] = replace(
-                run, state=RunState.RUNNING, waited=0.0, tries=0, error=None, force=False
+                run,
+                state=RunState.RUNNING,
+                waited=0.0,
+                tries=0,
+                error=None,
+                force=False,
+                retry_kinds=kinds,
             )
         return again
 

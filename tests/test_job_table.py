@@ -205,3 +205,9 @@ def test_a_hundred_thousand_rows_are_read() -> None:
 def test_a_costly_table_is_refused(text: str) -> None:
     with pytest.raises(JobError):
         parse_job(codecs.BOM_UTF8 + text.encode(), "job.csv")
+
+
+def test_a_text_that_is_too_long_for_a_cell_is_told_as_that() -> None:
+    message = str(refusal("run,note\nrun_a," + "x" * 200_000 + "\n"))
+    assert "a text in it has over 131,072 characters" in message
+    assert "shorten that text" in message

@@ -203,6 +203,18 @@ async def test_the_kinds_of_a_retry_hold_until_the_run_is_done_and_then_those_be
     assert (await get(queue)).wanted_kinds == (OutputKind.IMAGE,)
 
 
+async def test_outputs_that_are_listed_after_a_retry_of_a_kind_are_chosen_as_before_it(
+    queue: RunQueue,
+) -> None:
+    retry = RunRequest(Reference("run_a"), action=Action.RETRY, kinds=(OutputKind.TEXT,))
+    await submit(queue, RunRequest(Reference("run_a"), kinds=(OutputKind.IMAGE,)))
+    await queue.update(replace(await get(queue), state=RunState.DONE), 2.0)
+    await submit(queue, retry, now=3.0)
+    await queue.update(replace(await get(queue), state=RunState.DONE), 4.0)
+    assert await queue.reopen(["run_a"], 5.0) == ["run_a"]
+    assert (await get(queue)).wanted_kinds == (OutputKind.IMAGE,)
+
+
 async def test_the_kinds_of_a_request_leave_a_run_under_way_alone(queue: RunQueue) -> None:
     await submit(queue, order())
     retry = RunRequest(Reference("run_a"), action=Action.RETRY, kinds=(OutputKind.TEXT,))

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from memory_queue import MemoryQueue
+from msgspec.structs import replace
 from polling import Clock, World
 from queues import serving
 from studio import Home, check_library, until, wait_until
@@ -342,3 +343,11 @@ def test_a_run_that_a_webhook_or_job_names_by_id_alone_stands_under_its_techniqu
         home.drop("run_a")
         found = wait_until(lambda: [r for r in home.status()["runs"] if r["state"] == "running"])
     assert found[0]["reference"] == "campaign/run_a"
+
+
+def test_after_a_restart_a_run_under_a_wrong_technique_does_not_get_that_technique_s_name_either() -> None:
+    names = TechniqueNames({"campaign": RunNames(technique_id="tech_1", technique_name="Campaign")})
+    of_another = RunNames(technique_id="tech_2")
+    run = QueuedRun(run_id="run_a", technique="campaign", queued_at=0.0, names=of_another)
+    assert names.of_run(run) == of_another
+    assert names.of_run(replace(run, names=RunNames())).technique_name == "Campaign"

@@ -94,7 +94,7 @@ async def test_what_a_call_recorded_is_read_by_others_when_it_returns(tmp_path: 
 async def test_a_file_that_is_taken_away_ends_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("floradl.queue.sqlite._LOOK_EVERY", 0.05)
+    monkeypatch.setattr("floradl.queue.folder._LOOK_EVERY", 0.05)
 
     async def work() -> None:
         async with sqlite_queue(tmp_path):

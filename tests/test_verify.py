@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import pty
@@ -532,3 +533,12 @@ def test_a_file_whose_run_still_goes_on_is_known(home: Home, simulator: Simulato
         wait_until((home.library / "images/campaign/run_c-a.png").exists)
         wait_until((home.library / "text/campaign/run_c-words.txt").exists)
         assert json.loads(home.run("verify", "--json").stdout)["unknown"] == []
+
+
+def test_a_repair_whose_sidecar_another_process_is_writing_is_told_as_not_mended(home: Home) -> None:
+    damage(home.library / PICTURE)
+    with (home.library / "runs/campaign/.run_a.json.part").open("wb") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)
+        done = home.run("verify", "--repair")
+    assert done.returncode == 1, done.stderr
+    assert "another floradl writes the same file at this moment" in done.stdout

@@ -118,7 +118,11 @@ class TechniqueNames:
         if answer is not None and _is_of_another(run.technique, answer):
             self.note_wrong(run.reference, answer)
         known = self._known.get(run.technique or "")
-        return run.names if known is None or run.run_id in self.wrong else known.updated(run.names)
+        if known is None or run.run_id in self.wrong:
+            return run.names
+        # What is noted as wrong is so until the next start: then the row alone says of which it is.
+        same = run.names.technique_id in {None, known.technique_id} or known.technique_id is None
+        return known.updated(run.names) if same else run.names
 
     def note_wrong(self, reference: Reference, answer: RemoteRun) -> None:
         """Note, and log once, that FLORA has a run under another technique than the one it was named by."""

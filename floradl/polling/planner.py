@@ -9,7 +9,6 @@ catch the ends that no webhook reports.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -84,6 +83,8 @@ class PollPlanner:
         """
         before = self._looks.pop(run.run_id, None)
         age = run.waited if answer.age is None else answer.age
+        import random  # noqa: PLC0415 - where runs are finished already none goes on
+
         spread = 1.0 if answer.batch_size > 1 else random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
         look = _Look(run.technique, age, self._monotonic(), answer.batch_size, spread)
         look.forecasts = before.forecasts if before else ()

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from anyio import to_thread
 
-from floradl.errors import ExposedError, LockedError
+from floradl.errors import ExposedError, LockedError, QueueDamagedError
 from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.permissions import exposure, make_above, trusted_users, user_name
 from floradl.queue import heartbeat
+from floradl.wakeups import next_tick
 
 FILE_NAME: Final = "journal.sqlite3"
 RECALL: Final = "recall"
@@ -38,6 +40,7 @@ EVENT_FILES: Final = ("events.ndjson", *(f"events.{number}.ndjson" for number in
 """The files of the event log, the newest first."""
 
 _OWN = (LOCK_NAME, heartbeat.FILE_NAME, f".{heartbeat.FILE_NAME}.part", SEEN, RECALL, *EVENT_FILES)
+_LOOK_EVERY = 5.0  # seconds between looks at the files of an open queue
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _LOOKS = 2000  # of others that a start waits for, a millisecond each
 
@@ -127,6 +130,13 @@ class QueueFiles:
             if self._path("").stat().st_size == 0:
                 return f"{self._path('')} was emptied while floradl worked with it"
         return None
+
+    async def watch(self) -> None:
+        """Raise `QueueDamagedError` once they are not: SQLite would go on with what nobody else can see."""
+        while True:
+            await next_tick(_LOOK_EVERY)
+            if (why := await to_thread.run_sync(self.lost)) is not None:
+                raise QueueDamagedError(why)
 
     @property
     def gone(self) -> bool:

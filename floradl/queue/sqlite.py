@@ -15,22 +15,16 @@ from pathlib import Path
 
 import anyio
 import msgspec
-from anyio import to_thread
 
-from floradl.errors import QueueDamagedError
 from floradl.models import Action, LeftFile, QueuedRun, RunNames, RunRequest, RunState, SavedOutput
 from floradl.queue.base import (
     DELIVERIES_KEPT,
     DURATIONS_KEPT,
-    GIVEN_UP_KEPT,
     DeliveryRecord,
-    HookEvent,
-    HookOutbox,
     LateCost,
     QueueCounts,
     QueueTrouble,
     RunQueue,
-    SentPause,
     completed_by,
     downloading,
     is_detected_by,
@@ -42,6 +36,7 @@ from floradl.queue.base import (
 )
 from floradl.queue.folder import FILE_NAME, QueueFiles
 from floradl.queue.group_commit import GroupCommit
+from floradl.queue.hook_outbox import SqliteHookOutbox
 from floradl.queue.migrations import (
     COLUMNS,
     count_states,
@@ -53,9 +48,8 @@ from floradl.queue.migrations import (
     select_run,
     select_saved,
 )
-from floradl.wakeups import Signal, next_tick
+from floradl.wakeups import Signal
 
-_LOOK_EVERY = 5.0  # seconds between looks at the files
 _MARKS = ",".join("?" * (COLUMNS.count(",") + 2))  # of a row, and when it changed
 _OPEN = tuple(state.value for state in RunState if state.open)
 _COMPLETED = (
@@ -63,79 +57,6 @@ _COMPLETED = (
     " OR (meta IS NOT NULL AND ? IS NULL) FROM runs WHERE run_id = ?"
 )
 _OPEN_MARKS = ",".join("?" * len(_OPEN))
-
-
-class SqliteHookOutbox(HookOutbox):
-    """The tables of hooks in the file that `commits` writes."""
-
-    def __init__(self, commits: GroupCommit) -> None:
-        self._commits = commits
-        self._expected = False
-        self._given_up: set[str] = set()  # runs; in the table they have a negative number of tries
-
-    async def expect(self, *, finished: bool) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            self._expected = finished
-            if not finished:
-                db.execute("DELETE FROM announcements")
-            rows = db.execute("SELECT run_id FROM announcements WHERE tries < 0")
-            self._given_up = {row[0] for row in rows}
-
-        await self._commits.call(work)
-
-    def add(self, db: sqlite3.Connection, run_id: str, sidecar: str | None) -> None:
-        """Add an event as a part of the transaction under way, where one is expected."""
-        if run_id in self._given_up:
-            self._given_up.discard(run_id)
-            db.execute("DELETE FROM announcements WHERE run_id = ? AND tries < 0", (run_id,))
-        if self._expected:
-            db.execute("INSERT INTO announcements (run_id, sidecar) VALUES (?, ?)", (run_id, sidecar))
-
-    async def after(self, number: int) -> list[int]:
-        query = "SELECT id FROM announcements WHERE id > ? AND tries >= 0 ORDER BY id"
-        return await self._commits.call(lambda db: [row[0] for row in db.execute(query, (number,))])
-
-    async def get(self, number: int) -> HookEvent | None:
-        def work(db: sqlite3.Connection) -> HookEvent | None:
-            query = "SELECT run_id, sidecar, tries FROM announcements WHERE id = ? AND tries >= 0"
-            row = db.execute(query, (number,)).fetchone()
-            run = select_run(db, row[0]) if row else None
-            return HookEvent(number, run, row[1], row[2]) if run else None
-
-        return await self._commits.call(work)
-
-    async def count_failure(self, number: int) -> None:
-        count = "UPDATE announcements SET tries = tries + 1 WHERE id = ?"
-        await self._commits.call(lambda db: db.execute(count, (number,)))
-
-    async def drop(self, number: int) -> None:
-        delete = "DELETE FROM announcements WHERE id = ?"
-        await self._commits.call(lambda db: db.execute(delete, (number,)))
-
-    async def give_up(self, number: int) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            mark = "UPDATE announcements SET tries = -1 WHERE id = ? RETURNING run_id"
-            self._given_up.update(row[0] for row in db.execute(mark, (number,)).fetchall())
-            if len(self._given_up) > GIVEN_UP_KEPT:
-                oldest = "SELECT id, run_id FROM announcements WHERE tries < 0 ORDER BY id LIMIT 1"
-                for old, run_id in db.execute(oldest).fetchall():
-                    db.execute("DELETE FROM announcements WHERE id = ?", (old,))
-                    self._given_up.discard(run_id)
-
-        await self._commits.call(work)
-
-    async def pauses(self) -> list[SentPause]:
-        def work(db: sqlite3.Connection) -> list[SentPause]:
-            rows = db.execute("SELECT reason, since, told_at, over FROM pauses_told")
-            return [SentPause(reason, since, at, bool(over)) for reason, since, at, over in rows]
-
-        return await self._commits.call(work)
-
-    async def put_pause(self, pause: SentPause) -> None:
-        row = (pause.reason, pause.since, pause.reported_at, pause.over)
-        await self._commits.call(
-            lambda db: db.execute("INSERT OR REPLACE INTO pauses_told VALUES (?, ?, ?, ?)", row)
-        )
 
 
 class SqliteQueue(RunQueue):
@@ -207,7 +128,7 @@ class SqliteQueue(RunQueue):
     async def serve(self) -> None:
         async with anyio.create_task_group() as group:
             if self.files is not None:
-                group.start_soon(_watch, self.files)
+                group.start_soon(self.files.watch)
             await self._commits.serve()
             group.cancel_scope.cancel()
 
@@ -257,6 +178,9 @@ class SqliteQueue(RunQueue):
     async def reopen(self, run_ids: Iterable[str], now: float) -> list[str]:
         statement = (
             "UPDATE runs SET state = 'running', waited = 0, tries = 0, error = NULL, fresh = 0,"
+            # The kinds of a retry that is done, behind a ';', hold no more.
+            " kinds = CASE WHEN state = 'done' AND instr(kinds, ';') > 0"
+            " THEN nullif(substr(kinds, 1, instr(kinds, ';') - 1), '') ELSE kinds END,"
             " changed_at = ? WHERE run_id = ? AND state IN ('done', 'partial', 'failed')"
         )
         wanted = list(run_ids)
@@ -425,14 +349,6 @@ class SqliteQueue(RunQueue):
         rows = [(os.fsencode(name), before) for name in names]
         delete = "DELETE FROM left_files WHERE name = ? AND since < ?"
         await self._call(lambda db: db.executemany(delete, rows))
-
-
-async def _watch(files: QueueFiles) -> None:
-    """Watch whether the files are still there: SQLite would go on with what nobody else can see."""
-    while True:
-        await next_tick(_LOOK_EVERY)
-        if (why := await to_thread.run_sync(files.lost)) is not None:
-            raise QueueDamagedError(why)
 
 
 def _submit(

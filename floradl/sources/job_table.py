@@ -85,7 +85,10 @@ def read_table(text: str, start: TableStart) -> Iterator[tuple[RunRequest, Fault
     except _CellError as error:
         raise _fault(line, row or None, error.column, str(error)) from error
     except csv.Error as error:
-        message = f"this row cannot be read ({error}): is a quote in it not closed, or not doubled?"
+        long = "field limit" in str(error)
+        why = "a text in it has over 131,072 characters" if long else str(error)
+        hint = " If not, shorten that text" if long else ""
+        message = f"this row cannot be read ({why}): is a quote in it not closed, or not doubled?{hint}"
         raise _fault(line, row + 1 if line > above else None, None, message) from error
 
 

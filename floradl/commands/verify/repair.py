@@ -115,7 +115,12 @@ class _Repairs:
             except (TransientError, PermanentError) as error:
                 self.outcomes[number] = VerifyOutcome(mended=False, message=str(error))
         by_index = {problems[number].index: output for number, output in fresh.items()}
-        brought = await to_thread.run_sync(self._record, sidecar, by_index)
+        try:
+            brought = await to_thread.run_sync(self._record, sidecar, by_index)
+        except TransientError as error:
+            for number in fresh:
+                self.outcomes[number] = VerifyOutcome(mended=False, message=str(error))
+            return
         for number, output in fresh.items():
             self.outcomes[number] = await to_thread.run_sync(self._judge, problems[number], output)
         mended = all(self.outcomes[number].mended for number in problems)
