@@ -404,7 +404,7 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
 
 
 class EarlierSidecar(Struct, frozen=True):
-    """What a sidecar that stands says of its run: outputs by key, and by what name and with what it was queued."""
+    """What a sidecar that stands says of its run; the outputs are by key."""
 
     outputs: dict[str, SavedOutput] = {}
     technique: str | None = None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from anyio import to_thread
+from msgspec.structs import replace
 
 from floradl.library.base import LibraryStore
 from floradl.library.selection import asks_for_more
@@ -40,8 +41,10 @@ class DoneRuns:
                 settled.append((run, sidecar))
             elif sidecar is not None and _is_done(run, sidecar):
                 created = uncosted(sidecar, self._wall())
-                settled.append((run, FinishedRun(run, incomplete=lacks(sidecar, run), uncosted=created)))
-                self._earlier[run.run_id] = earlier_of(sidecar)
+                # What stands there is not changed by another label.
+                stored = replace(run, label=sidecar.label or run.label, meta=sidecar.meta or run.meta)
+                incomplete = lacks(sidecar, run)
+                settled.append((run, FinishedRun(stored, incomplete=incomplete, uncosted=created)))
             else:
                 self._earlier[run.run_id] = earlier_of(sidecar)
         return settled

@@ -156,8 +156,8 @@ class Processor:
             await self._disk.do(partial(complete_sidecar, self._library, run, keep_times=keep_times))
         if finished.uncosted is not None:  # whoever wrote it ended before its cost could be looked for
             late = LateCost(run.run_id, self._options.wall() + LOOKS[0], 0, finished.uncosted or None)
-        if (stored := finished.earlier) is not None:  # what stands there is not changed by another label
-            run = replace(run, label=stored.label or run.label, meta=stored.meta or run.meta)
+        stored = finished.run
+        run = replace(run, label=stored.label or run.label, meta=stored.meta or run.meta)
         return await self._finish(replace(run, state=RunState.DONE, error=None), None, late=late)
 
     async def _save(

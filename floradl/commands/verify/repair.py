@@ -193,9 +193,7 @@ class _Repairs:
 
 def _run_of(sidecar: Sidecar) -> QueuedRun:
     queued = unix_seconds(sidecar.times.queued_at) or 0.0
-    run = QueuedRun(
-        run_id=sidecar.run_id, state=RunState.DOWNLOADING, queued_at=queued, progress=100.0
-    )
+    run = QueuedRun(run_id=sidecar.run_id, state=RunState.DOWNLOADING, queued_at=queued, progress=100.0)
     return earlier_of(sidecar).fill(run)  # paths are planned by all of it
 
 
