@@ -144,7 +144,7 @@ def tell_unknown(config: Config, requests: Iterable[RunRequest]) -> None:
     if unknown:
         more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
         are = "are" if more else "is"
-        tell(f"floradl: {unknown[0]}{more} {are} not known here yet: look for a slip of the pen")
+        tell(f"floradl: {unknown[0]}{more} {are} not known here yet; the job stands, but check the id")
 
 
 def read_requests(references: Iterable[str], action: Action, given: Given) -> list[RunRequest]:
