@@ -158,11 +158,11 @@ def retry(
     from floradl.models import Action
 
     config, said = configured(given), submit.Given(kinds=kinds)
-    if not failed:
-        return submit.queue(config, submit.read_requests(references, Action.RETRY, said))
-    requests = said.applied(submit.failed_runs(config))
-    if references:
-        requests += submit.read_requests(references, Action.RETRY, said)
+    requests = said.applied(submit.failed_runs(config)) if failed else []
+    if references or not failed:
+        named = submit.read_requests(references, Action.RETRY, said)
+        submit.tell_unknown(config, named)
+        requests += named
     if not requests:
         tell("no run failed")
         return Exit.OK
@@ -179,7 +179,9 @@ def forget(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
     from floradl.models import Action
 
     wanted = submit.read_requests(references, Action.FORGET, submit.Given())
-    return submit.queue(configured(given), wanted)
+    config = configured(given)
+    submit.tell_unknown(config, wanted)
+    return submit.queue(config, wanted)
 
 
 @floradl.command(epilog=ending("floradl sync --since 30d", (0, 2, 4, 5, 130), "docs/sync.md"))

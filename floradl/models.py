@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct, field
-from msgspec.structs import astuple, force_setattr
+from msgspec.structs import astuple, force_setattr, replace
 
 from floradl.errors import ErrorCode
 
@@ -403,19 +403,39 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
         return Reference(self.run_id, self.technique)
 
 
+class EarlierSidecar(Struct, frozen=True):
+    """What a sidecar that stands says of its run; the outputs are by key."""
+
+    outputs: dict[str, SavedOutput] = {}
+    technique: str | None = None
+    label: str | None = None
+    meta: dict[str, str] = {}
+    names: RunNames = RunNames()
+
+    def fill(self, run: QueuedRun) -> QueuedRun:
+        """Return a run's row with what this says, where the row itself says nothing."""
+        return replace(
+            run,
+            technique=run.technique if run.technique is not None else self.technique,
+            label=run.label if run.label is not None else self.label,
+            meta=run.meta or self.meta,
+            names=self.names.updated(run.names),
+        )
+
+
 class FinishedRun(Struct, frozen=True):
     """A run that needs no more polling, to be saved next; `answer` is the API's last.
 
     `failure` says why it is given up although the API did not finish it. With neither, its sidecar stands
     already, and is `incomplete` where it says less of the run than its row. `uncosted`: FLORA may yet settle
     its cost; it is when the run was created there (unix seconds, 0 for unknown). `earlier` is what the
-    sidecar that stands names, by key, where that was read just now.
+    sidecar that stands says, where that was read just now.
     """
 
     run: QueuedRun
     answer: RemoteRun | None = None
     failure: RunFailure | None = None
-    earlier: dict[str, SavedOutput] | None = None
+    earlier: EarlierSidecar | None = None
     incomplete: bool = False
     uncosted: float | None = None
 

@@ -26,6 +26,7 @@ def test_get_json_prints_each_run_as_its_sidecar_with_full_paths(home: Home, sim
     assert found.keys() == set(runs)
     for reference, line in found.items():
         files = line.pop("files")
+        assert line.pop("missing") == []
         assert line == home.sidecar(reference)
         assert files == [str(home.library / output["path"]) for output in line["outputs"]]
         assert all(Path(file).is_file() for file in files)

@@ -37,7 +37,7 @@ from floradl.flora.schema import KINDS
 from floradl.fs.folders import NotRegularFileError
 from floradl.library.base import LibraryStore
 from floradl.library.selection import OutputPlan, Selection, asks_for_more, known_size
-from floradl.library.sidecar import by_key
+from floradl.library.sidecar import earlier_of
 from floradl.models import Action, LeftFile, QueuedRun, RemoteRun, Result, RunRequest, RunState, SavedOutput
 from floradl.queue.base import is_queued_again, kinds_after, loses_files, queued
 from floradl.queue.reader import readable
@@ -291,7 +291,8 @@ def _without_done(
             if complete and not run.force and not asks_for_more(run, sidecar.outputs):
                 report.run("already there", run)
                 continue
-            told[run_id] = by_key(sidecar.outputs)
+            earlier = earlier_of(sidecar)
+            told[run_id], run = earlier.outputs, earlier.fill(run)  # noqa: PLW2901 - as it will be saved
         left[run_id] = run
     return left, told
 

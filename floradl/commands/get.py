@@ -23,7 +23,7 @@ from floradl.display import open_display
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError, TransientError
 from floradl.fs.permissions import make_above
 from floradl.hooks.runs import Heard, RunHooks
-from floradl.models import QueuedRun, RunRequest, RunState
+from floradl.models import QueuedRun, Reference, RunRequest, RunState
 from floradl.queue.sqlite import SqliteQueue
 from floradl.runs.events import RunEvents, RunSummary
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from floradl.queue.event_log import EventLog
     from floradl.sources.intake import Intake
 
+_MOST_NAMED = 5  # failed runs, in a command
 _NO_PROGRESS = 600.0  # seconds
 _MISSING_TRIES = 2  # after which a run that FLORA does not know is given up; somebody waits for the answer
 
@@ -44,7 +45,7 @@ class _Watched:
         self._display = display
         self._results = results
         self.bytes_at = time.monotonic()
-        self.failed = False
+        self.failed: list[Reference] = []
         self.ended = 0
         self.ends_at_once: Callable[[], bool] = lambda: False
         """Whether there is no next try: the key was refused."""
@@ -62,7 +63,8 @@ class _Watched:
 
     def finished(self, run: QueuedRun, summary: RunSummary | None) -> None:
         self.ended += 1
-        self.failed = self.failed or run.state is not RunState.DONE
+        if run.state is not RunState.DONE:
+            self.failed.append(run.reference)
         self._display.finished(run, summary)
         if self._results is not None:
             self._results.finished(run, summary)
@@ -108,7 +110,9 @@ async def get(
             code = await _work_off(works, progress, math.inf)
     if progress.ended:
         _tell_where(config)
-    return code
+        if progress.failed and not _failures_only(config):
+            _tell_next_try(progress.failed)
+    return worst(code, results.report_missing() if results is not None else Exit.OK)
 
 
 async def once(
@@ -121,6 +125,8 @@ async def once(
     ):
         progress = _Watched(display, results)
         code = await _once(config, environ, max_wait, progress)
+    if results is not None:
+        code = worst(code, results.report_missing())
     if progress.ended:
         _tell_where(config)
     elif code is Exit.OK and not _failures_only(config):
@@ -186,6 +192,14 @@ def _tell_where(config: Config) -> None:
     """Say on stderr where the files are."""
     if not _failures_only(config):
         tell(f"library: {config.output.dir}")
+
+
+def _tell_next_try(failed: Sequence[Reference]) -> None:
+    """Say on stderr what tries runs again that failed."""
+    if len(failed) <= _MOST_NAMED:
+        tell(f"'floradl get {' '.join(map(str, failed))}' tries again what failed")
+    else:
+        tell("'floradl retry --failed' queues again what failed")
 
 
 def _failures_only(config: Config) -> bool:

@@ -21,13 +21,15 @@ from floradl.commands.exits import Exit
 from floradl.commands.streams import Show, tell
 from floradl.errors import ConfigError, FloradlError
 from floradl.library.base import LibraryStore
-from floradl.library.sidecar import Sidecar, by_key, render
+from floradl.library.sidecar import Sidecar, by_key, read, render
 from floradl.models import QueuedRun, Reference
 from floradl.redaction import redact, shown_json
 from floradl.runs.events import RunSummary
+from floradl.units import format_count
 
 _MOST_OPENED = 5  # files; of more the folder is shown
 _FAILS_WITHIN = 3.0  # seconds in which an opener that cannot do it has ended
+_MOST_NAMED = 5  # runs, in a message
 _RUNS = "runs"
 
 
@@ -80,16 +82,37 @@ class _Named(Struct):
     technique: str | None = None
 
 
-def _line(library: LibraryStore, run: QueuedRun, summary: RunSummary | None) -> tuple[bytes, list[str]]:
-    """Return a run's sidecar as one line of JSON, with `files`; and these files' full paths."""
+class _Shown(Struct, frozen=True):
+    """A run's sidecar as one line of JSON, with `files` and `missing`; and the full paths of these."""
+
+    reference: Reference
+    line: bytes
+    files: Sequence[str]
+    missing: Sequence[str]
+
+
+def _shown(library: LibraryStore, run: QueuedRun, summary: RunSummary | None) -> _Shown:
     found = _read(library, run, summary)
     if found is None:  # a library that went away
         error = {"code": run.error.code, "message": redact(run.error.message)} if run.error else None
         known = {"reference": str(run.reference), "run_id": run.run_id, "label": run.label}
         found = {"schema_version": 1, **known, "result": None, "outputs": [], "error": error}
-    paths = [library.location(path) for output in found["outputs"] if (path := output.get("path"))]
-    found["files"] = [path.encode("utf-8", "replace").decode() for path in paths]
-    return shown_json(msgspec.json.encode(found)) + b"\n", paths
+    gone = _gone(library, found)
+    paths = [path for output in found["outputs"] if (path := output.get("path"))]
+    files = [library.location(path) for path in paths if path not in gone]
+    missing = [library.location(path) for path in paths if path in gone]
+    for key, each in (("files", files), ("missing", missing)):
+        found[key] = [path.encode("utf-8", "replace").decode() for path in each]
+    return _Shown(run.reference, shown_json(msgspec.json.encode(found)) + b"\n", files, missing)
+
+
+def _gone(library: LibraryStore, found: dict[str, Any]) -> set[str]:
+    """Return which files of a sidecar are not there; none where that cannot be found out."""
+    with suppress(FloradlError, OSError, msgspec.MsgspecError, ValueError):
+        outputs = by_key(read(msgspec.json.encode(found)).outputs)
+        there = library.existing(outputs)
+        return {each.path for key, each in outputs.items() if each.path is not None and key not in there}
+    return set()
 
 
 def _read(library: LibraryStore, run: QueuedRun, summary: RunSummary | None) -> dict[str, Any] | None:
@@ -114,6 +137,7 @@ class ResultWriter:
         self._ended: queue.SimpleQueue[tuple[QueuedRun, RunSummary | None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._error: OSError | None = None
+        self._incomplete: list[Reference] = []
 
     def open(self, library: LibraryStore) -> None:
         """Begin to write; the runs' files are in `library`."""
@@ -133,6 +157,20 @@ class ResultWriter:
         if self._error is not None and not isinstance(self._error, BrokenPipeError):
             raise self._error
 
+    def report_missing(self) -> Exit:
+        """Say on stderr of which runs files are gone; return the exit code for that. Only when closed."""
+        if not self._incomplete:
+            return Exit.OK
+        first = " ".join(map(str, self._incomplete[:_MOST_NAMED]))
+        more = len(self._incomplete) - _MOST_NAMED
+        others = f" (and {more:,} more)" if more > 0 else ""
+        tell(
+            f"floradl: files of {format_count(len(self._incomplete), 'run')} are gone from the library; "
+            f"'floradl verify --repair --missing {first}'{others} brings them back, "
+            "and 'floradl retry REF' downloads a run anew"
+        )
+        return Exit.FAILED
+
     def _serve(self, library: LibraryStore) -> None:
         more = True
         while more:
@@ -141,17 +179,18 @@ class ResultWriter:
                 while batch[-1] is not None:
                     batch.append(self._ended.get_nowait())
             more = batch[-1] is not None
-            lines = [_line(library, *ended) for ended in batch if ended is not None]
+            lines = [_shown(library, *ended) for ended in batch if ended is not None]
+            self._incomplete += [each.reference for each in lines if each.missing]
             if self._error is None and lines:
                 try:
                     _write(sys.stdout, self._bytes(lines))
                 except (OSError, ValueError) as error:
                     self._error = error if isinstance(error, OSError) else BrokenPipeError()
 
-    def _bytes(self, lines: Iterable[tuple[bytes, list[str]]]) -> bytes:
+    def _bytes(self, lines: Iterable[_Shown]) -> bytes:
         if self._json:
-            return b"".join(line for line, _ in lines)
-        return b"".join(os.fsencode(path) + b"\n" for _, paths in lines for path in paths)
+            return b"".join(each.line for each in lines)
+        return b"".join(os.fsencode(path) + b"\n" for each in lines for path in each.files)
 
 
 def _write(stream: TextIO, data: bytes) -> None:

@@ -26,7 +26,7 @@ from floradl.errors import ConfigError, FloradlError, JobError, PauseReason, Ser
 from floradl.flora.client import FloraClient
 from floradl.flora.schema import KINDS
 from floradl.library.sidecar import by_key
-from floradl.models import Action, Reference, RemoteRun, RunRequest, RunState
+from floradl.models import Action, Reference, RemoteRun, Result, RunRequest, RunState
 from floradl.queue import folder
 from floradl.units import format_count
 
@@ -94,11 +94,57 @@ def queue(config: Config, requests: Iterable[RunRequest]) -> Exit:
 
 
 def failed_runs(config: Config) -> list[RunRequest]:
-    """Return requests to retry all failed and partial runs."""
-    from floradl.commands.daemon_state import read_ended  # noqa: PLC0415 - it opens the queue
+    """Return requests to retry all failed and partial runs, also those that only `get` tried."""
+    from floradl.commands.daemon_state import read_ended, read_runs  # noqa: PLC0415 - it opens the queue
 
     failed = read_ended(config.state_dir, RunState.FAILED, RunState.PARTIAL)
-    return [RunRequest(run.reference, run.label, Action.RETRY) for run in failed]
+    requests = [RunRequest(run.reference, run.label, Action.RETRY) for run in failed]
+    told = _failed_in_library(config)
+    known = read_runs(config.state_dir, list(told))
+    return requests + [
+        RunRequest(reference, action=Action.RETRY)  # with the label of its sidecar
+        for run_id, reference in told.items()
+        if run_id not in known
+    ]
+
+
+def _failed_in_library(config: Config) -> dict[str, Reference]:
+    """Return the runs, by id, whose sidecar says that they failed, in whole or in part."""
+    found: dict[str, Reference] = {}
+    if not config.output.dir.is_dir():
+        return found
+    try:
+        for entry in build_library(config).scan():
+            sidecar = entry.sidecar
+            if sidecar is not None and sidecar.result is not Result.COMPLETE:
+                with suppress(ValueError):
+                    found[sidecar.run_id] = Reference.of(sidecar.run_id, sidecar.technique)
+    except FloradlError as error:
+        tell(f"floradl: runs that only 'get' tried are left out: {error}")
+    return found
+
+
+def tell_unknown(config: Config, requests: Iterable[RunRequest]) -> None:
+    """Say on stderr which runs neither queue nor library knows; nothing where these cannot be read."""
+    from floradl.commands.daemon_state import read_runs  # noqa: PLC0415 - as above
+
+    references = {request.reference.run_id: request.reference for request in requests}
+    try:
+        known = read_runs(config.state_dir, list(references))
+    except ConfigError:
+        return
+    library = build_library(config) if config.output.dir.is_dir() else None
+    unknown: list[Reference] = []
+    for run_id in references.keys() - known.keys():
+        try:
+            if library is None or library.find_sidecar(references[run_id]) is None:
+                unknown.append(references[run_id])
+        except FloradlError:
+            return
+    if unknown:
+        more = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
+        are = "are" if more else "is"
+        tell(f"floradl: {unknown[0]}{more} {are} not known here yet; the job stands, but check the id")
 
 
 def read_requests(references: Iterable[str], action: Action, given: Given) -> list[RunRequest]:

@@ -19,6 +19,7 @@ from floradl.clock import unix_seconds
 from floradl.errors import ErrorCode
 from floradl.fs.names import stored_path
 from floradl.models import (
+    EarlierSidecar,
     Integrity,
     OutputKind,
     QueuedRun,
@@ -104,6 +105,14 @@ def by_key(outputs: Iterable[SavedOutput]) -> dict[str, SavedOutput]:
 def names_of(sidecar: Sidecar) -> RunNames:
     """Return what a sidecar says that its run belongs to."""
     return RunNames(*(getattr(sidecar, name) for name in RunNames.__struct_fields__))
+
+
+def earlier_of(sidecar: Sidecar | None) -> EarlierSidecar:
+    """Return what a sidecar that stands says of its run; nothing where there is none."""
+    if sidecar is None:
+        return EarlierSidecar()
+    outputs, names = by_key(sidecar.outputs), names_of(sidecar)
+    return EarlierSidecar(outputs, sidecar.technique, sidecar.label, sidecar.meta, names)
 
 
 def completed(sidecar: Sidecar, run: QueuedRun, answer: RemoteRun | None = None) -> Sidecar:

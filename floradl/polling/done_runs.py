@@ -1,7 +1,7 @@
 """Which runs are done already, by their sidecars: these are not polled.
 
-Of the others it is noted what an earlier sidecar names, so that it is read once: files that are there are not
-fetched again, and what was left out stays so.
+It is noted what an earlier sidecar says, so that it is read once: files that are there are not fetched again,
+what was left out stays so, and so do label and meta.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from anyio import to_thread
+from msgspec.structs import replace
 
 from floradl.library.base import LibraryStore
 from floradl.library.selection import asks_for_more
-from floradl.library.sidecar import Sidecar, by_key, lacks, uncosted
-from floradl.models import FinishedRun, QueuedRun, Result, RunState, SavedOutput
+from floradl.library.sidecar import Sidecar, earlier_of, lacks, uncosted
+from floradl.models import EarlierSidecar, FinishedRun, QueuedRun, Result, RunState
 
 
 class DoneRuns:
@@ -23,7 +24,7 @@ class DoneRuns:
     def __init__(self, library: LibraryStore, wall: Callable[[], float] = time.time) -> None:
         self._library = library
         self._wall = wall
-        self._earlier: dict[str, dict[str, SavedOutput]] = {}
+        self._earlier: dict[str, EarlierSidecar] = {}
 
     async def look_up(self, runs: Iterable[QueuedRun]) -> list[tuple[QueuedRun, FinishedRun | Exception]]:
         """Return those of `runs` of which all that is wanted is there, and those whose sidecar is unreadable.
@@ -40,13 +41,16 @@ class DoneRuns:
                 settled.append((run, sidecar))
             elif sidecar is not None and _is_done(run, sidecar):
                 created = uncosted(sidecar, self._wall())
-                settled.append((run, FinishedRun(run, incomplete=lacks(sidecar, run), uncosted=created)))
+                # What stands there is not changed by another label.
+                stored = replace(run, label=sidecar.label or run.label, meta=sidecar.meta or run.meta)
+                incomplete = lacks(sidecar, run)
+                settled.append((run, FinishedRun(stored, incomplete=incomplete, uncosted=created)))
             else:
-                self._earlier[run.run_id] = by_key(sidecar.outputs) if sidecar else {}
+                self._earlier[run.run_id] = earlier_of(sidecar)
         return settled
 
-    def take_earlier(self, run_id: str) -> dict[str, SavedOutput] | None:
-        """Return what the sidecar of a run names, by key, and forget it; None where it was not read."""
+    def take_earlier(self, run_id: str) -> EarlierSidecar | None:
+        """Return what the sidecar of a run says, and forget it; None where it was not read."""
         return self._earlier.pop(run_id, None)
 
     def _read(self, runs: Sequence[QueuedRun]) -> list[Sidecar | Exception | None]:

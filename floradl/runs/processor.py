@@ -18,9 +18,10 @@ from msgspec.structs import replace
 from floradl.errors import AttemptsExhaustedError, PermanentError, ServicePausedError
 from floradl.library.base import LibraryStore
 from floradl.library.selection import Selection
-from floradl.library.sidecar import by_key
+from floradl.library.sidecar import by_key, earlier_of
 from floradl.models import (
     STATE_OF,
+    EarlierSidecar,
     FinishedRun,
     QueuedRun,
     Reference,
@@ -144,7 +145,7 @@ class Processor:
                 return await self._save(run, answer, finished, known)
             failure = reason_of(answer)
         run = replace(run, detected_at=run.detected_at or self._options.wall())
-        on_disk = await self._read(run, finished, known)
+        run, on_disk = await self._read(run, finished, known)
         return await self._conclude(run, answer, RunResult(Result.FAILED, failure, failure), on_disk)
 
     async def _finish_done(self, run: QueuedRun, finished: FinishedRun) -> Finished:
@@ -155,13 +156,15 @@ class Processor:
             await self._disk.do(partial(complete_sidecar, self._library, run, keep_times=keep_times))
         if finished.uncosted is not None:  # whoever wrote it ended before its cost could be looked for
             late = LateCost(run.run_id, self._options.wall() + LOOKS[0], 0, finished.uncosted or None)
+        stored = finished.run
+        run = replace(run, label=stored.label or run.label, meta=stored.meta or run.meta)
         return await self._finish(replace(run, state=RunState.DONE, error=None), None, late=late)
 
     async def _save(
         self, run: QueuedRun, answer: RemoteRun, finished: FinishedRun, known: dict[str, SavedOutput]
     ) -> Outcome:
         self._progress.run(run, None)
-        on_disk = await self._read(run, finished, known)
+        run, on_disk = await self._read(run, finished, known)
         if on_disk.is_all_small(answer):
             done = await self._save_whole(run, answer, on_disk)
             if done is not None:
@@ -200,21 +203,25 @@ class Processor:
             raise summary
         return None
 
-    async def _read(self, run: QueuedRun, finished: FinishedRun, known: dict[str, SavedOutput]) -> _OnDisk:
-        """Return the outputs that are not fetched: those on disk, and those that are left out.
+    async def _read(
+        self, begun: QueuedRun, finished: FinishedRun, known: dict[str, SavedOutput]
+    ) -> tuple[QueuedRun, _OnDisk]:
+        """Return the run, and the outputs that are not fetched: those on disk, and those that are left out.
 
-        Where the poller has not read that, it is read here.
+        What the run does not know of itself an earlier sidecar says, as where only `get` had it before. Where
+        the poller has not read that, it is read here.
         """
-        sidecar = finished.earlier
         answer = finished.answer if finished.failure is None else None
 
-        def look() -> _OnDisk:
-            told = self._vouched_for(run) if sidecar is None else sidecar
+        def look() -> tuple[QueuedRun, _OnDisk]:
+            sidecar = self._vouched_for(begun) if finished.earlier is None else finished.earlier
+            run, told = sidecar.fill(begun), sidecar.outputs
             earlier = self._library.existing(told)
             saved = self._library.existing(known)
             left_out = any(output.skipped for output in told.values())
             if answer is None:
-                return _OnDisk(saved if run.force else earlier | saved, earlier, [], left_out=left_out)
+                saved = saved if run.force else earlier | saved
+                return run, _OnDisk(saved, earlier, [], left_out=left_out)
             plan = self._options.selection.plan(run, answer, told, earlier)
             too_large = {key: output for key, output in known.items() if output.skipped is not None}
             saved = too_large | plan.kept | plan.skipped | saved
@@ -222,17 +229,16 @@ class Processor:
             missing = (output for output in plan.wanted if output.key not in saved)
             plans = (self._saver.plan_small(run, answer, output) for output in missing)
             small = [planned for planned in plans if planned is not None]
-            return _OnDisk(saved, earlier, small, left_out=left_out)
+            return run, _OnDisk(saved, earlier, small, left_out=left_out)
 
         return await self._disk.do(look)
 
-    def _vouched_for(self, run: QueuedRun) -> dict[str, SavedOutput]:
-        """Return, by key, what an earlier sidecar says of the run's outputs; blocking."""
+    def _vouched_for(self, run: QueuedRun) -> EarlierSidecar:
+        """Return what an earlier sidecar says of the run; blocking."""
         try:
-            earlier = self._library.find_sidecar(run.reference)
+            return earlier_of(self._library.find_sidecar(run.reference))
         except PermanentError:  # what stands in the way there is reported when the new one is written
-            return {}
-        return by_key(earlier.outputs) if earlier else {}
+            return EarlierSidecar()
 
     async def _conclude(
         self, run: QueuedRun, answer: RemoteRun | None, ending: RunResult, on_disk: _OnDisk

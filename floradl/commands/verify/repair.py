@@ -25,7 +25,7 @@ from floradl.config.settings import Config
 from floradl.daemon.run import wait_for_stop
 from floradl.display import open_display
 from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError, TransientError
-from floradl.library.sidecar import Sidecar, by_key
+from floradl.library.sidecar import Sidecar, by_key, earlier_of
 from floradl.library.verify import FileVerdict, FileVerifier
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, RemoteRun, RunState, SavedOutput
 from floradl.queue.sqlite import SqliteQueue
@@ -198,14 +198,8 @@ class _Repairs:
 
 def _run_of(sidecar: Sidecar) -> QueuedRun:
     queued = unix_seconds(sidecar.times.queued_at) or 0.0
-    return QueuedRun(
-        run_id=sidecar.run_id,
-        technique=sidecar.technique,
-        label=sidecar.label,
-        state=RunState.DOWNLOADING,
-        queued_at=queued,
-        progress=100.0,
-    )
+    run = QueuedRun(run_id=sidecar.run_id, state=RunState.DOWNLOADING, queued_at=queued, progress=100.0)
+    return earlier_of(sidecar).fill(run)  # paths are planned by all of it
 
 
 def _remembered(sidecar: Sidecar) -> RemoteRun:
