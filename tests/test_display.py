@@ -7,12 +7,14 @@ import sys
 
 import msgspec
 import pytest
+from studio import Home
 
 from floradl.display import open_display
 from floradl.display.plain import PlainDisplay, RunLine, gains
 from floradl.errors import ErrorCode
 from floradl.models import OutputKind, QueuedRun, RunFailure, RunState, SavedOutput
 from floradl.runs.events import RunSummary
+from floradl.simulator import Simulator
 
 RUN = QueuedRun(run_id="run_1", technique="campaign", state=RunState.RUNNING, queued_at=0.0)
 
@@ -104,6 +106,14 @@ def test_a_run_that_stood_in_the_library_is_said_to_be_there() -> None:
     stream = io.StringIO()
     PlainDisplay(stream).finished(ended(RunState.DONE), None)
     assert stream.getvalue() == "campaign/run_1: done, already there\n"
+
+
+def test_a_run_that_ended_is_not_said_to_wait(home: Home, simulator: Simulator) -> None:
+    run = str(simulator.add_run("run_a", duration=0))
+    for words in ("downloading", "already there"):
+        done = home.run("get", run)
+        assert words in done.stderr
+        assert ": waiting" not in done.stderr
 
 
 def test_trouble_is_told_once_however_many_runs_meet_it() -> None:

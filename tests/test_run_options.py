@@ -214,6 +214,17 @@ def test_add_queues_nothing_where_the_disk_has_no_room_for_all(home: Home) -> No
         assert home.run("add", "run_a").returncode == 0
 
 
+def test_add_with_q_says_only_that_no_daemon_runs(home: Home) -> None:
+    done = home.run("add", "-q", "run_a")
+    assert done.stderr.startswith("floradl: no daemon is running")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_retry_with_q_beside_a_daemon_says_nothing(home: Home) -> None:
+    with home.daemon():
+        assert home.run("retry", "-q", "run_a").stderr == ""
+
+
 def test_a_label_of_the_command_line_keeps_no_key(home: Home, simulator: Simulator) -> None:
     simulator.add_run("run_a", technique="campaign", outputs=PICTURE, duration=0)
     assert home.run("get", "campaign/run_a", "--label", "of sk_live_0123456789abcdef").returncode == 0

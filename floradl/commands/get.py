@@ -108,6 +108,7 @@ async def get(
             code = await _work_off(works, progress, math.inf)
     if progress.ended:
         _tell_where(config)
+    _tell_interrupted(code)
     return code
 
 
@@ -125,6 +126,7 @@ async def once(
         _tell_where(config)
     elif code is Exit.OK and not _failures_only(config):
         tell(f"nothing to do: no run is queued, and no job file is in {config.queue.watch_dir}")
+    _tell_interrupted(code)
     return code
 
 
@@ -187,6 +189,11 @@ def _tell_where(config: Config) -> None:
         tell(f"library: {config.output.dir}")
 
 
+def _tell_interrupted(code: Exit) -> None:
+    if code is Exit.INTERRUPTED:
+        tell("floradl: interrupted; the same command goes on where it stopped")
+
+
 def _failures_only(config: Config) -> bool:
     return config.log.level in {"error", "critical"}
 
@@ -220,6 +227,7 @@ async def _work_off(
                 await end(ending[0])
             await anyio.sleep(0.1)
 
+    works.scheduler.leave_unlogged(PauseReason.KEY_REFUSED)  # which `watch` tells
     progress.ends_at_once = lambda: _refusal(works) is not None
     async with anyio.create_task_group() as group:
         group.start_soon(interrupted)

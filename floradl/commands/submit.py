@@ -83,13 +83,17 @@ def _pair(text: str) -> tuple[str, str]:
     return meta_name(name), meta_value(value)
 
 
-def queue(config: Config, requests: Iterable[RunRequest]) -> Exit:
-    """Write job files for `requests`, and report on stderr how many."""
+def queue(config: Config, requests: Iterable[RunRequest], *, quiet: bool = False) -> Exit:
+    """Write job files for `requests`, and report on stderr how many; `quiet`: only that no daemon runs."""
     from floradl.sources.job_file import drop_jobs, render_jobs  # noqa: PLC0415 - `get` needs none of this
 
     wanted = list(requests)
     drop_jobs(config.queue.watch_dir, render_jobs(wanted), _daemon_user(config))
-    tell(f"put {format_count(len(wanted), 'run')} into the inbox{_no_daemon_hint(config)}")
+    hint = _no_daemon_hint(config)
+    if not quiet:
+        tell(f"put {format_count(len(wanted), 'run')} into the inbox{f'; {hint}' if hint else ''}")
+    elif hint:
+        tell(f"floradl: {hint}")
     return Exit.OK
 
 
@@ -175,7 +179,7 @@ def _no_daemon_hint(config: Config) -> str:
         alive = folder.holder(config.state_dir) is not None
     except OSError:
         return ""
-    return "" if alive else "; no daemon is running: start one with 'floradl run', or once: 'floradl once'"
+    return "" if alive else "no daemon is running: start one with 'floradl run', or once: 'floradl once'"
 
 
 async def sync(
