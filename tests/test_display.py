@@ -70,7 +70,7 @@ def test_polls_that_change_little_are_not_repeated() -> None:
         ]
 
 
-def test_a_finished_run_tells_its_files_and_its_sidecar() -> None:
+def test_a_finished_run_names_its_files() -> None:
     stream, clock = io.StringIO(), Clock()
     plain = PlainDisplay(stream, monotonic=clock)
     plain.run(downloading(), None)
@@ -78,8 +78,21 @@ def test_a_finished_run_tells_its_files_and_its_sidecar() -> None:
     plain.finished(ended(RunState.DONE), brought(12_000_000, 400_000))
     plain.close()
     assert stream.getvalue().splitlines()[1:] == [
-        "campaign/run_1: done, 2 files, 12.4 MB, 4.2 s, runs/run_1.json"
+        "campaign/run_1: done, 2 files, 12.4 MB, 4.2 s, "
+        "images/campaign/run_1-output_0.png, images/campaign/run_1-output_1.png"
     ]
+
+
+def test_a_finished_run_with_many_files_names_their_folder() -> None:
+    stream = io.StringIO()
+    PlainDisplay(stream).finished(ended(RunState.DONE), brought(*[1000] * 4))
+    assert stream.getvalue() == "campaign/run_1: done, 4 files, 4 kB, images/campaign/\n"
+
+
+def test_a_finished_run_without_a_file_names_its_sidecar() -> None:
+    stream = io.StringIO()
+    PlainDisplay(stream).finished(ended(RunState.DONE), brought())
+    assert stream.getvalue().endswith(", runs/run_1.json\n")
 
 
 def test_a_failed_run_tells_its_code_and_message() -> None:
@@ -92,7 +105,10 @@ def test_a_partial_run_tells_what_is_missing() -> None:
     stream = io.StringIO()
     run = ended(RunState.PARTIAL, "output_1: answers 404")
     PlainDisplay(stream).finished(run, brought(1000, None))
-    assert "partial, 1 of 2 files, 1 kB, runs/run_1.json: safety_blocked: output_1" in stream.getvalue()
+    assert (
+        "partial, 1 of 2 files, 1 kB, images/campaign/run_1-output_0.png: safety_blocked: output_1"
+        in stream.getvalue()
+    )
 
 
 def test_outputs_that_were_left_out_are_counted_apart() -> None:

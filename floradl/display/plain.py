@@ -178,7 +178,8 @@ class PlainDisplay:
         self._shown.pop(run.run_id, None)
         seconds = None if since is None else self._monotonic() - since
         self._tally.count(run, brought)
-        parts = (run.state, gains(RunLine(run, brought, seconds)), brought.sidecar if brought else None)
+        places = (brought.places or (brought.sidecar,)) if brought else ()
+        parts = (run.state, gains(RunLine(run, brought, seconds)), *places)
         text, why = ", ".join(part for part in parts if part), reason(run)
         self._show(run, f"{text}: {why}" if why else text, failure=why is not None)
 
