@@ -117,8 +117,14 @@ def read_requests(references: Iterable[str], action: Action, given: Given) -> li
         if sys.stdin.isatty():
             raise click.UsageError("name at least one run, or pipe references to standard input")
         inputs.append(STDIN)
+    relabelled: set[str] = set()
     for name in dict.fromkeys(inputs):
-        requests += _read(name)
+        requests += _read(name, relabelled)
+    if len(inputs) > 1:
+        requests = _merged(requests, relabelled)
+    if relabelled and given.label is None:
+        runs = format_count(len(relabelled), "run")
+        tell(f"floradl: {runs} named again with another label: the last one counts")
     if action is not Action.FETCH:
         requests = [replace(request, action=action) for request in requests]
     return given.applied(requests)
@@ -142,7 +148,16 @@ def _parsed(text: str) -> Reference:
         raise ConfigError(str(error)) from None
 
 
-def _read(name: str) -> tuple[RunRequest, ...]:
+def _merged(requests: Iterable[RunRequest], relabelled: set[str]) -> list[RunRequest]:
+    from floradl.sources.job_file import described, merge  # noqa: PLC0415 - as above
+
+    try:
+        return list(merge(requests, relabelled))
+    except JobError as error:
+        raise ConfigError(described(error)) from error
+
+
+def _read(name: str, relabelled: set[str]) -> tuple[RunRequest, ...]:
     from floradl.sources.job_file import described, parse_job  # noqa: PLC0415 - as above
 
     shown = "standard input" if name == STDIN else name
@@ -160,7 +175,7 @@ def _read(name: str) -> tuple[RunRequest, ...]:
     if not data.strip():
         raise click.UsageError(f"{shown} names no run")
     try:
-        return parse_job(data, shown)
+        return parse_job(data, shown, relabelled)
     except JobError as error:
         between = ": " if error.line is None and error.key is None else ", "
         raise ConfigError(f"{shown}{between}{described(error)}") from error
