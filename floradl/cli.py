@@ -10,7 +10,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -141,7 +141,7 @@ def add(given: dict[str, Any], /, references: tuple[str, ...], **said: Any) -> E
     from floradl.models import Action
 
     wanted = submit.read_requests(references, Action.FETCH, submit.Given(**said))
-    return submit.queue(configured(given), wanted)
+    return submit.queue(configured(given), wanted, quiet=_quiet(given))
 
 
 @floradl.command(epilog=ending("floradl retry --failed", (0, 2, 5), "README.md"))
@@ -166,7 +166,7 @@ def retry(
     if not requests:
         tell("no run failed")
         return Exit.OK
-    return submit.queue(config, requests)
+    return submit.queue(config, requests, quiet=_quiet(given))
 
 
 @floradl.command(epilog=ending("floradl forget run_abc123", (0, 2, 5), "README.md"))
@@ -181,7 +181,7 @@ def forget(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
     wanted = submit.read_requests(references, Action.FORGET, submit.Given())
     config = configured(given)
     submit.tell_unknown(config, wanted)
-    return submit.queue(config, wanted)
+    return submit.queue(config, wanted, quiet=_quiet(given))
 
 
 @floradl.command(epilog=ending("floradl sync --since 30d", (0, 2, 4, 5, 130), "docs/sync.md"))
@@ -373,6 +373,10 @@ def _shown(as_json: bool, paths: str | None) -> Show:  # noqa: FBT001 - as click
     return Show.JSON if as_json else Show.PATHS if paths is not None else Show.NOTHING
 
 
+def _quiet(given: Mapping[str, Any]) -> bool:
+    return bool(given.get("quiet", 0))
+
+
 def _seconds(text: str | None, option: str) -> float:
     from floradl.units import parse_duration
 
@@ -402,7 +406,10 @@ def _run() -> Exit:
         if isinstance(error, SystemExit):  # in this mode click exits only for a closed pipe
             error = BrokenPipeError()
         code, message = outcome(error)
-        if isinstance(error, click.UsageError) and error.ctx is not None:
+        if message is not None and type(error).__name__ == "NoArgsIsHelpError":  # not in click 8.1
+            tell(message)  # the help, which begins with the usage
+            message = None
+        elif isinstance(error, click.UsageError) and error.ctx is not None:
             tell(error.ctx.get_usage())
         if message is not None:
             from floradl.redaction import redact
@@ -458,7 +465,7 @@ def wait(given: dict[str, Any], references: tuple[str, ...], timeout: str | None
     config = configured(given)
     from floradl.commands.watch import wait
 
-    return wait(config, wanted, seconds, quiet=given.get("quiet", 0) > 0)
+    return wait(config, wanted, seconds, quiet=_quiet(given))
 
 
 @floradl.command("open", epilog=ending("floradl open --last", (0, 2), "docs/programs.md"))

@@ -226,21 +226,23 @@ def _prepared(
     settings: Mapping[str, str],
 ) -> Callable[[], _Work]:
     """Read the configuration; return what begins the work, which does not block. Raises `ConfigError`."""
-    environ = {**os.environ, **_variables(settings)}
-    found = load_config(Options(None if config is None else _absolute(config)), environ)
+    texts = _texts(settings)
+    environ = {**os.environ, **{variable(tuple(name.split("."))): text for name, text in texts.items()}}
+    options = Options(None if config is None else _absolute(config), settings=texts)
+    found = load_config(options, environ)
     found = replace(found, output=replace(found.output, dir=_absolute(library)))
     key = None if api_key is None else given_api_key(api_key, "the argument api_key")
     return lambda: _Work(FetchSession(found, environ, requests, key), build_library(found))
 
 
-def _variables(settings: Mapping[str, str]) -> dict[str, str]:
-    known = {".".join(key): key for key in known_settings()}
+def _texts(settings: Mapping[str, str]) -> dict[str, str]:
+    known = {".".join(key) for key in known_settings()}
     for name in settings:
         if name not in known:
             near = nearest(name, known)
             advice = f"did you mean {near}?" if near else "docs/settings.md lists them"
             raise ConfigError(f"the argument settings: {name!a} is not a setting: {advice}")
-    return {variable(known[name]): str(value) for name, value in settings.items()}
+    return {name: str(value) for name, value in settings.items()}
 
 
 def _requests(references: RunSpec | Iterable[RunSpec]) -> tuple[RunRequest, ...]:

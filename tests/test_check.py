@@ -17,6 +17,7 @@ import pytest
 from bystanders import holding, open_to_all
 from loopback import OK, Certificate, Server
 from queues import make_queue
+from studio import Home, wait_until
 
 from floradl import redaction
 from floradl.app import build_library
@@ -233,7 +234,7 @@ async def test_lists_that_the_key_may_not_read_are_found_where_sync_needs_them(p
 async def test_an_api_that_is_not_there_is_told_in_words(place: Place) -> None:
     code, found = await place.lines()
     assert code is Exit.FOUND
-    assert found["API"].startswith("FAIL: cannot be reached: 127.0.0.1: no connection")
+    assert found["API"].startswith("FAIL: cannot be reached: 127.0.0.1: no connection (Connection refused)")
     assert "is this machine online" in found["API"]
 
 
@@ -495,6 +496,15 @@ def test_spent_inotify_limits_are_remarked(public_home: Path) -> None:
 
 
 # --- the daemon -------------------------------------------------------------------------------------------
+
+
+def test_a_broken_queue_file_is_told_once_beside_a_daemon(home: Home) -> None:
+    file = home.path / "queue.yaml"
+    file.write_text("runs: [run_a, nonsense]\n")
+    home.environ["FLORADL_QUEUE__FILE"] = str(file)
+    with home.daemon():
+        wait_until(lambda: "nonsense" in home.run("status").stdout)
+        assert home.run("check").stdout.count("nonsense") == 1
 
 
 async def test_a_running_daemon_is_named_and_its_pause_found(place: Place) -> None:

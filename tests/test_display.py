@@ -7,12 +7,14 @@ import sys
 
 import msgspec
 import pytest
+from studio import Home
 
 from floradl.display import open_display
 from floradl.display.plain import PlainDisplay, RunLine, gains
 from floradl.errors import ErrorCode
 from floradl.models import OutputKind, QueuedRun, RunFailure, RunState, SavedOutput
 from floradl.runs.events import RunSummary
+from floradl.simulator import Simulator
 
 RUN = QueuedRun(run_id="run_1", technique="campaign", state=RunState.RUNNING, queued_at=0.0)
 
@@ -68,7 +70,7 @@ def test_polls_that_change_little_are_not_repeated() -> None:
         ]
 
 
-def test_a_finished_run_tells_its_files_and_its_sidecar() -> None:
+def test_a_finished_run_names_its_files() -> None:
     stream, clock = io.StringIO(), Clock()
     plain = PlainDisplay(stream, monotonic=clock)
     plain.run(downloading(), None)
@@ -76,8 +78,23 @@ def test_a_finished_run_tells_its_files_and_its_sidecar() -> None:
     plain.finished(ended(RunState.DONE), brought(12_000_000, 400_000))
     plain.close()
     assert stream.getvalue().splitlines()[1:] == [
-        "campaign/run_1: done, 2 files, 12.4 MB, 4.2 s, runs/run_1.json"
+        (
+            "campaign/run_1: done, 2 files, 12.4 MB, 4.2 s, "
+            "images/campaign/run_1-output_0.png, images/campaign/run_1-output_1.png"
+        )
     ]
+
+
+def test_a_finished_run_with_many_files_names_their_folder() -> None:
+    stream = io.StringIO()
+    PlainDisplay(stream).finished(ended(RunState.DONE), brought(*[1000] * 4))
+    assert stream.getvalue() == "campaign/run_1: done, 4 files, 4 kB, images/campaign/\n"
+
+
+def test_a_finished_run_without_a_file_names_its_sidecar() -> None:
+    stream = io.StringIO()
+    PlainDisplay(stream).finished(ended(RunState.DONE), brought())
+    assert stream.getvalue().endswith(", runs/run_1.json\n")
 
 
 def test_a_failed_run_tells_its_code_and_message() -> None:
@@ -90,7 +107,10 @@ def test_a_partial_run_tells_what_is_missing() -> None:
     stream = io.StringIO()
     run = ended(RunState.PARTIAL, "output_1: answers 404")
     PlainDisplay(stream).finished(run, brought(1000, None))
-    assert "partial, 1 of 2 files, 1 kB, runs/run_1.json: safety_blocked: output_1" in stream.getvalue()
+    assert (
+        "partial, 1 of 2 files, 1 kB, images/campaign/run_1-output_0.png: safety_blocked: output_1"
+        in stream.getvalue()
+    )
 
 
 def test_outputs_that_were_left_out_are_counted_apart() -> None:
@@ -104,6 +124,14 @@ def test_a_run_that_stood_in_the_library_is_said_to_be_there() -> None:
     stream = io.StringIO()
     PlainDisplay(stream).finished(ended(RunState.DONE), None)
     assert stream.getvalue() == "campaign/run_1: done, already there\n"
+
+
+def test_a_run_that_ended_is_not_said_to_wait(home: Home, simulator: Simulator) -> None:
+    run = str(simulator.add_run("run_a", duration=0))
+    for words in ("downloading", "already there"):
+        done = home.run("get", run)
+        assert words in done.stderr
+        assert ": waiting" not in done.stderr
 
 
 def test_trouble_is_told_once_however_many_runs_meet_it() -> None:

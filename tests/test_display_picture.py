@@ -66,7 +66,46 @@ def test_the_sum_at_the_bottom_counts_runs_not_heard_of_yet() -> None:
     ]
 
 
-def test_an_overall_bar_shows_the_part_the_rate_and_the_time_left() -> None:
+def batch_of(*sizes: int | None, seconds: float = 10) -> Board:
+    """Return a board where a run ended, and one for each size has 1 MB."""
+    clock = Clock()
+    board = Board(clock)
+    for number in range(len(sizes) + 1):
+        board.run(downloading(number), None)
+        board.transfer(downloading(number), "output_1", 0, sizes[number - 1] if number else 1_000_000)
+    board.look(20)
+    clock.now += seconds
+    for number, size in enumerate(sizes, 1):
+        board.transfer(downloading(number), "output_1", 1_000_000, size)
+    board.transfer(downloading(0), "output_1", 1_000_000, 1_000_000)
+    board.transferred(downloading(0), "output_1")
+    board.finished(ended(RunState.DONE, run=downloading(0)), RunSummary("a.json", 1, 1, 1_000_000))
+    board.look(20)
+    return board
+
+
+def test_the_overall_time_left_is_never_shorter_than_the_longest_transfers() -> None:
+    lines = drawn(batch_of(2_000_000, 21_000_000))
+    times = [line.split()[-1] for line in lines if "output_1" in line]
+    assert times == ["0:10", "3:20"]
+    assert lines[-2].endswith(" 3:20 left")
+
+
+def test_no_overall_time_left_is_told_while_a_size_is_unknown() -> None:
+    assert not drawn(batch_of(2_000_000, None))[-2].endswith("left")
+
+
+def test_no_overall_time_left_is_told_while_a_run_has_not_begun() -> None:
+    board = batch_of(2_000_000, 21_000_000)
+    board.run(at(48, downloading(7)), 2.0)
+    assert not drawn(board)[-2].endswith("left")
+
+
+def test_no_overall_time_left_is_told_while_runs_are_still_to_come() -> None:
+    assert not drawn(batch_of(2_000_000, 21_000_000), total=9)[-2].endswith("left")
+
+
+def test_an_overall_bar_shows_the_part_and_the_rate() -> None:
     clock = Clock()
     board = Board(clock)
     for number in range(4):
@@ -80,7 +119,7 @@ def test_an_overall_bar_shows_the_part_the_rate_and_the_time_left() -> None:
     board.transfer(downloading(1), "output_1", 5_000_000, 10_000_000)
     board.look(20)
     line = drawn(board)[-2]
-    assert line.split()[-6:] == ["38", "%", "500.0", "kB/s", "0:17", "left"]
+    assert line.split()[-4:] == ["38", "%", "500.0", "kB/s"]
     assert line.count("━") + line.count("╸") == 40
     assert "kB/s" not in drawn(board)[-1]
 
@@ -100,7 +139,7 @@ def test_the_overall_bar_begins_anew_with_the_next_batch() -> None:
         board.run(downloading(2), None)
         clock.now += 5
         board.finished(ended(RunState.DONE, run=downloading(1)), None)
-        assert drawn(board)[-2].split()[-4:] == ["50", "%", "0:05", "left"]
+        assert drawn(board)[-2].split()[-2:] == ["50", "%"]
         board.finished(ended(RunState.DONE, run=downloading(2)), None)
         clock.now += 100
 

@@ -177,6 +177,21 @@ def test_no_key_at_all_is_said(home: Home) -> None:
     assert "FLORA_API_KEY" in done.stderr
 
 
+@pytest.mark.parametrize("key", ["sk_test_wrong", ""])
+@pytest.mark.parametrize("command", ["get", "once"])
+def test_a_key_that_does_not_serve_is_said_in_one_line(
+    home: Home, simulator: Simulator, command: str, key: str
+) -> None:
+    simulator.add_run("run_a", technique="campaign", duration=0.1)
+    home.drop("campaign/run_a")
+    done = home.run(command, *["campaign/run_a"][: command == "get"], FLORA_API_KEY=key)
+    assert done.returncode == 4
+    assert [line for line in done.stderr.splitlines() if "key" in line] == [
+        line for line in done.stderr.splitlines() if line.startswith("floradl: ")
+    ]
+    assert done.stderr.count("floradl: ") == 1
+
+
 def test_max_wait_ends_once_with_5_and_keeps_the_run(home: Home, simulator: Simulator) -> None:
     simulator.add_run("run_long", technique="campaign", duration=600)
     home.drop("campaign/run_long")
@@ -184,14 +199,16 @@ def test_max_wait_ends_once_with_5_and_keeps_the_run(home: Home, simulator: Simu
     assert home.status()["counts"]["running"] == 1
 
 
-def test_an_interrupted_get_ends_with_130(home: Home, simulator: Simulator) -> None:
+def test_an_interrupted_get_ends_with_130_and_says_how_it_goes_on(home: Home, simulator: Simulator) -> None:
     simulator.add_run("run_long", technique="campaign", duration=600)
     process = subprocess.Popen(
-        command("get", "campaign/run_long"), env=home.environ, stderr=subprocess.DEVNULL
+        command("get", "--json", "campaign/run_long"), env=home.environ, stderr=subprocess.PIPE, text=True
     )
     wait_until(lambda: simulator.asked("api", "run_long"))
     process.send_signal(signal.SIGINT)
-    assert process.wait(TEST_TIMEOUT) == 130
+    said = process.communicate(timeout=TEST_TIMEOUT)[1]
+    assert process.returncode == 130
+    assert said.endswith("floradl: interrupted; the same command goes on where it stopped\n")
 
 
 def test_get_beside_a_daemon_does_no_harm(home: Home, simulator: Simulator) -> None:
@@ -220,6 +237,13 @@ def test_a_wrong_command_line_is_told_with_2(home: Home, arguments: tuple[str, .
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_no_command_at_all_prints_the_help_once(home: Home) -> None:
+    done = home.run()
+    assert done.returncode == 2
+    assert done.stderr.startswith("Usage: floradl [OPTIONS]")
+    assert done.stderr.count("Usage:") == 1
 
 
 def test_a_broken_config_names_file_line_key_and_what_is_right(home: Home) -> None:

@@ -258,7 +258,7 @@ async def test_a_run_under_a_wrong_technique_is_found_by_its_id_and_from_then_on
 async def test_a_run_of_no_technique_that_was_named_with_one_is_found_too(world: World) -> None:
     world.answers.say = under(None)
     assert (await world.flora.run(RUN)).run_id == "run_a"
-    assert "but under none" in world.flora.wrong_techniques["run_a"]
+    assert "but it is not of a technique (a generation or action)" in world.flora.wrong_techniques["run_a"]
 
 
 @pytest.mark.anyio
@@ -604,7 +604,7 @@ async def test_an_api_that_nobody_serves_cannot_be_reached(world: World) -> None
     error = await unanswered(world, f"http://127.0.0.1:{port}")
     assert isinstance(error, TransientError)
     assert error.code is ErrorCode.NETWORK
-    assert "127.0.0.1 cannot be reached" in str(error)
+    assert "127.0.0.1 cannot be reached (127.0.0.1: no connection (Connection refused))" in str(error)
     assert world.rate_limiter.told == ["unreachable"]
 
 

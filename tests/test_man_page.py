@@ -63,7 +63,7 @@ def test_the_page_has_sections_that_readers_look_for(shown: str) -> None:
         *("EXIT STATUS", "ENVIRONMENT", "FILES"),
     ]
     assert "FLORADL_DOWNLOAD__CONCURRENCY" in shown
-    assert re.search(r"^ +4 +the key was refused\.$", shown, re.MULTILINE)
+    assert re.search(r"^ +4 +the key is missing or was refused\.$", shown, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

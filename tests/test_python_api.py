@@ -210,6 +210,14 @@ def test_a_setting_that_is_none_is_told_with_the_nearest(program: Program) -> No
         list(floradl.fetch_sync("run_a", **how))
 
 
+def test_a_setting_that_is_wrong_names_the_argument_and_no_variable(program: Program) -> None:
+    how = program.how | {"settings": {"output.template": "{lable}"}}
+    with pytest.raises(floradl.ConfigError) as wrong:
+        list(floradl.fetch_sync("run_a", **how))
+    assert str(wrong.value).startswith("the argument settings: output.template: ")
+    assert "FLORADL_" not in str(wrong.value)
+
+
 def test_a_reference_may_be_a_mapping_as_in_a_job_file(program: Program) -> None:
     program.add("run_a")
     (run,) = floradl.fetch_sync({"run": "campaign/run_a", "label": "spring"}, **program.how)

@@ -214,6 +214,39 @@ def test_add_queues_nothing_where_the_disk_has_no_room_for_all(home: Home) -> No
         assert home.run("add", "run_a").returncode == 0
 
 
+def test_add_with_q_says_only_that_no_daemon_runs(home: Home) -> None:
+    done = home.run("add", "-q", "run_a")
+    assert done.stderr.startswith("floradl: no daemon is running")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_retry_with_q_beside_a_daemon_says_nothing(home: Home) -> None:
+    with home.daemon():
+        assert home.run("retry", "-q", "run_a").stderr == ""
+
+
+def test_of_a_run_that_is_named_twice_the_last_label_counts_and_that_is_said(
+    home: Home, simulator: Simulator
+) -> None:
+    for name in ("run_a", "run_b"):
+        simulator.add_run(name, technique="campaign", outputs=PICTURE, duration=0)
+    rows = "run,label\ncampaign/run_a,spring\ncampaign/run_b,x\ncampaign/run_a,autumn\ncampaign/run_b,x\n"
+    done = home.run("get", "-i", put(home, rows))
+    assert done.returncode == 0
+    assert "floradl: 1 run named again with another label: the last one counts\n" in done.stderr
+    assert (home.sidecar("campaign/run_a") or {})["label"] == "autumn"
+
+
+def test_of_labels_in_several_files_the_last_counts(home: Home) -> None:
+    first, second = (
+        put(home, "run,label\nrun_a,spring\n", "1.csv"),
+        put(home, "run,label\nrun_a,autumn\n", "2.csv"),
+    )
+    done = home.run("add", "-i", first, "-i", second)
+    assert "1 run named again with another label: the last one counts" in done.stderr
+    assert [request.label for request in jobs(home)] == ["autumn"]
+
+
 def test_a_label_of_the_command_line_keeps_no_key(home: Home, simulator: Simulator) -> None:
     simulator.add_run("run_a", technique="campaign", outputs=PICTURE, duration=0)
     assert home.run("get", "campaign/run_a", "--label", "of sk_live_0123456789abcdef").returncode == 0

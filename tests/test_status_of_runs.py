@@ -177,6 +177,23 @@ def test_open_last_is_the_run_that_was_downloaded_last(downloaded: Home) -> None
     assert set(done.stdout.splitlines()) == expected
 
 
+def test_open_last_passes_over_a_failed_run(downloaded: Home, simulator: Simulator) -> None:
+    run = str(simulator.add_run("run_c", duration=0, fail=("safety_blocked", "It was refused.")))
+    assert downloaded.run("get", run).returncode == 3
+    done = downloaded.run("open", "--last", DISPLAY="", WAYLAND_DISPLAY="")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2
+    assert "run_b" in done.stdout
+
+
+def test_open_last_passes_over_a_run_whose_files_are_gone(downloaded: Home) -> None:
+    for path in downloaded.files():
+        if "run_b" in path:
+            (downloaded.library / path).unlink()
+    done = downloaded.run("open", "--last", DISPLAY="", WAYLAND_DISPLAY="")
+    assert (done.returncode, "run_a" in done.stdout) == (0, True)
+
+
 def test_open_prints_the_paths_where_the_opener_fails(downloaded: Home) -> None:
     downloaded.environ |= opener(downloaded, code=4)
     done = downloaded.run("open", "run_a")

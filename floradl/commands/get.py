@@ -112,6 +112,7 @@ async def get(
         _tell_where(config)
         if progress.failed and not _failures_only(config):
             _tell_next_try(progress.failed)
+    _tell_interrupted(code)
     return worst(code, results.report_missing() if results is not None else Exit.OK)
 
 
@@ -131,6 +132,7 @@ async def once(
         _tell_where(config)
     elif code is Exit.OK and not _failures_only(config):
         tell(f"nothing to do: no run is queued, and no job file is in {config.queue.watch_dir}")
+    _tell_interrupted(code)
     return code
 
 
@@ -202,6 +204,11 @@ def _tell_next_try(failed: Sequence[Reference]) -> None:
         tell("'floradl retry --failed' queues again what failed")
 
 
+def _tell_interrupted(code: Exit) -> None:
+    if code is Exit.INTERRUPTED:
+        tell("floradl: interrupted; the same command goes on where it stopped")
+
+
 def _failures_only(config: Config) -> bool:
     return config.log.level in {"error", "critical"}
 
@@ -235,6 +242,7 @@ async def _work_off(
                 await end(ending[0])
             await anyio.sleep(0.1)
 
+    works.scheduler.leave_unlogged(PauseReason.KEY_REFUSED)  # which `watch` tells
     progress.ends_at_once = lambda: _refusal(works) is not None
     async with anyio.create_task_group() as group:
         group.start_soon(interrupted)

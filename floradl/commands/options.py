@@ -38,7 +38,7 @@ _MEANINGS = {
     Exit.FOUND: "found something wrong",
     Exit.USAGE: "usage or configuration",
     Exit.FAILED: "a run, an output, a hook or a job file failed",
-    Exit.KEY_REFUSED: "the key was refused",
+    Exit.KEY_REFUSED: "the key is missing or was refused",
     Exit.GAVE_UP: "gave up on trouble that may pass",
     Exit.BUG: "a bug",
     Exit.INTERRUPTED: "interrupted",

@@ -60,19 +60,33 @@ def find_run(library: LibraryStore, reference: Reference) -> FoundRun | None:
 
 
 def last_run(library: LibraryStore) -> FoundRun | None:
-    """Find the run whose sidecar was written last; None in an empty library. Blocking. Raises likewise."""
-    newest, when = "", -1
+    """Find the run whose sidecar was written last, of those that have a file; of all where none has.
+
+    None in an empty library. Blocking. Raises likewise.
+    """
+    sidecars: list[tuple[int, str]] = []
     with suppress(OSError):
         for folder in os.scandir(library.location(_RUNS)):
             with suppress(OSError):
-                for file in os.scandir(folder):
-                    changed = file.stat(follow_symlinks=False).st_ctime_ns
-                    if changed > when and file.name.endswith(".json") and not file.name.startswith("."):
-                        newest, when = f"{_RUNS}/{folder.name}/{file.name}", changed
-    if not newest or (file_there := library.open_file(newest)) is None:
+                sidecars += [
+                    (file.stat(follow_symlinks=False).st_ctime_ns, f"{_RUNS}/{folder.name}/{file.name}")
+                    for file in os.scandir(folder)
+                    if file.name.endswith(".json") and not file.name.startswith(".")
+                ]
+    newest = None
+    for _, path in sorted(sidecars, reverse=True):
+        found = _run_of(library, path)
+        if found is not None and found.files:
+            return found
+        newest = newest or found
+    return newest
+
+
+def _run_of(library: LibraryStore, path: str) -> FoundRun | None:
+    if (sidecar := library.open_file(path)) is None:
         return None
-    with file_there, suppress(msgspec.MsgspecError, ValueError):
-        named = msgspec.json.decode(file_there.read(), type=_Named)
+    with sidecar, suppress(msgspec.MsgspecError, ValueError):
+        named = msgspec.json.decode(sidecar.read(), type=_Named)
         return find_run(library, Reference.of(named.run_id, named.technique))
     return None
 

@@ -83,13 +83,17 @@ def _pair(text: str) -> tuple[str, str]:
     return meta_name(name), meta_value(value)
 
 
-def queue(config: Config, requests: Iterable[RunRequest]) -> Exit:
-    """Write job files for `requests`, and report on stderr how many."""
+def queue(config: Config, requests: Iterable[RunRequest], *, quiet: bool = False) -> Exit:
+    """Write job files for `requests`, and report on stderr how many; `quiet`: only that no daemon runs."""
     from floradl.sources.job_file import drop_jobs, render_jobs  # noqa: PLC0415 - `get` needs none of this
 
     wanted = list(requests)
     drop_jobs(config.queue.watch_dir, render_jobs(wanted), _daemon_user(config))
-    tell(f"put {format_count(len(wanted), 'run')} into the inbox{_no_daemon_hint(config)}")
+    hint = _no_daemon_hint(config)
+    if not quiet:
+        tell(f"put {format_count(len(wanted), 'run')} into the inbox{f'; {hint}' if hint else ''}")
+    elif hint:
+        tell(f"floradl: {hint}")
     return Exit.OK
 
 
@@ -159,8 +163,14 @@ def read_requests(references: Iterable[str], action: Action, given: Given) -> li
         if sys.stdin.isatty():
             raise click.UsageError("name at least one run, or pipe references to standard input")
         inputs.append(STDIN)
+    relabelled: set[str] = set()
     for name in dict.fromkeys(inputs):
-        requests += _read(name)
+        requests += _read(name, relabelled)
+    if len(inputs) > 1:
+        requests = _merged(requests, relabelled)
+    if relabelled and given.label is None:
+        runs = format_count(len(relabelled), "run")
+        tell(f"floradl: {runs} named again with another label: the last one counts")
     if action is not Action.FETCH:
         requests = [replace(request, action=action) for request in requests]
     return given.applied(requests)
@@ -184,7 +194,16 @@ def _parsed(text: str) -> Reference:
         raise ConfigError(str(error)) from None
 
 
-def _read(name: str) -> tuple[RunRequest, ...]:
+def _merged(requests: Iterable[RunRequest], relabelled: set[str]) -> list[RunRequest]:
+    from floradl.sources.job_file import described, merge  # noqa: PLC0415 - as above
+
+    try:
+        return list(merge(requests, relabelled))
+    except JobError as error:
+        raise ConfigError(described(error)) from error
+
+
+def _read(name: str, relabelled: set[str]) -> tuple[RunRequest, ...]:
     from floradl.sources.job_file import described, parse_job  # noqa: PLC0415 - as above
 
     shown = "standard input" if name == STDIN else name
@@ -202,7 +221,7 @@ def _read(name: str) -> tuple[RunRequest, ...]:
     if not data.strip():
         raise click.UsageError(f"{shown} names no run")
     try:
-        return parse_job(data, shown)
+        return parse_job(data, shown, relabelled)
     except JobError as error:
         between = ": " if error.line is None and error.key is None else ", "
         raise ConfigError(f"{shown}{between}{described(error)}") from error
@@ -221,7 +240,7 @@ def _no_daemon_hint(config: Config) -> str:
         alive = folder.holder(config.state_dir) is not None
     except OSError:
         return ""
-    return "" if alive else "; no daemon is running: start one with 'floradl run', or once: 'floradl once'"
+    return "" if alive else "no daemon is running: start one with 'floradl run', or once: 'floradl once'"
 
 
 async def sync(

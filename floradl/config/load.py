@@ -45,11 +45,15 @@ _Stamp: TypeAlias = tuple[object, ...]
 
 
 class Options(Struct, frozen=True):
-    """The command line's options; None for those not given. `log_level` is a value of `log.level`."""
+    """The command line's options; None for those not given. `log_level` is a value of `log.level`.
+
+    `settings` are what a Python program gives, by dotted key, as the texts of variables.
+    """
 
     config: Path | None = None
     home: Path | None = None
     log_level: str | None = None
+    settings: Mapping[str, str] = MappingProxyType({})
 
 
 def config_file(options: Options, environ: Mapping[str, str], system_file: Path = SYSTEM_FILE) -> Path | None:
@@ -267,6 +271,11 @@ def _from_options(options: Options) -> Iterator[tuple[Key, _Given]]:
         yield ("home",), _Given(str(options.home), _Source("the option --home"))
     if options.log_level is not None:
         yield ("log", "level"), _Given(options.log_level, _Source("the options -v and -q"))
+    for name, text in options.settings.items():
+        if text.strip():
+            key = tuple(name.split("."))
+            value = settings()[key].type.from_variable(text.strip())
+            yield key, _Given(value, _Source("the argument settings"))
 
 
 def _values(given: Mapping[Key, _Given], user_home: str, faults: _Faults) -> dict[Key, Any]:

@@ -58,11 +58,15 @@ class TransferRow(Struct, frozen=True):
 
 
 class Batch(Struct, frozen=True):
-    """How far the runs are that came since none was open: `ended` ones, parts of open ones, seconds."""
+    """How far the runs are that came since none was open: `ended` ones, parts of open ones, seconds.
+
+    `left` is the seconds until all open runs are there; None where one has not begun, or a size is unknown.
+    """
 
     ended: int
     partial: float
     seconds: float
+    left: float | None = None
 
 
 class BoardView(Struct, frozen=True):
@@ -217,7 +221,19 @@ class Board:
                 self._partial += part - entry.part
                 entry.part = part
         began, ended = self._batch_began
-        return Batch(self._tally.ended - ended, self._partial, now - began)
+        return Batch(self._tally.ended - ended, self._partial, now - began, self._left())
+
+    def _left(self) -> float | None:
+        if self._open.keys() - {run_id for run_id, _ in self._transfers}:
+            return None
+        rest, longest, overall = 0, 0.0, self._rate.per_second
+        for transfer in self._transfers.values():
+            rate = transfer.rate.per_second
+            if transfer.total is None or not rate:
+                return None
+            size = max(0, transfer.total - transfer.seen)
+            rest, longest = rest + size, max(longest, size / rate)
+        return max(longest, rest / overall) if overall else None
 
     def _rows(self, lines: int, now: float) -> tuple[list[RunRow | TransferRow], int]:
         active: dict[str, list[_Transfer]] = {}

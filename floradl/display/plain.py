@@ -152,7 +152,7 @@ class PlainDisplay:
         self._troubles: dict[str, float] = {}
         self._tally = ResultCounts()
 
-    def run(self, run: QueuedRun, next_in: float | None) -> None:  # noqa: ARG002  # not news each time
+    def run(self, run: QueuedRun, next_in: float | None) -> None:
         """Write a new state, and each quarter of the way; not that a run ended and waits for a slot."""
         self._since.setdefault(run.run_id, self._monotonic())
         last = self._shown.get(run.run_id)
@@ -160,6 +160,8 @@ class PlainDisplay:
             return
         if run.state is RunState.RUNNING and run.progress == 100:
             return
+        if run.state is RunState.WAITING and next_in is None:
+            return  # it ended, or is there: the next line says which
         self._shown[run.run_id] = (run.state, run.progress)
         far = f", {run.progress:.0f} %" if run.state is RunState.RUNNING else ""
         self._show(run, f"{run.state}{far}")
@@ -176,7 +178,8 @@ class PlainDisplay:
         self._shown.pop(run.run_id, None)
         seconds = None if since is None else self._monotonic() - since
         self._tally.count(run, brought)
-        parts = (run.state, gains(RunLine(run, brought, seconds)), brought.sidecar if brought else None)
+        places = (brought.places or (brought.sidecar,)) if brought else ()
+        parts = (run.state, gains(RunLine(run, brought, seconds)), *places)
         text, why = ", ".join(part for part in parts if part), reason(run)
         self._show(run, f"{text}: {why}" if why else text, failure=why is not None)
 

@@ -32,7 +32,8 @@ _SHORTEST_BAR, _LONGEST_BAR = 8, 40
 _MOST_LINES = 6  # of one failure's reason
 _EVERY = 0.1  # seconds from look to look
 _SHARE = 25  # drawing takes one part of so many: a tall window or a slow line costs pictures, not the work
-_TOLD_FROM, _TOLD_AFTER = 0.02, 2.0  # the part, and seconds, from which on the time left is told
+_TOLD_AFTER = 2.0  # seconds from which on the time left of all runs is told
+_LONGEST_TOLD = 360_000.0  # seconds; what takes longer has stalled
 _IDLE_EVERY = 1.0  # seconds from look to look, where no run is open
 _AT_ONCE = 500  # ended runs printed at one look
 
@@ -192,8 +193,9 @@ def _overall(pen: Pen, view: BoardView, total: int | None) -> Text | None:
     texts = [f"{100 * part:3.0f} %"]
     if view.rate is not None:
         texts.append(format_rate(view.rate))
-    if part >= _TOLD_FROM and batch.seconds >= _TOLD_AFTER:
-        texts.append(f"{format_clock(batch.seconds * (1 - part) / part)} left")
+    begun = runs == batch.ended + open_runs and batch.seconds >= _TOLD_AFTER
+    if begun and batch.left is not None and batch.left < _LONGEST_TOLD:
+        texts.append(f"{format_clock(batch.left)} left")
     room = pen.width - 2 - sum(len(text) + 2 for text in texts)
     line = Text("  ")
     if room >= _SHORTEST_BAR:
@@ -273,7 +275,7 @@ def _left(row: TransferRow) -> str:
     if row.total is None or not row.rate or row.rate < 1:
         return ""
     seconds = max(0, row.total - row.received) / row.rate
-    return format_clock(seconds) if seconds < 360_000 else ""
+    return format_clock(seconds) if seconds < _LONGEST_TOLD else ""
 
 
 @contextmanager

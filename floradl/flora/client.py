@@ -242,7 +242,7 @@ class FloraClient:
             except (httpx.RequestError, TimeoutError) as error:
                 self._rate_limiter.unreachable()
                 self.answers["none"] += 1
-                what = f"cannot be reached ({type(error).__name__}: {error})"
+                what = f"cannot be reached ({error})"
                 if isinstance(error, TimeoutError):
                     what = f"did not end its answer in {_DEADLINE:.0f} s"
                 raise ApiUnavailableError(f"FLORA's API at {host} {what}") from error

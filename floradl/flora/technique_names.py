@@ -129,10 +129,10 @@ class TechniqueNames:
         if reference.run_id in self.wrong:
             return
         right = polled_technique(answer) or technique_of(answer)
+        where = f"but under {right!a}" if right else "but it is not of a technique (a generation or action)"
         message = (
-            f"FLORA has no {reference.run_id} under the technique {reference.technique!a}, but under "
-            f"{ascii(right) if right else 'none'}: it is downloaded all the same, and kept under "
-            f"{reference.technique!a}, as it was named"
+            f"FLORA has no {reference.run_id} under the technique {reference.technique!a}, {where}: it is "
+            f"downloaded all the same, and kept under {reference.technique!a}, as it was named"
         )
         self.wrong[reference.run_id] = message
         _log.warning("wrong_technique", run=reference.run_id, technique=reference.technique, message=message)

@@ -64,6 +64,7 @@ def map_errors(host: str, proxy: str | None = None) -> Iterator[None]:
         kind, what = next((kind, what) for known, kind, what in _ERRORS if isinstance(error, known))
         # What a server sent may be quoted, and with it a signed URL.
         text = re.sub(r"\?[^\s'\"]+", "?...", str(error))
+        text = re.sub(r"^\[Errno -?\d+\] ", "", text)
         said = f"{host}: {what}" + (f" ({text})" if text else "")
         if isinstance(error, httpcore.ProxyError):
             remedy = _PROXY_REMEDIES.get(int(text[:3]) if text[:3].isdecimal() else 0)

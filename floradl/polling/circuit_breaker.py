@@ -64,6 +64,8 @@ class CircuitBreaker:
         self._probing: Probe | None = None
         self._in_vain = 0  # probes that met the cause again, although the disk seemed to have room
         self.now: Pause | None = None
+        self.unlogged: PauseReason | None = None
+        """The reason that whoever waits for the end is told anyway: no line of the log says it."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when a pause begins or ends."""
         self.changed = Signal()
@@ -80,7 +82,8 @@ class CircuitBreaker:
 
     def begin(self, reason: PauseReason, message: str, needed: int = 0) -> Pause:
         """Pause, whatever was before."""
-        _log.error("paused", reason=reason, message=message)
+        if reason is not self.unlogged:
+            _log.error("paused", reason=reason, message=message)
         self.now = Pause(reason, message, self._wall(), needed)
         self._began_at = self._monotonic()
         self._in_vain = 0

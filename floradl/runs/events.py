@@ -19,6 +19,7 @@ from floradl.polling.durations import detection_delay
 
 _log = get_logger()
 _LOGGED_SINGLY = 5  # runs with the same error that are logged one by one
+_MOST_PLACES = 3  # paths of one run that are named one by one
 
 
 class LoggedError(Enum):
@@ -102,7 +103,8 @@ class OutputCounters:
 class RunSummary(Struct, frozen=True):
     """What a run gave: a sidecar (its path in the library), outputs in all, files on disk, their bytes.
 
-    `skipped` outputs were left out.
+    `skipped` outputs were left out. `places` are the files' paths in the library, or their folders (with `/`
+    at the end) where there are more than three.
     """
 
     sidecar: str
@@ -110,13 +112,17 @@ class RunSummary(Struct, frozen=True):
     files: int
     bytes: int
     skipped: int = 0
+    places: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, sidecar: str, outputs: Sequence[SavedOutput]) -> Self:
         """Count the `outputs` that `sidecar` names."""
-        files = [output for output in outputs if output.path is not None]
+        files = {output.path: output.bytes or 0 for output in outputs if output.path is not None}
         skipped = sum(output.skipped is not None for output in outputs)
-        return cls(sidecar, len(outputs), len(files), sum(output.bytes or 0 for output in files), skipped)
+        places = tuple(files)
+        if len(places) > _MOST_PLACES:
+            places = tuple(dict.fromkeys(f"{path.rpartition('/')[0]}/" for path in places))
+        return cls(sidecar, len(outputs), len(files), sum(files.values()), skipped, places)
 
 
 class RunEvents(Protocol):

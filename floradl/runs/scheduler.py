@@ -46,6 +46,10 @@ class Scheduler:
         """Have `call` called when a pause begins or ends."""
         self._breaker.on_change = call
 
+    def leave_unlogged(self, reason: PauseReason) -> None:
+        """Log no pause for `reason`: the caller ends with it, and says it."""
+        self._breaker.unlogged = reason
+
     def change(self, interval: float, give_up_after: float) -> None:
         """Set the polling interval and the time to give up after, both in seconds."""
         self._open_runs.change(interval)

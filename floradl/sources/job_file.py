@@ -121,12 +121,15 @@ def _groups(user: int) -> frozenset[int]:
         return frozenset()
 
 
-def parse_job(data: bytes, name: str) -> tuple[RunRequest, ...]:
-    """Read a job file, by `name` where it is empty; each run once. Raises `JobError` with line and key."""
+def parse_job(data: bytes, name: str, relabelled: set[str] | None = None) -> tuple[RunRequest, ...]:
+    """Read a job file, by `name` where it is empty; each run once. Raises `JobError` with line and key.
+
+    `relabelled` takes the runs in it that have several labels, of which the last counts.
+    """
     text = _decode(data)
     if not visible(text).strip():
         return (_order_by_name(name),)
-    orders = _merge(order for order, _ in _read(text))
+    orders = merge((order for order, _ in _read(text)), relabelled)
     if not orders:
         raise JobError(_NOTHING)
     return orders
@@ -141,7 +144,7 @@ def parse_queue(data: bytes) -> tuple[RunRequest, ...]:
                 "the queue file cannot retry, since it stays: use `floradl retry`, or drop a job file"
             )
         orders.append(order)
-    return _merge(orders)
+    return merge(orders)
 
 
 def render_orders(orders: Iterable[RunRequest]) -> str:
@@ -271,15 +274,18 @@ def _order_by_name(name: str) -> RunRequest:
         ) from error
 
 
-def _merge(orders: Iterable[RunRequest]) -> tuple[RunRequest, ...]:
+def merge(orders: Iterable[RunRequest], relabelled: set[str] | None = None) -> tuple[RunRequest, ...]:
     """Keep each run once: where it first stood, under the first technique named, with the last action.
 
-    Of labels, kinds and each key of `meta` the last that was written counts.
+    Of labels, kinds and each key of `meta` the last that was written counts; `relabelled` takes the runs
+    that have several labels. Raises `JobError` where a run's `meta` becomes too large.
     """
     merged: dict[str, RunRequest] = {}
     for order in orders:
         run_id = order.reference.run_id
         if known := merged.get(run_id):
+            if relabelled is not None and known.label and order.label and known.label != order.label:
+                relabelled.add(run_id)
             merged[run_id] = replace(
                 order,
                 reference=Reference(run_id, known.reference.technique or order.reference.technique),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -81,14 +81,15 @@ async def _findings(
         yield _key(key, environ, daemon=works)
     except ConfigError as error:
         yield fail("API key", str(error))
+    queue_file = tuple(_queue_file(config))
     for finding in (
         *check_machine(config, daemon=works),
         *check_guests(config),
-        *_queue_file(config),
+        *queue_file,
         *_hooks(config, environ),
         *_journal(config),
         *_failures(config),
-        *_daemon(config, wall()),
+        *_daemon(config, wall(), {redact(each.message) for each in queue_file}),
         *check_listening(config, environ, daemon=works),
     ):
         yield finding
@@ -171,7 +172,8 @@ def _failures(config: Config) -> Iterator[CheckResult]:
             yield warn("job files", message, "drop them again once they are right, and remove them there")
 
 
-def _daemon(config: Config, now: float) -> Iterator[CheckResult]:
+def _daemon(config: Config, now: float, known: Container[str]) -> Iterator[CheckResult]:
+    """Report the daemon and what it met, but for messages that are `known` already."""
     try:
         daemon = read_daemon(config.state_dir)
     except ConfigError as error:
@@ -188,7 +190,7 @@ def _daemon(config: Config, now: float) -> Iterator[CheckResult]:
     if daemon.snapshot is not None and (paused := daemon.snapshot.paused) is not None:
         message = f"the daemon waits for {coarse(now - paused.since)} ({paused.reason}): {paused.message}"
         yield fail("paused", message, "it resumes once that is fixed")
-    if daemon.snapshot is not None and daemon.snapshot.queue_file_error:
-        yield fail("queue file", f"the daemon reports: {daemon.snapshot.queue_file_error}")
+    if daemon.snapshot is not None and (broken := daemon.snapshot.queue_file_error) and broken not in known:
+        yield fail("queue file", f"the daemon reports: {broken}")
     for hint in daemon.snapshot.hints if daemon.snapshot is not None else ():
         yield warn("hint", f"the daemon reports: {hint}")
