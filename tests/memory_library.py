@@ -148,10 +148,11 @@ class MemoryLibrary(LibraryStore):
 
     def write_sidecar(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None) -> str:
         """See `LibraryStore.write_sidecar`."""
-        reference = Reference(sidecar.run_id, sidecar.technique)
-        if replacing is not None and self.find_sidecar(reference) != replacing:
+        located = MemoryLibrary.locate_sidecar(self, Reference(sidecar.run_id, sidecar.technique))
+        before = located[1] if located else None
+        if replacing is not None and before != replacing:
             raise TransientError("another sidecar stands there by now", ErrorCode.STORAGE)
-        if replacing is None and (before := self.find_sidecar(reference)) is not None:
+        if replacing is None and before is not None:
             paths = {output.path for output in sidecar.outputs}
             lost = {key: each for key, each in by_key(before.outputs).items() if each.path not in paths}
             if self.existing(lost):

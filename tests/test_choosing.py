@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from hooked import Hook, configure
-from studio import Home, check_library, wait_until
+from studio import TEST_TIMEOUT, Home, check_library, command, wait_until
 from wire import Silent
 
 from floradl.app import working
@@ -281,11 +281,12 @@ def test_processes_that_want_other_kinds_of_the_same_runs_lose_none_of_each_othe
     references = [f"campaign/{name}" for name in names]
     simulator.faults.add(Fault(match=Match(host="media"), do=Do(delay=0.1)))
     add(simulator, *names)
-    with home.daemon(), ThreadPoolExecutor() as pool:
+    with home.daemon():
         home.drop("\n".join(references))
-        kinds = ("image", "text")
-        done = list(pool.map(lambda kind: home.run("get", *references, "--kind", kind), kinds))
+        words = [command("get", *references, "--kind", kind) for kind in ("image", "text")]
+        started = [subprocess.Popen(each, env=home.environ, stderr=subprocess.DEVNULL) for each in words]
+        codes = [process.wait(TEST_TIMEOUT) for process in started]
         wait_until(lambda: home.status()["counts"]["done"] == len(names))
-    assert [each.returncode for each in done] == [0, 0]
+    assert codes == [0, 0]
     assert all(skipped(home.sidecar(reference))["picture"] is None for reference in references)
     check_library(home, simulator)
