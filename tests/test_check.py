@@ -640,6 +640,54 @@ def test_a_template_is_shown_by_three_outputs_of_the_library_of_different_kinds(
     assert "{folder}/{technique}" in template(place)
 
 
+def put_run(place: Place, run_id: str, label: str | None = None, **meta: str) -> None:
+    """Write the sidecar of a run of two images."""
+    library = build_library(place.config)
+    if not (place.home / "library").exists():
+        library.create()
+    outputs = tuple(
+        SavedOutput(
+            output_id=f"out_{number}",
+            type="imageUrl",
+            kind=OutputKind.IMAGE,
+            path=f"x/{run_id}-{number}.png",
+            bytes=1,
+            sha256="ab" * 32,
+        )
+        for number in range(2)
+    )
+    sidecar = Sidecar(
+        reference=f"campaign/{run_id}",
+        technique="campaign",
+        run_id=run_id,
+        label=label,
+        meta=meta,
+        result=Result.COMPLETE,
+        outputs=outputs,
+    )
+    library.write_sidecar(sidecar, None)
+
+
+def test_a_template_is_shown_by_runs_with_label_and_meta_before_others(place: Place) -> None:
+    for number in range(3):
+        put_run(place, f"run_{number}")
+    put_run(place, "run_z", "spring", shot="12")
+    assert template(place, "{label}-{meta.shot}-{index}").splitlines()[1] == "  spring-12-1.png"
+
+
+def test_outputs_of_a_run_that_a_template_gives_the_same_path_are_told(place: Place) -> None:
+    put_run(place, "run_a")
+    shown = template(place, "{folder}/x{ext}")
+    assert shown.count("outputs of campaign/run_a share the path images/x.png") == 1
+    assert "share" not in template(place, "{folder}/x-{index}{ext}")
+
+
+def test_a_key_of_meta_in_a_template_that_no_run_has_is_told(place: Place) -> None:
+    put_run(place, "run_a", shot="12")
+    assert "{meta.shto}: no run here has it" in template(place, "{meta.shto}-{output_id}")
+    assert "no run here" not in template(place, "{meta.shot}-{output_id}")
+
+
 def test_an_unknown_field_of_a_template_is_named_with_the_nearest_one(place: Place) -> None:
     with pytest.raises(ConfigError, match=r"{lable} is not a field: did you mean {label}\?"):
         check_template(place.config, "{lable}/{run_id}", io.StringIO())

@@ -150,6 +150,13 @@ class Template(Struct, frozen=True):
             for choice in piece.choices
         )
 
+    def meta_keys(self) -> tuple[str, ...]:
+        """Return the keys of `meta` in it, each once."""
+        fields = (
+            choice.field or "" for pieces in self.components for piece in pieces for choice in piece.choices
+        )
+        return tuple(dict.fromkeys(name.removeprefix(_META) for name in fields if name.startswith(_META)))
+
     @classmethod
     def parse(cls, text: str) -> Template:
         """Read a template: text, `/`, and fields in braces.

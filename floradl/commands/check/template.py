@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TextIO
 
@@ -42,32 +42,71 @@ def check_template(config: Config, text: str, stream: TextIO) -> Exit:
     Raises `ConfigError` where it is not a template. Nothing is changed.
     """
     try:
-        Template.parse(text or config.output.template)
+        parsed = Template.parse(text or config.output.template)
     except ValueError as error:
         raise ConfigError(f"--template: {text[:200]!a} is not a template: {error}") from None
     if text:
         config = replace(config, output=replace(config.output, template=text))
     library = build_library(config)
     found = _from(library)
-    examples = found or _MADE_UP
+    examples = _chosen(found) or _MADE_UP
     say(stream, f"{config.output.template}")
+
+    def path_of(each: _Example) -> str:
+        return library.path_of(each.run, each.output, each.index, each.times, each.ext)
+
     for each in examples:
-        path = library.path_of(each.run, each.output, each.index, each.times, each.ext)
-        say(stream, f"  {path}")
+        say(stream, f"  {path_of(each)}")
         say(stream, f"      {each.output.kind} {each.output.output_id} of {each.run.reference}")
     if not found:
         say(stream, "(made up: the library has no files yet)")
+    shown = {each.run.run_id for each in examples}
+    for line in (
+        *_doubled((each for each in found if each.run.run_id in shown), path_of),
+        *_unknown(parsed, found),
+    ):
+        say(stream, line)
     return Exit.OK
 
 
+def _doubled(found: Iterable[_Example], path_of: Callable[[_Example], str]) -> Iterator[str]:
+    """Tell of each run whose outputs get the same path, once."""
+    taken: set[tuple[str, str]] = set()
+    told: set[str] = set()
+    for each in found:
+        run_id = each.run.run_id
+        path = path_of(each)
+        if (run_id, path) in taken and run_id not in told:
+            told.add(run_id)
+            yield (
+                f"warn: outputs of {each.run.reference} share the path {path}, and are numbered -2, -3, …: "
+                "{output_id} or {index} tells them apart"
+            )
+        taken.add((run_id, path))
+
+
+def _unknown(template: Template, found: Sequence[_Example]) -> Iterator[str]:
+    """Tell of each key of `meta` in the template that no run of the library has."""
+    if found:
+        known = {key for each in found for key in each.run.meta}
+        for key in template.meta_keys():
+            if key not in known:
+                yield f"warn: {{meta.{key}}}: no run here has it"
+
+
 def _from(library: LibraryStore) -> list[_Example]:
-    """Return examples from the library, of different kinds and techniques where there are such."""
-    chosen: dict[object, _Example] = {}
+    """Return outputs of the library, those of runs with label and meta first."""
     try:
         sidecars = (entry.sidecar for entry in library.scan() if entry.sidecar is not None)
         found = [each for sidecar in itertools.islice(sidecars, _LOOKED_AT) for each in _examples_of(sidecar)]
     except FloradlError:  # there is no library yet
         return []
+    return sorted(found, key=lambda each: (not each.run.label) + (not each.run.meta))
+
+
+def _chosen(found: Sequence[_Example]) -> list[_Example]:
+    """Return examples, of different kinds and techniques where there are such."""
+    chosen: dict[object, _Example] = {}
     for each in found:
         chosen.setdefault(each.output.kind, each)
     for each in found:
