@@ -26,7 +26,7 @@ from floradl.errors import ConfigError, FloradlError, JobError, PauseReason, Ser
 from floradl.flora.client import FloraClient
 from floradl.flora.schema import KINDS
 from floradl.library.sidecar import by_key
-from floradl.models import Action, Reference, RemoteRun, RunRequest, RunState
+from floradl.models import Action, Reference, RemoteRun, RunRequest, RunState, refuse_joined
 from floradl.queue import folder
 from floradl.units import format_count
 
@@ -127,6 +127,7 @@ def parse_all(texts: Iterable[str]) -> list[Reference]:
 
 def _parsed(text: str) -> Reference:
     try:
+        refuse_joined(text)
         return Reference.parse(text)
     except ValueError as error:
         with suppress(OSError, ValueError):
