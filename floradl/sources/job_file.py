@@ -40,6 +40,7 @@ _COMMENT = re.compile(r"(^|\s)#.*")
 _DOCUMENT = re.compile(r"""(-(\s|$)|---|[{\["'!&*?|>%]|[^\s:]+\s*:(\s|$))""")
 # A reference alone, which is YAML too: more may follow. Or a row of a table.
 _QUOTED = re.compile(r"""(["'])[^"']*\1([,;\t].*)?""")
+_WEB_PAGE = re.compile(r"\s*<(!doctype|html|head|\?xml)\b", re.IGNORECASE)
 _PLAIN = re.compile(r"([^\W_][\w.-]*/)?run_[\w.-]+")
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods, .numbers; .xls
 _COLUMNS = re.compile(r"[,;\t]")
@@ -221,6 +222,8 @@ def _decode(data: bytes) -> str:
 
 
 def _read(text: str) -> Iterator[tuple[RunRequest, Fault]]:
+    if _WEB_PAGE.match(text):
+        raise JobError("this is a web page, not FLORA's answer: look at what it says")
     if _may_be_table(text):
         from floradl.sources.job_table import find_table, read_table  # noqa: PLC0415 - for tables alone
 
