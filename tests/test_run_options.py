@@ -239,3 +239,28 @@ def test_a_table_without_a_heading_is_refused_from_a_file_and_from_standard_inpu
 def test_a_run_id_with_a_comma_in_it_can_be_queued_by_json(home: Home) -> None:
     assert home.run("add", stdin='{"run": "run_a,b"}').returncode == 0
     assert jobs(home) == (RunRequest(Reference("run_a,b")),)
+
+
+def test_an_option_of_a_command_that_stands_before_it_is_told_where_it_belongs(home: Home) -> None:
+    assert "--label belongs behind its command" in told(home, "--label", "spring", "add", "run_a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("retry",), "name a run, or --failed"),
+        (("add",), "a file of runs with -i"),
+        (("completion",), "name a shell: bash, zsh or fish"),
+    ],
+)
+def test_a_command_without_anything_says_what_to_name(
+    home: Home, arguments: tuple[str, ...], words: str
+) -> None:
+    assert words in told(home, *arguments)
+
+
+def test_a_label_is_bounded_as_the_values_of_meta_are(home: Home) -> None:
+    assert home.run("add", "run_a", "--label", "x" * 5000).returncode == 0
+    [request] = jobs(home)
+    assert request.label is not None
+    assert len(request.label) == 1000

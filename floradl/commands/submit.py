@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 _LARGEST = 256 << 20  # bytes that are read of a file or of standard input
 STDIN = "-"
+_NOTHING_NAMED = {
+    Action.FETCH: "name at least one run, or a file of runs with -i ('-' is standard input)",
+    Action.RETRY: "name a run, or --failed",
+    Action.FORGET: "name at least one run, or pipe references to standard input",
+}
 
 
 class Given(Struct, frozen=True):
@@ -110,14 +115,20 @@ def read_requests(references: Iterable[str], action: Action, given: Given) -> li
     inputs = [*given.inputs, *(word for word in words if word == STDIN)]
     requests = [RunRequest(each) for each in parse_all(word for word in words if word != STDIN)]
     if not words and not inputs:
-        if sys.stdin.isatty():
-            raise click.UsageError("name at least one run, or pipe references to standard input")
-        inputs.append(STDIN)
+        requests += _piped(action)
     for name in dict.fromkeys(inputs):
         requests += _read(name)
     if action is not Action.FETCH:
         requests = [replace(request, action=action) for request in requests]
     return given.applied(requests)
+
+
+def _piped(action: Action) -> tuple[RunRequest, ...]:
+    """Read standard input, which nobody named. Raises as `read_requests`."""
+    if not sys.stdin.isatty():
+        with suppress(click.UsageError):  # it is empty
+            return _read(STDIN)
+    raise click.UsageError(_NOTHING_NAMED[action])
 
 
 def parse_all(texts: Iterable[str]) -> list[Reference]:
