@@ -338,10 +338,14 @@ def demo(given: dict[str, Any]) -> Exit:
         "floradl completion bash > ~/.local/share/bash-completion/completions/floradl", (0, 2), "README.md"
     )
 )
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument(
+    "shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="{bash|zsh|fish}", required=False
+)
 @common_options
-def completion(shell: str) -> Exit:
+def completion(shell: str | None) -> Exit:
     """Print the script by which a shell completes commands and options."""
+    if shell is None:
+        raise click.UsageError("name a shell: bash, zsh or fish")
     from click.shell_completion import get_completion_class
 
     if (kind := get_completion_class(shell)) is not None:
@@ -469,7 +473,7 @@ def wait(given: dict[str, Any], references: tuple[str, ...], timeout: str | None
 
 
 @floradl.command("open", epilog=ending("floradl open --last", (0, 2), "docs/programs.md"))
-@click.argument("reference", metavar="REF", required=False)
+@click.argument("reference", metavar="[REF]", required=False)
 @click.option("--last", is_flag=True, help="The run that was downloaded last.")
 @common_options
 @click.pass_obj

@@ -26,6 +26,8 @@ _QUOTES = (
     f"{_ASCII_QUOTES}\u00b4\u00ab\u00bb\u2039\u203a\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f"
     "\u275b\u275c\u275d\u275e\u301d\u301e\u301f\uff02\uff07\uff40"
 )
+_NEXT_REFERENCE = re.compile(r"""[,;][\s"']*(https?://|([^\s,;/]+/)?run_)|^[^,;]*[,;]\s*$""")
+_NEXT_CELL = re.compile(r"""[,;]\s*([\w"',;]|$)""")
 _AROUND = _ASCII_QUOTES + " \t\n\v\f\r\x1c\x1d\x1e\x1f"
 
 
@@ -45,6 +47,18 @@ def bare(text: str) -> str:
     while (inner := text.strip().strip(_QUOTES)) != text:
         text = inner
     return text
+
+
+def refuse_joined(text: str) -> None:
+    """Raise `ValueError` where a comma or semicolon is followed by a reference, a word, or nothing."""
+    if "," not in text and ";" not in text:
+        return
+    if _NEXT_REFERENCE.search(text):
+        raise ValueError(
+            "this looks like several references: each is a line or an argument of its own, without commas"
+        )
+    if _NEXT_CELL.search(text.partition("?")[0]):  # behind it is the query of a URL
+        raise ValueError("this looks like a row of a table without a heading")
 
 
 def _is_invisible(char: str) -> bool:

@@ -38,6 +38,7 @@ from floradl.models import (
     RunRequest,
     RunState,
     SkipReason,
+    refuse_joined,
 )
 from floradl.sources.job_file import described, parse_job
 from floradl.yaml_reader import nearest
@@ -267,6 +268,7 @@ def _plain(spec: RunSpec) -> str | dict[str, Any]:
 
 def _reference(text: str) -> Reference:
     try:
+        refuse_joined(text)
         return Reference.parse(text)
     except ValueError as error:
         raise ConfigError(str(error)) from None

@@ -566,9 +566,13 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
         ("output: {kinds: [[a]]}", 1, "holds something"),
         ("output: {rules: {skip: true}}", 1, "a list of them belongs here"),
         ("output: {rules: camera-*}", 1, "is not a list of rules"),
-        ("output:\n  rules:\n    - skip: true\n    - x\n", 4, "output.rules[1]: is not a rule"),
         (
-            "output:\n  rules:\n    - skip: true\n    - tecnique: a\n      skip: true\n",
+            "output:\n  rules:\n    - {output_id: a, skip: true}\n    - x\n",
+            4,
+            "output.rules[1]: is not a rule",
+        ),
+        (
+            "output:\n  rules:\n    - {output_id: a, skip: true}\n    - tecnique: a\n      skip: true\n",
             4,
             "output.rules[1].tecnique: is none of the keys that a rule has: did you mean technique?",
         ),
@@ -579,6 +583,7 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
             4,
             "output.rules[0].kinds: holds 'vid'",
         ),
+        ("output: {rules: [{kinds: [video]}]}", 1, "rules[0]: does not say which outputs it is for"),
         ("output: {rules: [{kinds: []}]}", 1, "for none write skip: true"),
         ("output: {rules: [{skip: maybe}]}", 1, "output.rules[0].skip: 'maybe' is neither true nor false"),
         ("output: {rules: [{output_id: , skip: true}]}", 1, "output_id: is not a pattern"),

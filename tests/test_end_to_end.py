@@ -307,3 +307,12 @@ def test_status_is_json_of_the_documented_shape(home: Home, simulator: Simulator
     assert status["daemon"]["alive"]
     assert json.dumps(status["paused"]) == "null"
     assert home.run("status", "--check").returncode == 1
+
+
+def test_once_says_which_job_file_was_rejected_and_why(home: Home) -> None:
+    home.inbox.mkdir(exist_ok=True)
+    (home.inbox / "job.txt").write_text("run_a\nnonsense\n")
+    done = home.run("once")
+    assert done.returncode == 3
+    assert "job.txt was rejected: line 2: 'nonsense' is not a run id" in done.stderr
+    assert "see inbox/rejected/job.txt.error.txt" in done.stderr

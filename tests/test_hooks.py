@@ -237,9 +237,11 @@ def test_once_tells_of_what_it_fetched(home: Home, simulator: Simulator, hook: H
 
 
 def test_once_leaves_what_fails_to_the_next_one(home: Home, simulator: Simulator, hook: Hook) -> None:
-    hook.write("exit 1")
+    hook.write("exit 7")
     queue(home, simulator, "run_a")
-    assert home.run("once").returncode == 3
+    done = home.run("once")
+    assert done.returncode == 3
+    assert "hook run_finished failed for run_a: it ended with exit code 7; it is tried" in done.stderr
     hook.write()
     assert home.run("once").returncode == 0
     assert len(hook.calls()) == 1

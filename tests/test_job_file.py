@@ -126,6 +126,14 @@ def test_an_empty_file_of_another_name_is_refused(name: str) -> None:
         ("run_a\rrun b", 2, None, "not a run id"),
         ("run_a,run_b", 1, None, "without commas"),
         ("run_a,\nrun_b,\n", 1, None, "without commas"),
+        ("run_a;run_b", 1, None, "several references"),
+        ("art/run_a,art/run_b", 1, None, "several references"),
+        ("run_a,https://app.flora.ai/runs/run_b", 1, None, "several references"),
+        ("run_a\nrun_b,campaign", 2, None, "a table without a heading; a table is known by its first line"),
+        ("run_a;campaign;spring", 1, None, "a table without a heading"),
+        ("run_a,12", 1, None, "a table without a heading"),
+        ("run_a;;spring", 1, None, "a table without a heading"),
+        ('"run_a","campaign"', 1, None, "a table without a heading"),
         ("https://media.flora.ai/a.png?sig=s3cret", 1, None, "not one of a FLORA run"),
         ("HTTPS://app.flora.ai/runs/run_a?sig=s3cret", 1, None, "no reference has a '?'"),
         ("- run_a\n- nonsense\n", 2, "[1]", "not a run id"),
@@ -143,6 +151,10 @@ def test_an_empty_file_of_another_name_is_refused(name: str) -> None:
         ('{"run": "run_a"}\n{"run": "run_b", "run": "run_c"}', 2, None, "stands twice"),
         ('{"run_id": "run_a"}\n{"run_id": "run b"}', 2, "run_id", "not a run id"),
         ('{"run_id": "run_a"}\n\n{"run_id": "run_b"', 3, None, "not valid JSON"),
+        ('{"run_id": "run_a"}\n{"run_id": "run_b"\n\n{"run_id": "run_c"}', 2, None, "not valid JSON"),
+        ('{"run_id": "run_a"}\n{"run_id": }', 2, None, "not valid JSON"),
+        ("<!DOCTYPE html>\n<html></html>", None, None, "a web page, not FLORA's answer"),
+        ("\n <HTML><head>\n", None, None, "a web page, not FLORA's answer"),
         ('{"run_id": "run_a"},\n{"run_id": "run_b"}', 1, None, "not valid JSON"),
         ('{"run": "run_a"}\n{\n"run": "run_b",\n"lable": "x"}', 4, "lable", "did you mean 'label'?"),
         ('[{"run_id": "run_a"},\n {"run_id": 7}]', 2, "[1].run_id", "'7' is not a run id"),
@@ -270,7 +282,7 @@ def test_json_lines_of_more_than_a_megabyte_are_read_and_a_bad_one_is_named() ->
     assert len(parse("\n".join(lines))) == 6000
     lines[4711] = lines[4711][:-1]
     error = refusal("\n".join(lines))
-    assert (error.line, "not valid JSON" in str(error)) == (4713, True)
+    assert (error.line, "not valid JSON" in str(error)) == (4712, True)
     array = f'[{",".join(lines[:4711])},\n{{"run_id": "x"}}]'
     assert refusal(array).key == "[4711].run_id"
 

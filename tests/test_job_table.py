@@ -150,10 +150,17 @@ def test_a_bad_row_of_a_hundred_refuses_the_table_and_is_named_with_its_column()
         ('run,label\nrun_a,x\nrun_b,"y\n', 2, None, "a quote in it not closed"),
         ('run,label\nrun_a,"x"y\n', 1, None, "a quote in it not closed"),
         ("run,Label,label\nrun_a,x,y\n", None, "label", "two columns"),
+        ("run_id,Run ID\nrun_a,run_b\n", None, "Run ID", "two columns have the run, this one and 'run_id'"),
         ("run,client,client\nrun_a,x,y\n", None, "client", "two columns"),
         (f"run,{'k' * 101}\nrun_a,x\n", None, "k" * 101, "1 to 100 characters"),
         (f"run,{','.join(map(str, range(65)))}\nrun_a\n", None, None, "65 columns"),
-        ("run\n", None, None, "names no run"),
+        ("run\n", None, None, "this table has a heading, and no row below it"),
+        (
+            "Run;technique\nother/run_a;art\n",
+            1,
+            "Run",
+            "column Run names another technique than column technique",
+        ),
         ("url\nhttps://media.flora.ai/a.png?sig=s3cret\n", 1, "url", "not one of a FLORA run"),
     ],
 )

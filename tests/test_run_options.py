@@ -251,3 +251,49 @@ def test_a_label_of_the_command_line_keeps_no_key(home: Home, simulator: Simulat
     simulator.add_run("run_a", technique="campaign", outputs=PICTURE, duration=0)
     assert home.run("get", "campaign/run_a", "--label", "of sk_live_0123456789abcdef").returncode == 0
     assert "0123456789abcdef" not in (home.library / "runs/campaign/run_a.json").read_text()
+
+
+@pytest.mark.parametrize("command", ["add", "get", "retry", "forget", "wait", "status", "open", "verify"])
+def test_several_references_joined_by_a_comma_are_no_run_id(home: Home, command: str) -> None:
+    assert "this looks like several references" in told(home, command, "run_a,run_b")
+    assert "this looks like a row of a table" in told(home, command, "run_a;campaign;spring")
+
+
+def test_a_table_without_a_heading_is_refused_from_a_file_and_from_standard_input(home: Home) -> None:
+    path = put(home, "run_a,campaign\n")
+    for message in (
+        told(home, "add", "-i", path),
+        told(home, "get", "-i", path),
+        told(home, "add", stdin="run_a,campaign\n"),
+    ):
+        assert "line 1: this looks like a row of a table without a heading" in message
+
+
+def test_a_run_id_with_a_comma_in_it_can_be_queued_by_json(home: Home) -> None:
+    assert home.run("add", stdin='{"run": "run_a,b"}').returncode == 0
+    assert jobs(home) == (RunRequest(Reference("run_a,b")),)
+
+
+def test_an_option_of_a_command_that_stands_before_it_is_told_where_it_belongs(home: Home) -> None:
+    assert "--label belongs behind its command" in told(home, "--label", "spring", "add", "run_a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("retry",), "name a run, or --failed"),
+        (("add",), "a file of runs with -i"),
+        (("completion",), "name a shell: bash, zsh or fish"),
+    ],
+)
+def test_a_command_without_anything_says_what_to_name(
+    home: Home, arguments: tuple[str, ...], words: str
+) -> None:
+    assert words in told(home, *arguments)
+
+
+def test_a_label_is_bounded_as_the_values_of_meta_are(home: Home) -> None:
+    assert home.run("add", "run_a", "--label", "x" * 5000).returncode == 0
+    [request] = jobs(home)
+    assert request.label is not None
+    assert len(request.label) == 1000

@@ -121,12 +121,12 @@ def hook_failures(trouble: HookTrouble) -> Iterator[str]:
     if trouble.given_up:
         which = trouble.example if trouble.given_up == 1 else f"{trouble.given_up:,} runs"
         yield (
-            f"run_finished failed for good for {which}: the log says why; once it is fixed, "
+            f"run_finished failed for good for {which}: 'floradl events' says why; once it is fixed, "
             f"'floradl retry {trouble.example}' reports a run again"
         )
     if trouble.retried:
         runs = format_count(trouble.retried, "run")
-        yield f"run_finished failed for {runs}, and is tried again: the log says why"
+        yield f"run_finished failed for {runs}, and is tried again: 'floradl events' says why"
 
 
 def rejected_jobs(watch_dir: Path) -> int:

@@ -71,6 +71,12 @@ def _without_far_names(error: click.ClickException) -> str:
         return error.format_message()
     from floradl.yaml_reader import nearest  # noqa: PLC0415 - for who made a mistake
 
+    group = error.ctx.command if error.ctx is not None else None
+    if isinstance(group, click.Group):
+        for name, command in group.commands.items():
+            if any(error.option_name in parameter.opts for parameter in command.params):
+                option = error.option_name
+                return f"{option} belongs behind its command, as in 'floradl {name} {option} …'"
     near = nearest(error.option_name, error.possibilities or (), cutoff=_NEAR)
     return f"{error.message} Did you mean {near!r}?" if near else error.message
 

@@ -25,6 +25,7 @@ from floradl.fs.permissions import make_above
 from floradl.hooks.runs import Heard, RunHooks
 from floradl.models import QueuedRun, Reference, RunRequest, RunState
 from floradl.queue.sqlite import SqliteQueue
+from floradl.redaction import redact
 from floradl.runs.events import RunEvents, RunSummary
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class _Watched:
         self.bytes_at = time.monotonic()
         self.failed: list[Reference] = []
         self.ended = 0
+        self.notes: list[str] = []
+        """What else is to be said at the end."""
         self.ends_at_once: Callable[[], bool] = lambda: False
         """Whether there is no next try: the key was refused."""
         self.report_pause: Callable[[], None] = lambda: None
@@ -128,6 +131,8 @@ async def once(
         code = await _once(config, environ, max_wait, progress)
     if results is not None:
         code = worst(code, results.report_missing())
+    for note in progress.notes:
+        tell(f"floradl: {redact(note)}")
     if progress.ended:
         _tell_where(config)
     elif code is Exit.OK and not _failures_only(config):
@@ -152,6 +157,7 @@ async def _once(config: Config, environ: Mapping[str, str], max_wait: float, pro
         start = build_start(config, works)
         intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
         progress.report_pause = connect(events, works, start, intake, hooks)
+        _note_failures(progress.notes, intake, hooks)
         ready = await start.attempt()
         if start.pause is not None and start.pause.reason is PauseReason.LIBRARY_OTHER:
             progress.report_pause()
@@ -165,6 +171,23 @@ async def _once(config: Config, environ: Mapping[str, str], max_wait: float, pro
                 await works.backfill.catch_up(looks=code in {Exit.OK, Exit.FAILED})
             await hooks.drain(works.queue.outbox)
         return worst(code, Exit.FAILED if intake.rejected or hooks.failures else Exit.OK)
+
+
+def _note_failures(notes: list[str], intake: Intake, hooks: RunHooks) -> None:
+    """Have `notes` say why `once` ends with 3, beside what the log says at any level."""
+    record_rejected, record_failed = intake.on_rejected, hooks.on_failure
+
+    def rejected(file: str, message: str) -> None:
+        record_rejected(file, message)
+        notes.append(f"{file} was rejected: {message}; see inbox/rejected/{file}.error.txt")
+
+    def failed(hook: str, run_id: str | None, message: str, *, final: bool) -> None:
+        record_failed(hook, run_id, message, final=final)
+        if run_id is not None and not final:
+            again = "it is tried again at the next 'floradl once' or by the daemon"
+            notes.append(f"hook {hook} failed for {run_id}: {message}; {again}")
+
+    intake.on_rejected, hooks.on_failure = rejected, failed
 
 
 @asynccontextmanager

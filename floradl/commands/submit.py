@@ -26,7 +26,7 @@ from floradl.errors import ConfigError, FloradlError, JobError, PauseReason, Ser
 from floradl.flora.client import FloraClient
 from floradl.flora.schema import KINDS
 from floradl.library.sidecar import by_key
-from floradl.models import Action, Reference, RemoteRun, Result, RunRequest, RunState
+from floradl.models import Action, Reference, RemoteRun, Result, RunRequest, RunState, refuse_joined
 from floradl.queue import folder
 from floradl.units import format_count
 
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 _LARGEST = 256 << 20  # bytes that are read of a file or of standard input
 STDIN = "-"
+_NOTHING_NAMED = {
+    Action.FETCH: "name at least one run, or a file of runs with -i ('-' is standard input)",
+    Action.RETRY: "name a run, or --failed",
+    Action.FORGET: "name at least one run, or pipe references to standard input",
+}
 
 
 class Given(Struct, frozen=True):
@@ -159,11 +164,9 @@ def read_requests(references: Iterable[str], action: Action, given: Given) -> li
     words = tuple(references)
     inputs = [*given.inputs, *(word for word in words if word == STDIN)]
     requests = [RunRequest(each) for each in parse_all(word for word in words if word != STDIN)]
-    if not words and not inputs:
-        if sys.stdin.isatty():
-            raise click.UsageError("name at least one run, or pipe references to standard input")
-        inputs.append(STDIN)
     relabelled: set[str] = set()
+    if not words and not inputs:
+        requests += _piped(action, relabelled)
     for name in dict.fromkeys(inputs):
         requests += _read(name, relabelled)
     if len(inputs) > 1:
@@ -176,6 +179,14 @@ def read_requests(references: Iterable[str], action: Action, given: Given) -> li
     return given.applied(requests)
 
 
+def _piped(action: Action, relabelled: set[str]) -> tuple[RunRequest, ...]:
+    """Read standard input, which nobody named. Raises as `read_requests`."""
+    if not sys.stdin.isatty():
+        with suppress(click.UsageError):  # it is empty
+            return _read(STDIN, relabelled)
+    raise click.UsageError(_NOTHING_NAMED[action])
+
+
 def parse_all(texts: Iterable[str]) -> list[Reference]:
     """Read references. Raises `ConfigError` for the first bad one."""
     return [_parsed(text) for text in texts]
@@ -183,6 +194,7 @@ def parse_all(texts: Iterable[str]) -> list[Reference]:
 
 def _parsed(text: str) -> Reference:
     try:
+        refuse_joined(text)
         return Reference.parse(text)
     except ValueError as error:
         with suppress(OSError, ValueError):

@@ -54,6 +54,9 @@ def _rule(entry: Value, number: int) -> OutputRule:
     if skip and "kinds" in entry:
         raise MisplacedError("has both kinds and skip: true: take one of them out", number)
     kinds = _kinds(entry["kinds"], number) if "kinds" in entry else ()
+    if "technique" not in entry and "output_id" not in entry:
+        message = f"does not say which outputs it is for: add technique or output_id, as in {_RULE}"
+        raise MisplacedError(message, number)
     technique, output_id = (_pattern(entry, name, number) for name in ("technique", "output_id"))
     return OutputRule(technique, output_id, kinds, skip)
 

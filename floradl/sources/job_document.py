@@ -22,6 +22,9 @@ from floradl.yaml_reader import MAX_BYTES, DocumentError, Path as YamlPath, dott
 MAX_META: Final = 64
 """How many keys of `meta` a run may have."""
 
+TWO_TECHNIQUES: Final = "'run' names another technique than 'technique' does: keep one"
+"""What is said of a run with two techniques; a table says it in its headings' words."""
+
 Fault: TypeAlias = Callable[[str], JobError]
 """Makes the error for a message about one place in a job file."""
 
@@ -92,7 +95,7 @@ def reference_of(text: str, technique: str | None = None) -> Reference:
         raise ValueError("no reference has a '?' in it: write RUN_ID, TECHNIQUE/RUN_ID, or the run's API URL")
     reference = Reference.parse(text)
     if technique and reference.technique not in {None, technique}:
-        raise ValueError("'run' names another technique than 'technique' does: keep one")
+        raise ValueError(TWO_TECHNIQUES)
     return reference
 
 
@@ -152,8 +155,8 @@ def meta_name(text: str) -> str:
 
 
 def label_value(text: str) -> str:
-    """Return what is kept of a label: no secret. Raises as `encodable`."""
-    return encodable(hide_signatures(text))
+    """Return what is kept of a label: 1,000 characters, and no secret. Raises as `encodable`."""
+    return bounded(encodable(hide_signatures(text)))
 
 
 def meta_value(text: str) -> str:
@@ -225,11 +228,18 @@ def _count_lines(text: str, start: int, end: int) -> int:
     return len(_NEWLINE.findall(text, start, end))
 
 
+def _behind_text(text: str, at: int) -> int:
+    """Return the place before `at` where the text ends: what lacks in a line is missed in the next one."""
+    while at > 0 and text[at - 1].isspace():
+        at -= 1
+    return at
+
+
 def _broken(text: str, start: int, error: ValueError | RecursionError) -> JobError:
     if isinstance(error, RecursionError):
         why, at = "it is nested too deeply", start
     elif isinstance(error, json.JSONDecodeError):
-        why, at = error.msg[:1].lower() + error.msg[1:], error.pos
+        why, at = error.msg[:1].lower() + error.msg[1:], _behind_text(text, error.pos)
     else:
         why, at = str(error), start
     message = f"this is not valid JSON, of which each object may have a line of its own: {why}"

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from floradl.errors import ConfigError, JobError
 from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.permissions import make_above
-from floradl.models import Action, Reference, RunRequest, bare, visible
+from floradl.models import Action, Reference, RunRequest, bare, refuse_joined, visible
 from floradl.portability import flush
 from floradl.redaction import cut, printable
 from floradl.sources.job_document import Fault, encodable, few, read_documents, reference_of
@@ -38,8 +38,9 @@ _HEADING = re.compile(
 _COMMENT = re.compile(r"(^|\s)#.*")
 # What a first line of YAML or JSON looks like; no reference starts so, for it has no space after a colon.
 _DOCUMENT = re.compile(r"""(-(\s|$)|---|[{\["'!&*?|>%]|[^\s:]+\s*:(\s|$))""")
-_QUOTED = re.compile(r"""(["'])[^"']*\1""")  # a reference alone, which is YAML too: more may follow
-_JOINED = re.compile(r"[,;](run_|$)")
+# A reference alone, which is YAML too: more may follow. Or a row of a table.
+_QUOTED = re.compile(r"""(["'])[^"']*\1([,;\t].*)?""")
+_WEB_PAGE = re.compile(r"\s*<(!doctype|html|head|\?xml)\b", re.IGNORECASE)
 _PLAIN = re.compile(r"([^\W_][\w.-]*/)?run_[\w.-]+")
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx, .ods, .numbers; .xls
 _COLUMNS = re.compile(r"[,;\t]")
@@ -224,6 +225,8 @@ def _decode(data: bytes) -> str:
 
 
 def _read(text: str) -> Iterator[tuple[RunRequest, Fault]]:
+    if _WEB_PAGE.match(text):
+        raise JobError("this is a web page, not FLORA's answer: look at what it says")
     if _may_be_table(text):
         from floradl.sources.job_table import find_table, read_table  # noqa: PLC0415 - for tables alone
 
@@ -249,9 +252,8 @@ def _read_lines(lines: list[str]) -> Iterator[tuple[RunRequest, Fault]]:
         line = _COMMENT.sub("", written).strip()
         if not line:
             continue
-        if _JOINED.search(line):
-            raise JobError("one reference stands on a line, without commas", line=number)
         try:
+            refuse_joined(line)
             reference = reference_of(line)
         except ValueError as error:
             hint = _NO_TABLE if _COLUMNS.search(line) and not line.startswith("http") else ""

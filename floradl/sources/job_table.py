@@ -18,6 +18,7 @@ from floradl.errors import JobError
 from floradl.models import RunRequest, visible
 from floradl.sources.job_document import (
     MAX_META,
+    TWO_TECHNIQUES,
     Fault,
     FieldError,
     meta_name,
@@ -73,13 +74,14 @@ def read_table(text: str, start: TableStart) -> Iterator[tuple[RunRequest, Fault
     import csv  # noqa: PLC0415 - as above
 
     line = 1 + len(_NEWLINE.findall(text, 0, start.offset))
-    above, row = line, 0
+    above, row, empty = line, 0, True
     reader = csv.reader(io.StringIO(text[start.offset :], newline=""), delimiter=start.delimiter, strict=True)
     try:
         heading = _Heading(next(reader))
         line = above + reader.line_num
         for row, cells in enumerate(reader, 1):
             if (request := heading.request(cells)) is not None:
+                empty = False
                 yield request, partial(_fault, line, row, None)
             line = above + reader.line_num
     except _CellError as error:
@@ -90,6 +92,8 @@ def read_table(text: str, start: TableStart) -> Iterator[tuple[RunRequest, Fault
         hint = " If not, shorten that text" if long else ""
         message = f"this row cannot be read ({why}): is a quote in it not closed, or not doubled?{hint}"
         raise _fault(line, row + 1 if line > above else None, None, message) from error
+    if empty:
+        raise JobError("this table has a heading, and no row below it that names a run")
 
 
 def _fault(line: int, row: int | None, column: str | None, message: str) -> JobError:
@@ -131,6 +135,9 @@ class _Heading:
                 f"a run keeps {MAX_META}: remove some"
             )
         for n, name in enumerate(names):
+            if n != self._run and plain[n] == plain[self._run]:
+                message = f"two columns have the run, this one and {names[self._run]!r}: remove one"
+                raise _CellError(message, name)
             if name and known.index(known[n]) < n:
                 raise _CellError("two columns have this heading: give one another", name)
         for _, name in self._meta:
@@ -164,7 +171,11 @@ class _Heading:
                 technique = self._floras(run, cells)
             return request_of(run, technique, label, "", kinds, meta)
         except FieldError as error:
-            raise _CellError(str(error), self._column(error.field)) from error
+            message = str(error)
+            if message == TWO_TECHNIQUES:
+                run, of = self._names[self._run], self._names[self._at["technique"]]
+                message = f"column {run} names another technique than column {of} does: keep one"
+            raise _CellError(message, self._column(error.field)) from error
 
     def _floras(self, run: str, cells: Sequence[str]) -> str:
         """Return the technique that columns of FLORA's own name, as far as they are right."""
