@@ -161,7 +161,8 @@ def retry(
     requests = said.applied(submit.failed_runs(config)) if failed else []
     if references or not failed:
         named = submit.read_requests(references, Action.RETRY, said)
-        submit.tell_unknown(config, named)
+        if not _quiet(given):
+            submit.tell_unknown(config, named)
         requests += named
     if not requests:
         tell("no run failed")
@@ -180,7 +181,8 @@ def forget(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
 
     wanted = submit.read_requests(references, Action.FORGET, submit.Given())
     config = configured(given)
-    submit.tell_unknown(config, wanted)
+    if not _quiet(given):
+        submit.tell_unknown(config, wanted)
     return submit.queue(config, wanted, quiet=_quiet(given))
 
 
@@ -298,7 +300,14 @@ def gallery(given: dict[str, Any], listen: str | None, *, show: bool, until_eof:
 @click.option(
     "--since", metavar="WHEN", default="7d", show_default=True, help="How far back (30d, 2026-11-01)."
 )
-@click.option("-o", "--output", "file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where to write it.",
+)
 @common_options
 @click.pass_obj
 def sheet(given: dict[str, Any], since: str, file: Path | None) -> Exit:

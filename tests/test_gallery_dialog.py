@@ -31,7 +31,7 @@ SEEK = """(each, to) => new Promise((done) => {
     each.currentTime = to;
 })"""
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]  # two browsers beside other tests lose their focus
 
 
 @pytest.fixture(scope="module")

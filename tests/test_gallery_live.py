@@ -28,7 +28,7 @@ from floradl.simulator import Simulator
 
 TOP = "each => each.getBoundingClientRect().top"
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]  # two browsers beside other tests lose their focus
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from browser import (
 from playwright.sync_api import Browser, Route, expect
 from studio import Home, wait_until
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]  # two browsers beside other tests lose their focus
 
 
 @pytest.fixture(scope="module")

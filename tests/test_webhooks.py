@@ -381,10 +381,11 @@ def test_a_journal_that_cannot_be_written_makes_flora_come_again(listener: Home,
         assert listener.finished("campaign/run_a")["result"] == "complete"
 
 
-@pytest.mark.slow  # it wants a machine that is not busy with other tests
 def test_a_delivery_is_taken_while_downloads_fill_every_place(listener: Home, flora: Simulator) -> None:
     slow = [OutputSpec(f"o{number}", "videoUrl", size=5_000_000, rate=50_000) for number in range(40)]
-    flora.add_run("run_slow", technique="campaign", outputs=slow, duration=0.1)
+    flora.add_run(
+        "run_slow", technique="campaign", outputs=slow, duration=0
+    )  # the next poll would be in an hour
     with listening(listener):
         listener.drop("campaign/run_slow")
         wait_until(lambda: flora.counters.open_media >= 12)
@@ -410,7 +411,7 @@ def test_deliveries_and_health_are_answered_while_hundreds_of_heads_never_end(
 
 
 def test_a_port_that_is_taken_is_said_and_stops_no_download(listener: Home, flora: Simulator) -> None:
-    flora.add_run("run_a", technique="campaign", duration=0.1)
+    flora.add_run("run_a", technique="campaign", duration=0)  # the next poll would be in an hour
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(listener.environ["FLORADL_WEBHOOK__LISTEN"].rpartition(":")[2])))
         taken.listen()

@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from anyio import to_thread
 
 from floradl.errors import ExposedError, LockedError, QueueDamagedError
 from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.permissions import exposure, make_above, trusted_users, user_name
 from floradl.queue import heartbeat
-from floradl.wakeups import next_tick
 
 FILE_NAME: Final = "journal.sqlite3"
 RECALL: Final = "recall"
@@ -133,6 +131,10 @@ class QueueFiles:
 
     async def watch(self) -> None:
         """Raise `QueueDamagedError` once they are not: SQLite would go on with what nobody else can see."""
+        from anyio import to_thread  # noqa: PLC0415 - `status` starts without it
+
+        from floradl.wakeups import next_tick  # noqa: PLC0415 - as above
+
         while True:
             await next_tick(_LOOK_EVERY)
             if (why := await to_thread.run_sync(self.lost)) is not None:
