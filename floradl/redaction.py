@@ -99,8 +99,9 @@ def redact(text: str) -> str:
         text = _URL.sub(_without_query, text)
     if "?" in text:
         text = _TARGET.sub(_without_target_query, text)
-    if "=" in text:
-        text = _PARAMETER.sub(rf"\g<1>{MASK}", text)
+    if "=" in text and (masked := _PARAMETER.sub(rf"\g<1>{MASK}", text)) != text:
+        # What is masked now may have hidden where a URL's user ends: `://TOKEN=/@`.
+        text = _URL.sub(_without_query, masked) if "://" in masked else masked
     # Most texts have none of these words, and to look for a word is cheap. Other scripts have letters that a
     # pattern takes for some of ours.
     lower = text.lower() if text.isascii() else None

@@ -105,7 +105,7 @@ def huge(path: Path) -> None:
         (holding(b"\x1b[2J\x1b[31mrun_a\n"), "not a run id"),
         (holding(b"PK\x03\x04"), "save it as CSV"),
         (holding(b"run_id,kinds\nrun_a,image\nrun_b,pictures\n"), "row 2 (line 3), column kinds"),
-        (holding(b'{"run_id": "run_a"}\n{"run_id": "run_b"\n'), "line 3"),
+        (holding(b'{"run_id": "run_a"}\n{"run_id": "run_b"\n'), "line 2"),
         (holding(b"run_a\nrun_b x\n"), "line 2"),
     ],
 )
