@@ -156,7 +156,7 @@ def test_a_label_from_right_to_left_is_written_so(gallery: Gallery, open_page: O
     dialog = opened_dialog(page, "run_poem")
     label = dialog.locator(".panel .label")
     expect(label).to_have_text(RTL)
-    assert label.evaluate("each => getComputedStyle(each).direction") == "rtl"
+    expect(label).to_have_css("direction", "rtl")
 
 
 # ---- search, filters, the URL

@@ -123,7 +123,7 @@ export class Viewer {
       this.panel.shown = null;
       app.inert = false;
       document.documentElement.classList.remove("viewing");
-      this.acts.closed(at, output);
+      queueMicrotask(() => this.acts.closed(at, output)); // until then PhotoSwipe takes the focus back
     });
   }
 
