@@ -23,12 +23,11 @@ from floradl.errors import ConfigError, PauseReason, ServicePausedError, Transie
 from floradl.fs.mounts import unmounted
 from floradl.library.folder import FolderLibrary
 from floradl.models import QueuedRun, RunRequest
+from floradl.polling.poller import FEW_TRIES
 from floradl.queue.sqlite import SqliteQueue
 from floradl.redaction import Secret
 from floradl.runs.events import RunSummary
 
-_NO_PROGRESS = 600.0  # seconds
-_MISSING_TRIES = 2  # after which a run that FLORA does not know is given up, as in `get`
 _TICK = 0.1
 
 
@@ -116,7 +115,7 @@ class FetchSession:
 
     async def _work(self) -> None:
         events = _Ended(self._ended)
-        options = WorkOptions(key=self._key, missing_tries=_MISSING_TRIES)
+        options = WorkOptions(key=self._key, missing_tries=FEW_TRIES)
         with SqliteQueue.in_memory() as runs:
             async with working(self._config, self._environ, runs, events, options) as works:
                 with self._lock:
@@ -138,9 +137,7 @@ class FetchSession:
             if paused is not None and paused.reason is PauseReason.KEY_REFUSED:
                 works.media.halt()
                 raise ServicePausedError(paused.message, PauseReason.KEY_REFUSED)
-            now = time.monotonic()
-            rest = min(works.scheduler.rests_until, now)  # a long `poll.interval` is no lack of progress
-            if now - max(works.scheduler.moved_at, events.bytes_at, rest) > _NO_PROGRESS:
+            if works.scheduler.is_stalled(events.bytes_at):
                 works.media.halt()
                 if paused is not None:
                     raise ServicePausedError(paused.message, PauseReason(paused.reason))

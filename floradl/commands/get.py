@@ -24,6 +24,7 @@ from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePaused
 from floradl.fs.permissions import make_above
 from floradl.hooks.runs import Heard, RunHooks
 from floradl.models import QueuedRun, Reference, RunRequest, RunState
+from floradl.polling.poller import FEW_TRIES
 from floradl.queue.sqlite import SqliteQueue
 from floradl.redaction import redact
 from floradl.runs.events import RunEvents, RunSummary
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from floradl.sources.intake import Intake
 
 _MOST_NAMED = 5  # failed runs, in a command
-_NO_PROGRESS = 600.0  # seconds
-_MISSING_TRIES = 2  # after which a run that FLORA does not know is given up; somebody waits for the answer
 
 
 class _Watched:
@@ -103,9 +102,7 @@ async def get(
         SqliteQueue.in_memory() as queue,
     ):
         progress = _Watched(display, results)
-        async with working(
-            config, environ, queue, progress, WorkOptions(missing_tries=_MISSING_TRIES)
-        ) as works:
+        async with working(config, environ, queue, progress, WorkOptions(missing_tries=FEW_TRIES)) as works:
             progress.open(works.library)
             await to_thread.run_sync(_make_library, config, works)
             touched = await works.queue.submit(requests, time.time(), retry_failed=True)
@@ -287,13 +284,11 @@ def _tell_wrong_techniques(works: App) -> None:
 
 def _is_over(works: App, progress: _Watched, deadline: float) -> tuple[Exit, str] | None:
     """Return why the work ends before its time, if it does. `deadline` is in monotonic seconds."""
-    now = time.monotonic()
     if (refused := _refusal(works)) is not None:
         return Exit.KEY_REFUSED, refused
-    if now >= deadline:
+    if time.monotonic() >= deadline:
         return Exit.GAVE_UP, "--max-wait is over, and some runs are not finished"
-    rest = min(works.scheduler.rests_until, now)  # a long `poll.interval` is no lack of progress
-    if now - max(works.scheduler.moved_at, progress.bytes_at, rest) > _NO_PROGRESS:
+    if works.scheduler.is_stalled(progress.bytes_at):
         return Exit.GAVE_UP, "no progress for ten minutes"
     return None
 

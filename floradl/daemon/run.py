@@ -232,7 +232,7 @@ async def wait_for_stop(halt: Callable[[], None], code: int) -> None:
 
 
 async def _watch_pause(report: Callable[[], None]) -> None:
-    """Call `report` each second: nobody tells of a full disk of the queue's, or of a library that is back."""
+    """Call `report` each second: a full disk of the queue's, or a library that is back, causes no event."""
     while True:
         report()
         await next_tick(_BEAT)

@@ -46,7 +46,7 @@ class News:
         self._work = anyio.Event()
 
     def announce(self, run_ids: list[str]) -> None:
-        """Hear that the outputs of these runs are saved; with none, that the library changed.
+        """Record that the outputs of these runs are saved; with none, that the library changed.
 
         From any thread.
         """

@@ -45,6 +45,9 @@ from floradl.polling.list_pages import ListPlan, ListQuery, PageSummary, is_refu
 from floradl.polling.open_runs import OpenRuns
 from floradl.retry import Failed, Halted, RetryIn, outcome_of
 
+FEW_TRIES = 2
+"""`PollOptions.missing_tries` where somebody waits for the answer."""
+
 _PAGE_FOR = 10.0  # seconds for which `page` returns a first page that was requested here
 _GATHER = 0.01  # seconds in which runs that are due at the same tick come together
 _QUIET = 1.0  # seconds without a due run, after which the next one does not wait for others

@@ -120,11 +120,13 @@ class Backfill:
     async def _complete(self) -> bool:
         """Complete some sidecars; return whether there were any. Raises where some could not be."""
         run_ids = await self._queue.incomplete_ids(_AT_ONCE)
+        if not run_ids:
+            return False
         errors = await self._write([(run_id, None) for run_id in run_ids])
         await self._queue.note_complete(run_id for run_id in run_ids if run_id not in errors)
         if errors:
             raise next(iter(errors.values()))
-        return bool(run_ids)
+        return True
 
     async def _write(self, found: Sequence[tuple[str, RemoteRun | None]]) -> dict[str, Exception]:
         """Complete the sidecars of runs, by later answers where there are any; return what failed."""

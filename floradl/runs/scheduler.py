@@ -18,6 +18,7 @@ from floradl.runs.processor import Processor
 from floradl.runs.result import Finished
 from floradl.runs.slots import DownloadSlots
 
+_NO_PROGRESS = 600.0  # seconds
 _LIBRARY_REASONS = {PauseReason.DISK_FULL, PauseReason.LIBRARY_MISSING, PauseReason.LIBRARY_READ_ONLY}
 
 
@@ -89,6 +90,14 @@ class Scheduler:
     def rests_until(self) -> float:
         """Until when no run without errors is due (monotonic seconds): the interval may be long."""
         return self._open_runs.rests_until
+
+    def is_stalled(self, bytes_at: float) -> bool:
+        """Whether nothing made progress for ten minutes; a long `poll.interval` is no lack of it.
+
+        `bytes_at` is when bytes last came (monotonic seconds).
+        """
+        now = self._open_runs.clocks.monotonic()
+        return now - max(self.moved_at, bytes_at, min(self.rests_until, now)) > _NO_PROGRESS
 
     async def serve(self, *, until_idle: bool = False) -> None:
         """Poll and save; for ever, or until no run is open."""

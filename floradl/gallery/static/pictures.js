@@ -12,7 +12,7 @@ export class Pictures {
     this.waiting = [];
     /** @type {Set<HTMLImageElement>} */
     this.loading = new Set();
-    /** Those that cannot be had. @type {Set<string>} */
+    /** Those that are unavailable. @type {Set<string>} */
     this.missing = new Set();
   }
 
@@ -80,7 +80,7 @@ export class Pictures {
   }
 }
 
-// The tile of an output whose picture cannot be had.
+// The tile of an output whose picture is unavailable.
 function instead(tile) {
   const kind = [...tile.classList].find((each) => each !== "tile");
   tile.querySelector(".badge")?.remove();
