@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from clients import SITE
@@ -17,6 +18,10 @@ from studio import Home, served
 from wire import Bench, By, ByWorker
 
 from floradl.simulator import Simulator
+
+if TYPE_CHECKING:
+    from browser import Gallery, Opener
+    from playwright.sync_api import Browser
 
 # A shell starts what it runs in the background so, and what tests start would take no Ctrl-C either.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -116,3 +121,40 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs root"))
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: --slow runs it"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, for the tests of a module."""
+    from browser import chromium  # noqa: PLC0415 - of those tests alone, as below
+
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The text of axe-core."""
+    from browser import axe_source  # noqa: PLC0415
+
+    return axe_source(tmp_path_factory.mktemp("axe"))
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Opener]:
+    """Opens pages, each in a context of its own; at the end nothing was wrong in any."""
+    from browser import pages  # noqa: PLC0415
+
+    with pages(browser) as opener:
+        yield opener
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
+    """A library with outputs of all kinds, which no test changes."""
+    from browser import Planted, gallery_of, plant  # noqa: PLC0415
+
+    home = Home(tmp_path_factory.mktemp("home"))
+    plant(Planted(home.library), tmp_path_factory.mktemp("media"))
+    with gallery_of(home) as running:
+        yield running

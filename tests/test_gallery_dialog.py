@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,15 +14,11 @@ from browser import (
     Gallery,
     Opener,
     Planted,
-    axe_source,
-    chromium,
     gallery_of,
     opened_dialog,
-    pages,
-    plant,
     tile,
 )
-from playwright.sync_api import Browser, Error, expect
+from playwright.sync_api import Error, expect
 from studio import Home, wait_until
 
 SEEK = """(each, to) => new Promise((done) => {
@@ -32,32 +27,6 @@ SEEK = """(each, to) => new Promise((done) => {
 })"""
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]  # two browsers beside other tests lose their focus
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return axe_source(tmp_path_factory.mktemp("axe"))
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Opener]:
-    with pages(browser) as opener:
-        yield opener
-
-
-@pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
-    """A library with outputs of all kinds, which no test changes."""
-    home = Home(tmp_path_factory.mktemp("home"))
-    plant(Planted(home.library), tmp_path_factory.mktemp("media"))
-    with gallery_of(home) as running:
-        yield running
 
 
 # ---- the dialog

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,11 +10,8 @@ import pytest
 from browser import (
     Opener,
     Planted,
-    axe_source,
-    chromium,
     gallery_of,
     opened_dialog,
-    pages,
     picture,
     tile,
     tiles,
@@ -29,23 +25,6 @@ from floradl.simulator import Simulator
 TOP = "each => each.getBoundingClientRect().top"
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]  # two browsers beside other tests lose their focus
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return axe_source(tmp_path_factory.mktemp("axe"))
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Opener]:
-    with pages(browser) as opener:
-        yield opener
 
 
 # ---- the work as it happens

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,9 @@ from browser import (
     Gallery,
     Opener,
     Planted,
-    axe_source,
-    chromium,
     gallery_of,
     opened_dialog,
-    pages,
     picture,
-    plant,
     tile,
     tiles,
     violations,
@@ -28,32 +23,6 @@ from playwright.sync_api import Browser, Route, expect
 from studio import Home, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]  # two browsers beside other tests lose their focus
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return axe_source(tmp_path_factory.mktemp("axe"))
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Opener]:
-    with pages(browser) as opener:
-        yield opener
-
-
-@pytest.fixture(scope="module")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
-    """A library with outputs of all kinds, which no test changes."""
-    home = Home(tmp_path_factory.mktemp("home"))
-    plant(Planted(home.library), tmp_path_factory.mktemp("media"))
-    with gallery_of(home) as running:
-        yield running
 
 
 # ---- the grid
