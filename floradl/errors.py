@@ -72,6 +72,10 @@ class QueueDamagedError(FloradlError):
     """The queue's file was damaged, removed or replaced meanwhile: it is to be opened anew (exit 5)."""
 
 
+class LeaseLostError(FloradlError):
+    """Another daemon that shares the queue has this run by now: nothing more is recorded of it here."""
+
+
 class JobError(FloradlError):
     """A job file is refused, whole.
 

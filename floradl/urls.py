@@ -26,6 +26,35 @@ _ONLY_URL = re.compile(r"https?://[^\s<>\"\x00-\x1f\x7f]+", re.IGNORECASE)
 _URL_IN_TEXT = re.compile(r":[/\\]{2}[^\s\"<>]+")
 
 
+_BUCKET = re.compile(r"(?P<scheme>s3|gs|az)://(?P<bucket>[a-z0-9][a-z0-9._-]{1,221}[a-z0-9])(?P<prefix>/.*)?")
+
+
+class BucketUrl(Struct, frozen=True):
+    """A place in an object store: `s3://BUCKET/PREFIX`, `gs://…` or `az://CONTAINER/…`; no `/` at the ends.
+
+    `scheme` is `s3`, `gs` or `az`; `prefix` may be empty.
+    """
+
+    scheme: str
+    bucket: str
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
+
+    @classmethod
+    def parse(cls, text: str) -> BucketUrl:
+        """Read one. Raises `ValueError`, whose message may be shown."""
+        if (found := _BUCKET.fullmatch(text)) is None:
+            raise ValueError("write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX")
+        prefix = (found["prefix"] or "").strip("/")
+        if prefix and (not all(parts := prefix.split("/")) or {".", ".."} & {*parts}):
+            raise ValueError("the prefix has an empty part, or one that is '.' or '..'")
+        if any(char in prefix for char in "?#\\") or not prefix.isprintable():
+            raise ValueError("the prefix has a character that not every store takes")
+        return cls(found["scheme"], found["bucket"], prefix)
+
+
 class Inline(Struct, frozen=True):
     """What a `data:` URL holds: its media type, parameters and all, and its bytes."""
 

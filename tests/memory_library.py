@@ -18,7 +18,7 @@ from msgspec import Struct
 from floradl.errors import ErrorCode, PauseReason, ServicePausedError, TransientError
 from floradl.fs.names import fold, stored_path
 from floradl.library import sidecar as sidecars
-from floradl.library.base import Destination, LibraryEntry, LibraryStore, ResumePoint, Sink, T
+from floradl.library.base import Destination, LibraryEntry, LibraryStore, ResumePoint, Sink, StoredFile, T
 from floradl.library.sidecar import Sidecar, by_key
 from floradl.library.template import SIDECARS, UNKNOWN
 from floradl.models import AttemptNotes, OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
@@ -72,6 +72,14 @@ class MemoryLibrary(LibraryStore):
         """Raise `ServicePausedError` where `size` bytes are too many."""
         if size > self.free_space():
             raise ServicePausedError("the library is full", PauseReason.DISK_FULL, needed=size)
+
+    def create(self) -> bool:
+        """See `LibraryStore.create`."""
+        return False
+
+    def weaknesses(self) -> tuple[str, ...]:
+        """See `LibraryStore.weaknesses`."""
+        return ()
 
     def check_room(self, needed: int = 0) -> None:
         """See `LibraryStore.check_room`."""
@@ -202,6 +210,34 @@ class MemoryLibrary(LibraryStore):
         with self.open():
             return iter(sorted(path for path in self._stored if not path.startswith(f"{SIDECARS}/")))
 
+    def stat(self, path: str) -> StoredFile | None:
+        """See `LibraryStore.stat`."""
+        with self.open():
+            return _seen(path, self._stored[path]) if path in self._stored else None
+
+    def listing(self, folder: str = "") -> Iterator[StoredFile]:
+        """See `LibraryStore.listing`."""
+        with self.open():
+            found = [_seen(path, file) for path, file in self._stored.items()]
+        yield from (each for each in found if not folder or each.path.startswith(f"{folder}/"))
+
+    def move(self, path: str, to: str) -> bool:
+        """See `LibraryStore.move`."""
+        with self.open():
+            if path not in self._stored:
+                if to in self._stored:
+                    return True
+                raise TransientError(f"{path} is gone", ErrorCode.STORAGE)
+            if any(fold(name) == fold(to) for name in self._stored):
+                return False
+            self._stored[to] = self._stored.pop(path)
+            return True
+
+    def remove(self, path: str) -> bool:
+        """See `LibraryStore.remove`."""
+        with self.open():
+            return self._stored.pop(path, None) is not None
+
     def expect_damaged(self, path: str, sha256: str) -> None:
         """See `LibraryStore.expect_damaged`."""
         self._damaged[path] = sha256
@@ -219,6 +255,10 @@ class MemoryLibrary(LibraryStore):
             except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
                 outcomes.append(error)
         return outcomes
+
+
+def _seen(path: str, file: _File) -> StoredFile:
+    return StoredFile(path, len(file.data), hashlib.sha256(file.data).hexdigest())
 
 
 class MemorySink:

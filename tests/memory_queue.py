@@ -56,6 +56,10 @@ class MemoryQueue(RunQueue):
         return None
 
     @property
+    def sharing(self) -> None:
+        return None
+
+    @property
     def outbox(self) -> MemoryHookOutbox:
         return self._outbox
 

@@ -465,3 +465,52 @@ def test_held_reaches_the_same_place(kept: Kept) -> None:
             sink.write(b"half")
         assert where.resume_point() == (V1, 4)
     assert where.resume_point() == (V1, 4)
+
+
+def test_stat_shows_a_file_and_changes_its_stamp_with_its_content(kept: Kept) -> None:
+    path = save(destination(kept), b"bytes")
+    seen = kept.library.stat(path)
+    assert seen is not None
+    assert (seen.path, seen.size) == (path, 5)
+    kept.put(path, b"other bytes")
+    again = kept.library.stat(path)
+    assert again is not None
+    assert again.stamp != seen.stamp
+    assert kept.library.stat("image/tech/none.png") is None
+    assert kept.library.stat("image/tech") is None
+
+
+def test_listing_yields_files_and_sidecars_with_their_sizes(kept: Kept) -> None:
+    path = save(destination(kept), b"bytes")
+    kept.put("image/other/x.png", b"x")
+    where = kept.library.write_sidecar(sidecar(), None)
+    assert {each.path for each in kept.library.listing()} == {path, "image/other/x.png", where}
+    assert [(each.path, each.size) for each in kept.library.listing("image/tech")] == [(path, 5)]
+    assert list(kept.library.listing("none")) == []
+
+
+def test_move_gives_a_file_another_path_and_may_be_repeated(kept: Kept) -> None:
+    path = save(destination(kept), b"bytes")
+    assert kept.library.move(path, "new/place/a.png")
+    assert kept.library.move(path, "new/place/a.png")
+    assert kept.read("new/place/a.png") == b"bytes"
+    assert list(kept.library.files()) == ["new/place/a.png"]
+    assert save(destination(kept), b"other") == path
+
+
+def test_move_replaces_nothing_and_tells_what_is_gone(kept: Kept) -> None:
+    path = save(destination(kept), b"bytes")
+    kept.put("new/a.png", b"theirs")
+    assert not kept.library.move(path, "new/a.png")
+    assert not kept.library.move(path, "new/A.png")
+    assert (kept.read(path), kept.read("new/a.png")) == (b"bytes", b"theirs")
+    with pytest.raises(TransientError, match="gone"):
+        kept.library.move("image/none.png", "new/b.png")
+
+
+def test_remove_takes_a_file_away_and_may_be_repeated(kept: Kept) -> None:
+    path = save(destination(kept), b"bytes")
+    assert kept.library.remove(path)
+    assert not kept.library.remove(path)
+    assert list(kept.library.files()) == []
+    assert save(destination(kept), b"again") == path

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from floradl.urls import host_of, is_only_url, strip_queries, strip_query
+from floradl.urls import BucketUrl, host_of, is_only_url, strip_queries, strip_query
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,24 @@ def test_no_text_is_too_strange(text: str) -> None:
 )
 def test_no_query_survives_in_a_text(path: str, query: str) -> None:
     assert "s3cret" not in strip_queries(f"x_https://host/{path}?{query}s3cret y")
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("s3://media", BucketUrl("s3", "media")),
+        ("gs://media/flora/", BucketUrl("gs", "media", "flora")),
+        ("az://media/a/b", BucketUrl("az", "media", "a/b")),
+    ],
+)
+def test_a_bucket_url_names_scheme_bucket_and_prefix(text: str, url: BucketUrl) -> None:
+    assert BucketUrl.parse(text) == url
+    assert str(url) == text.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://", "s3:/media", "ftp://media", "s3://Media", "s3://media/a//b", "s3://m/../b"]
+)
+def test_what_is_no_bucket_url_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"write s3|prefix"):
+        BucketUrl.parse(text)

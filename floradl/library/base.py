@@ -148,11 +148,31 @@ class LibraryEntry(Struct, frozen=True):
     foreign: int | None = None
 
 
+class StoredFile(Struct, frozen=True):
+    """A file of the library as a look from outside shows it.
+
+    `stamp` changes with its content: its time in nanoseconds, or a store's ETag, which is `etag` too.
+    """
+
+    path: str
+    size: int
+    stamp: str
+    etag: str | None = None
+
+
 class LibraryStore(ABC):
     """Published files and their sidecars, which decide what is done.
 
     Every method raises `ServicePausedError` where the library is missing.
     """
+
+    @abstractmethod
+    def create(self) -> bool:
+        """Make the library and its marker where they are missing; return whether it is new."""
+
+    @abstractmethod
+    def weaknesses(self) -> tuple[str, ...]:
+        """Say what its place does less well than it should, a sentence each."""
 
     @abstractmethod
     def check_room(self, needed: int = 0) -> None:
@@ -215,6 +235,32 @@ class LibraryStore(ABC):
     @abstractmethod
     def files(self) -> Iterator[str]:
         """Yield the paths of all files except sidecars and hidden ones, by folder and name."""
+
+    @abstractmethod
+    def stat(self, path: str) -> StoredFile | None:
+        """Look at one file; None where no regular file is there. `path` may be a sidecar's."""
+
+    @abstractmethod
+    def listing(self, folder: str = "") -> Iterator[StoredFile]:
+        """Yield all files below `folder`, in any order, sidecars too, with as few requests as can be.
+
+        Hidden ones, and those that another process removes meanwhile, are left out.
+        """
+
+    @abstractmethod
+    def move(self, path: str, to: str) -> bool:
+        """Give a file another path; what it is called by then is on disk on return.
+
+        Nothing is replaced: False where `to` is taken, or differs from what is there in case only. It may
+        be repeated after a crash: where `path` is gone and `to` is there, that is True as well. In a store
+        without renames both may be there for a moment.
+
+        Raises `TransientError` where neither is there.
+        """
+
+    @abstractmethod
+    def remove(self, path: str) -> bool:
+        """Remove a file for good; False where it is gone already. Folders left empty go too."""
 
     @abstractmethod
     def expect_damaged(self, path: str, sha256: str) -> None:

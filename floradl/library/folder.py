@@ -40,7 +40,7 @@ from floradl.fs.names import SafeName, stored_path
 from floradl.fs.os_errors import OF_ONE_ENTRY, library_error, translated, unopened
 from floradl.fs.permissions import make_above
 from floradl.library import scan
-from floradl.library.base import LibraryEntry, LibraryStore, T
+from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, T
 from floradl.library.destination import AttemptMemory, FolderDestination, OutputPath
 from floradl.library.open_folders import FolderAt, FolderIndex, OpenFolders
 from floradl.library.scan import Owners
@@ -328,6 +328,70 @@ class FolderLibrary(LibraryStore):
     def location(self, path: str = "") -> str:
         return str(self.root / path)
 
+    def stat(self, path: str) -> StoredFile | None:
+        with translated(self.root):
+            try:
+                with self.locate(path) as (folder, name):
+                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except ValueError:
+                return None
+            except OSError as error:
+                if error.errno in NOT_THERE:
+                    return None
+                raise
+        return scan.stored_file(path, found)
+
+    def listing(self, folder: str = "") -> Iterator[StoredFile]:
+        return scan.listed_files(self.open, stored_path(folder) if folder else ())
+
+    def move(self, path: str, to: str) -> bool:
+        *folders, name = stored_path(to)
+        with self.at(tuple(folders)) as (into, _):
+            try:
+                with self.locate(path) as (folder, old):
+                    os.stat(old, dir_fd=folder, follow_symlinks=False)  # before its new name counts as taken
+                    with self.index.of(into) as names:
+                        is_other = names.existing(name) != name
+                    if is_other or not rename_noreplace(folder, old, name, into):
+                        return False
+                    with self.index.of(folder) as names:
+                        names.drop(old)
+                    sync_folder(into)
+                    sync_folder(folder)
+            except FileNotFoundError as error:
+                if not _is_regular(into, name):
+                    raise TransientError(f"{self.root / path} is gone", ErrorCode.STORAGE) from error
+                sync_folder(into)  # whoever renamed it may not have come to that
+        self._remove_empty(path)
+        return True
+
+    def remove(self, path: str) -> bool:
+        with translated(self.root):
+            try:
+                with self.locate(path) as (folder, name):
+                    os.unlink(name, dir_fd=folder)
+                    with self.index.of(folder) as names:
+                        names.drop(name)
+                    sync_folder(folder)
+            except OSError as error:
+                if error.errno in NOT_THERE:
+                    return False
+                raise
+        self._remove_empty(path)
+        return True
+
+    def _remove_empty(self, path: str) -> None:
+        """Remove the folder of what was at `path`, and those above it, as far as they are empty."""
+        *folders, _ = stored_path(path)
+        with suppress(OSError), self._opened() as root:
+            while folders:
+                *above, last = folders
+                with open_folder(root, tuple(above), create=False) as parent:
+                    os.rmdir(last, dir_fd=parent)
+                    with self.index.of(parent) as names:
+                        names.drop(last)
+                folders = above
+
     def scan(self) -> Iterator[LibraryEntry]:
         return scan.library_entries(self.open, self.owners)
 
@@ -336,6 +400,13 @@ class FolderLibrary(LibraryStore):
 
     def write_sidecar(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None) -> str:
         return self._sidecars.write(sidecar, mtime, replacing)
+
+
+def _is_regular(folder: FolderFd, name: SafeName) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _test_write(root: FolderFd) -> None:

@@ -58,6 +58,11 @@ class FolderNames:
         """Return `name`, or the existing name that differs in case only."""
         return SafeName(self._names.setdefault(fold(name), name))
 
+    def drop(self, name: SafeName) -> None:
+        """Record that nothing has `name` any more."""
+        for known in (self._names, self._owners):
+            known.pop(fold(name), None)
+
     def parts(self, tag: str) -> tuple[SafeName, ...]:
         """Return the part files whose tag begins with `tag`: mostly one."""
         return tuple(self._parts.get(tag, ()))

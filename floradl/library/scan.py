@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import TypeAlias
@@ -14,7 +15,7 @@ from floradl.fs.folders import FolderFd, exists, open_folder, open_regular
 from floradl.fs.names import SafeName
 from floradl.fs.os_errors import OF_ONE_ENTRY
 from floradl.fs.permissions import may_write, trusted_users
-from floradl.library.base import LibraryEntry
+from floradl.library.base import LibraryEntry, StoredFile
 from floradl.library.sidecar import Sidecar, read
 from floradl.library.template import SIDECARS
 
@@ -173,9 +174,43 @@ def library_files(opened: Opened, parts: tuple[SafeName, ...] = ()) -> Iterator[
     for name in sorted(name for name in names if not name.startswith(".")):
         yield "/".join((*parts, name))
     for name in sorted(folders):
-        strewn = name.startswith((".", "@")) or name.lower() in _FOLDERS_OF_SYSTEMS
-        if not strewn and (parts or name != SIDECARS):
+        if not _is_strewn(name) and (parts or name != SIDECARS):
             yield from library_files(opened, (*parts, SafeName(name)))
+
+
+def listed_files(opened: Opened, parts: tuple[SafeName, ...]) -> Iterator[StoredFile]:
+    """Yield all regular files below a folder, sidecars too; see `LibraryStore.listing`."""
+    folders: list[SafeName] = []
+    found: list[StoredFile] = []
+    with (
+        opened() as root,
+        suppress(FileNotFoundError, NotADirectoryError),
+        open_folder(root, parts, create=False) as folder,
+        os.scandir(folder) as entries,
+    ):
+        for entry in entries:
+            name = SafeName(entry.name)
+            with suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    folders.append(name)
+                elif not name.startswith(".") and (file := stored_file("/".join((*parts, name)), status)):
+                    found.append(file)
+    yield from found
+    for name in folders:
+        if not _is_strewn(name):
+            yield from listed_files(opened, (*parts, name))
+
+
+def stored_file(path: str, status: os.stat_result) -> StoredFile | None:
+    """Return what `status` shows of a file; None where it is no regular one."""
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return StoredFile(path, status.st_size, str(status.st_mtime_ns))
+
+
+def _is_strewn(name: str) -> bool:
+    return name.startswith((".", "@")) or name.lower() in _FOLDERS_OF_SYSTEMS
 
 
 def _listed(opened: Opened, parts: tuple[SafeName, ...]) -> tuple[list[str], list[str]]:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from floradl.models import Action, LeftFile, QueuedRun, RunNames, RunRequest, RunState, SavedOutput
+from floradl.queue.sharing import RunSharing
 from floradl.redaction import redact
 from floradl.wakeups import Signal
 
@@ -136,6 +137,10 @@ class RunQueue(Protocol):
     @property
     def incomplete(self) -> Signal:
         """Set when `incomplete_ids` or `late_costs` have more."""
+
+    @property
+    def sharing(self) -> RunSharing | None:
+        """What daemons that share the queue agree on; None where one daemon has it alone."""
 
     async def serve(self) -> None:
         """Do the work of the calls until `close`.

@@ -125,6 +125,10 @@ class SqliteQueue(RunQueue):
     def incomplete(self) -> Signal:
         return self._incomplete
 
+    @property
+    def sharing(self) -> None:
+        return None
+
     async def serve(self) -> None:
         async with anyio.create_task_group() as group:
             if self.files is not None:

@@ -1,0 +1,104 @@
+"""What daemons that share a queue agree on: who polls, who downloads which run, and what the others did.
+
+An engine that one daemon uses alone has none of this: `RunQueue.sharing` is None there. A run that is worked
+on is leased to one daemon under a number, its fence, which grows with each lease. `begin_download`,
+`update`, `save_outputs` and `finish` of a run that this process has leased write under that fence, and raise
+`LeaseLostError` once another daemon has the run: what is on disk stays, and nothing is announced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from enum import StrEnum
+from typing import Final, Protocol, TypeAlias
+
+from msgspec import Struct
+
+from floradl.models import FinishedRun
+from floradl.queue.heartbeat import Snapshot
+
+POLLER_LEASE: Final = 10.0
+"""Seconds for which a poller is elected; `elect` is called about every three."""
+
+RUN_LEASE: Final = 30.0
+"""Seconds for which a run is leased; its owner renews that at a third of it."""
+
+
+class NewsKind(StrEnum):
+    """What another daemon did to a run."""
+
+    ADDED = "added"  # it was queued, or queued again
+    RETURNED = "returned"  # it is to be polled again, at a time that its row says
+    POLL_NOW = "poll_now"  # a webhook reports its end
+    GONE = "gone"  # it ended, or was forgotten
+
+
+class RunNews(Struct, frozen=True):
+    """What happened to a run at another daemon. `due_at`: unix seconds, by the queue's clock."""
+
+    kind: NewsKind
+    run_id: str
+    due_at: float = 0.0
+
+
+class Released(Struct, frozen=True):
+    """How the work on a leased run ended.
+
+    `ended`: `RunQueue.finish` recorded it, or it is not open any more. Otherwise another daemon may take it
+    at once, or, with `poll_in` (seconds), once it was polled again.
+    """
+
+    ended: bool
+    poll_in: float | None = None
+
+
+class DaemonState(Struct, frozen=True):
+    """A daemon that shares the queue, as it last said. Times are unix seconds by the queue's clock."""
+
+    name: str
+    version: str
+    seen_at: float
+    polls: bool
+    snapshot: Snapshot
+
+
+SaveRun: TypeAlias = Callable[[FinishedRun], Awaitable[Released]]
+
+
+class RunSharing(Protocol):
+    """The engine's part in sharing a queue. All methods raise `QueueUnavailableError` as `RunQueue` does.
+
+    What is called here comes back after an outage of the engine by itself: `news` and `serve_ready` do not
+    end with a broken connection.
+    """
+
+    async def elect(self) -> bool:
+        """Become the poller, or stay it, for ten seconds more; False while another daemon is."""
+
+    async def resign(self) -> None:
+        """Let another daemon be elected at once, at a stop. Safe to repeat."""
+
+    async def hand_over(self, finished: Sequence[FinishedRun]) -> None:
+        """Record that polled runs are ready to be saved, with their answers, and wake a daemon that saves.
+
+        A run that is ready or leased already, or not open any more, stays as it is.
+        """
+
+    async def serve_ready(self, save: SaveRun, room: Callable[[], int]) -> None:
+        """Lease ready runs, `room()` at most at a time, and have each saved; for ever.
+
+        While `save` works its lease is renewed; where that fails until its end the work is cancelled. A run
+        whose daemon is gone is leased to another one once its lease is over.
+        """
+
+    def news(self) -> AsyncIterator[RunNews | None]:
+        """Yield what happens to runs at other daemons; None where some of it may have been missed."""
+
+    async def poll_now(self, run_id: str) -> None:
+        """Tell the poller, whichever daemon that is, of a webhook's report."""
+
+    async def beat(self, snapshot: Snapshot, *, polls: bool) -> None:
+        """Record what this daemon is doing, for `daemons`."""
+
+    async def daemons(self) -> list[DaemonState]:
+        """Return the daemons that were seen in the last minute, by name."""
