@@ -212,7 +212,16 @@ CREATE TABLE technique_names (
     names     TEXT NOT NULL
 ) WITHOUT ROWID
 """
-MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS, _DELIVERIES, _SYNCED, _LEFT_FILES, _WISHES, _LATER)
+# The first builds of 0.1.0 made a schema 1 without it.
+_DURATIONS = """
+CREATE TABLE IF NOT EXISTS durations (
+    id        INTEGER PRIMARY KEY,
+    technique TEXT NOT NULL,
+    seconds   REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS durations_by_technique ON durations (technique, id)
+"""
+MIGRATIONS = (_SCHEMA, _ANNOUNCEMENTS, _DELIVERIES, _SYNCED, _LEFT_FILES, _WISHES, _LATER, _DURATIONS)
 """What leads from each version of the schema to the next, as SQL; from nothing to 1 first."""
 
 
