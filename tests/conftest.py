@@ -114,6 +114,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
 
 
+def pytest_collection_finish() -> None:
+    """Leave ten thousand collected tests out of all later collections of garbage: each took 0.2 s more."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what this machine or this call does not allow, and say so."""
     for item in items:
