@@ -127,7 +127,9 @@ class ObjectDestination(Destination):
         else:
             path = self._end(arrival, arrival.upload, sha256)
         self.note(_NO_NOTES)
+        size = arrival.size
         self._place.arrivals.forget(self._tag, arrival)
+        arrival.size = size  # whoever saved it still asks
         return path
 
     def _candidates(self, ext: str) -> Iterator[str]:
