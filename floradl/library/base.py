@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple, Protocol, Self, TypeVar
 from msgspec import Struct
 
 from floradl.library.sidecar import Sidecar
+from floradl.library.template import SIDECARS
 from floradl.models import AttemptNotes, OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
 
 T = TypeVar("T")
@@ -205,6 +206,10 @@ class LibraryStore(ABC):
     @abstractmethod
     def create(self) -> bool:
         """Make the library and its marker where they are missing; return whether it is new."""
+
+    def require(self) -> None:
+        """Raise `ServicePausedError` where it is missing, and as `stat`."""
+        self.stat(SIDECARS)
 
     @abstractmethod
     def weaknesses(self) -> tuple[str, ...]:
