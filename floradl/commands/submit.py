@@ -120,7 +120,7 @@ def failed_runs(config: Config) -> list[RunRequest]:
 def _failed_in_library(config: Config) -> dict[str, Reference]:
     """Return the runs, by id, whose sidecar says that they failed, in whole or in part."""
     found: dict[str, Reference] = {}
-    if not config.output.dir.is_dir():
+    if not _has_library(config):
         return found
     try:
         for entry in build_library(config).scan():
@@ -133,6 +133,12 @@ def _failed_in_library(config: Config) -> dict[str, Reference]:
     return found
 
 
+def _has_library(config: Config) -> bool:
+    """Whether there may be a library: floradl has worked here, or it is in a bucket."""
+    place = config.output.dir
+    return not isinstance(place, Path) or place.is_dir()
+
+
 def tell_unknown(config: Config, requests: Iterable[RunRequest]) -> None:
     """Say on stderr which runs neither queue nor library knows; nothing where these cannot be read."""
     from floradl.commands.daemon_state import read_runs  # noqa: PLC0415 - as above
@@ -142,7 +148,7 @@ def tell_unknown(config: Config, requests: Iterable[RunRequest]) -> None:
         known = read_runs(config.state_dir, list(references))
     except ConfigError:
         return
-    library = build_library(config) if config.output.dir.is_dir() else None
+    library = build_library(config) if _has_library(config) else None
     unknown: list[Reference] = []
     for run_id in references.keys() - known.keys():
         try:
