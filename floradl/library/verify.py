@@ -50,7 +50,6 @@ class FileReport(Struct, frozen=True):
 
 SOUND = FileReport(FileVerdict.SOUND)
 _MISSING = FileReport(FileVerdict.MISSING, "it is not there")
-_OTHER_VERSION = FileReport(FileVerdict.DAMAGED, "it was replaced since it was stored (another ETag)")
 _OTHER_BYTES = FileReport(FileVerdict.DAMAGED, "its bytes are not those that its sidecar says (SHA-256)")
 _IN_THE_WAY = FileReport(FileVerdict.DAMAGED, "a link, or something else that is no file, stands there")
 
@@ -85,8 +84,8 @@ class FileVerifier(Protocol):
     def examine(self, output: SavedOutput, completed_at: str | None) -> FileReport:
         """Compare the file of an output that has a path with what its sidecar says.
 
-        Quickly: its bytes are only read where its time says that it was written to since; in a store they
-        are not read at all. Raises `ServicePausedError` where the library is gone, and `VerifyStoppedError`.
+        Quickly: its bytes are only read where its time, or its ETag in a store, says that it was written to
+        since. Raises `ServicePausedError` where the library is gone, and `VerifyStoppedError`.
         """
 
 
@@ -100,6 +99,11 @@ def file_verifier(
     if isinstance(library, FolderLibrary):
         return _FolderVerifier(library, report, stop, quick=quick)
     return _StoreVerifier(library, report, stop, quick=quick)
+
+
+def _is_another(found: StoredFile, output: SavedOutput) -> bool:
+    """Whether a file in a store is another version than the one that was saved, as far as both are known."""
+    return bool(found.etag) and output.stored_etag not in {None, found.etag}
 
 
 class _StoreVerifier:
@@ -125,26 +129,22 @@ class _StoreVerifier:
             return FileReport(FileVerdict.UNREADABLE, f"whether it is sound is not known: {error}")
 
     def _look(self, output: SavedOutput) -> FileReport:
-        report = self._compared(self._listing().get(output.path or ""), output)
-        if report is not SOUND:  # it may have been saved since the listing was made
-            report = self._compared(self._library.stat(output.path or ""), output)
+        path = output.path or ""
+        found = self._listing().get(path)
+        if found is None or found.size != output.bytes:  # it may have been saved since the listing was made
+            found = self._library.stat(path)
+        if found is not None and found.size == output.bytes and _is_another(found, output):
+            return self._hash(output)  # as it is once a bucket was copied
         self._report(output.bytes or 0)
-        return report
+        if found is None:
+            return _MISSING
+        return SOUND if found.size == output.bytes else _other_size(found.size, output)
 
     def _listing(self) -> Mapping[str, StoredFile]:
         with self._lock:
             if self._listed is None:
                 self._listed = {file.path: file for file in self._library.listing()}
             return self._listed
-
-    def _compared(self, found: StoredFile | None, output: SavedOutput) -> FileReport:
-        if found is None:
-            return _MISSING
-        if found.size != output.bytes:
-            return _other_size(found.size, output)
-        if found.etag and output.stored_etag not in {None, found.etag}:
-            return _OTHER_VERSION
-        return SOUND
 
     def _hash(self, output: SavedOutput) -> FileReport:
         file = self._library.open_file(output.path or "")
