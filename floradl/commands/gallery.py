@@ -47,8 +47,8 @@ _MOST_FAILED: Final = 20
 _REMEDIES: Final = {
     PauseReason.KEY_REFUSED: "Give floradl a valid API key; 'floradl check' says which one it uses.",
     PauseReason.CREDITS: "Buy credits for the workspace at FLORA.",
-    PauseReason.DISK_FULL: "Make room on the disk, or name another with output.dir.",
-    PauseReason.LIBRARY_MISSING: "Mount the library's disk.",
+    PauseReason.DISK_FULL: "Make room on the disk or in the bucket, or name another with output.dir.",
+    PauseReason.LIBRARY_MISSING: "Mount the library's disk, or have its bucket answer again.",
     PauseReason.LIBRARY_OTHER: "Copy the files to where output.dir is now, or name the old place there.",
     PauseReason.LIBRARY_READ_ONLY: "Let floradl's user write the library, or mount it for writing.",
 }

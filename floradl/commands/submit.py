@@ -31,6 +31,7 @@ from floradl.queue import folder
 from floradl.units import format_count
 
 if TYPE_CHECKING:
+    from floradl.library.base import LibraryStore
     from floradl.sources.history import HistoryRange, RunFilter
 
 _LARGEST = 256 << 20  # bytes that are read of a file or of standard input
@@ -316,6 +317,7 @@ async def read_history(
     new: dict[str, RunRequest] = {}
     more: dict[str, RunRequest] = {}
     wants = await wanted(flora, config.sync.projects, config.sync.techniques)
+    library = await to_thread.run_sync(build_library, config)
     for kind in config.sync.kinds or KINDS:
         async for run, reference in _listed(flora, kind, wants, back, now):
             run_id = reference.run_id
@@ -323,7 +325,7 @@ async def read_history(
             if run_id not in known:
                 new[run_id] = RunRequest(reference)
             elif known[run_id] is not RunState.FORGOTTEN and await to_thread.run_sync(
-                _lacks, config, run, reference
+                _lacks, library, run, reference
             ):
                 more[run_id] = RunRequest(reference, action=Action.RETRY)
     return ListedRuns(len(seen), tuple(new.values()), tuple(more.values()))
@@ -377,12 +379,12 @@ async def _listed(
             return
 
 
-def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
+def _lacks(library: LibraryStore, run: RemoteRun, reference: Reference) -> bool:
     """Whether FLORA lists outputs of a finished run that its sidecar does not name."""
     if not run.finished or not run.outputs:
         return False
     try:
-        found = build_library(config).find_sidecar(reference)
+        found = library.find_sidecar(reference)
     except FloradlError:  # no library: what is done is unknown
         return False
     return found is not None and not {output.key for output in run.outputs} <= by_key(found.outputs).keys()
