@@ -18,7 +18,7 @@ from anyio import to_thread
 
 from floradl.app import App, WorkOptions, working
 from floradl.config.settings import Config
-from floradl.daemon.startup import first_start, unmounted_below
+from floradl.daemon.startup import first_start, refuse_unusable, unmounted_below
 from floradl.errors import ConfigError, PauseReason, ServicePausedError, TransientError, innermost
 from floradl.library.base import LibraryStore
 from floradl.models import QueuedRun, RunRequest
@@ -148,6 +148,7 @@ class FetchSession:
 
 def _make_library(config: Config, library: LibraryStore) -> None:
     """Make a new library. Raises `ServicePausedError` where one that was there is missing, `ConfigError`."""
+    refuse_unusable(library)
     if config.state_dir.is_dir():
         try:
             first_start(config.state_dir, library, beside=True)

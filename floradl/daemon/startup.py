@@ -11,7 +11,7 @@ import shlex
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -55,6 +55,10 @@ _log = get_logger()
 
 class StartStoppedError(Exception):
     """A signal ended the start before anything had begun."""
+
+
+class BucketSettingsError(ConfigError):
+    """The library's bucket is none, in another region, or does not let these credentials in."""
 
 
 @asynccontextmanager
@@ -116,6 +120,26 @@ def _library_is_there(config: Config) -> bool:
     return not isinstance(place, Path) or (place / MARKER).exists()
 
 
+def refuse_unusable(library: LibraryStore) -> None:
+    """Raise `BucketSettingsError` where that is so. What may pass raises nothing here: it pauses."""
+    if not isinstance(library, FolderLibrary):
+        with suppress(ServicePausedError, TransientError), _refusals_told():
+            library.require()
+
+
+@contextmanager
+def _refusals_told() -> Iterator[None]:
+    """Raise `BucketSettingsError` in place of the refusal of a bucket."""
+    try:
+        yield
+    except ServicePausedError as error:
+        from floradl.library.object_errors import BucketRefusedError  # noqa: PLC0415 - hardly ever needed
+
+        if isinstance(error, BucketRefusedError):
+            raise BucketSettingsError(str(error)) from error
+        raise
+
+
 def is_first_start(state_dir: Path, library: LibraryStore) -> bool:
     """Whether this state folder has not seen the library: `first_start` makes it.
 
@@ -138,7 +162,9 @@ def unmounted_below(library: LibraryStore) -> Path | None:
 
 
 def first_start(state_dir: Path, library: LibraryStore, *, beside: bool = False) -> bool:
-    """Make a library that this state folder has not seen; return whether. Raises `ServicePausedError`.
+    """Make a library that this state folder has not seen; return whether.
+
+    Raises `ServicePausedError`, and `BucketSettingsError`.
 
     `beside`: for a command that has no part in the queue, whose runs may be done in another library.
     """
@@ -146,7 +172,8 @@ def first_start(state_dir: Path, library: LibraryStore, *, beside: bool = False)
     lines = _places_seen(state_dir)
     if place in lines or (beside and _BESIDE + place in lines):
         return False
-    made = library.create() if is_first_start(state_dir, library) else False
+    with _refusals_told():  # of a bucket that is none
+        made = library.create() if is_first_start(state_dir, library) else False
     seen = state_dir / SEEN
     seen.touch(0o644)  # for this user alone to write, whatever the umask gives
     with seen.open("ab") as file, open_root(state_dir) as folder:
@@ -236,13 +263,19 @@ class Startup:
             await anyio.sleep(_AGAIN)
 
     async def attempt(self) -> bool:
-        """Make a new library, fill a new queue; False where the library is missing. Safe to repeat."""
+        """Make a new library, fill a new queue; False where the library is missing. Safe to repeat.
+
+        Raises `BucketSettingsError`.
+        """
+        await to_thread.run_sync(refuse_unusable, self._library)
         try:
             await self._check_it_is_ours()
             made = await to_thread.run_sync(first_start, self._state_dir, self._library)
             if await to_thread.run_sync(is_to_be_filled, self._state_dir):
                 await self._recall(made=made)
                 await to_thread.run_sync(note_filled, self._state_dir)
+        except BucketSettingsError:
+            raise
         except (FloradlError, OSError) as error:
             if isinstance(error, ServicePausedError):
                 since = self.pause.since if self.pause else time.time()

@@ -32,6 +32,10 @@ _OTHER_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLo
 _CONFLICT = {"ConditionalRequestConflict", "OperationAborted"}
 
 
+class BucketRefusedError(ServicePausedError):
+    """The bucket, its region or the credentials are wrong: a setting, or a right, is to be corrected."""
+
+
 class Refusal(Struct, frozen=True):
     """What a store, or the way to it, says: a code, a status (0 for no answer), and seconds to wait."""
 
@@ -81,7 +85,7 @@ def store_error(place: str, error: Exception, *, writing: bool) -> FloradlError:
             PauseReason.DISK_FULL,
         )
     if (why := _denied(found, writing=writing)) is not None:
-        return ServicePausedError(f"{place}: {why[0]}", why[1])
+        return BucketRefusedError(f"{place}: {why[0]}", why[1])
     if found.status >= 500 or found.passes or not found.status:
         return ServicePausedError(
             f"{place}: the store does not answer ({found.said}). Check `output.endpoint` and the network",

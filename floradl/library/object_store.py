@@ -131,6 +131,11 @@ class ObjectLibrary(LibraryStore):
         self.client.sums_etags = self.client.url.scheme == "s3" and found.etag.strip('"') == marker
         self._marked_at = now
 
+    def require(self) -> None:
+        """As `check`, by a request whose refusal says why."""
+        self.client.read(MARKER)
+        self.check(0.0)
+
     def weaknesses(self) -> tuple[str, ...]:
         found = []
         if not self.client.replaces_matching:

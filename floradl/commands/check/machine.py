@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from floradl.app import build_library
-from floradl.commands.check import CheckResult, fail, ok, warn
+from floradl.commands.check import CheckLevel, CheckResult, fail, ok, warn
 from floradl.commands.check.group import check_group, state_writers
 from floradl.commands.daemon_state import read_counts
 from floradl.config.credentials import find_webhook_secrets, read_web_token
@@ -154,8 +154,18 @@ def _library(config: Config) -> Iterator[CheckResult]:
     if isinstance(place, Path):
         yield _library_missing(config) or _folder(place, config.output.max_name_bytes)
         return
-    if (why := _library_missing(config)) is not None:
-        yield why
+    from floradl.commands.check.bucket import check_bucket  # noqa: PLC0415 - where it is wanted
+    from floradl.library.object_store import ObjectLibrary  # noqa: PLC0415 - as above
+
+    try:
+        library = build_library(config)
+    except ConfigError as error:
+        yield fail("library", str(error))
+        return
+    found = list(check_bucket(library)) if isinstance(library, ObjectLibrary) else []
+    fails = any(each.level is CheckLevel.FAIL for each in found)
+    missing = None if fails else _library_missing(config)
+    yield from found if missing is None else [missing]
 
 
 def _folder(folder: Path, longest: int) -> CheckResult:
