@@ -6,6 +6,7 @@ bucket's prefix. The library has no retries or time limits of its own: both are 
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from floradl.net.addresses import is_loopback
 from floradl.urls import BucketUrl
 
 if TYPE_CHECKING:
-    from opendal import Operator
+    from opendal import AsyncOperator, Operator
     from opendal.file import File
 
 PART: Final = 5 << 20
@@ -29,6 +30,7 @@ PART: Final = 5 << 20
 
 _PARTS: Final = 9_000
 _SCHEMES: Final = {"s3": "s3", "gs": "gcs", "az": "azblob"}
+_PAGE: Final = 1_000  # entries of a listing that are taken over at once
 _WINDOW, _WIDEST = 128 << 10, 4 << 20  # bytes of a ranged read, which grows while reading goes on
 
 
@@ -79,6 +81,7 @@ class ObjectClient:
         self._parts = (
             _operator(url, options | {"checksum_algorithm": "crc32c"}, patience) if sums else self._whole
         )
+        self._lists = self._whole.to_async_operator()
         self.sums_etags = sums
         self.is_readable_on_the_way = options.get("endpoint", "").startswith("http://") and not is_loopback(
             urlsplit(options["endpoint"]).hostname or ""
@@ -163,21 +166,18 @@ class ObjectClient:
 
         1,000 come with a request, as the store lists them.
         """
-        with self._translated(folder):
-            entries = iter(self._whole.list(folder, recursive=recursive))
-        while True:
+        loop = asyncio.new_event_loop()
+        try:
             with self._translated(folder):
-                try:
-                    entry = next(entries, None)
-                except Exception as error:
-                    if _is(error, "NotFound"):
-                        return
-                    raise
-            if entry is None:
-                return
-            if entry.path != folder:
-                known = entry.metadata
-                yield StoredObject(entry.path, known.content_length, known.etag or "")
+                entries = loop.run_until_complete(_listed(self._lists, folder, recursive=recursive))
+            while entries is not None:
+                with self._translated(folder):
+                    found = loop.run_until_complete(_next(entries))
+                yield from (each for each in found if each.key != folder)
+                if len(found) < _PAGE:
+                    return
+        finally:
+            loop.close()
 
     def open(self, found: StoredObject) -> io.BufferedReader:
         """Open an object for reading and seeking, of this version alone, by ranges.
@@ -199,6 +199,30 @@ class ObjectClient:
                 raise
             # The cause is cut: its text holds upload ids and signed queries.
             raise store_error(self.place(key), error, writing=writing) from None
+
+
+async def _listed(operator: AsyncOperator, folder: str, *, recursive: bool) -> Any:
+    # The blocking one keeps the interpreter's lock while it waits for the store.
+    try:
+        return await operator.list(folder, recursive=recursive)
+    except Exception as error:
+        if _is(error, "NotFound"):
+            return None
+        raise
+
+
+async def _next(entries: Any) -> list[StoredObject]:
+    found: list[StoredObject] = []
+    try:
+        async for entry in entries:
+            known = entry.metadata
+            found.append(StoredObject(entry.path, known.content_length, known.etag or ""))
+            if len(found) == _PAGE:
+                break
+    except Exception as error:
+        if not _is(error, "NotFound"):
+            raise
+    return found
 
 
 class Upload:
