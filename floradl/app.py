@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ from floradl.errors import ConfigError, PauseReason, QueueDamagedError, ServiceP
 from floradl.flora.client import FloraClient, WrongWorkspaceCheck
 from floradl.flora.rate_limit import RateLimiter
 from floradl.flora.technique_names import TechniqueNames
+from floradl.library.base import LibraryStore
 from floradl.library.batch_writer import BatchWriter, Together
 from floradl.library.folder import FolderLibrary
 from floradl.library.scan import Owners
@@ -58,6 +60,7 @@ from floradl.workers.pool import Machine, WorkerPool
 from floradl.workers.protocol import WorkerSettings
 
 if TYPE_CHECKING:
+    from floradl.library.object_access import StoreAccess
     from floradl.sources.history import HistorySync
 
 USER_AGENT = f"floradl/{__version__}"
@@ -77,7 +80,7 @@ class App(Struct, frozen=True):
 
     scheduler: Scheduler
     queue: RunQueue
-    library: FolderLibrary
+    library: LibraryStore
     flora: FloraClient
     saver: OutputSaver
     media: Downloads
@@ -107,14 +110,39 @@ CHANGEABLE: Final[frozenset[Key]] = frozenset(
 """The settings that `App.change` can change."""
 
 
-def build_library(config: Config) -> FolderLibrary:
-    """Return the library of the configuration; nothing on disk is touched yet."""
+def build_library(config: Config, environ: Mapping[str, str] = os.environ) -> LibraryStore:
+    """Return the library of the configuration; nothing in it is touched yet.
+
+    `environ` may have the credentials of a bucket. Raises `ConfigError` where this machine cannot use it.
+    """
+    place = config.output.dir
+    if isinstance(place, Path):
+        return folder_library(config, place)
+    from floradl.library.object_store import open_object_library  # noqa: PLC0415 - where it is wanted
+
     output = config.output
-    template = Template.parse(output.template)
-    folders = output.folders.by_kind()
-    return FolderLibrary(
-        output.dir, template, folders, output.max_name_bytes, Owners(_daemon_user(config.state_dir))
+    template, folders = Template.parse(output.template), output.folders.by_kind()
+    access = bucket_access(config, environ)
+    return open_object_library(place, template, folders, output.max_name_bytes, access)
+
+
+def bucket_access(config: Config, environ: Mapping[str, str] = os.environ) -> StoreAccess:
+    """Return how the library's bucket is reached."""
+    from floradl.library.object_access import StoreAccess  # noqa: PLC0415 - as above
+
+    output = config.output
+    return StoreAccess(output.endpoint, output.region, output.instance_credentials, environ)
+
+
+def folder_library(config: Config, root: Path) -> FolderLibrary:
+    """Return the library of the configuration as it would be in the folder `root`."""
+    output = config.output
+    owners = Owners(_daemon_user(config.state_dir))
+    library = FolderLibrary(
+        root, Template.parse(output.template), output.folders.by_kind(), output.max_name_bytes, owners
     )
+    library.keep_free = config.download.min_free_space
+    return library
 
 
 def build_selection(config: Config) -> Selection:
@@ -175,8 +203,7 @@ async def working(
     queue is unusable.
     """
     _check_key(config, environ, options.key)
-    library = build_library(config)
-    library.keep_free = config.download.min_free_space
+    library = build_library(config, environ)
     url_policy = api_guard(config)
     async with AsyncExitStack() as stack:
         media = await stack.enter_async_context(open_downloads(config, environ, library.together))
@@ -213,7 +240,8 @@ async def working(
             def change(config: Config) -> None:
                 url_policy.change(config.network.trusted_private_hosts, _host_of_api(config))
                 media.change(config)
-                library.keep_free = config.download.min_free_space
+                if isinstance(library, FolderLibrary):
+                    library.keep_free = config.download.min_free_space
                 saver.change(config.download.concurrency, HostPatterns.parse(config.download.text_url_hosts))
                 scheduler.change(config.poll.interval, config.poll.give_up_after)
                 processor.select(build_selection(config))
@@ -241,7 +269,7 @@ async def working(
 
 
 def _saver(
-    config: Config, library: FolderLibrary, media: Downloads, progress: RunEvents, sink: EventSink
+    config: Config, library: LibraryStore, media: Downloads, progress: RunEvents, sink: EventSink
 ) -> OutputSaver:
     text_hosts = HostPatterns.parse(config.download.text_url_hosts)
     keep_times = config.output.mtime == "completed"

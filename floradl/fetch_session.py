@@ -18,10 +18,9 @@ from anyio import to_thread
 
 from floradl.app import App, WorkOptions, working
 from floradl.config.settings import Config
-from floradl.daemon.startup import first_start
+from floradl.daemon.startup import first_start, refuse_unusable, unmounted_below
 from floradl.errors import ConfigError, PauseReason, ServicePausedError, TransientError, innermost
-from floradl.fs.mounts import unmounted
-from floradl.library.folder import FolderLibrary
+from floradl.library.base import LibraryStore
 from floradl.models import QueuedRun, RunRequest
 from floradl.polling.poller import FEW_TRIES
 from floradl.queue.sqlite import SqliteQueue
@@ -147,20 +146,20 @@ class FetchSession:
             await anyio.sleep(_TICK)
 
 
-def _make_library(config: Config, library: FolderLibrary) -> None:
+def _make_library(config: Config, library: LibraryStore) -> None:
     """Make a new library. Raises `ServicePausedError` where one that was there is missing, `ConfigError`."""
+    refuse_unusable(library)
     if config.state_dir.is_dir():
         try:
             first_start(config.state_dir, library, beside=True)
         except OSError as error:
             message = f"the state folder {config.state_dir} cannot be used: {error.strerror}"
             raise ConfigError(f"{message}; fix that, or name another home (settings)") from error
-    elif (point := unmounted(library.root)) is not None:
+    elif (point := unmounted_below(library)) is not None:
         raise ServicePausedError(
-            f"{library.root}: nothing is mounted at {point}, as /etc/fstab wants it",
+            f"{library.location()}: nothing is mounted at {point}, as /etc/fstab wants it",
             PauseReason.LIBRARY_MISSING,
         )
     else:  # no floradl is at home here, whose notes would say what was seen before
         library.create()
-    with library.open():
-        pass
+    library.require()

@@ -310,7 +310,8 @@ class Skipped(Struct, frozen=True):
 class SavedOutput(Struct, frozen=True, kw_only=True):
     """One output as in the sidecar: on disk under `path`, unavailable for `error`, or `skipped`.
 
-    `path` is relative to the library, with `/`. `url` has no query. `downloaded_at` is RFC 3339 UTC.
+    `path` is relative to the library, with `/`. `url` has no query. `downloaded_at` is RFC 3339 UTC. `etag`
+    is the media host's; `stored_etag` the object store's that keeps the file, None where it is in a folder.
     """
 
     output_id: str
@@ -328,6 +329,7 @@ class SavedOutput(Struct, frozen=True, kw_only=True):
     error: RunFailure | None = None
     skipped: Skipped | None = None
     downloaded_at: str | None = None
+    stored_etag: str | None = None
 
     def __post_init__(self) -> None:
         """Bound what a host's fields say: a head may have 100 kB."""

@@ -6,11 +6,12 @@ stay; what is added later is added behind them.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import anyio
 import msgspec
@@ -21,9 +22,10 @@ from msgspec.structs import replace
 from floradl.app import build_library
 from floradl.config.credentials import given_api_key
 from floradl.config.load import Options, load_config
-from floradl.config.settings import settings as known_settings, variable
+from floradl.config.settings import Config, settings as known_settings, variable
 from floradl.errors import ConfigError, JobError
 from floradl.fetch_session import FetchSession
+from floradl.library.base import LibraryStore
 from floradl.library.folder import FolderLibrary
 from floradl.library.scan import Owners
 from floradl.library.sidecar import Sidecar
@@ -40,7 +42,9 @@ from floradl.models import (
     SkipReason,
     refuse_joined,
 )
+from floradl.redaction import redact
 from floradl.sources.job_file import described, parse_job
+from floradl.urls import BucketUrl, has_scheme
 from floradl.yaml_reader import nearest
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
@@ -49,8 +53,9 @@ RunSpec: TypeAlias = "str | Mapping[str, Any]"
 
 
 class Output(Struct, frozen=True, kw_only=True):
-    """One output of a run: on disk at `path` (absolute), or not, for `error`, or because it is `skipped`.
+    """One output of a run: saved at `location`, or not, for `error`, or because it is `skipped`.
 
+    `path` is the same (absolute) where the library is a folder; in a bucket it is None, and `location` a URL.
     `skipped` is why it was left out on purpose. `text` is that of a text output. `bytes` and `sha256` are
     those of the file.
     """
@@ -64,13 +69,14 @@ class Output(Struct, frozen=True, kw_only=True):
     text: str | None
     error: RunFailure | None
     skipped: SkipReason | None = None
+    location: str | None = None
 
 
 class Run(Struct, frozen=True, kw_only=True):
     """A run that ended, as its sidecar has it; one that failed is a value, too: `result` and `error` say why.
 
-    `sidecar` is the whole of its sidecar, and `sidecar_path` where that is; both are None where the library
-    could not take it.
+    `sidecar` is the whole of its sidecar, and `sidecar_location` where that is; both are None where the
+    library could not take it. `sidecar_path` is the same where the library is a folder.
     """
 
     run_id: str
@@ -81,6 +87,7 @@ class Run(Struct, frozen=True, kw_only=True):
     outputs: tuple[Output, ...] = ()
     sidecar: dict[str, Any] | None = None
     sidecar_path: Path | None = None
+    sidecar_location: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -89,40 +96,77 @@ class Run(Struct, frozen=True, kw_only=True):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files of the run, in the order of its outputs."""
+        """The files of the run, in the order of its outputs; none where the library is in a bucket."""
         return tuple(output.path for output in self.outputs if output.path is not None)
+
+    @property
+    def locations(self) -> tuple[str, ...]:
+        """The full paths or URLs of its files, in the order of its outputs."""
+        return tuple(output.location for output in self.outputs if output.location is not None)
 
 
 class Library:
-    """A library in the folder `path`, for reading; a daemon may be at work in it.
+    """A library in the folder `path` or in a bucket (`s3://BUCKET/PREFIX`), for reading, beside any daemon.
 
-    Its methods raise `ServicePausedError` where the folder is no library (its disk may not be mounted).
+    How the bucket is reached is read from the configuration, from `config` in place of the usual file, and
+    from `settings` (`{"output.endpoint": "https://…"}`), which win. Raises `ConfigError` where that is wrong.
+    Its methods raise `ServicePausedError` where there is no library (its disk may not be mounted).
     """
 
-    def __init__(self, path: StrPath) -> None:
-        self.path = _absolute(path)
-        template = Template.parse("{run_id}{ext}")  # nothing is written
-        self._folder = FolderLibrary(self.path, template, {}, 255, Owners(_owner(self.path)))
+    def __init__(
+        self, path: StrPath, *, config: StrPath | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self._place = place = _library_place(path)
+        self._store: LibraryStore
+        if isinstance(place, Path):
+            template = Template.parse("{run_id}{ext}")  # nothing is written
+            self._store = FolderLibrary(place, template, {}, 255, Owners(_owner(place)))
+        else:
+            self._store = build_library(_configured(place, config, settings or {})[0])
 
     def __repr__(self) -> str:
-        return f"floradl.Library({str(self.path)!r})"
+        return f"floradl.Library({str(self._place)!r})"
+
+    @property
+    def location(self) -> str:
+        """Its full path or URL."""
+        return self._store.location()
+
+    @property
+    def path(self) -> Path:
+        """Its absolute path. Raises `ConfigError` where it is in a bucket."""
+        if isinstance(self._place, Path):
+            return self._place
+        raise ConfigError(f"{self._place} is no folder, and has no path: use location")
+
+    def open(self, output: Output) -> BinaryIO:
+        """Open an output's file for reading, wherever it is.
+
+        Raises `FileNotFoundError` where there is none, and `ServicePausedError`.
+        """
+        root = self._store.location("-")[:-1]
+        path = (output.location or "").removeprefix(root)
+        file = self._store.open_file(path) if path and output.location != path else None
+        if file is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), output.location)
+        return file
 
     def runs(self) -> Iterator[Run]:
         """Yield every run that has a sidecar, by technique; what is unreadable is left out.
 
         Raises `ServicePausedError`, also where the disk goes meanwhile.
         """
-        for entry in self._folder.scan():
+        for entry in self._store.scan():
             if entry.sidecar is not None:
-                yield _run(self.path, entry.path, entry.sidecar)
+                yield _run(self._store, entry.path, entry.sidecar)
 
     def find(self, reference: str) -> Run | None:
         """Return one run, whatever technique it is under; None where it has no sidecar.
 
         Raises `ConfigError` for what is no reference, and `ServicePausedError`.
         """
-        found = self._folder.locate_sidecar(_reference(reference))
-        return None if found is None else _run(self.path, *found)
+        found = self._store.locate_sidecar(_reference(reference))
+        return None if found is None else _run(self._store, *found)
 
 
 def fetch(
@@ -208,7 +252,7 @@ class _Work(Struct, frozen=True):
     """A session that has begun, and the library to read its runs from."""
 
     session: FetchSession
-    library: FolderLibrary
+    library: LibraryStore
 
     def next(self) -> Run | None:
         """Wait for the next run; None for no more. Blocking."""
@@ -216,7 +260,7 @@ class _Work(Struct, frozen=True):
         if ended is None:
             return None
         found = self.library.locate_sidecar(ended.reference)
-        return _unrecorded(ended) if found is None else _run(self.library.root, *found)
+        return _unrecorded(ended) if found is None else _run(self.library, *found)
 
 
 def _prepared(
@@ -227,13 +271,30 @@ def _prepared(
     settings: Mapping[str, str],
 ) -> Callable[[], _Work]:
     """Read the configuration; return what begins the work, which does not block. Raises `ConfigError`."""
+    found, environ = _configured(_library_place(library), config, settings)
+    key = None if api_key is None else given_api_key(api_key, "the argument api_key")
+    return lambda: _Work(FetchSession(found, environ, requests, key), build_library(found))
+
+
+def _configured(
+    place: Path | BucketUrl, config: StrPath | None, settings: Mapping[str, str]
+) -> tuple[Config, dict[str, str]]:
+    """Return the configuration, with the library at `place`, and the environment that it goes with."""
     texts = _texts(settings)
     environ = {**os.environ, **{variable(tuple(name.split("."))): text for name, text in texts.items()}}
     options = Options(None if config is None else _absolute(config), settings=texts)
     found = load_config(options, environ)
-    found = replace(found, output=replace(found.output, dir=_absolute(library)))
-    key = None if api_key is None else given_api_key(api_key, "the argument api_key")
-    return lambda: _Work(FetchSession(found, environ, requests, key), build_library(found))
+    return replace(found, output=replace(found.output, dir=place)), environ
+
+
+def _library_place(path: StrPath) -> Path | BucketUrl:
+    text = os.fsdecode(path)
+    if not has_scheme(text):
+        return _absolute(path)
+    try:
+        return BucketUrl.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{redact(text)!a} is neither a path nor a bucket: {error}") from None
 
 
 def _texts(settings: Mapping[str, str]) -> dict[str, str]:
@@ -297,18 +358,20 @@ def _unrecorded(run: QueuedRun) -> Run:
     return Run(run_id=run.run_id, technique=run.technique, label=run.label, result=result, error=run.error)
 
 
-def _run(root: Path, path: str, sidecar: Sidecar) -> Run:
+def _run(library: LibraryStore, path: str, sidecar: Sidecar) -> Run:
+    root = library.root if isinstance(library, FolderLibrary) else None
     outputs = tuple(
         Output(
             output_id=output.output_id,
             kind=output.kind,
-            path=None if output.path is None else root / output.path,
+            path=None if output.path is None or root is None else root / output.path,
             bytes=output.bytes,
             sha256=output.sha256,
             content_type=output.content_type,
             text=output.text,
             error=output.error,
             skipped=output.skipped.reason if output.skipped else None,
+            location=None if output.path is None else library.location(output.path),
         )
         for output in sidecar.outputs
     )
@@ -320,5 +383,6 @@ def _run(root: Path, path: str, sidecar: Sidecar) -> Run:
         error=sidecar.error,
         outputs=outputs,
         sidecar=msgspec.json.decode(msgspec.json.encode(sidecar)),
-        sidecar_path=root / path,
+        sidecar_path=None if root is None else root / path,
+        sidecar_location=library.location(path),
     )

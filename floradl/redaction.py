@@ -16,6 +16,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 MASK: Final = "***"
+BUCKET_VARIABLES: Final = ("AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_")
+"""How the names of variables begin that may hold a bucket's credentials."""
+
 _CUT: Final = "…"
 _SHORTEST = 4  # a shorter "secret" would shred every text that it occurs in, and hide nothing
 _DEEPEST = 8

@@ -26,6 +26,7 @@ _ONLY_URL = re.compile(r"https?://[^\s<>\"\x00-\x1f\x7f]+", re.IGNORECASE)
 _URL_IN_TEXT = re.compile(r":[/\\]{2}[^\s\"<>]+")
 
 
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 _BUCKET = re.compile(r"(?P<scheme>s3|gs|az)://(?P<bucket>[a-z0-9][a-z0-9._-]{1,221}[a-z0-9])(?P<prefix>/.*)?")
 
 
@@ -53,6 +54,11 @@ class BucketUrl(Struct, frozen=True):
         if any(char in prefix for char in "?#\\") or not prefix.isprintable():
             raise ValueError("the prefix has a character that not every store takes")
         return cls(found["scheme"], found["bucket"], prefix)
+
+
+def has_scheme(text: str) -> bool:
+    """Whether `text` begins as a URL does, and not as a path."""
+    return _SCHEME.match(text) is not None
 
 
 class Inline(Struct, frozen=True):

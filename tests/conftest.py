@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from floradl.simulator import Simulator
 
 if TYPE_CHECKING:
     from browser import Gallery, Opener
+    from object_stores import Store
     from playwright.sync_api import Browser
 
 # A shell starts what it runs in the background so, and what tests start would take no Ctrl-C either.
@@ -52,6 +53,15 @@ def workers() -> Iterator[None]:
     """Processes that make transfers for any test, and end with the last one."""
     yield
     ByWorker.end_all()
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Store]]:
+    """Object stores by scheme, `s3` and `az`: each is started when it is first needed."""
+    from object_stores import end_stores, store_of  # noqa: PLC0415 - of the tests that need one alone
+
+    yield lambda scheme: store_of(scheme, tmp_path_factory)
+    end_stores()
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import httpx
@@ -18,6 +19,7 @@ from PIL import Image
 from floradl.gallery.app import Act
 from floradl.gallery.server import GalleryOptions, bound, serve
 from floradl.index.library_index import LibraryIndex
+from floradl.library.base import LibraryStore
 from floradl.library.folder import FolderLibrary
 from floradl.library.template import Template
 from floradl.models import OutputKind
@@ -36,10 +38,26 @@ def picture(width: int = 64, height: int = 48, form: str = "PNG", color: str = "
     return made.getvalue()
 
 
-class Shelf:
-    """A library in a folder, to put runs into."""
+class DoorAlone:
+    """A library that nobody sees is a folder: its door, and how often each method of it was called."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, library: LibraryStore) -> None:
+        self._library = library
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in vars(LibraryStore):
+            raise AttributeError(name)
+        self.calls[name] += 1
+        return getattr(self._library, name)
+
+
+class Shelf:
+    """A library in a folder, to put runs into; known by its door alone where it is to be `a_store`."""
+
+    library: LibraryStore
+
+    def __init__(self, root: Path, *, a_store: bool = False) -> None:
         self.root = root
         self.place = root.parent / "state"
         self.place.mkdir(parents=True, exist_ok=True)
@@ -47,6 +65,9 @@ class Shelf:
         (root / ".floradl-library").touch()
         folders = {kind: kind.value for kind in OutputKind}
         self.library = FolderLibrary(root, Template.parse("{folder}/{run_id}-{output_id}{ext}"), folders, 255)
+        self.door = DoorAlone(self.library)
+        if a_store:
+            self.library = cast("LibraryStore", self.door)
 
     def sidecar(self, run_id: str, technique: str = "campaign") -> Path:
         """Return where a run's sidecar is."""
@@ -111,6 +132,7 @@ class Shelf:
         token: str | None = None,
         act: Act | None = None,
         read: Callable[[], dict[str, Any]] | None = None,
+        saved: Callable[[], list[str]] = list,
         **status: Any,
     ) -> AsyncIterator[httpx.AsyncClient]:
         """Serve its gallery; gives a client, once all is read."""
@@ -118,7 +140,8 @@ class Shelf:
         with bound(Endpoint(HOST, 0), secret) as listener:
             port: int = listener.getsockname()[1]
             endpoint = Endpoint(HOST, port)
-            options = GalleryOptions(endpoint, self.place, secret, os.environ, read or (lambda: status), act)
+            status_of = read or (lambda: status)
+            options = GalleryOptions(endpoint, self.place, secret, os.environ, status_of, act, saved)
             async with (
                 anyio.create_task_group() as group,
                 httpx.AsyncClient(base_url=f"http://{endpoint}", trust_env=False, timeout=30) as client,

@@ -316,6 +316,7 @@ class MemoryDestination(Destination):
     """One output's place: names from `stem` on, counted from `nth`."""
 
     has_descriptors = False
+    stored_etag = None
 
     def __init__(self, library: MemoryLibrary, kind: OutputKind, stem: str, owner: str, nth: int) -> None:
         self.kind = kind

@@ -317,18 +317,14 @@ async def test_a_link_that_leads_nowhere_is_found(place: Place) -> None:
 
 async def test_a_library_whose_disk_is_gone_is_found(place: Place) -> None:
     config = place.config
+    library = config.home / "library"
     config.state_dir.mkdir()
     first_start(config.state_dir, build_library(config))
-    assert (
-        await place.finding("library")
-        == f"ok: {config.output.dir} (on {mounts.filesystem(config.output.dir)})"
-    )
-    (config.output.dir / ".floradl-library").unlink()
+    assert await place.finding("library") == f"ok: {library} (on {mounts.filesystem(library)})"
+    (library / ".floradl-library").unlink()
     told = await place.finding("library")
-    assert told.startswith(
-        f"FAIL: {config.output.dir} does not carry .floradl-library: its disk is not mounted"
-    )
-    shutil.rmtree(config.output.dir)
+    assert told.startswith(f"FAIL: {library} does not carry .floradl-library: its disk is not mounted")
+    shutil.rmtree(library)
     assert (await place.finding("library")).startswith("FAIL: ")
 
 
@@ -572,7 +568,7 @@ async def test_a_folder_that_shuts_the_group_out_is_remarked_with_its_remedy(
 async def test_a_library_of_another_group_s_is_remarked_unless_everybody_may_open_it(
     of_a_service: Place,
 ) -> None:
-    library = of_a_service.config.output.dir
+    library = of_a_service.config.home / "library"
     os.chown(library, 1, 2)
     assert "cannot open the library" in await of_a_service.finding("group")
     library.chmod(0o755)

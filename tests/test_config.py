@@ -19,6 +19,7 @@ from floradl.library.selection import OutputRule
 from floradl.models import OutputKind
 from floradl.net.addresses import Endpoint
 from floradl.net.bandwidth import RateSchedule, RateWindow
+from floradl.urls import BucketUrl
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -307,7 +308,10 @@ _OTHER_VALUES = {
     "sync.projects": ("[]", ()),
     "sync.techniques": ("[]", ()),
     "sync.interval": ("5m", 300),
-    "output.dir": ("/o", Path("/o")),
+    "output.dir": ("s3://media/flora/", BucketUrl("s3", "media", "flora")),
+    "output.endpoint": ("https://minio.example:9000/", "https://minio.example:9000"),
+    "output.region": ("eu-central-1", "eu-central-1"),
+    "output.instance_credentials": ("true", True),
     "output.template": ("{run_id}-{index}{ext}", "{run_id}-{index}{ext}"),
     "output.folders.image": ("pics", "pics"),
     "output.folders.video": ("media/films", "media/films"),
@@ -445,7 +449,7 @@ def test_a_relative_path_is_relative_to_the_file_that_says_it(machine: Machine) 
     assert config.home == machine.file.parent / "h"
     assert config.queue.file == machine.file.parent / "runs.yaml"
     assert config.queue.watch_dir == machine.file.parent / "h/inbox"
-    assert Path(os.path.normpath(config.output.dir)) == machine.root / "lib"
+    assert Path(os.path.normpath(str(config.output.dir))) == machine.root / "lib"
 
 
 def test_a_relative_path_in_a_variable_or_option_is_relative_to_the_working_folder(
@@ -560,6 +564,12 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
             "quote it: template: '{folder}/{run_id}{ext}'",
         ),
         ("network: {trusted_private_hosts: [nas:99999]}", 1, "port is a number from 1 to 65535"),
+        ("output: {dir: 'http://media/flora'}", 1, "neither a path nor a bucket: write s3://BUCKET/PREFIX"),
+        ("output: {dir: 's3://a:planted@media'}", 1, "neither a path nor a bucket"),
+        ("output: {dir: 's3://media/../x'}", 1, "one that is '.' or '..'"),
+        ("output: {endpoint: 'minio:9000'}", 1, "starts with https://"),
+        ("output: {endpoint: 'http://a:planted@minio:9000'}", 1, "holds a user name or password"),
+        ("output: {region: 'EU central'}", 1, "is not a region: write its name"),
         ("output: {kinds: image}", 1, "output.kinds: 'image' is not a list: write it like [image, video]"),
         ("output: {kinds: [imag]}", 1, "'imag', which is none of image, video"),
         ("output: {kinds: [images]}", 1, "(did you mean image?)"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from packaging.utils import canonicalize_name
 
 from floradl import __version__
 from floradl.commands.exits import Exit
+from floradl.config.settings import settings, variable
 
 ROOT = Path(__file__).parent.parent
 LOCKED = ROOT / "deploy/docker"
@@ -133,3 +136,69 @@ def test_compose_gives_the_container_no_more_rights_than_it_needs() -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert {volume.split(":")[1] for volume in service["volumes"]} == {"/data", "/state"}
     assert set(service["secrets"]) == set(compose["secrets"])
+
+
+SCALE = ROOT / "deploy" / "compose.scale.yaml"
+_QUEUE = {"FLORADL_QUEUE__ENGINE", "FLORADL_QUEUE__PASSWORD_FILE"}
+
+
+@pytest.fixture(scope="module")
+def scale() -> dict[str, Any]:
+    """The services of many workers."""
+    compose: dict[str, Any] = yaml.safe_load(SCALE.read_text())
+    return compose
+
+
+def test_many_workers_start_once_database_and_store_are_well_and_the_schema_is_there(
+    scale: dict[str, Any],
+) -> None:
+    services = scale["services"]
+    for service in services.values():
+        for other, how in service.get("depends_on", {}).items():
+            is_healthy = how["condition"] == "service_healthy"
+            assert ("healthcheck" in services[other]) is is_healthy, other
+            assert (services[other]["restart"] == "no") is not is_healthy, other
+    for name in ("front", "worker"):
+        assert set(services[name]["depends_on"]) == {"migrate", "store"}
+    assert set(services["migrate"]["depends_on"]) == {"postgres"}
+    assert services["migrate"]["command"] == ["migrate"]
+    assert services["worker"]["deploy"] == {"replicas": "${FLORADL_WORKERS:-4}"}
+
+
+def test_no_worker_of_many_has_more_rights_than_it_needs_or_shares_its_state(scale: dict[str, Any]) -> None:
+    for name in ("front", "worker", "migrate"):
+        service = scale["services"][name]
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert set(service["secrets"]) == set(scale["secrets"])
+        assert {"/state", "/data"} <= set(service["volumes"])  # without a name: one for each container
+    assert "./inbox:/data/inbox" in scale["services"]["front"]["volumes"]
+    assert not any("inbox" in volume for volume in scale["services"]["worker"]["volumes"])
+
+
+def test_what_the_compose_file_of_many_workers_names_is_there_or_is_made_by_its_first_lines(
+    scale: dict[str, Any],
+) -> None:
+    head = SCALE.read_text().partition("\nx-")[0]
+    files = [secret["file"].removeprefix("./") for secret in scale["secrets"].values()]
+    for file in (*files, *scale["services"]["worker"]["env_file"]):
+        assert f"> {file}\n" in head
+    known = {variable(key) for key in settings()} | _QUEUE
+    assert {name for name in scale["services"]["worker"]["environment"] if "FLORADL" in name} <= known
+    kept = [each for name in ("postgres", "store") for each in scale["services"][name]["volumes"]]
+    assert {volume.split(":")[0] for volume in kept} == set(scale["volumes"])
+
+
+def test_compose_takes_the_file_of_many_workers(tmp_path: Path) -> None:
+    for program in (["docker", "compose"], ["docker-compose"]):
+        with suppress(FileNotFoundError):
+            if not subprocess.run([*program, "version"], capture_output=True, check=False).returncode:
+                break
+    else:
+        pytest.skip("neither 'docker compose' nor docker-compose is installed")
+    (tmp_path / "deploy" / "secrets").mkdir(parents=True)
+    (tmp_path / "deploy" / "secrets" / "store.env").touch()
+    file = shutil.copy(SCALE, tmp_path / "deploy")
+    command = [*program, "-f", str(file), "config", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

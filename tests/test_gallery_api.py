@@ -289,6 +289,32 @@ async def test_without_events_of_the_system_new_runs_are_found_all_the_same(
     assert [log["event"] for log in logs] == ["index_not_watching"]
 
 
+async def test_of_a_store_the_daemon_says_what_it_saved_and_a_listing_shows_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("floradl.index.follower._TOLD", 0.02)
+    monkeypatch.setattr("floradl.index.follower._SOONEST", 3600)
+    shelf = Shelf(tmp_path / "library", a_store=True)
+    shelf.put("run_a")
+    told: list[str] = []
+
+    def saved() -> list[str]:
+        taken, told[:] = list(told), []
+        return taken
+
+    async with shelf.shown(saved=saved) as client:
+        listings = shelf.door.calls["listing"]
+        told.append(shelf.put("run_b"))
+        await becomes_listed(client, "run_a", "run_b")
+        assert shelf.door.calls["listing"] == listings
+    monkeypatch.setattr("floradl.index.follower._SOONEST", 0.01)
+    monkeypatch.setattr("floradl.index.follower._PER_REQUEST", 0.01)
+    async with shelf.shown() as client:
+        shelf.put("run_c")
+        shelf.sidecar("run_a").unlink()
+        await becomes_listed(client, "run_b", "run_c")
+
+
 async def test_how_things_stand_is_told_at_once_and_again_when_it_changes(shelf: Shelf) -> None:
     status: dict[str, Any] = {"daemon": True, "counts": {"done": 1}}
     async with shelf.shown(read=lambda: status) as client:

@@ -176,3 +176,43 @@ async def test_whoever_goes_away_has_the_file_closed(shelf: Shelf) -> None:
                 break
             assert opened("big.mp4") == 1
         await until(lambda: opened("big.mp4") == 0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Shelf:
+    """The same library, as one in a store is seen."""
+    shelf = Shelf(tmp_path / "library", a_store=True)
+    shelf.put("run_film", {"kind": "video", "data": DATA})
+    return shelf
+
+
+async def test_a_range_of_a_file_in_a_store_is_what_was_asked_for(store: Shelf) -> None:
+    async with store.shown() as client:
+        answer = await client.get(FILM, headers={"Range": "bytes=100-"})
+        last = await client.get(FILM, headers={"Range": "bytes=-7"})
+        beyond = await client.get(FILM, headers={"Range": f"bytes={SIZE}-"})
+    assert (answer.status_code, answer.content) == (206, DATA[100:])
+    assert (last.status_code, last.content) == (206, DATA[-7:])
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{SIZE}")
+
+
+async def test_a_file_in_a_store_that_is_known_already_is_304_and_not_read(store: Shelf) -> None:
+    async with store.shown() as client:
+        etag = (await client.get(FILM)).headers["etag"]
+        before = store.door.calls["open_file"]
+        known = await client.get(FILM, headers={"If-None-Match": etag})
+        assert (known.status_code, known.content) == (304, b"")
+        assert store.door.calls["open_file"] == before
+        same = await client.get(FILM, headers={"If-Range": etag, "Range": "bytes=0-1"})
+        (store.root / "videos/run_film-1.mp4").write_bytes(DATA[::-1])
+        changed = await client.get(FILM, headers={"If-Range": etag, "Range": "bytes=0-1"})
+    assert same.status_code == 206
+    assert (changed.status_code, changed.content) == (200, DATA[::-1])
+
+
+async def test_a_file_in_a_store_that_is_away_is_503_and_one_that_is_gone_404(store: Shelf) -> None:
+    async with store.shown() as client:
+        (store.root / "videos/run_film-1.mp4").unlink()
+        assert (await client.get(FILM)).status_code == 404
+        (store.root / ".floradl-library").unlink()
+        assert (await client.get(FILM)).status_code == 503

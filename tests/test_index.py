@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from galleries import Shelf, picture
 
+from floradl.errors import ServicePausedError
 from floradl.index.document import read_document
 from floradl.index.library_index import Changes, LibraryIndex
 from floradl.index.tables import IndexDamagedError
@@ -317,3 +318,47 @@ def test_a_damage_that_shows_later_is_said_and_the_next_to_open_it_finds_a_new_o
     index.close()
     with shelf.indexed() as anew:
         assert anew.views.layout(View()).total == 300
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Shelf:
+    """A library that is seen as one in a store is."""
+    return Shelf(tmp_path / "library", a_store=True)
+
+
+def test_a_store_is_indexed_from_one_listing_and_what_changed_alone_is_read_again(store: Shelf) -> None:
+    store.put("run_a", {"data": picture(200, 100)})
+    store.put("run_b", technique="other")
+    with store.indexed() as index:
+        assert sorted(shown(index)) == ["run_a", "run_b"]
+        found = index.views.page(View(technique=("campaign",)), 9).outputs
+        assert [(output.width, output.height) for output in found] == [(200, 100)]
+        store.door.calls.clear()
+        assert index.rebuild() == Changes([], 0, listed=2)
+        assert store.door.calls == {"listing": 1}
+        store.put("run_b", {}, {}, technique="other")
+        assert index.rebuild() == Changes(["run_b"], 0, listed=2)
+        assert store.door.calls["listing"] == 2
+        assert sorted(shown(index)) == ["run_a", "run_b", "run_b"]
+
+
+def test_what_is_gone_from_a_store_is_gone_from_the_index_and_a_store_that_is_away_empties_nothing(
+    store: Shelf,
+) -> None:
+    store.put("run_a")
+    store.put("run_b")
+    with store.indexed() as index:
+        store.sidecar("run_b").unlink()
+        assert index.rebuild() == Changes([], 1, listed=1)
+        (store.root / ".floradl-library").unlink()
+        with pytest.raises(ServicePausedError):
+            index.rebuild()
+        assert shown(index) == ["run_a"]
+
+
+def test_what_is_no_sidecar_in_a_store_costs_itself_alone(store: Shelf) -> None:
+    store.put("run_a", {"data": b"no picture"}, {"path": "images/gone.png"})
+    store.sidecar("run_b").write_text("{")
+    (store.root / "runs" / "loose.json").write_text("{}")
+    with store.indexed() as index:
+        assert shown(index) == ["run_a", "run_a"]

@@ -293,6 +293,7 @@ def test_a_signal_that_is_meant_for_the_daemon_does_not_end_a_worker(
 
 def test_a_worker_knows_no_key(shift: Callable[..., Shift]) -> None:
     secrets = {"FLORA_API_KEY": "sk_live_x", "FLORADL_WEBHOOK__SECRET": "whsec_x", "NOTIFY_SOCKET": "/x"}
+    secrets |= {"AWS_SECRET_ACCESS_KEY": "planted", "AZURE_STORAGE_KEY": "planted"}
     team = shift(environ=secrets | {"CREDENTIALS_DIRECTORY": "/creds"})
     with hanging(team, 1, "videoUrl"):
         environ = Path(f"/proc/{team.worker_pool.pids[0]}/environ").read_bytes()

@@ -265,8 +265,8 @@ def _open_library(config: Config) -> LibraryStore | None:
     """
     library = build_library(config)
     try:
-        with library.open():
-            return library
+        library.require()
+        return library
     except ServicePausedError:
         with readable(config.state_dir):
             if is_first_start(config.state_dir, library):

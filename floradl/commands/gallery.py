@@ -7,13 +7,15 @@ import hashlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import msgspec
 from anyio import to_thread
 from msgspec import Struct
 
@@ -29,6 +31,7 @@ from floradl.log import get_logger
 from floradl.models import Action, QueuedRun, Reference, RunRequest, RunState
 from floradl.net.addresses import Endpoint
 from floradl.queue import folder as state_folder
+from floradl.queue.event_log import EventReader
 from floradl.queue.heartbeat import LivePause, LiveRun
 from floradl.queue.reader import read_queue
 from floradl.redaction import redact
@@ -44,8 +47,8 @@ _MOST_FAILED: Final = 20
 _REMEDIES: Final = {
     PauseReason.KEY_REFUSED: "Give floradl a valid API key; 'floradl check' says which one it uses.",
     PauseReason.CREDITS: "Buy credits for the workspace at FLORA.",
-    PauseReason.DISK_FULL: "Make room on the disk, or name another with output.dir.",
-    PauseReason.LIBRARY_MISSING: "Mount the library's disk.",
+    PauseReason.DISK_FULL: "Make room on the disk or in the bucket, or name another with output.dir.",
+    PauseReason.LIBRARY_MISSING: "Mount the library's disk, or have its bucket answer again.",
     PauseReason.LIBRARY_OTHER: "Copy the files to where output.dir is now, or name the old place there.",
     PauseReason.LIBRARY_READ_ONLY: "Let floradl's user write the library, or mount it for writing.",
 }
@@ -80,6 +83,7 @@ async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint
         environ,
         Status(config.state_dir),
         None if token is None else _acting(config),
+        SavedSidecars(config.state_dir),
     )
     with listener:
         address = f"http://{endpoint}/"
@@ -144,7 +148,7 @@ def index_place(config: Config, environ: Mapping[str, str]) -> Path:
         pass
     named = environ.get("XDG_CACHE_HOME", "")
     cache = Path(named) if named.startswith("/") else Path(environ.get("HOME") or Path.home(), ".cache")
-    place = cache / "floradl" / hashlib.sha256(os.fsencode(config.output.dir)).hexdigest()[:16]
+    place = cache / "floradl" / hashlib.sha256(os.fsencode(str(config.output.dir))).hexdigest()[:16]
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -208,6 +212,28 @@ class Status:
         if self._read is None or self._read[0] != stamp:
             self._read = stamp, _read_queue(self._state_dir)
         return self._read[1]
+
+
+class SavedSidecars:
+    """Returns the paths of the sidecars that the daemon has written since the last call. Blocking."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._events = EventReader(state_dir, time.time())
+
+    def __call__(self) -> list[str]:
+        """Look. Empty where the event log may not be read: a listing shows them later."""
+        found: list[str] = []
+        with suppress(OSError):
+            for line in self._events.read():
+                with suppress(msgspec.MsgspecError):
+                    found.append(msgspec.json.decode(line, type=_Saved).sidecar)
+        return found
+
+
+class _Saved(Struct):
+    """An event that names a sidecar."""
+
+    sidecar: str
 
 
 class _Queue(Struct, frozen=True):

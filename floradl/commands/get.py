@@ -18,7 +18,7 @@ from floradl.commands.streams import Show, tell
 from floradl.config.settings import Config
 from floradl.daemon.hooks import safe_orders
 from floradl.daemon.run import build_bounds, build_inbox, build_start, connect, wait_for_stop
-from floradl.daemon.startup import Startup, first_start, opened
+from floradl.daemon.startup import Startup, first_start, opened, refuse_unusable
 from floradl.display import open_display
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError, TransientError
 from floradl.fs.permissions import make_above
@@ -200,6 +200,7 @@ async def _run_hooks(hooks: RunHooks, works: App, events: EventLog) -> AsyncIter
 
 def _make_library(config: Config, works: App) -> None:
     """Make a new library; a missing one pauses, as for the daemon."""
+    refuse_unusable(works.library)
     try:
         make_above(config.state_dir)
         config.state_dir.mkdir(mode=0o755, exist_ok=True)

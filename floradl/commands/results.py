@@ -62,8 +62,11 @@ def find_run(library: LibraryStore, reference: Reference) -> FoundRun | None:
 def last_run(library: LibraryStore) -> FoundRun | None:
     """Find the run whose sidecar was written last, of those that have a file; of all where none has.
 
-    None in an empty library. Blocking. Raises likewise.
+    None in an empty library. In a store, which does not list by time, all sidecars are read. Blocking. Raises
+    likewise.
     """
+    if not _is_path(library.location()):
+        return _last_finished(library)
     sidecars: list[tuple[int, str]] = []
     with suppress(OSError):
         for folder in os.scandir(library.location(_RUNS)):
@@ -80,6 +83,22 @@ def last_run(library: LibraryStore) -> FoundRun | None:
             return found
         newest = newest or found
     return newest
+
+
+def _is_path(location: str) -> bool:
+    """Whether a location is on this machine; else it is a URL."""
+    return location.startswith("/")
+
+
+def _last_finished(library: LibraryStore) -> FoundRun | None:
+    last: dict[bool, Sidecar] = {}  # of those that have a file, and of the others
+    for entry in library.scan():
+        if (sidecar := entry.sidecar) is not None:
+            kind = any(output.path for output in sidecar.outputs)
+            if kind not in last or (last[kind].times.finished_at or "") < (sidecar.times.finished_at or ""):
+                last[kind] = sidecar
+    newest = last.get(True, last.get(False))
+    return None if newest is None else find_run(library, Reference.of(newest.run_id, newest.technique))
 
 
 def _run_of(library: LibraryStore, path: str) -> FoundRun | None:
@@ -260,7 +279,7 @@ def open_files(found: FoundRun, environ: Mapping[str, str], stream: TextIO) -> E
         )
         gone = f" (not there any more: {found.missing[0]})" if found.missing else ""
         raise ConfigError(f"{found.sidecar.reference} has no files to show{why}{gone}")
-    opener = _opener(environ)
+    opener = _opener(environ) if _is_path(found.files[0]) else None  # a desktop opens no s3://
     wanted = found.files if len(found.files) <= _MOST_OPENED else (str(Path(found.files[0]).parent),)
     if opener is None or not all(_started([*opener, path], environ) for path in wanted):
         _write(stream, b"".join(os.fsencode(path) + b"\n" for path in found.files))

@@ -17,7 +17,7 @@ from floradl.commands.streams import tell
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
 from floradl.gallery.sheet import render
-from floradl.gallery.thumbnails import THUMBNAILS, Maker, ThumbnailCache, is_sha256
+from floradl.gallery.thumbnails import THUMBNAILS, Maker, ThumbnailCache, is_sha256, open_shown
 from floradl.index.library_index import LibraryIndex
 from floradl.index.views import ShownOutput, View
 from floradl.library.base import LibraryStore
@@ -54,7 +54,7 @@ def sheet(config: Config, environ: Mapping[str, str], since: str, file: Path | N
         temporary = target.with_name(f".{target.name}.part")
         try:
             with temporary.open("w", encoding="utf-8", errors="replace") as stream:
-                stream.writelines(render(title, str(library.root.absolute()), outputs, thumbnail))
+                stream.writelines(render(title, library.location(), outputs, thumbnail))
             temporary.replace(target)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -80,7 +80,7 @@ def _thumbnail(output: ShownOutput, library: LibraryStore, cache: ThumbnailCache
         return b""
     made = cache.get(output.sha256)
     if made is None:
-        file = library.open_file(output.path)
+        file = open_shown(library, output.path, output.kind)
         if file is None:
             return b""
         with file:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
@@ -300,7 +301,8 @@ def status_of(config: Config, references: Sequence[Reference], stream: TextIO, *
     daemon = read_daemon(config.state_dir)
     library = build_library(config)
     # Where floradl never worked there is no library, and that is no trouble.
-    used = config.output.dir.exists() or config.state_dir.exists()
+    place = config.output.dir
+    used = config.state_dir.exists() or not isinstance(place, Path) or place.exists()
     runs = []
     for reference in references:
         row = rows.get(reference.run_id)

@@ -31,6 +31,7 @@ from floradl.queue import folder
 from floradl.units import format_count
 
 if TYPE_CHECKING:
+    from floradl.library.base import LibraryStore
     from floradl.sources.history import HistoryRange, RunFilter
 
 _LARGEST = 256 << 20  # bytes that are read of a file or of standard input
@@ -120,7 +121,7 @@ def failed_runs(config: Config) -> list[RunRequest]:
 def _failed_in_library(config: Config) -> dict[str, Reference]:
     """Return the runs, by id, whose sidecar says that they failed, in whole or in part."""
     found: dict[str, Reference] = {}
-    if not config.output.dir.is_dir():
+    if not _has_library(config):
         return found
     try:
         for entry in build_library(config).scan():
@@ -133,6 +134,12 @@ def _failed_in_library(config: Config) -> dict[str, Reference]:
     return found
 
 
+def _has_library(config: Config) -> bool:
+    """Whether there may be a library: floradl has worked here, or it is in a bucket."""
+    place = config.output.dir
+    return not isinstance(place, Path) or place.is_dir()
+
+
 def tell_unknown(config: Config, requests: Iterable[RunRequest]) -> None:
     """Say on stderr which runs neither queue nor library knows; nothing where these cannot be read."""
     from floradl.commands.daemon_state import read_runs  # noqa: PLC0415 - as above
@@ -142,7 +149,7 @@ def tell_unknown(config: Config, requests: Iterable[RunRequest]) -> None:
         known = read_runs(config.state_dir, list(references))
     except ConfigError:
         return
-    library = build_library(config) if config.output.dir.is_dir() else None
+    library = build_library(config) if _has_library(config) else None
     unknown: list[Reference] = []
     for run_id in references.keys() - known.keys():
         try:
@@ -310,6 +317,7 @@ async def read_history(
     new: dict[str, RunRequest] = {}
     more: dict[str, RunRequest] = {}
     wants = await wanted(flora, config.sync.projects, config.sync.techniques)
+    library = await to_thread.run_sync(build_library, config)
     for kind in config.sync.kinds or KINDS:
         async for run, reference in _listed(flora, kind, wants, back, now):
             run_id = reference.run_id
@@ -317,7 +325,7 @@ async def read_history(
             if run_id not in known:
                 new[run_id] = RunRequest(reference)
             elif known[run_id] is not RunState.FORGOTTEN and await to_thread.run_sync(
-                _lacks, config, run, reference
+                _lacks, library, run, reference
             ):
                 more[run_id] = RunRequest(reference, action=Action.RETRY)
     return ListedRuns(len(seen), tuple(new.values()), tuple(more.values()))
@@ -371,12 +379,12 @@ async def _listed(
             return
 
 
-def _lacks(config: Config, run: RemoteRun, reference: Reference) -> bool:
+def _lacks(library: LibraryStore, run: RemoteRun, reference: Reference) -> bool:
     """Whether FLORA lists outputs of a finished run that its sidecar does not name."""
     if not run.finished or not run.outputs:
         return False
     try:
-        found = build_library(config).find_sidecar(reference)
+        found = library.find_sidecar(reference)
     except FloradlError:  # no library: what is done is unknown
         return False
     return found is not None and not {output.key for output in run.outputs} <= by_key(found.outputs).keys()

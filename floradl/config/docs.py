@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from floradl.config.settings import Key, sections, settings, variable
-from floradl.config.types import Location, Setting
+from floradl.config.types import LibraryPlace, Location, Setting
 
 _WIDTH: Final = 100
 _TABLE_BEGINS: Final = "<!-- settings table: written by `./dev docs` -->"
@@ -41,8 +41,9 @@ def with_table(page: str) -> str:
 
 
 def _effective(setting: Setting) -> str:
-    if isinstance(setting.type, Location) and setting.default is None and setting.type.default:
-        return f"HOME/{setting.type.default}"
+    kind = setting.type
+    if isinstance(kind, Location | LibraryPlace) and setting.default is None and kind.default:
+        return f"HOME/{kind.default}"
     return _shown_default(setting)
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from floradl.config.settings import PREFIX, Config, Key, fields, sections, settings, variable
-from floradl.config.types import CommandLine, DiskPath, Location, MisplacedError, Setting
+from floradl.config.types import CommandLine, DiskPath, LibraryPlace, Location, MisplacedError, Setting
 from floradl.errors import ConfigError
 from floradl.fs.permissions import open_unexposed
 from floradl.net.addresses import HostPatterns, is_local_name, is_loopback, is_public, join_port, literal
@@ -291,7 +291,7 @@ def _values(given: Mapping[Key, _Given], user_home: str, faults: _Faults) -> dic
         try:
             values[key] = setting.type.read(value)
             place = DiskPath(source.base, home, user_home)
-            if isinstance(setting.type, Location):
+            if isinstance(setting.type, Location | LibraryPlace):
                 values[key] = setting.type.resolve(values[key] or default, place)
             elif isinstance(setting.type, CommandLine):
                 values[key] = setting.type.resolve(values[key], place)
@@ -328,7 +328,7 @@ def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -
             fault(("sync", name), message)
     inbox = _real(config.queue.watch_dir)
     for key, folder in {("output", "dir"): config.output.dir, ("state_dir",): config.state_dir}.items():
-        if _real(folder) == inbox:
+        if isinstance(folder, Path) and _real(folder) == inbox:
             fault(key, "is the watch folder too, where each file is taken for a job: choose another folder")
     files = {("queue", "file"): config.queue.file, ("api", "key_file"): config.api.key_file}
     for key, file in files.items():

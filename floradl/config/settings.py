@@ -22,14 +22,17 @@ from floradl.config.types import (
     FolderName,
     HostList,
     KindList,
+    LibraryPlace,
     ListenAddress,
     Location,
     NameList,
     NameTemplate,
     RateLimit,
+    Region,
     RuleList,
     Setting,
     Size,
+    StoreEndpoint,
     Whole,
 )
 from floradl.fs.names import MIN_BYTES, PART_RESERVE
@@ -38,6 +41,7 @@ from floradl.models import OutputKind
 from floradl.net.addresses import Endpoint
 from floradl.net.bandwidth import RateSchedule
 from floradl.units import LONGEST
+from floradl.urls import BucketUrl
 
 
 class HooksSection(Struct, frozen=True, kw_only=True):
@@ -251,7 +255,40 @@ class FoldersSection(Struct, frozen=True, kw_only=True):
 class OutputSection(Struct, frozen=True, kw_only=True):
     """What the library looks like."""
 
-    dir: Annotated[Path, Setting(Location("library"), None, "the library: where files go")]
+    dir: Annotated[
+        Path | BucketUrl,
+        Setting(
+            LibraryPlace("library"),
+            None,
+            "the library: where files go, a folder, or (with the extra `cloud`) a place in an object store: "
+            "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX (docs/buckets.md)",
+        ),
+    ]
+    endpoint: Annotated[
+        str | None,
+        Setting(
+            StoreEndpoint(),
+            None,
+            "where the object store of output.dir is, for one that is not Amazon's, Google's or Microsoft's "
+            "own, like https://minio.example.com:9000",
+        ),
+    ]
+    region: Annotated[
+        str | None,
+        Setting(
+            Region(),
+            None,
+            "the region of the bucket, like eu-central-1; null for that of AWS_REGION, else us-east-1",
+        ),
+    ]
+    instance_credentials: Annotated[
+        bool,
+        Setting(
+            Flag(),
+            "false",
+            "ask the machine's metadata address for the bucket's credentials where nothing else has them",
+        ),
+    ]
     template: Annotated[
         str,
         Setting(

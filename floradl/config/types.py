@@ -22,11 +22,13 @@ from floradl.net.addresses import Endpoint, HostPatterns
 from floradl.net.bandwidth import DAY, RateSchedule, RateWindow
 from floradl.redaction import hide_keys, redact
 from floradl.units import format_duration, format_size, parse_duration, parse_size
+from floradl.urls import BucketUrl, has_scheme
 from floradl.yaml_reader import DocumentError, Value, load, nearest
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(r"[^\s/\\?#\x00-\x1f\x7f]{1,250}")
 _EXAMPLE: Final = '["/usr/local/bin/notify", "--quiet"]'
+_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _TABLE: Final = '[{from: "09:00", to: "18:00", rate: 2MB}]'
 
 
@@ -170,6 +172,29 @@ class BaseUrl(SettingType, frozen=True):
         return text.rstrip("/")
 
 
+class StoreEndpoint(SettingType, frozen=True):
+    """The base URL of an object store, without a slash at its end; None for its provider's own."""
+
+    def _absent(self) -> None:
+        return None
+
+    def _parse(self, text: str) -> str:
+        # Plain http and private addresses may be: this very host was named, and keys are never sent to it.
+        return BaseUrl()._parse(text)  # noqa: SLF001 - it is a URL like the other
+
+
+class Region(SettingType, frozen=True):
+    """The name of a region of an object store; None for the usual one."""
+
+    def _absent(self) -> None:
+        return None
+
+    def _parse(self, text: str) -> str:
+        if not _REGION.fullmatch(text):
+            raise ValueError("is not a region: write its name, like eu-central-1, or auto")
+        return text
+
+
 class ListenAddress(SettingType, frozen=True):
     """Where floradl listens, as an `Endpoint`; None for nowhere."""
 
@@ -277,6 +302,32 @@ class Location(SettingType, frozen=True):
             raise ValueError("is not a path: write one, or null for the default")
         if redact(text) != text:
             raise ValueError("holds a secret where a path belongs: write the path of the file that has it")
+        return text
+
+
+class LibraryPlace(SettingType, frozen=True):
+    """Where the library is: a path as `Location` has it, or a `BucketUrl`."""
+
+    default: str
+
+    def resolve(self, text: str | None, place: DiskPath) -> Path | BucketUrl:
+        """Return the absolute path, or the bucket. Raises `ValueError`. Neither is looked at."""
+        if text is not None and has_scheme(text):
+            return BucketUrl.parse(text)
+        path = Location(self.default).resolve(text, place)
+        assert path is not None  # noqa: S101 - it has a default
+        return path
+
+    def _absent(self) -> None:
+        return None
+
+    def _parse(self, text: str) -> str:
+        if not has_scheme(text):
+            return Location()._parse(text)  # noqa: SLF001 - it is one
+        try:
+            BucketUrl.parse(text)
+        except ValueError as error:
+            raise ValueError(f"is neither a path nor a bucket: {error}") from None
         return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeAlias
 
 import anyio
@@ -58,7 +59,9 @@ def _figures(config: Config, works: App, standing: HealthState, taken: Mapping[s
         _log.warning("metrics_missing", message=metrics.MISSING)
     answers = Health(standing)
     sums = Totals(works.flora.answers, works.saver.tally, works.reports.delays, taken)
-    meter = MetricsCollector(works.queue, {"library": config.output.dir, "state": config.state_dir})
+    places = {"library": config.output.dir, "state": config.state_dir}  # a bucket has no end
+    folders = {name: place for name, place in places.items() if isinstance(place, Path)}
+    meter = MetricsCollector(works.queue, folders)
     return {
         ("GET", metrics.ALIVE): answers.alive,
         ("GET", metrics.READY): answers.ready,

@@ -11,7 +11,8 @@ import shlex
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePaused
 from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.mounts import is_shared, unmounted
 from floradl.fs.permissions import refusal
+from floradl.library.base import LibraryStore
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.sidecar import Sidecar, names_of
 from floradl.log import get_logger
@@ -55,6 +57,10 @@ class StartStoppedError(Exception):
     """A signal ended the start before anything had begun."""
 
 
+class BucketSettingsError(ConfigError):
+    """The library's bucket is none, in another region, or does not let these credentials in."""
+
+
 @asynccontextmanager
 async def opened(
     config: Config, command: str, supervision: Supervision | None = None
@@ -77,7 +83,7 @@ async def opened(
         since = time.time()
         with state_folder.hold(state_dir, command, __version__, since):
             queue = await _open_when_room(state_dir, since, supervision)
-            async with kept_open(queue, state_dir, (config.output.dir / MARKER).exists):
+            async with kept_open(queue, state_dir, partial(_library_is_there, config)):
                 yield queue
     except OSError as error:
         place = Path(os.fsdecode(error.filename or state_dir))
@@ -108,32 +114,66 @@ async def _open_when_room(state_dir: Path, since: float, supervision: Supervisio
                 return queue
 
 
-def is_first_start(state_dir: Path, library: FolderLibrary) -> bool:
+def _library_is_there(config: Config) -> bool:
+    """Whether the library shows that the disks are there; a bucket's is on none of them."""
+    place = config.output.dir
+    return not isinstance(place, Path) or (place / MARKER).exists()
+
+
+def refuse_unusable(library: LibraryStore) -> None:
+    """Raise `BucketSettingsError` where that is so. What may pass raises nothing here: it pauses."""
+    if not isinstance(library, FolderLibrary):
+        with suppress(ServicePausedError, TransientError), _refusals_told():
+            library.require()
+
+
+@contextmanager
+def _refusals_told() -> Iterator[None]:
+    """Raise `BucketSettingsError` in place of the refusal of a bucket."""
+    try:
+        yield
+    except ServicePausedError as error:
+        from floradl.library.object_errors import BucketRefusedError  # noqa: PLC0415 - hardly ever needed
+
+        if isinstance(error, BucketRefusedError):
+            raise BucketSettingsError(str(error)) from error
+        raise
+
+
+def is_first_start(state_dir: Path, library: LibraryStore) -> bool:
     """Whether this state folder has not seen the library: `first_start` makes it.
 
     Raises `ServicePausedError` where its disk is not mounted.
     """
-    if was_seen(state_dir, library.root):
+    if was_seen(state_dir, library.location()):
         return False
-    if (point := unmounted(library.root)) is not None:
+    if (point := unmounted_below(library)) is not None:
         raise ServicePausedError(
-            f"{library.root}: nothing is mounted at {point}, as /etc/fstab wants it: mount it, or correct "
-            "output.dir",
+            f"{library.location()}: nothing is mounted at {point}, as /etc/fstab wants it: mount it, or "
+            "correct output.dir",
             PauseReason.LIBRARY_MISSING,
         )
     return True
 
 
-def first_start(state_dir: Path, library: FolderLibrary, *, beside: bool = False) -> bool:
-    """Make a library that this state folder has not seen; return whether. Raises `ServicePausedError`.
+def unmounted_below(library: LibraryStore) -> Path | None:
+    """Return where nothing is mounted, below which a library in a folder is to be; None for all others."""
+    return unmounted(library.root) if isinstance(library, FolderLibrary) else None
+
+
+def first_start(state_dir: Path, library: LibraryStore, *, beside: bool = False) -> bool:
+    """Make a library that this state folder has not seen; return whether.
+
+    Raises `ServicePausedError`, and `BucketSettingsError`.
 
     `beside`: for a command that has no part in the queue, whose runs may be done in another library.
     """
-    place = os.fsencode(library.root)
+    place = os.fsencode(library.location())
     lines = _places_seen(state_dir)
     if place in lines or (beside and _BESIDE + place in lines):
         return False
-    made = library.create() if is_first_start(state_dir, library) else False
+    with _refusals_told():  # of a bucket that is none
+        made = library.create() if is_first_start(state_dir, library) else False
     seen = state_dir / SEEN
     seen.touch(0o644)  # for this user alone to write, whatever the umask gives
     with seen.open("ab") as file, open_root(state_dir) as folder:
@@ -144,10 +184,10 @@ def first_start(state_dir: Path, library: FolderLibrary, *, beside: bool = False
     return made
 
 
-def was_seen(state_dir: Path, root: Path) -> bool:
-    """Whether a start with this state folder has seen the library at `root`."""
-    lines = _places_seen(state_dir)
-    return os.fsencode(root) in lines or _BESIDE + os.fsencode(root) in lines
+def was_seen(state_dir: Path, location: str) -> bool:
+    """Whether a start with this state folder has seen the library at `location`, a path or URL."""
+    lines, place = _places_seen(state_dir), os.fsencode(location)
+    return place in lines or _BESIDE + place in lines
 
 
 def _places_seen(state_dir: Path) -> list[bytes]:
@@ -157,24 +197,44 @@ def _places_seen(state_dir: Path) -> list[bytes]:
         return []
 
 
-def library_before(state_dir: Path, root: Path) -> Path | None:
-    """Return the last library that the queue was used with, where another one is to be, without a marker."""
-    if was_seen(state_dir, root) or (root / MARKER).exists() or unmounted(root):
+def library_before(state_dir: Path, library: LibraryStore) -> str | None:
+    """Return the last library that the queue was used with, where another one is to be, without a marker.
+
+    A path or URL. Raises `FloradlError` where it is not known whether there is one.
+    """
+    if was_seen(state_dir, library.location()):
         return None
-    places = [place for place in _places_seen(state_dir) if place.startswith(b"/")]
-    return Path(os.fsdecode(places[-1])) if places else None
+    places = [place for place in _places_seen(state_dir) if place and not place.startswith(_BESIDE)]
+    if not places or unmounted_below(library) or _has_marker(library):
+        return None
+    return os.fsdecode(places[-1])
 
 
-def files_elsewhere(root: Path, before: Path, counts: Mapping[RunState, int]) -> str | None:
-    """Return that the files of done runs are not at `root`, and what to do; None where no run is done."""
+def _has_marker(library: LibraryStore) -> bool:
+    try:
+        library.require()
+    except ServicePausedError as error:
+        if error.reason is PauseReason.LIBRARY_MISSING:
+            return False
+        raise
+    return True
+
+
+def files_elsewhere(library: LibraryStore, before: str, counts: Mapping[RunState, int]) -> str | None:
+    """Return that the files of done runs are not in `library`, and what to do; None where no run is done."""
     done = counts.get(RunState.DONE, 0) + counts.get(RunState.PARTIAL, 0)
     if not done:
         return None
-    old, new = shlex.quote(str(before)), shlex.quote(str(root))
+    place = library.location()
+    old, new = shlex.quote(before), shlex.quote(place)
+    copy, begin = "rclone, or your store's own tool", f"put an empty object with the name {MARKER} there"
+    if isinstance(library, FolderLibrary):
+        begin = f"mkdir -p {new} && touch {new}/{MARKER}"
+        if before.startswith("/"):
+            copy = f"rsync -a --exclude '.*.part' {old}/ {new}/"
     return (
-        f"{root} has no files of the {format_count(done, 'run')} done so far: they are in {before}. Copy "
-        f"them (rsync -a --exclude '.*.part' {old}/ {new}/), or begin a new library there "
-        f"(mkdir -p {new} && touch {new}/{MARKER})"
+        f"{place} has no files of the {format_count(done, 'run')} done so far: they are in {before}. Copy "
+        f"them ({copy}), or begin a new library there ({begin})"
     )
 
 
@@ -182,7 +242,7 @@ class Startup:
     """Prepares library and queue at a start, and later on until both are there."""
 
     def __init__(
-        self, state_dir: Path, watch_dir: Path, library: FolderLibrary, queue: RunQueue, scheduler: Scheduler
+        self, state_dir: Path, watch_dir: Path, library: LibraryStore, queue: RunQueue, scheduler: Scheduler
     ) -> None:
         self._state_dir = state_dir
         self._watch_dir = watch_dir
@@ -203,13 +263,19 @@ class Startup:
             await anyio.sleep(_AGAIN)
 
     async def attempt(self) -> bool:
-        """Make a new library, fill a new queue; False where the library is missing. Safe to repeat."""
+        """Make a new library, fill a new queue; False where the library is missing. Safe to repeat.
+
+        Raises `BucketSettingsError`.
+        """
+        await to_thread.run_sync(refuse_unusable, self._library)
         try:
             await self._check_it_is_ours()
             made = await to_thread.run_sync(first_start, self._state_dir, self._library)
             if await to_thread.run_sync(is_to_be_filled, self._state_dir):
                 await self._recall(made=made)
                 await to_thread.run_sync(note_filled, self._state_dir)
+        except BucketSettingsError:
+            raise
         except (FloradlError, OSError) as error:
             if isinstance(error, ServicePausedError):
                 since = self.pause.since if self.pause else time.time()
@@ -226,17 +292,17 @@ class Startup:
 
     async def _check_it_is_ours(self) -> None:
         """Raise `ServicePausedError` where runs are done, and the library is to be a new one elsewhere."""
-        before = await to_thread.run_sync(library_before, self._state_dir, self._library.root)
+        before = await to_thread.run_sync(library_before, self._state_dir, self._library)
         if before is not None:
             counts = (await self._queue.counts()).states
-            if (why := files_elsewhere(self._library.root, before, counts)) is not None:
+            if (why := files_elsewhere(self._library, before, counts)) is not None:
                 raise ServicePausedError(why, PauseReason.LIBRARY_OTHER)
 
     def _log_weaknesses(self) -> None:
         # What keeps it from being tried out (a full disk) keeps the work too, and is reported there.
         with suppress(FloradlError):
             for weakness in self._library.weaknesses():
-                _log.warning("library_weaker", message=f"{self._library.root}: {weakness}")
+                _log.warning("library_weaker", message=f"{self._library.location()}: {weakness}")
 
     async def _recall(self, *, made: bool) -> None:
         started = time.monotonic()

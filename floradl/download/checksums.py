@@ -216,6 +216,8 @@ class ChecksumSet:
 
     def __init__(self, expected: Mapping[str, bytes], size: int | None = 0) -> None:
         self._sha256 = hashlib.sha256()
+        self.taken = 0
+        """How many bytes were taken in."""
         # One proof is enough.
         worth = size is not None and size <= _SLOW_UP_TO
         usable = (name for name in _HASHES if name in expected and (worth or name not in _SLOW))
@@ -226,6 +228,7 @@ class ChecksumSet:
     def update(self, data: bytes | memoryview) -> None:
         """Take in the next bytes."""
         self._sha256.update(data)
+        self.taken += len(data)
         if self._other is not None:
             self._other.update(data)
 

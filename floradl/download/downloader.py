@@ -24,6 +24,7 @@ from floradl import urls
 from floradl.download.checksums import ChecksumSet, Proof, disagreement, proof_of, signed_fields
 from floradl.download.file_type import sniff
 from floradl.download.file_type.signatures import beginning
+from floradl.download.inspection import beginning_of, is_whole
 from floradl.download.resume import (
     OVERLAP,
     Answer,
@@ -33,12 +34,12 @@ from floradl.download.resume import (
     StartOverError,
     append,
     compare_head,
+    digests_of,
     discard_parts,
     is_weak,
     offer_of,
     refusal_of,
     refuses_range,
-    rehash,
     resuming,
     takes_ranges,
     wire_errors,
@@ -51,8 +52,8 @@ from floradl.errors import (
     ServicePausedError,
     TransientError,
 )
-from floradl.library.base import Destination, DownloadTarget, Sink
-from floradl.models import Integrity
+from floradl.library.base import Destination, DownloadTarget, Sink, StreamingSink
+from floradl.models import Integrity, OutputKind
 from floradl.net import url_policy
 from floradl.net.client import MediaClient
 from floradl.net.http11 import Piece, pieces
@@ -185,13 +186,15 @@ class Downloader:
         self._check_size(len(inline.data), len(inline.data))
         head = beginning(lambda size, offset: inline.data[offset : offset + size])
         sniff.refuse_not_media(head, inline.content_type, target.kind)  # for good: a retry decodes the same
+        ext = sniff.extension(head, inline.content_type, "", target.kind)
         sink = target.open("")
         try:
             sink.truncate(0)
+            if isinstance(sink, StreamingSink):
+                sink.expect(len(inline.data), lambda: ext)
             self._check_disk(sink, len(inline.data))
             sink.write(inline.data)
             report(sink.size, sink.size)
-            ext = sniff.extension(head, inline.content_type, "", target.kind)
             _refuse_cut(sink, ext)
         except BaseException:
             sink.__exit__()
@@ -299,6 +302,8 @@ class Downloader:
             pieces, codings = undo(pieces, offer.codings)
             offer = offer.decoded() if codings else offer
         sink = target.open(offer.validator)
+        if isinstance(sink, StreamingSink) and sink.is_sent:
+            sink.truncate(0)  # it cannot be compared with a whole body
         self._note_promises(offer, target)
         return self._receive(_ResponseBody(response, offer, sink, pieces, codings), target, report)
 
@@ -318,8 +323,10 @@ class Downloader:
             self._check_size(offer.total, offer.total)
             if not offer.validator:
                 sink.truncate(0)
-            digests = ChecksumSet(offer.expected, offer.total)
-            rehash(sink, digests, offer.first)
+            digests = digests_of(sink, offer)
+            if isinstance(sink, StreamingSink):
+                sink.expect(offer.total, lambda: _extension(transfer, target.kind))
+                sink.digests = digests
             self._copy(transfer, digests, report)
             return Received(sink, self._check(transfer, digests, target))
         except BytesDifferError:
@@ -344,7 +351,7 @@ class Downloader:
                 self._check_disk(sink, total)
                 disk_checked = sink.size
             append(sink, at, chunk, may_differ=transfer.offer.first == 0)
-            digests.update(chunk)
+            digests.update(chunk[digests.taken - at :] if at < digests.taken else chunk)
             at += len(chunk)
             if self._stop.is_set():  # what came is kept
                 raise DownloadStoppedError
@@ -380,12 +387,9 @@ class Downloader:
     def _check(self, transfer: _ResponseBody, digests: ChecksumSet, target: DownloadTarget) -> TypeCheck:
         """Check that the part file is whole and media; return its type and what proved it."""
         response, offer, sink = transfer.response, transfer.offer, transfer.sink
-        head = beginning(sink.read)
+        head = beginning_of(sink)
         content_type, path = response.headers.get("content-type"), response.url.path
-        disposition = response.headers.get("content-disposition")
-        requested = path
-        if isinstance(response, httpx.Response):
-            requested = response.extensions.get(_REQUESTED, "")
+        disposition, requested = response.headers.get("content-disposition"), _requested(response)
         try:
             sniff.refuse_not_media(head, content_type, target.kind, path, disposition, requested)
         except PermanentError as error:  # a proxy's page, or an empty answer, may pass
@@ -393,7 +397,7 @@ class Downloader:
         if offer.total is not None and sink.size != offer.total:
             raise TransientError(f"{sink.size} of {offer.total} bytes arrived", ErrorCode.DAMAGED)
         proof = self._prove(transfer, digests, target)
-        ext = sniff.extension(head, content_type, path, target.kind, disposition, requested)
+        ext = _extension(transfer, target.kind)
         checked = ["length"] if offer.total is not None else []
         checked += proof.names
         integrity = Integrity.LENGTH_ONLY if offer.total is not None else Integrity.UNVERIFIED
@@ -401,9 +405,7 @@ class Downloader:
             integrity = Integrity.VERIFIED
         if integrity is Integrity.UNVERIFIED:
             # Without a length: a proxy that lost its server ends a body in good form.
-            from floradl.download import truncation  # noqa: PLC0415 - large, and rarely needed
-
-            whole = truncation.is_whole(sink.read, sink.size, ext)
+            whole = is_whole(sink, ext)
             if whole is False:
                 raise TransientError(
                     f"the server gives no length, and the {ext} file is cut short", ErrorCode.DAMAGED
@@ -444,9 +446,24 @@ class _ResponseBody(msgspec.Struct, frozen=True):
     undone: tuple[str, ...] = ()
 
 
-def _refuse_cut(sink: Sink, ext: str) -> None:
-    from floradl.download import truncation  # noqa: PLC0415 - large, and rarely needed
+def _extension(transfer: _ResponseBody, kind: OutputKind) -> str:
+    response = transfer.response
+    if isinstance(transfer.sink, StreamingSink) and transfer.sink.ext is not None:
+        return transfer.sink.ext
+    content_type, disposition = (response.headers.get(f"content-{name}") for name in ("type", "disposition"))
+    head, path = beginning_of(transfer.sink), response.url.path
+    return sniff.extension(head, content_type, path, kind, disposition, _requested(response))
 
-    if truncation.is_whole(sink.read, sink.size, ext) is False:
+
+def _requested(response: Answer) -> str:
+    """Return the path before redirects."""
+    if not isinstance(response, httpx.Response):
+        return response.url.path
+    requested: str = response.extensions.get(_REQUESTED, "")
+    return requested
+
+
+def _refuse_cut(sink: Sink, ext: str) -> None:
+    if is_whole(sink, ext) is False:
         sink.discard()
         raise PermanentError(f"the {ext} file in its data: URL is cut short", ErrorCode.DAMAGED)

@@ -18,7 +18,7 @@ import msgspec
 
 from floradl.download.checksums import ChecksumSet, promised
 from floradl.errors import ErrorCode, ExpiredUrlError, FloradlError, PermanentError, TransientError
-from floradl.library.base import DownloadTarget, Sink
+from floradl.library.base import DownloadTarget, Sink, StreamingSink
 from floradl.models import AttemptNotes
 from floradl.net.errors import CertificateError
 from floradl.net.headers import (
@@ -235,6 +235,21 @@ def compare_head(response: httpx.Response, validator: str, sink: Sink) -> None:
             break
     if came != sink.read(OVERLAP, 0):
         raise BytesDifferError
+
+
+def digests_of(sink: Sink, offer: ContentOffer) -> ChecksumSet:
+    """Return the checksums of what `sink` holds before the first byte of `offer`.
+
+    Those of a sink that has sent on its bytes are taken over, and of all that it holds. Raises
+    `BytesDifferError` where it has none.
+    """
+    if isinstance(sink, StreamingSink) and sink.is_sent:
+        if isinstance(sink.digests, ChecksumSet) and sink.digests.taken == sink.size:
+            return sink.digests
+        raise BytesDifferError
+    digests = ChecksumSet(offer.expected, offer.total)
+    rehash(sink, digests, offer.first)
+    return digests
 
 
 def rehash(sink: Sink, digests: ChecksumSet, size: int) -> None:

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -22,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from floradl.errors import FloradlError
 from floradl.gallery import answers
-from floradl.gallery.files import FileAnswer, until_gone
+from floradl.gallery.files import Content, FileAnswer, open_content, until_gone
 from floradl.gallery.guard import HEADERS, Asked, Guard, Refusal, SignIn
 from floradl.gallery.live import News
 from floradl.gallery.thumbnails import Thumbnails
@@ -166,13 +165,11 @@ class _Gallery:
     async def _file(self, request: Request) -> Response:
         path = request.path_params["path"]
 
-        def opened() -> tuple[BufferedReader, str] | None:
+        def opened() -> tuple[Content, str] | None:
             # What no sidecar names is nobody's business: the library may hold other things of its owner's.
             known = self._parts.index.by_path(path)
-            file = self._parts.library.open_file(path) if known is not None else None
-            if known is None or file is None:
-                return None
-            return cast("BufferedReader", file), known.sha256 or ""
+            content = open_content(self._parts.library, path) if known is not None else None
+            return None if known is None or content is None else (content, known.sha256 or "")
 
         try:
             found = await self._asked(opened)

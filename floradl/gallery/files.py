@@ -1,11 +1,15 @@
-"""A file of the library -> an answer, whole or a range, with a type that no browser runs anything of."""
+"""A file of the library -> an answer, whole or a range, with a type that no browser runs anything of.
+
+Of a file in a store that part alone is read which is asked for, and nothing for who has it already.
+"""
 
 from __future__ import annotations
 
-import io
 import os
 import re
-from typing import Final
+import zlib
+from contextlib import closing
+from typing import BinaryIO, Final, Protocol
 from urllib.parse import quote
 
 import anyio
@@ -13,6 +17,9 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from floradl.library.base import LibraryStore, StoredFile
+from floradl.library.folder import FolderLibrary
 
 _CHUNK: Final = 256 << 10  # bytes
 _RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
@@ -76,15 +83,76 @@ def content_range(header: str | None, size: int) -> tuple[int, int] | None:
     return start, end - start + 1
 
 
-class FileAnswer(Response):
-    """An open file as an answer to `request`, closed afterwards. `tag` tells its content from others'."""
+class Content(Protocol):
+    """The bytes of a file: how many, and a `tag` that tells them from others'. Blocking."""
 
-    def __init__(self, request: Request, file: io.BufferedReader, name: str, tag: str) -> None:
+    size: int
+    tag: str
+
+    def read(self, size: int, at: int) -> bytes:
+        """Return up to `size` bytes from `at` on. Raises `OSError`, `FloradlError`."""
+
+    def close(self) -> None:
+        """Let go of it. Safe to repeat."""
+
+
+def open_content(library: LibraryStore, path: str) -> Content | None:
+    """Open a file of the library; None where it is not there. Raises as the library does."""
+    if isinstance(library, FolderLibrary):
+        file = library.open_file(path)
+        return None if file is None else _OpenFile(file)
+    found = library.stat(path)
+    return None if found is None else _StoredContent(library, found)
+
+
+class _OpenFile:
+    """A file of this machine's."""
+
+    def __init__(self, file: BinaryIO) -> None:
         status = os.fstat(file.fileno())
-        kind = FileKind(name)
         self._file = file
-        self._start, self._length = 0, status.st_size
-        etag = f'"{tag[:32]}-{status.st_mtime_ns:x}-{status.st_size:x}"'
+        self.size = status.st_size
+        self.tag = f"{status.st_mtime_ns:x}-{status.st_size:x}"
+
+    def read(self, size: int, at: int) -> bytes:
+        return os.pread(self._file.fileno(), size, at)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _StoredContent:
+    """A file in a store, which is asked for its bytes when they are wanted."""
+
+    def __init__(self, library: LibraryStore, found: StoredFile) -> None:
+        self._library = library
+        self._path = found.path
+        self._file: BinaryIO | None = None
+        self.size = found.size
+        self.tag = f"{zlib.crc32(found.stamp.encode()):x}-{found.size:x}"
+
+    def read(self, size: int, at: int) -> bytes:
+        if self._file is None:
+            self._file = self._library.open_file(self._path)
+            if self._file is None:
+                raise FileNotFoundError(self._path)
+        if self._file.tell() != at:
+            self._file.seek(at)
+        return self._file.read(size)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class FileAnswer(Response):
+    """`content` as an answer to `request`, closed afterwards. `tag` tells it from others, too."""
+
+    def __init__(self, request: Request, content: Content, name: str, tag: str) -> None:
+        kind = FileKind(name)
+        self._content = content
+        self._start, self._length = 0, content.size
+        etag = f'"{tag[:32]}-{content.tag}"'
         download = not kind.inline or "download" in request.query_params
         code = 200
         headers = {
@@ -103,15 +171,15 @@ class FileAnswer(Response):
             code, self._length = 304, 0
         elif request.headers.get("if-range", etag) == etag:
             try:
-                wanted = content_range(request.headers.get("range"), status.st_size)
+                wanted = content_range(request.headers.get("range"), content.size)
             except ValueError:
                 code, self._length = 416, 0
-                headers["Content-Range"] = f"bytes */{status.st_size}"
+                headers["Content-Range"] = f"bytes */{content.size}"
             else:
                 if wanted is not None:
                     code, (self._start, self._length) = 206, wanted
                     headers["Content-Range"] = (
-                        f"bytes {self._start}-{self._start + self._length - 1}/{status.st_size}"
+                        f"bytes {self._start}-{self._start + self._length - 1}/{content.size}"
                     )
         if code != 304:
             headers["Content-Length"] = str(self._length)
@@ -121,25 +189,31 @@ class FileAnswer(Response):
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         """Send it, in chunks, until all is sent or nobody is there any more."""
-        with self._file:
+        with closing(self._content):
+            # Before anything is said: a store that does not answer is no good answer cut short.
+            first = b"" if self._bodiless else await self._chunk(self._start)
             async with anyio.create_task_group() as group:
                 group.start_soon(until_gone, receive, group.cancel_scope)
                 await send(
                     {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
                 )
                 if not self._bodiless:
-                    await self._send_chunks(send)
+                    await self._send_chunks(first, send)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 group.cancel_scope.cancel()
 
-    async def _send_chunks(self, send: Send) -> None:
+    async def _send_chunks(self, chunk: bytes, send: Send) -> None:
         at, end = self._start, self._start + self._length
         while at < end:
-            chunk = await to_thread.run_sync(os.pread, self._file.fileno(), min(_CHUNK, end - at), at)
             if not chunk:  # it was cut meanwhile: the client sees that bytes are missing
                 raise OSError("the file got shorter while it was sent")
             at += len(chunk)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            chunk = await self._chunk(at)
+
+    async def _chunk(self, at: int) -> bytes:
+        left = self._start + self._length - at
+        return await to_thread.run_sync(self._content.read, min(_CHUNK, left), at) if left else b""
 
 
 def _named(name: str) -> str:

@@ -19,10 +19,10 @@ from floradl.errors import ConfigError
 from floradl.gallery.app import Act, Parts, build_app
 from floradl.gallery.guard import Guard
 from floradl.gallery.live import News
-from floradl.gallery.thumbnails import THUMBNAILS, ThumbnailCache, Thumbnails
+from floradl.gallery.thumbnails import THUMBNAILS, ThumbnailCache, Thumbnails, open_shown
 from floradl.index.follower import IndexFollower
 from floradl.index.library_index import LibraryIndex
-from floradl.library.folder import FolderLibrary
+from floradl.library.base import LibraryStore
 from floradl.log import get_logger
 from floradl.net.addresses import Endpoint, is_loopback
 from floradl.redaction import Secret
@@ -37,7 +37,8 @@ _log = get_logger()
 class GalleryOptions(Struct, frozen=True):
     """What a gallery serves, and where. `place` is the folder of index and thumbnails.
 
-    `status` returns how things stand, as `/api/status` has it; it blocks.
+    `status` returns how things stand, as `/api/status` has it, and `saved` is that of `IndexFollower`; both
+    block.
     """
 
     endpoint: Endpoint
@@ -46,6 +47,7 @@ class GalleryOptions(Struct, frozen=True):
     environ: Mapping[str, str]
     status: Callable[[], dict[str, Any]]
     act: Act | None = None
+    saved: Callable[[], list[str]] = list
 
 
 def bound(endpoint: Endpoint, token: Secret | None) -> socket.socket:
@@ -75,7 +77,7 @@ def bound(endpoint: Endpoint, token: Secret | None) -> socket.socket:
     return listener
 
 
-async def serve(library: FolderLibrary, options: GalleryOptions, listener: socket.socket) -> None:
+async def serve(library: LibraryStore, options: GalleryOptions, listener: socket.socket) -> None:
     """Serve the gallery of `library` until cancelled.
 
     `listener` is closed then. Raises `ConfigError` where the index cannot be opened, and, in a group,
@@ -86,7 +88,10 @@ async def serve(library: FolderLibrary, options: GalleryOptions, listener: socke
 
     def opens(sha256: str) -> BinaryIO | None:
         for found in index.by_sha256(sha256):
-            if found.kind in {"image", "video"} and (file := library.open_file(found.path)) is not None:
+            if (
+                found.kind in {"image", "video"}
+                and (file := open_shown(library, found.path, found.kind)) is not None
+            ):
                 return file
         return None
 
@@ -98,7 +103,7 @@ async def serve(library: FolderLibrary, options: GalleryOptions, listener: socke
 
     try:
         news = News(status, index.views)
-        follower = IndexFollower(index, library.root, news.announce)
+        follower = IndexFollower(index, library, news.announce, options.saved)
         thumbnails = Thumbnails(ThumbnailCache(options.place / THUMBNAILS), opens, options.environ)
         guard = Guard(options.endpoint, options.token)
         app = build_app(Parts(library, index, thumbnails, news, guard, options.act))

@@ -9,6 +9,7 @@ from html import escape
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Final
+from urllib.parse import quote
 
 from floradl.index.views import ShownOutput
 
@@ -47,15 +48,22 @@ def render(
 ) -> Iterator[str]:
     """Yield the parts of the file; `outputs` come by day.
 
-    `root` is the library, whose files the tiles lead to; `thumbnail` returns a WebP, or nothing.
+    `root` is the path or URL of the library, whose files the tiles lead to; `thumbnail` returns a WebP, or
+    nothing.
     """
     yield _HEAD.format(title=escape(title))
     for day, shown in groupby(outputs, key=lambda output: _day(output.completed_at)):
         yield f"<h2>{escape(day)}</h2>\n<ul>\n"
         for output in shown:
-            yield _tile(output, PurePosixPath(root, output.path).as_uri(), thumbnail(output))
+            yield _tile(output, _link(root, output.path), thumbnail(output))
         yield "</ul>\n"
     yield "</body>\n</html>\n"
+
+
+def _link(root: str, path: str) -> str:
+    if root.startswith("/"):
+        return PurePosixPath(root, path).as_uri()
+    return f"{root}/{quote(path)}"  # s3://…: what opens it is the reader's to know
 
 
 def _day(completed_at: str | None) -> str:

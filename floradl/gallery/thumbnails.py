@@ -23,7 +23,11 @@ import anyio
 from anyio import to_thread
 
 from floradl.errors import FloradlError
+from floradl.library.base import LibraryStore
+from floradl.library.folder import FolderLibrary
+from floradl.library.local_file import with_descriptor
 from floradl.log import get_logger
+from floradl.redaction import BUCKET_VARIABLES
 
 THUMBNAILS: Final = "thumbnails"
 """The folder for them, beside the index."""
@@ -33,8 +37,9 @@ _MOST_WAITING: Final = 1000
 _MOST_BYTES: Final = 1 << 20  # of a thumbnail
 _TIME: Final = 120.0  # seconds for one: it works when nobody else does
 _TRY_AGAIN: Final = 86_400.0  # seconds after which what had no thumbnail is tried again
+_MOST_COPIED: Final = (64 << 20, 16 << 20)  # bytes of a picture, of a film
 _IDLE: Final = 60.0  # seconds without work, after which the process ends
-_SECRETS: Final = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
+_SECRETS: Final = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", *BUCKET_VARIABLES)
 _log = get_logger()
 
 
@@ -48,6 +53,22 @@ class Opens(Protocol):
 
     def __call__(self, sha256: str) -> BinaryIO | None:
         """Blocking. Raises `FloradlError`, `OSError`."""
+
+
+def open_shown(library: LibraryStore, path: str, kind: str) -> BinaryIO | None:
+    """Open a picture or film for a `Maker`; None where it is not there, or too large to be brought here.
+
+    Of a long film in a store its beginning and its end are enough. Raises as the library does.
+    """
+    file = library.open_file(path)
+    if file is None or isinstance(library, FolderLibrary):
+        return file
+    most = _MOST_COPIED[kind == "video"]
+    if kind != "video" and file.seek(0, os.SEEK_END) > most:
+        file.close()
+        return None
+    file.seek(0)
+    return with_descriptor(file, most)
 
 
 class ThumbnailCache:

@@ -19,6 +19,7 @@ from floradl.clock import unix_seconds
 from floradl.errors import FloradlError, QueueUnavailableError
 from floradl.hooks.command import RUN_FINISHED, Command, Ended, HookSettings, NotStartedError, run, to_its_end
 from floradl.library.base import LibraryStore
+from floradl.library.local_file import with_descriptor
 from floradl.log import get_logger
 from floradl.models import QueuedRun
 from floradl.polling.due_queue import DueQueue
@@ -190,7 +191,9 @@ class RunHooks:
             return None
         path, file = found
         with file:
-            command = self._settings.command(RUN_FINISHED, library.location(path), library.location())
+            place = library.location()
+            folder = place if place.startswith("/") else "/"  # a bucket is no folder to work in
+            command = self._settings.command(RUN_FINISHED, library.location(path), folder)
             if command is None:
                 return None  # it goes with its hook
             return await self._run(outbox, event, command, file.fileno(), hurry)
@@ -267,4 +270,4 @@ def _find(library: LibraryStore, event: HookEvent) -> tuple[str, BinaryIO] | Non
     if file is None:
         _log.info("hook_dropped", hook=RUN_FINISHED, run=run.run_id, message=f"{path} is not there any more")
         return None
-    return path, file
+    return path, with_descriptor(file)

@@ -2,6 +2,9 @@
 
 Events of the file system name the sidecar. Where there are none (a network mount, a spent inotify limit), the
 times of the folders of sidecars are looked at, one for each technique. So they are now and then anyway.
+
+A library in a store sends no events. What the daemon of this machine has saved it says in its event log; for
+what others write a listing of the sidecars is compared now and then, the more rarely the more there are.
 """
 
 from __future__ import annotations
@@ -24,14 +27,21 @@ from floradl.errors import FloradlError, innermost
 from floradl.fs.mounts import is_shared
 from floradl.index.library_index import Changes, LibraryIndex
 from floradl.index.tables import IndexDamagedError
+from floradl.library.base import LibraryStore
+from floradl.library.folder import FolderLibrary
 from floradl.library.template import SIDECARS
 from floradl.log import get_logger
 
 _RESCAN: Final = 60.0  # seconds
 _POLL: Final = 1.5
 _AGAIN: Final = 5.0
+_TOLD: Final = 0.5
 _STEP: Final = 100  # milliseconds
 _MOST: Final = 1000  # changes: where more come at once, folders are looked at instead
+_LISTED: Final = 1000  # sidecars that a request lists
+_PER_REQUEST: Final = 6.0  # seconds between listings for each request that one takes: it is paid for
+_SOONEST: Final = 10.0
+_LATEST: Final = 600.0
 _log = get_logger()
 
 
@@ -43,12 +53,24 @@ class Reading(Struct, frozen=True):
 
 
 class IndexFollower:
-    """Follows the library at `root` for `index`; `announce` hears the ids of runs that were just saved."""
+    """Follows `library` for `index`; `announce` hears the ids of runs that were just saved.
 
-    def __init__(self, index: LibraryIndex, root: Path, announce: Callable[[list[str]], None]) -> None:
+    `saved` returns the paths of sidecars that were written since the last call, as far as anybody told.
+    Blocking; only asked for a library that sends no events.
+    """
+
+    def __init__(
+        self,
+        index: LibraryIndex,
+        library: LibraryStore,
+        announce: Callable[[list[str]], None],
+        saved: Callable[[], list[str]] = list,
+    ) -> None:
         self._index = index
-        self._root = root
+        self._root = library.root if isinstance(library, FolderLibrary) else None
         self._announce = announce
+        self._saved = saved
+        self._next_look = _SOONEST
         self._deaf = False
         self.trouble: str | None = None
         """Why the index is behind the library, where it is."""
@@ -60,9 +82,30 @@ class IndexFollower:
         while not await self._tried(self._rebuild):  # noqa: ASYNC110 - see below
             await anyio.sleep(_AGAIN)  # the disk has no event for when it is there again
         self.reading = None
+        if self._root is None:
+            await self._follow_store()
+        else:
+            await self._follow_root(self._root)
+
+    async def _follow_store(self) -> None:
+        """Take what the daemon says, and compare a listing now and then."""
+        due = time.monotonic() + self._next_look
         while True:
-            folder = self._root / SIDECARS
-            if is_shared(self._root) or not await to_thread.run_sync(folder.is_dir):
+            await anyio.sleep(_TOLD)
+            if time.monotonic() > due:
+                await self._tried(self._rebuild)
+                due = time.monotonic() + self._next_look
+            else:
+                await self._tried(self._add_saved)
+
+    def _add_saved(self) -> None:
+        if paths := self._saved():
+            self._add(paths)
+
+    async def _follow_root(self, root: Path) -> None:
+        while True:
+            folder = root / SIDECARS
+            if is_shared(root) or not await to_thread.run_sync(folder.is_dir):
                 await anyio.sleep(_POLL)
             else:
                 await self._follow(folder)
@@ -116,7 +159,10 @@ class IndexFollower:
             if self.reading is not None:
                 self.reading = Reading(done, total)
 
-        self._report(self._index.rebuild(progress))
+        changes = self._index.rebuild(progress)
+        requests = 1 + changes.listed // _LISTED
+        self._next_look = min(max(_PER_REQUEST * requests, _SOONEST), _LATEST)
+        self._report(changes)
 
     def _add(self, paths: Iterable[str]) -> None:
         self._report(self._index.add(paths))

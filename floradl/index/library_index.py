@@ -5,7 +5,6 @@ The library is the truth. What is here may be behind it for a moment: whether a 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -14,10 +13,11 @@ from typing import Final
 
 from msgspec import Struct
 
-from floradl.index.reading import SidecarReader, is_sidecar, list_sidecars, list_techniques
+from floradl.index.reading import Stamp, is_sidecar, list_sidecars, list_store, list_techniques, open_reader
 from floradl.index.rows import put_in, take_out
 from floradl.index.tables import FILE_NAME, IndexFile
 from floradl.index.views import Views
+from floradl.library.base import LibraryStore
 from floradl.library.folder import FolderLibrary
 from floradl.library.template import SIDECARS
 
@@ -48,6 +48,8 @@ class Changes(Struct, frozen=True):
 
     run_ids: list[str]
     taken_out: int
+    listed: int = 0
+    """How many sidecars a store was found to have."""
 
 
 class LibraryIndex:
@@ -56,9 +58,9 @@ class LibraryIndex:
     `views` answers searches. Raises `ConfigError` where its file cannot be opened.
     """
 
-    def __init__(self, place: Path, library: FolderLibrary) -> None:
+    def __init__(self, place: Path, library: LibraryStore) -> None:
         self._library = library
-        self._file = IndexFile(place / FILE_NAME, os.fspath(library.root))
+        self._file = IndexFile(place / FILE_NAME, library.location())
         self.views = Views(self._file)
 
     def close(self) -> None:
@@ -91,18 +93,21 @@ class LibraryIndex:
 
         One that is gone is taken out. Raises as `Library`, and as `IndexFile.writing`.
         """
+        named: dict[str, list[str]] = {}
+        for path in sorted(set(paths)):
+            match path.split("/"):
+                case [top, folder, file] if top == SIDECARS and is_sidecar(file):
+                    named.setdefault(folder, []).append(file)
         found = []
         gone = []
         with ExitStack() as stack:
-            reader = SidecarReader(self._library, stack)
-            for path in sorted(set(paths)):
-                match path.split("/"):
-                    case [top, folder, file] if top == SIDECARS and is_sidecar(file):
-                        read = reader.read(folder, file)
-                        if read is None:
-                            gone.append((folder, file))
-                        else:
-                            found.append(read)
+            reader = open_reader(self._library, stack, {})
+            for folder, files in named.items():
+                for file, read in zip(files, reader.read(folder, files), strict=True):
+                    if read is None:
+                        gone.append((folder, file))
+                    else:
+                        found.append(read)
         if not found and not gone:
             return Changes([], 0)
         with self._file.writing() as db:
@@ -116,21 +121,22 @@ class LibraryIndex:
         `progress` hears how many of how many sidecars are read. Raises as `add`; what was read until then
         stays.
         """
-        there = list_techniques(self._library)
+        if isinstance(self._library, FolderLibrary):
+            there, works = self._look_at_folder(self._library)
+        else:
+            there, works = self._look_at_store()
         with self._file.reading() as db:
-            known: dict[str, int] = dict(db.execute("SELECT name, mtime_ns FROM folders"))
-            named = {name for (name,) in db.execute("SELECT DISTINCT folder FROM runs")}
+            named = {name for (name,) in db.execute("SELECT folder FROM runs UNION SELECT name FROM folders")}
         run_ids: list[str] = []
-        taken_out = self._drop_folders((named | set(known)) - set(there))
-        works = [work for folder in there if (work := self._compare(folder, known.get(folder))) is not None]
+        taken_out = self._drop_folders(named - set(there))
         total = sum(len(work.files) for work in works)
         done = 0
         for work in works:
             for start in range(0, len(work.files), _BATCH):
                 batch = work.files[start : start + _BATCH]
                 with ExitStack() as stack:
-                    reader = SidecarReader(self._library, stack)
-                    found = [read for file in batch if (read := reader.read(work.folder, file)) is not None]
+                    reader = open_reader(self._library, stack, work.stamps)
+                    found = [read for read in reader.read(work.folder, batch) if read is not None]
                 with self._file.writing() as db:
                     put_in(db, found)
                 run_ids += [read.document.run_id for read in found]
@@ -139,9 +145,28 @@ class LibraryIndex:
                     progress(done, total)
             with self._file.writing() as db:
                 taken_out += take_out(db, [(work.folder, file) for file in work.gone])
-                if time.time_ns() - work.mtime_ns > _RACY_NS:
+                if work.mtime_ns and time.time_ns() - work.mtime_ns > _RACY_NS:
                     db.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", (work.folder, work.mtime_ns))
-        return Changes(run_ids, taken_out)
+        return Changes(run_ids, taken_out, sum(there.values()))
+
+    def _look_at_folder(self, library: FolderLibrary) -> tuple[dict[str, int], list[_Work]]:
+        """Return the techniques' folders, and what is to be read of those that changed."""
+        there = list_techniques(library)
+        with self._file.reading() as db:
+            known: dict[str, int] = dict(db.execute("SELECT name, mtime_ns FROM folders"))
+        works = [
+            self._compare(folder, listed.mtime_ns, listed.stamps)
+            for folder in there
+            if (listed := list_sidecars(library, folder, known.get(folder))) is not None
+        ]
+        return dict.fromkeys(there, 0), works
+
+    def _look_at_store(self) -> tuple[dict[str, int], list[_Work]]:
+        """Return how many sidecars each technique has, and what is to be read of them."""
+        listed = list_store(self._library)
+        works = [self._compare(folder, 0, stamps) for folder, stamps in listed.items()]
+        changed = [work for work in works if work.files or work.gone]
+        return {folder: len(stamps) for folder, stamps in listed.items()}, changed
 
     def _drop_folders(self, names: set[str]) -> int:
         count = 0
@@ -151,23 +176,25 @@ class LibraryIndex:
                 db.execute("DELETE FROM folders WHERE name = ?", (name,))
         return count
 
-    def _compare(self, folder: str, seen_ns: int | None) -> _Work | None:
-        listed = list_sidecars(self._library, folder, seen_ns)
-        if listed is None:
-            return None
+    def _compare(self, folder: str, mtime_ns: int, stamps: dict[str, Stamp]) -> _Work:
         with self._file.reading() as db:
             rows = db.execute("SELECT file, mtime_ns, size FROM runs WHERE folder = ?", (folder,))
             known = {file: (mtime_ns, size) for file, mtime_ns, size in rows}
         # The newest first: people look at those first.
-        files = [name for name, stamp in listed.stamps.items() if known.get(name) != stamp]
-        files.sort(key=lambda name: listed.stamps[name][0], reverse=True)
-        return _Work(folder, listed.mtime_ns, files, [name for name in known if name not in listed.stamps])
+        files = [name for name, stamp in stamps.items() if known.get(name) != stamp]
+        files.sort(key=lambda name: stamps[name][0], reverse=True)
+        paths = {f"{SIDECARS}/{folder}/{name}": stamps[name] for name in files}
+        return _Work(folder, mtime_ns, files, [name for name in known if name not in stamps], paths)
 
 
 class _Work(Struct, frozen=True):
-    """What is to be read, and what is gone, of a folder of that time."""
+    """What is to be read, and what is gone, of a technique's folder of that time (0 in a store).
+
+    `stamps` are those of what is to be read, by path.
+    """
 
     folder: str
     mtime_ns: int
     files: list[str]
     gone: list[str]
+    stamps: dict[str, Stamp]

@@ -1,41 +1,120 @@
-"""Reads sidecars and the heads of their pictures for the index: no link is followed out of the library."""
+"""Reads sidecars and the heads of their pictures for the index, from a folder or through the library's door.
+
+In a folder no link is followed out of the library. In a store one listing shows what changed, and several
+are read at a time, since each waits for an answer.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from typing import Final
+from itertools import repeat
+from typing import Final, Protocol
 
 from msgspec import Struct
 
+from floradl.errors import FloradlError
 from floradl.fs.folders import FolderFd, open_folder, open_regular
 from floradl.fs.names import SafeName, stored_path
 from floradl.index.dimensions import Size, read_dimensions
 from floradl.index.document import RunDocument, read_document
+from floradl.library.base import LibraryStore, StoredFile
 from floradl.library.folder import FolderLibrary
 from floradl.library.template import SIDECARS
 
 Stamp = tuple[int, int]
-"""When a file was last written, in nanoseconds, and its size in bytes: another sidecar has another one."""
+"""When a file was last written, in nanoseconds, or a number of its ETag; and its size in bytes.
+
+Another sidecar has another one.
+"""
 
 _MEASURED: Final = frozenset({"image", "video"})
 _MOST_FOLDERS: Final = 200  # that are held open
 _NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR}
+_AT_ONCE: Final = 16  # requests to a store
+_LONGEST: Final = 64 << 20  # bytes of a sidecar
 
 
 class ReadSidecar(Struct, frozen=True):
-    """A sidecar as it was read, and the sizes of its pictures by their number among its outputs."""
+    """A sidecar as it was read, and the sizes of its pictures by their number among its outputs.
+
+    `written` is when its file was written, in milliseconds; 0 where that is unknown.
+    """
 
     folder: str
     file: str
     stamp: Stamp
     document: RunDocument
     sizes: dict[int, Size]
+    written: int = 0
 
 
-class SidecarReader:
-    """Reads in `library`, through folders that stay open for `stack`. Raises as `Library`."""
+class SidecarReader(Protocol):
+    """Reads sidecars of a technique. Raises as `Library`."""
+
+    def read(self, folder: str, files: Iterable[str]) -> Iterator[ReadSidecar | None]:
+        """Read these, in the folder of a technique; None for one that is gone, foreign, or none at all."""
+
+
+def open_reader(library: LibraryStore, stack: ExitStack, stamps: Mapping[str, Stamp]) -> SidecarReader:
+    """Return what reads in `library` until `stack` is closed.
+
+    `stamps` are those of sidecars by their paths, as far as a listing has just shown them.
+    """
+    if isinstance(library, FolderLibrary):
+        return _FolderReader(library, stack)
+    return _StoreReader(library, stack, stamps)
+
+
+class _StoreReader:
+    """Reads through the library's door, several at a time."""
+
+    def __init__(self, library: LibraryStore, stack: ExitStack, stamps: Mapping[str, Stamp]) -> None:
+        self._library = library
+        self._stamps = stamps
+        self._threads = stack.enter_context(ThreadPoolExecutor(_AT_ONCE, "index"))
+
+    def read(self, folder: str, files: Iterable[str]) -> Iterator[ReadSidecar | None]:
+        return self._threads.map(self._read, repeat(folder), files)
+
+    def _read(self, folder: str, file: str) -> ReadSidecar | None:
+        path = f"{SIDECARS}/{folder}/{file}"
+        # Before it is read: where it changes in between, the next look finds another stamp.
+        stamp = self._stamps.get(path) or _stamp_of(self._library.stat(path))
+        opened = self._library.open_file(path) if stamp is not None else None
+        if opened is None or stamp is None:
+            return None
+        with opened:
+            document = read_document(opened.read(_LONGEST))
+        if document is None:
+            return None
+        sizes: dict[int, Size] = {}
+        for nth, output in enumerate(document.outputs):
+            if output.kind in _MEASURED and output.path and (size := self._measure(output.path)) is not None:
+                sizes[nth] = size
+        return ReadSidecar(folder, file, stamp, document, sizes)
+
+    def _measure(self, path: str) -> Size | None:
+        with suppress(OSError, FloradlError, ValueError):  # as in a folder
+            if (file := self._library.open_file(path)) is not None:
+                with file:
+                    return read_dimensions(file)
+        return None
+
+
+def _stamp_of(file: StoredFile | None) -> Stamp | None:
+    if file is None:
+        return None
+    number = int.from_bytes(hashlib.blake2b(file.stamp.encode(), digest_size=8).digest()) >> 1
+    return number, file.size
+
+
+class _FolderReader:
+    """Reads in `library`, through folders that stay open for `stack`."""
 
     def __init__(self, library: FolderLibrary, stack: ExitStack) -> None:
         self._library = library
@@ -43,8 +122,10 @@ class SidecarReader:
         self._root = stack.enter_context(library.open())
         self._folders: dict[tuple[SafeName, ...], FolderFd | None] = {}
 
-    def read(self, folder: str, file: str) -> ReadSidecar | None:
-        """Read one, in the folder of a technique; None where it is gone, somebody else's, or none at all."""
+    def read(self, folder: str, files: Iterable[str]) -> Iterator[ReadSidecar | None]:
+        return (self._read(folder, file) for file in files)
+
+    def _read(self, folder: str, file: str) -> ReadSidecar | None:
         below = self._folder((SafeName(SIDECARS), SafeName(folder)))
         if below is None:
             return None
@@ -60,7 +141,8 @@ class SidecarReader:
         for nth, output in enumerate(document.outputs):
             if output.kind in _MEASURED and output.path and (size := self._measure(output.path)) is not None:
                 sizes[nth] = size
-        return ReadSidecar(folder, file, (status.st_mtime_ns, status.st_size), document, sizes)
+        stamp = status.st_mtime_ns, status.st_size
+        return ReadSidecar(folder, file, stamp, document, sizes, status.st_mtime_ns // 1_000_000)
 
     def _measure(self, path: str) -> Size | None:
         *parts, name = stored_path(path)
@@ -128,6 +210,16 @@ def list_sidecars(library: FolderLibrary, folder: str, seen_ns: int | None) -> S
         except OSError:
             return None
     return SidecarFolder(mtime_ns, stamps)
+
+
+def list_store(library: LibraryStore) -> dict[str, dict[str, Stamp]]:
+    """Return all sidecars of a store, by technique and name, from one listing. Raises as `Library`."""
+    found: dict[str, dict[str, Stamp]] = {}
+    for file in library.listing(SIDECARS):
+        match file.path.split("/"):
+            case [_, technique, name] if is_sidecar(name) and (stamp := _stamp_of(file)) is not None:
+                found.setdefault(technique, {})[name] = stamp
+    return found
 
 
 def _stamp(entry: os.DirEntry[str]) -> Stamp:

@@ -41,7 +41,7 @@ def put_in(db: sqlite3.Connection, sidecars: Iterable[ReadSidecar]) -> None:
         for (known,) in earlier:
             _delete(db, known)
         finished = _milliseconds(run.times.completed_at) or _milliseconds(run.times.finished_at)
-        at = finished or read.stamp[0] // 1_000_000
+        at = finished or read.written
         error = run.error
         row = db.execute(
             _RUN,

@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple, Protocol, Self, TypeVar
 from msgspec import Struct
 
 from floradl.library.sidecar import Sidecar
+from floradl.library.template import SIDECARS
 from floradl.models import AttemptNotes, OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
 
 T = TypeVar("T")
@@ -60,6 +61,37 @@ class Sink(Protocol):
         ...
 
 
+class NotKeptError(Exception):
+    """These bytes were sent on, and cannot be read any more."""
+
+
+class StreamingSink(ABC):
+    """A sink that sends on what is written to it, instead of keeping it for later: one of an object store.
+
+    While `is_sent` is false it holds all, and does what any `Sink` does. From then on `read` gives only the
+    first and the last `KEPT` bytes, else it raises `NotKeptError`; `truncate` takes 0 alone, which gives up
+    what was sent, and for any other size does so and raises `TransientError`. A later attempt of the same
+    process may append (`resume_point`); a lost process begins anew. Nothing has a name before `publish`.
+    """
+
+    KEPT = 1 << 20
+    """Bytes at either end."""
+
+    is_sent = False
+    digests: object | None = None
+    """For who writes: its running checksums of all `size` bytes, which reading back could not give."""
+
+    ext: str | None = None
+    """The extension under which they are sent, once they are; `publish` has no other then."""
+
+    @abstractmethod
+    def expect(self, total: int | None, extension: Callable[[], str]) -> None:
+        """Say before the first write how many bytes will come, if that is known.
+
+        `extension` returns the file's extension from what the sink holds. Without it all is kept in memory.
+        """
+
+
 class ResumePoint(NamedTuple):
     """What an earlier attempt left: `size` bytes of the version `validator`, empty for no validator."""
 
@@ -90,7 +122,7 @@ class DownloadTarget(Protocol):
         ...
 
     def resume_point(self) -> ResumePoint | None:
-        """Return where to continue, None for the beginning. It survives a restart."""
+        """Return where to continue, None for the beginning. A restart loses only a `StreamingSink`'s."""
         ...
 
     def open(self, validator: str) -> Sink:
@@ -107,17 +139,21 @@ class StoredText(Struct, frozen=True):
     path: str
     bytes: int
     sha256: str
+    stored_etag: str | None = None
 
 
 class Destination(DownloadTarget, Protocol):
     """Where one output goes in a library: a sink while it arrives, a path afterwards.
 
     Paths are relative to the library, with `/`, and no two outputs share one, nor one that differs in case
-    only.
+    only. In a store, where such names are two objects, that holds for those that this process knows of.
     """
 
     has_descriptors: bool
     """Whether its sinks have a `fileno`."""
+
+    stored_etag: str | None
+    """The store's own version of what was published last; None where it gives none."""
 
     def publish(self, sink: Sink, ext: str, sha256: str, mtime: float | None) -> str:
         """Give `sink`, whose hash is `sha256`, its final name; return that path.
@@ -134,7 +170,8 @@ class Destination(DownloadTarget, Protocol):
         with self.open("") as sink:
             sink.truncate(0)
             sink.write(data)
-            return StoredText(self.publish(sink, ".txt", sha256, mtime), len(data), sha256)
+            path = self.publish(sink, ".txt", sha256, mtime)
+            return StoredText(path, len(data), sha256, self.stored_etag)
 
 
 class LibraryEntry(Struct, frozen=True):
@@ -169,6 +206,10 @@ class LibraryStore(ABC):
     @abstractmethod
     def create(self) -> bool:
         """Make the library and its marker where they are missing; return whether it is new."""
+
+    def require(self) -> None:
+        """Raise `ServicePausedError` where it is missing, and as `stat`."""
+        self.stat(SIDECARS)
 
     @abstractmethod
     def weaknesses(self) -> tuple[str, ...]:
@@ -222,7 +263,11 @@ class LibraryStore(ABC):
 
     @abstractmethod
     def open_file(self, path: str) -> BinaryIO | None:
-        """Open a file of the library by its path, with a descriptor; None where it does not exist."""
+        """Open a file of the library by its path, for reading and seeking; None where it does not exist.
+
+        It has a descriptor (`fileno`) where its library is on this machine. In a store it is one version of
+        the object, read by ranges: reading raises `TransientError` once that was replaced.
+        """
 
     @abstractmethod
     def location(self, path: str = "") -> str:
@@ -272,7 +317,8 @@ class LibraryStore(ABC):
 
     @abstractmethod
     def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
-        """Call `works`, which use this library, in order; return the result or error of each.
+        """Call `works`, which use this library; return the result or error of each, in their order.
 
-        Their writes are on disk on return, with a few flushes for all.
+        Their writes are on disk on return: in a folder one after the other with a few flushes for all, in a
+        store several at once.
         """

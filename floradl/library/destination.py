@@ -107,6 +107,7 @@ class FolderDestination(Destination):
     """Where one output goes. `tag` (8 hex digits) is unique; `nth` counts outputs of the same id."""
 
     has_descriptors = True
+    stored_etag = None
 
     def __init__(self, place: OutputPath, kind: OutputKind, tag: str, nth: int) -> None:
         self.kind = kind

@@ -1,6 +1,7 @@
 """Whether a file is still what its sidecar says: there, of that size, with that SHA-256.
 
-Files are read past the page cache, so that verifying a large library does not push out what others work with.
+Files of a folder are read past the page cache, so that verifying a large library does not push out what
+others work with. In a store `quick` is one listing, and no request for each file.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
+from typing import Protocol
 
 from msgspec import Struct
 
 from floradl.clock import unix_seconds
+from floradl.errors import TransientError
 from floradl.fs.folders import FolderFd, NotRegularFileError, open_folder, open_plain
 from floradl.fs.names import SafeName, stored_path
+from floradl.library.base import LibraryStore, StoredFile
 from floradl.library.folder import FolderLibrary
 from floradl.models import SavedOutput
 from floradl.portability import drop_cached, mark_sequential
@@ -45,7 +49,14 @@ class FileReport(Struct, frozen=True):
 
 
 SOUND = FileReport(FileVerdict.SOUND)
+_MISSING = FileReport(FileVerdict.MISSING, "it is not there")
+_OTHER_BYTES = FileReport(FileVerdict.DAMAGED, "its bytes are not those that its sidecar says (SHA-256)")
 _IN_THE_WAY = FileReport(FileVerdict.DAMAGED, "a link, or something else that is no file, stands there")
+
+
+def _other_size(size: int, output: SavedOutput) -> FileReport:
+    message = f"it has {size:,} bytes, and its sidecar says {output.bytes or 0:,}"
+    return FileReport(FileVerdict.DAMAGED, message)
 
 
 class VerifyStoppedError(Exception):
@@ -67,8 +78,93 @@ class _LastFolder:
         os.close(self.folder)
 
 
-class FileVerifier:
-    """Looks at files. Threads may share it. `report` is called with the bytes read, or passed over."""
+class FileVerifier(Protocol):
+    """Looks at files. Threads may share it."""
+
+    def examine(self, output: SavedOutput, completed_at: str | None) -> FileReport:
+        """Compare the file of an output that has a path with what its sidecar says.
+
+        Quickly: its bytes are only read where its time, or its ETag in a store, says that it was written to
+        since. Raises `ServicePausedError` where the library is gone, and `VerifyStoppedError`.
+        """
+
+
+def file_verifier(
+    library: LibraryStore, report: Callable[[int], None], stop: threading.Event, *, quick: bool
+) -> FileVerifier:
+    """Return what looks at the files of `library` until `stop` is set.
+
+    `report` is called with the bytes read, or passed over.
+    """
+    if isinstance(library, FolderLibrary):
+        return _FolderVerifier(library, report, stop, quick=quick)
+    return _StoreVerifier(library, report, stop, quick=quick)
+
+
+def _is_another(found: StoredFile, output: SavedOutput) -> bool:
+    """Whether a file in a store is another version than the one that was saved, as far as both are known."""
+    return bool(found.etag) and output.stored_etag not in {None, found.etag}
+
+
+class _StoreVerifier:
+    """Looks at files through the library's door."""
+
+    def __init__(
+        self, library: LibraryStore, report: Callable[[int], None], stop: threading.Event, *, quick: bool
+    ) -> None:
+        self._library = library
+        self._report = report
+        self._stop = stop
+        self._quick = quick
+        self._lock = threading.Lock()
+        self._listed: dict[str, StoredFile] | None = None
+
+    def examine(self, output: SavedOutput, completed_at: str | None) -> FileReport:
+        del completed_at  # a store gives no file another time
+        if self._stop.is_set():
+            raise VerifyStoppedError
+        try:
+            return self._look(output) if self._quick else self._hash(output)
+        except TransientError as error:
+            return FileReport(FileVerdict.UNREADABLE, f"whether it is sound is not known: {error}")
+
+    def _look(self, output: SavedOutput) -> FileReport:
+        path = output.path or ""
+        found = self._listing().get(path)
+        if found is None or found.size != output.bytes:  # it may have been saved since the listing was made
+            found = self._library.stat(path)
+        if found is not None and found.size == output.bytes and _is_another(found, output):
+            return self._hash(output)  # as it is once a bucket was copied
+        self._report(output.bytes or 0)
+        if found is None:
+            return _MISSING
+        return SOUND if found.size == output.bytes else _other_size(found.size, output)
+
+    def _listing(self) -> Mapping[str, StoredFile]:
+        with self._lock:
+            if self._listed is None:
+                self._listed = {file.path: file for file in self._library.listing()}
+            return self._listed
+
+    def _hash(self, output: SavedOutput) -> FileReport:
+        file = self._library.open_file(output.path or "")
+        if file is None:
+            return _MISSING
+        digest, size = hashlib.sha256(), 0
+        with file:
+            while data := file.read(_CHUNK):
+                if self._stop.is_set():
+                    raise VerifyStoppedError
+                digest.update(data)
+                size += len(data)
+                self._report(len(data))
+        if size != output.bytes:
+            return _other_size(size, output)
+        return SOUND if output.sha256 in {None, digest.hexdigest()} else _OTHER_BYTES
+
+
+class _FolderVerifier:
+    """Looks at files of a folder."""
 
     def __init__(
         self, library: FolderLibrary, report: Callable[[int], None], stop: threading.Event, *, quick: bool
@@ -80,17 +176,12 @@ class FileVerifier:
         self._last = threading.local()
 
     def examine(self, output: SavedOutput, completed_at: str | None) -> FileReport:
-        """Compare the file of an output that has a path with what its sidecar says.
-
-        With `quick` its bytes are only read where its time says that it was written to since. Raises
-        `ServicePausedError` where the library is gone, and `VerifyStoppedError`.
-        """
         if self._stop.is_set():
             raise VerifyStoppedError
         try:
             fd = self._open(output.path or "")
         except FileNotFoundError:
-            return FileReport(FileVerdict.MISSING, "it is not there")
+            return _MISSING
         except NotRegularFileError:
             return _IN_THE_WAY
         except PermissionError as error:
@@ -137,15 +228,12 @@ class FileVerifier:
         found = os.fstat(fd)
         if found.st_size != output.bytes:
             self._report(output.bytes or 0)
-            return FileReport(
-                FileVerdict.DAMAGED,
-                f"it has {found.st_size:,} bytes, and its sidecar says {output.bytes or 0:,}",
-            )
+            return _other_size(found.st_size, output)
         if self._quick and _untouched(found.st_mtime, output.downloaded_at, completed_at):
             self._report(found.st_size)
             return SOUND
         if output.sha256 is not None and self._hash(fd) != output.sha256:
-            return FileReport(FileVerdict.DAMAGED, "its bytes are not those that its sidecar says (SHA-256)")
+            return _OTHER_BYTES
         return SOUND
 
     def _hash(self, fd: int) -> str:

@@ -380,6 +380,7 @@ def _write_text(destination: Destination, output: RemoteOutput, mtime: float | N
         checked=("inline",),
         text=output.url,
         downloaded_at=rfc3339(time.time()),
+        stored_etag=stored.stored_etag,
     )
 
 
@@ -404,6 +405,7 @@ def _publish(
         checked=found.checked,
         text=text,
         downloaded_at=rfc3339(time.time()),
+        stored_etag=destination.stored_etag,
     )
 
 

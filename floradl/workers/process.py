@@ -13,9 +13,11 @@ from threading import Condition, Thread
 from msgspec.structs import replace
 
 from floradl import __version__
+from floradl.redaction import BUCKET_VARIABLES
 from floradl.workers.protocol import FROM_WORKER, Channel, ChannelClosedError, FetchRequest, WorkerSettings
 
-_SECRETS = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")  # how what a worker must not know begins
+# How the names of variables begin that a worker must not know.
+_SECRETS = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", *BUCKET_VARIABLES)
 _GRACE = 2.0  # seconds
 _COMES_UP = 10.0  # seconds, of a machine with much to do
 

@@ -6,12 +6,12 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from floradl.app import build_library
+from floradl.app import folder_library
 from floradl.commands.check import CheckResult, ok, warn
 from floradl.config.load import passed_over
 from floradl.config.settings import Config
@@ -50,7 +50,10 @@ def check_guests(config: Config) -> Iterator[CheckResult]:
 
 
 def _library(config: Config) -> Iterator[CheckResult]:
-    library = build_library(config)
+    place = config.output.dir
+    if not isinstance(place, Path):
+        return  # who may write a bucket is its owner's to say
+    library = folder_library(config, place)
     try:
         if not library.others_may_write():
             return
@@ -76,7 +79,8 @@ def check_group(config: Config) -> Iterator[CheckResult]:
         if not 0 < status.st_uid < FIRST_PERSON:
             return
         group = grp.getgrgid(status.st_gid).gr_name
-        faults = list(_faults(inbox, library, status.st_gid, group))
+        folders = [folder for folder in (inbox, library) if isinstance(folder, Path)]
+        faults = list(_faults(folders, status.st_gid, group))
         for message, remedy in faults:
             yield warn("group", message, remedy)
         if not faults:
@@ -85,8 +89,10 @@ def check_group(config: Config) -> Iterator[CheckResult]:
             yield ok("group", f"of {owner}'s: people of {group} can drop jobs and use the library ({joins})")
 
 
-def _faults(inbox: Path, library: Path, gid: int, group: str) -> Iterator[tuple[str, str]]:
-    for folder in (inbox, library):
+def _faults(folders: Sequence[Path], gid: int, group: str) -> Iterator[tuple[str, str]]:
+    """Look at the inbox and, where that is a folder, the library."""
+    inbox, *libraries = folders
+    for folder in folders:
         ways = [above for above in folder.parents if above != Path("/")]
         closed = next((above for above in ways if not _may(above, gid, stat.S_IXGRP)), None)
         if closed is not None:
@@ -96,9 +102,10 @@ def _faults(inbox: Path, library: Path, gid: int, group: str) -> Iterator[tuple[
     if not _may(inbox, gid, _DROP):
         message = f"people of {group} cannot put job files into {inbox}"
         yield message, f"{_UMASK}, and as root: chmod -R g+rwX '{inbox}'"
-    if library.exists() and not _may(library, gid, _USE):
-        message = f"people of {group} cannot open the library {library}"
-        yield message, f"{_UMASK}, and as root: chgrp -R {group} '{library}' && chmod -R g+rX '{library}'"
+    for library in libraries:
+        if library.exists() and not _may(library, gid, _USE):
+            message = f"people of {group} cannot open the library {library}"
+            yield message, f"{_UMASK}, and as root: chgrp -R {group} '{library}' && chmod -R g+rX '{library}'"
 
 
 def _may(folder: Path, gid: int, bits: int) -> bool:

@@ -12,17 +12,17 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from floradl.app import build_library
-from floradl.commands.check import CheckResult, fail, ok, warn
+from floradl.commands.check import CheckLevel, CheckResult, fail, ok, warn
 from floradl.commands.check.group import check_group, state_writers
 from floradl.commands.daemon_state import read_counts
 from floradl.config.credentials import find_webhook_secrets, read_web_token
 from floradl.config.settings import Config
 from floradl.daemon import gallery
-from floradl.daemon.startup import files_elsewhere, library_before, was_seen
+from floradl.daemon.startup import files_elsewhere, library_before, unmounted_below, was_seen
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError
 from floradl.fs.durable import PartFile
 from floradl.fs.folders import FolderFd, open_root
-from floradl.fs.mounts import filesystem, is_shared, probe, unmounted
+from floradl.fs.mounts import filesystem, is_shared, probe
 from floradl.fs.names import SafeName
 from floradl.fs.permissions import user_name
 from floradl.net.addresses import Endpoint
@@ -117,7 +117,7 @@ def check_machine(config: Config, *, daemon: bool) -> Iterator[CheckResult]:
     yield _watch_folder(config.queue.watch_dir)
     yield _inotify(config.queue.watch_dir)
     yield from (warn("system", weakness) for weakness in weaknesses())
-    yield _library(config)
+    yield from _library(config)
     yield _state_folder(config, daemon=daemon)
     yield from _user(config)
     yield from check_group(config)
@@ -149,11 +149,26 @@ def _inotify(folder: Path) -> CheckResult:
     return ok("inotify", "can watch")
 
 
-def _library(config: Config) -> CheckResult:
-    folder = config.output.dir
-    if (why := _library_missing(config)) is not None:
-        return why
-    longest = config.output.max_name_bytes
+def _library(config: Config) -> Iterator[CheckResult]:
+    place = config.output.dir
+    if isinstance(place, Path):
+        yield _library_missing(config) or _folder(place, config.output.max_name_bytes)
+        return
+    from floradl.commands.check.bucket import check_bucket  # noqa: PLC0415 - where it is wanted
+    from floradl.library.object_store import ObjectLibrary  # noqa: PLC0415 - as above
+
+    try:
+        library = build_library(config)
+    except ConfigError as error:
+        yield fail("library", str(error))
+        return
+    found = list(check_bucket(library)) if isinstance(library, ObjectLibrary) else []
+    fails = any(each.level is CheckLevel.FAIL for each in found)
+    missing = None if fails else _library_missing(config)
+    yield from found if missing is None else [missing]
+
+
+def _folder(folder: Path, longest: int) -> CheckResult:
     if (trouble := _trouble("library", folder, "output.dir", longest)) is not None:
         return trouble
     kind = filesystem(folder)
@@ -175,23 +190,26 @@ def _library(config: Config) -> CheckResult:
 
 def _library_missing(config: Config) -> CheckResult | None:
     """Report a library that is not there, unless it is a new one, which the first start makes."""
-    folder = config.output.dir
     try:
-        with build_library(config).open():
-            return None
+        library = build_library(config)
+    except ConfigError as error:
+        return fail("library", str(error))
+    try:
+        library.require()
+        return None
     except FloradlError as error:
         new = isinstance(error, ServicePausedError) and error.reason is PauseReason.LIBRARY_MISSING
         with suppress(OSError):
-            new = new and not was_seen(config.state_dir, folder)
+            new = new and not was_seen(config.state_dir, library.location())
         if not new:
             return fail("library", str(error))
-    if (point := unmounted(folder)) is not None:
-        message = f"nothing is mounted at {point}, below which {folder} is to be"
+    if (point := unmounted_below(library)) is not None:
+        message = f"nothing is mounted at {point}, below which {library.location()} is to be"
         return fail("library", message, "mount it, or let output.dir name another folder")
-    with suppress(OSError, ConfigError):  # reported as the state folder's
-        before = library_before(config.state_dir, folder)
+    with suppress(OSError, FloradlError):  # reported as the state folder's
+        before = library_before(config.state_dir, library)
         counts = read_counts(config.state_dir) if before else None
-        if before and (why := files_elsewhere(folder, before, counts or {})) is not None:
+        if before and (why := files_elsewhere(library, before, counts or {})) is not None:
             return fail("library", why)
     return None
 
@@ -232,9 +250,12 @@ def _user(config: Config) -> Iterator[CheckResult]:
 
 
 def _space(config: Config) -> Iterator[CheckResult]:
-    library = _nearest(config.output.dir)
-    yield _room("disk", library, config.output.dir, config.download.min_free_space, "download.min_free_space")
-    state = _nearest(config.state_dir)
+    state, place = _nearest(config.state_dir), config.output.dir
+    if not isinstance(place, Path):
+        yield _room("state disk", state, config.state_dir, _STATE_FLOOR, None)
+        return
+    library = _nearest(place)
+    yield _room("disk", library, place, config.download.min_free_space, "download.min_free_space")
     with suppress(OSError):
         if state.stat().st_dev != library.stat().st_dev:
             yield _room("state disk", state, config.state_dir, _STATE_FLOOR, None)

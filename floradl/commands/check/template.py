@@ -10,7 +10,7 @@ from typing import TextIO
 from msgspec import Struct
 from msgspec.structs import replace
 
-from floradl.app import build_library
+from floradl.app import build_library, folder_library
 from floradl.clock import unix_seconds
 from floradl.commands.exits import Exit
 from floradl.commands.streams import say
@@ -47,13 +47,13 @@ def check_template(config: Config, text: str, stream: TextIO) -> Exit:
         raise ConfigError(f"--template: {text[:200]!a} is not a template: {error}") from None
     if text:
         config = replace(config, output=replace(config.output, template=text))
-    library = build_library(config)
-    found = _from(library)
+    found = _from(build_library(config))
+    layout = folder_library(config, config.home)  # paths in it are the same wherever the library is
     examples = _chosen(found) or _MADE_UP
     say(stream, f"{config.output.template}")
 
     def path_of(each: _Example) -> str:
-        return library.path_of(each.run, each.output, each.index, each.times, each.ext)
+        return layout.path_of(each.run, each.output, each.index, each.times, each.ext)
 
     for each in examples:
         say(stream, f"  {path_of(each)}")

@@ -26,7 +26,7 @@ from floradl.daemon.run import wait_for_stop
 from floradl.display import open_display
 from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError, TransientError
 from floradl.library.sidecar import Sidecar, by_key, earlier_of
-from floradl.library.verify import FileVerdict, FileVerifier
+from floradl.library.verify import FileVerdict, file_verifier
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, RemoteRun, RunState, SavedOutput
 from floradl.queue.sqlite import SqliteQueue
 from floradl.retry import after_trouble
@@ -67,7 +67,7 @@ class _Repairs:
         self._progress = progress
         self._keep_times = keep_times
         self._at_once = CapacityLimiter(_RUNS_AT_ONCE)
-        self._examiner = FileVerifier(works.library, lambda _: None, threading.Event(), quick=False)
+        self._examiner = file_verifier(works.library, lambda _: None, threading.Event(), quick=False)
         self.outcomes: dict[int, VerifyOutcome] = {}
         self.code = Exit.OK
 

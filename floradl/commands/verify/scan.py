@@ -23,7 +23,8 @@ from floradl.fs.permissions import user_name
 from floradl.library.base import LibraryEntry, LibraryStore
 from floradl.library.folder import FolderLibrary
 from floradl.library.sidecar import Sidecar
-from floradl.library.verify import FileVerdict, FileVerifier
+from floradl.library.template import SIDECARS
+from floradl.library.verify import FileVerdict, file_verifier
 from floradl.models import Reference, SavedOutput
 from floradl.sources.scan import is_ignored
 from floradl.units import format_clock, format_size
@@ -31,6 +32,7 @@ from floradl.units import format_clock, format_size
 _EVERY = 0.1  # seconds
 _WIPE = "\r\x1b[K"
 _THREADS = min(4, os.cpu_count() or 1)  # one reads while others hash; more would only make a disk seek
+_REQUESTS = 8  # to a store at once
 _AHEAD = 64  # files
 _AWAKE = 0.5  # seconds until a waiting main thread looks whether it was interrupted
 _BESIDE = re.compile(r"(.+)\.(?:damaged(?:-[0-9]+)?|xmp)", re.DOTALL)
@@ -169,14 +171,14 @@ class LibraryScan:
     """One walk through the library. `forgotten` are the ids of runs that are not wanted any more."""
 
     def __init__(
-        self, library: FolderLibrary, wanted: FileFilter, forgotten: AbstractSet[str], meter: ProgressLine
+        self, library: LibraryStore, wanted: FileFilter, forgotten: AbstractSet[str], meter: ProgressLine
     ) -> None:
         self._library = library
         self._wanted = wanted
         self._forgotten = forgotten
         self._meter = meter
         self._stop = threading.Event()
-        self._examiner = FileVerifier(library, meter.add, self._stop, quick=wanted.quick)
+        self._examiner = file_verifier(library, meter.add, self._stop, quick=wanted.quick)
         self.runs = self.files = self.passed_over = self.skipped = 0
         """How many runs and files were looked at, how many forgotten runs were not, and how many outputs were
         left out on purpose."""
@@ -185,7 +187,8 @@ class LibraryScan:
 
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong, in the order of the sidecars. Raises `ServicePausedError`: no library."""
-        pool = _Pool(_THREADS + 1, quick=self._wanted.quick)
+        threads = _THREADS if isinstance(self._library, FolderLibrary) else _REQUESTS
+        pool = _Pool(threads + 1, quick=self._wanted.quick)
         try:
             if self._meter.shown:
                 pool.submit(self._add_up)
@@ -257,6 +260,12 @@ class LibraryScan:
     def _add_up(self) -> None:
         total = 0
         try:
+            if self._wanted.everything and not isinstance(self._library, FolderLibrary):
+                # Near enough, and the sidecars are not read once more for it.
+                sidecars = f"{SIDECARS}/"
+                files = self._library.listing()
+                self._meter.total = sum(file.size for file in files if not file.path.startswith(sidecars))
+                return
             for found in self._chosen():
                 if self._stop.is_set():
                     return

@@ -8,7 +8,7 @@ const NEXT = {
   credits: "Add credits at FLORA; downloads resume by themselves.",
   key_refused: "Renew the API key (floradl check says where it is read from); downloads resume by themselves.",
   disk_full: "Make room on the library's disk; downloads resume by themselves.",
-  library_missing: "Mount the library's disk; downloads resume by themselves.",
+  library_missing: "Mount the library's disk, or have its bucket answer again; downloads resume by themselves.",
   library_read_only: "Make the library's folder writable; downloads resume by themselves.",
 };
 

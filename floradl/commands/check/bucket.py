@@ -1,0 +1,49 @@
+"""What `floradl check` looks at in a bucket: whether it is reached, read, written, and replaces nothing."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+
+from floradl.commands.check import CheckResult, fail, ok, warn
+from floradl.errors import FloradlError
+from floradl.library.object_client import ObjectClient, TakenError
+from floradl.library.object_store import MARKER, ObjectLibrary
+
+
+def check_bucket(library: ObjectLibrary) -> Iterator[CheckResult]:
+    """Try out a bucket; what is written for that is removed. Its library may be to be made yet."""
+    place = library.location()
+    try:
+        is_marked = library.client.read(MARKER) is not None
+        replaces = _replaces(library.client)
+    except FloradlError as error:
+        yield fail("library", str(error))
+        return
+    if replaces:
+        yield fail(
+            "library",
+            f"{place}: this store replaces what is there although it is told not to: two machines, or "
+            "a request that is sent twice, would overwrite files",
+            "use a store, or a later version of this one, that honours If-None-Match",
+        )
+    elif weak := "; ".join(library.weaknesses()):
+        yield warn("library", f"{place}: {weak}")
+    else:
+        later = "" if is_marked else "; the library will be made at the first start"
+        yield ok("library", f"{place} can be read and written, and replaces nothing{later}")
+
+
+def _replaces(client: ObjectClient) -> bool:
+    """Return whether the store replaces an object that is to be created. Raises as the library."""
+    key = f".floradl-check-{secrets.token_hex(8)}"
+    client.create(key, b"floradl check tries out whether it can write here\n")
+    try:
+        client.create(key, b"and whether that would be replaced\n")
+    except TakenError:
+        return False
+    finally:
+        with suppress(FloradlError):
+            client.delete(key)
+    return True

@@ -1,0 +1,409 @@
+"""The library in a bucket of an object store (S3 and what speaks its language, GCS, Azure).
+
+The keys below the prefix are the paths of a folder's library, sidecars too. Nothing is ever replaced but a
+sidecar, and that only as it was read: of two machines that write at once the store lets one through. An
+object with the marker's name tells an empty library from a bucket that is another, or gone.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, partial
+from threading import Lock, local
+from typing import BinaryIO, Final, TypeVar
+
+from floradl.errors import (
+    ErrorCode,
+    PauseReason,
+    ServicePausedError,
+    TransientError,
+)
+from floradl.fs.names import fold, stored_path
+from floradl.library import sidecar as sidecars
+from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, T
+from floradl.library.destination import AttemptMemory
+from floradl.library.object_access import StoreAccess
+from floradl.library.object_arrivals import Arrivals
+from floradl.library.object_client import (
+    PART,
+    ObjectClient,
+    StoredObject,
+    TakenError,
+)
+from floradl.library.object_destination import KnownNames, ObjectDestination, ObjectPlace, content_type_of
+from floradl.library.object_sidecars import ObjectSidecars
+from floradl.library.sidecar import Sidecar
+from floradl.library.template import SIDECARS, NameFields, Template
+from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
+from floradl.urls import BucketUrl
+
+MARKER: Final = ".floradl-library"
+_MARKER_TEXT: Final = b"This bucket's prefix is a library of floradl. Keep this object.\n"
+_TRIAL: Final = ".floradl-trial"
+_LOOKED: Final = 10.0  # seconds after which the marker is looked for anew
+_THREADS: Final = 16  # requests at once, of those that are made together
+_LARGEST: Final = 5 << 40  # bytes of an object of S3's
+_MAX_SIDECAR: Final = 64 << 20
+_AHEAD: Final = 64  # sidecars that a scan asks for ahead
+_LISTING: Final = 60.0  # seconds for which the names of a folder are remembered
+
+_A = TypeVar("_A")
+
+
+def open_object_library(
+    url: BucketUrl,
+    template: Template,
+    folders: Mapping[OutputKind, str],
+    max_name_bytes: int,
+    access: StoreAccess,
+) -> ObjectLibrary:
+    """Return the library in the bucket of `url`; nothing is asked of the store yet.
+
+    Raises `ConfigError` where a setting or the extra `cloud` is missing.
+    """
+    return ObjectLibrary(ObjectClient(url, access), template, folders, max_name_bytes)
+
+
+class ObjectLibrary(LibraryStore):
+    """The library of `client`. `monotonic` gives seconds."""
+
+    def __init__(
+        self,
+        client: ObjectClient,
+        template: Template,
+        folders: Mapping[OutputKind, str],
+        max_name_bytes: int,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.client = client
+        self.template = template
+        self.max_name_bytes = max_name_bytes
+        self.names = KnownNames()
+        self._folders = folders
+        self._dated = template.names("date", "year", "month", "day", "created")
+        self._monotonic = monotonic
+        self._marked_at = float("-inf")
+        self._arrivals = Arrivals()
+        self._memory = AttemptMemory()
+        self._damaged: dict[str, str] = {}
+        self._kept_as: dict[str, str] = {}
+        self._listed: dict[str, tuple[float, dict[str, str]]] = {}
+        self._sidecars = ObjectSidecars(self)
+        self._threads: ThreadPoolExecutor | None = None
+        self._lock = Lock()
+        self._thread = local()
+
+    def create(self) -> bool:
+        """Make the marker where it is missing; the bucket is the user's to make.
+
+        Raises `ServicePausedError`, and `TransientError` where the store wants fewer requests.
+        """
+        if self.client.stat(MARKER) is not None:
+            return False
+        try:
+            self.client.create(MARKER, _MARKER_TEXT, "text/plain")
+        except TakenError:
+            return False
+        return True
+
+    def check(self, within: float = _LOOKED) -> None:
+        """Raise `ServicePausedError` where the marker is missing.
+
+        It was looked for `within` so many seconds before at most; nothing is asked then.
+        """
+        now = self._monotonic()
+        if now - self._marked_at < within:
+            return
+        found = self.client.stat(MARKER)
+        if found is None:
+            raise ServicePausedError(
+                f"{self.client.url} does not carry {MARKER}: it is another bucket or prefix, or was emptied. "
+                "Correct `output.dir`; if it is to start anew, store an empty object of that name there",
+                PauseReason.LIBRARY_MISSING,
+            )
+        # Where objects are encrypted with a key of the user's, an ETag is no MD5.
+        marker = hashlib.md5(_MARKER_TEXT, usedforsecurity=False).hexdigest()
+        self.client.sums_etags = self.client.url.scheme == "s3" and found.etag.strip('"') == marker
+        self._marked_at = now
+
+    def require(self) -> None:
+        """As `check`, by a request whose refusal says why."""
+        self.client.read(MARKER)
+        self.check(0.0)
+
+    def weaknesses(self) -> tuple[str, ...]:
+        found = []
+        if not self.client.replaces_matching:
+            found.append(
+                "this store replaces an object without comparing it: of two machines that complete one "
+                "sidecar at the same moment, what one of them added may be lost"
+            )
+        if self.client.is_readable_on_the_way:
+            found.append("output.endpoint is http: whoever is on the way can read and change what is stored")
+        return tuple(found)
+
+    def check_room(self, needed: int = 0) -> None:
+        """See `LibraryStore.check_room`: a store says nothing of its room before it refuses to take more."""
+        self.check(0.0)
+        if needed > _LARGEST:
+            raise ServicePausedError(
+                f"{self.client.url}: no object can be so large", PauseReason.DISK_FULL, needed=needed
+            )
+        self.client.overwrite(_TRIAL, bytes(1 << 16))
+        self.client.delete(_TRIAL)
+
+    def destination(
+        self,
+        run: QueuedRun,
+        output: RemoteOutput,
+        index: int,
+        completed_at: float | None,
+        created_at: float | None = None,
+    ) -> ObjectDestination:
+        fields = self._name_fields(run, output, index, completed_at, created_at)
+        identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
+        render = cache(lambda ext, distinct: self.template.render(fields, ext, self.max_name_bytes, distinct))
+        place = ObjectPlace(
+            client=self.client,
+            check=self.check,
+            render=render,
+            names=self.names,
+            arrivals=self._arrivals,
+            memory=self._memory,
+            damaged=self._damaged,
+            set_aside=self._set_aside,
+        )
+        return ObjectDestination(place, output.kind, identity.hexdigest()[:16], output.nth)
+
+    def _name_fields(
+        self,
+        run: QueuedRun,
+        output: RemoteOutput,
+        index: int,
+        completed_at: float | None,
+        created_at: float | None,
+    ) -> NameFields:
+        return NameFields(
+            folder=self._folders[output.kind],
+            kind=output.kind,
+            type=output.type,
+            technique=run.technique,
+            run_id=run.run_id,
+            output_id=output.output_id,
+            index=index,
+            label=run.label,
+            date=_local_time(completed_at) if self._dated else None,
+            created=_local_time(created_at) if self._dated else None,
+            names=run.names,
+            meta=run.meta,
+            url=output.url,
+        )
+
+    def path_of(
+        self,
+        run: QueuedRun,
+        output: RemoteOutput,
+        index: int,
+        times: tuple[float | None, float | None],
+        ext: str,
+    ) -> str:
+        """Return the first path that an output with the extension `ext` would get, with `/`.
+
+        `times` are when the run completed and was created (unix seconds), `index` counts from 1.
+        """
+        fields = self._name_fields(run, output, index, *times)
+        return "/".join(self.template.render(fields, ext, self.max_name_bytes))
+
+    def existing(self, outputs: Mapping[str, SavedOutput]) -> dict[str, SavedOutput]:
+        self.check()
+        named = [(key, output) for key, output in outputs.items() if output.path]
+
+        def holds(output: SavedOutput) -> bool:
+            found = self._stat(output.path or "")
+            return found is not None and found.size == (output.bytes or 0)
+
+        held = self._each([partial(holds, output) for _, output in named])
+        if not all(held):
+            self.check(1.0)
+        return {key: output for (key, output), is_held in zip(named, held, strict=True) if is_held}
+
+    def locate_sidecar(self, reference: Reference) -> tuple[str, Sidecar] | None:
+        return self._sidecars.locate(reference)
+
+    def write_sidecar(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None) -> str:  # noqa: ARG002 - a store has its own times
+        return self._sidecars.write(sidecar, replacing)
+
+    def open_file(self, path: str) -> BinaryIO | None:
+        self.check()
+        found = self._stat(path)
+        if found is None:
+            self.check(1.0)
+            return None
+        return self.client.open(found)
+
+    def location(self, path: str = "") -> str:
+        return self.client.place(path)
+
+    def scan(self) -> Iterator[LibraryEntry]:
+        self.check(0.0)
+        waiting: list[tuple[str, Future[bytes | None]]] = []
+        for found in self.client.list(f"{SIDECARS}/"):
+            if not found.key.endswith(".json") or _is_hidden(found.key):
+                continue
+            read = partial(self.client.read, found.key) if found.size <= _MAX_SIDECAR else lambda: b""
+            waiting.append((found.key, self._pool().submit(read)))
+            if len(waiting) > _AHEAD:
+                yield from _entry(*waiting.pop(0))
+        for each in waiting:
+            yield from _entry(*each)
+
+    def files(self) -> Iterator[str]:
+        self.check(0.0)
+        for found in self.client.list():
+            if not found.key.startswith(f"{SIDECARS}/") and not _is_hidden(found.key):
+                yield found.key
+
+    def stat(self, path: str) -> StoredFile | None:
+        self.check()
+        found = self._stat(path)
+        return _stored_file(found) if found else None
+
+    def listing(self, folder: str = "") -> Iterator[StoredFile]:
+        self.check(0.0)
+        below = f"{'/'.join(stored_path(folder))}/" if folder else ""
+        for found in self.client.list(below):
+            if not _is_hidden(found.key):
+                yield _stored_file(found)
+
+    def move(self, path: str, to: str) -> bool:
+        """See `LibraryStore.move`: the bytes pass through this machine, since few stores copy create-only."""
+        self.check(1.0)
+        source, target = self._stat(path), "/".join(stored_path(to))
+        if source is None:
+            if self._stat(to) is not None:
+                return True
+            raise TransientError(f"{self.client.place(path)} is gone", ErrorCode.STORAGE)
+        folder = target.rpartition("/")[0]
+        names = self._names_in(folder)
+        if names.get(fold(target), target) != target or not self._copy(source, target):
+            return False
+        names[fold(target)] = target
+        self.client.delete(path)
+        self.names.drop(path)
+        return True
+
+    def _copy(self, source: StoredObject, to: str) -> bool:
+        """Copy an object create-only; True where its bytes stand there already."""
+        ext = f".{to.rpartition('.')[2]}"
+        try:
+            if source.size <= PART:
+                with self.client.open(source) as file:
+                    self.client.create(to, file.read(), content_type_of(ext))
+            else:
+                upload = self.client.upload(to, source.size, content_type_of(ext))
+                with self.client.open(source) as file:
+                    while data := file.read(1 << 20):
+                        upload.write(data)
+                upload.close()
+        except TakenError:
+            there = self.client.stat(to)
+            return there is not None and there.size == source.size and self._hash(there) == self._hash(source)
+        return True
+
+    def _hash(self, found: StoredObject) -> str:
+        with self.client.open(found) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _names_in(self, folder: str) -> dict[str, str]:
+        """Return the paths in a folder by what they are where case does not count; a minute old at most."""
+        now = self._monotonic()
+        with self._lock:
+            known = self._listed.get(folder)
+            if known is None or now - known[0] > _LISTING:
+                found = self.client.list(f"{folder}/" if folder else "", recursive=False)
+                known = now, {fold(each.key): each.key for each in found}
+                self._listed = {folder: known}
+            return known[1]
+
+    def remove(self, path: str) -> bool:
+        self.check()
+        if self._stat(path) is None:
+            return False
+        self.client.delete(path)
+        self.names.drop(path)
+        return True
+
+    def expect_damaged(self, path: str, sha256: str) -> None:
+        self._damaged[path] = sha256
+
+    def kept_as(self, path: str) -> str | None:
+        return self._kept_as.get(path)
+
+    def _set_aside(self, path: str) -> None:
+        for number in itertools.count(1):
+            kept = f"{path}.damaged" + (f"-{number}" if number > 1 else "")
+            if self.move(path, kept):
+                self._kept_as[path] = kept
+                self._damaged.pop(path, None)
+                return
+
+    def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
+        def outcome(work: Callable[[], T]) -> T | Exception:
+            try:
+                return work()
+            except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
+                return error
+
+        return self._each([partial(outcome, work) for work in works])
+
+    def _each(self, works: Sequence[Callable[[], _A]]) -> list[_A]:
+        """Call several at once; in a thread that is one of those itself, one after the other."""
+        if len(works) < 2 or getattr(self._thread, "is_one", False):
+            return [work() for work in works]
+        return [future.result() for future in [self._pool().submit(work) for work in works]]
+
+    def _pool(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(_THREADS, "floradl-store", self._begin_thread)
+            return self._threads
+
+    def _begin_thread(self) -> None:
+        self._thread.is_one = True
+        self._arrivals.never_wait()
+
+    def _stat(self, path: str) -> StoredObject | None:
+        try:
+            return self.client.stat("/".join(stored_path(path)))
+        except ValueError:
+            return None
+
+
+def _entry(path: str, reading: Future[bytes | None]) -> Iterator[LibraryEntry]:
+    data = reading.result()
+    if data is None:
+        return
+    try:
+        yield LibraryEntry(path, sidecars.read(data))
+    except ValueError:
+        yield LibraryEntry(path, None)
+
+
+def _stored_file(found: StoredObject) -> StoredFile:
+    return StoredFile(found.key, found.size, found.etag, found.etag or None)
+
+
+def _is_hidden(key: str) -> bool:
+    return key.endswith("/") or any(part.startswith(".") for part in key.split("/"))
+
+
+def _local_time(seconds: float | None) -> dt.datetime | None:
+    try:
+        return dt.datetime.fromtimestamp(seconds).astimezone() if seconds else None
+    except (ValueError, OverflowError, OSError):  # out of the calendar's range
+        return None
