@@ -3,7 +3,9 @@
 An engine that one daemon uses alone has none of this: `RunQueue.sharing` is None there. A run that is worked
 on is leased to one daemon under a number, its fence, which grows with each lease. `begin_download`,
 `update`, `save_outputs` and `finish` of a run that this process has leased write under that fence, and raise
-`LeaseLostError` once another daemon has the run: what is on disk stays, and nothing is announced.
+`LeaseLostError` once another daemon has the run: what is on disk stays, and nothing is announced. `update`
+of a run that this process has not leased, as the poller's, changes only one that is neither ready nor leased
+nor ended.
 
 A daemon is known by its state folder, so it is the same one after a restart. `RunQueue.outbox` shows it the
 events of the runs that it finished itself, and those it adopted; `HookOutbox.expect` concerns these alone.
@@ -124,7 +126,8 @@ class RunSharing(Protocol):
     def news(self) -> AsyncIterator[RunNews | None]:
         """Yield what happens to runs at other daemons; None where some of it may have been missed.
 
-        The first one is None, once nothing is missed from then on.
+        The first one is None, once nothing is missed from then on. How leased runs were released (`RETURNED`,
+        `GONE`) is yielded for those of this daemon too, when it is recorded.
         """
 
     async def poll_now(self, run_id: str) -> None:
