@@ -331,7 +331,7 @@ def _pause(works: App, start: Startup | None) -> LivePause | None:
     paused, stuck = (start.pause if start else None) or works.scheduler.paused, works.queue.trouble
     if paused is not None:
         return LivePause(paused.reason, paused.message, paused.since)
-    return LivePause(PauseReason.DISK_FULL, stuck.message, stuck.since) if stuck is not None else None
+    return LivePause(stuck.reason, stuck.message, stuck.since) if stuck is not None else None
 
 
 def _progress_at(quiet: float) -> float:
