@@ -77,6 +77,10 @@ class LeaseLostError(FloradlError):
     """Another daemon that shares the queue has this run by now: nothing more is recorded of it here."""
 
 
+class FreshAnswerNeededError(FloradlError):
+    """A fresh URL is needed, and another daemon polls FLORA: the run is handed back to it."""
+
+
 class JobError(FloradlError):
     """A job file is refused, whole.
 

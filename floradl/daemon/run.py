@@ -102,6 +102,10 @@ class _Both:
         for each in self._both:
             each.trouble(run, message, next_in)
 
+    def dropped(self, run_id: str) -> None:
+        for each in self._both:
+            each.dropped(run_id)
+
 
 async def run(
     config: Config, environ: Mapping[str, str], source: Source, display: RunEvents | None = None
@@ -204,17 +208,15 @@ async def _work(config: Config, works: App, intake: Intake, start: Startup, hook
 
     await hooks.runs.prepare(works.queue.outbox)
     ready = await start.attempt()
-    works.scheduler.resume_open(await works.queue.open_ids())
+    await works.scheduler.resume_open(works.queue)
     watch_dir = config.queue.watch_dir
     _log.info("started", version=__version__, home=str(config.home), watch_dir=str(watch_dir))
     async with anyio.create_task_group() as group:
         if not ready:
             group.start_soon(start.serve)
-        group.start_soon(works.scheduler.serve)
-        group.start_soon(works.backfill.serve)
+        beside = [works.backfill.serve, *([works.sync.serve] if works.sync is not None else ())]
+        group.start_soon(partial(works.scheduler.serve, beside=beside))
         group.start_soon(hooks.runs.serve, works.queue.outbox, works.library)
-        if works.sync is not None:
-            group.start_soon(works.sync.serve)
         group.start_soon(intake.serve, Watcher(watch_dir, config.queue.file, report=_report))
 
 

@@ -53,6 +53,7 @@ class Heard:
         self.transfer = progress.transfer
         self.transferred = progress.transferred
         self.trouble = progress.trouble
+        self.dropped = progress.dropped
         self._finished = progress.finished
         self._tell = tell
 

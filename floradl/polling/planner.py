@@ -9,7 +9,7 @@ catch the ends that no webhook reports.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -64,6 +64,13 @@ class PollPlanner:
         self._webhook_trust = WebhookTrust()
         self._scouts: dict[str, float] = {}  # by technique, when the next run may be polled early
         self._reported: set[str] = set()  # runs whose end a webhook reported, and which are still open
+
+    def restart(self, durations: Mapping[str, Iterable[float]]) -> None:
+        """Begin anew, with these durations (seconds) by technique."""
+        self._looks.clear()
+        self._scouts.clear()
+        self._reported.clear()
+        self._durations.restart(durations)
 
     def change(self, interval: float) -> None:
         """Judge gaps by another interval (seconds) from now on."""

@@ -108,6 +108,10 @@ class Heartbeat:
         self.ended += 1
         self.changed = True
 
+    def dropped(self, run_id: str) -> None:
+        self._runs.pop(run_id, None)
+        self.changed = True
+
     def runs(self) -> tuple[LiveRun, ...]:
         """Return what is under way, at most a thousand."""
         transfers: dict[str, list[Transfer]] = {}
