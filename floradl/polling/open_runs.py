@@ -212,8 +212,10 @@ class OpenRuns:
         """Take runs that are due, `room` at most beside those put first; what is early after all waits on."""
         taken: list[str] = []
         while (run_id := self._due_queue.pop(first_only=len(taken) >= room)) is not None:
-            if run_id in self._over or not self.planner.puts_back(run_id):
+            if run_id in self._over or not (seconds := self.planner.puts_back(run_id)):
                 taken.append(run_id)
+            elif self.on_postponed is not None:
+                self.on_postponed(run_id, seconds)
         return taken
 
     async def load(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:

@@ -22,6 +22,7 @@ STUCK_AFTER = 120.0
 """Seconds without progress after which a daemon counts as stuck; it writes the file each 10 s at least."""
 
 _MOST = 1000
+_MOST_TOLD = 100
 
 
 class Transfer(msgspec.Struct, frozen=True):
@@ -83,6 +84,8 @@ class Heartbeat:
         self._runs: dict[str, LiveRun] = {}
         self._transfers: dict[tuple[str, str], Transfer] = {}
         self.changed = False
+        self.last: Snapshot | None = None
+        """What was last written."""
         self.bytes_at = time.monotonic()
         """When bytes of an output last arrived (monotonic seconds)."""
 
@@ -147,6 +150,12 @@ def write(state_dir: Path, snapshot: Snapshot) -> None:
 
 def _for_this_user(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+
+
+def shortened(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot for other machines: redacted, and of the runs at most a hundred with transfers."""
+    runs = tuple(run for run in snapshot.runs if run.outputs)[:_MOST_TOLD]
+    return msgspec.structs.replace(_redacted(snapshot), runs=runs)
 
 
 def _redacted(snapshot: Snapshot) -> Snapshot:
