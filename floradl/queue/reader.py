@@ -25,6 +25,7 @@ from floradl.queue.migrations import (
     select_runs,
     select_saved,
 )
+from floradl.queue.sharing import DaemonState
 
 _AT_ONCE = 500  # ids in one query
 
@@ -90,6 +91,10 @@ class QueueReader:
         retried, _ = rows.get(False, (0, None))
         given_up, example = rows.get(True, (0, None))
         return HookTrouble(retried, given_up, example)
+
+    def daemons(self) -> list[DaemonState]:
+        """Return the daemons that share the queue: none, as one has this file alone."""
+        return []
 
     def left_files(self) -> dict[str, LeftFile]:
         """Return the job files that are done with and may still lie in the watch folder, by name."""
