@@ -127,7 +127,7 @@ def write(state_dir: Path, snapshot: Snapshot) -> None:
     """
     path = state_dir / FILE_NAME
     temporary = path.with_name(f".{FILE_NAME}.part")
-    snapshot = _redacted(snapshot)
+    snapshot = redacted(snapshot)
     try:
         # This process alone writes it, whatever the umask gives others: `status` is believed.
         with open(temporary, "wb", opener=_for_this_user) as file:
@@ -145,7 +145,8 @@ def _for_this_user(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
-def _redacted(snapshot: Snapshot) -> Snapshot:
+def redacted(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot as it may be written down: its messages quote what others said."""
     paused, broken = snapshot.paused, snapshot.queue_file_error
     return msgspec.structs.replace(
         snapshot,
