@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,14 @@ def workers() -> Iterator[None]:
     """Processes that make transfers for any test, and end with the last one."""
     yield
     ByWorker.end_all()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database_server() -> Iterator[None]:
+    """A PostgreSQL server for all tests that ask for one; it ends with the last test."""
+    yield
+    if "databases" in sys.modules:
+        sys.modules["databases"].stop_shared()
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def write(state_dir: Path, snapshot: Snapshot) -> None:
     """
     path = state_dir / FILE_NAME
     temporary = path.with_name(f".{FILE_NAME}.part")
-    snapshot = _redacted(snapshot)
+    snapshot = redacted(snapshot)
     try:
         # This process alone writes it, whatever the umask gives others: `status` is believed.
         with open(temporary, "wb", opener=_for_this_user) as file:
@@ -155,10 +155,11 @@ def _for_this_user(path: str, flags: int) -> int:
 def shortened(snapshot: Snapshot) -> Snapshot:
     """Return a snapshot for other machines: redacted, and of the runs at most a hundred with transfers."""
     runs = tuple(run for run in snapshot.runs if run.outputs)[:_MOST_TOLD]
-    return msgspec.structs.replace(_redacted(snapshot), runs=runs)
+    return msgspec.structs.replace(redacted(snapshot), runs=runs)
 
 
-def _redacted(snapshot: Snapshot) -> Snapshot:
+def redacted(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot as it may be written down: its messages quote what others said."""
     paused, broken = snapshot.paused, snapshot.queue_file_error
     return msgspec.structs.replace(
         snapshot,

@@ -90,7 +90,10 @@ class RunSharing(Protocol):
     """
 
     async def elect(self) -> bool:
-        """Become the poller, or stay it, for ten seconds more; False while another daemon is."""
+        """Become the poller, or stay it, for ten seconds more; False while another daemon is.
+
+        It does not wait: where the engine is away it is False within five seconds.
+        """
 
     async def resign(self) -> None:
         """Let another daemon be elected at once, at a stop. Safe to repeat."""
@@ -141,3 +144,12 @@ class RunSharing(Protocol):
 
     async def adopt_events(self) -> list[int]:
         """Take over the hooks' events of daemons that were not seen for a minute; return their numbers."""
+
+    async def is_filled(self) -> bool:
+        """Whether what the library knows is in the queue: not so in a new one."""
+
+    async def lead_filling(self) -> bool:
+        """Become the daemon that fills a new queue from the library, or stay it for a minute more."""
+
+    async def note_filled(self) -> None:
+        """Record that the queue is filled. Safe to repeat."""

@@ -232,6 +232,8 @@ class SharedScheduler(Scheduler):
                 open_runs.add_new([run_id], report=False)
             case NewsKind.RETURNED:
                 open_runs.put_due([(run_id, news.due_in)])
+            case NewsKind.GONE if run_id in open_runs:
+                pass  # it may have been queued again since: the row is read when it is due
             case NewsKind.GONE:
                 self._reports.dropped(run_id)
                 open_runs.ended(run_id)
