@@ -89,7 +89,9 @@ def test_a_unit_gives_a_stop_the_time_that_it_may_take(unit: str) -> None:
 
 
 def test_the_template_is_the_unit_but_for_its_places() -> None:
-    one, many, worker = ((UNITS / unit).read_text().split("[Unit]")[1].splitlines() for unit in OF_THE_MACHINE)
+    one, many, worker = (
+        (UNITS / unit).read_text().split("[Unit]")[1].splitlines() for unit in OF_THE_MACHINE
+    )
     differing = {line.partition("=")[0] for line in set(one) ^ set(many)}
     assert differing == {"Description", "StateDirectory", "Environment", "LoadCredential"}
     differing = {line.partition("=")[0] for line in set(one) ^ set(worker) if not line.startswith("#")}

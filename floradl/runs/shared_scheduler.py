@@ -30,6 +30,7 @@ from floradl.runs.scheduler import LIBRARY_REASONS, Scheduler, Service
 from floradl.wakeups import Signal, next_tick
 
 _COUNT_EVERY = 15.0  # seconds
+_REMIND_EVERY = 15.0  # seconds
 _NOTE_EVERY = 1.0  # seconds in which the times of the next polls come together
 _WORTH_NOTING = 1.0  # seconds; whoever is elected later polls at once what was due sooner
 _AGAIN = 1.0  # seconds until the queue is tried again
@@ -193,6 +194,7 @@ class SharedScheduler(Scheduler):
                 group.start_soon(self._probe)
                 group.start_soon(self._note_due)
                 group.start_soon(self._watch_library)
+                group.start_soon(self._remind)
                 group.start_soon(self._catch_up)
                 for service in (*self._beside, *beside):
                     group.start_soon(service)
@@ -271,6 +273,12 @@ class SharedScheduler(Scheduler):
             if left := {run_id: at - now for run_id, at in due.items() if at - now >= _WORTH_NOTING}:
                 with suppress(QueueUnavailableError):  # then more is polled at once after an election
                     await self._sharing.note_due(left)
+
+    async def _remind(self) -> None:
+        """Have it looked now and then for what other daemons found incomplete."""
+        while True:
+            await next_tick(_REMIND_EVERY)
+            self._queue.incomplete.set()
 
     async def _watch_library(self) -> None:
         """Let another daemon poll where this one does not have the library: it cannot see what is done."""
