@@ -318,7 +318,6 @@ async def test_a_daemon_whose_lease_ran_out_goes_on_while_nobody_else_took_the_r
 
 async def test_work_on_a_run_that_another_daemon_leased_is_cancelled(
     one: PostgresQueue,
-    two: PostgresQueue,
     database: tuple[databases.PostgresServer, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -151,7 +151,7 @@ async def release(
             " WHERE run_id = %s AND fence = %s AND answer IS NOT NULL"
         )
         if (await connection.execute(query, (wait, *under))).rowcount:
-            await tell(connection, daemon, NewsKind.RETURNED, [leased.run_id], wait)
+            await tell(connection, "", NewsKind.RETURNED, [leased.run_id], wait)
     else:
         query = f"UPDATE runs SET {_END} WHERE run_id = %s AND fence = %s"  # noqa: S608 - ours
         await connection.execute(query, under)

@@ -262,7 +262,9 @@ class PostgresQueue(RunQueue):
             await connection.execute("DELETE FROM outputs WHERE run_id = %s", (run.run_id,))
             if before is None or before.state.open:
                 await self._outbox.add(connection, run.run_id, sidecar)
-                await tell(connection, self._daemon, NewsKind.GONE, [run.run_id])
+                # Of a run that was leased this daemon hears too: it may be the poller.
+                origin = "" if run.run_id in self._fences else self._daemon
+                await tell(connection, origin, NewsKind.GONE, [run.run_id])
             completed = before is not None and _says_more(before, run)
             if completed:
                 await note_incomplete(connection, [run.run_id])

@@ -26,10 +26,7 @@ _PUT: Final = (
     " names = coalesce(excluded.names, runs.names),"
     " technique = coalesce(runs.technique, excluded.technique)"
 )
-PUT: Final = (
-    f"{_PUT} WHERE runs.state <> 'forgotten' AND (excluded.state NOT IN {OPEN}"
-    f" OR (runs.state IN {OPEN} AND runs.answer IS NULL))"
-)
+PUT: Final = f"{_PUT} WHERE runs.state IN {OPEN} AND runs.answer IS NULL"
 """Writes how far a run is, of which this daemon has no lease: what is ready, or has ended, stays."""
 
 PUT_LEASED: Final = f"{_PUT} WHERE runs.state <> 'forgotten' AND runs.fence = %s"

@@ -133,7 +133,8 @@ class _Change:
                     "UPDATE runs SET technique = %s, label = %s, state = %s, queued_at = %s,"
                     " detected_at = %s, waited = %s, tries = %s, progress = %s, error = %s,"
                     " fresh = %s, kinds = %s, meta = %s, names = %s, changed_at = %s,"
-                    " due_at = now(), answer = NULL, owner = NULL, lease_until = NULL, fence = fence + 1 WHERE run_id = %s",
+                    " due_at = now(), answer = NULL, owner = NULL, lease_until = NULL,"
+                    " fence = fence + 1 WHERE run_id = %s",
                     [(*values_of(self.rows[run_id], self._now)[1:], run_id) for run_id in anew],
                 )
         completed = [self.rows[run_id] for run_id in sorted(self._completed - self._anew)]
