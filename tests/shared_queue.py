@@ -210,6 +210,14 @@ class SharedQueue(MemoryQueue, RunSharing):
             if run_id not in self.store.ready and self.store.leased(run_id) is None
         ]
 
+    async def rows(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
+        found = [(run_id, await self.get(run_id)) for run_id in run_ids]
+        return {run_id: row for run_id, row in found if row is not None}
+
+    async def update_all(self, runs: Sequence[QueuedRun], now: float) -> None:
+        for run in runs:
+            await self.update(run, now)
+
     async def note_due(self, due: Mapping[str, float]) -> None:
         await self._reach()
         self.store.noted += len(due)

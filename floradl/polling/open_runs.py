@@ -220,7 +220,12 @@ class OpenRuns:
 
     async def load(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
         """Read rows, by id; runs that are not open any more are dropped. Raises `QueueUnavailableError`."""
-        rows = await _together([partial(self._queue.get, run_id) for run_id in run_ids])
+        sharing = self._queue.sharing
+        if sharing is None:
+            rows = await _together([partial(self._queue.get, run_id) for run_id in run_ids])
+        else:
+            known = await sharing.rows(run_ids)
+            rows = [known.get(run_id) for run_id in run_ids]
         found = {}
         for run_id, row in zip(run_ids, rows, strict=True):
             if row is None or not row.state.open:
@@ -231,7 +236,11 @@ class OpenRuns:
 
     async def record(self, runs: Iterable[tuple[QueuedRun, float | None]]) -> None:
         """Write rows, and how long each run took at FLORA (seconds). Raises `QueueUnavailableError`."""
-        now = self.clocks.wall()
+        now, sharing = self.clocks.wall(), self._queue.sharing
+        if sharing is not None:  # most go on, and their durations are not known yet
+            runs = list(runs)
+            await sharing.update_all([run for run, seconds in runs if seconds is None], now)
+            runs = [(run, seconds) for run, seconds in runs if seconds is not None]
         await _together([partial(self._queue.update, run, now, duration=seconds) for run, seconds in runs])
 
     def postpone(self, retry: RetryIn) -> None:

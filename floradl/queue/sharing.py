@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from floradl.models import FinishedRun
+from floradl.models import FinishedRun, QueuedRun
 from floradl.queue.heartbeat import Snapshot
 
 POLLER_LEASE: Final = 10.0
@@ -109,6 +109,12 @@ class RunSharing(Protocol):
 
         What is ready, leased or not open is left out.
         """
+
+    async def rows(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
+        """Read many runs, by id, at the cost of one; unknown ones are left out."""
+
+    async def update_all(self, runs: Sequence[QueuedRun], now: float) -> None:
+        """Do as `RunQueue.update` for many runs that this process has not leased, at the cost of one."""
 
     async def hand_over(self, finished: Sequence[FinishedRun]) -> int:
         """Record that polled runs are ready to be saved, with their answers, and wake daemons that save.

@@ -14,13 +14,13 @@ from anyio.lowlevel import checkpoint
 
 from floradl.errors import LeaseLostError
 from floradl.log import get_logger
-from floradl.models import FinishedRun
+from floradl.models import FinishedRun, QueuedRun
 from floradl.queue.heartbeat import Snapshot, redacted
 from floradl.queue.postgres import jobs, leases
 from floradl.queue.postgres.connection import Connection, Database
 from floradl.queue.postgres.leases import Leased
 from floradl.queue.postgres.news import Listener, seconds, tell, tell_ready
-from floradl.queue.postgres.rows import OPEN
+from floradl.queue.postgres.rows import OPEN, PUT, select_runs, values_of
 from floradl.queue.postgres.schema import FILLED, put_fact
 from floradl.queue.sharing import (
     POLLER_LEASE,
@@ -122,6 +122,19 @@ class PostgresSharing(RunSharing):
             f" WHERE runs.run_id = given.run_id AND state IN {OPEN} AND answer IS NULL",
             (list(due), [seconds(each) for each in due.values()]),
         )
+
+    async def rows(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
+        return await self._db.call(lambda connection: select_runs(connection, list(run_ids)))
+
+    async def update_all(self, runs: Sequence[QueuedRun], now: float) -> None:
+        # In one order, against deadlocks.
+        values = [values_of(run, now) for run in sorted(runs, key=lambda run: run.run_id)]
+
+        async def work(connection: Connection) -> None:
+            async with connection.cursor() as cursor:
+                await cursor.executemany(PUT, values)
+
+        await self._db.call(work)
 
     async def hand_over(self, finished: Sequence[FinishedRun]) -> int:
         async def work(connection: Connection) -> int:
