@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from floradl.config.credentials import read_queue_password
@@ -25,14 +26,16 @@ def shared_server(config: Config) -> Server | None:
     """
     if config.queue.engine == SQLITE:
         return None
-    try:
-        import procrastinate  # noqa: F401, PLC0415 - an extra
-        import psycopg  # noqa: F401, PLC0415 - as above
-    except ImportError as error:
-        raise ConfigError(MISSING) from error
-    from floradl.queue.postgres.connection import Server  # noqa: PLC0415 - as above
+    if not installed():
+        raise ConfigError(MISSING)
+    from floradl.queue.postgres.connection import Server  # noqa: PLC0415 - an extra
 
     return Server(config.queue.engine, partial(_password, config))
+
+
+def installed() -> bool:
+    """Whether the extra `postgres` is there, as far as one sees without importing it."""
+    return all(find_spec(name) is not None for name in ("psycopg", "procrastinate"))
 
 
 def _password(config: Config) -> str | None:

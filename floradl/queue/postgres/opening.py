@@ -14,10 +14,17 @@ import msgspec
 import psycopg
 from msgspec import Struct
 
-from floradl.errors import ConfigError, PauseReason, QueueUnavailableError
+from floradl.errors import (
+    ConfigError,
+    PauseReason,
+    QueueDamagedError,
+    QueueUnavailableError,
+    innermost,
+)
 from floradl.fs.folders import open_root, sync_folder
 from floradl.portability import flush
 from floradl.queue.folder import MEMBER, note_to_be_filled
+from floradl.queue.migrations import LOST
 from floradl.queue.postgres.connection import (
     CONNECTIONS,
     Database,
@@ -128,10 +135,17 @@ def join(state_dir: Path, state: DatabaseState) -> Member:
 async def opened_queue(
     server: Server, daemon: str, name: str, *, connections: int = CONNECTIONS, retry_after: float = 5.0
 ) -> AsyncIterator[PostgresQueue]:
-    """Give the queue in a prepared database, for a daemon; its connections are closed at the end."""
+    """Give the queue in a prepared database, for a daemon; its connections are closed at the end.
+
+    Raises `QueueDamagedError` where the tables turn out to be gone: the next start makes them anew.
+    """
     queue = PostgresQueue(Database(server, most=connections, retry_after=retry_after), daemon, name)
     try:
         yield queue
+    except BaseExceptionGroup as error:
+        if (damaged := error.subgroup(QueueDamagedError)) is None:
+            raise
+        raise QueueDamagedError(f"{innermost(damaged)}: they are made anew; {LOST}") from error
     finally:
         with anyio.CancelScope(shield=True):
             await queue.disconnect()
