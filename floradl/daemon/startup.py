@@ -76,8 +76,8 @@ async def opened(
 
     Where the disk is full or the database is away those with a `supervision` wait, and others give up. A
     damaged file is set aside, and a new one is to be filled; where that shows later, `QueueDamagedError`
-    comes through here, and the next who opens it finds it repaired. Raises that, `LockedError`, `ConfigError` (also
-    where others could have put there what stands there), `TransientError` (no room),
+    comes through here, and the next who opens it finds it repaired. Raises that, `LockedError`,
+    `ConfigError` (also where others could have put there what stands there), `TransientError` (no room),
     `QueueUnavailableError` (no database), `StartStoppedError`.
     """
     server = shared_server(config)
