@@ -22,6 +22,7 @@ import anyio
 import psycopg
 import pytest
 
+from floradl.models import Reference, RunRequest
 from floradl.queue.postgres.connection import Server
 from floradl.queue.postgres.opening import prepare_database
 from floradl.queue.postgres.schema import TABLES
@@ -229,6 +230,45 @@ def prepared() -> Iterator[tuple[PostgresServer, str]]:
     facts = "DELETE FROM floradl_facts WHERE name IN ('filled', 'moved')"
     server.execute(f"TRUNCATE {rows} RESTART IDENTITY CASCADE; {facts}", name)
     _spare.append(name)
+
+
+@contextmanager
+def pooler(server: PostgresServer, mode: str) -> Iterator[int]:
+    """Run PgBouncer before a server for the block, in a pool mode; gives its port."""
+    if (program := shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")) is None:
+        pytest.skip("pgbouncer is not installed (Debian's package pgbouncer)")
+    folder = Path(tempfile.mkdtemp(prefix="floradl-pgbouncer-"))
+    port = free_port()
+    (folder / "users").write_text(f'"{USER}" "{PASSWORD}"\n')
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+        f"listen_port = {port}\nunix_socket_dir =\npool_mode = {mode}\nauth_type = scram-sha-256\n"
+        f"auth_file = {folder / 'users'}\nmax_client_conn = 100\ndefault_pool_size = 20\n"
+        f"logfile = {folder / 'log'}\n"
+    )
+    if os.geteuid() == 0:
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, "postgres", "postgres")
+    command = [*as_user("postgres"), program, "-q", str(folder / "pgbouncer.ini")]
+    process = subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: process.poll() is not None or _listens(port))
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def order(run_id: str) -> RunRequest:
+    """Return a request for a run."""
+    return RunRequest(Reference(run_id))
 
 
 def wait_for(look: Callable[[], Any], seconds: float = 30.0) -> Any:

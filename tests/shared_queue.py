@@ -94,6 +94,14 @@ class SharedQueue(MemoryQueue, RunSharing):
     def sharing(self) -> RunSharing:
         return self
 
+    async def is_filled(self) -> bool:
+        return True
+
+    async def lead_filling(self) -> bool:
+        return False
+
+    async def note_filled(self) -> None: ...
+
     async def _reach(self) -> None:
         await checkpoint()
         while self.stopped:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from floradl.errors import PauseReason
 from floradl.models import LeftFile, QueuedRun, RunState
 from floradl.queue import folder, heartbeat, sharing
 from floradl.queue.folder import Holder
@@ -76,6 +77,9 @@ class DaemonState(Struct, frozen=True):
 def read_daemon_state(state_dir: Path) -> DaemonState:
     """Read a thousand runs, unfinished and last failed ones. Raises `ConfigError` where that fails."""
     daemon = read_daemon(state_dir)
+    paused = daemon.snapshot.paused if daemon.snapshot is not None else None
+    if paused is not None and paused.reason == PauseReason.QUEUE_UNAVAILABLE:
+        return DaemonState(daemon)  # which says why
     with read_queue(state_dir) as queue:
         if queue is None:
             return DaemonState(daemon)

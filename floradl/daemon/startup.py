@@ -28,11 +28,9 @@ from floradl.errors import (
     ConfigError,
     FloradlError,
     PauseReason,
-    QueueDamagedError,
     QueueUnavailableError,
     ServicePausedError,
     TransientError,
-    innermost,
 )
 from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.mounts import is_shared, unmounted
@@ -47,7 +45,6 @@ from floradl.queue import folder as state_folder, heartbeat
 from floradl.queue.base import RunQueue
 from floradl.queue.folder import SEEN, is_to_be_filled, note_filled
 from floradl.queue.heartbeat import LivePause, Snapshot
-from floradl.queue.migrations import LOST
 from floradl.queue.recovery import kept_open, open_queue
 from floradl.queue.sharing import RunSharing
 from floradl.queue.sqlite import SqliteQueue
@@ -78,9 +75,9 @@ async def opened(
     """Hold the state folder, and the queue that is in it or that it has a share of.
 
     Where the disk is full or the database is away those with a `supervision` wait, and others give up. A
-    damaged file is set aside, and a new one is to be filled; where that shows later, `QueueDamagedError` comes
-    through here, and the next who opens it finds it repaired. Raises that, `LockedError`, `ConfigError` (also
-    where others could have put there what stands there), `TransientError` (no room),
+    damaged file is set aside, and a new one is to be filled; where that shows later, `QueueDamagedError`
+    comes through here, and the next who opens it finds it repaired. Raises that, `LockedError`,
+    `ConfigError` (also where others could have put there what stands there), `TransientError` (no room),
     `QueueUnavailableError` (no database), `StartStoppedError`.
     """
     server = shared_server(config)
@@ -116,13 +113,8 @@ async def _opened_shared(
     prepare = partial(opening.prepare_database, server)
     state = await _open_when_there(prepare, state_dir, since, supervision)
     member = await to_thread.run_sync(opening.join, state_dir, state)
-    try:
-        async with opening.opened_queue(server, member.daemon, opening.name_of(state_dir)) as queue:
-            yield queue
-    except BaseExceptionGroup as error:
-        if (damaged := error.subgroup(QueueDamagedError)) is None:
-            raise
-        raise QueueDamagedError(f"{innermost(damaged)}: they are made anew, and filled; {LOST}") from error
+    async with opening.opened_queue(server, member.daemon, opening.name_of(state_dir)) as queue:
+        yield queue
 
 
 async def _open(state_dir: Path) -> SqliteQueue:

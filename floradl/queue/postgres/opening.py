@@ -14,10 +14,17 @@ import msgspec
 import psycopg
 from msgspec import Struct
 
-from floradl.errors import ConfigError, PauseReason, QueueUnavailableError
+from floradl.errors import (
+    ConfigError,
+    PauseReason,
+    QueueDamagedError,
+    QueueUnavailableError,
+    innermost,
+)
 from floradl.fs.folders import open_root, sync_folder
 from floradl.portability import flush
 from floradl.queue.folder import MEMBER, note_to_be_filled
+from floradl.queue.migrations import LOST
 from floradl.queue.postgres.connection import (
     CONNECTIONS,
     Database,
@@ -55,8 +62,10 @@ class DatabaseState(Struct, frozen=True):
     filled: bool
 
 
-async def prepare_database(server: Server, *, migrate: bool = True) -> DatabaseState:
+async def prepare_database(server: Server, *, migrate: bool = True, moved: bool = False) -> DatabaseState:
     """Try the settings, and make the tables or bring them up to date, where they are not.
+
+    `moved`: a queue that was moved away is no fault.
 
     Raises `ConfigError` where a setting is wrong or the database is another version's, and
     `QueueUnavailableError` where it is away.
@@ -67,9 +76,9 @@ async def prepare_database(server: Server, *, migrate: bool = True) -> DatabaseS
             with anyio.fail_after(_PATIENCE):
                 if migrate or await version_of(connection, server) != len(MIGRATIONS):
                     await prepare(connection, server)
-                if (moved := await fact(connection, MOVED)) is not None:
+                if not moved and (place := await fact(connection, MOVED)) is not None:
                     raise ConfigError(
-                        f"queue.engine: the queue in {server} was moved to {moved}: let queue.engine name "
+                        f"queue.engine: the queue in {server} was moved to {place}: let queue.engine name "
                         "that, or move it back with 'floradl migrate'"
                     )
                 identity = await fact(connection, IDENTITY) or ""
@@ -92,6 +101,14 @@ def read_member(state_dir: Path) -> Member:
         return msgspec.json.decode((state_dir / MEMBER).read_bytes(), type=Member)
     except (FileNotFoundError, ValueError):
         return Member(secrets.token_hex(8))
+
+
+def known_member(state_dir: Path) -> str | None:
+    """Return who the daemon of a state folder is; None where it has not said so, or nobody may look."""
+    try:
+        return msgspec.json.decode((state_dir / MEMBER).read_bytes(), type=Member).daemon
+    except (OSError, ValueError):
+        return None
 
 
 def write_member(state_dir: Path, member: Member) -> None:
@@ -128,10 +145,17 @@ def join(state_dir: Path, state: DatabaseState) -> Member:
 async def opened_queue(
     server: Server, daemon: str, name: str, *, connections: int = CONNECTIONS, retry_after: float = 5.0
 ) -> AsyncIterator[PostgresQueue]:
-    """Give the queue in a prepared database, for a daemon; its connections are closed at the end."""
+    """Give the queue in a prepared database, for a daemon; its connections are closed at the end.
+
+    Raises `QueueDamagedError` where the tables turn out to be gone: the next start makes them anew.
+    """
     queue = PostgresQueue(Database(server, most=connections, retry_after=retry_after), daemon, name)
     try:
         yield queue
+    except BaseExceptionGroup as error:
+        if (damaged := error.subgroup(QueueDamagedError)) is None:
+            raise
+        raise QueueDamagedError(f"{innermost(damaged)}: they are made anew; {LOST}") from error
     finally:
         with anyio.CancelScope(shield=True):
             await queue.disconnect()

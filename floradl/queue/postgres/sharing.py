@@ -215,6 +215,7 @@ class PostgresSharing(RunSharing):
         async def work(connection: Connection) -> None:
             await leases.give_back(connection, self._daemon, self._worker_id, held)
             await jobs.manager_of(connection).unregister_worker(self._worker_id)
+            await self._see(connection, snapshot=None, worker_id=None, polls=False)
 
         await self._try(work)
         for leased in held:
