@@ -7,11 +7,11 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import anyio
@@ -52,9 +52,10 @@ from floradl.redaction import Secret
 from floradl.runs.backfill import Backfill, BackfillOptions, TechniqueLookup
 from floradl.runs.events import NO_EVENTS, EventSink, RunEvents, RunReports
 from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
-from floradl.runs.processor import ProcessOptions, Processor
-from floradl.runs.scheduler import Scheduler
-from floradl.runs.slots import DownloadSlots, TransferSlots
+from floradl.runs.processor import ProcessOptions
+from floradl.runs.scheduler import Scheduler, Service
+from floradl.runs.slots import TransferSlots
+from floradl.runs.stages import StageOptions, StageParts, Stages, build_stages
 from floradl.wakeups import next_tick
 from floradl.workers.pool import Machine, WorkerPool
 from floradl.workers.protocol import WorkerSettings
@@ -211,31 +212,44 @@ async def working(
         group = await stack.enter_async_context(anyio.create_task_group())
         group.start_soon(_serve_queue, queue, media.halt)
         while_working = anyio.CancelScope()
-        slots: DownloadSlots | None = None
+        stages: Stages | None = None
         try:
             give_up_after = config.poll.give_up_after
             reports = RunReports(progress, options.events)
             open_runs = await _open_runs(queue, reports, config.poll.interval)
             breaker, clocks = open_runs.breaker, open_runs.clocks
-            slots = DownloadSlots(breaker, open_runs.put_first)
             key = _Key(config, environ, options.key)
             workspace_check = WrongWorkspaceCheck()
             names = TechniqueNames(await queue.technique_names())
             flora = FloraClient(api, key, RateLimiter(time.monotonic), workspace_check, names)
             poll_options = PollOptions(give_up_after, config.poll.interval, options.missing_tries)
-            poller = Poller(flora, open_runs, library, slots, poll_options, workspace_check)
             keep_times = config.output.mtime == "completed"
             saver = _saver(config, library, media, progress, options.events)
             process_options = ProcessOptions(
                 give_up_after, keep_times, build_selection(config), clocks.wall, names.of_run
             )
-            processor = Processor(flora, library, saver, queue, progress, process_options)
-            scheduler = Scheduler(open_runs, poller, slots, processor, reports)
+            look_up_names = TechniqueLookup(flora, names, breaker, queue).serve
+            stages = build_stages(
+                StageParts(
+                    queue,
+                    library,
+                    flora,
+                    open_runs,
+                    saver,
+                    media.slots,
+                    progress,
+                    reports,
+                    workspace_check,
+                ),
+                StageOptions(poll_options, process_options, partial(_is_usable, key), (look_up_names,)),
+            )
+            poller, scheduler = stages.poller, stages.scheduler
             sync = _sync(config, flora, poller, queue, scheduler)
             backfill = Backfill(poller, breaker, queue, library, names, BackfillOptions(keep_times, clocks))
-            look_up_names = TechniqueLookup(flora, names, breaker, queue).serve
             watch_key = partial(_watch_key, key, scheduler, sync)
-            group.start_soon(_watch_all, while_working, watch_key, media.tend, look_up_names)
+            group.start_soon(_watch_all, while_working, watch_key, media.tend, *stages.beside)
+
+            select = stages.processor.select
 
             def change(config: Config) -> None:
                 url_policy.change(config.network.trusted_private_hosts, _host_of_api(config))
@@ -244,7 +258,7 @@ async def working(
                     library.keep_free = config.download.min_free_space
                 saver.change(config.download.concurrency, HostPatterns.parse(config.download.text_url_hosts))
                 scheduler.change(config.poll.interval, config.poll.give_up_after)
-                processor.select(build_selection(config))
+                select(build_selection(config))
                 key.change(config)
 
             yield App(
@@ -264,8 +278,8 @@ async def working(
             media.halt()
             while_working.cancel()
             queue.close()
-            if slots is not None:
-                slots.close()
+            if stages is not None:
+                stages.close()
 
 
 def _saver(
@@ -346,9 +360,7 @@ def _sync(
     return HistorySync(options, flora, poller, queue, scheduler)
 
 
-async def _watch_all(
-    while_working: anyio.CancelScope, *watches: Callable[[], Coroutine[Any, Any, None]]
-) -> None:
+async def _watch_all(while_working: anyio.CancelScope, *watches: Service) -> None:
     """Run `watches` until `while_working` is cancelled."""
     with while_working:
         async with anyio.create_task_group() as group:
@@ -363,6 +375,15 @@ async def _serve_queue(queue: RunQueue, halt: Callable[[], None]) -> None:
     except* QueueDamagedError:
         halt()  # transfers in threads, which cannot be cancelled
         raise
+
+
+async def _is_usable(key: Callable[[], str]) -> bool:
+    """Whether there is a key."""
+    try:
+        await to_thread.run_sync(key)
+    except ServicePausedError:
+        return False
+    return True
 
 
 async def _watch_key(key: Callable[[], str], scheduler: Scheduler, sync: HistorySync | None) -> None:

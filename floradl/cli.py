@@ -319,6 +319,23 @@ def sheet(given: dict[str, Any], since: str, file: Path | None) -> Exit:
     return command.sheet(config, os.environ, since, file)
 
 
+@floradl.command(
+    epilog=ending("floradl migrate --to postgresql://floradl@db/floradl", (0, 2, 5), "docs/scale-out.md")
+)
+@click.option(
+    "--to", "engine", metavar="ENGINE", help="Move the queue there: sqlite, or a postgresql:// URL."
+)
+@common_options
+@click.pass_obj
+def migrate(given: dict[str, Any], engine: str | None) -> Exit:
+    """Bring the queue up to date with this version, or move it to another engine."""
+    config = configured(given, "error")
+    from floradl.commands import migrate as command
+
+    _after_imports()
+    return command.migrate(config, engine)
+
+
 @floradl.command(epilog=ending("floradl simulate --port 8700 --speed 10", (0, 2), "docs/simulator.md"))
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="a free one")
 @click.option("--speed", type=click.FloatRange(0.01, 1000), default=1.0, help="How fast time passes.")

@@ -50,6 +50,7 @@ class PauseReason(StrEnum):
     LIBRARY_MISSING = "library_missing"
     LIBRARY_OTHER = "library_other"
     LIBRARY_READ_ONLY = "library_read_only"
+    QUEUE_UNAVAILABLE = "queue_unavailable"  # the database that keeps the queue is away
 
 
 class FloradlError(Exception):
@@ -74,6 +75,10 @@ class QueueDamagedError(FloradlError):
 
 class LeaseLostError(FloradlError):
     """Another daemon that shares the queue has this run by now: nothing more is recorded of it here."""
+
+
+class FreshAnswerNeededError(FloradlError):
+    """A fresh URL is needed, and another daemon polls FLORA: the run is handed back to it."""
 
 
 class JobError(FloradlError):
@@ -177,8 +182,8 @@ class ServicePausedError(FloradlError):
 class QueueUnavailableError(ServicePausedError):
     """The queue cannot record, or read what it recorded, and waiting did not help (exit 5)."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, PauseReason.DISK_FULL)
+    def __init__(self, message: str, reason: PauseReason = PauseReason.DISK_FULL) -> None:
+        super().__init__(message, reason)
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -51,6 +51,8 @@ class _Ended:
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None: ...
 
+    def dropped(self, run_id: str) -> None: ...
+
 
 class FetchSession:
     """Downloads `requests` from the start on until `stop`, or until no run is open.

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +63,14 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
     yield lambda scheme: store_of(scheme, tmp_path_factory)
     end_stores()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database_server() -> Iterator[None]:
+    """A PostgreSQL server for all tests that ask for one; it ends with the last test."""
+    yield
+    if "databases" in sys.modules:
+        sys.modules["databases"].stop_shared()
 
 
 @pytest.fixture

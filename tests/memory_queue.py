@@ -31,6 +31,7 @@ from floradl.queue.base import (
     queued,
     without_secrets,
 )
+from floradl.queue.sharing import RunSharing
 from floradl.wakeups import Signal
 
 
@@ -56,7 +57,7 @@ class MemoryQueue(RunQueue):
         return None
 
     @property
-    def sharing(self) -> None:
+    def sharing(self) -> RunSharing | None:
         return None
 
     @property

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
 from floradl.models import QueuedRun
 from floradl.queue.base import RunQueue
+from floradl.queue.postgres.connection import Server
+from floradl.queue.postgres.opening import opened_queue
+from floradl.queue.postgres.queue import PostgresQueue
 from floradl.queue.sqlite import SqliteQueue
 
 _T = TypeVar("_T")
@@ -35,6 +38,13 @@ async def sqlite_queue(state_dir: Path, retry_after: float = 5.0) -> AsyncIterat
             yield queue
     finally:
         queue.disconnect()
+
+
+@asynccontextmanager
+async def postgres_queue(server: Server, daemon: str = "one", **how: Any) -> AsyncIterator[PostgresQueue]:
+    """Open the queue in a prepared database for a daemon, and serve it inside."""
+    async with opened_queue(server, daemon, f"host-{daemon}", **how) as queue, serving(queue):
+        yield queue
 
 
 def work_with(state_dir: Path, work: Callable[[SqliteQueue], Awaitable[_T]]) -> _T:

@@ -302,6 +302,8 @@ _OTHER_VALUES = {
     "queue.file": ("/q.yaml", Path("/q.yaml")),
     "queue.keep": ("0", 0),
     "queue.max_open": ("7", 7),
+    "queue.engine": ("postgresql://floradl@db.example:5433/q", "postgresql://floradl@db.example:5433/q"),
+    "queue.password_file": ("/p", Path("/p")),
     "sync.technique_runs": ("True", True),
     "sync.generations": ("true", True),
     "sync.since": ("30d", 30 * 86_400),

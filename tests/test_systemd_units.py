@@ -14,7 +14,7 @@ from floradl.commands.exits import Exit
 from floradl.daemon.run import _STOP_DEADLINE
 
 UNITS = Path(__file__).parent.parent / "deploy" / "systemd"
-OF_THE_MACHINE = ("floradl.service", "floradl@.service")
+OF_THE_MACHINE = ("floradl.service", "floradl@.service", "floradl-worker@.service")
 MOST_EXPOSED = 1.5
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
@@ -42,6 +42,7 @@ def installed(folder: Path, unit: str, name: str) -> Path:
     [
         ("floradl.service", "floradl.service", []),
         ("floradl@.service", "floradl@films.service", []),
+        ("floradl-worker@.service", "floradl-worker@1.service", []),
         ("user/floradl.service", "floradl.service", ["--user"]),
     ],
 )
@@ -88,9 +89,13 @@ def test_a_unit_gives_a_stop_the_time_that_it_may_take(unit: str) -> None:
 
 
 def test_the_template_is_the_unit_but_for_its_places() -> None:
-    one, many = ((UNITS / unit).read_text().split("[Unit]")[1].splitlines() for unit in OF_THE_MACHINE)
+    one, many, worker = (
+        (UNITS / unit).read_text().split("[Unit]")[1].splitlines() for unit in OF_THE_MACHINE
+    )
     differing = {line.partition("=")[0] for line in set(one) ^ set(many)}
     assert differing == {"Description", "StateDirectory", "Environment", "LoadCredential"}
+    differing = {line.partition("=")[0] for line in set(one) ^ set(worker) if not line.startswith("#")}
+    assert differing == {"Description", "StateDirectory", "Environment", "EnvironmentFile"}
 
 
 @pytest.mark.parametrize("unit", OF_THE_MACHINE)
@@ -104,13 +109,21 @@ def test_a_unit_makes_a_home_that_its_group_may_not_write(unit: str) -> None:
 @pytest.mark.parametrize("unit", OF_THE_MACHINE)
 def test_a_unit_names_its_settings_so_that_none_are_looked_for_where_others_may_write(unit: str) -> None:
     (named,) = re.findall(r"FLORADL_CONFIG=(\S+)", settings(unit)["Environment"][0])
-    assert named in {"/etc/floradl/config.yaml", "/etc/floradl/%i/config.yaml"}
+    assert named in {f"/etc/floradl/{name}" for name in ("config.yaml", "%i/config.yaml", "worker.yaml")}
 
 
 def test_nothing_of_an_instance_is_another_s() -> None:
     for name in ("StateDirectory", "Environment", "LoadCredential"):
         for value in settings("floradl@.service")[name]:
             assert all("%i" in path for path in re.findall(r"(?:/etc|/var/lib)\S+|^floradl\S*", value)), value
+
+
+def test_nothing_that_a_worker_writes_is_another_s() -> None:
+    found = settings("floradl-worker@.service")
+    written = re.findall(r"/var/lib/\S+", " ".join(found["Environment"]))
+    assert len(written) == 3
+    assert all("/var/lib/floradl-worker-%i" in path for path in written)
+    assert found["StateDirectory"] == ["floradl-worker-%i"]
 
 
 def test_the_user_s_name_is_that_of_the_units() -> None:

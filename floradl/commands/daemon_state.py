@@ -13,8 +13,9 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from floradl.errors import PauseReason
 from floradl.models import LeftFile, QueuedRun, RunState
-from floradl.queue import folder, heartbeat
+from floradl.queue import folder, heartbeat, sharing
 from floradl.queue.folder import Holder
 from floradl.queue.heartbeat import LiveRun, Snapshot
 from floradl.queue.reader import HookTrouble, read_queue, readable
@@ -61,7 +62,7 @@ class DaemonInfo(Struct, frozen=True):
 class DaemonState(Struct, frozen=True):
     """The whole picture. `counts` is None without a queue; `left` are done job files that may lie there.
 
-    `hooks` says for which runs the hook failed.
+    `hooks` says for which runs the hook failed. `sharers` are the daemons that share the queue, by name.
     """
 
     daemon: DaemonInfo
@@ -70,11 +71,15 @@ class DaemonState(Struct, frozen=True):
     failed: tuple[QueuedRun, ...] = ()
     left: Mapping[str, LeftFile] = MappingProxyType({})
     hooks: HookTrouble = HookTrouble()
+    sharers: tuple[sharing.DaemonState, ...] = ()
 
 
 def read_daemon_state(state_dir: Path) -> DaemonState:
     """Read a thousand runs, unfinished and last failed ones. Raises `ConfigError` where that fails."""
     daemon = read_daemon(state_dir)
+    paused = daemon.snapshot.paused if daemon.snapshot is not None else None
+    if paused is not None and paused.reason == PauseReason.QUEUE_UNAVAILABLE:
+        return DaemonState(daemon)  # which says why
     with read_queue(state_dir) as queue:
         if queue is None:
             return DaemonState(daemon)
@@ -82,7 +87,13 @@ def read_daemon_state(state_dir: Path) -> DaemonState:
         unfinished = queue.unfinished(_MOST - min(len(failed), _FAILED_AT_LEAST))
         failed = failed[: _MOST - len(unfinished)]
         return DaemonState(
-            daemon, queue.counts(), tuple(unfinished), tuple(failed), queue.left_files(), queue.hook_trouble()
+            daemon,
+            queue.counts(),
+            tuple(unfinished),
+            tuple(failed),
+            queue.left_files(),
+            queue.hook_trouble(),
+            tuple(queue.daemons()),
         )
 
 
@@ -108,6 +119,12 @@ def read_runs(state_dir: Path, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
     """Read runs by id; unknown ones are left out. Raises as `read_daemon_state` does."""
     with read_queue(state_dir) as queue:
         return queue.runs(run_ids) if queue is not None else {}
+
+
+def read_sharers(state_dir: Path) -> tuple[sharing.DaemonState, ...]:
+    """Read which daemons share the queue, by name; none where one has it alone. Raises as above."""
+    with read_queue(state_dir) as queue:
+        return tuple(queue.daemons()) if queue is not None else ()
 
 
 def read_hook_trouble(state_dir: Path) -> HookTrouble:

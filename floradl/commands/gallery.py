@@ -51,6 +51,7 @@ _REMEDIES: Final = {
     PauseReason.LIBRARY_MISSING: "Mount the library's disk, or have its bucket answer again.",
     PauseReason.LIBRARY_OTHER: "Copy the files to where output.dir is now, or name the old place there.",
     PauseReason.LIBRARY_READ_ONLY: "Let floradl's user write the library, or mount it for writing.",
+    PauseReason.QUEUE_UNAVAILABLE: "See that the queue's database runs and can be reached.",
 }
 _log = get_logger()
 

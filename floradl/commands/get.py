@@ -54,6 +54,7 @@ class _Watched:
         self.report_pause: Callable[[], None] = lambda: None
         self.run = display.run
         self.transferred = display.transferred
+        self.dropped = display.dropped
 
     def trouble(self, run: QueuedRun, message: str, next_in: float) -> None:
         if not self.ends_at_once():
@@ -160,7 +161,7 @@ async def _once(config: Config, environ: Mapping[str, str], max_wait: float, pro
             progress.report_pause()
             tell(f"floradl: {start.pause.message}")
             return Exit.GAVE_UP
-        works.scheduler.resume_open(await works.queue.open_ids())
+        await works.scheduler.resume_open(works.queue)
         code = await _work_off(works, progress, max_wait, intake, None if ready else start)
         await to_thread.run_sync(inbox.sweep)
         if code is not Exit.INTERRUPTED:

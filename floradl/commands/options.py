@@ -122,12 +122,17 @@ def configured(given: dict[str, Any], level: str | None = None) -> Config:
 def configured_from(given: dict[str, Any], level: str | None = None) -> tuple[Config, Source]:
     """As `configured`; also return where it can be loaded from again."""
     from floradl.config.load import Options, Source
+    from floradl.config.settings import SQLITE
 
     shift = given.get("verbose", 0) - given.get("quiet", 0)
     shifted = _LEVELS[min(max(_LEVELS.index(level or "info") + shift, 0), len(_LEVELS) - 1)]
     options = Options(given.get("config"), given.get("home"), shifted if shift else None)
     source = Source(options, os.environ)
     config = source.load()
+    if config.queue.engine != SQLITE:
+        from floradl.daemon.database import read_there
+
+        read_there(config)
     if level is not None:
         from floradl.log import catch_strays, configure
 

@@ -22,6 +22,7 @@ from floradl.commands.daemon_state import (
     read_daemon,
     read_daemon_state,
     read_runs,
+    read_sharers,
     rejected_jobs,
 )
 from floradl.commands.exits import Exit
@@ -30,6 +31,7 @@ from floradl.config.settings import Config
 from floradl.errors import ConfigError, FloradlError
 from floradl.models import STATE_OF, QueuedRun, Reference, RunState
 from floradl.queue.heartbeat import LivePause, LiveRun, Transfer
+from floradl.queue.sharing import DaemonState as SharingDaemon
 from floradl.redaction import redact
 from floradl.units import format_count, format_size
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from floradl.sources.scan import Entry
 
 _MOST_OPEN, _MOST_FAILED = 10, 5
+_SILENT = 20.0  # seconds; who shares the queue says each ten that it lives
 SCHEMA_VERSION = 1
 
 
@@ -56,6 +59,7 @@ def head_lines(standing: DaemonState, config: Config, now: float) -> Iterator[st
     daemon = standing.daemon
     yield f"home     {config.home}"
     yield from _daemon_lines(daemon, now)
+    yield from _sharer_lines(standing.sharers, now)
     inbox = list(_inbox(standing, config))
     yield from inbox
     yield from (f"hooks    {failure}" for failure in hook_failures(standing.hooks))
@@ -66,7 +70,7 @@ def head_lines(standing: DaemonState, config: Config, now: float) -> Iterator[st
         return
     yield "runs     " + ", ".join(f"{n:,} {state}" for state, n in counts.items())
     unfinished = sum(n for state, n in counts.items() if state.open)
-    if unfinished and daemon.holder is None:
+    if unfinished and daemon.holder is None and not standing.sharers:
         yield "         nothing works on them: start a daemon with 'floradl run', or 'floradl once'"
 
 
@@ -95,6 +99,25 @@ def _daemon_lines(daemon: DaemonInfo, now: float) -> Iterator[str]:
         yield f"hint     {hint}"
     if snapshot.rate_limit is not None:
         yield f"limit    {format_size(snapshot.rate_limit)} a second, all transfers together"
+
+
+def _sharer_lines(sharers: Sequence[SharingDaemon], now: float) -> Iterator[str]:
+    """Return a line for each daemon that shares the queue, and one for its pause."""
+    if not sharers:
+        return
+    yield f"shared   the queue, by {format_count(len(sharers), 'daemon')}"
+    for each in sharers:
+        snapshot = each.snapshot
+        transfers = sum(len(run.outputs) for run in snapshot.runs)
+        does = ["polls"] if each.polls else []
+        does += [f"{format_count(transfers, 'transfer')} under way" if transfers else "no transfer under way"]
+        seen = f", last seen {coarse(now - each.seen_at)} ago" if now - each.seen_at > _SILENT else ""
+        since = coarse(now - snapshot.since)
+        yield f"         {each.name}: {', '.join(does)}{seen} (version {each.version}, for {since})"
+        if (paused := snapshot.paused) is not None:
+            yield f"           paused for {coarse(now - paused.since)} ({paused.reason}): {paused.message}"
+    if not any(each.polls for each in sharers):
+        yield "         none of them polls just now: one is elected within ten seconds, of those with a key"
 
 
 def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
@@ -133,7 +156,7 @@ def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
 
 def _under_way(standing: DaemonState, now: float) -> Iterator[str]:
     # One that only waits is in the counts.
-    known = _live(standing.daemon)
+    known = _live(standing.daemon, standing.sharers)
     shown_runs = [run for run in standing.unfinished if run.state is not RunState.WAITING or run.error]
     if shown_runs:
         yield from ("", "Not finished")
@@ -219,12 +242,13 @@ def document(standing: DaemonState, config: Config) -> dict[str, Any]:
     daemon = standing.daemon
     snapshot = daemon.snapshot if daemon.alive else None
     broken = snapshot.queue_file_error if snapshot else None
-    known = _live(daemon)
+    known = _live(daemon, standing.sharers)
     counts = standing.counts or {}
     return {
         "schema_version": SCHEMA_VERSION,
         "home": str(config.home),
         "daemon": _daemon(daemon),
+        "daemons": [_sharer(each) for each in standing.sharers],
         "paused": _pause(snapshot.paused if snapshot else None),
         "queue_file_error": None if broken is None else redact(broken),
         "hints": [redact(hint) for hint in (snapshot.hints if snapshot else ())],
@@ -267,8 +291,25 @@ def _daemon(daemon: DaemonInfo) -> dict[str, Any]:
     }
 
 
-def _live(daemon: DaemonInfo) -> dict[str, LiveRun]:
-    return {run.run_id: run for run in daemon.snapshot.runs} if daemon.snapshot else {}
+def _sharer(daemon: SharingDaemon) -> dict[str, Any]:
+    snapshot = daemon.snapshot
+    return {
+        "name": daemon.name,
+        "version": daemon.version,
+        "polls": daemon.polls,
+        "seen_at": rfc3339(daemon.seen_at),
+        "since": rfc3339(snapshot.since),
+        "progress_at": rfc3339(snapshot.progress_at),
+        "paused": _pause(snapshot.paused),
+        "hints": [redact(hint) for hint in snapshot.hints],
+        "transfers": sum(len(run.outputs) for run in snapshot.runs),
+    }
+
+
+def _live(daemon: DaemonInfo, sharers: Sequence[SharingDaemon] = ()) -> dict[str, LiveRun]:
+    """Return what is under way, by run: what this machine's daemon says counts before what others said."""
+    known = {run.run_id: run for each in sharers for run in each.snapshot.runs}
+    return known | {run.run_id: run for run in daemon.snapshot.runs} if daemon.snapshot else known
 
 
 def _run(run: QueuedRun, now: LiveRun | None, silent_until: float | None) -> dict[str, Any]:
@@ -311,7 +352,7 @@ def status_of(config: Config, references: Sequence[Reference], stream: TextIO, *
         if row is None and found is not None:
             row = _row_of(found.sidecar)
         runs.append((row or reference, found))
-    live = _live(daemon)
+    live = _live(daemon, read_sharers(config.state_dir))
     if as_json:
         told = [_described(run, found, live, daemon.silent_until) for run, found in runs]
         stream.write(json.dumps({"schema_version": SCHEMA_VERSION, "runs": told}, indent=2) + "\n")

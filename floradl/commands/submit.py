@@ -21,7 +21,7 @@ from floradl.commands.exits import Exit
 from floradl.commands.options import moment
 from floradl.commands.streams import say, tell
 from floradl.config.credentials import NAME as KEY_NAME, find_api_key
-from floradl.config.settings import Config
+from floradl.config.settings import SQLITE, Config
 from floradl.errors import ConfigError, FloradlError, JobError, PauseReason, ServicePausedError
 from floradl.flora.client import FloraClient
 from floradl.flora.schema import KINDS
@@ -90,14 +90,40 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def queue(config: Config, requests: Iterable[RunRequest], *, quiet: bool = False) -> Exit:
-    """Write job files for `requests`, and report on stderr how many; `quiet`: only that no daemon runs."""
+    """Write job files for `requests`, and report on stderr how many; `quiet`: only that no daemon runs.
+
+    Where the queue is shared and no daemon of this machine would read them, the runs go into its database.
+    """
     from floradl.sources.job_file import drop_jobs, render_jobs  # noqa: PLC0415 - `get` needs none of this
 
     wanted = list(requests)
+    if config.queue.engine != SQLITE and not _has_daemon(config):
+        return _queue_in_database(config, wanted, quiet=quiet)
     drop_jobs(config.queue.watch_dir, render_jobs(wanted), _daemon_user(config))
     hint = _no_daemon_hint(config)
     if not quiet:
         tell(f"put {format_count(len(wanted), 'run')} into the inbox{f'; {hint}' if hint else ''}")
+    elif hint:
+        tell(f"floradl: {hint}")
+    return Exit.OK
+
+
+def _has_daemon(config: Config) -> bool:
+    try:
+        return folder.holder(config.state_dir) is not None
+    except OSError:
+        return False
+
+
+def _queue_in_database(config: Config, wanted: list[RunRequest], *, quiet: bool) -> Exit:
+    import anyio  # noqa: PLC0415 - as `queue`
+
+    from floradl.daemon.database import submit_there  # noqa: PLC0415 - as above
+
+    daemons = anyio.run(submit_there, config, wanted)
+    hint = "" if daemons else "no daemon shares it: start one with 'floradl run'"
+    if not quiet:
+        tell(f"put {format_count(len(wanted), 'run')} into the shared queue{f'; {hint}' if hint else ''}")
     elif hint:
         tell(f"floradl: {hint}")
     return Exit.OK

@@ -22,6 +22,7 @@ WEBHOOK_CREDENTIAL: Final = "flora_webhook_secret"
 
 RUN_SECRETS: Final = Path("/run/secrets")
 _KEY, _WEBHOOK, _TOKEN = "API key", "webhook secret", "gallery token"
+_PASSWORD = "queue's password"  # noqa: S105 - what it is called
 _SHORTEST_TOKEN = 16
 _MOST_BYTES = 4096
 _NO_CREDENTIAL = (
@@ -218,6 +219,21 @@ def read_web_token(config: Config) -> Secret | None:
             "to keep others from guessing it: make one with 'openssl rand -hex 16'"
         )
     return _secret(text, str(file), f"a {_TOKEN}")
+
+
+def read_queue_password(config: Config) -> Secret | None:
+    """Return the password of the queue's database, None where `queue.password_file` names none.
+
+    `redact` knows it from then on. Raises `ConfigError`, without the password, where it is unreadable.
+    """
+    if (file := config.queue.password_file) is None:
+        return None
+    text = _read_named(file, _PASSWORD, "queue.password_file").strip("\r\n")
+    if not text:
+        raise ConfigError(f"{file}: it is empty, but the {_PASSWORD} belongs in it")
+    secret = Secret(text)
+    remember(secret)
+    return secret
 
 
 class FoundSecrets(NamedTuple):

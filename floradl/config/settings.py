@@ -18,6 +18,7 @@ from floradl.config.types import (
     Choice,
     CommandLine,
     Duration,
+    EngineUrl,
     Flag,
     FolderName,
     HostList,
@@ -215,8 +216,12 @@ class ApiSection(Struct, frozen=True, kw_only=True):
     ]
 
 
+SQLITE: Final = "sqlite"
+"""The queue's engine that one machine has for itself."""
+
+
 class QueueSection(Struct, frozen=True, kw_only=True):
-    """Where runs come from. `keep` is in seconds."""
+    """Where runs come from, and where they are kept. `keep` is in seconds."""
 
     watch_dir: Annotated[Path, Setting(Location("inbox"), None, "the watch folder: drop job files here")]
     file: Annotated[
@@ -231,6 +236,24 @@ class QueueSection(Struct, frozen=True, kw_only=True):
             Whole(1, 10**9),
             "2000000",
             "how many runs may be open at a time: above it job files wait in the watch folder",
+        ),
+    ]
+    engine: Annotated[
+        str,
+        Setting(
+            EngineUrl(),
+            SQLITE,
+            "where the queue is kept: sqlite, in the state folder; or postgresql://USER@HOST/DB (with the "
+            "extra `postgres`), for any number of machines that share it (docs/scale-out.md)",
+        ),
+    ]
+    password_file: Annotated[
+        Path | None,
+        Setting(
+            Location(),
+            None,
+            "a file that holds the password for the database of queue.engine and nothing else; without it "
+            "PGPASSFILE or ~/.pgpass counts",
         ),
     ]
 

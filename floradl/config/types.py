@@ -27,6 +27,7 @@ from floradl.yaml_reader import DocumentError, Value, load, nearest
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(r"[^\s/\\?#\x00-\x1f\x7f]{1,250}")
+_ENGINE: Final = "postgresql://USER@HOST/DB"
 _EXAMPLE: Final = '["/usr/local/bin/notify", "--quiet"]'
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _TABLE: Final = '[{from: "09:00", to: "18:00", rate: 2MB}]'
@@ -328,6 +329,26 @@ class LibraryPlace(SettingType, frozen=True):
             BucketUrl.parse(text)
         except ValueError as error:
             raise ValueError(f"is neither a path nor a bucket: {error}") from None
+        return text
+
+
+class EngineUrl(SettingType, frozen=True):
+    """The queue's engine: `sqlite`, or a `postgresql://` URL without a password."""
+
+    def _parse(self, text: str) -> str:
+        if text.lower() == "sqlite":
+            return "sqlite"
+        try:
+            parts = urlsplit(text)
+            password, _ = parts.password, parts.port
+        except ValueError:
+            raise ValueError(f"is malformed: write it like {_ENGINE}") from None
+        if password is not None or "password" in parts.query.lower():
+            raise ValueError("holds a password: put that into queue.password_file, and take it out here")
+        if parts.scheme not in {"postgresql", "postgres"}:
+            raise ValueError(f"is no engine of the queue: write sqlite, or {_ENGINE}")
+        if _CONTROL.search(text) or not parts.username or not parts.path.strip("/"):
+            raise ValueError(f"names no user or no database: write it like {_ENGINE}")
         return text
 
 

@@ -23,7 +23,13 @@ from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
 from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pauses, tell_missing
 from floradl.daemon.startup import StartStoppedError, Startup, opened
-from floradl.errors import ConfigError, FloradlError, PauseReason, QueueDamagedError
+from floradl.errors import (
+    ConfigError,
+    FloradlError,
+    PauseReason,
+    QueueDamagedError,
+    QueueUnavailableError,
+)
 from floradl.hooks.command import PAUSED
 from floradl.hooks.runs import Heard, RunHooks
 from floradl.log import get_logger
@@ -36,6 +42,7 @@ from floradl.wakeups import next_tick
 if TYPE_CHECKING:
     from floradl.daemon.systemd import Supervision
     from floradl.queue.event_log import EventLog
+    from floradl.queue.sharing import RunSharing
     from floradl.sources.inbox import Inbox
     from floradl.sources.intake import Intake, IntakeLimits
     from floradl.sources.queue_file import QueueFile
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
 _STOP_DEADLINE = 7.0  # seconds; 8 are promised
 _BEAT = 1.0
 _SLOW_BEAT = 10.0
+_SHARED_BEAT = 2.0
 _STUCK_AFTER = 600.0
 _SWEEP_EVERY = 3600.0
 _SILENCE = 30.0  # seconds of silence that are worth reporting
@@ -102,6 +110,10 @@ class _Both:
         for each in self._both:
             each.trouble(run, message, next_in)
 
+    def dropped(self, run_id: str) -> None:
+        for each in self._both:
+            each.dropped(run_id)
+
 
 async def run(
     config: Config, environ: Mapping[str, str], source: Source, display: RunEvents | None = None
@@ -150,7 +162,6 @@ async def _run(
     from floradl.web.metrics import HealthState  # noqa: PLC0415
 
     supervision.beat(describe(SystemdView(starting=True)), well=True)
-    _warn_without_key(config, environ)
     if (why := passed_over(config)) is not None:
         _log.warning("config_passed_over", message=why)
     inbox, queue_file = build_inbox(config)
@@ -163,6 +174,7 @@ async def _run(
         working(config, environ, queue, Heard(seen, hooks.runs.wake), WorkOptions(events)) as works,
         reloading(config, source, Changing(works, hooks, environ), supervision),
     ):
+        _warn_without_key(config, environ, shared=works.queue.sharing is not None)
         intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
         start = build_start(config, works)
         report_pause = connect(events, works, start, intake, hooks.runs)
@@ -176,6 +188,8 @@ async def _run(
             group.start_soon(events.serve)
             # From the first moment on: a queue that is filled anew may take minutes.
             group.start_soon(_beat, config, works, intake, start, progress, supervision)
+            if works.queue.sharing is not None:
+                group.start_soon(_beat_to, works.queue.sharing, works, progress)
             group.start_soon(_watch_pause, report_pause)
             group.start_soon(serve_endpoints, config, environ, works, state)
             group.start_soon(serve_gallery, config, environ)
@@ -189,13 +203,19 @@ async def _run(
             group.cancel_scope.cancel()
 
 
-def _warn_without_key(config: Config, environ: Mapping[str, str]) -> None:
+def _warn_without_key(config: Config, environ: Mapping[str, str], *, shared: bool) -> None:
     """Log that there is no key, which would show with the first run only."""
     if read_api_key(config, environ) is None:
-        _log.warning(
+        without = (
+            "this daemon never polls, and downloads what another one that shares the queue has polled"
+            if shared
+            else "job files are taken, and nothing is downloaded"
+        )
+        tell = _log.info if shared else _log.warning
+        tell(
             "api_key_missing",
-            message="there is no API key: job files are taken, and nothing is downloaded until "
-            "FLORA_API_KEY or api.key_file (FLORA_API_KEY_FILE) gives one",
+            message=f"there is no API key: {without} until FLORA_API_KEY or api.key_file "
+            "(FLORA_API_KEY_FILE) gives one",
         )
 
 
@@ -204,17 +224,17 @@ async def _work(config: Config, works: App, intake: Intake, start: Startup, hook
 
     await hooks.runs.prepare(works.queue.outbox)
     ready = await start.attempt()
-    works.scheduler.resume_open(await works.queue.open_ids())
+    await works.scheduler.resume_open(works.queue)
     watch_dir = config.queue.watch_dir
     _log.info("started", version=__version__, home=str(config.home), watch_dir=str(watch_dir))
     async with anyio.create_task_group() as group:
         if not ready:
             group.start_soon(start.serve)
-        group.start_soon(works.scheduler.serve)
-        group.start_soon(works.backfill.serve)
+        beside = [works.backfill.serve, *([works.sync.serve] if works.sync is not None else ())]
+        group.start_soon(partial(works.scheduler.serve, beside=beside))
         group.start_soon(hooks.runs.serve, works.queue.outbox, works.library)
-        if works.sync is not None:
-            group.start_soon(works.sync.serve)
+        if works.queue.sharing is not None:
+            group.start_soon(hooks.runs.adopt_from, works.queue.sharing)
         group.start_soon(intake.serve, Watcher(watch_dir, config.queue.file, report=_report))
 
 
@@ -270,6 +290,7 @@ async def _beat(
             written = now
             silent_until, runs = _wall(works.flora.silent_until), progress.runs()
             snapshot = replace(stable, progress_at=_progress_at(quiet), runs=runs, silent_until=silent_until)
+            progress.last = snapshot
             await to_thread.run_sync(heartbeat.write, config.state_dir, snapshot)
             transfers = tuple(transfer for run in snapshot.runs for transfer in run.outputs)
         well = quiet < _STUCK_AFTER
@@ -286,6 +307,19 @@ async def _beat(
         supervision.beat(describe(view), well=well)
         with anyio.move_on_after(_BEAT):
             await (intake.served.wait() if view.starting else next_tick(_BEAT))
+
+
+async def _beat_to(sharing: RunSharing, works: App, progress: Heartbeat) -> None:
+    """Tell the daemons that share the queue what goes on here, as it changes, each ten seconds at least."""
+    told: tuple[Snapshot, bool] | None = None
+    told_at = -_SLOW_BEAT
+    while True:
+        snapshot, polls, now = progress.last, works.scheduler.polls, time.monotonic()
+        if snapshot is not None and ((snapshot, polls) != told or now - told_at >= _SLOW_BEAT):
+            with suppress(QueueUnavailableError), anyio.move_on_after(_SLOW_BEAT):
+                await sharing.beat(heartbeat.shortened(snapshot), polls=polls)
+                told, told_at = (snapshot, polls), now
+        await next_tick(_SHARED_BEAT)
 
 
 def connect(
@@ -331,7 +365,7 @@ def _pause(works: App, start: Startup | None) -> LivePause | None:
     paused, stuck = (start.pause if start else None) or works.scheduler.paused, works.queue.trouble
     if paused is not None:
         return LivePause(paused.reason, paused.message, paused.since)
-    return LivePause(PauseReason.DISK_FULL, stuck.message, stuck.since) if stuck is not None else None
+    return LivePause(stuck.reason, stuck.message, stuck.since) if stuck is not None else None
 
 
 def _progress_at(quiet: float) -> float:

@@ -10,12 +10,12 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -23,7 +23,15 @@ from anyio import to_thread
 from floradl import __version__
 from floradl.clock import unix_seconds
 from floradl.config.settings import Config
-from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError, TransientError
+from floradl.daemon.database import shared_server
+from floradl.errors import (
+    ConfigError,
+    FloradlError,
+    PauseReason,
+    QueueUnavailableError,
+    ServicePausedError,
+    TransientError,
+)
 from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.mounts import is_shared, unmounted
 from floradl.fs.permissions import refusal
@@ -39,16 +47,20 @@ from floradl.queue.base import RunQueue
 from floradl.queue.folder import SEEN, is_to_be_filled, note_filled
 from floradl.queue.heartbeat import LivePause, Snapshot
 from floradl.queue.recovery import kept_open, open_queue
+from floradl.queue.sharing import RunSharing
 from floradl.queue.sqlite import SqliteQueue
 from floradl.runs.scheduler import Scheduler
 from floradl.units import format_count
 
 if TYPE_CHECKING:
     from floradl.daemon.systemd import Supervision
+    from floradl.queue.postgres.connection import Server
 
+_T = TypeVar("_T")
 _ROOM_AGAIN = 5.0  # seconds between looks for room
 _BATCH = 500
 _BESIDE = b"+"  # before a library that only `get` and programs have used
+_FILLED_AGAIN = 1.0  # seconds between looks whether another daemon has filled the queue
 _AGAIN = 5.0  # seconds between looks for a library that is not there
 _log = get_logger()
 
@@ -64,14 +76,16 @@ class BucketSettingsError(ConfigError):
 @asynccontextmanager
 async def opened(
     config: Config, command: str, supervision: Supervision | None = None
-) -> AsyncIterator[SqliteQueue]:
-    """Hold the state folder and its queue.
+) -> AsyncIterator[RunQueue]:
+    """Hold the state folder, and the queue that is in it or that it has a share of.
 
-    Where the disk is full those with a `supervision` wait for room, and others give up. A damaged file is set
-    aside, and a new one is to be filled; where that shows later, `QueueDamagedError` comes through here, and
-    the next who opens it finds it repaired. Raises that, `LockedError`, `ConfigError` (also where others
-    could have put there what stands there), `TransientError` (no room), `StartStoppedError`.
+    Where the disk is full or the database is away those with a `supervision` wait, and others give up. A
+    damaged file is set aside, and a new one is to be filled; where that shows later, `QueueDamagedError`
+    comes through here, and the next who opens it finds it repaired. Raises that, `LockedError`,
+    `ConfigError` (also where others could have put there what stands there), `TransientError` (no room),
+    `QueueUnavailableError` (no database), `StartStoppedError`.
     """
+    server = shared_server(config)
     state_dir = config.state_dir
     try:
         if is_shared(state_dir):
@@ -82,7 +96,11 @@ async def opened(
         state_folder.make(state_dir)
         since = time.time()
         with state_folder.hold(state_dir, command, __version__, since):
-            queue = await _open_when_room(state_dir, since, supervision)
+            if server is not None:
+                async with _opened_shared(server, state_dir, since, supervision) as shared:
+                    yield shared
+                return
+            queue = await _open_when_there(partial(_open, state_dir), state_dir, since, supervision)
             async with kept_open(queue, state_dir, partial(_library_is_there, config)):
                 yield queue
     except OSError as error:
@@ -91,13 +109,33 @@ async def opened(
         raise ConfigError(f"the state folder {state_dir} cannot be used: {why}") from error
 
 
-async def _open_when_room(state_dir: Path, since: float, supervision: Supervision | None) -> SqliteQueue:
+@asynccontextmanager
+async def _opened_shared(
+    server: Server, state_dir: Path, since: float, supervision: Supervision | None
+) -> AsyncIterator[RunQueue]:
+    from floradl.queue.postgres import opening  # noqa: PLC0415 - an extra
+
+    prepare = partial(opening.prepare_database, server)
+    state = await _open_when_there(prepare, state_dir, since, supervision)
+    member = await to_thread.run_sync(opening.join, state_dir, state)
+    async with opening.opened_queue(server, member.daemon, opening.name_of(state_dir)) as queue:
+        yield queue
+
+
+async def _open(state_dir: Path) -> SqliteQueue:
+    return open_queue(state_dir)
+
+
+async def _open_when_there(
+    open_it: Callable[[], Awaitable[_T]], state_dir: Path, since: float, supervision: Supervision | None
+) -> _T:
     try:
-        return open_queue(state_dir)
-    except TransientError as error:
+        return await open_it()
+    except (TransientError, QueueUnavailableError) as error:
         if supervision is None:
             raise
-        paused = LivePause(PauseReason.DISK_FULL, str(error), time.time())
+        reason = getattr(error, "reason", PauseReason.DISK_FULL)
+        paused = LivePause(reason, str(error), time.time())
     _log.error("paused", reason=paused.reason, message=paused.message)
     from floradl.daemon.systemd import SystemdView, describe  # noqa: PLC0415 - of the daemon alone
 
@@ -108,10 +146,10 @@ async def _open_when_room(state_dir: Path, since: float, supervision: Supervisio
             with anyio.move_on_after(_ROOM_AGAIN):
                 await anext(signals)
                 raise StartStoppedError
-            with suppress(TransientError):
-                queue = open_queue(state_dir)
+            with suppress(TransientError, QueueUnavailableError):
+                opened_now = await open_it()
                 _log.info("resumed", reason=paused.reason)
-                return queue
+                return opened_now
 
 
 def _library_is_there(config: Config) -> bool:
@@ -311,11 +349,9 @@ class Startup:
         orders = await to_thread.run_sync(accepted_orders, self._watch_dir)
         forgotten = [order for order in orders if order.action is Action.FORGET]
         await self._queue.submit(forgotten, time.time(), retry_failed=False)
-        runs = (_row(found.sidecar) for found in self._library.scan() if found.sidecar is not None)
-        count = 0
-        while batch := await to_thread.run_sync(_some, runs):
-            count += await self._queue.recover(batch)
-            self.turned_at = time.monotonic()
+        count = await (
+            self._fill() if self._queue.sharing is None else self._share_filling(self._queue.sharing)
+        )
         # A library that was not there before is a new beginning: what was asked for long ago is not meant.
         queued = [] if made else [order for order in orders if order.action is Action.FETCH]
         touched = await self._queue.submit(queued, time.time(), retry_failed=False)
@@ -328,6 +364,28 @@ class Startup:
                 queued=len(touched),
                 duration=round(time.monotonic() - started, 3),
             )
+
+    async def _fill(self, *others: Callable[[], Awaitable[object]]) -> int:
+        """Add the runs of all sidecars; return how many were new. `others` are called after each batch."""
+        runs = (_row(found.sidecar) for found in self._library.scan() if found.sidecar is not None)
+        count = 0
+        while batch := await to_thread.run_sync(_some, runs):
+            count += await self._queue.recover(batch)
+            self.turned_at = time.monotonic()
+            for each in others:
+                await each()
+        return count
+
+    async def _share_filling(self, sharing: RunSharing) -> int:
+        """Fill a new queue that daemons share, or wait for the one that does."""
+        while not await sharing.is_filled():
+            if await sharing.lead_filling():
+                count = await self._fill(sharing.lead_filling)
+                await sharing.note_filled()
+                return count
+            self.turned_at = time.monotonic()
+            await anyio.sleep(_FILLED_AGAIN)
+        return 0
 
 
 def _some(runs: Iterator[tuple[QueuedRun, float]]) -> list[tuple[QueuedRun, float]]:

@@ -182,11 +182,20 @@ class Board:
     def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
         """Forget a run, and have its end printed."""
         with self._lock:
-            if (entry := self._open.pop(run.run_id, None)) is not None:
-                del self._stages[entry.stage][run.run_id]
-                self._partial -= entry.part
+            entry = self._take(run.run_id)
             self._tally.count(run, brought)
         self.endings.append(RunLine(run, brought, None if entry is None else self._monotonic() - entry.since))
+
+    def dropped(self, run_id: str) -> None:
+        """Forget a run."""
+        with self._lock:
+            self._take(run_id)
+
+    def _take(self, run_id: str) -> _Open | None:
+        if (entry := self._open.pop(run_id, None)) is not None:
+            del self._stages[entry.stage][run_id]
+            self._partial -= entry.part
+        return entry
 
     def look(self, lines: int) -> BoardView:
         """Return what is to be seen in so many lines; rates are measured from look to look."""

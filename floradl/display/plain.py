@@ -194,6 +194,11 @@ class PlainDisplay:
         if last is None or now - last > _SAME_TROUBLE:
             self._show(run, f"{message}; next try in {format_seconds(next_in)}")
 
+    def dropped(self, run_id: str) -> None:
+        """Forget a run."""
+        self._since.pop(run_id, None)
+        self._shown.pop(run_id, None)
+
     def close(self) -> None:
         """Write what came of all, where that is more than the lines before."""
         left = len(self._since)

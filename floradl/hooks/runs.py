@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import BinaryIO, Protocol
 
@@ -24,6 +25,7 @@ from floradl.log import get_logger
 from floradl.models import QueuedRun
 from floradl.polling.due_queue import DueQueue
 from floradl.queue.base import HookEvent, HookOutbox
+from floradl.queue.sharing import RunSharing
 from floradl.retry import backoff
 from floradl.runs.events import RunEvents, RunSummary
 
@@ -31,6 +33,7 @@ _AT_ONCE = 4
 _MOST_BACKOFF = 3600.0
 _TRIES = 36  # a dozen in the first hour, then each hour for a day
 _LOOK_AGAIN = (5.0, 60.0)  # seconds until a missing program is looked for again: first, at most
+_ADOPT_EVERY = 20.0  # seconds
 _LATER = 60.0  # seconds until a sidecar that cannot be read just now is looked for again
 _log = get_logger()
 
@@ -54,6 +57,7 @@ class Heard:
         self.transfer = progress.transfer
         self.transferred = progress.transferred
         self.trouble = progress.trouble
+        self.dropped = progress.dropped
         self._finished = progress.finished
         self._tell = tell
 
@@ -78,6 +82,7 @@ class RunHooks:
         self._news = True
         self._looking = anyio.Lock()  # so that who looks waits for a look that is under way
         self._seen = 0
+        self._adopted: set[int] = set()  # from other daemons, whatever their number
         self._failures: dict[int, str] = {}
         self._held_until = -math.inf
         self._missing = 0
@@ -102,6 +107,17 @@ class RunHooks:
         if wanted != self._expecting:
             await outbox.expect(finished=wanted)
             self._expecting = wanted
+
+    async def adopt_from(self, sharing: RunSharing) -> None:
+        """Run the hook for the runs of daemons that are gone, too; for ever."""
+        while True:
+            if self._expecting:
+                with suppress(QueueUnavailableError):  # others report it
+                    for number in await sharing.adopt_events():
+                        self._adopted.add(number)
+                        self._due_queue.put(str(number), 0.0)
+                    self._changed.set()
+            await anyio.sleep(_ADOPT_EVERY)
 
     async def serve(self, outbox: HookOutbox, library: LibraryStore) -> None:
         """Run the hook for all events, for ever; when stopped, hooks that run have some seconds to end."""
@@ -140,7 +156,8 @@ class RunHooks:
                 self._news = True
                 raise
             for number in numbers:
-                self._due_queue.put(str(number), 0.0)
+                if number not in self._adopted:
+                    self._due_queue.put(str(number), 0.0)
                 self._seen = number
 
     async def _next(self, outbox: HookOutbox) -> int | None:

@@ -28,6 +28,7 @@ _PROBE_EVERY = {  # seconds between two probes, at most
     PauseReason.LIBRARY_MISSING: 5.0,
     PauseReason.LIBRARY_OTHER: 5.0,
     PauseReason.LIBRARY_READ_ONLY: 5.0,
+    PauseReason.QUEUE_UNAVAILABLE: 5.0,
 }
 _log = get_logger()
 

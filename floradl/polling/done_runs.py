@@ -53,6 +53,10 @@ class DoneRuns:
         """Return what the sidecar of a run says, and forget it; None where it was not read."""
         return self._earlier.pop(run_id, None)
 
+    def clear(self) -> None:
+        """Forget what was looked up."""
+        self._earlier.clear()
+
     def _read(self, runs: Sequence[QueuedRun]) -> list[Sidecar | Exception | None]:
         """Return the sidecar of each run, or why it cannot be read; blocking."""
         return [self._read_one(run) for run in runs]

@@ -108,6 +108,17 @@ class DueQueue:
             return math.inf
         return max(min(due, self._first(self._new)) - self._monotonic(), 0.0)
 
+    def names(self) -> list[str]:
+        """Return all that wait, in no order."""
+        return [key.decode(*_CODING) for key in self._valid]
+
+    def clear(self) -> None:
+        """Take all out, and forget what was taken."""
+        self._heap, self._new = [], []
+        self._valid.clear()
+        if self._taken is not None:
+            self._taken.clear()
+
     def _push(self, heap: _Heap, due: float, name: str) -> None:
         number, key = next(self._numbers), name.encode(*_CODING)
         self._valid[key] = number

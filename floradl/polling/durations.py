@@ -254,7 +254,11 @@ class Durations:
         self, monotonic: Callable[[], float], durations: Mapping[str, Iterable[float]] | None = None
     ) -> None:
         self._monotonic = monotonic
-        self._known = {name: _Known(deque(seconds, _KEPT), {}) for name, seconds in (durations or {}).items()}
+        self.restart(durations or {})
+
+    def restart(self, durations: Mapping[str, Iterable[float]]) -> None:
+        """Begin anew with these durations: another process has learned meanwhile."""
+        self._known = {name: _Known(deque(seconds, _KEPT), {}) for name, seconds in durations.items()}
 
     def expected(self, technique: str | None) -> LogNormal:
         """Return the expected duration of the next run of `technique`, by its runs and all others."""

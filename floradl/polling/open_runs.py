@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -86,6 +86,8 @@ class OpenRuns:
         """When a run last went forward, and when one was last looked at (monotonic seconds)."""
         self.rests_until = self._monotonic()
         """Until when runs that are well need no look (monotonic seconds): the interval may be long."""
+        self.on_postponed: Callable[[str, float], None] | None = None
+        """Called with each run that is polled again in so many seconds, where somebody records that."""
 
     def __len__(self) -> int:
         return len(self._due_queue) + len(self._taken)
@@ -94,17 +96,48 @@ class OpenRuns:
         """Whether a run waits to be polled."""
         return run_id in self._due_queue
 
-    def add_new(self, run_ids: Iterable[str]) -> None:
-        """Make new runs due; those that are open already stay as they are."""
+    def add_new(self, run_ids: Iterable[str], *, report: bool = True) -> None:
+        """Make new runs due; those that are open already stay as they are.
+
+        Without `report` another process reports them.
+        """
         new = self._unknown(run_ids)
         self._due_queue.add_new(new)
-        if new:
+        if new and report:
             self.reports.accepted(new)
         self.wake()
 
     def resume(self, run_ids: Iterable[str]) -> None:
         """Make runs due that were queued before the start, in their order."""
         self._due_queue.put_all(self._unknown(run_ids))
+        self.wake()
+
+    def put_due(self, due: Iterable[tuple[str, float]]) -> None:
+        """Make runs due in so many seconds, whatever was before; in their order where several are due now."""
+        now: list[str] = []
+        for run_id, seconds in due:
+            if seconds > 0:
+                self._due_queue.put(run_id, seconds)
+            else:
+                now.append(run_id)
+        self._due_queue.put_all(now)
+        self.wake()
+
+    def waiting(self) -> set[str]:
+        """Return the runs that wait to be polled."""
+        return set(self._due_queue.names())
+
+    @property
+    def waiting_count(self) -> int:
+        """How many runs wait to be polled."""
+        return len(self._due_queue)
+
+    def restart(self, durations: Mapping[str, Iterable[float]]) -> None:
+        """Forget all runs, and begin anew with these durations (seconds) by technique."""
+        self._due_queue.clear()
+        self._over.clear()
+        self.planner.restart(durations)
+        self.rests_until = self._monotonic()
         self.wake()
 
     def take(self, run_ids: Iterable[str]) -> list[str]:
@@ -120,22 +153,24 @@ class OpenRuns:
         return taken
 
     def _unknown(self, run_ids: Iterable[str]) -> list[str]:
-        return [run_id for run_id in dict.fromkeys(run_ids) if not self._is_known(run_id)]
+        return [run_id for run_id in dict.fromkeys(run_ids) if not self.knows(run_id)]
 
-    def _is_known(self, run_id: str) -> bool:
+    def knows(self, run_id: str) -> bool:
+        """Whether a run waits to be polled, or is worked on."""
         return run_id in self._due_queue or run_id in self._taken
 
-    def poll_now(self, run_id: str) -> None:
+    def poll_now(self, run_id: str, *, report: bool = True) -> None:
         """Have a run polled before all others, now and soon again: a webhook reports its end.
 
-        A request that is under way may bring an older answer.
+        A request that is under way may bring an older answer. `report`: as for `add_new`.
         """
         self._over[run_id] = iter((0.0, *_QUICK_POLLS))
-        if self._is_known(run_id):
+        if self.knows(run_id):
             self.planner.webhook_came(run_id)
         else:
             self._due_queue.put_first(run_id)
-            self.reports.accepted([run_id])
+            if report:
+                self.reports.accepted([run_id])
         self.wake()
 
     def put_first(self, run_ids: Iterable[str]) -> None:
@@ -177,13 +212,20 @@ class OpenRuns:
         """Take runs that are due, `room` at most beside those put first; what is early after all waits on."""
         taken: list[str] = []
         while (run_id := self._due_queue.pop(first_only=len(taken) >= room)) is not None:
-            if run_id in self._over or not self.planner.puts_back(run_id):
+            if run_id in self._over or not (seconds := self.planner.puts_back(run_id)):
                 taken.append(run_id)
+            elif self.on_postponed is not None:
+                self.on_postponed(run_id, seconds)
         return taken
 
     async def load(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
         """Read rows, by id; runs that are not open any more are dropped. Raises `QueueUnavailableError`."""
-        rows = await _together([partial(self._queue.get, run_id) for run_id in run_ids])
+        sharing = self._queue.sharing
+        if sharing is None:
+            rows = await _together([partial(self._queue.get, run_id) for run_id in run_ids])
+        else:
+            known = await sharing.rows(run_ids)
+            rows = [known.get(run_id) for run_id in run_ids]
         found = {}
         for run_id, row in zip(run_ids, rows, strict=True):
             if row is None or not row.state.open:
@@ -194,13 +236,19 @@ class OpenRuns:
 
     async def record(self, runs: Iterable[tuple[QueuedRun, float | None]]) -> None:
         """Write rows, and how long each run took at FLORA (seconds). Raises `QueueUnavailableError`."""
-        now = self.clocks.wall()
+        now, sharing = self.clocks.wall(), self._queue.sharing
+        if sharing is not None:  # most go on, and their durations are not known yet
+            runs = list(runs)
+            await sharing.update_all([run for run, seconds in runs if seconds is None], now)
+            runs = [(run, seconds) for run, seconds in runs if seconds is not None]
         await _together([partial(self._queue.update, run, now, duration=seconds) for run, seconds in runs])
 
     def postpone(self, retry: RetryIn) -> None:
         """Make a run, whose row is written, due again."""
         run, run_id = retry.run, retry.run.run_id
         self.turned_at = self._monotonic()
+        if self.on_postponed is not None:
+            self.on_postponed(run_id, retry.seconds)
         if retry.trouble is not None:
             self.reports.trouble(run, retry.trouble, retry.seconds)
             if not self.breaker.postpone(run_id, retry.seconds):

@@ -9,7 +9,7 @@ catch the ends that no webhook reports.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -65,6 +65,13 @@ class PollPlanner:
         self._scouts: dict[str, float] = {}  # by technique, when the next run may be polled early
         self._reported: set[str] = set()  # runs whose end a webhook reported, and which are still open
 
+    def restart(self, durations: Mapping[str, Iterable[float]]) -> None:
+        """Begin anew, with these durations (seconds) by technique."""
+        self._looks.clear()
+        self._scouts.clear()
+        self._reported.clear()
+        self._durations.restart(durations)
+
     def change(self, interval: float) -> None:
         """Judge gaps by another interval (seconds) from now on."""
         self._interval = interval
@@ -113,18 +120,18 @@ class PollPlanner:
         self._durations.goes_on(look.technique, answer.run_id, look.age)
         return True
 
-    def puts_back(self, run_id: str) -> bool:
-        """Put a run that fell due back, if that turns out to be early; whether that was done."""
+    def puts_back(self, run_id: str) -> float:
+        """Put a run that fell due back, if that is early; return by how many seconds, 0 where it is not."""
         look = self._looks.get(run_id)
         if look is None or look.scout:
-            return False
+            return 0.0
         seconds = self._gap(look) - (self._monotonic() - look.at)
         if seconds <= self._interval * _EARLY:
-            return False
+            return 0.0
         seconds = self._until_judged(look, seconds)
         look.put_back += seconds
         self._due_queue.put(run_id, seconds, aligned=look.batch_size > 1)
-        return True
+        return seconds
 
     def ended(self, answer: RemoteRun) -> None:
         """Record that a run ended, and learn how good its forecasts were."""

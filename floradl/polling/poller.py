@@ -126,6 +126,16 @@ class Poller:
         """Wait for runs for so many seconds from now on."""
         self._options = replace(self._options, give_up_after=give_up_after)
 
+    def restart(self) -> None:
+        """Forget what was seen so far: another process has polled since. `serve` must not be running."""
+        self._lists = {kind: ListPlan(self._monotonic) for kind in KINDS}
+        self._unavailable.clear()
+        self._looking = anyio.Lock()
+        self._first_pages = None
+        self._due, self._line = {}, {}
+        self._alone.clear()
+        self._done.clear()
+
     async def serve(self) -> None:
         """Poll what is due, forever."""
         async with anyio.create_task_group() as group:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from floradl.errors import PauseReason
 from floradl.models import Action, LeftFile, QueuedRun, RunNames, RunRequest, RunState, SavedOutput
 from floradl.queue.sharing import RunSharing
 from floradl.redaction import redact
@@ -34,6 +35,7 @@ class QueueTrouble(Struct, frozen=True):
 
     message: str
     since: float
+    reason: PauseReason = PauseReason.DISK_FULL
 
 
 class QueueCounts(Struct, frozen=True):

@@ -34,10 +34,13 @@ LOCK_NAME: Final = "lock"
 SEEN: Final = "library-seen"
 """The file that says which libraries a start has seen."""
 
+MEMBER: Final = "member.json"
+"""The file that says who this daemon is among those that share a queue."""
+
 EVENT_FILES: Final = ("events.ndjson", *(f"events.{number}.ndjson" for number in range(1, 4)))
 """The files of the event log, the newest first."""
 
-_OWN = (LOCK_NAME, heartbeat.FILE_NAME, f".{heartbeat.FILE_NAME}.part", SEEN, RECALL, *EVENT_FILES)
+_OWN = (LOCK_NAME, heartbeat.FILE_NAME, f".{heartbeat.FILE_NAME}.part", SEEN, RECALL, MEMBER, *EVENT_FILES)
 _LOOK_EVERY = 5.0  # seconds between looks at the files of an open queue
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _LOOKS = 2000  # of others that a start waits for, a millisecond each

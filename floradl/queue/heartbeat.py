@@ -22,6 +22,7 @@ STUCK_AFTER = 120.0
 """Seconds without progress after which a daemon counts as stuck; it writes the file each 10 s at least."""
 
 _MOST = 1000
+_MOST_TOLD = 100
 
 
 class Transfer(msgspec.Struct, frozen=True):
@@ -83,6 +84,8 @@ class Heartbeat:
         self._runs: dict[str, LiveRun] = {}
         self._transfers: dict[tuple[str, str], Transfer] = {}
         self.changed = False
+        self.last: Snapshot | None = None
+        """What was last written."""
         self.bytes_at = time.monotonic()
         """When bytes of an output last arrived (monotonic seconds)."""
 
@@ -108,6 +111,10 @@ class Heartbeat:
         self.ended += 1
         self.changed = True
 
+    def dropped(self, run_id: str) -> None:
+        self._runs.pop(run_id, None)
+        self.changed = True
+
     def runs(self) -> tuple[LiveRun, ...]:
         """Return what is under way, at most a thousand."""
         transfers: dict[str, list[Transfer]] = {}
@@ -127,7 +134,7 @@ def write(state_dir: Path, snapshot: Snapshot) -> None:
     """
     path = state_dir / FILE_NAME
     temporary = path.with_name(f".{FILE_NAME}.part")
-    snapshot = _redacted(snapshot)
+    snapshot = redacted(snapshot)
     try:
         # This process alone writes it, whatever the umask gives others: `status` is believed.
         with open(temporary, "wb", opener=_for_this_user) as file:
@@ -145,7 +152,14 @@ def _for_this_user(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
-def _redacted(snapshot: Snapshot) -> Snapshot:
+def shortened(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot for other machines: redacted, and of the runs at most a hundred with transfers."""
+    runs = tuple(run for run in snapshot.runs if run.outputs)[:_MOST_TOLD]
+    return msgspec.structs.replace(redacted(snapshot), runs=runs)
+
+
+def redacted(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot as it may be written down: its messages quote what others said."""
     paused, broken = snapshot.paused, snapshot.queue_file_error
     return msgspec.structs.replace(
         snapshot,

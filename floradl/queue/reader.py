@@ -6,8 +6,8 @@ Whatever keeps one from reading becomes a `ConfigError`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,7 @@ from floradl.queue.migrations import (
     select_runs,
     select_saved,
 )
+from floradl.queue.sharing import DaemonState
 
 _AT_ONCE = 500  # ids in one query
 
@@ -91,17 +92,33 @@ class QueueReader:
         given_up, example = rows.get(True, (0, None))
         return HookTrouble(retried, given_up, example)
 
+    def daemons(self) -> list[DaemonState]:
+        """Return the daemons that share the queue: none, as one has this file alone."""
+        return []
+
     def left_files(self) -> dict[str, LeftFile]:
         """Return the job files that are done with and may still lie in the watch folder, by name."""
         return select_left_files(self._db)
 
 
+_shared: dict[Path, Callable[[], AbstractContextManager[QueueReader | None]]] = {}
+
+
+def share(state_dir: Path, opens: Callable[[], AbstractContextManager[QueueReader | None]]) -> None:
+    """Have this process read the queue of a state folder by what `opens` gives: it is in a database."""
+    _shared[state_dir] = opens
+
+
 @contextmanager
 def read_queue(state_dir: Path) -> Iterator[QueueReader | None]:
-    """Open the queue to look; None where there is none yet.
+    """Open the queue to look; None where there is none yet. One that is shared is read in its database.
 
-    Raises `ConfigError` where this user may not, or it is damaged, or another version's.
+    Raises `ConfigError` where this user may not, or it is damaged or away, or another version's.
     """
+    if (shared := _shared.get(state_dir)) is not None:
+        with shared() as reader:
+            yield reader
+        return
     with readable(state_dir), _opened(state_dir) as db:
         if db is None:
             yield None
@@ -115,6 +132,9 @@ def read_queue(state_dir: Path) -> Iterator[QueueReader | None]:
 
 def check_queue(state_dir: Path) -> None:
     """Read all of the queue. Raises `ConfigError` as `read_queue` does, above all where it is damaged."""
+    if state_dir in _shared:
+        with read_queue(state_dir):
+            return
     path = state_dir / FILE_NAME
     with readable(state_dir), _opened(state_dir) as db:
         if db is not None and (why := find_damage(db, path, thorough=True)) is not None:

@@ -148,6 +148,10 @@ class RunEvents(Protocol):
         """Record an error that may pass; the next try is in `next_in` seconds."""
         ...
 
+    def dropped(self, run_id: str) -> None:
+        """Record that a run is not worked on here any more, though it was not finished here."""
+        ...
+
 
 class EventSink(Protocol):
     """Gets what other programs hear of. For the event loop's thread."""
@@ -254,8 +258,9 @@ class RunReports:
             self._sink.finished(run, summary.sidecar, summary.files, summary.bytes)
 
     def dropped(self, run_id: str) -> None:
-        """Report that a run is not open any more, though this process has not saved it."""
+        """Report that a run is not worked on here any more, though this process has not saved it."""
         self._recovered(run_id)
+        self._events.dropped(run_id)
 
     def _recovered(self, run_id: str) -> None:
         code = self._errors.over(run_id)

@@ -25,6 +25,7 @@ from floradl.errors import (
     ErrorCode,
     ExpiredUrlError,
     FloradlError,
+    FreshAnswerNeededError,
     OverLimitError,
     PermanentError,
     TransientError,
@@ -250,6 +251,8 @@ class OutputSaver:
                 return skipped(output, SkipReason.TOO_LARGE, error.size)
             except PermanentError as error:
                 return not_had(output, RunFailure(error.code, str(error)))
+            except FreshAnswerNeededError:
+                raise attempts.exhausted() from None
             except TransientError as error:
                 if error.retry_after is not None and error is not first:
                     self._quiet.ask_for(host_of(output.url) or "", error.retry_after)

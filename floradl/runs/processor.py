@@ -15,7 +15,7 @@ from anyio import to_thread
 from msgspec import Struct
 from msgspec.structs import replace
 
-from floradl.errors import AttemptsExhaustedError, PermanentError, ServicePausedError
+from floradl.errors import AttemptsExhaustedError, LeaseLostError, PermanentError, ServicePausedError
 from floradl.library.base import LibraryStore
 from floradl.library.selection import Selection
 from floradl.library.sidecar import by_key, earlier_of
@@ -102,7 +102,10 @@ class Processor:
         return found is not None and not outputs <= by_key(found.outputs).keys()
 
     async def process(self, finished: FinishedRun) -> Outcome:
-        """Save a finished run, and record how it ended, or when it is polled again."""
+        """Save a finished run, and record how it ended, or when it is polled again.
+
+        Raises `LeaseLostError` where another daemon saves it by now.
+        """
         run = finished.run
         outcome: Outcome | Failed
         try:
@@ -112,6 +115,8 @@ class Processor:
                 return Dropped()
             run, known = begun
             outcome = await self._process(run, finished, known)
+        except LeaseLostError:
+            raise
         except Exception as error:  # noqa: BLE001 - a bug of ours must not cost the run, nor the others
             outcome = outcome_of(run, error, self._options.give_up_after)
         if isinstance(outcome, Failed):
@@ -345,12 +350,12 @@ class _OutputsOfRun:
         self._selection = selection
         self._planned = renewal.listed
         self._troubles: list[AttemptsExhaustedError] = []
-        self._pauses: list[ServicePausedError] = []
+        self._endings: list[ServicePausedError | LeaseLostError] = []
 
     async def save(self) -> tuple[RemoteRun, AttemptsExhaustedError | None]:
         """Save what is not on disk yet; return FLORA's newest answer, and one trouble.
 
-        Raises `ServicePausedError`.
+        Raises `ServicePausedError`, `LeaseLostError`.
         """
         begun: set[str] = set()
         while left := [output for output in self._unsaved() if output.key not in begun]:
@@ -362,8 +367,8 @@ class _OutputsOfRun:
                 for output in left:
                     if output.key not in small:
                         group.start_soon(self._save, output)
-            if self._pauses:
-                raise self._pauses[0]
+            if self._endings:
+                raise self._endings[0]
         return self._renewal.listed, self._troubles[0] if self._troubles else None
 
     def _unsaved(self) -> list[RemoteOutput]:
@@ -385,16 +390,16 @@ class _OutputsOfRun:
                 await self._queue.save_outputs(self._run.run_id, {output.key: done})
         except AttemptsExhaustedError as error:
             self._troubles.append(error)
-        except ServicePausedError as error:  # kept out of the group, which would wrap it
-            self._pauses.append(error)
+        except (ServicePausedError, LeaseLostError) as error:  # kept out of the group, which would wrap it
+            self._endings.append(error)
 
     async def _save_small(self, group: anyio.abc.TaskGroup) -> None:
         planned = self._on_disk.small
         try:
             found, _ = await self._saver.save_small(self._run, self._renewal.listed, planned)
             await _keep(self._queue, self._run, found, self._on_disk)
-        except ServicePausedError as error:
-            self._pauses.append(error)
+        except (ServicePausedError, LeaseLostError) as error:
+            self._endings.append(error)
             return
         for each in planned:
             if each.output.key not in self._on_disk.saved:

@@ -58,6 +58,7 @@ class RetryState:
         self._counts: Counter[ErrorCode] = Counter()
         self._began: float | None = None
         self._spent = 0.0
+        self._last = TransientError("it was not tried yet")
         self.stale = False
 
     def begin(self) -> None:
@@ -72,6 +73,7 @@ class RetryState:
         if self._began is not None:
             self._spent += self._monotonic() - self._began
             self._began = None
+        self._last = error
         self._counts[error.code] += 1
         count = self._counts[error.code]
         delay = self._delay(error, count)
@@ -91,6 +93,10 @@ class RetryState:
         if count > _TRIES and not is_given_up(error.code):
             raise AttemptsExhaustedError(error, self._spent) from error
         return delay
+
+    def exhausted(self) -> AttemptsExhaustedError:
+        """Return what says that more attempts are of no use before the run was polled again."""
+        return AttemptsExhaustedError(self._last, self._spent)
 
 
 def reason_of(answer: RemoteRun) -> RunFailure:

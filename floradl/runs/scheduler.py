@@ -1,9 +1,14 @@
-"""Joins the two stages: runs that the poller finds finished are saved, and their outcomes handled."""
+"""Joins the two stages: runs that the poller finds finished are saved, and their outcomes handled.
+
+`LocalScheduler` does both in this process; `shared_scheduler` has the one for a queue that daemons share.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set as AbstractSet
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable, Sequence, Set as AbstractSet
 from contextlib import suppress
+from typing import Any, TypeAlias
 
 import anyio
 
@@ -12,6 +17,7 @@ from floradl.models import FinishedRun, Reference
 from floradl.polling.circuit_breaker import Pause, Probe
 from floradl.polling.open_runs import OpenRuns
 from floradl.polling.poller import Poller
+from floradl.queue.base import RunQueue
 from floradl.retry import Halted, RetryIn
 from floradl.runs.events import RunReports
 from floradl.runs.processor import Processor
@@ -19,29 +25,41 @@ from floradl.runs.result import Finished
 from floradl.runs.slots import DownloadSlots
 
 _NO_PROGRESS = 600.0  # seconds
-_LIBRARY_REASONS = {PauseReason.DISK_FULL, PauseReason.LIBRARY_MISSING, PauseReason.LIBRARY_READ_ONLY}
+LIBRARY_REASONS = {PauseReason.DISK_FULL, PauseReason.LIBRARY_MISSING, PauseReason.LIBRARY_READ_ONLY}
+"""Pauses for which the library is looked at first, without the network."""
+
+Service: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""Works for ever."""
 
 
-class Scheduler:
+class Scheduler(ABC):
     """Polls and saves the open runs, and pauses both."""
 
     def __init__(
-        self,
-        open_runs: OpenRuns,
-        poller: Poller,
-        slots: DownloadSlots,
-        processor: Processor,
-        reports: RunReports,
+        self, open_runs: OpenRuns, poller: Poller, processor: Processor, reports: RunReports
     ) -> None:
         self._open_runs = open_runs
         self._breaker = open_runs.breaker
         self._poller = poller
-        self._slots = slots
         self._processor = processor
         self._reports = reports
-        self.enqueue = open_runs.add_new
-        self.resume_open = open_runs.resume
-        self.poll_now = open_runs.poll_now
+
+    def enqueue(self, run_ids: Iterable[str]) -> None:
+        """Make new runs due; those that are open already stay as they are."""
+        self._open_runs.add_new(run_ids)
+
+    async def resume_open(self, queue: RunQueue) -> None:
+        """Make the runs due that the queue has open from before, in their order."""
+        self._open_runs.resume(await queue.open_ids())
+
+    def poll_now(self, run_id: str) -> None:
+        """Have a run polled before all others: a webhook reports its end."""
+        self._open_runs.poll_now(run_id)
+
+    @property
+    def polls(self) -> bool:
+        """Whether this process polls FLORA now."""
+        return True
 
     def on_pause(self, call: Callable[[], None]) -> None:
         """Have `call` called when a pause begins or ends."""
@@ -99,15 +117,13 @@ class Scheduler:
         now = self._open_runs.clocks.monotonic()
         return now - max(self.moved_at, bytes_at, min(self.rests_until, now)) > _NO_PROGRESS
 
-    async def serve(self, *, until_idle: bool = False) -> None:
-        """Poll and save; for ever, or until no run is open."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._poller.serve)
-            group.start_soon(self._slots.serve, self._process)
-            group.start_soon(self._probe)
-            while not (until_idle and self.idle):
-                await self._breaker.changed.wait()
-            group.cancel_scope.cancel()
+    @abstractmethod
+    async def serve(self, *, until_idle: bool = False, beside: Sequence[Service] = ()) -> None:
+        """Poll and save; for ever, or until no run is open. `beside` is what else sends requests to FLORA."""
+
+    @abstractmethod
+    async def _process(self, finished: FinishedRun) -> None:
+        """Have a finished run saved."""
 
     def probe_now(self) -> bool:
         """Probe a pause at once: its cause may be fixed.
@@ -118,27 +134,13 @@ class Scheduler:
 
     def hold(self, error: ServicePausedError) -> None:
         """Pause for an error of another user of the API; the next success of a run, or `lift`, ends it."""
-        if self.paused is None:
+        if self._breaker.now is None:
             self._breaker.begin(error.reason, str(error))
 
     def lift(self) -> None:
         """Record that the API answered another user: a pause may be over."""
-        if self.paused is not None and self._breaker.leaderless:
+        if self._breaker.now is not None and self._breaker.leaderless:
             self._breaker.end()
-
-    async def _process(self, finished: FinishedRun) -> None:
-        run_id = finished.run.run_id
-        outcome = await self._processor.process(finished)
-        if isinstance(outcome, RetryIn):
-            self._open_runs.postpone(outcome)
-        elif isinstance(outcome, Halted):
-            self._open_runs.halt(outcome, finished.run, finished)
-        else:
-            if isinstance(outcome, Finished):
-                self._reports.finished(outcome.run, outcome.summary)
-            else:
-                self._reports.dropped(run_id)
-            self._open_runs.ended(run_id)
 
     async def _probe(self) -> None:
         """Try one run now and then to see whether a pause is over."""
@@ -159,8 +161,8 @@ class Scheduler:
         with suppress(ServicePausedError):  # the probe will show it
             if not await self._open_runs.load([probe.run_id]):
                 return False  # it was forgotten, and the pause is over
-        pause = self.paused
-        if pause is None or pause.reason not in _LIBRARY_REASONS:
+        pause = self._breaker.now
+        if pause is None or pause.reason not in LIBRARY_REASONS:
             return True
         try:
             await self._processor.check_room(pause.needed)
@@ -171,3 +173,44 @@ class Scheduler:
         except TransientError:  # the probe will show it
             pass
         return True
+
+
+class LocalScheduler(Scheduler):
+    """The scheduler of a process that has its queue alone: the slots take what the poller finds finished."""
+
+    def __init__(
+        self,
+        open_runs: OpenRuns,
+        poller: Poller,
+        slots: DownloadSlots,
+        processor: Processor,
+        reports: RunReports,
+    ) -> None:
+        super().__init__(open_runs, poller, processor, reports)
+        self._slots = slots
+
+    async def serve(self, *, until_idle: bool = False, beside: Sequence[Service] = ()) -> None:
+        """See `Scheduler.serve`."""
+        async with anyio.create_task_group() as group:
+            for service in beside:
+                group.start_soon(service)
+            group.start_soon(self._poller.serve)
+            group.start_soon(self._slots.serve, self._process)
+            group.start_soon(self._probe)
+            while not (until_idle and self.idle):
+                await self._breaker.changed.wait()
+            group.cancel_scope.cancel()
+
+    async def _process(self, finished: FinishedRun) -> None:
+        run_id = finished.run.run_id
+        outcome = await self._processor.process(finished)
+        if isinstance(outcome, RetryIn):
+            self._open_runs.postpone(outcome)
+        elif isinstance(outcome, Halted):
+            self._open_runs.halt(outcome, finished.run, finished)
+        else:
+            if isinstance(outcome, Finished):
+                self._reports.finished(outcome.run, outcome.summary)
+            else:
+                self._reports.dropped(run_id)
+            self._open_runs.ended(run_id)
