@@ -14,6 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from floradl.index.freshness import note_looked
 from floradl.index.reading import SidecarReader, is_sidecar, list_sidecars, list_techniques
 from floradl.index.rows import put_in, take_out
 from floradl.index.tables import FILE_NAME, IndexFile
@@ -22,6 +23,9 @@ from floradl.library.folder import FolderLibrary
 from floradl.library.template import SIDECARS
 
 _BATCH: Final = 500  # runs that are put in at a time: others read and write in between
+_RUN: Final = (
+    "SELECT folder, file, (SELECT name FROM names WHERE names.id = result) FROM runs WHERE run_id = ?"
+)
 _RACY_NS: Final = 2_000_000_000  # a folder that changed so lately may change again at the same moment
 
 
@@ -68,7 +72,7 @@ class LibraryIndex:
     def run(self, run_id: str) -> IndexedRun | None:
         """Find a run; None where no sidecar names it."""
         with self._file.reading() as db:
-            row = db.execute("SELECT folder, file, result FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+            row = db.execute(_RUN, (run_id,)).fetchone()
         return IndexedRun(run_id, f"{SIDECARS}/{row[0]}/{row[1]}", row[2]) if row else None
 
     def by_sha256(self, sha256: str) -> list[IndexedFile]:
@@ -110,19 +114,24 @@ class LibraryIndex:
             put_in(db, found)
         return Changes([read.document.run_id for read in found], count)
 
-    def rebuild(self, progress: Callable[[int, int], None] | None = None) -> Changes:
+    def rebuild(
+        self, progress: Callable[[int, int], None] | None = None, *, thorough: bool = False
+    ) -> Changes:
         """Bring the index up to the library; only folders and sidecars that changed are read.
 
-        `progress` hears how many of how many sidecars are read. Raises as `add`; what was read until then
-        stays.
+        `thorough` looks at each sidecar, also where the time of its folder stands: it may have been written
+        to in place. `progress` hears how many of how many sidecars are read. Raises as `add`; what was read
+        until then stays.
         """
+        began = time.time()
         there = list_techniques(self._library)
         with self._file.reading() as db:
             known: dict[str, int] = dict(db.execute("SELECT name, mtime_ns FROM folders"))
             named = {name for (name,) in db.execute("SELECT DISTINCT folder FROM runs")}
         run_ids: list[str] = []
         taken_out = self._drop_folders((named | set(known)) - set(there))
-        works = [work for folder in there if (work := self._compare(folder, known.get(folder))) is not None]
+        seen = {} if thorough else known
+        works = [work for folder in there if (work := self._compare(folder, seen.get(folder))) is not None]
         total = sum(len(work.files) for work in works)
         done = 0
         for work in works:
@@ -141,6 +150,8 @@ class LibraryIndex:
                 taken_out += take_out(db, [(work.folder, file) for file in work.gone])
                 if time.time_ns() - work.mtime_ns > _RACY_NS:
                     db.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", (work.folder, work.mtime_ns))
+        if thorough or not known:
+            note_looked(self._file, began)
         return Changes(run_ids, taken_out)
 
     def _drop_folders(self, names: set[str]) -> int:
