@@ -112,9 +112,11 @@ def build_library(config: Config) -> FolderLibrary:
     output = config.output
     template = Template.parse(output.template)
     folders = output.folders.by_kind()
-    return FolderLibrary(
+    library = FolderLibrary(
         output.dir, template, folders, output.max_name_bytes, Owners(_daemon_user(config.state_dir))
     )
+    library.companions = output.xmp
+    return library
 
 
 def build_selection(config: Config) -> Selection:
@@ -205,7 +207,14 @@ async def working(
             processor = Processor(flora, library, saver, queue, progress, process_options)
             scheduler = Scheduler(open_runs, poller, slots, processor, reports)
             sync = _sync(config, flora, poller, queue, scheduler)
-            backfill = Backfill(poller, breaker, queue, library, names, BackfillOptions(keep_times, clocks))
+            backfill = Backfill(
+                poller,
+                breaker,
+                queue,
+                library,
+                names,
+                BackfillOptions(keep_times, clocks, saver.tally.charge),
+            )
             look_up_names = TechniqueLookup(flora, names, breaker, queue).serve
             watch_key = partial(_watch_key, key, scheduler, sync)
             group.start_soon(_watch_all, while_working, watch_key, media.tend, look_up_names)
