@@ -124,7 +124,9 @@ def build_library(config: Config, environ: Mapping[str, str] = os.environ) -> Li
     output = config.output
     template, folders = Template.parse(output.template), output.folders.by_kind()
     access = bucket_access(config, environ)
-    return open_object_library(place, template, folders, output.max_name_bytes, access)
+    library = open_object_library(place, template, folders, output.max_name_bytes, access)
+    library.companions = output.xmp
+    return library
 
 
 def bucket_access(config: Config, environ: Mapping[str, str] = os.environ) -> StoreAccess:
@@ -143,6 +145,7 @@ def folder_library(config: Config, root: Path) -> FolderLibrary:
         root, Template.parse(output.template), output.folders.by_kind(), output.max_name_bytes, owners
     )
     library.keep_free = config.download.min_free_space
+    library.companions = output.xmp
     return library
 
 
@@ -245,7 +248,14 @@ async def working(
             )
             poller, scheduler = stages.poller, stages.scheduler
             sync = _sync(config, flora, poller, queue, scheduler)
-            backfill = Backfill(poller, breaker, queue, library, names, BackfillOptions(keep_times, clocks))
+            backfill = Backfill(
+                poller,
+                breaker,
+                queue,
+                library,
+                names,
+                BackfillOptions(keep_times, clocks, saver.tally.charge),
+            )
             watch_key = partial(_watch_key, key, scheduler, sync)
             group.start_soon(_watch_all, while_working, watch_key, media.tend, *stages.beside)
 

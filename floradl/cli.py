@@ -515,3 +515,91 @@ def open_run(given: dict[str, Any], reference: str | None, *, last: bool) -> Exi
     from floradl.commands import results
 
     return results.open_run(build_library(config), wanted, os.environ, sys.stdout)
+
+
+@floradl.command(epilog=ending("floradl find lighthouse --kind image --paths", (0, 2, 5), "docs/find.md"))
+@click.argument("words", metavar="[WORDS...]", nargs=-1)
+@click.option(
+    "--technique", "techniques", metavar="NAME", multiple=True, help="Its slug, id or name; * and ? match."
+)
+@click.option("--project", "projects", metavar="NAME", multiple=True, help="Its name or id.")
+@click.option("--label", "labels", metavar="TEXT", multiple=True, help="The whole label; * and ? match.")
+@click.option(
+    "--kind", "kinds", metavar="KIND", multiple=True, help="Runs with a file of this kind, and these."
+)
+@click.option("--meta", metavar="KEY=VALUE", multiple=True, help="What was said of the run; * and ? match.")
+@click.option("--since", metavar="WHEN", help="Completed since then (7d, 2026-11-01).")
+@click.option("--failed", is_flag=True, help="Runs that failed, in part or whole.")
+@click.option("--limit", type=click.IntRange(0), metavar="N", help="At most so many runs; 0 for all.")
+@click.option("--paths", is_flag=True, help="The full paths of the files alone.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object for each run, one a line.")
+@common_options
+@click.pass_obj
+def find(
+    given: dict[str, Any], /, words: tuple[str, ...], since: str | None, limit: int | None, **said: Any
+) -> Exit:
+    """Find runs, the newest first, by the words of label, technique, project, meta and texts.
+
+    Each word is the beginning of one; capitals and accents do not matter.
+    """
+    as_json, paths = said.pop("as_json"), said.pop("paths")
+    if as_json and paths:
+        raise click.UsageError("--json and --paths both write to standard output: give one of them")
+    show = Show.JSON if as_json else Show.PATHS if paths else Show.NOTHING
+    config = configured(given)
+    from floradl.commands import find as command
+    from floradl.commands.options import moment
+
+    start = None if since is None else moment(since, time.time())
+    wanted = command.run_filter(words, start, **said)
+    return command.find(config, os.environ, wanted, show, limit, sys.stdout)
+
+
+@floradl.command(epilog=ending("floradl which ~/Desktop/hero.png", (0, 1, 2, 5), "docs/find.md"))
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False)
+)
+@click.option("--json", "as_json", is_flag=True, help="A JSON object for each file, one a line.")
+@common_options
+@click.pass_obj
+def which(given: dict[str, Any], files: tuple[Path, ...], *, as_json: bool) -> Exit:
+    """Tell which run made a file, wherever it lies now, by its bytes; exit 1 where none did."""
+    config = configured(given)
+    from floradl.commands import which as command
+
+    return command.which(config, os.environ, files, sys.stdout, as_json=as_json)
+
+
+@floradl.command(epilog=ending("floradl stats --json", (0, 2, 5), "docs/find.md"))
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@common_options
+@click.pass_obj
+def stats(given: dict[str, Any], *, as_json: bool) -> Exit:
+    """Show what the library holds by kind, technique and month, how it grew, and what failed."""
+    config = configured(given)
+    from floradl.commands import stats as command
+
+    return command.stats(config, os.environ, sys.stdout, as_json=as_json)
+
+
+@floradl.command(epilog=ending("floradl costs --by month --csv", (0, 2, 5), "docs/find.md"))
+@click.option(
+    "--by",
+    type=click.Choice(["technique", "project", "month", "label", "model"]),
+    default="technique",
+    show_default=True,
+    help="What the runs are added up by.",
+)
+@click.option("--since", metavar="WHEN", help="Completed since then (30d, 2026-11-01).")
+@click.option("--csv", "form", flag_value="csv", help="As CSV, for a spreadsheet.")
+@click.option("--json", "form", flag_value="json", help="As JSON.")
+@common_options
+@click.pass_obj
+def costs(given: dict[str, Any], by: str, since: str | None, form: str | None) -> Exit:
+    """Add up what FLORA charged for the runs, in USD; "at least" where a cost is not known."""
+    config = configured(given)
+    from floradl.commands import costs as command
+    from floradl.commands.options import moment
+
+    start = None if since is None else moment(since, time.time())
+    return command.costs(config, os.environ, by, start, sys.stdout, form=form)

@@ -420,13 +420,14 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
 
 
 class EarlierSidecar(Struct, frozen=True):
-    """What a sidecar that stands says of its run; the outputs are by key."""
+    """What a sidecar that stands says of its run; the outputs are by key. `costed`: it has a cost."""
 
     outputs: dict[str, SavedOutput] = {}
     technique: str | None = None
     label: str | None = None
     meta: dict[str, str] = {}
     names: RunNames = RunNames()
+    costed: bool = False
 
     def fill(self, run: QueuedRun) -> QueuedRun:
         """Return a run's row with what this says, where the row itself says nothing."""

@@ -179,6 +179,18 @@ class MemoryLibrary(LibraryStore):
                     return name
         raise AssertionError("counting ended")
 
+    def write_companion(
+        self, path: str, data: bytes, mtime: float | None, replaces: Callable[[bytes], bool]
+    ) -> bool:
+        """See `LibraryStore.write_companion`."""
+        with self.open():
+            there = self._stored.get(f"{path}.xmp")
+            if path not in self._stored or (there and (there.data == data or not replaces(there.data))):
+                return False
+            self.need(len(data))
+            self._stored[f"{path}.xmp"] = _File(data, None, mtime)
+            return True
+
     def open_file(self, path: str) -> BinaryIO | None:
         """See `LibraryStore.open_file`: a copy, since a descriptor needs a file."""
         stored_path(path)

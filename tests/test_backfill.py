@@ -96,13 +96,14 @@ class Place:
         self.queue: MemoryQueue = self.world.rows
         self.library = MemoryLibrary()
         self.names = TechniqueNames()
+        self.charged: list[float] = []
         self.backfill = Backfill(
             self.world.poller,
             self.world.breaker,
             self.queue,
             self.library,
             self.names,
-            BackfillOptions(clocks=Clocks(self.clock, self.clock)),
+            BackfillOptions(clocks=Clocks(self.clock, self.clock), charge=self.charged.append),
         )
 
     async def end(self, run_id: str, *, technique: str | None = "campaign", due: float | None = None) -> None:
@@ -134,6 +135,7 @@ async def test_a_hundred_late_costs_cost_one_request() -> None:
     await place.backfill.catch_up()
     assert place.lists.asked == ["technique_runs 0"]
     assert {place.cost(f"run_{number}") for number in range(100)} == {0.05}
+    assert place.charged == [0.05] * 100
     assert await place.queue.next_late_cost() is None
 
 
@@ -156,6 +158,7 @@ async def test_a_cost_that_is_not_settled_yet_is_looked_for_again_and_given_up_a
     assert await place.queue.next_late_cost() is None
     assert len(place.lists.asked) == 3
     assert place.cost("run_a") is None
+    assert place.charged == []
 
 
 async def test_pages_are_read_down_to_where_the_run_must_be_and_no_further() -> None:

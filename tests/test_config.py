@@ -327,6 +327,7 @@ _OTHER_VALUES = {
         (OutputRule("cam-*", kinds=(OutputKind.VIDEO,)), OutputRule(output_id="draft_*", skip=True)),
     ),
     "output.mtime": ("NOW", "now"),
+    "output.xmp": ("true", True),
     "output.max_name_bytes": ("143", 143),
     "state_dir": ("/s", Path("/s")),
     "poll.interval": ("0.1s", 0.1),

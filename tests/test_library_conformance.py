@@ -558,3 +558,13 @@ def test_remove_takes_a_file_away_and_may_be_repeated(kept: Kept) -> None:
     assert not kept.library.remove(path)
     assert list(kept.library.files()) == []
     assert save(destination(kept), b"again") == path
+
+
+def test_a_companion_is_written_beside_a_file_and_replaced_only_where_that_is_wanted(kept: Kept) -> None:
+    path = save(destination(kept), b"bytes")
+    assert kept.library.write_companion(path, b"one", None, lambda _: False)
+    assert not kept.library.write_companion(path, b"two", None, lambda _: False)
+    assert not kept.library.write_companion(path, b"one", None, lambda _: True)
+    assert kept.library.write_companion(path, b"two", None, lambda there: there == b"one")
+    assert (kept.read(f"{path}.xmp"), kept.read(path)) == (b"two", b"bytes")
+    assert not kept.library.write_companion(f"{path}.gone", b"one", None, lambda _: True)

@@ -53,6 +53,9 @@ def test_prometheus_reads_what_was_counted() -> None:
     counted = sums()
     counted.outputs.saved(OutputKind.IMAGE, 500, 0.2)
     counted.outputs.saved(OutputKind.TEXT, 20, None)
+    counted.outputs.charge(0.1)
+    counted.outputs.charge(0.2)
+    counted.outputs.charge(None)
     counted.delays.add(1.5)
     told = Totals({"200": 7, "429": 2, "none": 1}, counted.outputs, counted.delays, {"accepted": 3})
     found = samples(
@@ -68,6 +71,7 @@ def test_prometheus_reads_what_was_counted() -> None:
     assert found["floradl_outputs_total", "image"] == 1
     assert found["floradl_output_bytes_total", "image"] == 500
     assert found["floradl_outputs_total", "text"] == 1
+    assert found["floradl_charged_usd_total", ""] == 0.3
     assert found["floradl_api_answers_total", "429"] == 2
     assert found["floradl_webhooks_total", "accepted"] == 3
     assert found["floradl_transfer_seconds_count", ""] == 1
@@ -171,6 +175,29 @@ def test_the_daemon_tells_what_it_did(watched: Home, simulator: Simulator) -> No
         assert simulator.key not in answer.text
         assert "run_a" not in answer.text
         assert str(watched.path) not in answer.text
+
+
+def test_what_a_run_cost_is_charged_once_though_it_is_downloaded_again(
+    watched: Home, simulator: Simulator
+) -> None:
+    outputs = [OutputSpec("a", "imageUrl", size=3000)]
+    simulator.add_run("run_a", technique="campaign", outputs=outputs, duration=0.1)
+
+    def found() -> Samples:
+        return samples(ask(watched, "/metrics").text)
+
+    with watched.daemon():
+        wait_until(lambda: watched.events("listening"))
+        assert found()["floradl_charged_usd_total", ""] == 0
+        watched.drop("campaign/run_a")
+        wait_until(lambda: found()["floradl_runs", "done"])
+        cost = watched.finished("campaign/run_a")["run"]["charged_cost"]
+        assert cost > 0
+        assert found()["floradl_charged_usd_total", ""] == cost
+        assert watched.run("retry", "campaign/run_a").returncode == 0
+        wait_until(lambda: found()["floradl_outputs_total", "image"] == 2)
+        wait_until(lambda: found()["floradl_runs", "done"])
+        assert found()["floradl_charged_usd_total", ""] == cost
 
 
 def test_a_pause_makes_it_unready_and_not_dead(watched: Home, simulator: Simulator) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import signal
 import sys
@@ -22,10 +21,11 @@ from msgspec import Struct
 from floradl.app import build_library
 from floradl.commands.daemon_state import read_daemon
 from floradl.commands.exits import Exit
+from floradl.commands.library_index import index_place
 from floradl.commands.streams import tell
 from floradl.config.credentials import read_web_token
 from floradl.config.settings import Config
-from floradl.errors import ConfigError, ExposedError, FloradlError, PauseReason, innermost
+from floradl.errors import ConfigError, FloradlError, PauseReason, innermost
 from floradl.index.tables import IndexDamagedError
 from floradl.log import get_logger
 from floradl.models import Action, QueuedRun, Reference, RunRequest, RunState
@@ -133,30 +133,6 @@ def _unserved(endpoint: Endpoint, error: OSError) -> str:
             f"{endpoint} is taken, perhaps by a gallery that runs: open it, or name another one with --listen"
         )
     return f"{endpoint} cannot be listened at ({reason}): name another one with --listen"
-
-
-def index_place(config: Config, environ: Mapping[str, str]) -> Path:
-    """Return the folder for index and thumbnails: the state folder, or a cache if that is another user's.
-
-    It is made where it is missing. Raises `ConfigError` where neither can be used.
-    """
-    state_dir = config.state_dir
-    try:
-        if not state_dir.exists() or state_dir.stat().st_uid == os.geteuid():
-            state_folder.make(state_dir)
-            return state_dir
-    except (OSError, ExposedError):
-        pass
-    named = environ.get("XDG_CACHE_HOME", "")
-    cache = Path(named) if named.startswith("/") else Path(environ.get("HOME") or Path.home(), ".cache")
-    place = cache / "floradl" / hashlib.sha256(os.fsencode(str(config.output.dir))).hexdigest()[:16]
-    try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"the gallery's index has no place: {place} cannot be made: {error.strerror}"
-        ) from error
-    return place
 
 
 async def _until_told(scope: anyio.CancelScope, is_child: bool) -> None:  # noqa: FBT001 - a task's argument

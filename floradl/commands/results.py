@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from floradl.commands.exits import Exit
-from floradl.commands.streams import Show, tell
+from floradl.commands.streams import Show, tell, write_bytes
 from floradl.errors import ConfigError, FloradlError
 from floradl.library.base import LibraryStore
 from floradl.library.sidecar import Sidecar, by_key, read, render
@@ -216,7 +216,7 @@ class ResultWriter:
             self._incomplete += [each.reference for each in lines if each.missing]
             if self._error is None and lines:
                 try:
-                    _write(sys.stdout, self._bytes(lines))
+                    write_bytes(sys.stdout, self._bytes(lines))
                 except (OSError, ValueError) as error:
                     self._error = error if isinstance(error, OSError) else BrokenPipeError()
 
@@ -224,16 +224,6 @@ class ResultWriter:
         if self._json:
             return b"".join(each.line for each in lines)
         return b"".join(os.fsencode(path) + b"\n" for each in lines for path in each.files)
-
-
-def _write(stream: TextIO, data: bytes) -> None:
-    # The terminal's picture stands in for the stream where both are the same terminal.
-    binary = getattr(stream, "buffer", None)
-    if binary is None:
-        stream.write(data.decode("utf-8", "replace"))
-    else:
-        binary.write(data)
-    stream.flush()
 
 
 @contextmanager
@@ -282,7 +272,7 @@ def open_files(found: FoundRun, environ: Mapping[str, str], stream: TextIO) -> E
     opener = _opener(environ) if _is_path(found.files[0]) else None  # a desktop opens no s3://
     wanted = found.files if len(found.files) <= _MOST_OPENED else (str(Path(found.files[0]).parent),)
     if opener is None or not all(_started([*opener, path], environ) for path in wanted):
-        _write(stream, b"".join(os.fsencode(path) + b"\n" for path in found.files))
+        write_bytes(stream, b"".join(os.fsencode(path) + b"\n" for path in found.files))
     return Exit.OK
 
 

@@ -11,7 +11,8 @@ from typing import Final
 
 from floradl.app import build_library
 from floradl.commands.exits import Exit
-from floradl.commands.gallery import index_place, needing_web
+from floradl.commands.gallery import needing_web
+from floradl.commands.library_index import index_place
 from floradl.commands.options import moment
 from floradl.commands.streams import tell
 from floradl.config.settings import Config

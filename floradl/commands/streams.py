@@ -90,3 +90,13 @@ def say(stream: TextIO, line: str) -> None:
     safe = printable(redact(line))
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(safe.encode(encoding, "replace").decode(encoding) + "\n")
+
+
+def write_bytes(stream: TextIO, data: bytes) -> None:
+    """Write bytes as they are, where the stream takes any; a terminal's picture takes text."""
+    binary = getattr(stream, "buffer", None)
+    if binary is None:
+        stream.write(data.decode("utf-8", "replace"))
+    else:
+        binary.write(data)
+    stream.flush()

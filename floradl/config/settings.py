@@ -349,6 +349,15 @@ class OutputSection(Struct, frozen=True, kw_only=True):
             "the time that files get: when the run completed, or now (when they were downloaded)",
         ),
     ]
+    xmp: Annotated[
+        bool,
+        Setting(
+            Flag(),
+            "false",
+            "write NAME.EXT.xmp beside each file, for photo managers: label, technique, project, texts, date "
+            "(docs/library.md)",
+        ),
+    ]
     max_name_bytes: Annotated[
         int,
         Setting(

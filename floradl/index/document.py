@@ -11,6 +11,14 @@ from floradl.fs.names import stored_path
 
 _LONGEST_TEXT = 20_000  # characters of a run's texts that are searched
 _LONGEST_NAME = 1000
+_MOST_COST = 1e12  # USD that are believed
+
+
+class Failure(Struct, frozen=True):
+    """Why a run or an output is unavailable."""
+
+    code: str
+    message: str
 
 
 class OutputDocument(Struct, frozen=True, kw_only=True):
@@ -25,16 +33,19 @@ class OutputDocument(Struct, frozen=True, kw_only=True):
     content_type: str | None = None
     text: str | None = None
     downloaded_at: str | None = None
+    error: Failure | None = None
+    skipped: Any = None
+    removed: Any = None
+
+    @property
+    def why_absent(self) -> str:
+        """Why it is not on disk: `removed`, `skipped` or `failed`."""
+        return "removed" if self.removed else "skipped" if self.skipped else "failed"
 
 
 class _Times(Struct, frozen=True):
     completed_at: str | None = None
     finished_at: str | None = None
-
-
-class _Failure(Struct, frozen=True):
-    code: str
-    message: str
 
 
 class _Answer(Struct, frozen=True):
@@ -47,6 +58,7 @@ class RunDocument(Struct, frozen=True, kw_only=True):
 
     run_id: str
     technique: str | None = None
+    technique_id: str | None = None
     technique_name: str | None = None
     project_id: str | None = None
     project_name: str | None = None
@@ -56,7 +68,7 @@ class RunDocument(Struct, frozen=True, kw_only=True):
     result: str
     run: _Answer | None = None
     outputs: tuple[OutputDocument, ...] = ()
-    error: _Failure | None = None
+    error: Failure | None = None
     times: _Times = _Times()
 
     @property
@@ -67,15 +79,20 @@ class RunDocument(Struct, frozen=True, kw_only=True):
     @property
     def cost(self) -> float | None:
         """What it cost, in USD; None where that is unknown."""
-        said = self.run and (self.run.charged_cost, self.run.older_charged_cost)
-        numbers = (float(each) for each in said or () if isinstance(each, int | float))
+        said = (self.run.charged_cost, self.run.older_charged_cost) if self.run else ()
+        numbers = (float(each) for each in said if type(each) in {int, float} and 0 <= each <= _MOST_COST)
         return next(numbers, None)
+
+    @property
+    def meta_texts(self) -> dict[str, str]:
+        """What the user knows of it; anything but texts is left out."""
+        meta = self.meta if isinstance(self.meta, dict) else {}
+        return {key: value for key, value in meta.items() if isinstance(value, str)}
 
     def words(self) -> str:
         """Return all that a search looks at."""
-        meta = self.meta if isinstance(self.meta, dict) else {}
         names = (self.run_id, self.technique, self.technique_name, self.project_id, self.project_name)
-        said = [*names, self.model_id, self.label, *map(str, meta.values())]
+        said = [*names, self.model_id, self.label, *self.meta_texts.values()]
         texts = "\n".join(output.text for output in self.outputs if output.text)
         return "\n".join([*(each[:_LONGEST_NAME] for each in said if each), texts[:_LONGEST_TEXT]])
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from floradl.index.freshness import note_looked
 from floradl.index.reading import Stamp, is_sidecar, list_sidecars, list_store, list_techniques, open_reader
 from floradl.index.rows import put_in, take_out
 from floradl.index.tables import FILE_NAME, IndexFile
@@ -22,6 +23,9 @@ from floradl.library.folder import FolderLibrary
 from floradl.library.template import SIDECARS
 
 _BATCH: Final = 500  # runs that are put in at a time: others read and write in between
+_RUN: Final = (
+    "SELECT folder, file, (SELECT name FROM names WHERE names.id = result) FROM runs WHERE run_id = ?"
+)
 _RACY_NS: Final = 2_000_000_000  # a folder that changed so lately may change again at the same moment
 
 
@@ -70,7 +74,7 @@ class LibraryIndex:
     def run(self, run_id: str) -> IndexedRun | None:
         """Find a run; None where no sidecar names it."""
         with self._file.reading() as db:
-            row = db.execute("SELECT folder, file, result FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+            row = db.execute(_RUN, (run_id,)).fetchone()
         return IndexedRun(run_id, f"{SIDECARS}/{row[0]}/{row[1]}", row[2]) if row else None
 
     def by_sha256(self, sha256: str) -> list[IndexedFile]:
@@ -115,14 +119,18 @@ class LibraryIndex:
             put_in(db, found)
         return Changes([read.document.run_id for read in found], count)
 
-    def rebuild(self, progress: Callable[[int, int], None] | None = None) -> Changes:
+    def rebuild(
+        self, progress: Callable[[int, int], None] | None = None, *, thorough: bool = False
+    ) -> Changes:
         """Bring the index up to the library; only folders and sidecars that changed are read.
 
-        `progress` hears how many of how many sidecars are read. Raises as `add`; what was read until then
-        stays.
+        `thorough` looks at each sidecar, also where the time of its folder stands: it may have been written
+        to in place. `progress` hears how many of how many sidecars are read. Raises as `add`; what was read
+        until then stays.
         """
+        began = time.time()
         if isinstance(self._library, FolderLibrary):
-            there, works = self._look_at_folder(self._library)
+            there, works = self._look_at_folder(self._library, thorough=thorough)
         else:
             there, works = self._look_at_store()
         with self._file.reading() as db:
@@ -147,17 +155,22 @@ class LibraryIndex:
                 taken_out += take_out(db, [(work.folder, file) for file in work.gone])
                 if work.mtime_ns and time.time_ns() - work.mtime_ns > _RACY_NS:
                     db.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", (work.folder, work.mtime_ns))
+        if thorough or not named:
+            note_looked(self._file, began)
         return Changes(run_ids, taken_out, sum(there.values()))
 
-    def _look_at_folder(self, library: FolderLibrary) -> tuple[dict[str, int], list[_Work]]:
+    def _look_at_folder(
+        self, library: FolderLibrary, *, thorough: bool
+    ) -> tuple[dict[str, int], list[_Work]]:
         """Return the techniques' folders, and what is to be read of those that changed."""
         there = list_techniques(library)
         with self._file.reading() as db:
             known: dict[str, int] = dict(db.execute("SELECT name, mtime_ns FROM folders"))
+        seen = {} if thorough else known
         works = [
             self._compare(folder, listed.mtime_ns, listed.stamps)
             for folder in there
-            if (listed := list_sidecars(library, folder, known.get(folder))) is not None
+            if (listed := list_sidecars(library, folder, seen.get(folder))) is not None
         ]
         return dict.fromkeys(there, 0), works
 

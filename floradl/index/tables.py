@@ -13,13 +13,13 @@ from typing import Final
 from floradl.errors import ConfigError, FloradlError, TransientError
 
 FILE_NAME: Final = "index.sqlite3"
-_VERSION: Final = 1  # of the tables: a file with another one is made anew
+_VERSION: Final = 2  # of the tables: a file with another one is made anew
 _READERS: Final = 3
 _WAIT: Final = 20.0  # seconds, for another process that writes
 _CACHE_KIB: Final = 4096
 
-# All that a view is laid out and filtered by is in `outputs_in_order`, so that the wide rows are read for the
-# outputs of a page alone.
+# All that a view is laid out and filtered by is in `outputs_in_order`, and all that runs are counted by in
+# `runs_in_order`, so that the wide rows are read for what is shown alone. Numbers stand for `names`.
 _TABLES: Final = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE folders (name TEXT PRIMARY KEY, mtime_ns INTEGER NOT NULL) WITHOUT ROWID;
@@ -27,10 +27,19 @@ CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE runs (
   id INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, folder TEXT NOT NULL, file TEXT NOT NULL,
   mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL,
-  technique TEXT, technique_name TEXT, project TEXT, label TEXT,
-  result TEXT NOT NULL, error_code TEXT, error_message TEXT, cost REAL, finished INTEGER
+  technique INTEGER, technique_id INTEGER, technique_name INTEGER, project INTEGER, project_id INTEGER,
+  model INTEGER, label INTEGER, result INTEGER NOT NULL, error_code INTEGER, error_message TEXT,
+  cost REAL, finished INTEGER, month INTEGER
 );
 CREATE INDEX runs_by_file ON runs (folder, file);
+CREATE INDEX runs_in_order ON runs (
+  finished DESC, id DESC, month, result, technique, technique_id, technique_name, project, project_id,
+  model, label, error_code, cost
+);
+CREATE TABLE meta (
+  key INTEGER NOT NULL, value INTEGER NOT NULL, run INTEGER NOT NULL, PRIMARY KEY (key, value, run)
+) WITHOUT ROWID;
+CREATE INDEX meta_by_run ON meta (run);
 CREATE TABLE outputs (
   id INTEGER PRIMARY KEY, run INTEGER NOT NULL, nth INTEGER NOT NULL,
   day INTEGER NOT NULL, at INTEGER NOT NULL,
@@ -39,10 +48,15 @@ CREATE TABLE outputs (
   width INTEGER, height INTEGER, completed_at TEXT, text TEXT
 );
 CREATE INDEX outputs_in_order
-  ON outputs (day DESC, at DESC, id DESC, ratio, run, kind, technique, project, label);
-CREATE INDEX outputs_by_run ON outputs (run);
+  ON outputs (day DESC, at DESC, id DESC, ratio, run, kind, technique, project, label, bytes);
+CREATE INDEX outputs_by_run ON outputs (run, kind);
 CREATE INDEX outputs_by_path ON outputs (path);
 CREATE INDEX outputs_by_sha256 ON outputs (sha256);
+CREATE TABLE absent (
+  run INTEGER NOT NULL, nth INTEGER NOT NULL, kind INTEGER NOT NULL, output_id TEXT NOT NULL,
+  bytes INTEGER, sha256 TEXT, why TEXT NOT NULL, PRIMARY KEY (run, nth)
+) WITHOUT ROWID;
+CREATE INDEX absent_by_sha256 ON absent (sha256) WHERE sha256 IS NOT NULL;
 CREATE VIRTUAL TABLE words USING fts5 (said, tokenize = "unicode61 remove_diacritics 2", prefix = '1 2 3');
 """
 
@@ -62,12 +76,12 @@ class IndexFile:
         self._root = root
         self._lock = RLock()
         self._observing = Lock()
-        self._readers: LifoQueue[sqlite3.Connection] = LifoQueue()
+        self._observer: sqlite3.Connection | None = None
+        self._readers: LifoQueue[sqlite3.Connection | None] = LifoQueue()  # each is opened when first used
+        for _ in range(_READERS):
+            self._readers.put(None)
         try:
             self._writer = self._open()
-            self._observer = self._connect()
-            for _ in range(_READERS):
-                self._readers.put(self._connect())
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"{path}: the index of the library cannot be opened: {error}") from error
 
@@ -120,6 +134,7 @@ class IndexFile:
         db = self._readers.get()
         try:
             with self._translated():
+                db = db or self._connect()
                 db.execute("BEGIN")
                 try:
                     yield db
@@ -159,11 +174,13 @@ class IndexFile:
     def version(self) -> int:
         """Return a number that changes with each change of the file, another process's too."""
         with self._observing, self._translated():  # a connection counts the changes of all others
+            self._observer = self._observer or self._connect()
             found: tuple[int] = self._observer.execute("PRAGMA data_version").fetchone()
         return found[0]
 
     def close(self) -> None:
         """Close all connections; nobody may use it any more."""
-        with self._lock, closing(self._writer), closing(self._observer):
-            for _ in range(_READERS):
-                self._readers.get().close()
+        with self._lock, closing(self._writer):
+            for db in (self._observer, *(self._readers.get() for _ in range(_READERS))):
+                if db is not None:
+                    db.close()

@@ -11,11 +11,9 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
-from floradl.index.rows import separated
+from floradl.index.search_words import match_query
 from floradl.index.tables import IndexFile
 
-_MOST_WORDS: Final = 16
-_LONGEST_WORD: Final = 100
 _MOST_VALUES: Final = 200
 _KEPT: Final = 48  # answers
 _FILTERS: Final = ("kind", "technique", "project", "label")
@@ -23,7 +21,10 @@ _CURSOR: Final = re.compile(r"([0-9]{1,8})\.(-?[0-9]{1,17})\.([0-9]{1,17})")
 _ORDER: Final = "day DESC, at DESC, id DESC"
 _FEW: Final = 10_000  # runs that a search found: up to there their outputs are looked up one by one
 _COLUMNS: Final = (
-    "runs.run_id, o.nth, o.output_id, runs.technique, runs.technique_name, runs.label, runs.project, "
+    "runs.run_id, o.nth, o.output_id, "
+    "(SELECT name FROM names WHERE id = runs.technique), "
+    "(SELECT name FROM names WHERE id = runs.technique_name), "
+    "(SELECT name FROM names WHERE id = runs.label), (SELECT name FROM names WHERE id = runs.project), "
     "names.name, o.path, o.bytes, o.sha256, o.content_type, "
     "o.width, o.height, o.completed_at, o.text, o.day, o.at, o.id"
 )
@@ -108,7 +109,7 @@ class Views:
         """
         skip, after = _begin(cursor)
         with self._file.reading() as db:
-            shown = _Shown(db, view)
+            shown = _Shown(db, view, whole=False)
             total = self._remembered(("total", view), shown.count)
             rows = shown.rows(limit + 1, skip, after)
         last = ".".join(map(str, rows[limit - 1][-3:])) if len(rows) > limit else None
@@ -129,7 +130,7 @@ class Views:
 
     def _layout(self, view: View) -> Layout:
         with self._file.reading() as db:
-            shown = _Shown(db, view)
+            shown = _Shown(db, view, whole=True)
             days = shown.days()
             facets = {name: shown.facet(name) for name in _FILTERS}
         return Layout(sum(day.count for day in days), days, facets)
@@ -155,29 +156,38 @@ class Views:
 
 
 class _Shown:
-    """The outputs of a view, as they are while the connection reads."""
+    """The outputs of a view, as they are while the connection reads; `whole`: most of them are looked at."""
 
-    def __init__(self, db: sqlite3.Connection, view: View) -> None:
+    def __init__(self, db: sqlite3.Connection, view: View, *, whole: bool) -> None:
         self._db = db
         self._view = view
-        self._table, self._order = "outputs INDEXED BY outputs_in_order", _ORDER
+        self._table, self._order, self._hit = "outputs INDEXED BY outputs_in_order", _ORDER, ""
         if view.q.strip():
-            self._search(view.q)
+            self._search(match_query(view.q), whole=whole)
 
-    def _search(self, text: str) -> None:
-        """Keep in memory what matches, in order: all else is asked of that. It ends with this reading."""
+    def _search(self, query: str, *, whole: bool) -> None:
+        """Keep in memory what matches: all else is asked of that. It ends with this reading."""
+        hits = self._count("words WHERE said MATCH ?", query)
+        if hits > _FEW and hits == self._count("runs"):
+            return  # one letter, perhaps, which each of them has
         self._db.execute("CREATE TEMP TABLE hits (run INTEGER PRIMARY KEY)")
-        match = "INSERT INTO hits SELECT rowid FROM words WHERE said MATCH ?"
-        few = self._db.execute(match, (_match(text),)).rowcount <= _FEW
+        self._db.execute("INSERT INTO hits SELECT rowid FROM words WHERE said MATCH ?", (query,))
+        if hits > _FEW and not whole:
+            self._hit = "run IN (SELECT run FROM hits)"
+            return
         source = (
             "hits CROSS JOIN outputs INDEXED BY outputs_by_run ON outputs.run = hits.run"
-            if few
+            if hits <= _FEW
             else "outputs INDEXED BY outputs_in_order WHERE run IN (SELECT run FROM hits)"
         )
         columns = "id, day, at, ratio, kind, technique, project, label"
         self._db.execute(f"CREATE TEMP TABLE found (seq INTEGER PRIMARY KEY, {columns})")
         self._db.execute(f"INSERT INTO found SELECT NULL, {columns} FROM {source} ORDER BY {_ORDER}")  # noqa: S608
         self._table, self._order = "found", "seq"
+
+    def _count(self, source: str, *values: str) -> int:
+        found: tuple[int] = self._db.execute(f"SELECT count(*) FROM {source}", values).fetchone()  # noqa: S608
+        return found[0]
 
     def count(self) -> int:
         """Count them."""
@@ -216,7 +226,7 @@ class _Shown:
 
     def _where(self, without: str = "", after: tuple[int, ...] | None = None) -> tuple[str, list[object]]:
         """Return the condition, and its values; `without` one filter."""
-        where: list[str] = []
+        where = [self._hit] if self._hit else []
         values: list[object] = []
         for name in _FILTERS:
             wanted = getattr(self._view, name)
@@ -242,13 +252,6 @@ def _begin(cursor: str | None) -> tuple[int, tuple[int, ...] | None]:
     if (after := _CURSOR.fullmatch(cursor)) is not None:
         return 0, tuple(int(part) for part in after.groups())
     raise ValueError("the cursor is neither one of a page's nor @N")
-
-
-def _match(text: str) -> str:
-    """Return a query of FTS5 for the beginnings of all words in `text`, none of which is an operator."""
-    words = [word[:_LONGEST_WORD].replace('"', "") for word in separated(text.replace("\0", " ")).split()]
-    quoted = [f'"{word}"*' for word in words[:_MOST_WORDS] if any(char.isalnum() for char in word)]
-    return " ".join(quoted) or '"\u0001"'  # which nothing has
 
 
 def _date(day: int) -> str:

@@ -203,6 +203,9 @@ class LibraryStore(ABC):
     Every method raises `ServicePausedError` where the library is missing.
     """
 
+    companions = False
+    """Whether XMP is written beside each file, before the sidecar that names it."""
+
     @abstractmethod
     def create(self) -> bool:
         """Make the library and its marker where they are missing; return whether it is new."""
@@ -260,6 +263,26 @@ class LibraryStore(ABC):
 
         Raises `TransientError` in place of `PermanentError`: all else of the run is on disk.
         """
+
+    @abstractmethod
+    def write_companion(
+        self, path: str, data: bytes, mtime: float | None, replaces: Callable[[bytes], bool]
+    ) -> bool:
+        """Write `data` beside the file at `path`, as `PATH.xmp`; return whether it was written.
+
+        Nothing is written where that file is not there. A companion that stands already is replaced only
+        where `replaces` says so of its bytes, and they differ.
+        """
+
+    def write_companions(self, sidecar: Sidecar, mtime: float | None) -> int:
+        """Write XMP beside the files of a run; return how many. What somebody else has changed stays."""
+        from floradl.library import xmp  # noqa: PLC0415 - where it is wanted
+
+        return sum(
+            self.write_companion(output.path, xmp.render(sidecar, output), mtime, xmp.is_untouched)
+            for output in sidecar.outputs
+            if output.path is not None
+        )
 
     @abstractmethod
     def open_file(self, path: str) -> BinaryIO | None:

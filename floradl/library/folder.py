@@ -19,13 +19,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
-from floradl.errors import (
-    ErrorCode,
-    FloradlError,
-    PauseReason,
-    ServicePausedError,
-    TransientError,
-)
+from floradl.errors import ErrorCode, FloradlError, PauseReason, ServicePausedError, TransientError
 from floradl.fs.durable import (
     FLUSH_NOW,
     Flush,
@@ -398,7 +392,20 @@ class FolderLibrary(LibraryStore):
     def files(self) -> Iterator[str]:
         return scan.library_files(self.open)
 
+    def write_companion(
+        self, path: str, data: bytes, mtime: float | None, replaces: Callable[[bytes], bool]
+    ) -> bool:
+        *folders, name = stored_path(path)
+        if self.stat(path) is None:
+            return False
+        from floradl.library.companion_files import write_companion  # noqa: PLC0415 - where it is wanted
+
+        with self.at(tuple(folders)) as (folder, _):
+            return write_companion(folder, name, (data, mtime), self._flush(), replaces)
+
     def write_sidecar(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None) -> str:
+        if self.companions:
+            self.write_companions(sidecar, mtime)
         return self._sidecars.write(sidecar, mtime, replacing)
 
 

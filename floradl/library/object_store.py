@@ -31,6 +31,7 @@ from floradl.library.object_access import StoreAccess
 from floradl.library.object_arrivals import Arrivals
 from floradl.library.object_client import (
     PART,
+    ChangedError,
     ObjectClient,
     StoredObject,
     TakenError,
@@ -235,7 +236,32 @@ class ObjectLibrary(LibraryStore):
     def locate_sidecar(self, reference: Reference) -> tuple[str, Sidecar] | None:
         return self._sidecars.locate(reference)
 
-    def write_sidecar(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None) -> str:  # noqa: ARG002 - a store has its own times
+    def write_companion(
+        self,
+        path: str,
+        data: bytes,
+        mtime: float | None,  # noqa: ARG002 - a store has its own times
+        replaces: Callable[[bytes], bool],
+    ) -> bool:
+        if self.stat(path) is None:
+            return False
+        name = f"{path}.xmp"
+        try:
+            self.client.create(name, data, "application/rdf+xml")
+        except TakenError:
+            there = self.client.stat(name)
+            before = self.client.read(name, etag=there.etag) if there else None
+            if there is None or before is None or before == data or not replaces(before):
+                return False
+            try:
+                self.client.replace(name, data, there.etag)
+            except ChangedError:  # somebody else's, by now
+                return False
+        return True
+
+    def write_sidecar(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None) -> str:
+        if self.companions:
+            self.write_companions(sidecar, mtime)
         return self._sidecars.write(sidecar, replacing)
 
     def open_file(self, path: str) -> BinaryIO | None:

@@ -112,7 +112,12 @@ def earlier_of(sidecar: Sidecar | None) -> EarlierSidecar:
     if sidecar is None:
         return EarlierSidecar()
     outputs, names = by_key(sidecar.outputs), names_of(sidecar)
-    return EarlierSidecar(outputs, sidecar.technique, sidecar.label, sidecar.meta, names)
+    costed = _cost(sidecar.run) is not None
+    return EarlierSidecar(outputs, sidecar.technique, sidecar.label, sidecar.meta, names, costed)
+
+
+def _cost(raw: dict[str, Any] | None) -> Any:
+    return None if raw is None else raw.get("charged_cost", raw.get("chargedCost"))
 
 
 def completed(sidecar: Sidecar, run: QueuedRun, answer: RemoteRun | None = None) -> Sidecar:
@@ -122,7 +127,7 @@ def completed(sidecar: Sidecar, run: QueuedRun, answer: RemoteRun | None = None)
     if technique is not None and technique.startswith("tech_"):
         names = RunNames(technique_id=technique).updated(names)
     raw, cost = sidecar.run, answer.charged_cost if answer else None
-    if raw is not None and cost is not None and raw.get("charged_cost", raw.get("chargedCost")) is None:
+    if raw is not None and cost is not None and _cost(raw) is None:
         raw = {**raw, "charged_cost" if "run_id" in raw else "chargedCost": cost}
     return structs.replace(
         sidecar,
@@ -146,8 +151,7 @@ def uncosted(sidecar: Sidecar, now: float) -> float | None:
     raw, ended = sidecar.run, unix_seconds(sidecar.times.finished_at)
     if raw is None or ended is None or now - ended > _COSTS_SETTLE:
         return None
-    known = raw.get("charged_cost", raw.get("chargedCost")) is not None
-    return None if known else unix_seconds(sidecar.times.created_at) or 0.0
+    return None if _cost(raw) is not None else unix_seconds(sidecar.times.created_at) or 0.0
 
 
 def lacks(sidecar: Sidecar, run: QueuedRun) -> bool:

@@ -73,10 +73,14 @@ def complete_sidecar(
 
 
 class BackfillOptions(Struct, frozen=True):
-    """`keep_times`: a sidecar gets the time of its run, else the moment when it is written."""
+    """`keep_times`: a sidecar gets the time of its run, else the moment when it is written.
+
+    `charge` hears what each run cost (USD) as soon as that is known.
+    """
 
     keep_times: bool = True
     clocks: Clocks = Clocks()
+    charge: Callable[[float], None] = lambda _cost: None
 
 
 class Backfill:
@@ -180,8 +184,11 @@ class Backfill:
                 if left and (kind == KINDS[0] or await self._may_be_generations(left)):
                     async for answers in self._listed(kind, late, left):
                         errors = await self._write([(answer.run_id, answer) for answer in answers])
-                        known = {answer.run_id for answer in answers if answer.charged_cost is not None}
-                        settled |= known - errors.keys()
+                        for answer in answers:
+                            cost = answer.charged_cost
+                            if cost is not None and answer.run_id not in (*errors, *settled):
+                                settled.add(answer.run_id)
+                                self._options.charge(cost)
         except FloradlError:
             await self._queue.put_late_costs((), settled)
             raise

@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from enum import Enum
 from typing import Protocol, Self
 
@@ -90,7 +91,14 @@ class OutputCounters:
     def __init__(self) -> None:
         self.outputs: Counter[OutputKind] = Counter()
         self.bytes: Counter[OutputKind] = Counter()
+        self.charged = Decimal(0)
+        """What FLORA charged for runs that were saved, in USD; each once, when its cost became known."""
         self.seconds = Histogram(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+    def charge(self, cost: float | None) -> None:
+        """Add what a run cost, in USD; None where that is not known yet."""
+        if cost is not None and math.isfinite(cost):
+            self.charged += Decimal(repr(cost))
 
     def saved(self, kind: OutputKind, size: int, seconds: float | None) -> None:
         """Count an output of `size` bytes; `seconds` is None where nothing was transferred."""

@@ -201,6 +201,7 @@ class Processor:
 
         found, summary = await self._saver.save_small(run, answer, on_disk.small, conclude)
         if isinstance(summary, RunSummary):
+            self._charge(answer, on_disk)
             ended = replace(run, state=RunState.DONE, error=None, force=False, progress=100.0)
             return await self._finish(ended, summary, answer)
         await _keep(self._queue, run, found, on_disk)
@@ -226,7 +227,7 @@ class Processor:
             left_out = any(output.skipped for output in told.values())
             if answer is None:
                 saved = saved if run.force else earlier | saved
-                return run, _OnDisk(saved, earlier, [], left_out=left_out)
+                return run, _OnDisk(saved, earlier, [], left_out=left_out, costed=sidecar.costed)
             plan = self._options.selection.plan(run, answer, told, earlier)
             too_large = {key: output for key, output in known.items() if output.skipped is not None}
             saved = too_large | plan.kept | plan.skipped | saved
@@ -234,7 +235,7 @@ class Processor:
             missing = (output for output in plan.wanted if output.key not in saved)
             plans = (self._saver.plan_small(run, answer, output) for output in missing)
             small = [planned for planned in plans if planned is not None]
-            return run, _OnDisk(saved, earlier, small, left_out=left_out)
+            return run, _OnDisk(saved, earlier, small, left_out=left_out, costed=sidecar.costed)
 
         return await self._disk.do(look)
 
@@ -255,6 +256,7 @@ class Processor:
                 return await self._finish(ended, None)
             ending = with_earlier(on_disk.earlier, ending)
         summary = await self._disk.do(partial(self._write_sidecar, run, answer, ending))
+        self._charge(answer, on_disk)
         return await self._finish(ended, summary, answer)
 
     def _write_sidecar(self, run: QueuedRun, answer: RemoteRun | None, ending: RunResult) -> RunSummary:
@@ -262,6 +264,11 @@ class Processor:
         sidecar = sidecar_of(named, answer, ending, self._options.wall())
         mtime = answer.completed_at if answer and self._options.keep_times else None
         return RunSummary.of(self._library.write_sidecar(sidecar, mtime), sidecar.outputs)
+
+    def _charge(self, answer: RemoteRun | None, on_disk: _OnDisk) -> None:
+        """Count what a run cost, unless an earlier sidecar had that: it was counted then."""
+        if answer is not None and not on_disk.costed:
+            self._saver.tally.charge(answer.charged_cost)
 
     async def _record(self, run: QueuedRun) -> None:
         await self._queue.update(run, self._options.wall())
@@ -284,7 +291,7 @@ class _OnDisk(Struct):
 
     `saved` has what is left out, too. Of the outputs that are `small` nothing is there yet, and they can be
     fetched with many others. `failed` is what the first try at some of them met. `left_out`: the earlier
-    sidecar says so of some.
+    sidecar says so of some; `costed`: it has what the run cost.
     """
 
     saved: dict[str, SavedOutput]
@@ -292,6 +299,7 @@ class _OnDisk(Struct):
     small: list[PlannedOutput]
     failed: dict[str, Exception] = {}
     left_out: bool = False
+    costed: bool = False
 
     def is_all_small(self, answer: RemoteRun) -> bool:
         """Whether nothing is there of a run, and all of it that is wanted is small."""

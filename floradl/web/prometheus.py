@@ -45,6 +45,8 @@ class _Families(Collector):
         yield _gauge("floradl_paused", "1 where nothing goes on for this reason.", "reason", paused)
         yield _counter("floradl_outputs", "Outputs saved since the start.", "kind", outputs.outputs)
         yield _counter("floradl_output_bytes", "Their bytes.", "kind", outputs.bytes)
+        charged = "What FLORA charged for runs saved since the start."
+        yield CounterMetricFamily("floradl_charged_usd", charged, value=float(outputs.charged))
         answers = "Answers of FLORA's API; 429 is a throttle, none stands for no answer."
         yield _counter("floradl_api_answers", answers, "status", totals.api)
         yield _counter("floradl_webhooks", "Webhooks, by what became of them.", "result", totals.webhooks)

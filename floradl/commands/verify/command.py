@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from msgspec import Struct
 
 from floradl.app import build_library
+from floradl.clock import unix_seconds
 from floradl.commands.daemon_state import read_ended, read_under_way
 from floradl.commands.exits import Exit
 from floradl.commands.options import moment
@@ -47,7 +48,8 @@ class Repair(Struct, frozen=True):
 class Report(Struct):
     """All results; filled by its owner. `unknown` are files that no sidecar names.
 
-    `skipped` counts the outputs that were left out on purpose, `passed_over` the forgotten runs.
+    `skipped` counts the outputs that were left out on purpose, `passed_over` the forgotten runs, `companions`
+    the XMP files that were missing and are written.
     """
 
     problems: list[Problem] = []
@@ -58,6 +60,7 @@ class Report(Struct):
     bytes: int = 0
     passed_over: int = 0
     skipped: int = 0
+    companions: int = 0
 
     @property
     def left(self) -> int:
@@ -100,6 +103,7 @@ def verify(
             from floradl.commands.verify.repair import repair_all  # noqa: PLC0415 - as above
 
             code, report.outcomes = anyio.run(repair_all, config, environ, covered)
+        report.companions = write_companions(config, asked)
     if as_json:
         out.write(json.dumps(_document(report), indent=2) + "\n")
     else:
@@ -137,6 +141,23 @@ def _examine(config: Config, asked: FileFilter, meter: ProgressLine, report: Rep
         report.skipped = examination.skipped
 
 
+def write_companions(config: Config, asked: FileFilter) -> int:
+    """Write XMP that is missing beside files of the runs `asked` for, where it is wanted; return how many."""
+    if not config.output.xmp:
+        return 0
+    library = build_library(config)
+    if asked.references:
+        found = [library.find_sidecar(reference) for reference in asked.references]
+        sidecars = (sidecar for sidecar in found if sidecar is not None)
+    else:
+        sidecars = (entry.sidecar for entry in library.scan() if entry.sidecar is not None)
+    keep_times = config.output.mtime == "completed"
+    return sum(
+        library.write_companions(each, unix_seconds(each.times.completed_at) if keep_times else None)
+        for each in sidecars
+    )
+
+
 def _line(problem: Problem) -> str:
     what = problem.path or problem.reference or ""
     of = f" (of {problem.reference})" if problem.path and problem.reference else ""
@@ -163,6 +184,8 @@ def _summary(report: Report, repair: Repair | None) -> str:
             text += " (--repair --missing fetches what is gone, too)"
     elif counted:
         text += " (--repair fetches again what is damaged, with --missing what is gone)"
+    if report.companions:
+        text += f"; {format_count(report.companions, 'XMP file')} written"
     if report.skipped:
         text += f"; {format_count(report.skipped, 'output')} left out on purpose"
     if report.unknown:
@@ -178,6 +201,7 @@ def _document(report: Report) -> dict[str, Any]:
         "bytes": report.bytes,
         "forgotten": report.passed_over,
         "skipped": report.skipped,
+        "companions": report.companions,
         "unknown": report.unknown,
         "problems": [_problem(each, report.outcomes.get(at)) for at, each in enumerate(report.problems)],
     }

@@ -1,0 +1,34 @@
+"""Tables for people, in columns, and for spreadsheets, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+from floradl.commands.streams import say
+
+NONE = "(none)"
+"""What stands for runs without a technique, project, label or model."""
+
+
+def say_columns(stream: TextIO, heading: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table: the first column on the left of its room, all others on the right."""
+    lines = [heading, *rows]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(heading))]
+    for line in lines:
+        cells = [
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        say(stream, "  ".join(cells).rstrip())
+
+
+def write_csv(stream: TextIO, heading: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table as CSV (RFC 4180, lines end as on Unix)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(heading)
+    writer.writerows(rows)
+    stream.write(text.getvalue().encode("utf-8", "replace").decode())

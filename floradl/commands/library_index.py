@@ -1,0 +1,184 @@
+"""The index of the configured library, for commands that ask it: brought up to date before it answers.
+
+Where nothing changed that costs a look at the folders of sidecars. What reads sidecars is imported only where
+some did.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from floradl.errors import ConfigError, ExposedError
+from floradl.fs.permissions import exposure
+from floradl.index.finder import Finder
+from floradl.index.freshness import is_current, looked_at
+from floradl.index.tables import FILE_NAME, IndexDamagedError, IndexFile
+
+if TYPE_CHECKING:
+    from floradl.config.settings import Config
+    from floradl.index.totals import Totals
+    from floradl.library.base import LibraryStore
+
+HOUR: Final = 3600.0
+_TRIES: Final = 3  # indexes that may turn out to be damaged
+_PATIENCE: Final = 0.5  # seconds until progress is shown
+_WIPE: Final = "\r\x1b[K"
+
+
+def index_place(config: Config, environ: Mapping[str, str]) -> Path:
+    """Return the folder for index and thumbnails: the state folder, or a cache if that is another user's.
+
+    It is made where it is missing. Raises `ConfigError` where neither can be used.
+    """
+    state_dir = config.state_dir
+    with suppress(OSError, ExposedError):
+        if not state_dir.exists():
+            from floradl.queue import folder as state_folder  # noqa: PLC0415 - the first time alone
+
+            state_folder.make(state_dir)
+        if state_dir.stat().st_uid == os.geteuid() and exposure(state_dir) is None:
+            return state_dir
+    import hashlib  # noqa: PLC0415 - for somebody else's library alone
+
+    named = environ.get("XDG_CACHE_HOME", "")
+    cache = Path(named) if named.startswith("/") else Path(environ.get("HOME") or Path.home(), ".cache")
+    place = cache / "floradl" / hashlib.sha256(os.fsencode(str(config.output.dir))).hexdigest()[:16]
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the index has no place: {place} cannot be made: {error.strerror}") from error
+    return place
+
+
+class CommandIndex:
+    """The index, and what is asked of it. Raises as `LibraryIndex` does."""
+
+    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+        self._config = config
+        self._place = index_place(config, environ)
+        self._library = config.output.dir
+        self._file = IndexFile(self._place / FILE_NAME, str(self._library))
+        self.finder = Finder(self._file)
+
+    @property
+    def folder(self) -> Path | None:
+        """The library's folder; None where it is in a bucket."""
+        return self._library if isinstance(self._library, Path) else None
+
+    def location(self, path: str = "") -> str:
+        """Return the full path or URL of a path in the library, or of the library itself."""
+        return f"{self._library}/{path}" if path else str(self._library)
+
+    def is_there(self, path: str) -> bool:
+        """Whether a file is there; in a bucket that is not looked at, and each counts as there."""
+        return self.folder is None or os.path.exists(self.location(path))  # noqa: PTH110 - quick: they may be many
+
+    def totals(self) -> Totals:
+        """Return what adds up what it holds."""
+        from floradl.index.totals import Totals  # noqa: PLC0415 - see above
+
+        return Totals(self._file)
+
+    def refresh(self, every: float) -> bool:
+        """Bring it up to date; return whether anything was looked at.
+
+        Each sidecar is looked at where the last such look is more than `every` seconds ago.
+        """
+        thorough = not 0 <= time.time() - looked_at(self._file) <= every
+        if not thorough and self.folder is not None and is_current(self._file, self.folder):
+            return False
+        from floradl.index.library_index import LibraryIndex  # noqa: PLC0415 - see above
+
+        index = LibraryIndex(self._place, _library(self._config, self.folder))
+        with _Progress(quiet=self._config.log.quiet) as progress:
+            try:
+                index.rebuild(progress.show, thorough=thorough)
+            finally:
+                index.close()
+        return True
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+
+
+def _library(config: Config, folder: Path | None) -> LibraryStore:
+    """Return the library as `app.build_library` does; one in a folder without importing what downloads."""
+    if folder is None:
+        from floradl.app import build_library  # noqa: PLC0415 - see above
+
+        return build_library(config)
+    from floradl.library.folder import FolderLibrary  # noqa: PLC0415 - see above
+    from floradl.library.scan import Owners  # noqa: PLC0415 - see above
+    from floradl.library.template import Template  # noqa: PLC0415 - see above
+
+    output, daemon = config.output, list[int]()
+    with suppress(OSError):
+        daemon.append(config.state_dir.stat().st_uid)
+    template, folders = Template.parse(output.template), output.folders.by_kind()
+    return FolderLibrary(folder, template, folders, output.max_name_bytes, Owners(daemon))
+
+
+@contextmanager
+def opened_index(config: Config, environ: Mapping[str, str], every: float = HOUR) -> Iterator[CommandIndex]:
+    """Open the index, up to date as `refresh` says; one that is damaged is made anew.
+
+    Raises `ConfigError`, and as the library where it is missing.
+    """
+    index = _refreshed(config, environ, every)
+    try:
+        yield index
+    finally:
+        index.close()
+
+
+def _refreshed(config: Config, environ: Mapping[str, str], every: float) -> CommandIndex:
+    for attempt in range(1, _TRIES + 1):
+        index = CommandIndex(config, environ)
+        try:
+            index.refresh(every)
+            return index
+        except IndexDamagedError:
+            index.close()
+            if attempt == _TRIES:
+                raise
+        except BaseException:
+            index.close()
+            raise
+    raise AssertionError("counting ended")
+
+
+class _Progress:
+    """Shows on a terminal how far the library is read, where that takes long."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._shown = not quiet and sys.stderr.isatty()
+        self._due = time.monotonic() + _PATIENCE
+        self._drawn = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._drawn:
+            self._draw("")
+
+    def show(self, done: int, total: int) -> None:
+        """Show that `done` of `total` sidecars are read."""
+        if self._shown and time.monotonic() >= self._due:
+            self._due = time.monotonic() + 0.1
+            self._drawn = True
+            self._draw(f"reading the library: {done:,} of {total:,} sidecars")
+
+    def _draw(self, text: str) -> None:
+        try:
+            sys.stderr.write(_WIPE + text)
+            sys.stderr.flush()
+        except (OSError, ValueError):  # nobody looks any more
+            self._shown = False

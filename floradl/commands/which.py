@@ -1,0 +1,90 @@
+"""`floradl which`: the runs that made a file, wherever it lies now and whatever it is called."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TextIO
+
+from floradl.commands.exits import Exit
+from floradl.commands.find import described, json_line
+from floradl.commands.library_index import CommandIndex, opened_index
+from floradl.commands.streams import say, tell, write_bytes
+from floradl.index.finder import KnownRun, Maker
+
+if TYPE_CHECKING:
+    from floradl.config.settings import Config
+
+SCHEMA_VERSION: Final = 1
+_MINUTE: Final = 60.0
+
+
+def which(
+    config: Config, environ: Mapping[str, str], files: Sequence[Path], stream: TextIO, *, as_json: bool
+) -> Exit:
+    """Write to `stream` which runs made `files`, by their SHA-256.
+
+    Returns `FOUND` where no run made one of them, `USAGE` where one cannot be read. Raises as `find`.
+    """
+    code = Exit.OK
+    with opened_index(config, environ) as index:
+        for file in files:
+            try:
+                with file.open("rb") as opened:
+                    sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+            except (OSError, ValueError) as error:
+                tell(f"floradl: {file}: {getattr(error, 'strerror', None) or error}")
+                code = Exit.USAGE
+                continue
+            makers = _makers(index, sha256)
+            if as_json:
+                runs = [_described(index, maker) for maker in makers]
+                named = os.fspath(file).encode("utf-8", "replace").decode()
+                known = {"schema_version": SCHEMA_VERSION, "file": named, "sha256": sha256, "runs": runs}
+                write_bytes(stream, json_line(known))
+            for maker in makers if not as_json else ():
+                say(stream, f"{file}: {_told(maker)}")
+            if not makers:
+                tell(f"{file}: {_unknown(index, file)}")
+                code = code or Exit.FOUND
+    return code
+
+
+def _makers(index: CommandIndex, sha256: str) -> list[Maker]:
+    found = index.finder.makers(sha256)
+    if not found and index.refresh(_MINUTE):  # a sidecar may have been written to in place
+        return index.finder.makers(sha256)
+    return found
+
+
+def _told(maker: Maker) -> str:
+    label = f" ({maker.run.label})" if maker.run.label else ""
+    place = maker.path or f"not in the library any more: {maker.why_absent}"
+    return f"{maker.run.reference}{label}, {maker.kind} {maker.output_id}: {place}"
+
+
+def _described(index: CommandIndex, maker: Maker) -> dict[str, object]:
+    path = None if maker.path is None else index.location(maker.path)
+    output = {"output_id": maker.output_id, "kind": maker.kind, "path": path, "absent": maker.why_absent}
+    return {**described(index, maker.run), **output}
+
+
+def _unknown(index: CommandIndex, file: Path) -> str:
+    run = _named_there(index, file)
+    if run is None:
+        return "no run in the library made these bytes"
+    return (
+        f"no run in the library made these bytes; the file that {run.reference} left there was another: "
+        f"'floradl verify {run.reference}'"
+    )
+
+
+def _named_there(index: CommandIndex, file: Path) -> KnownRun | None:
+    """Return the run whose file should be there, where that is in the library."""
+    with suppress(OSError, ValueError):
+        if index.folder is not None:
+            return index.finder.maker_at(file.resolve().relative_to(index.folder.resolve()).as_posix())
+    return None

@@ -1,0 +1,61 @@
+"""Whether an index is as new as its library, without reading the library: for commands that answer at once.
+
+A folder whose time stands has the sidecars that it had. One that was written to in place, by an editor, shows
+in its own time alone: that is looked at now and then, and for what is shown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from floradl.index.finder import KnownRun
+from floradl.index.tables import IndexFile
+from floradl.library.template import SIDECARS
+
+_LOOKED: Final = "looked"
+
+
+def is_current(file: IndexFile, root: Path) -> bool:
+    """Whether the folders of sidecars below `root` are those that were read last. Raises as `reading`."""
+    with file.reading() as db:
+        known: dict[str, int] = dict(db.execute("SELECT name, mtime_ns FROM folders"))
+    there: dict[str, int] = {}
+    try:
+        with os.scandir(root / SIDECARS) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                    there[entry.name] = entry.stat(follow_symlinks=False).st_mtime_ns
+    except OSError:
+        return False
+    return bool(there) and there == known
+
+
+def are_current(runs: Iterable[KnownRun], root: Path) -> bool:
+    """Whether the sidecars of these runs are those that were read."""
+    for run in runs:
+        try:
+            status = os.lstat(f"{root}/{SIDECARS}/{run.folder}/{run.file}")
+        except OSError:
+            return False
+        if (status.st_mtime_ns, status.st_size) != (run.mtime_ns, run.size):
+            return False
+    return True
+
+
+def looked_at(file: IndexFile) -> float:
+    """Return when each sidecar was looked at last, in unix seconds; 0 for never. Raises as `reading`."""
+    with file.reading() as db:
+        found = db.execute("SELECT value FROM about WHERE key = ?", (_LOOKED,)).fetchone()
+    with suppress(ValueError, TypeError):
+        return float(found[0])
+    return 0.0
+
+
+def note_looked(file: IndexFile, now: float) -> None:
+    """Record that each sidecar was looked at `now` (unix seconds). Raises as `IndexFile.writing`."""
+    with file.writing() as db:
+        db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (_LOOKED, str(now)))
