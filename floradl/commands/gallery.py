@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -80,6 +80,8 @@ async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint
         environ,
         Status(config.state_dir),
         None if token is None else _acting(config),
+        partial(_transfers, config.state_dir),
+        config.web.thumbnail_space,
     )
     with listener:
         address = f"http://{endpoint}/"
@@ -208,6 +210,18 @@ class Status:
         if self._read is None or self._read[0] != stamp:
             self._read = stamp, _read_queue(self._state_dir)
         return self._read[1]
+
+
+def _transfers(state_dir: Path) -> dict[tuple[str, str], int]:
+    """Return how many bytes of each output under way have come, as whoever downloads last wrote it down."""
+    with suppress(FloradlError):
+        if (snapshot := read_daemon(state_dir).snapshot) is not None:
+            return {
+                (run.run_id, output.output_id): output.bytes
+                for run in snapshot.runs
+                for output in run.outputs
+            }
+    return {}
 
 
 class _Queue(Struct, frozen=True):

@@ -177,6 +177,14 @@ class WebSection(Struct, frozen=True, kw_only=True):
             "nothing; with it, its buttons can have runs retried and forgotten",
         ),
     ]
+    thumbnail_space: Annotated[
+        int,
+        Setting(
+            Size(),
+            "2GiB",
+            "how much of the disk the gallery's thumbnails may take; those not looked at for longest go first",
+        ),
+    ]
 
 
 Key: TypeAlias = tuple[str, ...]

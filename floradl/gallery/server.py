@@ -19,6 +19,7 @@ from floradl.errors import ConfigError
 from floradl.gallery.app import Act, Parts, build_app
 from floradl.gallery.guard import Guard
 from floradl.gallery.live import News
+from floradl.gallery.pace import Pace, Transfers
 from floradl.gallery.thumbnails import THUMBNAILS, ThumbnailCache, Thumbnails
 from floradl.index.follower import IndexFollower
 from floradl.index.library_index import LibraryIndex
@@ -37,7 +38,8 @@ _log = get_logger()
 class GalleryOptions(Struct, frozen=True):
     """What a gallery serves, and where. `place` is the folder of index and thumbnails.
 
-    `status` returns how things stand, as `/api/status` has it; it blocks.
+    `status` returns how things stand, as `/api/status` has it, and `transfers` the downloads under way: they
+    block. `thumbnail_room` is in bytes.
     """
 
     endpoint: Endpoint
@@ -46,6 +48,8 @@ class GalleryOptions(Struct, frozen=True):
     environ: Mapping[str, str]
     status: Callable[[], dict[str, Any]]
     act: Act | None = None
+    transfers: Callable[[], Transfers] = dict
+    thumbnail_room: int = 2 << 30
 
 
 def bound(endpoint: Endpoint, token: Secret | None) -> socket.socket:
@@ -99,11 +103,12 @@ async def serve(library: FolderLibrary, options: GalleryOptions, listener: socke
     try:
         news = News(status, index.views)
         follower = IndexFollower(index, library.root, news.announce)
-        thumbnails = Thumbnails(ThumbnailCache(options.place / THUMBNAILS), opens, options.environ)
+        cache = ThumbnailCache(options.place / THUMBNAILS, options.thumbnail_room)
+        thumbnails = Thumbnails(cache, opens, options.environ, Pace(options.transfers))
         guard = Guard(options.endpoint, options.token)
         app = build_app(Parts(library, index, thumbnails, news, guard, options.act))
         async with anyio.create_task_group() as group:
-            for work in (news.serve, follower.serve, thumbnails.serve):
+            for work in (news.serve, follower.serve, thumbnails.serve, thumbnails.tidy):
                 group.start_soon(work)
             await _Server(_config(app)).until_cancelled(listener)
     finally:
