@@ -343,6 +343,8 @@ _OTHER_VALUES = {
     "hooks.run_finished": ('[notify, "a b"]', ("notify", "a b")),
     "hooks.paused": ("[/opt/mail]", ("/opt/mail",)),
     "hooks.timeout": ("5m", 300),
+    "notify.urls_file": ("/urls", Path("/urls")),
+    "notify.on": ("[Daily, paused, daily]", ("daily", "paused")),
     "log.level": ("debug", "debug"),
     "log.format": ("json", "json"),
 }

@@ -35,8 +35,8 @@ _MOST_BYTES: Final = 1 << 20  # of a thumbnail
 _TIME: Final = 120.0  # seconds for one: it works when nobody else does
 _TRY_AGAIN: Final = 86_400.0  # seconds after which what had no thumbnail is tried again
 _TOUCH_AFTER: Final = 86_400.0  # seconds after which it is noted again that a thumbnail was looked at
-_SWEEP_EVERY: Final = 3600.0  # seconds
-_LOOK_EVERY: Final = 60.0
+_UNFINISHED: Final = 3600.0  # seconds after which nobody is at work on a file any more
+_LOOK_EVERY, _LOOKS = 60.0, 60  # seconds between looks at how much was made; so many until a sweep
 _LOW: Final = 0.9  # of the room, to which a sweep goes
 _GROWN: Final = 0.05  # of the room, after which there is a sweep before its time
 _BLOCK: Final = 512  # bytes, as stat(2) counts them
@@ -122,7 +122,7 @@ class ThumbnailCache:
                 for entry in entries:
                     with suppress(OSError):  # it went meanwhile
                         status = entry.stat(follow_symlinks=False)
-                        if entry.name.startswith(".") and time.time() - status.st_mtime > _SWEEP_EVERY:
+                        if entry.name.startswith(".") and time.time() - status.st_mtime > _UNFINISHED:
                             os.unlink(entry.path)  # noqa: PTH108 - as above
                         elif entry.name.endswith(".webp"):
                             yield status.st_mtime, (status.st_blocks + 1) * _BLOCK, entry.path
@@ -185,9 +185,10 @@ class Thumbnails:
         """Keep the cache within its room, for ever: beside what is asked for, never before an answer."""
         while True:
             await to_thread.run_sync(self._cache.sweep)
-            swept = anyio.current_time()
-            while not self._cache.has_grown and anyio.current_time() - swept < _SWEEP_EVERY:
+            for _ in range(_LOOKS):
                 await anyio.sleep(_LOOK_EVERY)
+                if self._cache.has_grown:
+                    break
 
     async def serve(self) -> None:
         """Make what is asked for, for ever."""

@@ -83,6 +83,8 @@ class Heartbeat:
         self._runs: dict[str, LiveRun] = {}
         self._transfers: dict[tuple[str, str], Transfer] = {}
         self.changed = False
+        self.hints: list[Callable[[], tuple[str, ...]]] = []
+        """Who else knows of something that a person should look into."""
         self.bytes_at = time.monotonic()
         """When bytes of an output last arrived (monotonic seconds)."""
 
