@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -16,6 +17,7 @@ from msgspec import Struct
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from floradl.errors import ConfigError
+from floradl.gallery.answers import day_of
 from floradl.gallery.app import Act, Parts, build_app
 from floradl.gallery.guard import Guard
 from floradl.gallery.live import News
@@ -98,7 +100,7 @@ async def serve(library: FolderLibrary, options: GalleryOptions, listener: socke
         reading, trouble = (follower.reading, follower.trouble) if follower is not None else (None, None)
         indexing = {"done": reading.done, "total": reading.total} if reading is not None else None
         own = {"indexing": indexing, "trouble": trouble, "may_change": options.act is not None}
-        return {**options.status(), **own}
+        return {**options.status(), **own, "today": day_of(time.time())}
 
     try:
         news = News(status, index.views)
