@@ -12,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks import (
+    beside,
     crowd,
     gallery,
     idle,
@@ -46,6 +47,7 @@ WORK = {
     "l": "a daemon that waits",
     "m": "a library of 200,000 files in 50,000 runs",
     "n": "the gallery of 100,000 outputs",
+    "o": "a download beside a gallery that is scrolled",
 }
 _TLS = ("nginx", "openssl")
 NEEDS = {
@@ -75,6 +77,7 @@ MEASUREMENTS = (
     Measurement(("l",), queued.queued),
     Measurement(("m",), large_library.large_library),
     Measurement(("n",), gallery.gallery),
+    Measurement(("o",), beside.beside),
 )
 
 

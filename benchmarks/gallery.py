@@ -27,8 +27,8 @@ from benchmarks.processes import peak_memory
 from floradl.clock import rfc3339
 from floradl.gallery.thumbnails import Maker
 
-_HOST = "127.0.0.1"
-_SHAPES = ((1024, 1024), (1344, 768), (768, 1344), (1152, 896))  # of a million pixels
+HOST = "127.0.0.1"
+SHAPES = ((1024, 1024), (1344, 768), (768, 1344), (1152, 896))  # of a million pixels
 _WORDS = ("amber", "bright", "cedar", "drift", "ember", "fjord", "grove", "haze", "iris", "jade", "kite")
 _TECHNIQUES, _APART, _AGAIN = 20, 120.0, 15
 _PATIENCE = 300.0  # seconds
@@ -68,7 +68,7 @@ def _search(port: int, word: str) -> None:
 
 def _fill(library: Path, count: int) -> None:
     chance = random.Random(1)
-    pictures = [_picture(size, "PNG") for size in _SHAPES]
+    pictures = [picture(size, "PNG") for size in SHAPES]
     library.mkdir(parents=True)
     (library / ".floradl-library").touch()
     for number in range(_TECHNIQUES):
@@ -107,7 +107,8 @@ def _fill(library: Path, count: int) -> None:
         (library / "runs" / technique / f"{run_id}.json").write_text(json.dumps(sidecar, indent=2))
 
 
-def _picture(size: tuple[int, int], form: str) -> bytes:
+def picture(size: tuple[int, int], form: str) -> bytes:
+    """Return a picture's bytes; a JPEG's are as many as a photo has."""
     made = io.BytesIO()
     small = (
         Image.effect_noise((size[0] // 16, size[1] // 16), 60) if form == "JPEG" else Image.new("L", (4, 4))
@@ -117,13 +118,21 @@ def _picture(size: tuple[int, int], form: str) -> bytes:
 
 
 @contextmanager
+def served_gallery(library: Path) -> Iterator[int]:
+    """Serve the gallery of a library; gives its port once all is read. Raises `BenchmarkError`."""
+    with _served(library) as (port, process):
+        _wait(lambda: _ask(port, "/api/status")["indexing"] is None, process)
+        yield port
+
+
+@contextmanager
 def _served(library: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     with socket.socket() as free:
-        free.bind((_HOST, 0))
+        free.bind((HOST, 0))
         port: int = free.getsockname()[1]
     home = library.parent
     environ = {**clean_environ(), "HOME": str(home), "FLORADL_HOME": str(home)}
-    line = [sys.executable, "-m", "floradl", "gallery", "--listen", f"{_HOST}:{port}"]
+    line = [sys.executable, "-m", "floradl", "gallery", "--listen", f"{HOST}:{port}"]
     with subprocess.Popen(line, env=environ, stderr=subprocess.DEVNULL) as process:
         try:
             yield port, process
@@ -142,7 +151,7 @@ def _wait(is_so: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
 
 
 def _ask(port: int, path: str) -> Any:
-    connection = http.client.HTTPConnection(_HOST, port, timeout=60)
+    connection = http.client.HTTPConnection(HOST, port, timeout=60)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -165,9 +174,9 @@ def _timed(work: Callable[[], object], times: int = _AGAIN) -> float:
 
 def _thumbnails(plan: Plan) -> float:
     """Return how long `_RATE` thumbnails take."""
-    files = [plan.work / f"picture-{nth}.jpg" for nth in range(len(_SHAPES))]
-    for file, size in zip(files, _SHAPES, strict=True):
-        file.write_bytes(_picture(size, "JPEG"))
+    files = [plan.work / f"picture-{nth}.jpg" for nth in range(len(SHAPES))]
+    for file, size in zip(files, SHAPES, strict=True):
+        file.write_bytes(picture(size, "JPEG"))
     maker = Maker(os.environ)
     rounds = plan.size(20, 1)
     try:

@@ -296,6 +296,18 @@ def gallery(given: dict[str, Any], listen: str | None, *, show: bool, until_eof:
     return _serve(command.gallery, config, os.environ, endpoint, command.Manner(until_eof, show))
 
 
+@floradl.command(epilog=ending("floradl notify --test", (0, 1, 2), "docs/notify.md"))
+@click.option("--test", is_flag=True, help="Send a message to each address now.")
+@common_options
+@click.pass_obj
+def notify(given: dict[str, Any], *, test: bool) -> Exit:
+    """Say where messages go that tell of pauses and failures, and whether one gets there."""
+    config = configured(given, "error")
+    from floradl.commands.notify import notify as command
+
+    return command(config, os.environ, sys.stdout, test=test)
+
+
 @floradl.command(epilog=ending("floradl sheet --since 30d", (0, 2, 5, 130), "docs/gallery.md"))
 @click.option(
     "--since", metavar="WHEN", default="7d", show_default=True, help="How far back (30d, 2026-11-01)."

@@ -13,9 +13,10 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from mounting import mounted
@@ -24,6 +25,7 @@ from studio import TEST_TIMEOUT, served, wait_until
 from floradl.simulator import Simulator
 
 ROOT = Path(__file__).parent.parent
+_T = TypeVar("_T")
 _NEW_NETWORK = 0x4000_0000  # CLONE_NEWNET, see setns(2)
 _LAUNCHER = """#!/bin/sh
 export LD_LIBRARY_PATH={home}/lib PYTHONHOME={home} PYTHONDONTWRITEBYTECODE=1
@@ -63,29 +65,33 @@ class Machine:
         new.chmod(mode)
         new.rename(file)
 
-    @contextmanager
-    def serving(self, simulator: Simulator) -> Iterator[str]:
+    def serving(self, simulator: Simulator) -> AbstractContextManager[str]:
         """Serve a FLORA in its network; gives the API's base URL."""
+        return self.inside(lambda: served(simulator))
+
+    @contextmanager
+    def inside(self, server: Callable[[], AbstractContextManager[_T]]) -> Iterator[_T]:
+        """Have what `server` opens in its network; gives what that gives."""
         up, end = threading.Event(), threading.Event()
-        urls: list[str] = []
+        given: list[_T] = []
 
         def body() -> None:
             try:
                 with Path(f"/proc/{self._pid}/ns/net").open("rb") as network:
                     # It holds for this thread and those that it starts.
                     assert ctypes.CDLL(None).setns(network.fileno(), _NEW_NETWORK) == 0
-                with served(simulator) as url:
-                    urls.append(url)
+                with server() as what:
+                    given.append(what)
                     up.set()
                     end.wait()
             finally:
                 up.set()
 
-        thread = threading.Thread(target=body, name="simulator")
+        thread = threading.Thread(target=body, name="server")
         thread.start()
         up.wait()
         try:
-            yield urls[0]
+            yield given[0]
         finally:
             end.set()
             thread.join()

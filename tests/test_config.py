@@ -345,10 +345,13 @@ _OTHER_VALUES = {
     "metrics.listen": ("localhost:9187", Endpoint("localhost", 9187)),
     "web.listen": ("127.0.0.1:8788", Endpoint("127.0.0.1", 8788)),
     "web.token_file": ("/token", Path("/token")),
+    "web.thumbnail_space": ("100MB", 100_000_000),
     "network.trusted_private_hosts": ('["[::1]:8080", 10.0.0.7]', ("[::1]:8080", "10.0.0.7")),
     "hooks.run_finished": ('[notify, "a b"]', ("notify", "a b")),
     "hooks.paused": ("[/opt/mail]", ("/opt/mail",)),
     "hooks.timeout": ("5m", 300),
+    "notify.urls_file": ("/urls", Path("/urls")),
+    "notify.on": ("[Daily, paused, daily]", ("daily", "paused")),
     "log.level": ("debug", "debug"),
     "log.format": ("json", "json"),
 }

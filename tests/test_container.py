@@ -243,3 +243,36 @@ def test_check_finds_nothing_amiss_in_a_new_container(make: Make) -> None:
     container = make()
     code = container.finish("check")
     assert code == 0, container.said()
+
+
+def test_the_gallery_in_the_container_shows_what_came_to_who_has_the_token(
+    make: Make, simulator: Simulator, tmp_path: Path
+) -> None:
+    simulator.add_run("run_1", technique="campaign", outputs=[OutputSpec("look", "imageUrl", size=40_000)])
+    token = tmp_path / "gallery_token"
+    token.write_text("a-token-that-nobody-guesses")
+    os.chown(token, 1000, 1000)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    given = {
+        "FLORADL_WEB__LISTEN": f"0.0.0.0:{port}",
+        "FLORADL_WEB__TOKEN_FILE": "/run/secrets/gallery_token",
+    }
+    container = make(**given)
+    container.mounts["/run/secrets/gallery_token"] = token
+    own = {"Authorization": f"Bearer {token.read_text()}"}
+
+    def get(path: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{port}{path}", headers=own, timeout=60)
+
+    def shown() -> Any:
+        with suppress(httpx.TransportError):  # it comes up in a moment
+            return get("/api/outputs").json()["outputs"]
+        return None
+
+    with container.daemon():
+        container.drop("campaign/run_1")
+        output = wait_until(shown)[0]
+        assert "<title>" in get("/").text
+        assert get(output["thumbnail"]).headers["content-type"] == "image/webp"
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 401

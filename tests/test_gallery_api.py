@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from galleries import TOKEN, Shelf, becomes_listed, listed, opened, picture
 from studio import logged, until
 
 from floradl.errors import ConfigError, FloradlError
-from floradl.gallery import server
+from floradl.gallery import live, server
 from floradl.net.addresses import Endpoint
 
 pytestmark = pytest.mark.anyio
@@ -82,10 +83,33 @@ async def test_an_output_tells_all_that_a_tile_shows(shelf: Shelf) -> None:
                 "width": 80,
                 "height": 40,
                 "completed_at": "2026-11-20T12:00:00.000Z",
+                "day": "2026-11-20",
                 "text": None,
             }
         ],
     }
+
+
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be where it is fourteen hours later than in Greenwich."""
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_east")
+async def test_a_day_is_that_of_the_server_in_views_outputs_and_status(shelf: Shelf) -> None:
+    shelf.put("run_a")  # at noon in Greenwich
+    before = time.strftime("%Y-%m-%d")
+    async with shelf.shown() as client:
+        view = (await client.get("/api/view")).json()
+        (output,) = (await client.get("/api/outputs")).json()["outputs"]
+        status = (await client.get("/api/status")).json()
+    assert view["days"][0]["day"] == output["day"] == "2026-11-21"
+    assert {view["today"], status["today"]} <= {before, time.strftime("%Y-%m-%d")}
 
 
 async def test_the_view_lays_out_what_the_pages_list(shelf: Shelf) -> None:
@@ -257,6 +281,22 @@ async def test_a_new_output_is_announced_and_listed_without_a_reload(shelf: Shel
         await becomes_listed(client, "run_a", "run_b", "run_c")
         shelf.sidecar("run_a").unlink()
         await becomes_listed(client, "run_b", "run_c")
+
+
+@pytest.mark.parametrize(("runs", "outputs"), [(live.MOST_RUNS + 1, 1), (3, live.MOST_OUTPUTS // 3 + 1)])
+async def test_more_news_than_an_event_holds_are_told_as_a_change_of_the_whole(
+    shelf: Shelf, runs: int, outputs: int
+) -> None:
+    shelf.put("run_before")
+    for nth in range(runs):
+        shelf.put(f"run_{nth}", *({"kind": "text", "text": "t"} for _ in range(outputs)))
+    with shelf.indexed() as index:
+        news = live.News(dict, index.views)
+        news.announce([f"run_{nth}" for nth in range(runs)])
+        assert json.loads(news._read_outputs())["outputs"] == []
+        news.announce(["run_before"])  # and the next is told as ever
+        (output,) = json.loads(news._read_outputs())["outputs"]
+        assert output["run_id"] == "run_before"
 
 
 async def test_a_library_that_is_there_later_is_shown_then(

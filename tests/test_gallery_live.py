@@ -54,6 +54,18 @@ def test_a_new_output_appears_without_a_reload(home: Home, simulator: Simulator,
         expect(page.get_by_role("button", name=re.compile("^image"))).to_have_text(re.compile(r"image\s*2$"))
 
 
+def test_days_are_the_servers_wherever_the_browser_is(tmp_path: Path, open_page: Opener) -> None:
+    home = Home(tmp_path, TZ="Pacific/Kiritimati")  # where it is tomorrow already, for half of the others
+    library = Planted(home.library)
+    library.run("run_old", ("old.png", picture(320, 240)), completed=datetime.now(UTC))
+    with gallery_of(home) as running:
+        page = open_page(running.url, timezone_id="Pacific/Pago_Pago")
+        expect(page.get_by_role("heading", level=2)).to_have_text(re.compile("^Today"))
+        library.run("run_new", ("new.png", picture(320, 240, 1)), completed=datetime.now(UTC))
+        expect(page.locator("#summary")).to_have_text("2 outputs")
+        expect(page.get_by_role("heading", level=2)).to_have_text(re.compile("^Today.*2"))
+
+
 def test_a_new_output_moves_nothing_that_is_looked_at(tmp_path: Path, open_page: Opener) -> None:
     home = Home(tmp_path)
     library = Planted(home.library)

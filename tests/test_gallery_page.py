@@ -44,6 +44,12 @@ def test_tiles_stand_newest_first_under_their_day(gallery: Gallery, open_page: O
     ]
 
 
+def test_on_a_phone_what_was_chosen_is_seen_without_scrolling(gallery: Gallery, open_page: Opener) -> None:
+    width, height = SIZES["phone"]
+    page = open_page(f"{gallery.url}?label=look+07", viewport={"width": width, "height": height})
+    expect(page.get_by_role("button", name="Remove label look 07")).to_be_in_viewport(ratio=1)
+
+
 def test_a_tile_is_a_link_named_by_technique_and_run(gallery: Gallery, open_page: Opener) -> None:
     page = open_page(gallery.url)
     link = page.get_by_role(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import Certificate
 from machine import ROOT, Machine, booted
+from receivers import mail_site, web_site
 from studio import wait_until
 
 from floradl.simulator import OutputSpec, Simulator
@@ -18,6 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 UNITS = ROOT / "deploy" / "systemd"
 SERVICE = "floradl.service"
 HOME = "/var/lib/floradl"
+PICTURE = OutputSpec("look", "imageUrl", size=40_000)
 CLIP = OutputSpec("clip", "videoUrl", size=3_000_000, rate=1_000_000)
 _HASTE = "[Service]\nRestartSec=100ms\nWatchdogSec=4\n"
 
@@ -49,8 +53,9 @@ class Service:
 
     def configure(self, more: str = "", where: str = "/etc/floradl", key: str | None = None) -> None:
         """Write configuration and key."""
-        text = f"api: {{base_url: '{self.url}'}}\nnetwork: {{trusted_private_hosts: [127.0.0.1]}}\n"
-        text += "poll: {interval: 100ms}\n"
+        text = f"api: {{base_url: '{self.url}'}}\npoll: {{interval: 100ms}}\n"
+        if "network:" not in more:
+            text += "network: {trusted_private_hosts: [127.0.0.1]}\n"
         self.machine.write(f"{where}/config.yaml", text + more)
         self.machine.write(f"{where}/flora_api_key", key or self.simulator.key, 0o600)
 
@@ -340,3 +345,46 @@ def test_an_instance_without_settings_of_its_own_does_not_take_the_others_s(
     machine.run("systemctl", "start", "floradl@films", check=False)
     told = machine.run("systemctl", "status", "floradl@films", check=False)
     assert "/etc/floradl/films/config.yaml: this configuration file does not exist" in told
+
+
+def test_the_gallery_of_the_unit_shows_what_came_with_its_thumbnail(service: Service) -> None:
+    service.simulator.add_run("run_a", technique="campaign", outputs=[PICTURE], duration=0.1)
+    service.configure("web: {listen: '127.0.0.1:8788'}\n")
+    service.start()
+    assert service.drop("campaign/run_a") == ""
+    output = service.finished("run_a")["outputs"][0]
+    ask = ("curl", "-fsS", "--retry", "20", "--retry-all-errors", "--retry-delay", "1")
+    url = "http://127.0.0.1:8788"
+    wait_until(lambda: "run_a" in service.machine.run(*ask, f"{url}/api/outputs"))
+    assert "<title>" in service.machine.run(*ask, f"{url}/")
+    size = service.machine.run(
+        "sh", "-c", f"{' '.join(ask)} {url}/thumbnails/{output['sha256']}.webp | wc -c"
+    )
+    assert int(size) > 0
+    assert "gallery_ended" not in service.journal()
+    service.machine.run("systemctl", "stop", SERVICE)
+    assert "Failed to connect" in service.machine.run("curl", "-sS", url, check=False)
+
+
+def test_messages_of_the_unit_get_out_over_tls_to_names_that_are_looked_up(
+    service: Service, tmp_path: Path
+) -> None:
+    certificate = Certificate(tmp_path, "hooks.example", "mail.example")
+    machine = service.machine
+    machine.write("/etc/hosts", "127.0.0.1 localhost hooks.example mail.example\n")
+    machine.write("/etc/floradl/authority.pem", certificate.file.read_text())
+    service.drop_in("authority", "[Service]\nEnvironment=SSL_CERT_FILE=/etc/floradl/authority.pem\n")
+    service.configure("network: {trusted_private_hosts: [127.0.0.1, hooks.example, mail.example]}\n")
+    service.simulator.add_run("run_bad", technique="campaign", fail=("unlucky", "out of luck"), duration=0.1)
+    with (
+        machine.inside(lambda: web_site(certificate)) as site,
+        machine.inside(lambda: mail_site(certificate, is_tls=True)) as mail,
+    ):
+        web = site.url.replace("127.0.0.1", "hooks.example")
+        urls = f"{web}\nsmtps://mail.example:{mail.port}/?to=you@example.com\n"
+        machine.write("/etc/floradl/notify_urls", urls, 0o600)
+        service.start()
+        assert service.drop("campaign/run_bad") == ""
+        assert "campaign/run_bad failed" in site.got()[0]["text"]
+        wait_until(lambda: mail.mails)
+    assert "Secret123Token" not in service.journal()

@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,11 +25,13 @@ from PIL import Image
 from studio import until, wait_until
 
 from floradl.gallery import thumbnailer
+from floradl.gallery.pace import SHARE, Pace, Transfers
 from floradl.gallery.thumbnailer import HIGHEST, WIDEST
 from floradl.gallery.thumbnails import Maker, ThumbnailCache, Thumbnails
 
 pytestmark = pytest.mark.anyio
 SAMPLES = Path(__file__).parent / "samples"
+ROOM = 1 << 30
 
 
 @pytest.fixture(scope="module")
@@ -223,12 +226,81 @@ def test_one_that_takes_too_long_is_ended_and_the_next_is_made() -> None:
 
 
 def test_what_had_no_thumbnail_is_tried_again_after_a_day(tmp_path: Path) -> None:
-    cache = ThumbnailCache(tmp_path)
+    cache = ThumbnailCache(tmp_path, ROOM)
     cache.put("a" * 64, b"")
     assert cache.get("a" * 64) == b""
     (kept,) = tmp_path.rglob("*.webp")
     os.utime(kept, (0, 0))
     assert cache.get("a" * 64) is None
+
+
+def shown_ago(cache: ThumbnailCache, place: Path, name: str, days: float) -> Path:
+    """Put a thumbnail of 8 kB into the cache that was looked at some days ago."""
+    cache.put(name * 64, bytes(8000))
+    path = place / (2 * name) / f"{name * 64}.webp"
+    at = time.time() - days * 86_400
+    os.utime(path, (at, at))
+    return path
+
+
+def test_a_cache_without_room_loses_what_was_not_looked_at_for_longest(tmp_path: Path) -> None:
+    cache = ThumbnailCache(tmp_path, 30_000)
+    old, looked_at, new = (
+        shown_ago(cache, tmp_path, name, days) for name, days in (("a", 9), ("b", 8), ("c", 7))
+    )
+    unfinished = new.with_name(".d.webp.1.part")
+    unfinished.touch()
+    os.utime(unfinished, (0, 0))
+    assert cache.get("b" * 64)  # and so it was looked at
+    cache.sweep()
+    assert old.exists()
+    assert not unfinished.exists()
+    newest = shown_ago(cache, tmp_path, "e", 0)
+    cache.sweep()
+    assert [path.exists() for path in (old, new, looked_at, newest)] == [False, True, True, True]
+
+
+def test_a_cache_that_grew_is_swept_before_its_time(tmp_path: Path) -> None:
+    cache = ThumbnailCache(tmp_path, 100_000)
+    grown = [cache.has_grown]
+    cache.put("a" * 64, bytes(6000))
+    grown.append(cache.has_grown)
+    cache.sweep()
+    assert [*grown, cache.has_grown] == [False, True, False]
+
+
+class Downloads:
+    """Downloads under way, and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.transfers: Transfers = {}
+        self.pace = Pace(lambda: self.transfers, lambda: self.now)
+
+    def after(self, seconds: float, *transfers: tuple[str, int]) -> float:
+        """Return for how long nothing is made after a thumbnail of 10 ms, once these are under way."""
+        self.now += seconds
+        self.transfers = {(run_id, "output_1"): size for run_id, size in transfers}
+        return self.pace.rest(0.01)
+
+
+def test_thumbnails_take_little_while_a_download_is_fast_and_all_they_can_after_it() -> None:
+    downloads = Downloads()
+    assert downloads.after(1, ("run_a", 0)) == 0
+    assert downloads.after(1, ("run_a", 30 << 20)) == pytest.approx(0.01 / SHARE - 0.01)
+    assert downloads.after(1) > 0  # between two files, perhaps
+    assert downloads.after(4) == 0
+
+
+def test_thumbnails_take_little_while_many_small_files_come() -> None:
+    downloads = Downloads()
+    assert downloads.after(1, ("run_a", 2000), ("run_b", 0)) > 0
+    assert downloads.after(1, ("run_c", 0), ("run_d", 5000)) > 0
+
+
+def test_thumbnails_do_not_wait_for_a_download_that_is_slow_anyway() -> None:
+    downloads = Downloads()
+    assert [downloads.after(1, ("run_a", second << 20)) for second in range(5)] == [0, 0, 0, 0, 0]
 
 
 class Opened:
@@ -245,11 +317,11 @@ class Opened:
 
 async def test_a_thumbnail_is_made_once_and_kept(tmp_path: Path) -> None:
     opens = Opened(SAMPLES / "sample.png")
-    cache = ThumbnailCache(tmp_path / "thumbnails")
+    cache = ThumbnailCache(tmp_path / "thumbnails", ROOM)
     a, none = "a" * 64, "b" * 64
     made: list[bytes | None] = []
     async with anyio.create_task_group() as group:
-        thumbnails = Thumbnails(cache, opens, os.environ)
+        thumbnails = Thumbnails(cache, opens, os.environ, Pace(dict))
         group.start_soon(thumbnails.serve)
 
         async def get(sha256: str) -> None:
@@ -266,7 +338,7 @@ async def test_a_thumbnail_is_made_once_and_kept(tmp_path: Path) -> None:
     assert len(set(made)) == 1
     assert made[0]
     assert opens.count == 2
-    assert ThumbnailCache(tmp_path / "thumbnails").get(a) == made[0]
+    assert ThumbnailCache(tmp_path / "thumbnails", ROOM).get(a) == made[0]
     shutil.rmtree(tmp_path / "thumbnails")
     assert cache.get(a) is None
 
@@ -282,7 +354,7 @@ async def test_thumbnails_are_made_in_their_order_and_those_that_are_too_many_ar
         return None
 
     answers: dict[str, bytes | None] = {}
-    thumbnails = Thumbnails(ThumbnailCache(tmp_path), opens, os.environ)
+    thumbnails = Thumbnails(ThumbnailCache(tmp_path, ROOM), opens, os.environ, Pace(dict))
 
     async def get(letter: str) -> None:
         answers[letter] = await thumbnails.get(letter * 64)
@@ -305,7 +377,7 @@ async def test_a_thumbnail_that_nobody_waits_for_any_more_is_not_made(tmp_path: 
         order.append(sha256[:1])
         return None
 
-    thumbnails = Thumbnails(ThumbnailCache(tmp_path), opens, os.environ)
+    thumbnails = Thumbnails(ThumbnailCache(tmp_path, ROOM), opens, os.environ, Pace(dict))
     async with anyio.create_task_group() as scrolled_on:
         scrolled_on.start_soon(thumbnails.get, "a" * 64)
         await until(lambda: "a" * 64 in thumbnails._waiting)

@@ -85,6 +85,8 @@ async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint
         Status(config.state_dir),
         None if token is None else _acting(config),
         SavedSidecars(config.state_dir),
+        partial(_transfers, config.state_dir),
+        config.web.thumbnail_space,
     )
     with listener:
         address = f"http://{endpoint}/"
@@ -211,6 +213,18 @@ class _Saved(Struct):
     """An event that names a sidecar."""
 
     sidecar: str
+
+
+def _transfers(state_dir: Path) -> dict[tuple[str, str], int]:
+    """Return how many bytes of each output under way have come, as whoever downloads last wrote it down."""
+    with suppress(FloradlError):
+        if (snapshot := read_daemon(state_dir).snapshot) is not None:
+            return {
+                (run.run_id, output.output_id): output.bytes
+                for run in snapshot.runs
+                for output in run.outputs
+            }
+    return {}
 
 
 class _Queue(Struct, frozen=True):

@@ -40,7 +40,7 @@ def sheet(config: Config, environ: Mapping[str, str], since: str, file: Path | N
     place = index_place(config, environ)
     target = file or Path(f"floradl-sheet-{time.strftime('%Y-%m-%d', time.localtime(now))}.html")
     library = build_library(config)
-    cache, maker = ThumbnailCache(place / THUMBNAILS), Maker(environ)
+    cache, maker = ThumbnailCache(place / THUMBNAILS, config.web.thumbnail_space), Maker(environ)
     count = 0
 
     def thumbnail(output: ShownOutput) -> bytes:

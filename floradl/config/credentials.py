@@ -18,6 +18,7 @@ from floradl.redaction import Secret, remember
 
 NAME: Final = "flora_api_key"
 WEBHOOK_CREDENTIAL: Final = "flora_webhook_secret"
+NOTIFY_CREDENTIAL: Final = "notify_urls"
 """The names of the systemd credentials, and of the container secrets."""
 
 RUN_SECRETS: Final = Path("/run/secrets")
@@ -25,6 +26,7 @@ _KEY, _WEBHOOK, _TOKEN = "API key", "webhook secret", "gallery token"
 _PASSWORD = "queue's password"  # noqa: S105 - what it is called
 _SHORTEST_TOKEN = 16
 _MOST_BYTES = 4096
+_URLS, _MOST_URLS = "list of URLs", 64 << 10
 _NO_CREDENTIAL = (
     f"the systemd credential {NAME} is empty: put the API key into the file that LoadCredential={NAME}:FILE "
     f"of the unit names (mostly /etc/floradl/{NAME}), and start it again"
@@ -138,21 +140,21 @@ def _read_given(file: Path, run_secrets: Path) -> str:
     return text
 
 
-def _read_named(file: Path, what: str, setting: str) -> str:
+def _read_named(file: Path, what: str, setting: str, most: int = _MOST_BYTES) -> str:
     try:
-        return read_text(file, what)
+        return read_text(file, what, most)
     except FileNotFoundError:
         raise ConfigError(f"{file}: this file does not exist, but {setting} names it") from None
 
 
-def read_text(file: Path, what: str) -> str:
-    """Read a small file that holds `what` ("API key"). Raises `FileNotFoundError`, and `ConfigError`.
+def read_text(file: Path, what: str, most: int = _MOST_BYTES) -> str:
+    """Read a file of `most` bytes that holds `what` ("API key"). Raises `FileNotFoundError`, `ConfigError`.
 
     One that others could write or replace is not read: theirs would be another account, or another's secret.
     """
     try:
         with os.fdopen(open_unexposed(file, what), "rb") as stream:
-            data = stream.read(_MOST_BYTES + 1)
+            data = stream.read(most + 1)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError from None
     except IsADirectoryError:
@@ -165,8 +167,8 @@ def read_text(file: Path, what: str) -> str:
             f"{file}: the {what}'s file cannot be read: {error.strerror}; give the user that floradl runs "
             "as the right to it, and to the folders above"
         ) from error
-    if len(data) > _MOST_BYTES:
-        raise ConfigError(f"{file}: this file holds no valid {what}: it holds more than {_MOST_BYTES} bytes")
+    if len(data) > most:
+        raise ConfigError(f"{file}: this file holds no valid {what}: it holds more than {most} bytes")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -234,6 +236,23 @@ def read_queue_password(config: Config) -> Secret | None:
     secret = Secret(text)
     remember(secret)
     return secret
+
+
+def read_notify_urls(
+    config: Config, environ: Mapping[str, str], *, run_secrets: Path = RUN_SECRETS
+) -> tuple[str, str] | None:
+    """Return the text with the URLs that messages go to, and where it is from; None where there is none.
+
+    It is in `notify.urls_file`, the systemd credential `notify_urls`, or `run_secrets`/notify_urls. Raises
+    `ConfigError`, without any of it, where that is unreadable.
+    """
+    if (file := config.notify.urls_file) is not None:
+        return _read_named(file, _URLS, "notify.urls_file", _MOST_URLS), str(file)
+    for file in conventional(NOTIFY_CREDENTIAL, environ, run_secrets):
+        with suppress(FileNotFoundError):
+            if (text := read_text(file, _URLS, _MOST_URLS)).strip():  # a unit gives an empty one for none
+                return text, str(file)
+    return None
 
 
 class FoundSecrets(NamedTuple):

@@ -16,6 +16,7 @@ from msgspec import Struct
 from floradl.config.types import (
     BaseUrl,
     Choice,
+    ChoiceList,
     CommandLine,
     Duration,
     EngineUrl,
@@ -180,6 +181,39 @@ class WebSection(Struct, frozen=True, kw_only=True):
             None,
             "a file that holds a token of 16 characters or more, without which the gallery then shows "
             "nothing; with it, its buttons can have runs retried and forgotten",
+        ),
+    ]
+    thumbnail_space: Annotated[
+        int,
+        Setting(
+            Size(),
+            "2GiB",
+            "how much of the disk the gallery's thumbnails may take; those not looked at for longest go "
+            "first",
+        ),
+    ]
+
+
+class NotifySection(Struct, frozen=True, kw_only=True):
+    """What people are told, and where."""
+
+    urls_file: Annotated[
+        Path | None,
+        Setting(
+            Location(),
+            None,
+            "a file of URLs to send messages to, one a line: https://… (gets JSON), smtps://… (mail), and "
+            "all that Apprise knows (with the extra `notify`); or give it as the systemd credential "
+            "notify_urls, or as /run/secrets/notify_urls; docs/notify.md",
+        ),
+    ]
+    on: Annotated[
+        tuple[str, ...],
+        Setting(
+            ChoiceList(("paused", "failed", "rejected", "hook_failed", "daily")),
+            ("paused", "failed", "rejected", "hook_failed"),
+            "what to tell: paused (and when it goes on), failed (runs, and incomplete ones), rejected (job "
+            "files), hook_failed, daily (what the day before brought, at 8 in the morning)",
         ),
     ]
 
@@ -495,6 +529,7 @@ class Config(Struct, frozen=True, kw_only=True):
     web: WebSection
     network: NetworkSection
     hooks: HooksSection
+    notify: NotifySection
     log: LogSection
     file: Path | None = None
 

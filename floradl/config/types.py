@@ -142,6 +142,27 @@ class Choice(SettingType, frozen=True):
         return word
 
 
+class ChoiceList(SettingType, frozen=True):
+    """Some of a few words, each once, as they come; capitals do not matter."""
+
+    values: tuple[str, ...]
+
+    def read(self, value: Value) -> tuple[str, ...]:
+        """Return the words. Raises `ValueError`."""
+        if not isinstance(value, list):
+            raise ValueError(f"is not a list: write it like [{', '.join(self.values[:2])}], or [] for none")  # noqa: TRY004 - its value is wrong
+        choice = Choice(self.values)
+        try:
+            return tuple(dict.fromkeys(choice._parse(str(item).strip()) for item in value))  # noqa: SLF001
+        except ValueError as error:
+            raise ValueError(f"holds a word that {error}") from None
+
+    def from_variable(self, text: str) -> Value:
+        """Return the list in a variable: with commas, or in YAML."""
+        words = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        return [word.strip().strip("\"'") for word in words.split(",") if word.strip()]
+
+
 class Flag(SettingType, frozen=True):
     """Yes or no: `true` or `false`; capitals do not matter."""
 

@@ -76,24 +76,34 @@ def _nothing_worse() -> Iterator[None]:
         _log.debug("hook_memory", hook=PAUSED, message=str(error))
 
 
-async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePause | None]) -> None:
-    """Report pauses for ever. `paused` gives the one that holds now."""
-    outbox, scheduler = works.queue.outbox, works.scheduler
-    began = scheduler.moved_at
-    sent: list[SentPause] = []
-    with anyio.move_on_after(_READ_WITHIN), _nothing_worse():
-        sent = await outbox.pauses()
+def sure_of(
+    works: App, paused: Callable[[], LivePause | None]
+) -> Callable[[], tuple[LivePause | None, bool]]:
+    """Return what gives the pause that holds now, and whether it is known that no other one does.
+
+    After a start nothing is known of what kept the last one waiting, until it is met or a run moves.
+    """
+    began = works.scheduler.moved_at
     known = False
 
     def look() -> tuple[LivePause | None, bool]:
-        # After a start nothing is known of what kept the last one waiting, until it is met or a run moves.
         nonlocal known
         pause = paused()
-        known = known or pause is not None or scheduler.moved_at > began
+        known = known or pause is not None or works.scheduler.moved_at > began
         return pause, known
+
+    return look
+
+
+async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePause | None]) -> None:
+    """Report pauses for ever. `paused` gives the one that holds now."""
+    outbox = works.queue.outbox
+    sent: list[SentPause] = []
+    with anyio.move_on_after(_READ_WITHIN), _nothing_worse():
+        sent = await outbox.pauses()
 
     async def remember(sent: SentPause) -> None:
         with _nothing_worse():
             await outbox.put_pause(sent)
 
-    await hook.serve(sent, look, remember)
+    await hook.serve(sent, sure_of(works, paused), remember)

@@ -18,12 +18,14 @@ from floradl.config.credentials import read_api_key
 from floradl.config.load import Source
 from floradl.config.settings import Config, Key, settings
 from floradl.daemon.hooks import HookRunner, hook_orders, safe_orders
+from floradl.daemon.notify import Notifications, notify_targets
 from floradl.errors import ConfigError, ExposedError
 from floradl.log import change_level, get_logger
 from floradl.wakeups import next_tick
 
 _KEY_FILE: Final[Key] = ("api", "key_file")
 _LEVEL: Final[Key] = ("log", "level")
+_NOTIFY: Final = frozenset({("notify", "urls_file"), ("notify", "on")})
 _HOOKS: Final = frozenset({("hooks", "run_finished"), ("hooks", "paused"), ("hooks", "timeout")})
 _LOOK_EVERY = 4.0  # seconds
 _BASE_URL: Key = ("api", "base_url")
@@ -34,18 +36,21 @@ _log = get_logger()
 
 
 class Changing:
-    """A `Change` for a daemon's app and hooks."""
+    """A `Change` for a daemon's app, hooks and notifications."""
 
-    keys: Final = CHANGEABLE | _HOOKS | {_LEVEL}
+    keys: Final = CHANGEABLE | _HOOKS | _NOTIFY | {_LEVEL}
 
     def __init__(self, works: App, hooks: HookRunner, environ: Mapping[str, str]) -> None:
         self._works = works
         self._hooks = hooks
         self._environ = environ
+        self.notifications: Notifications | None = None
 
     def check(self, config: Config, changed: Collection[Key]) -> None:
         """See `Change.check`."""
         safe_orders(config, self._environ)
+        if _NOTIFY.intersection(changed):
+            notify_targets(config, self._environ)
         try:
             read_api_key(config, self._environ)
         except ConfigError as error:
@@ -61,6 +66,8 @@ class Changing:
             self._works.change(config)
         if _HOOKS.intersection(changed):
             await self._hooks.change(hook_orders(config, self._environ))
+        if self.notifications is not None:
+            self.notifications.change(config)
 
 
 class ReloadListener(Protocol):

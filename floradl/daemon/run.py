@@ -155,6 +155,7 @@ async def _run(
     # What a command that runs once has no use for.
     from floradl.daemon.endpoints import serve_endpoints  # noqa: PLC0415
     from floradl.daemon.gallery import serve_gallery  # noqa: PLC0415
+    from floradl.daemon.notify import Notifications  # noqa: PLC0415
     from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
     from floradl.daemon.systemd import SystemdView, describe  # noqa: PLC0415
     from floradl.queue.event_log import EventLog  # noqa: PLC0415
@@ -172,11 +173,13 @@ async def _run(
         opened(config, "run", supervision) as queue,
         aclosing(EventLog(config.state_dir)) as events,
         working(config, environ, queue, Heard(seen, hooks.runs.wake), WorkOptions(events)) as works,
-        reloading(config, source, Changing(works, hooks, environ), supervision),
+        reloading(config, source, changing := Changing(works, hooks, environ), supervision),
     ):
         _warn_without_key(config, environ, shared=works.queue.sharing is not None)
         intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
         start = build_start(config, works)
+        changing.notifications = told = Notifications(config, environ, works, lambda: _pause(works, start))
+        progress.hints.append(lambda: told.troubles)
         report_pause = connect(events, works, start, intake, hooks.runs)
         hooks.pauses.on_failure = partial(events.hook_failed, PAUSED, None, final=False)
         state = HealthState(
@@ -196,6 +199,7 @@ async def _run(
             group.start_soon(_work, config, works, intake, start, hooks)
             group.start_soon(_sweep, inbox)
             group.start_soon(tell_missing, hook_orders(config, environ))
+            group.start_soon(told.serve)
             group.start_soon(serve_pauses, hooks.pauses, works, lambda: _pause(works, start))
             await wait_for_stop(works.media.halt, 0)
             supervision.stopping()
@@ -279,7 +283,7 @@ async def _beat(
             progress_at=0.0,
             paused=_pause(works, start),
             queue_file_error=intake.queue_file_error,
-            hints=_hints(works),
+            hints=(*_hints(works), *(hint for hints in progress.hints for hint in hints())),
             held=intake.held,
             inbox_troubles=intake.troubles,
             rate_limit=works.media.bandwidth.rate(),

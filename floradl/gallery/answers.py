@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
 from starlette.datastructures import QueryParams
 
+from floradl.clock import unix_seconds
 from floradl.gallery.thumbnails import is_sha256
 from floradl.index.views import Layout, Page, ShownOutput, View
 from floradl.units import parse_duration
@@ -90,8 +92,17 @@ def described(output: ShownOutput) -> dict[str, Any]:
         "width": output.width,
         "height": output.height,
         "completed_at": output.completed_at,
+        "day": None if (at := unix_seconds(output.completed_at)) is None else day_of(at),
         "text": output.text,
     }
+
+
+def day_of(seconds: float) -> str:
+    """Return the day that a moment (unix seconds) belongs to, as 2026-11-29.
+
+    It is this machine's, wherever the browser is: the same day as in names of files.
+    """
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
 def page_answer(page: Page) -> dict[str, Any]:
@@ -99,8 +110,8 @@ def page_answer(page: Page) -> dict[str, Any]:
     return {"outputs": [described(each) for each in page.outputs], "total": page.total, "cursor": page.cursor}
 
 
-def layout_answer(layout: Layout) -> dict[str, Any]:
-    """Return the answer of `/api/view`."""
+def layout_answer(layout: Layout, now: float) -> dict[str, Any]:
+    """Return the answer of `/api/view`; `now` is unix seconds."""
     days = [
         {"day": day.day, "count": day.count, "ratios": msgspec.Raw(f"[{day.ratios}]".encode())}
         for day in layout.days
@@ -109,7 +120,7 @@ def layout_answer(layout: Layout) -> dict[str, Any]:
         name: [{"value": value, "count": count} for value, count in values]
         for name, values in layout.facets.items()
     }
-    return {"total": layout.total, "days": days, "facets": facets}
+    return {"total": layout.total, "today": day_of(now), "days": days, "facets": facets}
 
 
 def run_answer(sidecar: bytes, root: str) -> dict[str, Any]:

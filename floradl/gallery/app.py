@@ -117,10 +117,10 @@ class _Gallery:
         return _json(request, answers.page_answer(page))
 
     async def _view(self, request: Request) -> Response:
-        view = answers.view_of(request.query_params, time.time())
-        return _json(
-            request, answers.layout_answer(await self._asked(lambda: self._parts.index.views.layout(view)))
-        )
+        now = time.time()
+        view = answers.view_of(request.query_params, now)
+        layout = await self._asked(lambda: self._parts.index.views.layout(view))
+        return _json(request, answers.layout_answer(layout, now))
 
     async def _run(self, request: Request) -> Response:
         def read() -> dict[str, Any] | None:

@@ -18,8 +18,8 @@ from floradl.index.views import Views
 MOST_LISTENERS: Final = 64
 _BEAT: Final = 1.0  # seconds
 _KEEP_ALIVE: Final = 15.0
-_MOST_RUNS: Final = 200  # that are named in one event
-_MOST_OUTPUTS: Final = 500
+MOST_RUNS: Final = 200  # that are named in one event
+MOST_OUTPUTS: Final = 500
 _MOST_WAITING: Final = 20  # events for a listener who does not listen
 _UNKNOWN: Final[dict[str, Any]] = {"daemon": False, "paused": None, "counts": {}, "running": [], "failed": []}
 
@@ -41,8 +41,9 @@ class News:
         self._read_status = read_status
         self._views = views
         self._listeners: set[_Listener] = set()
-        self._saved: deque[str] = deque(maxlen=_MOST_RUNS)
+        self._saved: deque[str] = deque(maxlen=MOST_RUNS)
         self._changed = False
+        self._is_too_much = False
         self._work = anyio.Event()
 
     def announce(self, run_ids: list[str]) -> None:
@@ -51,6 +52,7 @@ class News:
         From any thread.
         """
         self._saved += run_ids
+        self._is_too_much = self._is_too_much or len(self._saved) >= MOST_RUNS
         self._changed = True
 
     async def serve(self) -> None:
@@ -60,6 +62,7 @@ class News:
         while True:
             if not self._listeners:
                 self._saved.clear()
+                self._is_too_much = False
                 sent = b""
                 self._work = anyio.Event()
                 await self._work.wait()
@@ -84,11 +87,14 @@ class News:
             return encoded({**_UNKNOWN, "trouble": str(error)})
 
     def _read_outputs(self) -> bytes:
+        is_too_much, self._is_too_much = self._is_too_much, False
         run_ids = [self._saved.popleft() for _ in range(len(self._saved))]
         try:
-            found = self._views.of_runs(run_ids, _MOST_OUTPUTS)
-        except FloradlError:  # whoever listens looks at the whole view
+            found = [] if is_too_much else self._views.of_runs(run_ids, MOST_OUTPUTS)
+        except FloradlError:
             found = []
+        if len(found) >= MOST_OUTPUTS:
+            found = []  # whoever listens looks at the whole view: a part of the news would be a wrong one
         return encoded({"outputs": [described(output) for output in found]})
 
     def _send_outputs(self, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -16,9 +17,11 @@ from msgspec import Struct
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from floradl.errors import ConfigError
+from floradl.gallery.answers import day_of
 from floradl.gallery.app import Act, Parts, build_app
 from floradl.gallery.guard import Guard
 from floradl.gallery.live import News
+from floradl.gallery.pace import Pace, Transfers
 from floradl.gallery.thumbnails import THUMBNAILS, ThumbnailCache, Thumbnails, open_shown
 from floradl.index.follower import IndexFollower
 from floradl.index.library_index import LibraryIndex
@@ -37,8 +40,8 @@ _log = get_logger()
 class GalleryOptions(Struct, frozen=True):
     """What a gallery serves, and where. `place` is the folder of index and thumbnails.
 
-    `status` returns how things stand, as `/api/status` has it, and `saved` is that of `IndexFollower`; both
-    block.
+    `status` returns how things stand, as `/api/status` has it, `saved` is that of `IndexFollower`, and
+    `transfers` returns the downloads under way: they block. `thumbnail_room` is in bytes.
     """
 
     endpoint: Endpoint
@@ -48,6 +51,8 @@ class GalleryOptions(Struct, frozen=True):
     status: Callable[[], dict[str, Any]]
     act: Act | None = None
     saved: Callable[[], list[str]] = list
+    transfers: Callable[[], Transfers] = dict
+    thumbnail_room: int = 2 << 30
 
 
 def bound(endpoint: Endpoint, token: Secret | None) -> socket.socket:
@@ -99,16 +104,17 @@ async def serve(library: LibraryStore, options: GalleryOptions, listener: socket
         reading, trouble = (follower.reading, follower.trouble) if follower is not None else (None, None)
         indexing = {"done": reading.done, "total": reading.total} if reading is not None else None
         own = {"indexing": indexing, "trouble": trouble, "may_change": options.act is not None}
-        return {**options.status(), **own}
+        return {**options.status(), **own, "today": day_of(time.time())}
 
     try:
         news = News(status, index.views)
         follower = IndexFollower(index, library, news.announce, options.saved)
-        thumbnails = Thumbnails(ThumbnailCache(options.place / THUMBNAILS), opens, options.environ)
+        cache = ThumbnailCache(options.place / THUMBNAILS, options.thumbnail_room)
+        thumbnails = Thumbnails(cache, opens, options.environ, Pace(options.transfers))
         guard = Guard(options.endpoint, options.token)
         app = build_app(Parts(library, index, thumbnails, news, guard, options.act))
         async with anyio.create_task_group() as group:
-            for work in (news.serve, follower.serve, thumbnails.serve):
+            for work in (news.serve, follower.serve, thumbnails.serve, thumbnails.tidy):
                 group.start_soon(work)
             await _Server(_config(app)).until_cancelled(listener)
     finally:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, TypeGuard
@@ -23,6 +23,7 @@ import anyio
 from anyio import to_thread
 
 from floradl.errors import FloradlError
+from floradl.gallery.pace import Pace
 from floradl.library.base import LibraryStore
 from floradl.library.folder import FolderLibrary
 from floradl.library.local_file import with_descriptor
@@ -38,6 +39,12 @@ _MOST_BYTES: Final = 1 << 20  # of a thumbnail
 _TIME: Final = 120.0  # seconds for one: it works when nobody else does
 _TRY_AGAIN: Final = 86_400.0  # seconds after which what had no thumbnail is tried again
 _MOST_COPIED: Final = (64 << 20, 16 << 20)  # bytes of a picture, of a film
+_TOUCH_AFTER: Final = 86_400.0  # seconds after which it is noted again that a thumbnail was looked at
+_UNFINISHED: Final = 3600.0  # seconds after which nobody is at work on a file any more
+_LOOK_EVERY, _LOOKS = 60.0, 60  # seconds between looks at how much was made; so many until a sweep
+_LOW: Final = 0.9  # of the room, to which a sweep goes
+_GROWN: Final = 0.05  # of the room, after which there is a sweep before its time
+_BLOCK: Final = 512  # bytes, as stat(2) counts them
 _IDLE: Final = 60.0  # seconds without work, after which the process ends
 _SECRETS: Final = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", *BUCKET_VARIABLES)
 _log = get_logger()
@@ -72,21 +79,30 @@ def open_shown(library: LibraryStore, path: str, kind: str) -> BinaryIO | None:
 
 
 class ThumbnailCache:
-    """Thumbnails on disk, below `place`, by the SHA-256 of what they show. Blocking."""
+    """Thumbnails on disk, below `place`, by the SHA-256 of what they show. Blocking.
 
-    def __init__(self, place: Path) -> None:
+    They take about `room` bytes of the disk: beyond, those go first that were not looked at for longest.
+    """
+
+    def __init__(self, place: Path, room: int) -> None:
         self._place = place
+        self._room = room
+        self._grown = 0
 
     def get(self, sha256: str) -> bytes | None:
         """Return it; empty where none could be made lately; None where none was made yet."""
         path = self._path(sha256)
         try:
             made = path.read_bytes()
-            # By then there may be an ffmpeg, or a decoder for such files.
-            if not made and time.time() - path.stat().st_mtime > _TRY_AGAIN:
-                return None
+            age = abs(time.time() - path.stat().st_mtime)
         except OSError:
             return None
+        # By then there may be an ffmpeg, or a decoder for such files.
+        if not made and age > _TRY_AGAIN:
+            return None
+        if made and age > _TOUCH_AFTER:  # not the time of access: many disks are mounted without
+            with suppress(OSError):
+                os.utime(path)
         return made
 
     def put(self, sha256: str, made: bytes) -> None:
@@ -98,8 +114,39 @@ class ThumbnailCache:
             try:
                 temporary.write_bytes(made)
                 temporary.replace(path)
+                self._grown += len(made) + _BLOCK
             except OSError:
                 temporary.unlink(missing_ok=True)
+
+    @property
+    def has_grown(self) -> bool:
+        """Whether so much was put in since the last sweep that another one is due."""
+        return self._grown > self._room * _GROWN
+
+    def sweep(self) -> None:
+        """Remove what is too much, and what was never made to its end. Takes a while where there are many."""
+        self._grown = 0
+        kept = sorted(self._files(), reverse=True)
+        total = sum(size for _, size, _ in kept)
+        if total <= self._room:
+            return
+        while kept and total > self._room * _LOW:
+            _, size, path = kept.pop()
+            with suppress(OSError):
+                os.unlink(path)  # noqa: PTH108 - a text it is: there may be a hundred thousand
+            total -= size
+
+    def _files(self) -> Iterator[tuple[float, int, str]]:
+        """Yield when each thumbnail was last looked at, the bytes of the disk that it takes, and its path."""
+        for folder in self._place.glob("??"):
+            with suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    with suppress(OSError):  # it went meanwhile
+                        status = entry.stat(follow_symlinks=False)
+                        if entry.name.startswith(".") and time.time() - status.st_mtime > _UNFINISHED:
+                            os.unlink(entry.path)  # noqa: PTH108 - as above
+                        elif entry.name.endswith(".webp"):
+                            yield status.st_mtime, (status.st_blocks + 1) * _BLOCK, entry.path
 
     def _path(self, sha256: str) -> Path:
         return self._place / sha256[:2] / f"{sha256}.webp"
@@ -115,11 +162,15 @@ class _Wanted:
 
 
 class Thumbnails:
-    """Gives thumbnails out of `cache`, or has them made of what `opens` opens. `serve` must be running."""
+    """Gives thumbnails out of `cache`, or has them made of what `opens` opens, as fast as `pace` allows.
 
-    def __init__(self, cache: ThumbnailCache, opens: Opens, environ: Mapping[str, str]) -> None:
+    `serve` must be running.
+    """
+
+    def __init__(self, cache: ThumbnailCache, opens: Opens, environ: Mapping[str, str], pace: Pace) -> None:
         self._cache = cache
         self._opens = opens
+        self._pace = pace
         self._maker = Maker(environ)
         self._waiting: OrderedDict[str, _Wanted] = OrderedDict()
         self._making: tuple[str, _Wanted] | None = None
@@ -151,15 +202,28 @@ class Thumbnails:
                 del self._waiting[sha256]
         return wanted.made
 
+    async def tidy(self) -> None:
+        """Keep the cache within its room, for ever: beside what is asked for, never before an answer."""
+        while True:
+            await to_thread.run_sync(self._cache.sweep)
+            for _ in range(_LOOKS):
+                await anyio.sleep(_LOOK_EVERY)
+                if self._cache.has_grown:
+                    break
+
     async def serve(self) -> None:
         """Make what is asked for, for ever."""
         try:
             while True:
                 while self._waiting:
                     self._making = sha256, wanted = self._waiting.popitem(last=False)
+                    begun = anyio.current_time()
                     wanted.made = await to_thread.run_sync(self._make, sha256)
+                    took = anyio.current_time() - begun
                     self._making = None
                     wanted.done.set()
+                    if rest := await to_thread.run_sync(self._pace.rest, took):
+                        await anyio.sleep(rest)
                 self._work = anyio.Event()
                 with anyio.move_on_after(_IDLE) as scope:
                     await self._work.wait()

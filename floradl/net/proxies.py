@@ -139,6 +139,11 @@ class Routes:
         )
 
 
+def tls_context(environ: Mapping[str, str]) -> ssl.SSLContext:
+    """Return what a client trusts that does not speak HTTP. Raises `ConfigError` as `Routes`."""
+    return _trusting(environ.get("SSL_CERT_FILE"), environ.get("SSL_CERT_DIR"))
+
+
 @lru_cache(maxsize=8)
 def _tls_context(cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
     """Return the one context of all clients: the system's wish in SSL_CERT_FILE or _DIR, else certifi's."""

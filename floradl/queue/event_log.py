@@ -205,6 +205,13 @@ class _Head(msgspec.Struct):
     at: str
 
 
+class Position(msgspec.Struct, frozen=True):
+    """A place between two events: a file, by its number on the disk, and how many bytes of it were read."""
+
+    inode: int
+    offset: int
+
+
 class EventReader:
     """Reads events beside whoever writes them; `since` is unix seconds, None for all that are kept."""
 
@@ -227,6 +234,46 @@ class EventReader:
                 return
             yield from self._rest(file)  # written before it was rotated
             file = self._next(file)
+
+    @property
+    def position(self) -> Position | None:
+        """How far it has read; None where it has not begun."""
+        if self._file is None:
+            return None
+        return Position(os.fstat(self._file.fileno()).st_ino, self._file.tell() - len(self._begun))
+
+    def go_to(self, position: Position) -> bool:
+        """Go on where a reader was, perhaps of another process; False where that file is gone."""
+        for path in self._paths:
+            with suppress(FileNotFoundError):
+                file = path.open("rb")
+                found = os.fstat(file.fileno())
+                if found.st_ino == position.inode and found.st_size >= position.offset:
+                    file.seek(position.offset)
+                    self.close()
+                    self._file, self._begun = file, b""
+                    return True
+                file.close()
+        return False
+
+    def go_to_end(self) -> None:
+        """Pass over all that is there; what comes is read from its beginning. Raises `OSError`."""
+        with suppress(FileNotFoundError):
+            file = self._paths[0].open("rb")
+            file.seek(0, os.SEEK_END)
+            self.close()
+            self._file, self._begun = file, b""
+
+    def has_more(self) -> bool:
+        """Whether something was written since: a look without reading."""
+        try:
+            newest = self._paths[0].stat()
+        except OSError:
+            return False
+        if self._file is None:
+            return True
+        found = os.fstat(self._file.fileno())
+        return not os.path.samestat(found, newest) or found.st_size > self._file.tell()
 
     def close(self) -> None:
         """Close the file. Safe to repeat."""

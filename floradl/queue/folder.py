@@ -40,7 +40,13 @@ MEMBER: Final = "member.json"
 EVENT_FILES: Final = ("events.ndjson", *(f"events.{number}.ndjson" for number in range(1, 4)))
 """The files of the event log, the newest first."""
 
-_OWN = (LOCK_NAME, heartbeat.FILE_NAME, f".{heartbeat.FILE_NAME}.part", SEEN, RECALL, MEMBER, *EVENT_FILES)
+NOTIFY_FILE: Final = "notify.json"
+"""The file of what people were told, and are still to be told."""
+
+_OWN = (
+    *(LOCK_NAME, heartbeat.FILE_NAME, f".{heartbeat.FILE_NAME}.part", SEEN, RECALL, MEMBER, *EVENT_FILES),
+    *(NOTIFY_FILE, f".{NOTIFY_FILE}.part"),
+)
 _LOOK_EVERY = 5.0  # seconds between looks at the files of an open queue
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _LOOKS = 2000  # of others that a start waits for, a millisecond each

@@ -86,6 +86,8 @@ class Heartbeat:
         self.changed = False
         self.last: Snapshot | None = None
         """What was last written."""
+        self.hints: list[Callable[[], tuple[str, ...]]] = []
+        """Who else knows of something that a person should look into."""
         self.bytes_at = time.monotonic()
         """When bytes of an output last arrived (monotonic seconds)."""
 

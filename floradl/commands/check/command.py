@@ -26,6 +26,7 @@ from floradl.commands.streams import say
 from floradl.config.credentials import FoundKey, exposure, find_api_key
 from floradl.config.settings import Config
 from floradl.daemon.hooks import hook_orders
+from floradl.daemon.notify import notify_targets
 from floradl.errors import ConfigError
 from floradl.queue.reader import check_queue
 from floradl.redaction import redact
@@ -87,6 +88,7 @@ async def _findings(
         *check_guests(config),
         *queue_file,
         *_hooks(config, environ),
+        *_notify(config, environ),
         *_journal(config),
         *_failures(config),
         *_daemon(config, wall(), {redact(each.message) for each in queue_file}),
@@ -147,6 +149,26 @@ def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[CheckResult]:
             yield warn("hooks", f"hooks.{event}: {missing[event]}")
         elif command:
             yield ok("hooks", f"{event} runs {command[0]}")
+
+
+def _notify(config: Config, environ: Mapping[str, str]) -> Iterator[CheckResult]:
+    """Report where messages go; that they get there is tried by `notify --test` alone."""
+    try:
+        targets = notify_targets(config, environ)
+    except ConfigError as error:
+        yield fail("notify", str(error))
+        return
+    if not targets:
+        return
+    from floradl.notify.sending import APPRISE_MISSING, has_apprise  # noqa: PLC0415 - few have any
+    from floradl.notify.targets import Service  # noqa: PLC0415 - as above
+
+    if not has_apprise() and (services := [each.name for each in targets if isinstance(each, Service)]):
+        yield warn("notify", f"{', '.join(services)}: {APPRISE_MISSING}")
+    elif not config.notify.on:
+        yield warn("notify", "notify.on is empty: nothing is told")
+    else:
+        yield ok("notify", f"{', '.join(config.notify.on)}: to {', '.join(each.name for each in targets)}")
 
 
 def _journal(config: Config) -> Iterator[CheckResult]:

@@ -22,6 +22,11 @@ export function h(tag, props = {}, ...children) {
   return element;
 }
 
+/** The parts of a path, with places between them where a line may end. @param {string} path */
+export function breakable(path) {
+  return path.split(/(?<=[/_-])/).flatMap((part) => [document.createElement("wbr"), part]).slice(1);
+}
+
 /** Make one of the icons that index.html defines. @param {string} name */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");

@@ -45,8 +45,9 @@ export class Filters {
     this.lists = new Map([["technique", "Technique"], ["project", "Project"], ["label", "Label"]]
       .map(([name, title]) => [name, new ListFilter(name, title, (values) => this.set(name, values))]));
     this.since = h("select", { class: "chip since", "aria-label": "Completed", on: { change: () => this.set("since", this.since.value) } });
+    this.when = h("span", { class: "when" }, this.since, icon("chevron"));
     this.chosen = h("div", { class: "chosen", role: "group", "aria-label": "Chosen filters" });
-    element.append(this.kinds, ...[...this.lists.values()].map((list) => list.element), this.since, this.chosen);
+    element.append(this.kinds, ...[...this.lists.values()].map((list) => list.element), this.when, this.chosen);
   }
 
   set(name, value) {
@@ -60,7 +61,7 @@ export class Filters {
     this.showKinds();
     for (const [name, list] of this.lists) list.show(filters[name], facets[name] ?? []);
     this.showSince();
-    this.since.hidden = !filters.since && !(facets.kind ?? []).length;
+    this.when.hidden = !filters.since && !(facets.kind ?? []).length;
     this.showChosen();
   }
 

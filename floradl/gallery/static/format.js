@@ -12,12 +12,18 @@ export const count = (number) => NUMBER.format(number);
 /** `1 output`, `2 outputs`. @param {number} number @param {string} noun */
 export const counted = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 
-/** Today, Yesterday, or the date. @param {string | null} day as YYYY-MM-DD */
-export function dayName(day) {
+/** A day as YYYY-MM-DD, at its beginning here. @param {string | null | undefined} day */
+function begin(day) {
   const parts = /^(\d{4})-(\d\d)-(\d\d)$/.exec(day ?? "");
-  if (!parts || day === "1970-01-01") return "Date unknown";
-  const date = new Date(Number(parts[1]), Number(parts[2]) - 1, Number(parts[3]));
-  const today = new Date();
+  return parts && day !== "1970-01-01" ? new Date(Number(parts[1]), Number(parts[2]) - 1, Number(parts[3])) : null;
+}
+
+/** Today, Yesterday, or the date. Days are the server's, and so is what it calls today.
+ * @param {string | null} day as YYYY-MM-DD @param {string | undefined} serversToday the same */
+export function dayName(day, serversToday) {
+  const date = begin(day);
+  if (!date) return "Date unknown";
+  const today = begin(serversToday) ?? new Date();
   const ago = Math.round((new Date(today.getFullYear(), today.getMonth(), today.getDate()).getTime() - date.getTime()) / 864e5);
   if (ago === 0) return "Today";
   if (ago === 1) return "Yesterday";

@@ -191,6 +191,10 @@ function count(output) {
 function heardStatus(told) {
   status.show(told);
   mayChange = Boolean(told.may_change);
+  if (view && told.today && told.today !== view.today) {
+    view.today = told.today; // midnight, where the server is
+    grid.show(view, { keep: true, moved: 0 });
+  }
   // While the server reads the library for the first time it tells of no output by itself.
   if (told.indexing || behind) again(told.indexing ? 1500 : 0);
   behind = Boolean(told.indexing);

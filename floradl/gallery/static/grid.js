@@ -252,7 +252,7 @@ export class Grid {
   addDay(number) {
     const { day, count: outputs, top, height } = this.layout.days[number];
     const heading = h("h2", { class: "day-name", id: `day-${number}` },
-      h("span", { text: dayName(day) }), h("span", { class: "count", text: count(outputs) }));
+      h("span", { text: dayName(day, this.view.today) }), h("span", { class: "count", text: count(outputs) }));
     const section = h("section", { class: "day", "aria-labelledby": `day-${number}`, data: { day: number } }, heading);
     section.style.top = `${top}px`;
     section.style.height = `${height}px`;

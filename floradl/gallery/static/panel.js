@@ -1,7 +1,7 @@
 // The run's panel: which run made this, with what, and where the file is.
 
 import { ApiError, get, post } from "./api.js";
-import { actionButton, copyButton, h, icon } from "./dom.js";
+import { actionButton, breakable, copyButton, h, icon } from "./dom.js";
 import { bytes, money, spoken, techniqueName, time } from "./format.js";
 import { described } from "./status.js";
 
@@ -123,7 +123,7 @@ export class Panel {
     for (const [name, value, how = {}] of facts) {
       if (value === null || value === undefined || value === "") continue;
       list.append(h("div", {}, h("dt", { dir: "auto", text: name }),
-        h("dd", {}, h(how.code ? "code" : "span", { dir: how.code ? null : "auto", text: value }), how.copy ? copyButton(how.copy, how.what) : null)));
+        h("dd", {}, how.code ? h("code", {}, ...breakable(value)) : h("span", { dir: "auto", text: value }), how.copy ? copyButton(how.copy, how.what) : null)));
     }
     return h("section", { "aria-label": title }, list);
   }

@@ -14,6 +14,7 @@ export class View {
     this.filters = filters;
     this.total = answer.total;
     this.days = answer.days;
+    this.today = answer.today;
     this.facets = answer.facets ?? {};
     /** How many outputs the server has before the first of this view: they came later. */
     this.shift = 0;
@@ -131,7 +132,7 @@ export class View {
     const least = shown.at(-1);
     if (!least.completed_at || (newest && least.completed_at <= (newest.completed_at ?? ""))) return false;
     for (const output of [...shown].reverse()) {
-      const day = localDay(output.completed_at);
+      const { day } = output; // the server's, wherever this browser is
       if (this.days[0]?.day !== day) this.days.unshift({ day, count: 0, ratios: [], fresh: 0 });
       this.days[0].count += 1;
       this.days[0].fresh = (this.days[0].fresh ?? 0) + 1;
@@ -158,11 +159,4 @@ export class View {
 const isSame = (one, other) => one.run_id === other.run_id && one.output_id === other.output_id;
 
 const ratio = (output) => (output.width && output.height ? Math.round((100 * output.width) / output.height) : 100);
-
-/** The day of a time here, as YYYY-MM-DD. @param {string} when */
-export function localDay(when) {
-  const date = new Date(when);
-  const two = (number) => String(number).padStart(2, "0");
-  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-}
 

@@ -1,0 +1,54 @@
+"""`floradl notify`: where messages go, and whether one gets there."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from typing import TextIO
+
+from floradl.commands.exits import Exit
+from floradl.commands.streams import say
+from floradl.config.settings import Config
+from floradl.daemon.notify import notify_policy, notify_targets
+from floradl.errors import ConfigError
+from floradl.notify.news import Item, Kind, Pending, compose
+from floradl.notify.sending import NotSentError, Sender
+
+_NONE = (
+    "no address is named: put URLs into a file, one a line, and name that in notify.urls_file; "
+    "docs/notify.md has examples"
+)
+
+
+def notify(config: Config, environ: Mapping[str, str], stream: TextIO, *, test: bool) -> Exit:
+    """Say for each address what is told there; with `test` send a message to each, at once.
+
+    Returns `FOUND` where one does not take it. Raises `ConfigError` where no address is named, or the file is
+    wrong.
+    """
+    targets = notify_targets(config, environ)
+    if not targets:
+        raise ConfigError(_NONE)
+    topics = ", ".join(config.notify.on) or "nothing (notify.on is empty)"
+    if not test:
+        for target in targets:
+            say(stream, f"{target.name} is told: {topics}")
+        say(stream, "Send a message to each with 'floradl notify --test'.")
+        return Exit.OK
+    sender = Sender(notify_policy(config), environ)
+    now = time.time()
+    text = f"This is a test. Here floradl tells of: {topics}."
+    message = compose(Pending([Item(Kind.TEST, now, text)]), f"{config.home} on {socket.gethostname()}", now)
+    failed = False
+    for target in targets:
+        try:
+            sender.send(message, target)
+            said = "ok    the message was taken"
+        except NotSentError as error:
+            failed = True
+            said = f"fail  {error}"
+        level, _, what = said.partition("  ")
+        say(stream, f"{level:4}  {target.name}: {what.strip()}")
+        stream.flush()
+    return Exit.FOUND if failed else Exit.OK

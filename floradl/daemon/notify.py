@@ -1,0 +1,100 @@
+"""Connects notifications with the daemon: what is configured, whom it may connect to, what it looks at."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from floradl.app import App
+from floradl.config.credentials import read_notify_urls
+from floradl.config.settings import Config
+from floradl.daemon.hooks import sure_of
+from floradl.errors import FloradlError
+from floradl.net.url_policy import UrlPolicy
+
+if TYPE_CHECKING:
+    from floradl.notify.notifier import Notifier, NotifyOptions
+    from floradl.notify.targets import Target
+    from floradl.queue.heartbeat import LivePause
+
+_REMEDY = "it is in notify.urls_file"
+_LARGEST_SIDECAR = 64 << 20  # bytes
+
+
+def notify_targets(config: Config, environ: Mapping[str, str]) -> tuple[Target, ...]:
+    """Return where messages go, anew at each call; none where nothing names any. Blocking.
+
+    Raises `ConfigError`, without a URL.
+    """
+    from floradl.notify.targets import read_targets  # noqa: PLC0415 - few have any
+
+    found = read_notify_urls(config, environ)
+    return () if found is None else read_targets(*found)
+
+
+def notify_options(config: Config, environ: Mapping[str, str]) -> NotifyOptions:
+    """Return what is told, and where to."""
+    from floradl.notify.news import Topic  # noqa: PLC0415 - as above
+    from floradl.notify.notifier import NotifyOptions  # noqa: PLC0415 - as above
+
+    place = f"{config.home} on {socket.gethostname()}"
+    return NotifyOptions(
+        frozenset(map(Topic, config.notify.on)), partial(notify_targets, config, environ), place
+    )
+
+
+def notify_policy(config: Config) -> UrlPolicy:
+    """Return whom messages may be sent to: any public host, and private ones that are trusted."""
+    return UrlPolicy(config.network.trusted_private_hosts, remedy=_REMEDY)
+
+
+class Notifications:
+    """The daemon's notifications. `serve` must be running; `paused` gives the pause that holds now."""
+
+    def __init__(
+        self, config: Config, environ: Mapping[str, str], works: App, paused: Callable[[], LivePause | None]
+    ) -> None:
+        from floradl.notify.daily import sum_up  # noqa: PLC0415 - not for `once`
+        from floradl.notify.notifier import Doors, Notifier  # noqa: PLC0415 - as above
+        from floradl.notify.sending import Sender  # noqa: PLC0415 - as above
+
+        self._environ = environ
+        self._policy = notify_policy(config)
+        state_dir = config.state_dir
+        doors = Doors(
+            pause=sure_of(works, paused),
+            send=Sender(self._policy, environ).send,
+            report=lambda first, until: sum_up(state_dir, first, until, partial(_cost, works)),
+        )
+        self._notifier: Notifier = Notifier(state_dir, notify_options(config, environ), doors)
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What keeps messages from being sent, for people."""
+        return self._notifier.troubles
+
+    def change(self, config: Config) -> None:
+        """Let another configuration hold from now on."""
+        self._policy.change(config.network.trusted_private_hosts, ("*",))
+        self._notifier.change(notify_options(config, self._environ))
+
+    async def serve(self) -> None:
+        """Tell people, for ever."""
+        await self._notifier.serve()
+
+
+def _cost(works: App, sidecar: str) -> float | None:
+    """Return what the run of a sidecar cost, in USD; None where that is not known. Blocking."""
+    from floradl.index.document import read_document  # noqa: PLC0415 - once a day
+
+    try:
+        file = works.library.open_file(sidecar)
+        if file is None:
+            return None
+        with file:
+            document = read_document(file.read(_LARGEST_SIDECAR))
+    except (FloradlError, OSError, ValueError):
+        return None
+    return document.cost if document is not None else None

@@ -1,0 +1,135 @@
+"""Sends one message to one address, at once. Blocking; an error says what to do, and holds no URL."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from importlib.util import find_spec
+from typing import Final
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from floradl.errors import FloradlError
+from floradl.net.client import open_client
+from floradl.net.pool import PoolLimits
+from floradl.net.url_policy import UrlPolicy
+from floradl.notify.mail import send_mail
+from floradl.notify.news import Message, encoded
+from floradl.notify.targets import MailServer, Service, Target, Webhook
+from floradl.redaction import redact
+
+USER_AGENT: Final = "floradl"
+APPRISE_MISSING: Final = (
+    "it takes Apprise, which is not installed: add the extra `notify`, see docs/notify.md"
+)
+_TIMEOUT: Final = 20.0  # seconds for each step
+_SERVICE_TIME: Final = 60.0  # seconds for one of Apprise's, with the start of its process
+_MOST_ANSWER: Final = 64 << 10  # bytes
+_LONGEST_WAIT: Final = 3600.0
+_SECRETS: Final = ("FLORA", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
+
+
+class NotSentError(FloradlError):
+    """A message was not taken, and why. `wait` is for how many seconds to wait at least."""
+
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(redact(message))
+        self.wait = wait
+
+
+class Outcome(msgspec.Struct):
+    """What the process with Apprise answers."""
+
+    ok: bool
+    message: str
+
+
+class Sender(Struct, frozen=True):
+    """Sends. `policy` says whom it may connect to; `environ` has proxies and certificates."""
+
+    policy: UrlPolicy
+    environ: Mapping[str, str]
+
+    def send(self, message: Message, target: Target) -> None:
+        """Send it, within about a minute. Raises `NotSentError`."""
+        try:
+            match target:
+                case Webhook(_, url):
+                    self._post(message, url.reveal())
+                case MailServer():
+                    send_mail(message, target, self.policy, self.environ)
+                case Service():
+                    _notify(message, target, self.environ)
+        except NotSentError:
+            raise
+        # What the network, TLS, the URL policy and mail servers have to say.
+        except (FloradlError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            raise NotSentError(str(error) or type(error).__name__) from None
+
+    def _post(self, message: Message, url: str) -> None:
+        limits = PoolLimits(connect=_TIMEOUT, read=_TIMEOUT, connections=1)
+        with open_client(self.policy, user_agent=USER_AGENT, limits=limits, environ=self.environ) as client:
+            request = httpx.Request(
+                "POST",
+                url,
+                headers={"User-Agent": USER_AGENT, "Content-Type": "application/json; charset=utf-8"},
+                content=encoded(message),
+                extensions={"timeout": limits.timeouts()},
+            )
+            with closing(client.send(request, stream=True)) as answer:
+                status = answer.status_code
+                again = answer.headers.get("retry-after", "")
+        if 200 <= status <= 299:
+            return
+        wait = min(float(again), _LONGEST_WAIT) if again.isdecimal() and len(again) < 10 else 0.0
+        raise NotSentError(f"{request.url.host} answers HTTP {status}{_advice(status)}", wait)
+
+
+def _advice(status: int) -> str:
+    if 300 <= status <= 399:
+        return ": it leads elsewhere, which is not followed; write the URL that it leads to"
+    if status in {400, 422}:
+        return (
+            ": it does not take this JSON; docs/notify.md says what is sent, and Apprise knows many services"
+        )
+    if status in {401, 403, 404, 410}:
+        return ": is the URL still right?"
+    return ""
+
+
+def has_apprise() -> bool:
+    """Whether Apprise is installed."""
+    return find_spec("apprise") is not None
+
+
+def _notify(message: Message, target: Service, environ: Mapping[str, str]) -> None:
+    """Have Apprise send it, in a process of its own, which ends with it: it is large, and logs URLs."""
+    if not has_apprise():
+        raise NotSentError(APPRISE_MISSING)
+    asked = {"url": target.url.reveal(), "title": message.title, "body": message.text}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "floradl.notify.apprise_process"],
+            input=msgspec.json.encode(asked),  # not an argument: those are for all to see
+            env={name: value for name, value in environ.items() if not name.startswith(_SECRETS)} | _path(),
+            capture_output=True,
+            timeout=_SERVICE_TIME,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NotSentError(f"the service did not answer within {_SERVICE_TIME:.0f} s") from None
+    try:
+        outcome = msgspec.json.decode(done.stdout, type=Outcome)
+    except msgspec.MsgspecError:
+        raise NotSentError(f"Apprise ended with exit code {done.returncode}") from None
+    if not outcome.ok:
+        raise NotSentError(outcome.message or "the service did not take it")
+
+
+def _path() -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", os.defpath)}
