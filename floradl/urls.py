@@ -90,7 +90,7 @@ def strip_query(url: str) -> str:
     if data := _DATA.match(url):
         return data[0]
     end = min((at for at in (url.find("?"), url.find("#")) if at >= 0), default=len(url))
-    return _USER.sub(r"\1", url[:end])
+    return _USER.sub(r"\1", url[:end]) if "@" in url else url[:end]
 
 
 def strip_queries(text: str) -> str:

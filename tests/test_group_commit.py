@@ -139,6 +139,23 @@ async def test_one_call_alone_waits_for_no_other(tmp_path: Path) -> None:
         assert world.commits.count == 1
 
 
+async def test_calls_one_after_the_other_wait_for_no_timer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    sleep = anyio.sleep
+
+    async def counted(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(anyio, "sleep", counted)
+    async with serving(tmp_path) as world:
+        for number in range(30):
+            await world.group.call(add(f"run_{number}"))
+    assert slept == []
+
+
 async def test_a_call_that_fails_touches_no_other(tmp_path: Path) -> None:
     async with serving(tmp_path) as world:
         first, failed, last = await all_at_once(world, [add("run_a"), fail, add("run_c")])

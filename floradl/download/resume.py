@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -44,8 +44,8 @@ class Answer(Protocol):
         """The status code."""
 
     @property
-    def headers(self) -> httpx.Headers:
-        """The header fields."""
+    def headers(self) -> Mapping[str, str]:
+        """The header fields; names in lower case find them."""
 
     @property
     def url(self) -> httpx.URL:
@@ -111,7 +111,7 @@ def offer_of(response: Answer) -> ContentOffer:
     return ContentOffer(first, last, total, *validators, promised(headers, response.url.host), codings)
 
 
-def _validators(headers: httpx.Headers, total: int) -> tuple[str, str]:
+def _validators(headers: Mapping[str, str], total: int) -> tuple[str, str]:
     """Return the validator of this version for a part file, and the weak one.
 
     A server may give a new file a weak ETag, and the same as a strong one a second later (Apache 2.4): the

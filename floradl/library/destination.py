@@ -9,7 +9,7 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TypeAlias
 
@@ -189,11 +189,11 @@ class FolderDestination(Destination):
             finally:
                 self._held = None
 
+    def _folder(self) -> AbstractContextManager[_Opened]:
+        return self._opened() if self._held is None else nullcontext(self._held)
+
     @contextmanager
-    def _folder(self) -> Iterator[_Opened]:
-        if self._held is not None:
-            yield self._held
-            return
+    def _opened(self) -> Iterator[_Opened]:
         *folders, stem = self._place.render("", 1)
         with self._place.at(tuple(folders)) as (folder, there):
             yield folder, there, stem

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from floradl.errors import ErrorCode, FloradlError, PauseReason, ServicePausedError, TransientError
@@ -88,6 +88,7 @@ class FolderLibrary(LibraryStore):
         self._local = threading.local()
         self._sidecars = SidecarFiles(self, self._flush)
         self._path_of = lru_cache(_PATHS)(lambda parts: root.joinpath(*parts))
+        self._vital = (root, root / SIDECARS)
 
     def create(self) -> bool:
         """Make the folder and its marker where they are missing; return whether the library is new.
@@ -156,7 +157,7 @@ class FolderLibrary(LibraryStore):
             yield group.folders[parts]
 
     def _translated(self, parts: tuple[SafeName, ...]) -> AbstractContextManager[None]:
-        return translated(self.root, self._path_of(parts), (self.root, self.root / SIDECARS))
+        return translated(self.root, self._path_of(parts), self._vital)
 
     def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
 
@@ -214,7 +215,7 @@ class FolderLibrary(LibraryStore):
     ) -> FolderDestination:
         fields = self._name_fields(run, output, index, completed_at, created_at)
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
-        render = cache(lambda ext, distinct: self.template.render(fields, ext, self.max_name_bytes, distinct))
+        render = self.template.fill(fields, self.max_name_bytes).path
         place = OutputPath(
             self.at, self._translated, self._flush, self.index, render, self._set_aside, self._memory
         )

@@ -180,26 +180,40 @@ class Template(Struct, frozen=True):
             raise ValueError(f"the folder '{SIDECARS}' is kept for the sidecars: choose another name")
         return cls(kept)
 
-    def render(
-        self, fields: NameFields, extension: str, max_bytes: int, distinct: int = 1
-    ) -> tuple[SafeName, ...]:
-        """Return the components of a path below the library: folders, then the file's name.
-
-        `extension` is `.png` or the like, or empty for the stem alone; anything else becomes `.bin`. The
-        stem leaves `PART_RESERVE` of `max_bytes` free, whatever the extension. `distinct` from 2 on appends
-        `-2`: the next candidate where a name is taken. An empty folder (no label) is left out; an empty
-        file name becomes the run id.
-        """
-        *folders, stem = "/".join(_join(pieces, fields) for pieces in self.components).split("/")
+    def fill(self, fields: NameFields, max_bytes: int) -> FilledTemplate:
+        """Put the values in. An empty folder (no label) is left out; an empty name becomes the run id."""
+        *folders, stem = "/".join([_join(pieces, fields) for pieces in self.components]).split("/")
         names = [join_names(folder, max_bytes) for folder in folders if folder]
         if names and _holds_sidecars(names[0]):
             names[0] = SafeName(f"_{names[0]}")
+        return FilledTemplate((*names,), stem or safe_name(fields.run_id, _UNCUT), max_bytes)
+
+    def render(
+        self, fields: NameFields, extension: str, max_bytes: int, distinct: int = 1
+    ) -> tuple[SafeName, ...]:
+        """Return the components of a path below the library, see `fill` and `FilledTemplate.path`."""
+        return self.fill(fields, max_bytes).path(extension, distinct)
+
+
+class FilledTemplate(Struct, frozen=True):
+    """The folders of an output, and the stem of its file's name, which may have `max_bytes` in all."""
+
+    folders: tuple[SafeName, ...]
+    stem: str
+    max_bytes: int
+
+    def path(self, extension: str, distinct: int = 1) -> tuple[SafeName, ...]:
+        """Return the components of a path below the library: folders, then the file's name.
+
+        `extension` is `.png` or the like, or empty for the stem alone; anything else becomes `.bin`. The
+        stem leaves `PART_RESERVE` of the bytes free, whatever the extension. `distinct` from 2 on appends
+        `-2`: the next candidate where a name is taken.
+        """
         count = f"-{distinct}" if distinct > 1 else ""
-        room = max_bytes - PART_RESERVE - len(count)
-        stem = join_names(stem or safe_name(fields.run_id, _UNCUT), room)
+        stem = join_names(self.stem, self.max_bytes - PART_RESERVE - len(count))
         if extension and not _SANE_EXTENSION.fullmatch(extension):
             extension = ".bin"
-        return (*names, SafeName(f"{stem}{count}{extension}"))
+        return (*self.folders, SafeName(f"{stem}{count}{extension}"))
 
 
 def _join(pieces: tuple[Piece, ...], fields: NameFields) -> str:

@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Final, TypeAlias
 
@@ -46,10 +47,10 @@ class NotPlainError(Exception):
 
 
 class SmallAnswer(Struct, frozen=True):
-    """An answer as `httpx.Response` has it, with as much of its body as came before `error`."""
+    """An answer with as much of its body as came before `error`. `headers` have their names in lower case."""
 
     status_code: int
-    headers: httpx.Headers
+    headers: Mapping[str, str]
     url: httpx.URL
     body: bytes | bytearray | memoryview
     error: httpx.TransportError | None = None
@@ -129,7 +130,7 @@ class PlainConnection:
         self.length = 0
         self.at = 0  # bytes of the body that are there
         self._head = bytearray()
-        self._headers: httpx.Headers | None = None
+        self._headers: Mapping[str, str] | None = None
         self._body: bytearray | None = None
         self.watch(now)
         self._reported = now
@@ -288,28 +289,38 @@ class PlainConnection:
         return SmallAnswer(self._status, self._headers, self.request.url, body, error)
 
 
-def _parse(head: bytes) -> tuple[int, httpx.Headers, bool] | None:
+def _parse(head: bytes) -> tuple[int, Mapping[str, str], bool] | None:
     """Read the head of an answer: status, fields, and whether the connection stays; None if unsure."""
     line = _STATUS.match(head)
     if line is None:
         return None
-    fields = []
+    coding = _coding_of(head)
+    headers: dict[str, str] = {}
     at = line.end()
     while at < len(head):
         found = _FIELD.match(head, at)
         if found is None:
             return None
-        fields.append((found[1], found[2].strip(b" \t")))
+        name, value = found[1].lower().decode("ascii"), found[2].strip(b" \t").decode(coding)
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value  # RFC 9110, 5.3
         at = found.end()
-    headers = httpx.Headers(fields)
     return int(line[2]), headers, line[1] == b"1" and "close" not in headers.get("connection", "").lower()
 
 
-def _plain_length(headers: httpx.Headers) -> int | None:
+def _coding_of(head: bytes) -> str:
+    """Return how `head` is decoded: as httpx does."""
+    for coding in ("ascii", "utf-8"):
+        with suppress(UnicodeDecodeError):
+            head.decode(coding)
+            return coding
+    return "iso-8859-1"
+
+
+def _plain_length(headers: Mapping[str, str]) -> int | None:
     """Return how long a body is of which nothing but the length is told, and which needs no decoding."""
-    lengths = headers.get_list("content-length")
+    length = headers.get("content-length", "")
     if "transfer-encoding" in headers or headers.get("content-encoding", "identity").lower() != "identity":
         return None
-    if len(lengths) != 1 or not lengths[0].isascii() or not lengths[0].isdigit():
+    if not length.isascii() or not length.isdigit():  # nor are two of them
         return None
-    return int(lengths[0]) if len(lengths[0]) < 16 else None
+    return int(length) if len(length) < 16 else None

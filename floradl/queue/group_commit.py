@@ -12,7 +12,6 @@ import asyncio
 import math
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -27,9 +26,7 @@ from floradl.queue.migrations import is_damage
 
 _T = TypeVar("_T")
 _BATCH = 256
-_GATHER = 0.006  # seconds between the beginnings of two commits, while there are many
-_MANY = 8  # commits, in `_SPAN`
-_SPAN = 0.08  # seconds
+_GATHER = 0.006  # seconds between the beginnings of two commits, while calls overlap
 # What the disk or a neighbour does to us; all else is a fault of the call or of the file.
 _MAY_PASS = tuple(f"SQLITE_{name}" for name in ("FULL", "IOERR", "CANTOPEN", "READONLY", "BUSY", "NOMEM"))
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
@@ -59,7 +56,8 @@ class GroupCommit:
         self._db = db
         self._retry_after = retry_after
         self._closing = anyio.Event()
-        self._begun: deque[float] = deque([-math.inf] * _MANY, _MANY)
+        self._begun = -math.inf
+        self._overlap = False  # whether calls of several callers were in the last batch
         self.trouble: QueueTrouble | None = None
         self._send, self._receive = anyio.create_memory_object_stream[_Call](math.inf)
 
@@ -92,16 +90,19 @@ class GroupCommit:
                         batch.append(self._receive.receive_nowait())
                     except (anyio.WouldBlock, anyio.EndOfStream):
                         break
+                self._overlap = len(batch) > 1
                 while batch:
                     batch = await self._record(batch)
 
     async def _gather(self) -> None:
-        """Let calls gather, where commits follow one another: each costs a thread a turn, and it a flush."""
-        now = anyio.current_time()
-        since = now - self._begun[-1]
-        if since < _GATHER and now - self._begun[0] < _SPAN and not self._closing.is_set():
+        """Let calls gather, where they overlap: a commit costs a thread a turn, and it a flush.
+
+        A caller that makes one call after the other has nobody to wait for.
+        """
+        since = anyio.current_time() - self._begun
+        if self._overlap and since < _GATHER and not self._closing.is_set():
             await anyio.sleep(_GATHER - since)
-        self._begun.append(anyio.current_time())
+        self._begun = anyio.current_time()
 
     async def _record(self, batch: list[_Call]) -> list[_Call]:
         """Commit a batch; return what the disk did not take, after the time until the next try."""
