@@ -27,7 +27,7 @@ from floradl.queue.base import (
     is_detected_by,
     is_queued_again,
 )
-from floradl.queue.postgres.connection import PATIENCE, Connection, Database
+from floradl.queue.postgres.connection import Connection, Database
 from floradl.queue.postgres.jobs import CHANNELS
 from floradl.queue.postgres.news import Listener, tell
 from floradl.queue.postgres.outbox import PostgresHookOutbox
@@ -118,7 +118,7 @@ class PostgresQueue(RunQueue):
                     )
             return await self._submit(connection, requests, now, retry_failed=retry_failed)
 
-        done = await self._db.call(work, patience=PATIENCE + len(requests) / _ROWS_A_SECOND)
+        done = await self._db.call(work, patience=len(requests) / _ROWS_A_SECOND)
         if done.incomplete:
             self._incomplete.set()
         return done.waiting
@@ -158,7 +158,7 @@ class PostgresQueue(RunQueue):
                     await writing.executemany(PUT, list(new.values()))
             return len(new)
 
-        return await self._db.call(work, patience=PATIENCE + len(runs) / _ROWS_A_SECOND)
+        return await self._db.call(work, patience=len(runs) / _ROWS_A_SECOND)
 
     async def reopen(self, run_ids: Iterable[str], now: float) -> list[str]:
         wanted = list(run_ids)
