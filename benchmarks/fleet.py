@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -89,6 +90,10 @@ def small(total: int = 5000) -> None:
     )
 
 
+def _more_requests(simulator: Simulator, than: int) -> bool:
+    return len(simulator.requests) > than
+
+
 def drop() -> None:
     """Measure how soon a job file at one machine makes another request the run."""
     with fleet("poller", "other") as machines:
@@ -99,7 +104,7 @@ def drop() -> None:
             asked = len(machines.simulator.requests)
             dropped = time.monotonic()
             machines.home("other").drop(f"campaign/{run_id}\n", f"{run_id}.txt")
-            wait_until(lambda asked=asked: len(machines.simulator.requests) > asked)
+            wait_until(partial(_more_requests, machines.simulator, asked))
             delays.append(time.monotonic() - dropped)
             machines.all_done([run_id])
     median, most = statistics.median(delays), max(delays)
