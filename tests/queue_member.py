@@ -44,11 +44,11 @@ async def main(url: str, name: str, lease: float) -> None:
             run_id = finished.run.run_id
             found = await queue.begin_download(run_id, 2.0)
             tell("begun", run_id)
-            await to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
             try:
+                await to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
                 assert found is not None
                 await queue.finish(replace(found[0], state=RunState.DONE), 5.0, f"runs/{name}.json")
-            except LeaseLostError:
+            except (LeaseLostError, anyio.get_cancelled_exc_class()):
                 tell("lost", run_id)
                 raise
             tell("done", run_id)
