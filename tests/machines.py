@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import databases
 import studio
@@ -87,12 +87,10 @@ class Machines:
         name: str = wait_until(elected)
         return name
 
-    def add_runs(self, *run_ids: str, outputs: Sequence[OutputSpec] = PICTURE, **how: Any) -> None:
-        """Let FLORA have runs."""
+    def add_runs(self, *run_ids: str, outputs: Sequence[OutputSpec] = PICTURE, duration: float = 0.1) -> None:
+        """Let FLORA have runs that take so many seconds."""
         for run_id in run_ids:
-            self.simulator.add_run(
-                run_id, **{"technique": "campaign", "duration": 0.1} | how, outputs=outputs
-            )
+            self.simulator.add_run(run_id, technique="campaign", outputs=outputs, duration=duration)
 
     def all_done(self, run_ids: Sequence[str], seconds: float = 60.0) -> None:
         """Wait until the queue has all of these runs as done."""
