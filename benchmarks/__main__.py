@@ -23,6 +23,7 @@ from benchmarks import (
     programs,
     queued,
     results,
+    shared_queue,
     transfers,
 )
 from benchmarks.figures import HEADER, Figure, cells, markdown
@@ -48,6 +49,7 @@ WORK = {
     "m": "a library of 200,000 files in 50,000 runs",
     "n": "the gallery of 100,000 outputs",
     "o": "a download beside a gallery that is scrolled",
+    "q": "a shared queue with 1,000 and 1,000,000 waiting runs",
 }
 _TLS = ("nginx", "openssl")
 NEEDS = {
@@ -61,6 +63,7 @@ NEEDS = {
     "h": _TLS,
     "j": _TLS,
     "k": _TLS,
+    "q": ("initdb", "pg_ctl"),
 }
 MEASUREMENTS = (
     Measurement(("a",), transfers.large_files),
@@ -78,6 +81,7 @@ MEASUREMENTS = (
     Measurement(("m",), large_library.large_library),
     Measurement(("n",), gallery.gallery),
     Measurement(("o",), beside.beside),
+    Measurement(("q",), shared_queue.shared_queue),
 )
 
 

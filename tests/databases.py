@@ -10,13 +10,14 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import anyio
 import psycopg
@@ -108,6 +109,9 @@ class PostgresServer:
     def stop(self, mode: str = "immediate") -> None:
         assert self._bin is not None
         self._run(self._bin / "pg_ctl", "-D", self.data, "-m", mode, "-w", "stop")
+
+    def is_up(self) -> bool:
+        return _listens(self.port)
 
     def restart(self) -> None:
         self.stop("fast")
@@ -264,6 +268,51 @@ def _listens(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
+
+
+class Relay:
+    """A way to a server over loopback that can be cut: then nothing passes, and nobody is told."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._open = threading.Event()
+        self._open.set()
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.close()
+        self._open.set()
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        self._open.clear()
+
+    def mend(self) -> None:
+        self._open.set()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                onward = socket.create_connection(("127.0.0.1", self._target))
+                self._sockets += [client, onward]
+                for source, sink in ((client, onward), (onward, client)):
+                    threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError), source:
+            while data := source.recv(65536):
+                self._open.wait()
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_RDWR)
 
 
 def order(run_id: str) -> RunRequest:

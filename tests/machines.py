@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import databases
+import studio
 from databases import PostgresServer
 from studio import Home, wait_until
 
@@ -26,22 +27,13 @@ SHORT_LEASES = Path(__file__).parent / "short_leases.py"
 
 
 class Machines:
-    """Machines that share the database `name` of a server, and a library; `with_short_leases`: 3 s a run."""
+    """Machines that share the database `name` of a server, and a library."""
 
-    def __init__(
-        self,
-        folder: Path,
-        simulator: Simulator,
-        server: PostgresServer,
-        name: str,
-        *,
-        port: int | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, simulator: Simulator, server: PostgresServer, name: str) -> None:
         self.folder = folder
         self.simulator = simulator
         self.server = server
         self.name = name
-        self.port = port
         self.library = folder / "library"
         self.processes: dict[str, subprocess.Popen[str]] = {}
         self._stack = ExitStack()
@@ -63,7 +55,7 @@ class Machines:
             self._homes[name] = home = Home(
                 self.folder / name,
                 self.simulator,
-                FLORADL_QUEUE__ENGINE=self.server.url(self.name, port or self.port),
+                FLORADL_QUEUE__ENGINE=self.server.url(self.name, port),
                 FLORADL_QUEUE__PASSWORD_FILE=str(self.folder / "password"),
                 FLORADL_OUTPUT__DIR=str(self.library),
                 **settings,
@@ -95,12 +87,10 @@ class Machines:
         name: str = wait_until(elected)
         return name
 
-    def add_runs(self, *run_ids: str, outputs: Sequence[OutputSpec] = PICTURE, **how: Any) -> None:
-        """Let FLORA have runs."""
+    def add_runs(self, *run_ids: str, outputs: Sequence[OutputSpec] = PICTURE, duration: float = 0.1) -> None:
+        """Let FLORA have runs that take so many seconds."""
         for run_id in run_ids:
-            self.simulator.add_run(
-                run_id, **{"technique": "campaign", "duration": 0.1} | how, outputs=outputs
-            )
+            self.simulator.add_run(run_id, technique="campaign", outputs=outputs, duration=duration)
 
     def all_done(self, run_ids: Sequence[str], seconds: float = 60.0) -> None:
         """Wait until the queue has all of these runs as done."""
@@ -117,6 +107,20 @@ class Machines:
             if '"event":"run_finished"' in line
         ]
         return Counter(re.findall(r'"run_id":"([^"]+)"', "\n".join(lines)))
+
+    def check_library(self) -> None:
+        """Hold the library against what FLORA has; who lost a run may have left the part of a file."""
+        for part in self.library.rglob(".*.part"):
+            part.unlink()
+        studio.check_library(next(iter(self._homes.values())), self.simulator)
+
+    def check_announced(self, run_ids: Sequence[str], *, lost: bool = False) -> None:
+        """Check that each run was announced once; of a daemon that was killed some lines may be `lost`."""
+        if not lost:
+            wait_until(lambda: self.announced().total() >= len(run_ids))
+        found = self.announced()
+        assert found <= Counter(run_ids)
+        assert lost or found == Counter(run_ids)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Send a machine's daemon a signal."""

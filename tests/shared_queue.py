@@ -222,9 +222,9 @@ class SharedQueue(MemoryQueue, RunSharing):
         found = [(run_id, await self.get(run_id)) for run_id in run_ids]
         return {run_id: row for run_id, row in found if row is not None}
 
-    async def update_all(self, runs: Sequence[QueuedRun], now: float) -> None:
-        for run in runs:
-            await self.update(run, now)
+    async def update_all(self, runs: Sequence[tuple[QueuedRun, float | None]], now: float) -> None:
+        for run, duration in runs:
+            await self.update(run, now, duration=duration)
 
     async def note_due(self, due: Mapping[str, float]) -> None:
         await self._reach()

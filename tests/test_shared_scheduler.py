@@ -58,14 +58,15 @@ def test_large_runs_leave_room_for_small_ones() -> None:
     async def work(fleet: Fleet) -> None:
         daemon = await fleet.start("one")
         daemon.saver.seconds = 60.0
-        fleet.flora.add("film_1", "film_2", "film_3", "picture")
-        fleet.flora.finish("film_1", "film_2", "film_3", outputs=FILM)
+        films = ["film_1", "film_2", "film_3", "film_4", "film_5"]
+        fleet.flora.add(*films, "picture")
+        fleet.flora.finish(*films, outputs=FILM)
         fleet.flora.finish("picture", outputs=PICTURE)
-        fleet.add("film_1", "film_2", "film_3", at=daemon)
-        await fleet.until(lambda: len(daemon.saver.begun) == 2)  # as many as transfers
+        fleet.add(*films, at=daemon)
+        await fleet.until(lambda: len(daemon.saver.begun) == 3)  # as many as transfers, and one ahead
         fleet.add("picture", at=daemon)
         await fleet.until(lambda: "picture" in daemon.saver.begun, 10.0)
-        assert len(daemon.saver.begun) == 3
+        assert len(daemon.saver.begun) == 4
 
     in_fleet(work)
 

@@ -22,8 +22,7 @@ from anyio import to_thread
 
 from floradl import __version__
 from floradl.clock import unix_seconds
-from floradl.config.settings import Config
-from floradl.daemon.database import shared_server
+from floradl.config.settings import SQLITE, Config
 from floradl.errors import (
     ConfigError,
     FloradlError,
@@ -47,7 +46,6 @@ from floradl.queue.base import RunQueue
 from floradl.queue.folder import SEEN, is_to_be_filled, note_filled
 from floradl.queue.heartbeat import LivePause, Snapshot
 from floradl.queue.recovery import kept_open, open_queue
-from floradl.queue.sharing import RunSharing
 from floradl.queue.sqlite import SqliteQueue
 from floradl.runs.scheduler import Scheduler
 from floradl.units import format_count
@@ -55,6 +53,7 @@ from floradl.units import format_count
 if TYPE_CHECKING:
     from floradl.daemon.systemd import Supervision
     from floradl.queue.postgres.connection import Server
+    from floradl.queue.sharing import RunSharing
 
 _T = TypeVar("_T")
 _ROOM_AGAIN = 5.0  # seconds between looks for room
@@ -85,7 +84,7 @@ async def opened(
     `ConfigError` (also where others could have put there what stands there), `TransientError` (no room),
     `QueueUnavailableError` (no database), `StartStoppedError`.
     """
-    server = shared_server(config)
+    server = _shared_server(config) if config.queue.engine != SQLITE else None
     state_dir = config.state_dir
     try:
         if is_shared(state_dir):
@@ -107,6 +106,12 @@ async def opened(
         place = Path(os.fsdecode(error.filename or state_dir))
         why = refusal(place) if isinstance(error, PermissionError) else error
         raise ConfigError(f"the state folder {state_dir} cannot be used: {why}") from error
+
+
+def _shared_server(config: Config) -> Server | None:
+    from floradl.daemon.database import shared_server  # noqa: PLC0415 - for those who share a queue
+
+    return shared_server(config)
 
 
 @asynccontextmanager

@@ -237,10 +237,9 @@ class OpenRuns:
     async def record(self, runs: Iterable[tuple[QueuedRun, float | None]]) -> None:
         """Write rows, and how long each run took at FLORA (seconds). Raises `QueueUnavailableError`."""
         now, sharing = self.clocks.wall(), self._queue.sharing
-        if sharing is not None:  # most go on, and their durations are not known yet
-            runs = list(runs)
-            await sharing.update_all([run for run, seconds in runs if seconds is None], now)
-            runs = [(run, seconds) for run, seconds in runs if seconds is not None]
+        if sharing is not None:
+            await sharing.update_all(list(runs), now)
+            return
         await _together([partial(self._queue.update, run, now, duration=seconds) for run, seconds in runs])
 
     def postpone(self, retry: RetryIn) -> None:

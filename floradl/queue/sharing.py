@@ -113,8 +113,11 @@ class RunSharing(Protocol):
     async def rows(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
         """Read many runs, by id, at the cost of one; unknown ones are left out."""
 
-    async def update_all(self, runs: Sequence[QueuedRun], now: float) -> None:
-        """Do as `RunQueue.update` for many runs that this process has not leased, at the cost of one."""
+    async def update_all(self, runs: Sequence[tuple[QueuedRun, float | None]], now: float) -> None:
+        """Do as `RunQueue.update` for many runs that this process has not leased, at the cost of one.
+
+        Each comes with its `duration`.
+        """
 
     async def hand_over(self, finished: Sequence[FinishedRun]) -> int:
         """Record that polled runs are ready to be saved, with their answers, and wake daemons that save.

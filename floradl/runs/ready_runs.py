@@ -29,6 +29,7 @@ from floradl.runs.events import RunReports
 from floradl.runs.processor import Processor
 from floradl.runs.result import Finished
 
+_AHEAD = 4  # transfers for each run with large outputs that is leased beyond them
 _SMALL = 8  # runs without large outputs in hand, for each transfer that may be under way
 _PROBE = "\0"  # stands for whichever run tries whether a pause is over: no run has this id
 _TRIED_WITHIN = 10.0  # seconds; where no run is ready the look at the disk has to do
@@ -81,7 +82,8 @@ class ReadyRuns:
                 return Room(0, 0)
             return Room(1, 1)
         transfers = self._transfers()
-        return Room(max(transfers - self._large, 0), max(_SMALL * transfers - self._other, 0))
+        large = transfers + max(transfers // _AHEAD, 1)  # so that a transfer that ends is followed at once
+        return Room(max(large - self._large, 0), max(_SMALL * transfers - self._other, 0))
 
     async def save(self, finished: FinishedRun) -> Released:
         """Save a leased run; return what becomes of it. Raises `LeaseLostError`."""

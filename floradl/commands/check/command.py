@@ -11,6 +11,7 @@ from typing import TextIO
 
 from floradl.commands.check import CheckLevel, CheckResult, fail, ok, warn
 from floradl.commands.check.api import ask_api
+from floradl.commands.check.database import check_database
 from floradl.commands.check.group import check_guests
 from floradl.commands.check.machine import check_listening, check_machine
 from floradl.commands.daemon_state import (
@@ -24,7 +25,7 @@ from floradl.commands.daemon_state import (
 from floradl.commands.exits import Exit
 from floradl.commands.streams import say
 from floradl.config.credentials import FoundKey, exposure, find_api_key
-from floradl.config.settings import Config
+from floradl.config.settings import SQLITE, Config
 from floradl.daemon.hooks import hook_orders
 from floradl.daemon.notify import notify_targets
 from floradl.errors import ConfigError
@@ -89,7 +90,7 @@ async def _findings(
         *queue_file,
         *_hooks(config, environ),
         *_notify(config, environ),
-        *_journal(config),
+        *(_journal(config) if config.queue.engine == SQLITE else await check_database(config, environ)),
         *_failures(config),
         *_daemon(config, wall(), {redact(each.message) for each in queue_file}),
         *check_listening(config, environ, daemon=works),

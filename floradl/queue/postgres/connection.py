@@ -184,8 +184,16 @@ class Database:
     later at most.
     """
 
-    def __init__(self, server: Server, *, most: int = CONNECTIONS, retry_after: float = 5.0) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        most: int = CONNECTIONS,
+        retry_after: float = 5.0,
+        patience: float = PATIENCE,
+    ) -> None:
         self.server = server
+        self._patience = patience
         self._retry_after = retry_after
         self._free: list[Connection] = []
         self._room = anyio.Semaphore(most)
@@ -196,9 +204,10 @@ class Database:
         """Set once it is closed, or damaged."""
         self.trouble: QueueTrouble | None = None
 
-    async def call(self, work: Callable[[Connection], Awaitable[_T]], *, patience: float = PATIENCE) -> _T:
+    async def call(self, work: Callable[[Connection], Awaitable[_T]], *, patience: float = 0.0) -> _T:
         """Run `work` in a transaction; it is durable when this returns, and run again after an outage.
 
+        One that hangs is given up after `patience` seconds, or the usual ones where these are more.
         So it must not use anything up. Raises what `work` raises, and `QueueUnavailableError` for what
         waiting does not mend.
         """
@@ -206,7 +215,7 @@ class Database:
         while True:
             await self._check_open()
             try:
-                with anyio.fail_after(patience):
+                with anyio.fail_after(max(patience, self._patience)):
                     async with self._connection() as connection, connection.transaction():
                         result = await work(connection)
             except (psycopg.Error, TimeoutError, OSError) as error:

@@ -6,7 +6,7 @@ of its own, and a daemon fetches from those it knows alone: what a newer floradl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -26,6 +26,16 @@ OTHER_LANE, LARGE_LANE = "floradl.process", "floradl.process.large"
 LANES: Final = (OTHER_LANE, LARGE_LANE)
 CHANNELS: Final = tuple(f"procrastinate_queue_v1#{lane}" for lane in LANES)
 """Where procrastinate tells of new jobs."""
+
+_FETCH: Final = (
+    "UPDATE procrastinate_jobs SET status = 'doing', worker_id = %s WHERE id IN"
+    " (SELECT id FROM procrastinate_jobs WHERE status = 'todo' AND queue_name = %s"
+    " AND (scheduled_at IS NULL OR scheduled_at <= now())"
+    " ORDER BY priority DESC, id LIMIT %s FOR UPDATE SKIP LOCKED)"
+    " RETURNING id, status, task_name, priority, lock, queueing_lock, args, scheduled_at, queue_name,"
+    " attempts, worker_id"
+)
+# One at a time, by procrastinate's function, takes three times as long. It heeds locks, too: ours bear none.
 
 INDEX: Final = (
     "CREATE INDEX IF NOT EXISTS floradl_jobs_by_run ON procrastinate_jobs ((args->>'run_id'))"
@@ -80,9 +90,16 @@ async def defer(connection: Connection, runs: Iterable[tuple[str, str]]) -> None
         await manager_of(connection).batch_defer_jobs_async(jobs)
 
 
-async def fetch(connection: Connection, lanes: Sequence[str], worker_id: int) -> Job | None:
-    """Take a job of these lanes. Raises `psycopg.errors.ForeignKeyViolation` where the worker was pruned."""
-    return await manager_of(connection).fetch_job(queues=list(lanes), worker_id=worker_id)
+async def fetch(connection: Connection, lane: str, worker_id: int, most: int) -> list[Job]:
+    """Take up to `most` jobs of a lane, the oldest first, as procrastinate's own fetch does one by one.
+
+    Raises `psycopg.errors.ForeignKeyViolation` where the worker was pruned.
+    """
+    from procrastinate.jobs import Job  # noqa: PLC0415 - as above
+
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_FETCH, (worker_id, lane, most))
+        return [Job.from_row(row) for row in sorted(await cursor.fetchall(), key=lambda row: row["id"])]
 
 
 async def is_ours(connection: Connection, job: Job, worker_id: int) -> bool:

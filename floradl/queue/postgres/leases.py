@@ -81,19 +81,13 @@ async def take(
     """
     daemon, worker_id = who
     taken: list[Leased] = []
-    left = {jobs.LARGE_LANE: room.large, jobs.OTHER_LANE: room.other}
-    for _ in range(_MOST_AT_ONCE):
-        lanes = [lane for lane, free in left.items() if free > 0]
-        job = await jobs.fetch(connection, lanes, worker_id) if lanes else None
-        if job is None:
-            break
-        if job.task_kwargs.get("run_id") in busy:
-            await jobs.put_back(connection, job, _BUSY)
-            continue
-        leased = await _lease(connection, daemon, job)
-        if leased is not None:
-            taken.append(leased)
-            left[job.queue] -= 1
+    for lane, free in ((jobs.LARGE_LANE, room.large), (jobs.OTHER_LANE, room.other)):
+        most = min(free, _MOST_AT_ONCE)
+        for job in await jobs.fetch(connection, lane, worker_id, most) if most > 0 else ():
+            if job.task_kwargs.get("run_id") in busy:
+                await jobs.put_back(connection, job, _BUSY)
+            elif (leased := await _lease(connection, daemon, job)) is not None:
+                taken.append(leased)
     return taken
 
 

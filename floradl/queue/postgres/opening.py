@@ -27,6 +27,8 @@ from floradl.queue.folder import MEMBER, note_to_be_filled
 from floradl.queue.migrations import LOST
 from floradl.queue.postgres.connection import (
     CONNECTIONS,
+    PATIENCE,
+    Connection,
     Database,
     Server,
     connect,
@@ -42,6 +44,7 @@ from floradl.queue.postgres.schema import (
     fact,
     prepare,
     refuse_pooled_transactions,
+    refuse_unusable,
     version_of,
 )
 
@@ -76,15 +79,35 @@ async def prepare_database(server: Server, *, migrate: bool = True, moved: bool 
             with anyio.fail_after(_PATIENCE):
                 if migrate or await version_of(connection, server) != len(MIGRATIONS):
                     await prepare(connection, server)
-                if not moved and (place := await fact(connection, MOVED)) is not None:
-                    raise ConfigError(
-                        f"queue.engine: the queue in {server} was moved to {place}: let queue.engine name "
-                        "that, or move it back with 'floradl migrate'"
-                    )
+                if not moved:
+                    await _refuse_moved(connection, server)
                 identity = await fact(connection, IDENTITY) or ""
                 return DatabaseState(identity, await fact(connection, FILLED) is not None)
     except (psycopg.Error, TimeoutError, OSError) as error:
         raise translated(server, error) from error
+
+
+async def look(server: Server) -> bool:
+    """Try the settings without changing anything; returns whether the tables are made. Raises as above."""
+    try:
+        await refuse_pooled_transactions(server)
+        async with await connect(server) as connection:
+            made = await version_of(connection, server) > 0
+            if not made:
+                await refuse_unusable(connection, server)
+            await _refuse_moved(connection, server)
+            return made
+    except (psycopg.Error, TimeoutError, OSError) as error:
+        raise translated(server, error) from error
+
+
+async def _refuse_moved(connection: Connection, server: Server) -> None:
+    there = await (await connection.execute("SELECT to_regclass('floradl_facts') IS NOT NULL")).fetchone()
+    if there and there[0] and (place := await fact(connection, MOVED)) is not None:
+        raise ConfigError(
+            f"queue.engine: the queue in {server} was moved to {place}: let queue.engine name that, or move "
+            "it back with 'floradl migrate'"
+        )
 
 
 def translated(server: Server, error: BaseException) -> ConfigError | QueueUnavailableError:
@@ -143,13 +166,20 @@ def join(state_dir: Path, state: DatabaseState) -> Member:
 
 @asynccontextmanager
 async def opened_queue(
-    server: Server, daemon: str, name: str, *, connections: int = CONNECTIONS, retry_after: float = 5.0
+    server: Server,
+    daemon: str,
+    name: str,
+    *,
+    connections: int = CONNECTIONS,
+    retry_after: float = 5.0,
+    patience: float = PATIENCE,
 ) -> AsyncIterator[PostgresQueue]:
     """Give the queue in a prepared database, for a daemon; its connections are closed at the end.
 
     Raises `QueueDamagedError` where the tables turn out to be gone: the next start makes them anew.
     """
-    queue = PostgresQueue(Database(server, most=connections, retry_after=retry_after), daemon, name)
+    database = Database(server, most=connections, retry_after=retry_after, patience=patience)
+    queue = PostgresQueue(database, daemon, name)
     try:
         yield queue
     except BaseExceptionGroup as error:

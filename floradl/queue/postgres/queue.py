@@ -17,7 +17,6 @@ from floradl.errors import LeaseLostError
 from floradl.models import Action, LeftFile, QueuedRun, RunNames, RunRequest, RunState, SavedOutput
 from floradl.queue.base import (
     DELIVERIES_KEPT,
-    DURATIONS_KEPT,
     DeliveryRecord,
     LateCost,
     QueueCounts,
@@ -27,7 +26,7 @@ from floradl.queue.base import (
     is_detected_by,
     is_queued_again,
 )
-from floradl.queue.postgres.connection import PATIENCE, Connection, Database
+from floradl.queue.postgres.connection import Connection, Database
 from floradl.queue.postgres.jobs import CHANNELS
 from floradl.queue.postgres.news import Listener, tell
 from floradl.queue.postgres.outbox import PostgresHookOutbox
@@ -36,6 +35,7 @@ from floradl.queue.postgres.rows import (
     PUT,
     PUT_END,
     PUT_LEASED,
+    add_durations,
     count_states,
     select_run,
     select_saved,
@@ -118,7 +118,7 @@ class PostgresQueue(RunQueue):
                     )
             return await self._submit(connection, requests, now, retry_failed=retry_failed)
 
-        done = await self._db.call(work, patience=PATIENCE + len(requests) / _ROWS_A_SECOND)
+        done = await self._db.call(work, patience=len(requests) / _ROWS_A_SECOND)
         if done.incomplete:
             self._incomplete.set()
         return done.waiting
@@ -158,7 +158,7 @@ class PostgresQueue(RunQueue):
                     await writing.executemany(PUT, list(new.values()))
             return len(new)
 
-        return await self._db.call(work, patience=PATIENCE + len(runs) / _ROWS_A_SECOND)
+        return await self._db.call(work, patience=len(runs) / _ROWS_A_SECOND)
 
     async def reopen(self, run_ids: Iterable[str], now: float) -> list[str]:
         wanted = list(run_ids)
@@ -188,7 +188,7 @@ class PostgresQueue(RunQueue):
             if duration is not None:
                 before = await select_run(connection, run.run_id, lock=True)
                 if is_detected_by(run, before):
-                    await _add_duration(connection, run.technique or "", duration)
+                    await add_durations(connection, [(run.technique or "", duration)])
             if fence is None:
                 await connection.execute(PUT, values_of(run, now))
                 return
@@ -404,16 +404,6 @@ def _says_more(before: QueuedRun, run: QueuedRun) -> bool:
     """Whether the row `before` has what `run`, which ended without it, lacks."""
     pairs = ((before.technique, run.technique), (before.label, run.label), (before.meta, run.meta))
     return any(had and not has for had, has in pairs)
-
-
-async def _add_duration(connection: Connection, technique: str, seconds: float) -> None:
-    insert = "INSERT INTO durations (technique, seconds) VALUES (%s, %s)"
-    await connection.execute(insert, (technique, seconds))
-    await connection.execute(
-        "DELETE FROM durations WHERE technique = %s AND id <= (SELECT id FROM durations"
-        " WHERE technique = %s ORDER BY id DESC LIMIT 1 OFFSET %s)",
-        (technique, technique, DURATIONS_KEPT),
-    )
 
 
 async def _put_late_costs(connection: Connection, late: Sequence[LateCost]) -> None:

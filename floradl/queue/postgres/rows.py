@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import msgspec
 
 from floradl.errors import PauseReason, QueueUnavailableError
 from floradl.models import QueuedRun, RunState, SavedOutput
-from floradl.queue.base import without_secrets
+from floradl.queue.base import DURATIONS_KEPT, without_secrets
 from floradl.queue.migrations import COLUMNS, row_of, run_of
 from floradl.queue.postgres.connection import Connection, Row
 
@@ -78,6 +78,18 @@ async def select_saved(connection: Connection, run_id: str) -> dict[str, SavedOu
         with suppress(msgspec.ValidationError):  # a newer floradl's: fetched again, and adopted
             found[key.decode()] = msgspec.json.decode(output, type=SavedOutput)
     return found
+
+
+async def add_durations(connection: Connection, durations: Sequence[tuple[str, float]]) -> None:
+    """Record how long runs took at FLORA: technique, and seconds; the last of each technique are kept."""
+    techniques = [(technique, technique, DURATIONS_KEPT) for technique in {each for each, _ in durations}]
+    async with connection.cursor() as cursor:
+        await cursor.executemany("INSERT INTO durations (technique, seconds) VALUES (%s, %s)", durations)
+        await cursor.executemany(
+            "DELETE FROM durations WHERE technique = %s AND id <= (SELECT id FROM durations"
+            " WHERE technique = %s ORDER BY id DESC LIMIT 1 OFFSET %s)",
+            sorted(techniques),
+        )
 
 
 async def count_states(connection: Connection) -> Mapping[RunState, int]:

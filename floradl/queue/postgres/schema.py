@@ -143,7 +143,7 @@ async def prepare(connection: Connection, server: Server) -> None:
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         version = await version_of(connection, server)
         if version == 0:
-            await _refuse_foreign(connection, server)
+            await refuse_unusable(connection, server)
             await connection.execute(_FACTS)
             await put_fact(connection, IDENTITY, secrets.token_hex(16))
         for number, step in enumerate(MIGRATIONS[version:], version + 1):
@@ -152,7 +152,15 @@ async def prepare(connection: Connection, server: Server) -> None:
         await _prepare_jobs(connection)
 
 
-async def _refuse_foreign(connection: Connection, server: Server) -> None:
+async def refuse_unusable(connection: Connection, server: Server) -> None:
+    """Raise `ConfigError` where tables cannot be made in a database, or another program has some there."""
+    query = "SELECT current_schema(), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
+    schema, may = await (await connection.execute(query)).fetchone() or (None, False)
+    if not may:
+        raise ConfigError(
+            f"queue.engine: this user may make no tables in {server}: make it the owner of the database "
+            f"(ALTER DATABASE … OWNER TO …), or grant it CREATE on the schema {schema or 'public'}"
+        )
     names = [*TABLES, "procrastinate_jobs"]
     query = "SELECT relname FROM pg_class WHERE relname = ANY(%s) AND pg_table_is_visible(oid)"
     found = [row[0] async for row in await connection.execute(query, (names,))]

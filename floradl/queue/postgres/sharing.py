@@ -15,12 +15,13 @@ from anyio.lowlevel import checkpoint
 from floradl.errors import LeaseLostError
 from floradl.log import get_logger
 from floradl.models import FinishedRun, QueuedRun
+from floradl.queue.base import is_detected_by
 from floradl.queue.heartbeat import Snapshot, redacted
 from floradl.queue.postgres import jobs, leases
 from floradl.queue.postgres.connection import Connection, Database
 from floradl.queue.postgres.leases import Leased
 from floradl.queue.postgres.news import Listener, seconds, tell, tell_ready
-from floradl.queue.postgres.rows import OPEN, PUT, select_runs, values_of
+from floradl.queue.postgres.rows import OPEN, PUT, add_durations, select_runs, values_of
 from floradl.queue.postgres.schema import FILLED, put_fact
 from floradl.queue.sharing import (
     POLLER_LEASE,
@@ -126,11 +127,16 @@ class PostgresSharing(RunSharing):
     async def rows(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
         return await self._db.call(lambda connection: select_runs(connection, list(run_ids)))
 
-    async def update_all(self, runs: Sequence[QueuedRun], now: float) -> None:
+    async def update_all(self, runs: Sequence[tuple[QueuedRun, float | None]], now: float) -> None:
         # In one order, against deadlocks.
-        values = [values_of(run, now) for run in sorted(runs, key=lambda run: run.run_id)]
+        values = [values_of(run, now) for run, _ in sorted(runs, key=lambda each: each[0].run_id)]
+        timed = [(run, seconds) for run, seconds in runs if seconds is not None]
 
         async def work(connection: Connection) -> None:
+            if timed:
+                before = await select_runs(connection, [run.run_id for run, _ in timed], lock=True)
+                new = [each for each in timed if is_detected_by(each[0], before.get(each[0].run_id))]
+                await add_durations(connection, [(run.technique or "", seconds) for run, seconds in new])
             async with connection.cursor() as cursor:
                 await cursor.executemany(PUT, values)
 
