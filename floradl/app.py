@@ -53,9 +53,8 @@ from floradl.runs.backfill import Backfill, BackfillOptions, TechniqueLookup
 from floradl.runs.events import NO_EVENTS, EventSink, RunEvents, RunReports
 from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
 from floradl.runs.processor import ProcessOptions
-from floradl.runs.scheduler import Scheduler, Service
+from floradl.runs.scheduler import Scheduler, Service, StageOptions, StageParts, Stages, local_stages
 from floradl.runs.slots import TransferSlots
-from floradl.runs.stages import StageOptions, StageParts, Stages, build_stages
 from floradl.wakeups import next_tick
 from floradl.workers.pool import Machine, WorkerPool
 from floradl.workers.protocol import WorkerSettings
@@ -232,18 +231,11 @@ async def working(
                 give_up_after, keep_times, build_selection(config), clocks.wall, names.of_run
             )
             look_up_names = TechniqueLookup(flora, names, breaker, queue).serve
-            stages = build_stages(
-                StageParts(
-                    queue,
-                    library,
-                    flora,
-                    open_runs,
-                    saver,
-                    media.slots,
-                    progress,
-                    reports,
-                    workspace_check,
-                ),
+            parts = StageParts(
+                queue, library, flora, open_runs, saver, media.slots, progress, reports, workspace_check
+            )
+            stages = _stages(
+                parts,
                 StageOptions(poll_options, process_options, partial(_is_usable, key), (look_up_names,)),
             )
             poller, scheduler = stages.poller, stages.scheduler
@@ -290,6 +282,15 @@ async def working(
             queue.close()
             if stages is not None:
                 stages.close()
+
+
+def _stages(parts: StageParts, options: StageOptions) -> Stages:
+    sharing = parts.queue.sharing
+    if sharing is None:
+        return local_stages(parts, options)
+    from floradl.runs.shared_stages import shared_stages  # noqa: PLC0415 - most have a queue of their own
+
+    return shared_stages(parts, options, sharing)
 
 
 def _saver(

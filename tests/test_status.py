@@ -111,6 +111,7 @@ def test_without_any_state_there_is_nothing_and_that_is_fine(config: Config) -> 
         "schema_version": 1,
         "home": str(config.home),
         "daemon": {"alive": False, "pid": None, "version": None, "since": None, "progress_at": None},
+        "daemons": [],
         "paused": None,
         "queue_file_error": None,
         "hints": [],

@@ -6,23 +6,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Sequence, Set as AbstractSet
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence, Set as AbstractSet
 from contextlib import suppress
 from typing import Any, TypeAlias
 
 import anyio
+from msgspec import Struct
 
 from floradl.errors import PauseReason, ServicePausedError, TransientError
+from floradl.flora.client import FloraClient, WrongWorkspaceCheck
+from floradl.library.base import LibraryStore
 from floradl.models import FinishedRun, Reference
 from floradl.polling.circuit_breaker import Pause, Probe
 from floradl.polling.open_runs import OpenRuns
-from floradl.polling.poller import Poller
+from floradl.polling.poller import Poller, PollOptions
 from floradl.queue.base import RunQueue
 from floradl.retry import Halted, RetryIn
-from floradl.runs.events import RunReports
-from floradl.runs.processor import Processor
+from floradl.runs.events import RunEvents, RunReports
+from floradl.runs.output_saver import OutputSaver
+from floradl.runs.processor import ProcessOptions, Processor
 from floradl.runs.result import Finished
-from floradl.runs.slots import DownloadSlots
+from floradl.runs.slots import DownloadSlots, TransferSlots
 
 _NO_PROGRESS = 600.0  # seconds
 LIBRARY_REASONS = {PauseReason.DISK_FULL, PauseReason.LIBRARY_MISSING, PauseReason.LIBRARY_READ_ONLY}
@@ -214,3 +218,51 @@ class LocalScheduler(Scheduler):
             else:
                 self._reports.dropped(run_id)
             self._open_runs.ended(run_id)
+
+
+class StageParts(Struct, frozen=True):
+    """What both stages work with."""
+
+    queue: RunQueue
+    library: LibraryStore
+    flora: FloraClient
+    open_runs: OpenRuns
+    saver: OutputSaver
+    transfers: TransferSlots
+    progress: RunEvents
+    reports: RunReports
+    workspace_check: WrongWorkspaceCheck
+
+
+class StageOptions(Struct, frozen=True):
+    """`may_poll` says whether this daemon can poll, where several share the queue: whether it has a key.
+
+    `beside` is what else sends requests to FLORA all the time.
+    """
+
+    poll: PollOptions
+    process: ProcessOptions
+    may_poll: Callable[[], Awaitable[bool]]
+    beside: Sequence[Service] = ()
+
+
+class Stages(Struct, frozen=True):
+    """The two stages; `close` drops what waits between them. `beside` is still to be served."""
+
+    poller: Poller
+    processor: Processor
+    scheduler: Scheduler
+    close: Callable[[], None]
+    beside: Sequence[Service] = ()
+
+
+def local_stages(parts: StageParts, options: StageOptions) -> Stages:
+    """Return stages that meet in this process."""
+    open_runs = parts.open_runs
+    slots = DownloadSlots(open_runs.breaker, open_runs.put_first)
+    poller = Poller(parts.flora, open_runs, parts.library, slots, options.poll, parts.workspace_check)
+    processor = Processor(
+        parts.flora, parts.library, parts.saver, parts.queue, parts.progress, options.process
+    )
+    scheduler = LocalScheduler(open_runs, poller, slots, processor, parts.reports)
+    return Stages(poller, processor, scheduler, slots.close, options.beside)
