@@ -206,6 +206,10 @@ def test_check_says_that_a_bucket_can_be_used_and_leaves_nothing_there(bucket: B
     assert f"{said}\n" in bucket.run("check")
 
 
+def test_check_warns_of_a_bucket_that_keeps_abandoned_uploads(bucket: Bucket) -> None:
+    assert "warn  bucket: the bucket has no lifecycle rule" in bucket.run("check")
+
+
 def test_a_bucket_that_is_none_is_told_at_start_with_exit_2(bucket: Bucket) -> None:
     no_bucket = answer(404, "NoSuchBucket")
     with Line(bucket.store.port) as line:
