@@ -7,7 +7,8 @@ little memory: only so many may be larger than a megabyte, and the others wait.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Condition, local
 from typing import Final, Self
 
@@ -191,19 +192,16 @@ class ObjectSink(StreamingSink):
         arrival = self.arrival
         after = arrival.size + len(data)
         self._arrivals.take_slot(arrival, max(after, self._total or 0))
-        try:
-            upload = arrival.upload
-            if upload is None and after > AT_ONCE and self._extension is not None:
-                upload = self._send_on(self._extension)
-            if upload is not None:
-                upload.write(data)
-        except BaseException:
-            arrival.reset()
-            raise
+        upload = arrival.upload
         if upload is None:
             arrival.data += data
             arrival.size = after
+            if after > AT_ONCE and self._extension is not None:
+                with self._given_up_on_error():
+                    self._send_on(self._extension())
             return
+        with self._given_up_on_error():
+            upload.write(data)
         arrival.size = after
         if len(data) >= self.KEPT:
             arrival.tail = bytearray(data[-self.KEPT :])
@@ -212,16 +210,21 @@ class ObjectSink(StreamingSink):
             del arrival.tail[: -self.KEPT]
         arrival.tail += data
 
-    def _send_on(self, extension: Callable[[], str]) -> Upload:
+    def _send_on(self, ext: str) -> None:
         arrival = self.arrival
-        ext = extension()
         upload = self._begin(arrival, ext, self._total)
-        arrival.ext, arrival.upload = ext, upload
         held, arrival.data = bytes(arrival.data), bytearray()
-        arrival.head = held[: self.KEPT]
-        arrival.tail = bytearray(held[-self.KEPT :])
+        arrival.ext, arrival.upload = ext, upload
+        arrival.head, arrival.tail = held[: self.KEPT], bytearray(held[-self.KEPT :])
         upload.write(held)
-        return upload
+
+    @contextmanager
+    def _given_up_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.arrival.reset()
+            raise
 
     def read(self, size: int, offset: int) -> bytes:
         """See `StreamingSink`."""
