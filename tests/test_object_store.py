@@ -7,7 +7,7 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -483,8 +483,17 @@ def test_large_arrivals_give_way_to_one_another(bucket: Bucket) -> None:
         with sink:
             sink.write(memoryview(DATA)[: 9 * MIB])
     held = [place(bucket.library, f"run_{number}").resume_point() for number in range(8)]
-    assert sum(point is not None for point in held) == 5
+    assert sum(point is not None for point in held) == 4
     assert held[-1] == ("v", 9 * MIB)
+
+
+def test_what_is_published_in_a_batch_waits_for_no_download(bucket: Bucket) -> None:
+    with ExitStack() as busy:
+        for number in range(4):
+            busy.enter_context(opened(place(bucket.library, f"run_{number}"), DATA)).write(DATA[:MIB])
+        data = DATA[: 2 * MIB]
+        assert bucket.library.together([lambda: send(place(bucket.library), data)]) == [PATH]
+    assert bucket.read(PATH) == data
 
 
 def test_moving_a_large_file_replaces_nothing_and_is_repeated_after_a_crash(bucket: Bucket) -> None:
