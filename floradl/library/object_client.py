@@ -72,6 +72,7 @@ class ObjectClient:
     def __init__(self, url: BucketUrl, access: StoreAccess, patience: Patience | None = None) -> None:
         """Make it; nothing is asked yet. Raises `ConfigError` for settings, and where opendal is missing."""
         self.url = url
+        self.access = access
         options = options_of(url, access)
         patience = patience or Patience()
         sums = url.scheme == "s3"

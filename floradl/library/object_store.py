@@ -359,6 +359,7 @@ class ObjectLibrary(LibraryStore):
             except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
                 return error
 
+        self._arrivals.never_wait()  # who has a slot may wait for this very thread
         return self._each([partial(outcome, work) for work in works])
 
     def _each(self, works: Sequence[Callable[[], _A]]) -> list[_A]:
