@@ -7,7 +7,6 @@ so these few are copied into a file without a name meanwhile.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
@@ -48,6 +47,8 @@ def local_copy(sink: Sink, total: int | None) -> Iterator[LocalCopy | None]:
     if total is not None or not isinstance(sink, StreamingSink):
         yield None
         return
+    import tempfile  # noqa: PLC0415 - hardly an answer has no length
+
     try:
         # Not `/tmp`, which may be memory.
         file = tempfile.TemporaryFile(dir="/var/tmp", buffering=0)  # noqa: SIM115 - closed below

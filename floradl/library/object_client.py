@@ -50,8 +50,8 @@ class Patience(Struct, frozen=True):
 
     retries: int = 3
     delay: float = 0.3
-    timeout: float = 30.0
-    io_timeout: float = 60.0
+    timeout: float = 20.0
+    io_timeout: float = 30.0
 
 
 class StoredObject(Struct, frozen=True):

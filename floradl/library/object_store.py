@@ -51,6 +51,7 @@ _LARGEST: Final = 5 << 40  # bytes of an object of S3's
 _MAX_SIDECAR: Final = 64 << 20
 _AHEAD: Final = 64  # sidecars that a scan asks for ahead
 _LISTING: Final = 60.0  # seconds for which the names of a folder are remembered
+_FOLDERS: Final = 16  # whose names are
 
 _A = TypeVar("_A")
 
@@ -327,7 +328,10 @@ class ObjectLibrary(LibraryStore):
             if known is None or now - known[0] > _LISTING:
                 found = self.client.list(f"{folder}/" if folder else "", recursive=False)
                 known = now, {fold(each.key): each.key for each in found}
-                self._listed = {folder: known}
+                self._listed.pop(folder, None)
+                self._listed[folder] = known
+                while len(self._listed) > _FOLDERS:
+                    del self._listed[next(iter(self._listed))]
             return known[1]
 
     def remove(self, path: str) -> bool:
