@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import pytest
 from clients import client
@@ -30,7 +34,7 @@ from floradl.errors import ConfigError, ErrorCode, PauseReason, ServicePausedErr
 from floradl.library.base import Destination, NotKeptError
 from floradl.library.object_access import StoreAccess, options_of
 from floradl.library.object_arrivals import AT_ONCE, ObjectSink
-from floradl.library.object_client import ObjectClient, TakenError
+from floradl.library.object_client import ObjectClient, TakenError, Upload
 from floradl.library.object_store import ObjectLibrary
 from floradl.library.sidecar import Sidecar
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, Result, SavedOutput
@@ -576,6 +580,62 @@ def test_a_google_bucket_is_asked_to_create_and_never_to_replace() -> None:
         assert "ifGenerationMatch=0" in line.seen[0].target
         assert "authorization: bearer token" in line.seen[0].head.lower()
         assert not client.replaces_matching
+
+
+def send_all(upload: Upload) -> None:
+    for offset in range(0, LARGE, MIB):
+        upload.write(DATA[offset : offset + MIB])
+
+
+def test_a_large_object_for_google_is_begun_so_that_it_may_not_replace() -> None:
+    with Line(0) as line:
+        line.act = lambda _: answer(412, "conditionNotMet")
+        access = StoreAccess(f"http://127.0.0.1:{line.port}", environ={"CLOUDSDK_AUTH_ACCESS_TOKEN": "token"})
+        client = ObjectClient(BucketUrl.parse("gs://bucket/prefix"), access, IMPATIENT)
+        upload = client.upload("a.mp4", LARGE)
+        with pytest.raises(TransientError, match="another program"):
+            send_all(upload)
+    assert "uploadType=resumable" in line.seen[0].target
+    assert "ifGenerationMatch=0" in line.seen[0].target
+
+
+_KILLED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from object_stores import Store
+from floradl.library.object_access import StoreAccess
+import test_object_store as tests
+access = StoreAccess(sys.argv[2], environ=os.environ)
+library = Store("s3", access, 0).library(sys.argv[3])
+with tests.opened(tests.place(library), tests.DATA) as sink:
+    sink.write(tests.DATA)
+    print("sent", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_that_is_killed_in_mid_upload_leaves_nothing_and_another_begins_anew(
+    bucket: Bucket,
+) -> None:
+    access = bucket.store.access
+    command = [
+        sys.executable,
+        "-c",
+        _KILLED,
+        str(Path(__file__).parent),
+        access.endpoint or "",
+        bucket.prefix,
+    ]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **access.environ}
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"sent\n"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert bucket.other.stat(PATH) is None
+    assert place(bucket.library).resume_point() is None
+    assert send(place(bucket.library), DATA) == PATH
 
 
 def test_kinds_have_their_content_type(bucket: Bucket) -> None:

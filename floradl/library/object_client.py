@@ -191,7 +191,7 @@ class ObjectClient:
     def _translated(self, key: str, *, writing: bool = False) -> Iterator[None]:
         try:
             yield
-        except (TakenError, ChangedError):
+        except (TakenError, ChangedError, TransientError):
             raise
         except Exception as error:
             if _is(error, "ConditionNotMatch"):
@@ -241,7 +241,15 @@ class Upload:
         if self._file is None:
             raise ValueError("it has ended")
         with self._translated():
-            self._file.write(bytes(data))
+            try:
+                self._file.write(bytes(data))
+            except Exception as error:
+                if _is_taken(error):  # GCS says so at the beginning already
+                    raise TransientError(
+                        "another program stored it meanwhile: it is sent anew, under another name",
+                        ErrorCode.STORAGE,
+                    ) from None
+                raise
 
     def close(self) -> None:
         """Store the object. Raises `TakenError`; after any error it is of no use any more."""
