@@ -23,7 +23,7 @@ from object_stores import (
     Store,
     answer,
 )
-from wire import MediaHost, Reply, Request as WireRequest, answer as media_answer, served
+from wire import MediaHost, Reply, Request as WireRequest, answer as media_answer, served, unframed
 
 from floradl.download.downloader import Downloader, DownloadLimits
 from floradl.errors import ConfigError, ErrorCode, PauseReason, ServicePausedError, TransientError
@@ -267,6 +267,17 @@ def test_a_range_of_other_bytes_begins_another_upload(bucket: Bucket) -> None:
 
     _, path, data = fetched(bucket, reply)
     assert (path, data) == (PATH, other)
+
+
+def test_a_large_output_without_a_length_is_whole_only_where_its_format_says_so(bucket: Bucket) -> None:
+    png = large_png()
+
+    def reply(number: int, _: WireRequest) -> bytes:
+        return unframed(png[: 15 * MIB] if number == 1 else png)
+
+    requests, path, data = fetched(bucket, reply)
+    assert (len(requests), path, data) == (2, PATH, png)
+    assert sum(request.target.endswith("?uploads") for request in bucket.line.seen) == 2
 
 
 def test_another_version_of_the_media_begins_another_upload(bucket: Bucket) -> None:
