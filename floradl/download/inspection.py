@@ -7,7 +7,6 @@ so these few are copied into a file without a name meanwhile.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
@@ -50,6 +49,8 @@ def local_copy(sink: Sink, total: int | None) -> Iterator[LocalCopy | None]:
         return
     try:
         # Not `/tmp`, which may be memory.
+        import tempfile  # noqa: PLC0415 - hardly ever needed
+
         file = tempfile.TemporaryFile(dir="/var/tmp", buffering=0)  # noqa: SIM115 - closed below
     except OSError:
         yield None
