@@ -51,6 +51,8 @@ def local_copy(sink: Sink, total: int | None) -> Iterator[LocalCopy | None]:
 
     try:
         # Not `/tmp`, which may be memory.
+        import tempfile  # noqa: PLC0415 - hardly ever needed
+
         file = tempfile.TemporaryFile(dir="/var/tmp", buffering=0)  # noqa: SIM115 - closed below
     except OSError:
         yield None

@@ -57,7 +57,7 @@ def store_advice(url: BucketUrl, access: StoreAccess, wall: float) -> Iterator[s
         return
     try:
         found = _ask(url, options, wall)
-    except (FloradlError, httpx.TransportError):
+    except (FloradlError, httpx.RequestError):
         yield _NOT_ASKED
         return
     if found.clock is not None and abs(found.clock - wall) > _SKEW:
@@ -85,7 +85,7 @@ def _aborts(text: str) -> bool:
 
 
 def _ask(url: BucketUrl, options: dict[str, str], wall: float) -> StoreAnswer:
-    """Ask for the bucket's rules. Raises `FloradlError`, `httpx.TransportError`."""
+    """Ask for the bucket's rules. Raises `FloradlError`, `httpx.RequestError`."""
     base = httpx.URL(options.get("endpoint") or f"https://s3.{options['region']}.amazonaws.com")
     target = base.copy_with(path=f"{base.path.rstrip('/')}/{url.bucket}", query=b"lifecycle=")
     limits = PoolLimits(connect=_TIMEOUT, read=_TIMEOUT)
