@@ -206,6 +206,10 @@ def test_check_says_that_a_bucket_can_be_used_and_leaves_nothing_there(bucket: B
     assert f"{said}\n" in bucket.run("check")
 
 
+def test_check_warns_of_a_bucket_that_keeps_abandoned_uploads(bucket: Bucket) -> None:
+    assert "warn  bucket: the bucket has no lifecycle rule" in bucket.run("check")
+
+
 def test_a_bucket_that_is_none_is_told_at_start_with_exit_2(bucket: Bucket) -> None:
     no_bucket = answer(404, "NoSuchBucket")
     with Line(bucket.store.port) as line:
@@ -255,3 +259,19 @@ def test_a_program_reads_and_fills_a_library_in_a_bucket(
         assert len(file.read()) == run.outputs[0].bytes == 40_000
     with pytest.raises(floradl.ConfigError, match="is no folder"):
         _ = library.path
+
+
+@pytest.mark.slow
+def test_a_store_that_is_away_pauses_the_daemon_which_resumes_once_it_answers(bucket: Bucket) -> None:
+    home = bucket.home
+    with Line(bucket.store.port) as line:
+        endpoint = f"http://127.0.0.1:{line.port}"
+        with home.daemon(FLORADL_OUTPUT__ENDPOINT=endpoint):
+            line.act = lambda _: Line.CUT
+            home.drop("campaign/run_c\n")
+            paused = wait_until(lambda: home.status()["paused"])
+            assert paused["reason"] == "library_missing"
+            assert "the store does not answer" in paused["message"]
+            line.act = lambda _: None
+            wait_until(lambda: home.status()["counts"]["done"] == 1)
+    assert bucket.verify() == {}

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from callers import free_port
 from galleries import Shelf
 from studio import Home, queue, wait_until
 
+from floradl.commands.gallery import SavedSidecars
+from floradl.models import QueuedRun, RunState
+from floradl.queue.event_log import EventLog
 from floradl.simulator import Simulator
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -227,3 +230,20 @@ def test_the_daemon_shows_the_gallery_by_a_process_without_the_key_that_ends_wit
         )
     assert json.loads((home.path / "daemon.log").read_text().splitlines()[0])["event"]
     assert home.events("gallery_ended")
+
+
+@pytest.mark.anyio
+async def test_of_the_daemons_events_a_gallery_takes_the_sidecars_that_were_written_since(
+    tmp_path: Path,
+) -> None:
+    run = QueuedRun(run_id="run_a", technique="campaign", state=RunState.DONE, queued_at=1.0)
+    log = EventLog(tmp_path)
+    async with aclosing(log):
+        with closing(SavedSidecars(tmp_path)) as saved:
+            log.accepted(["run_a"])
+            log.finished(run, "runs/campaign/run_a.json", 1, 5)
+            log.finished(run, None, 0, 0)
+            assert saved() == []
+            log._write()
+            assert saved() == ["runs/campaign/run_a.json"]
+            assert saved() == []

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from object_stores import Line, Store, answer
 
 from floradl.errors import PauseReason, ServicePausedError, TransientError
-from floradl.library.base import Destination, LibraryStore
+from floradl.library.base import Destination, LibraryStore, StreamingSink
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import Template
@@ -212,6 +212,27 @@ def test_publish_twice_gives_one_path(kept: Kept) -> None:
     kept.restart()
     assert save(destination(kept), b"same") == first
     assert list(kept.library.files()) == [first]
+
+
+def test_a_large_file_is_published_once_whoever_saves_it_again(kept: Kept) -> None:
+    data = os.urandom(10 << 20)  # a bucket sends it on while it arrives
+    kept.put("image/tech/run_a-o.png", b"theirs")
+    paths = set()
+    for _ in range(2):
+        where = destination(kept)
+        with where.open(V1) as sink:
+            if isinstance(sink, StreamingSink):
+                sink.expect(len(data), lambda: ".png")
+            for offset in range(0, len(data), 1 << 20):
+                sink.write(memoryview(data)[offset : offset + (1 << 20)])
+            paths.add(where.publish(sink, ".png", hashlib.sha256(data).hexdigest(), None))
+            assert sink.size == len(data)
+        seen = kept.library.stat(min(paths))
+        assert seen is not None
+        assert (seen.size, seen.etag) == (len(data), where.stored_etag)
+        kept.restart()
+    assert paths == {"image/tech/run_a-o-2.png"}
+    assert kept.read(min(paths)) == data
 
 
 def test_publish_never_replaces_a_file_of_another_program(kept: Kept) -> None:

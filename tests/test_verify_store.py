@@ -126,6 +126,16 @@ def test_files_that_no_sidecar_names_are_found_in_a_store(store: Shelf) -> None:
     assert unknown_files(store.library, scan.known, list) == ["images/stray.png"]
 
 
+def test_a_copy_for_another_program_needs_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(**_: object) -> None:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", none)
+    for size in (5, 5 << 20):
+        with with_descriptor(io.BytesIO(bytes(size))) as copy:
+            assert os.fstat(copy.fileno()).st_size == size
+
+
 def test_a_file_without_a_descriptor_is_copied_for_another_program_and_a_long_one_at_its_ends_alone() -> None:
     data = bytes(range(256)) * 16
     with with_descriptor(io.BytesIO(data)) as copy:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -77,6 +77,7 @@ async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint
         listener = bound(endpoint, token)
     except OSError as error:
         raise ConfigError(_unserved(endpoint, error)) from error
+    saved = SavedSidecars(config.state_dir)
     options = GalleryOptions(
         endpoint,
         index_place(config, environ),
@@ -84,11 +85,11 @@ async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint
         environ,
         Status(config.state_dir),
         None if token is None else _acting(config),
-        SavedSidecars(config.state_dir),
+        saved,
         partial(_transfers, config.state_dir),
         config.web.thumbnail_space,
     )
-    with listener:
+    with listener, closing(saved):
         address = f"http://{endpoint}/"
         if manner.is_child:
             _log.info("gallery_listening", address=str(endpoint))
@@ -207,6 +208,10 @@ class SavedSidecars:
                 with suppress(msgspec.MsgspecError):
                     found.append(msgspec.json.decode(line, type=_Saved).sidecar)
         return found
+
+    def close(self) -> None:
+        """Let go of the event log. Safe to repeat."""
+        self._events.close()
 
 
 class _Saved(Struct):

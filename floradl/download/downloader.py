@@ -24,7 +24,7 @@ from floradl import urls
 from floradl.download.checksums import ChecksumSet, Proof, disagreement, proof_of, signed_fields
 from floradl.download.file_type import sniff
 from floradl.download.file_type.signatures import beginning
-from floradl.download.inspection import beginning_of, is_whole
+from floradl.download.inspection import LocalCopy, beginning_of, is_whole, local_copy
 from floradl.download.resume import (
     OVERLAP,
     Answer,
@@ -327,8 +327,9 @@ class Downloader:
             if isinstance(sink, StreamingSink):
                 sink.expect(offer.total, lambda: _extension(transfer, target.kind))
                 sink.digests = digests
-            self._copy(transfer, digests, report)
-            return Received(sink, self._check(transfer, digests, target))
+            with local_copy(sink, offer.total) as copy:
+                self._copy(transfer if copy is None else transfer.through(copy), digests, report)
+                return Received(sink, self._check(transfer, digests, target, copy))
         except BytesDifferError:
             raise
         except (TransientError, PermanentError) as error:
@@ -384,7 +385,13 @@ class Downloader:
                 needed=missing,
             )
 
-    def _check(self, transfer: _ResponseBody, digests: ChecksumSet, target: DownloadTarget) -> TypeCheck:
+    def _check(
+        self,
+        transfer: _ResponseBody,
+        digests: ChecksumSet,
+        target: DownloadTarget,
+        copy: LocalCopy | None,
+    ) -> TypeCheck:
         """Check that the part file is whole and media; return its type and what proved it."""
         response, offer, sink = transfer.response, transfer.offer, transfer.sink
         head = beginning_of(sink)
@@ -405,7 +412,7 @@ class Downloader:
             integrity = Integrity.VERIFIED
         if integrity is Integrity.UNVERIFIED:
             # Without a length: a proxy that lost its server ends a body in good form.
-            whole = is_whole(sink, ext)
+            whole = is_whole(sink, ext, copy)
             if whole is False:
                 raise TransientError(
                     f"the server gives no length, and the {ext} file is cut short", ErrorCode.DAMAGED
@@ -444,6 +451,10 @@ class _ResponseBody(msgspec.Struct, frozen=True):
     sink: Sink
     body: Iterable[bytes | memoryview]
     undone: tuple[str, ...] = ()
+
+    def through(self, copy: LocalCopy) -> _ResponseBody:
+        """Return it with a body that is copied as it is read."""
+        return msgspec.structs.replace(self, body=copy.of(self.body))
 
 
 def _extension(transfer: _ResponseBody, kind: OutputKind) -> str:

@@ -74,7 +74,7 @@ class StreamingSink(ABC):
     process may append (`resume_point`); a lost process begins anew. Nothing has a name before `publish`.
     """
 
-    KEPT = 1 << 20
+    KEPT = 512 << 10
     """Bytes at either end."""
 
     is_sent = False

@@ -7,10 +7,11 @@ import os
 from typing import BinaryIO, Final
 
 _STEP: Final = 1 << 20
+_SMALL: Final = 4 << 20  # bytes that may as well be in memory
 
 
 def with_descriptor(file: BinaryIO, most: int | None = None) -> BinaryIO:
-    """Return `file` where it has a descriptor, else a nameless copy on disk; `file` is closed then.
+    """Return `file` where it has a descriptor, else a nameless copy; `file` is closed then.
 
     Of more than `most` bytes three quarters of them are copied from its beginning and a quarter from its end,
     with a hole in between. Raises as reading it does, and `OSError`.
@@ -25,11 +26,10 @@ def with_descriptor(file: BinaryIO, most: int | None = None) -> BinaryIO:
 
 def _copied(file: BinaryIO, most: int | None) -> BinaryIO:
     import shutil  # noqa: PLC0415 - hardly ever needed
-    import tempfile  # noqa: PLC0415 - as above
 
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    copy = tempfile.TemporaryFile(prefix="floradl-")  # noqa: SIM115 - it is the caller's
+    copy = _nameless(min(size, most or size))
     try:
         if most is None or size <= most:
             shutil.copyfileobj(file, copy, _STEP)
@@ -44,3 +44,23 @@ def _copied(file: BinaryIO, most: int | None) -> BinaryIO:
         copy.close()
         raise
     return copy
+
+
+def _nameless(size: int) -> BinaryIO:
+    """Return an empty file without a name: in memory where it is small, or no disk takes it."""
+    if size <= _SMALL and (memory := _in_memory()) is not None:
+        return memory
+    import tempfile  # noqa: PLC0415 - hardly ever needed
+
+    try:
+        return tempfile.TemporaryFile(dir="/var/tmp")  # not `/tmp`, which may be memory
+    except OSError:  # a container may have a root that is read-only
+        if (memory := _in_memory()) is None:
+            raise
+        return memory
+
+
+def _in_memory() -> BinaryIO | None:
+    """Return a file in memory; None where the system knows none."""
+    make = getattr(os, "memfd_create", None)
+    return None if make is None else os.fdopen(make("floradl"), "w+b")

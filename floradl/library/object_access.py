@@ -27,6 +27,10 @@ class StoreAccess(Struct, frozen=True):
     instance_credentials: bool = False
     environ: Mapping[str, str] = {}
 
+    def __repr__(self) -> str:
+        """Without the environment, which holds secrets."""
+        return f"StoreAccess(endpoint={self.endpoint!r}, region={self.region!r})"
+
     def get(self, *names: str) -> str:
         """Return the first of the environment's variables that is set; empty where none is."""
         return next((value for name in names if (value := self.environ.get(name, "").strip())), "")

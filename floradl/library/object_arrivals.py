@@ -1,13 +1,14 @@
 """What has arrived of outputs that go into a bucket: in memory first, then in an upload that is not ended.
 
 An attempt that breaks off leaves its arrival to the next one of this process. All of them together take
-little memory: only so many may be larger than a megabyte, and the others wait.
+little memory: only a few may be larger than 256 KiB, and the others wait.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Condition, local
 from typing import Final, Self
 
@@ -18,8 +19,8 @@ from floradl.library.object_client import Upload
 AT_ONCE: Final = 8 << 20
 """Up to so many bytes are kept in memory, checked, and stored at once."""
 
-_FREE: Final = 1 << 20  # bytes that an arrival may take without having a slot
-_SLOTS: Final = 5  # arrivals that may be larger, each of up to 10 MiB with what the client holds
+_FREE: Final = 256 << 10  # bytes that an arrival may take without having a slot
+_SLOTS: Final = 4  # arrivals that may be larger, each of up to 14 MiB with what the client holds
 _IDLE: Final = 64  # arrivals that wait for another attempt
 _LOOK: Final = 1.0  # seconds
 _UNLIMITED: Final = 1 << 60
@@ -191,19 +192,18 @@ class ObjectSink(StreamingSink):
         arrival = self.arrival
         after = arrival.size + len(data)
         self._arrivals.take_slot(arrival, max(after, self._total or 0))
-        try:
-            upload = arrival.upload
-            if upload is None and after > AT_ONCE and self._extension is not None:
-                upload = self._send_on(self._extension)
-            if upload is not None:
-                upload.write(data)
-        except BaseException:
-            arrival.reset()
-            raise
+        upload = arrival.upload
         if upload is None:
             arrival.data += data
             arrival.size = after
+            # What is known to be large is sent on as soon as its beginning shows what it is.
+            most = self.KEPT if (self._total or 0) > AT_ONCE else AT_ONCE
+            if after > most and self._extension is not None:
+                with self._given_up_on_error():
+                    self._send_on(self._extension())
             return
+        with self._given_up_on_error():
+            upload.write(data)
         arrival.size = after
         if len(data) >= self.KEPT:
             arrival.tail = bytearray(data[-self.KEPT :])
@@ -212,16 +212,23 @@ class ObjectSink(StreamingSink):
             del arrival.tail[: -self.KEPT]
         arrival.tail += data
 
-    def _send_on(self, extension: Callable[[], str]) -> Upload:
+    def _send_on(self, ext: str) -> None:
         arrival = self.arrival
-        ext = extension()
         upload = self._begin(arrival, ext, self._total)
+        held, arrival.data = arrival.data, bytearray()
         arrival.ext, arrival.upload = ext, upload
-        held, arrival.data = bytes(arrival.data), bytearray()
-        arrival.head = held[: self.KEPT]
-        arrival.tail = bytearray(held[-self.KEPT :])
-        upload.write(held)
-        return upload
+        arrival.head, arrival.tail = bytes(held[: self.KEPT]), held[-self.KEPT :]
+        with memoryview(held) as view:
+            for offset in range(0, len(view), self.KEPT):
+                upload.write(view[offset : offset + self.KEPT])
+
+    @contextmanager
+    def _given_up_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.arrival.reset()
+            raise
 
     def read(self, size: int, offset: int) -> bytes:
         """See `StreamingSink`."""

@@ -50,8 +50,8 @@ class Patience(Struct, frozen=True):
 
     retries: int = 3
     delay: float = 0.3
-    timeout: float = 30.0
-    io_timeout: float = 60.0
+    timeout: float = 20.0
+    io_timeout: float = 30.0
 
 
 class StoredObject(Struct, frozen=True):
@@ -72,6 +72,7 @@ class ObjectClient:
     def __init__(self, url: BucketUrl, access: StoreAccess, patience: Patience | None = None) -> None:
         """Make it; nothing is asked yet. Raises `ConfigError` for settings, and where opendal is missing."""
         self.url = url
+        self.access = access
         options = options_of(url, access)
         patience = patience or Patience()
         sums = url.scheme == "s3"
@@ -190,7 +191,7 @@ class ObjectClient:
     def _translated(self, key: str, *, writing: bool = False) -> Iterator[None]:
         try:
             yield
-        except (TakenError, ChangedError):
+        except (TakenError, ChangedError, TransientError):
             raise
         except Exception as error:
             if _is(error, "ConditionNotMatch"):
@@ -240,7 +241,15 @@ class Upload:
         if self._file is None:
             raise ValueError("it has ended")
         with self._translated():
-            self._file.write(bytes(data))
+            try:
+                self._file.write(bytes(data))
+            except Exception as error:
+                if _is_taken(error):  # GCS says so at the beginning already
+                    raise TransientError(
+                        "another program stored it meanwhile: it is sent anew, under another name",
+                        ErrorCode.STORAGE,
+                    ) from None
+                raise
 
     def close(self) -> None:
         """Store the object. Raises `TakenError`; after any error it is of no use any more."""

@@ -52,6 +52,7 @@ _LARGEST: Final = 5 << 40  # bytes of an object of S3's
 _MAX_SIDECAR: Final = 64 << 20
 _AHEAD: Final = 64  # sidecars that a scan asks for ahead
 _LISTING: Final = 60.0  # seconds for which the names of a folder are remembered
+_FOLDERS: Final = 16  # whose names are
 
 _A = TypeVar("_A")
 
@@ -353,7 +354,10 @@ class ObjectLibrary(LibraryStore):
             if known is None or now - known[0] > _LISTING:
                 found = self.client.list(f"{folder}/" if folder else "", recursive=False)
                 known = now, {fold(each.key): each.key for each in found}
-                self._listed = {folder: known}
+                self._listed.pop(folder, None)
+                self._listed[folder] = known
+                while len(self._listed) > _FOLDERS:
+                    del self._listed[next(iter(self._listed))]
             return known[1]
 
     def remove(self, path: str) -> bool:
@@ -385,6 +389,7 @@ class ObjectLibrary(LibraryStore):
             except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
                 return error
 
+        self._arrivals.never_wait()  # who has a slot may wait for this very thread
         return self._each([partial(outcome, work) for work in works])
 
     def _each(self, works: Sequence[Callable[[], _A]]) -> list[_A]:

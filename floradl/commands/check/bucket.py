@@ -1,18 +1,21 @@
-"""What `floradl check` looks at in a bucket: whether it is reached, read, written, and replaces nothing."""
+"""What `floradl check` tries out in a bucket: reading, writing, and that nothing is replaced or left over."""
 
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 from floradl.commands.check import CheckResult, fail, ok, warn
 from floradl.errors import FloradlError
+from floradl.library.object_access import StoreAccess
+from floradl.library.object_check import store_advice
 from floradl.library.object_client import ObjectClient, TakenError
 from floradl.library.object_store import MARKER, ObjectLibrary
 
 
-def check_bucket(library: ObjectLibrary) -> Iterator[CheckResult]:
+def check_bucket(library: ObjectLibrary, access: StoreAccess) -> Iterator[CheckResult]:
     """Try out a bucket; what is written for that is removed. Its library may be to be made yet."""
     place = library.location()
     try:
@@ -33,6 +36,8 @@ def check_bucket(library: ObjectLibrary) -> Iterator[CheckResult]:
     else:
         later = "" if is_marked else "; the library will be made at the first start"
         yield ok("library", f"{place} can be read and written, and replaces nothing{later}")
+    for advice in store_advice(library.client.url, access, time.time()):
+        yield warn("bucket", advice)
 
 
 def _replaces(client: ObjectClient) -> bool:

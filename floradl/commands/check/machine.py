@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
-from floradl.app import build_library
+from floradl.app import bucket_access, build_library
 from floradl.commands.check import CheckLevel, CheckResult, fail, ok, warn
 from floradl.commands.check.group import check_group, state_writers
 from floradl.commands.daemon_state import read_counts
@@ -162,10 +162,10 @@ def _library(config: Config) -> Iterator[CheckResult]:
     except ConfigError as error:
         yield fail("library", str(error))
         return
-    found = list(check_bucket(library)) if isinstance(library, ObjectLibrary) else []
+    found = list(check_bucket(library, bucket_access(config))) if isinstance(library, ObjectLibrary) else []
     fails = any(each.level is CheckLevel.FAIL for each in found)
     missing = None if fails else _library_missing(config)
-    yield from found if missing is None else [missing]
+    yield from found if missing is None else (missing, *found[1:])
 
 
 def _folder(folder: Path, longest: int) -> CheckResult:
