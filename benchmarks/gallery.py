@@ -73,7 +73,7 @@ def _commands(library: Path) -> list[Figure]:
         ("stats",): 1.0,
         ("costs",): 1.0,
     }
-    environ = _environ(library)
+    environ = {**clean_environ(), "FLORADL_HOME": str(library.parent)}
 
     def run(line: Sequence[str]) -> None:
         whole = [sys.executable, "-m", "floradl", *line]
@@ -147,17 +147,13 @@ def _picture(size: tuple[int, int], form: str) -> bytes:
     return made.getvalue()
 
 
-def _environ(library: Path) -> dict[str, str]:
-    home = str(library.parent)
-    return {**clean_environ(), "HOME": home, "FLORADL_HOME": home}
-
-
 @contextmanager
 def _served(library: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     with socket.socket() as free:
         free.bind((_HOST, 0))
         port: int = free.getsockname()[1]
-    environ = _environ(library)
+    home = library.parent
+    environ = {**clean_environ(), "HOME": str(home), "FLORADL_HOME": str(home)}
     line = [sys.executable, "-m", "floradl", "gallery", "--listen", f"{_HOST}:{port}"]
     with subprocess.Popen(line, env=environ, stderr=subprocess.DEVNULL) as process:
         try:
