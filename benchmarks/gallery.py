@@ -1,4 +1,4 @@
-"""Row n: the gallery of a library of 100,000 outputs, and its thumbnails."""
+"""Row n: the gallery of a library of 100,000 outputs, its thumbnails, and the commands that ask its index."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -58,7 +59,37 @@ def gallery(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
         _figure("a search: page and view", found, 0.1, " s"),
         _figure("memory of the server", memory, 150.0, " MB"),
         _figure(f"{_RATE} thumbnails of 1-MP JPEGs", _thumbnails(plan), 1.0, " s"),
+        *_commands(library),
     ]
+
+
+def _commands(library: Path) -> list[Figure]:
+    """Measure the commands that ask the index, from the start of their process to its end."""
+    any_file = next((library / "images" / "technique-0").iterdir())
+    bars = {
+        ("find", "amber", "drift"): 0.1,
+        ("find", "r"): 0.1,
+        ("which", str(any_file)): 0.1,
+        ("stats",): 1.0,
+        ("costs",): 1.0,
+    }
+    environ = {**clean_environ(), "FLORADL_HOME": str(library.parent)}
+
+    def run(line: Sequence[str]) -> None:
+        whole = [sys.executable, "-m", "floradl", *line]
+        done = subprocess.run(
+            whole, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        )
+        if done.returncode not in {0, 1}:  # the files' hashes are made up: `which` knows none of them
+            raise BenchmarkError(f"{line[0]} ended with {done.returncode}: {done.stderr.decode()[-300:]}")
+
+    figures = []
+    for line, bar in bars.items():
+        run(line)  # sidecars of a moment ago are looked at again
+        seconds = _timed(partial(run, line))
+        shown = f"{line[0]} FILE" if line[0] == "which" else " ".join(line)
+        figures.append(_figure(f"`{shown}`, a process", seconds, bar, " s"))
+    return figures
 
 
 def _search(port: int, word: str) -> None:

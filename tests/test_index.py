@@ -156,10 +156,17 @@ def test_a_broad_search_and_a_narrow_one_list_alike(shelf: Shelf, monkeypatch: p
         shelf.put(f"run_{nth}", label="spring" if nth % 2 else "autumn", day=f"2026-11-{nth + 10}")
     with shelf.indexed() as index:
         narrow = (shown(index, View(q="spring")), index.views.layout(View(q="spring")))
+        whole = (shown(index, View(q="r")), index.views.layout(View(q="r")))
     monkeypatch.setattr("floradl.index.views._FEW", 0)
     with shelf.indexed() as index:
         assert (shown(index, View(q="spring")), index.views.layout(View(q="spring"))) == narrow
+        assert (shown(index, View(q="r")), index.views.layout(View(q="r"))) == whole
+        view = View(q="spring", since=1794787200.0)  # 2026-11-16
+        first = index.views.page(view, 1)
+        second = index.views.page(view, 9, first.cursor)
+        assert [(page.total, len(page.outputs)) for page in (first, second)] == [(3, 1), (3, 2)]
     assert narrow[0] == [f"run_{nth}" for nth in (11, 9, 7, 5, 3, 1)]
+    assert len(whole[0]) == 12
 
 
 def test_since_leaves_out_what_is_older(shelf: Shelf) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +12,7 @@ from floradl.fs.folders import FolderFd, open_regular
 from floradl.fs.names import SafeName
 from floradl.library.xmp import ENDING, MAX_BYTES
 
-_LONGEST = 255 - len("..part")  # bytes: while it is written its name is `.NAME.part`
+_CANNOT = frozenset({errno.ENAMETOOLONG, errno.EACCES, errno.EPERM})
 
 
 def write_companion(
@@ -23,12 +24,25 @@ def write_companion(
 ) -> bool:
     """Write the companion of `name`, its bytes and time (unix seconds); see `LibraryStore.write_companion`.
 
-    Raises `OSError`.
+    Where this user may write none, or the name would be too long, the file goes without. Raises `OSError`.
     """
+    try:
+        return _write(folder, name, content, flush, replaces)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+        return False
+
+
+def _write(
+    folder: FolderFd,
+    name: SafeName,
+    content: tuple[bytes, float | None],
+    flush: Flush,
+    replaces: Callable[[bytes], bool],
+) -> bool:
     data, mtime = content
     companion = SafeName(f"{name}{ENDING}")
-    if len(os.fsencode(companion)) > _LONGEST:
-        return False
 
     def may_replace() -> bool:
         there = _read(folder, companion)
