@@ -68,7 +68,7 @@ class Sender(Struct, frozen=True):
         except NotSentError:
             raise
         # What the network, TLS, the URL policy and mail servers have to say.
-        except (FloradlError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        except (FloradlError, httpx.RequestError, httpx.InvalidURL, OSError, ValueError) as error:
             raise NotSentError(str(error) or type(error).__name__) from None
 
     def _post(self, message: Message, url: str) -> None:
