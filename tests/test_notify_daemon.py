@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bystanders import open_to_all
 from hooked import configure
 from loopback import Certificate
 from receivers import WebSite, web_site
@@ -87,9 +87,7 @@ def test_check_says_where_messages_go_and_what_is_wrong_with_the_file(home: Home
 
 
 def test_check_says_who_else_may_read_the_urls(home: Home, urls: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:  # where others get in, unlike in a test's own
-        shared = Path(folder)
-        shared.chmod(0o755)
+    with open_to_all() as shared:
         file = Path(shutil.copy(urls, shared / "urls"))
         file.chmod(0o644)
         configure(home, notify={"urls_file": str(file)})
