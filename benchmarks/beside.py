@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import itertools
 import json
+import os
 import shutil
 import threading
 import time
@@ -28,24 +29,28 @@ _TECHNIQUE = "shown"
 def beside(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Measure the daemon with a day of work, alone and beside a page that is scrolled, in pairs."""
     pairs: list[tuple[float, float]] = []
+    cpu: list[tuple[float, float]] = []
     made: list[int] = []
     with track(plan, day_of_work(plan)) as racers:
         for nth in range(plan.pairs):
             turns = [True, False] if nth % 2 else [False, True]  # neither always comes first
-            seconds = {looked_at: _download(racers, looked_at, made) for looked_at in turns}
-            pairs.append((seconds[True], seconds[False]))
+            took = {looked_at: _download(racers, looked_at, made) for looked_at in turns}
+            (seconds, spent), (alone, spent_alone) = took[True], took[False]
+            pairs.append((seconds, alone))
+            cpu.append((spent, spent_alone))
             tell(
-                f"o, pair {nth + 1}: {seconds[True]:.2f} s beside {made[-1]} thumbnails, "
-                f"{seconds[False]:.2f} s alone ({seconds[True] / seconds[False]:.3f})"
+                f"o, pair {nth + 1}: {seconds:.2f} s beside {made[-1]} thumbnails, {alone:.2f} s alone "
+                f"({seconds / alone:.3f}); CPU {spent:.2f} s, {spent_alone:.2f} s"
             )
     return [
         ratio("o", "wall, to the same without a gallery", pairs, 1.05, Scale()),
+        ratio("o", "CPU of the daemon, to the same", cpu, None, Scale()),
         Figure(row="o", what="thumbnails made meanwhile", values=tuple(map(float, made))),
     ]
 
 
-def _download(racers: Track, looked_at: bool, made: list[int]) -> float:  # noqa: FBT001 - as a loop has it
-    """Return how long the daemon takes for all runs of the track."""
+def _download(racers: Track, looked_at: bool, made: list[int]) -> tuple[float, float]:  # noqa: FBT001 - of a loop
+    """Return how long the daemon takes for all runs of the track, and its processor time, in seconds."""
     home = Home(racers.plan.work / "beside", racers.flora, racers.settings)
     _shelve(home.library, racers.plan.size(_PICTURES, 40))
     runs = len(racers.batch.runs)
@@ -58,9 +63,17 @@ def _download(racers: Track, looked_at: bool, made: list[int]) -> float:  # noqa
             home.wait(
                 process, lambda: folder.is_dir() and len(list(folder.glob("*.json"))) == runs, _PATIENCE
             )
-            return time.monotonic() - begun
+            return time.monotonic() - begun, _spent(process.pid)
     finally:
         shutil.rmtree(home.path)
+
+
+def _spent(pid: int) -> float:
+    """Return the processor time (seconds) of a process and all that it started."""
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = sum(map(int, stat[11:15])) / os.sysconf("SC_CLK_TCK")
+    children = " ".join(each.read_text() for each in Path(f"/proc/{pid}/task").glob("*/children"))
+    return own + sum(_spent(int(child)) for child in children.split())
 
 
 def _shelve(library: Path, count: int) -> None:

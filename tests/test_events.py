@@ -282,3 +282,43 @@ def test_an_event_that_comes_while_others_are_written_is_not_lost(tmp_path: Path
     log.accepted(["run_b"])
     written(log)
     assert [event["run_id"] for event in read(tmp_path)] == ["run_a", "run_b"]
+
+
+def seen(reader: EventReader) -> list[str]:
+    return [json.loads(line)["run_id"] for line in reader.read()]
+
+
+def test_a_reader_goes_on_where_one_of_another_process_was_also_over_a_rotation(tmp_path: Path) -> None:
+    log, first = EventLog(tmp_path, largest=3000), EventReader(tmp_path, None)
+    log.accepted(["run_a", "run_b"])
+    log._write()
+    assert seen(first) == ["run_a", "run_b"]
+    position = first.position
+    first.close()
+    log.accepted([f"run_{number}" for number in range(60)])  # the file is rotated
+    log._write()
+    log.accepted(["run_last"])
+    log._write()
+    assert position is not None
+    second = EventReader(tmp_path, None)
+    assert second.go_to(position)
+    assert seen(second) == [*(f"run_{number}" for number in range(60)), "run_last"]
+    second.close()
+    for name in EVENT_FILES:
+        (tmp_path / name).unlink(missing_ok=True)
+    assert not EventReader(tmp_path, None).go_to(position)
+    written(log)
+
+
+def test_a_reader_that_begins_at_the_end_sees_what_comes_and_knows_that_it_came(tmp_path: Path) -> None:
+    log, reader = EventLog(tmp_path), EventReader(tmp_path, None)
+    log.accepted(["run_before"])
+    log._write()
+    reader.go_to_end()
+    assert not reader.has_more()
+    log.accepted(["run_after"])
+    log._write()
+    assert reader.has_more()
+    assert seen(reader) == ["run_after"]
+    reader.close()
+    written(log)

@@ -252,15 +252,22 @@ async def test_an_address_that_others_reach_needs_a_token() -> None:
 async def test_buttons_act_with_a_token_alone(shelf: Shelf) -> None:
     shelf.put("run_a")
     done: list[tuple[str, str]] = []
-    async with shelf.shown(token=TOKEN, act=lambda action, run_id: done.append((action, run_id))) as client:
+    failed = [{"run_id": "run_without_sidecar"}]
+
+    def act(action: str, run_id: str) -> None:
+        done.append((action, run_id))
+
+    async with shelf.shown(token=TOKEN, act=act, failed=failed) as client:
         assert (await client.post("/api/runs/run_a/retry")).status_code == 403
         own = {"Authorization": f"Bearer {TOKEN}"}
         assert (await client.post("/api/runs/run_a/retry", headers=own)).status_code == 202
         assert (await client.post("/api/runs/run_a/forget", headers=own)).status_code == 202
+        assert (await client.post("/api/runs/run_without_sidecar/retry", headers=own)).status_code == 202
         assert (await client.post("/api/runs/run_a/delete", headers=own)).status_code == 404
         assert (await client.post("/api/runs/run_b/retry", headers=own)).status_code == 404
         assert (await client.get("/api/runs/run_a/retry", headers=own)).status_code == 405
-    assert done == [("retry", "run_a"), ("forget", "run_a")]
+        assert (await client.get("/api/status", headers=own)).json()["actions"] == ["retry", "forget"]
+    assert done == [("retry", "run_a"), ("forget", "run_a"), ("retry", "run_without_sidecar")]
     async with shelf.shown() as client:
         own = {"Origin": str(client.base_url).rstrip("/")}
         assert (await client.post("/api/runs/run_a/retry", headers=own)).status_code == 403
@@ -365,7 +372,7 @@ async def test_how_things_stand_is_told_at_once_and_again_when_it_changes(shelf:
             status["counts"] = {"done": 2}
     assert told == [answer, {**answer, "counts": {"done": 2}}]
     assert answer["daemon"] is True
-    assert answer["may_change"] is False
+    assert (answer["may_change"], answer["actions"]) == (False, [])
     assert answer["schema_version"] == 1
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bystanders import open_to_all
 from hooked import configure
 from loopback import Certificate
 from receivers import WebSite, web_site
@@ -36,6 +38,7 @@ def urls(home: Home, site: WebSite, tls: dict[str, str]) -> Path:
     """A file with the address, which the home's configuration names."""
     file = home.path / "urls"
     file.write_text(f"# the studio's\n{site.url}\n")
+    file.chmod(0o600)
     home.environ |= tls
     configure(home, notify={"urls_file": "urls"})
     return file
@@ -76,9 +79,19 @@ def test_without_an_address_notify_says_how_to_name_one(home: Home) -> None:
 
 
 def test_check_says_where_messages_go_and_what_is_wrong_with_the_file(home: Home, urls: Path) -> None:
-    assert "to line 2 (https)" in home.run("check").stdout
+    said = home.run("check").stdout
+    assert "to line 2 (https)" in said
+    assert "can be read by" not in said
     urls.write_text("chat.example\n")
     assert "line 1: this is not a URL" in home.run("check").stdout
+
+
+def test_check_says_who_else_may_read_the_urls(home: Home, urls: Path) -> None:
+    with open_to_all() as shared:
+        file = Path(shutil.copy(urls, shared / "urls"))
+        file.chmod(0o644)
+        configure(home, notify={"urls_file": str(file)})
+        assert f"{file} can be read by every user of this machine" in home.run("check").stdout
 
 
 def test_a_daemon_tells_of_a_pause_of_failures_and_of_refused_jobs(

@@ -13,7 +13,7 @@ from receivers import PASSWORD, USER, MailSite, WebSite, mail_site, web_site
 from floradl.errors import ConfigError
 from floradl.net.url_policy import UrlPolicy
 from floradl.notify.news import Item, Kind, Pending, compose
-from floradl.notify.sending import NotSentError, Sender
+from floradl.notify.sending import NotSentError, Sender, _without
 from floradl.notify.targets import MailServer, Service, Webhook, read_targets
 from floradl.redaction import redact
 
@@ -171,6 +171,11 @@ def test_a_service_that_does_not_take_it_shows_no_url() -> None:
         refusal(site.url.replace("http://", "json://"), {})
         assert site.tries == 1
     assert "Apprise does not know such a URL" in str(refusal("nosuch://Secret123Token/QuerySecret456", {}))
+
+
+def test_what_apprise_says_holds_no_part_of_a_url_however_short() -> None:
+    said = _without("Failed to notify Telegram:42, error=404 (room 4)", "tgram://123:AbC/42/?room=4")
+    assert said == "Failed to notify Telegram:***, error=404 (*** ***)"
 
 
 def test_without_apprise_its_services_say_which_extra_they_take(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def sure_of(
 
 async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePause | None]) -> None:
     """Report pauses for ever. `paused` gives the one that holds now."""
-    outbox = works.queue.outbox
+    outbox, look = works.queue.outbox, sure_of(works, paused)
     sent: list[SentPause] = []
     with anyio.move_on_after(_READ_WITHIN), _nothing_worse():
         sent = await outbox.pauses()
@@ -106,4 +106,4 @@ async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePau
         with _nothing_worse():
             await outbox.put_pause(sent)
 
-    await hook.serve(sent, sure_of(works, paused), remember)
+    await hook.serve(sent, look, remember)

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from anyio import to_thread
+
 from floradl.app import App
 from floradl.config.credentials import read_notify_urls
 from floradl.config.settings import Config
 from floradl.daemon.hooks import sure_of
-from floradl.errors import FloradlError
+from floradl.errors import ConfigError, FloradlError
 from floradl.net.url_policy import UrlPolicy
+from floradl.wakeups import Signal
 
 if TYPE_CHECKING:
     from floradl.notify.notifier import Notifier, NotifyOptions
@@ -51,38 +54,63 @@ def notify_policy(config: Config) -> UrlPolicy:
 
 
 class Notifications:
-    """The daemon's notifications. `serve` must be running; `paused` gives the pause that holds now."""
+    """The daemon's notifications. `serve` must be running; `paused` gives the pause that holds now.
+
+    Where no address is named nothing of them is in memory.
+    """
 
     def __init__(
         self, config: Config, environ: Mapping[str, str], works: App, paused: Callable[[], LivePause | None]
     ) -> None:
-        from floradl.notify.daily import sum_up  # noqa: PLC0415 - not for `once`
-        from floradl.notify.notifier import Doors, Notifier  # noqa: PLC0415 - as above
-        from floradl.notify.sending import Sender  # noqa: PLC0415 - as above
-
+        self._config = config
         self._environ = environ
+        self._works = works
+        self._paused = paused
         self._policy = notify_policy(config)
-        state_dir = config.state_dir
-        doors = Doors(
-            pause=sure_of(works, paused),
-            send=Sender(self._policy, environ).send,
-            report=lambda first, until: sum_up(state_dir, first, until, partial(_cost, works)),
-        )
-        self._notifier: Notifier = Notifier(state_dir, notify_options(config, environ), doors)
+        self._changed = Signal()
+        self._notifier: Notifier | None = None
 
     @property
     def troubles(self) -> tuple[str, ...]:
         """What keeps messages from being sent, for people."""
-        return self._notifier.troubles
+        return self._notifier.troubles if self._notifier is not None else ()
 
     def change(self, config: Config) -> None:
         """Let another configuration hold from now on."""
+        self._config = config
         self._policy.change(config.network.trusted_private_hosts, ("*",))
-        self._notifier.change(notify_options(config, self._environ))
+        if self._notifier is not None:
+            self._notifier.change(notify_options(config, self._environ))
+        self._changed.set()
 
     async def serve(self) -> None:
         """Tell people, for ever."""
-        await self._notifier.serve()
+        while True:
+            changed = self._changed.next()
+            if await to_thread.run_sync(self._is_named):
+                break
+            await changed.wait()
+        self._notifier = notifier = self._build()
+        await notifier.serve()
+
+    def _is_named(self) -> bool:
+        try:
+            return read_notify_urls(self._config, self._environ) is not None
+        except ConfigError:  # which is reported, and may pass
+            return True
+
+    def _build(self) -> Notifier:
+        from floradl.notify.daily import sum_up  # noqa: PLC0415 - few are told
+        from floradl.notify.notifier import Doors, Notifier  # noqa: PLC0415 - as above
+        from floradl.notify.sending import Sender  # noqa: PLC0415 - as above
+
+        state_dir = self._config.state_dir
+        doors = Doors(
+            pause=sure_of(self._works, self._paused),
+            send=Sender(self._policy, self._environ).send,
+            report=lambda first, until: sum_up(state_dir, first, until, partial(_cost, self._works)),
+        )
+        return Notifier(state_dir, notify_options(self._config, self._environ), doors)
 
 
 def _cost(works: App, sidecar: str) -> float | None:

@@ -49,11 +49,17 @@ _AT_ONCE: Final = 3  # questions to the index
 _log = get_logger()
 
 Act = Callable[[str, str], None]
-"""Does what a button wants: `retry` or `forget`, and a run's id. Blocking. Raises `FloradlError`."""
+"""Does what a button wants: one of `ACTIONS`, and a run's id. Blocking. Raises `FloradlError`."""
+
+ACTIONS: Final = ("retry", "forget")
+"""What the page has buttons for, where the gallery may change anything; panel.js says what is on them."""
 
 
 class Parts(Struct, frozen=True):
-    """What the gallery is made of. `act` is None where its buttons do nothing."""
+    """What the gallery is made of. `act` is None where its buttons do nothing.
+
+    `is_known` says of a run's id whether the page may show it: it blocks, and raises `FloradlError`.
+    """
 
     library: LibraryStore
     index: LibraryIndex
@@ -61,6 +67,7 @@ class Parts(Struct, frozen=True):
     news: News
     guard: Guard
     act: Act | None
+    is_known: Callable[[str], bool]
 
 
 def build_app(parts: Parts) -> ASGIApp:
@@ -153,12 +160,12 @@ class _Gallery:
 
     async def _act(self, request: Request) -> Response:
         run_id, action = request.path_params["run_id"], request.path_params["action"]
-        if action not in {"retry", "forget"}:
+        if action not in ACTIONS:
             raise HTTPException(404, "there is no such action")
         if self._parts.act is None:
             raise HTTPException(403, "this gallery changes nothing: that takes a token, see web.token_file")
-        if await self._asked(lambda: self._parts.index.run(run_id)) is None:
-            raise HTTPException(404, "no sidecar of this run is known")
+        if not await self._asked(lambda: self._parts.is_known(run_id)):
+            raise HTTPException(404, "no such run is known")
         await to_thread.run_sync(self._parts.act, action, run_id)
         return _answer(answers.encoded({"run_id": run_id, "action": action}), 202)
 

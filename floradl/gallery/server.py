@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from floradl.errors import ConfigError
 from floradl.gallery.answers import day_of
-from floradl.gallery.app import Act, Parts, build_app
+from floradl.gallery.app import ACTIONS, Act, Parts, build_app
 from floradl.gallery.guard import Guard
 from floradl.gallery.live import News
 from floradl.gallery.pace import Pace, Transfers
@@ -103,8 +103,14 @@ async def serve(library: LibraryStore, options: GalleryOptions, listener: socket
     def status() -> dict[str, Any]:
         reading, trouble = (follower.reading, follower.trouble) if follower is not None else (None, None)
         indexing = {"done": reading.done, "total": reading.total} if reading is not None else None
-        own = {"indexing": indexing, "trouble": trouble, "may_change": options.act is not None}
+        actions = ACTIONS if options.act is not None else ()
+        own = {"indexing": indexing, "trouble": trouble, "may_change": bool(actions), "actions": actions}
         return {**options.status(), **own, "today": day_of(time.time())}
+
+    def is_known(run_id: str) -> bool:
+        # One that failed stands on the page with or without a sidecar.
+        failed = options.status().get("failed", ())
+        return index.run(run_id) is not None or any(run["run_id"] == run_id for run in failed)
 
     try:
         news = News(status, index.views)
@@ -112,7 +118,7 @@ async def serve(library: LibraryStore, options: GalleryOptions, listener: socket
         cache = ThumbnailCache(options.place / THUMBNAILS, options.thumbnail_room)
         thumbnails = Thumbnails(cache, opens, options.environ, Pace(options.transfers))
         guard = Guard(options.endpoint, options.token)
-        app = build_app(Parts(library, index, thumbnails, news, guard, options.act))
+        app = build_app(Parts(library, index, thumbnails, news, guard, options.act, is_known))
         async with anyio.create_task_group() as group:
             for work in (news.serve, follower.serve, thumbnails.serve, thumbnails.tidy):
                 group.start_soon(work)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import closing
 from importlib.util import find_spec
 from typing import Final
+from urllib.parse import unquote
 
 import httpx
 import msgspec
@@ -21,7 +23,7 @@ from floradl.net.url_policy import UrlPolicy
 from floradl.notify.mail import send_mail
 from floradl.notify.news import Message, encoded
 from floradl.notify.targets import MailServer, Service, Target, Webhook
-from floradl.redaction import redact
+from floradl.redaction import MASK, redact
 
 USER_AGENT: Final = "floradl"
 APPRISE_MISSING: Final = (
@@ -68,7 +70,7 @@ class Sender(Struct, frozen=True):
         except NotSentError:
             raise
         # What the network, TLS, the URL policy and mail servers have to say.
-        except (FloradlError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        except (FloradlError, httpx.RequestError, httpx.InvalidURL, OSError, ValueError) as error:
             raise NotSentError(str(error) or type(error).__name__) from None
 
     def _post(self, message: Message, url: str) -> None:
@@ -128,7 +130,16 @@ def _notify(message: Message, target: Service, environ: Mapping[str, str]) -> No
     except msgspec.MsgspecError:
         raise NotSentError(f"Apprise ended with exit code {done.returncode}") from None
     if not outcome.ok:
-        raise NotSentError(outcome.message or "the service did not take it")
+        raise NotSentError(_without(outcome.message, asked["url"]) or "the service did not take it")
+
+
+def _without(text: str, url: str) -> str:
+    """Return `text` without any part of `url`: a chat's number is nobody's business, either."""
+    for part in re.split("[/?&=@:]+", url.partition("://")[2]):
+        for each in {part, unquote(part)}:
+            if each:
+                text = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)", MASK, text)
+    return text
 
 
 def _path() -> dict[str, str]:

@@ -24,7 +24,7 @@ from floradl.commands.daemon_state import (
 )
 from floradl.commands.exits import Exit
 from floradl.commands.streams import say
-from floradl.config.credentials import FoundKey, exposure, find_api_key
+from floradl.config.credentials import FoundKey, exposure, find_api_key, read_notify_urls
 from floradl.config.settings import SQLITE, Config
 from floradl.daemon.hooks import hook_orders
 from floradl.daemon.notify import notify_targets
@@ -155,12 +155,15 @@ def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[CheckResult]:
 def _notify(config: Config, environ: Mapping[str, str]) -> Iterator[CheckResult]:
     """Report where messages go; that they get there is tried by `notify --test` alone."""
     try:
-        targets = notify_targets(config, environ)
+        found = read_notify_urls(config, environ)
+        targets = notify_targets(config, environ) if found is not None else ()
     except ConfigError as error:
         yield fail("notify", str(error))
         return
-    if not targets:
+    if not targets or found is None:
         return
+    if (why := exposure(Path(found[1]), environ)) is not None:
+        yield warn("notify", why, f"chmod 600 '{found[1]}'")
     from floradl.notify.sending import APPRISE_MISSING, has_apprise  # noqa: PLC0415 - few have any
     from floradl.notify.targets import Service  # noqa: PLC0415 - as above
 

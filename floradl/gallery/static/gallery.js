@@ -22,7 +22,7 @@ let filters = fromUrl(location.search).filters;
 /** @type {View | null} */
 let view = null;
 let daemon = null;
-let mayChange = false;
+let actions = [];
 let opening = new AbortController();
 let viewer = null;
 let stale = 0; // a timer: the view is asked for again
@@ -190,7 +190,7 @@ function count(output) {
 
 function heardStatus(told) {
   status.show(told);
-  mayChange = Boolean(told.may_change);
+  actions = told.actions ?? [];
   if (view && told.today && told.today !== view.today) {
     view.today = told.today; // midnight, where the server is
     grid.show(view, { keep: true, moved: 0 });
@@ -248,7 +248,7 @@ function newViewer({ Viewer }) {
       missed = false;
     },
     failed,
-    mayChange: () => mayChange,
+    actions: () => actions,
     link: (by) => toUrl(only(by)),
     narrow: (by) => {
       viewer.close();

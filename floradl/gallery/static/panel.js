@@ -6,11 +6,17 @@ import { bytes, money, spoken, techniqueName, time } from "./format.js";
 import { described } from "./status.js";
 
 const REMEMBERED = 50; // runs
+// What the server may offer: the button, what a screen reader says besides, and whether it wants a second press.
+const BUTTONS = {
+  retry: { text: "Retry", does: ": download it anew", asks: false },
+  forget: { text: "Forget", does: "", asks: true },
+  prune: { text: "Prune", does: ": remove its files, and keep what is known of them", asks: true },
+};
 const FRESH = 20_000; // milliseconds that a run is remembered: its cost may come later, or it may be downloaded anew
 
 export class Panel {
   /** @param {{link: (filters: Record<string, any>) => string, open: (output: any) => void, narrow: (filters: Record<string, any>) => void,
-   *   mayChange: () => boolean}} acts */
+   *   actions: () => string[]}} acts */
   constructor(acts) {
     this.acts = acts;
     this.element = h("aside", { class: "panel", id: "panel", "aria-label": "The run", tabindex: "-1" });
@@ -67,10 +73,10 @@ export class Panel {
     const act = (action) => () => post(`/api/runs/${encodeURIComponent(output.run_id)}/${action}`);
     return h("p", { class: "actions" },
       h("a", { class: "button", href: output.url, download: output.name }, icon("download"), h("span", { text: "Download" })),
-      ...(this.acts.mayChange() ? [
-        actionButton("Retry", `Retry ${output.run_id}: download it anew`, act("retry")),
-        actionButton("Forget", `Forget ${output.run_id}`, act("forget"), true),
-      ] : []));
+      ...this.acts.actions().filter((action) => BUTTONS[action]).map((action) => {
+        const { text, does, asks } = BUTTONS[action];
+        return actionButton(text, `${text} ${output.run_id}${does}`, act(action), asks);
+      }));
   }
 
   heading(output, sidecar) {

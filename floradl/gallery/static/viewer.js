@@ -26,7 +26,7 @@ export class Viewer {
   /**
    * @param {{thumbnail: (at: number) => HTMLElement | undefined, moved: (output: any) => void, closing: (at: number, output: any) => void,
    *   closed: (at: number, output: any) => void, failed: (error: Error) => void, link: (filters: any) => string,
-   *   open: (output: any) => void, narrow: (filters: any) => void, mayChange: () => boolean}} acts
+   *   open: (output: any) => void, narrow: (filters: any) => void, actions: () => string[]}} acts
    */
   constructor(acts) {
     this.acts = acts;
