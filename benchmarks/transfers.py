@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,13 +74,18 @@ class Track(Struct, frozen=True):
 
     def aria2(self, at_once: int) -> Cost:
         """Have aria2 fetch the ready list, and put it to disk: the same durability."""
-        urls = self.plan.work / "urls.txt"
-        urls.write_text("".join(f"{url}\n" for url in self.urls))
-        aria2 = [self.plan.tools.path("aria2c"), "--no-conf", f"--input-file={urls}", "--dir=."]
+        aria2 = [self.plan.tools.path("aria2c"), "--no-conf", f"--input-file={self._list()}", "--dir=."]
         aria2 += [f"--max-concurrent-downloads={at_once}", "--max-connection-per-server=1", "--split=1"]
         aria2 += [f"--ca-certificate={self.identity.authority}", "--file-allocation=none"]
         aria2 += ["--auto-save-interval=0", "--quiet", "--summary-interval=0", "--download-result=hide"]
         return self.peer("aria2", f"{shlex.join(aria2)} && sync -f .")
+
+    def floor(self, at_once: int) -> Cost:
+        """Have the least program fetch the ready list that keeps floradl's promises: see `floor.py`."""
+        program = [sys.executable, "-P", str(Path(__file__).with_name("floor.py"))]
+        return self.peer(
+            "floor", shlex.join([*program, self._list(), str(self.identity.authority), str(at_once)])
+        )
 
     def curl(self) -> Cost:
         """Have curl fetch the files over one connection, and openssl hash them."""
@@ -102,6 +108,11 @@ class Track(Struct, frozen=True):
         finally:
             _take_away(self.plan, self.batch, folder)
         return cost
+
+    def _list(self) -> str:
+        path = self.plan.work / "urls.txt"
+        path.write_text("".join(f"{url}\n" for url in self.urls))
+        return str(path)
 
     def _warm(self) -> None:
         read_files(self.files, self.batch.files)
@@ -192,12 +203,12 @@ def large_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
 
 def mixed_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Row b: pictures and clips as a day of work brings them."""
-    return _race("b", plan, day_of_work(plan), _Bars(0.8, 1.5))
+    return _race("b", plan, day_of_work(plan), _Terms(0.8, 1.5))
 
 
 def few_mixed_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Row b2: the same, less of it, so that starts and ends count for more."""
-    return _race("b2", plan, _pictures_and_clips(plan, plan.size(120, 12), clip_every=12), _Bars(1.0, 1.7))
+    return _race("b2", plan, _pictures_and_clips(plan, plan.size(120, 12), clip_every=12), _Terms(1.0, 1.7))
 
 
 def day_of_work(plan: Plan) -> Batch:
@@ -213,12 +224,12 @@ def _pictures_and_clips(plan: Plan, runs: int, clip_every: int) -> Batch:
 
 def distant_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Row c: many small files from a server that takes its time."""
-    return _race("c", plan, _small_files(plan), _Bars(1.0, 2.5), delay=_LATE)
+    return _race("c", plan, _small_files(plan), _Terms(1.0, 2.5, _LATE))
 
 
 def distant_files_at_once(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
-    """Row c2: the same over many more connections."""
-    return _race("c2", plan, _small_files(plan), _Bars(1.0), delay=_LATE, connections=64)
+    """Row c2: the same over many more connections, and what plain Python takes at the least."""
+    return _race("c2", plan, _small_files(plan), _Terms(1.0, None, _LATE, connections=64, floor=True))
 
 
 def _small_files(plan: Plan) -> Batch:
@@ -237,35 +248,43 @@ def many_large_files(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     ]
 
 
-class _Bars(Struct, frozen=True):
-    """What floradl may take at most, to the peer."""
+class _Terms(Struct, frozen=True):
+    """What floradl may take at most, to the peer, and how they race.
+
+    `delay` is in seconds before each answer; with `floor` the least program races, too.
+    """
 
     wall: float
     cpu: float | None = None
+    delay: float = 0.0
+    connections: int = _CONNECTIONS
+    floor: bool = False
 
 
-def _race(
-    row: str,
-    plan: Plan,
-    what: Batch,
-    bars: _Bars,
-    *,
-    delay: float = 0.0,
-    connections: int = _CONNECTIONS,
-) -> list[Figure]:
-    pairs = []
-    with track(plan, what, delay=delay, connections=connections) as racers:
+def _race(row: str, plan: Plan, what: Batch, terms: _Terms) -> list[Figure]:
+    pairs, floors = [], []
+    connections = terms.connections
+    with track(plan, what, delay=terms.delay, connections=connections) as racers:
         for nth in range(plan.pairs):
             pairs.append((racers.floradl(), racers.aria2(connections)))
             tell_pair(row, nth, *pairs[-1])
-    return [
-        _wall(row, f"wall, to aria2c -j{connections} + sync -f", pairs, bars.wall),
-        _cpu(row, "CPU, to aria2c", pairs, bars.cpu),
+            if terms.floor:
+                floors.append((racers.floor(connections), pairs[-1][1]))
+                tell_pair(f"{row}, floor", nth, *floors[-1])
+    figures = [
+        _wall(row, f"wall, to aria2c -j{connections} + sync -f", pairs, terms.wall),
+        _cpu(row, "CPU, to aria2c", pairs, terms.cpu),
         _memory(row, pairs),
     ]
+    if floors:
+        figures += [
+            _wall(row, "wall of the floor, to aria2c", floors),
+            _cpu(row, "CPU of the floor, to aria2c", floors),
+        ]
+    return figures
 
 
-def _wall(row: str, what: str, pairs: list[tuple[Cost, Cost]], bar: float) -> Figure:
+def _wall(row: str, what: str, pairs: list[tuple[Cost, Cost]], bar: float | None = None) -> Figure:
     return ratio(row, what, [(ours.wall, peer.wall) for ours, peer in pairs], bar, _SECONDS)
 
 

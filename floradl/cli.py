@@ -406,6 +406,7 @@ def _after_imports() -> None:
     complete()
     return_what_is_freed()
     gc.freeze()  # collections skip modules and classes, which stay
+    gc.set_threshold(10_000, 20, 20)  # of what is made for a file hardly anything is a cycle
     gc.enable()
 
 

@@ -75,7 +75,8 @@ PACKAGES: Final = {
 _EMPTY: Final = ("http.cookiejar", "msgspec._json_schema", "pickle", "structlog.tracebacks", "urllib.request")
 _LATER: Final = ("email.message", "idna", "mimetypes")
 _ONE_AT_A_TIME: Final = RLock()
-_ABSENT: Final = ("brotli", "brotlicffi", "zstandard")  # httpx decodes nothing here
+# httpx decodes nothing here, and msgspec finds all it needs in `typing`.
+_ABSENT: Final = ("brotli", "brotlicffi", "typing_extensions", "zstandard")
 
 
 def slim() -> None:

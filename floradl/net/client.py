@@ -12,22 +12,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from threading import Lock
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import httpcore
 import httpx
-from anyio import CapacityLimiter, to_thread
 from msgspec import Struct
 
 from floradl.net import url_policy
 from floradl.net.bandwidth import BandwidthLimiter
 from floradl.net.errors import Translated, map_errors, refuse_proxy_answer
 from floradl.net.http11 import BodyStream, Connection, Timeouts, read_bounded
-from floradl.net.multi_client import MultiClient, TransferTokens
 from floradl.net.pool import ConnectionPool, Connector, PooledConnection, PoolLimits
 from floradl.net.proxies import Routes
 from floradl.net.socket_stream import OpenStreams, Stream
 from floradl.net.url_policy import UrlPolicy
+
+if TYPE_CHECKING:
+    from floradl.net.multi_client import MultiClient, TransferTokens
 
 
 class Cancellation:
@@ -186,6 +187,8 @@ class MediaClient:
 
     def many(self, tokens: TransferTokens) -> MultiClient:
         """Return a client for many small requests at once over the same transport; close it before this."""
+        from floradl.net.multi_client import MultiClient  # noqa: PLC0415 - workers have no use for it
+
         self._many = MultiClient(self._transport, self._fields, self._limits, tokens)
         return self._many
 
@@ -299,6 +302,8 @@ class ApiClient:
         limits = limits or PoolLimits()
         self.base_url: Final = httpx.URL(base_url)
         self._transport = HttpTransport(url_policy, limits, environ)
+        from anyio import CapacityLimiter  # noqa: PLC0415 - as `MultiClient` above
+
         self._threads = CapacityLimiter(limits.connections)
         self._fields = {
             "User-Agent": user_agent,
@@ -320,6 +325,8 @@ class ApiClient:
         Cancellation shuts its connection, which ends its thread. Raises as `MediaClient.send` and
         `read_bounded`.
         """
+        from anyio import to_thread  # noqa: PLC0415 - as above
+
         cancellation = Cancellation()
         request = httpx.Request(
             "GET",
