@@ -33,6 +33,7 @@ from floradl.models import (
     OutputKind,
     QueuedRun,
     Reference,
+    RemovalReason,
     Result,
     RunFailure,
     RunRequest,
@@ -49,10 +50,10 @@ RunSpec: TypeAlias = "str | Mapping[str, Any]"
 
 
 class Output(Struct, frozen=True, kw_only=True):
-    """One output of a run: on disk at `path` (absolute), or not, for `error`, or because it is `skipped`.
+    """One output of a run: on disk at `path` (absolute), or not: for `error`, `skipped` or `removed`.
 
-    `skipped` is why it was left out on purpose. `text` is that of a text output. `bytes` and `sha256` are
-    those of the file.
+    `skipped` is why it was left out on purpose, `removed` why its file was removed on purpose. `text` is that
+    of a text output. `bytes` and `sha256` are those of the file, or that it had.
     """
 
     output_id: str
@@ -64,6 +65,7 @@ class Output(Struct, frozen=True, kw_only=True):
     text: str | None
     error: RunFailure | None
     skipped: SkipReason | None = None
+    removed: RemovalReason | None = None
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -309,6 +311,7 @@ def _run(root: Path, path: str, sidecar: Sidecar) -> Run:
             text=output.text,
             error=output.error,
             skipped=output.skipped.reason if output.skipped else None,
+            removed=output.removed.reason if output.removed else None,
         )
         for output in sidecar.outputs
     )

@@ -218,10 +218,11 @@ class Processor:
             run, told = sidecar.fill(begun), sidecar.outputs
             earlier = self._library.existing(told)
             saved = self._library.existing(known)
-            left_out = any(output.skipped for output in told.values())
+            left_out = any(output.skipped or output.removed for output in told.values())
+            removed = {key: output for key, output in told.items() if output.removed is not None}
             if answer is None:
                 saved = saved if run.force else earlier | saved
-                return run, _OnDisk(saved, earlier, [], left_out=left_out)
+                return run, _OnDisk(saved, earlier, [], left_out=left_out, removed=removed)
             plan = self._options.selection.plan(run, answer, told, earlier)
             too_large = {key: output for key, output in known.items() if output.skipped is not None}
             saved = too_large | plan.kept | plan.skipped | saved
@@ -229,7 +230,7 @@ class Processor:
             missing = (output for output in plan.wanted if output.key not in saved)
             plans = (self._saver.plan_small(run, answer, output) for output in missing)
             small = [planned for planned in plans if planned is not None]
-            return run, _OnDisk(saved, earlier, small, left_out=left_out)
+            return run, _OnDisk(saved, earlier, small, left_out=left_out, removed=removed)
 
         return await self._disk.do(look)
 
@@ -248,7 +249,7 @@ class Processor:
             # What is unavailable now may be there from before: that is neither lost nor denied.
             if not ending.outputs:
                 return await self._finish(ended, None)
-            ending = with_earlier(on_disk.earlier, ending)
+            ending = with_earlier(on_disk.earlier, on_disk.removed, ending)
         summary = await self._disk.do(partial(self._write_sidecar, run, answer, ending))
         return await self._finish(ended, summary, answer)
 
@@ -279,7 +280,7 @@ class _OnDisk(Struct):
 
     `saved` has what is left out, too. Of the outputs that are `small` nothing is there yet, and they can be
     fetched with many others. `failed` is what the first try at some of them met. `left_out`: the earlier
-    sidecar says so of some.
+    sidecar says so of some. `removed` is what it says of those whose files were removed.
     """
 
     saved: dict[str, SavedOutput]
@@ -287,6 +288,7 @@ class _OnDisk(Struct):
     small: list[PlannedOutput]
     failed: dict[str, Exception] = {}
     left_out: bool = False
+    removed: dict[str, SavedOutput] = {}
 
     def is_all_small(self, answer: RemoteRun) -> bool:
         """Whether nothing is there of a run, and all of it that is wanted is small."""
@@ -300,7 +302,9 @@ class _OnDisk(Struct):
 
         A file that was saved for a run once is named by its sidecar for good.
         """
+        listed = {output.key for output in answer.outputs}
         outputs = [self.saved[output.key] for output in answer.outputs]
+        outputs += [output for key, output in self.removed.items() if key not in listed]
         paths = {output.path for output in outputs}
         for output in (*self.saved.values(), *self.earlier.values()):
             if output.path is not None and output.path not in paths:
