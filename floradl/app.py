@@ -29,6 +29,7 @@ from floradl.flora.rate_limit import RateLimiter
 from floradl.flora.technique_names import TechniqueNames
 from floradl.library.batch_writer import BatchWriter, Together
 from floradl.library.folder import FolderLibrary
+from floradl.library.path_plan import PathPlan
 from floradl.library.scan import Owners
 from floradl.library.selection import Selection
 from floradl.library.template import Template
@@ -115,6 +116,12 @@ def build_library(config: Config) -> FolderLibrary:
     return FolderLibrary(
         output.dir, template, folders, output.max_name_bytes, Owners(_daemon_user(config.state_dir))
     )
+
+
+def build_paths(config: Config) -> PathPlan:
+    """Return how the library's files are named."""
+    output = config.output
+    return PathPlan(Template.parse(output.template), output.folders.by_kind(), output.max_name_bytes)
 
 
 def build_selection(config: Config) -> Selection:

@@ -200,8 +200,12 @@ def _warn_without_key(config: Config, environ: Mapping[str, str]) -> None:
 
 
 async def _work(config: Config, works: App, intake: Intake, start: Startup, hooks: HookRunner) -> None:
+    from floradl.daemon.retention import Retention  # noqa: PLC0415 - as in `_run`
     from floradl.sources.watcher import Watcher  # noqa: PLC0415 - as in `_run`
 
+    keep_times = config.output.mtime == "completed"
+    retention = Retention(works.library, works.queue, config.library.keep.by_kind(), keep_times=keep_times)
+    works.scheduler.make_room = retention.make_room
     await hooks.runs.prepare(works.queue.outbox)
     ready = await start.attempt()
     works.scheduler.resume_open(await works.queue.open_ids())
@@ -212,6 +216,7 @@ async def _work(config: Config, works: App, intake: Intake, start: Startup, hook
             group.start_soon(start.serve)
         group.start_soon(works.scheduler.serve)
         group.start_soon(works.backfill.serve)
+        group.start_soon(retention.serve)
         group.start_soon(hooks.runs.serve, works.queue.outbox, works.library)
         if works.sync is not None:
             group.start_soon(works.sync.serve)

@@ -158,11 +158,16 @@ def _places_seen(state_dir: Path) -> list[bytes]:
 
 
 def library_before(state_dir: Path, root: Path) -> Path | None:
-    """Return the last library that the queue was used with, where another one is to be, without a marker."""
+    """Return the last library that the queue was used with, where another one is to be, without a marker.
+
+    One that is there comes before one that is not.
+    """
     if was_seen(state_dir, root) or (root / MARKER).exists() or unmounted(root):
         return None
-    places = [place for place in _places_seen(state_dir) if place.startswith(b"/")]
-    return Path(os.fsdecode(places[-1])) if places else None
+    seen = [Path(os.fsdecode(each)) for each in _places_seen(state_dir) if each.startswith(b"/")]
+    there = [place for place in seen if (place / MARKER).exists()]
+    places = there or seen
+    return places[-1] if places else None
 
 
 def files_elsewhere(root: Path, before: Path, counts: Mapping[RunState, int]) -> str | None:
@@ -171,10 +176,16 @@ def files_elsewhere(root: Path, before: Path, counts: Mapping[RunState, int]) ->
     if not done:
         return None
     old, new = shlex.quote(str(before)), shlex.quote(str(root))
+    begin = f"begin a new library there (mkdir -p {new} && touch {new}/{MARKER})"
+    what = f"{root} has no files of the {format_count(done, 'run')} done so far"
+    if not (before / MARKER).exists():
+        return (
+            f"{what}: they were in {before}, which is no library any more. Mount its disk, or restore a "
+            f"backup to {root}, its {MARKER} too; or {begin}"
+        )
     return (
-        f"{root} has no files of the {format_count(done, 'run')} done so far: they are in {before}. Copy "
-        f"them (rsync -a --exclude '.*.part' {old}/ {new}/), or begin a new library there "
-        f"(mkdir -p {new} && touch {new}/{MARKER})"
+        f"{what}: they are in {before}. Move them (stop floradl; FLORADL_OUTPUT__DIR={old} floradl "
+        f"move-library {new}), or {begin}"
     )
 
 

@@ -47,10 +47,11 @@ _TYPES: Final = {
 _WORTH_PACKING: Final = 16 << 10  # bytes
 _LONGEST_SIDECAR: Final = 64 << 20
 _AT_ONCE: Final = 3  # questions to the index
+_ACTIONS: Final = frozenset({"retry", "forget", "prune"})
 _log = get_logger()
 
 Act = Callable[[str, str], None]
-"""Does what a button wants: `retry` or `forget`, and a run's id. Blocking. Raises `FloradlError`."""
+"""Does what a button wants: one of `_ACTIONS`, and a run's id. Blocking. Raises `FloradlError`."""
 
 
 class Parts(Struct, frozen=True):
@@ -154,7 +155,7 @@ class _Gallery:
 
     async def _act(self, request: Request) -> Response:
         run_id, action = request.path_params["run_id"], request.path_params["action"]
-        if action not in {"retry", "forget"}:
+        if action not in _ACTIONS:
             raise HTTPException(404, "there is no such action")
         if self._parts.act is None:
             raise HTTPException(403, "this gallery changes nothing: that takes a token, see web.token_file")

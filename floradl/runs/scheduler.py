@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set as AbstractSet
+from collections.abc import Awaitable, Callable, Set as AbstractSet
 from contextlib import suppress
 
 import anyio
@@ -42,6 +42,8 @@ class Scheduler:
         self.enqueue = open_runs.add_new
         self.resume_open = open_runs.resume
         self.poll_now = open_runs.poll_now
+        self.make_room: Callable[[], Awaitable[bool]] | None = None
+        """Called before a full disk pauses all; returns whether there is more room now."""
 
     def on_pause(self, call: Callable[[], None]) -> None:
         """Have `call` called when a pause begins or ends."""
@@ -129,6 +131,8 @@ class Scheduler:
     async def _process(self, finished: FinishedRun) -> None:
         run_id = finished.run.run_id
         outcome = await self._processor.process(finished)
+        while isinstance(outcome, Halted) and await self._made_room(outcome.reason):
+            outcome = await self._processor.process(finished)
         if isinstance(outcome, RetryIn):
             self._open_runs.postpone(outcome)
         elif isinstance(outcome, Halted):
@@ -139,6 +143,9 @@ class Scheduler:
             else:
                 self._reports.dropped(run_id)
             self._open_runs.ended(run_id)
+
+    async def _made_room(self, reason: PauseReason) -> bool:
+        return reason is PauseReason.DISK_FULL and self.make_room is not None and await self.make_room()
 
     async def _probe(self) -> None:
         """Try one run now and then to see whether a pause is over."""

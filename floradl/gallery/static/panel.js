@@ -69,6 +69,7 @@ export class Panel {
       h("a", { class: "button", href: output.url, download: output.name }, icon("download"), h("span", { text: "Download" })),
       ...(this.acts.mayChange() ? [
         actionButton("Retry", `Retry ${output.run_id}: download it anew`, act("retry")),
+        actionButton("Remove files", `Remove the files of ${output.run_id}: only a retry brings them back`, act("prune"), true, "Removed"),
         actionButton("Forget", `Forget ${output.run_id}`, act("forget"), true),
       ] : []));
   }
