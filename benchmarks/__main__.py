@@ -22,6 +22,7 @@ from benchmarks import (
     programs,
     queued,
     results,
+    shared_queue,
     transfers,
 )
 from benchmarks.figures import HEADER, Figure, cells, markdown
@@ -46,6 +47,7 @@ WORK = {
     "l": "a daemon that waits",
     "m": "a library of 200,000 files in 50,000 runs",
     "n": "the gallery of 100,000 outputs",
+    "q": "a shared queue with 1,000 and 1,000,000 waiting runs",
 }
 _TLS = ("nginx", "openssl")
 NEEDS = {
@@ -59,6 +61,7 @@ NEEDS = {
     "h": _TLS,
     "j": _TLS,
     "k": _TLS,
+    "q": ("initdb", "pg_ctl"),
 }
 MEASUREMENTS = (
     Measurement(("a",), transfers.large_files),
@@ -75,6 +78,7 @@ MEASUREMENTS = (
     Measurement(("l",), queued.queued),
     Measurement(("m",), large_library.large_library),
     Measurement(("n",), gallery.gallery),
+    Measurement(("q",), shared_queue.shared_queue),
 )
 
 

@@ -27,6 +27,8 @@ _HOW: Mapping[str, str] = {
     "node": "apt-get install nodejs npm",
     "rclone": "apt-get install rclone",
     "wget2": "apt-get install wget2",
+    "initdb": "apt-get install postgresql",
+    "pg_ctl": "apt-get install postgresql",
     **{name: _PIP.format(name) for name in ("gallery-dl", "yt-dlp", "huggingface_hub")},
     LIBRARY: "npm install --prefix benchmarks/peers --no-save @flora-ai/flora@0.11.0",
 }
@@ -50,6 +52,7 @@ def look() -> Tools:
     """Find the tools of this machine."""
     # A user's PATH may lack the folder of servers.
     search = f"{VENV / 'bin'}:{os.environ.get('PATH', '')}:{_SBIN}"
+    search += "".join(f":{folder}" for folder in Path("/usr/lib/postgresql").glob("*/bin"))
     found = {name: path for name in _HOW if (path := shutil.which(name, path=search))}
     modules = (Path(folder) / "ngx_http_echo_module.so" for folder in _MODULE_FOLDERS)
     if module := next((path for path in modules if path.exists()), None):

@@ -29,7 +29,8 @@ CHANNELS: Final = tuple(f"procrastinate_queue_v1#{lane}" for lane in LANES)
 
 _FETCH: Final = (
     "UPDATE procrastinate_jobs SET status = 'doing', worker_id = %s WHERE id IN"
-    " (SELECT id FROM procrastinate_jobs WHERE status = 'todo' AND queue_name = %s AND (scheduled_at IS NULL OR scheduled_at <= now())"
+    " (SELECT id FROM procrastinate_jobs WHERE status = 'todo' AND queue_name = %s"
+    " AND (scheduled_at IS NULL OR scheduled_at <= now())"
     " ORDER BY priority DESC, id LIMIT %s FOR UPDATE SKIP LOCKED)"
     " RETURNING id, status, task_name, priority, lock, queueing_lock, args, scheduled_at, queue_name,"
     " attempts, worker_id"
