@@ -195,3 +195,15 @@ def test_hooks_run_once_over_all_machines_and_those_of_a_dead_one_are_taken_over
     calls = Counter(call.given["run_id"] for hook in hooks.values() for call in hook.calls())
     assert calls == Counter(runs)
     assert fleet.server.execute("SELECT count(*) FROM outbox", fleet.name) == [(0,)]
+
+
+def test_once_beside_no_daemon_works_off_the_shared_queue_and_ends(fleet: Machines) -> None:
+    fleet.add_runs("run_a", "run_b")
+    home = fleet.home("one")
+    assert home.run("add", "campaign/run_a", "campaign/run_b").returncode == 0
+    done = home.run("once")
+    assert (done.returncode, "library:" in done.stderr) == (0, True)
+    fleet.check_announced(["run_a", "run_b"])
+    fleet.check_library()
+    again = home.run("once")
+    assert (again.returncode, "nothing to do" in again.stderr) == (0, True)
