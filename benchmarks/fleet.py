@@ -25,7 +25,7 @@ from studio import served, wait_until
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
-_RATE = 250_000  # bytes a second that the media host gives a connection
+_RATE, _FILM = 100_000, 2_000_000  # bytes a second that the media host gives a connection, and of a film
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -58,13 +58,13 @@ def scale() -> None:
         names = [f"m{number}" for number in range(count)]
         with fleet(*names) as machines:
             machines.simulator.faults.add(Fault(match=Match(host="media"), do=Do(drip=_RATE)))
-            runs = [f"run_{number}" for number in range(64 * count)]
-            film = (OutputSpec("a", "videoUrl", size=5 * _RATE),)
+            runs = [f"run_{number}" for number in range(32 * count)]
+            film = (OutputSpec("a", "videoUrl", size=_FILM),)
             machines.add_runs(*runs, outputs=film, duration=0.0)
             began = time.monotonic()
             machines.home(names[-1]).drop("".join(f"campaign/{run_id}\n" for run_id in runs))
             machines.all_done(runs, 600.0)
-            rate = len(runs) * 5 * _RATE / (time.monotonic() - began) / 1e6
+            rate = len(runs) * _FILM / (time.monotonic() - began) / 1e6
         alone = alone or rate
         print(f"scale: {count} daemons, {rate:.1f} MB/s, {rate / alone / count:.2f} of linear", flush=True)
 
