@@ -58,7 +58,7 @@ def scale() -> None:
         names = [f"m{number}" for number in range(count)]
         with fleet(*names) as machines:
             machines.simulator.faults.add(Fault(match=Match(host="media"), do=Do(drip=_RATE)))
-            runs = [f"run_{number}" for number in range(32 * count)]
+            runs = [f"run_{number}" for number in range(28 * count)]
             film = (OutputSpec("a", "videoUrl", size=_FILM),)
             machines.add_runs(*runs, outputs=film, duration=0.0)
             began = time.monotonic()
