@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,9 +125,18 @@ def closed_port() -> Iterator[int]:
 def no_descriptor_is_left_open() -> Iterator[None]:
     """A test at whose end no file is open that was not at its beginning."""
     gc.collect()  # what an earlier test left behind is closed now, and not meanwhile
-    before = set(os.listdir("/proc/self/fd"))
+    before = _open_files()
     yield
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert _open_files() - before == set()
+
+
+def _open_files() -> set[tuple[str, str]]:
+    """Return each descriptor of this process, and what it is of."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the listing's own
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))  # noqa: PTH115 - no file's
+    return found
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

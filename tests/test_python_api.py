@@ -17,7 +17,7 @@ import pytest
 from studio import TEST_TIMEOUT, Home, check_library, until, wait_until
 
 import floradl
-from floradl.simulator import OutputSpec, Simulator
+from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 PICTURE = (OutputSpec("picture", "imageUrl", size=3000),)
 SLOW = (OutputSpec("clip", "videoUrl", size=4_000_000, rate=400_000),)
@@ -135,6 +135,8 @@ def test_fetch_works_in_several_threads_at_once(program: Program) -> None:
 @pytest.mark.anyio
 async def test_cancelling_fetch_stops_the_work_and_keeps_part_files(program: Program) -> None:
     reference = program.add("run_a", outputs=SLOW, duration=0)
+    stalls = Fault(match=Match(output="clip"), do=Do(stall_after=300_000), times=1)
+    program.simulator.faults.add(stalls)
 
     async def collect() -> None:
         async with aclosing(floradl.fetch(reference, **program.how)) as runs:
