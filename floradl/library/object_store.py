@@ -45,6 +45,9 @@ from floradl.urls import BucketUrl
 
 MARKER: Final = ".floradl-library"
 _MARKER_TEXT: Final = b"This bucket's prefix is a library of floradl. Keep this object.\n"
+MOVED: Final = ".floradl-library-moved"
+"""Holds the location of the library that took its place, in one that was moved."""
+
 _TRIAL: Final = ".floradl-trial"
 _LOOKED: Final = 10.0  # seconds after which the marker is looked for anew
 _THREADS: Final = 16  # requests at once, of those that are made together
@@ -123,15 +126,23 @@ class ObjectLibrary(LibraryStore):
             return
         found = self.client.stat(MARKER)
         if found is None:
-            raise ServicePausedError(
-                f"{self.client.url} does not carry {MARKER}: it is another bucket or prefix, or was emptied. "
-                "Correct `output.dir`; if it is to start anew, store an empty object of that name there",
-                PauseReason.LIBRARY_MISSING,
-            )
+            raise ServicePausedError(self._why_unmarked(), PauseReason.LIBRARY_MISSING)
         # Where objects are encrypted with a key of the user's, an ETag is no MD5.
         marker = hashlib.md5(_MARKER_TEXT, usedforsecurity=False).hexdigest()
         self.client.sums_etags = self.client.url.scheme == "s3" and found.etag.strip('"') == marker
         self._marked_at = now
+
+    def _why_unmarked(self) -> str:
+        successor = (self.client.read(MOVED) or b"").decode("utf-8", "replace").strip()
+        if successor:
+            return (
+                f"{self.client.url} was moved to {successor}: set output.dir to that. To go back to this one, "
+                f"store an empty object with the name {MARKER} there"
+            )
+        return (
+            f"{self.client.url} does not carry {MARKER}: it is another bucket or prefix, or was emptied. "
+            "Correct `output.dir`; if it is to start anew, store an empty object of that name there"
+        )
 
     def require(self) -> None:
         """As `check`, by a request whose refusal says why."""
@@ -367,6 +378,11 @@ class ObjectLibrary(LibraryStore):
         self.client.delete(path)
         self.names.drop(path)
         return True
+
+    def retire(self, successor: str) -> None:
+        self.client.overwrite(MOVED, f"{successor}\n".encode())
+        self.client.delete(MARKER)
+        self._marked_at = float("-inf")
 
     def expect_damaged(self, path: str, sha256: str) -> None:
         self._damaged[path] = sha256

@@ -17,6 +17,7 @@ from msgspec import Struct
 from floradl.clock import unix_seconds
 from floradl.errors import ErrorCode, FloradlError, ServicePausedError, TransientError
 from floradl.library.base import Destination, LibraryStore, StoredFile
+from floradl.library.folder import FolderLibrary
 from floradl.library.moved_files import sha256_of
 from floradl.library.relayout import extension_of, run_of
 from floradl.library.sidecar import by_key
@@ -75,9 +76,10 @@ class Copier:
             if not files:
                 return self.done
             self._copy_all(self._named(files), _THREADS)
-            # One after the other: they arrive in one folder, which goes with the last file in it.
-            self._copy_all(self._others(file for file in files.values() if not _is_sidecar(file)), 1)
-            self._copy_all(self._others(file for file in files.values() if _is_sidecar(file)), 1)
+            # Into a folder one after the other: they arrive in one, which goes with the last file in it.
+            threads = 1 if isinstance(self._target, FolderLibrary) else _THREADS
+            self._copy_all(self._others(file for file in files.values() if not _is_sidecar(file)), threads)
+            self._copy_all(self._others(file for file in files.values() if _is_sidecar(file)), threads)
         return self.done
 
     def _is_new(self, file: StoredFile) -> bool:
