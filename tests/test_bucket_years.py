@@ -89,13 +89,13 @@ def killed_at(bucket: Bucket, change: int, *arguments: str, **settings: str) -> 
 
 
 def test_relayout_renames_the_objects_of_a_bucket(bucket: Bucket) -> None:
-    dry = bucket.run("relayout", "--dry-run", **BY_RUN)
+    dry = bucket.run("relayout", "--dry-run", code=0, **BY_RUN)
     assert f"{PICTURE} -> run_a/a.png" in dry
     assert PICTURE in files(bucket)
-    assert bucket.run("relayout", **BY_RUN) == "3 files of 3 renamed, 0 sidecars moved\n"
+    assert bucket.run("relayout", code=0, **BY_RUN) == "3 files of 3 renamed, 0 sidecars moved\n"
     assert files(bucket) == {"run_a/a.png", "run_a/b.mp4", "run_a/words.txt"}
     assert bucket.verify() == {}
-    assert bucket.run("relayout", **BY_RUN) == "0 files of 3 renamed, 0 sidecars moved\n"
+    assert bucket.run("relayout", code=0, **BY_RUN) == "0 files of 3 renamed, 0 sidecars moved\n"
 
 
 def test_prune_removes_objects_and_their_sidecar_says_so(bucket: Bucket) -> None:
@@ -121,8 +121,8 @@ def test_verify_finds_an_object_that_was_moved_and_accepts_one_that_was_deleted(
 
 def test_xmp_is_written_beside_objects(bucket: Bucket) -> None:
     xmp = {"FLORADL_OUTPUT__XMP": "true"}
-    bucket.run("get", "campaign/run_b", **xmp)
-    assert "3 XMP files written" in bucket.run("verify", "--repair", "--quick", **xmp)
+    bucket.run("get", "campaign/run_b", code=0, **xmp)
+    assert "3 XMP files written" in bucket.run("verify", "--repair", "--quick", code=0, **xmp)
     for run in ("run_a", "run_b"):
         data = bucket.objects.read(f"images/campaign/{run}-a.png.xmp") or b""
         assert f"<dc:identifier>{run}</dc:identifier>".encode() in data
@@ -138,6 +138,32 @@ def test_what_was_saved_in_a_bucket_is_found_and_counted(bucket: Bucket, tmp_pat
     assert f"campaign/run_a, image a: {PICTURE}" in bucket.run("which", str(picture))
     assert "1 run" in bucket.run("stats")
     assert json.loads(bucket.run("costs", "--json"))["total"]["runs"] == 1
+
+
+def test_verify_quick_of_a_bucket_is_one_listing_once_find_has_read_its_sidecars(bucket: Bucket) -> None:
+    def requests() -> tuple[int, int]:
+        """Return how many listings it makes, and how many objects it reads but for the marker."""
+        with Line(bucket.store.port) as line:
+            settings = {"FLORADL_OUTPUT__ENDPOINT": f"http://127.0.0.1:{line.port}"}
+            assert "3 files of 1 run verified" in bucket.run("verify", "--quick", code=0, **settings)
+            asked = [each.target for each in line.seen if ".floradl-library" not in each.target]
+        listings = [target for target in asked if "list-type=2" in target]
+        return len(listings), len(asked) - len(listings)
+
+    bucket.run("verify", "--quick")
+    assert requests() == (1, 1)  # its sidecar is not known yet
+    bucket.run("find", "horizon")
+    assert requests() == (1, 0)
+    assert "1 output removed" in bucket.run("prune", "--kind", "video", "--older-than", "0") + bucket.run(
+        "verify", "--quick"
+    )
+    bucket.run("find", "horizon")
+    whole = bucket.objects.read(PICTURE) or b""
+    bucket.objects.overwrite(PICTURE, whole[::-1])
+    bucket.objects.delete(WORDS)
+    bucket.objects.create("images/mine.png", b"mine")
+    assert bucket.verify("--quick", code=1) == {PICTURE: "damaged", WORDS: "missing"}
+    assert "images/mine.png: no sidecar names it" in bucket.run("verify", "--quick", code=1)
 
 
 def test_a_library_moves_into_a_bucket_to_another_one_and_back(bucket: Bucket, tmp_path: Path) -> None:
@@ -157,10 +183,10 @@ def test_a_library_moves_into_a_bucket_to_another_one_and_back(bucket: Bucket, t
 def test_relayout_and_prune_of_a_bucket_that_are_killed_are_finished_by_the_next(bucket: Bucket) -> None:
     whole = sorted(bucket.objects.read(key) or b"" for key in files(bucket))
     assert killed_at(bucket, 3, "relayout", **BY_RUN)
-    bucket.run("relayout", **BY_RUN)
+    bucket.run("relayout", code=0, **BY_RUN)
     assert sorted(bucket.objects.read(key) or b"" for key in files(bucket)) == whole
     assert bucket.verify() == {}
-    words = "prune --kind video --kind image --older-than 0".split()
+    words = ["prune", "--kind", "video", "--kind", "image", "--older-than", "0"]
     assert killed_at(bucket, 2, *words)
     bucket.run(*words)
     assert removed(bucket) == ["pruned", "pruned"]

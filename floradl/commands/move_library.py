@@ -138,8 +138,8 @@ def _next_steps(
         rest = f"Once all is well: rm -r {shlex.quote(old)}  (to go back instead: {back})"
     else:
         rest = (
-            f"Once all is well, remove what is below {old}; to go back instead, store an empty object with the "
-            "name .floradl-library there."
+            f"Once all is well, remove what is below {old}; to go back instead, store an empty object with "
+            "the name .floradl-library there."
         )
     return [
         f"The library is in {new} now: {counted}.",

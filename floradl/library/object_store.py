@@ -11,7 +11,8 @@ import datetime as dt
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from threading import Lock, local
@@ -24,8 +25,7 @@ from floradl.errors import (
     TransientError,
 )
 from floradl.fs.names import fold, stored_path
-from floradl.library import sidecar as sidecars
-from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, T
+from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, T, parsed
 from floradl.library.destination import AttemptMemory
 from floradl.library.object_access import StoreAccess
 from floradl.library.object_arrivals import Arrivals
@@ -136,7 +136,7 @@ class ObjectLibrary(LibraryStore):
         successor = (self.client.read(MOVED) or b"").decode("utf-8", "replace").strip()
         if successor:
             return (
-                f"{self.client.url} was moved to {successor}: set output.dir to that. To go back to this one, "
+                f"{self.client.url} was moved to {successor}: set output.dir to that. To go back to it, "
                 f"store an empty object with the name {MARKER} there"
             )
         return (
@@ -288,15 +288,32 @@ class ObjectLibrary(LibraryStore):
         return self.client.place(path)
 
     def scan(self) -> Iterator[LibraryEntry]:
-        self.check(0.0)
-        waiting: list[tuple[str, Future[bytes | None]]] = []
-        for found in self.client.list(f"{SIDECARS}/"):
-            if not found.key.endswith(".json") or _is_hidden(found.key):
-                continue
-            read = partial(self.client.read, found.key) if found.size <= _MAX_SIDECAR else lambda: b""
-            waiting.append((found.key, self._pool().submit(read)))
+        too_large: list[str] = []
+
+        def paths() -> Iterator[str]:
+            for found in self.listing(SIDECARS):
+                if found.path.endswith(".json"):
+                    if found.size <= _MAX_SIDECAR:
+                        yield found.path
+                    else:
+                        too_large.append(found.path)
+
+        yield from self.entries(paths())
+        yield from (LibraryEntry(path, None) for path in too_large)
+
+    def read(self, path: str) -> bytes | None:
+        self.check()
+        data = self.client.read("/".join(stored_path(path)))
+        if data is None:
+            self.check(1.0)
+        return data
+
+    def entries(self, paths: Iterable[str]) -> Iterator[LibraryEntry]:
+        waiting: deque[tuple[str, Future[bytes | None]]] = deque()
+        for path in paths:
+            waiting.append((path, self._pool().submit(self.client.read, path)))
             if len(waiting) > _AHEAD:
-                yield from _entry(*waiting.pop(0))
+                yield from _entry(*waiting.popleft())
         for each in waiting:
             yield from _entry(*each)
 
@@ -432,13 +449,8 @@ class ObjectLibrary(LibraryStore):
 
 
 def _entry(path: str, reading: Future[bytes | None]) -> Iterator[LibraryEntry]:
-    data = reading.result()
-    if data is None:
-        return
-    try:
-        yield LibraryEntry(path, sidecars.read(data))
-    except ValueError:
-        yield LibraryEntry(path, None)
+    if (data := reading.result()) is not None:
+        yield LibraryEntry(path, parsed(data))
 
 
 def _stored_file(found: StoredObject) -> StoredFile:

@@ -22,8 +22,7 @@ from msgspec.structs import replace
 from floradl.clock import unix_seconds
 from floradl.errors import ErrorCode, FloradlError, ServicePausedError, TransientError
 from floradl.fs.names import fold, safe_name
-from floradl.library import sidecar as sidecars
-from floradl.library.base import LibraryEntry, LibraryStore, StoredFile
+from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, parsed
 from floradl.library.moved_files import find_moved, sha256_of
 from floradl.library.path_plan import PathPlan, PlannedOutput
 from floradl.library.sidecar import Sidecar, by_key, names_of
@@ -495,13 +494,10 @@ def extension_of(path: str) -> str:
 def read_sidecar(library: LibraryStore, path: str) -> Sidecar | None:
     """Read the sidecar at a path; None where none is there that can be read."""
     try:
-        file = library.open_file(path)
-        if file is None:
-            return None
-        with file:
-            return sidecars.read(file.read())
+        data = library.read(path)
     except (ValueError, OSError):
         return None
+    return parsed(data) if data is not None else None
 
 
 def changes(plan: RelayoutPlan) -> Iterator[tuple[str, str]]:
