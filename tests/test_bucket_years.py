@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from shelves import FOLDERS, LONG_AGO, KilledError
 from studio import TEST_TIMEOUT, served
 from test_bucket import CLIP, OUTPUTS, PICTURE, Bucket
 
+from floradl.index.freshness import note_looked
+from floradl.index.tables import FILE_NAME, IndexFile
 from floradl.library.object_client import ObjectClient
 from floradl.library.object_store import ObjectLibrary
 from floradl.library.path_plan import PathPlan
@@ -33,7 +36,7 @@ BY_RUN = {"FLORADL_OUTPUT__TEMPLATE": "{run_id}/{output_id}{ext}"}
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[Simulator]:
     simulator = Simulator()
-    for name in ("run_a", "run_b"):
+    for name in ("run_a", "run_b", "run_c"):
         simulator.add_run(name, technique="campaign", outputs=OUTPUTS, duration=0.1)
     with served(simulator):
         yield simulator
@@ -138,6 +141,37 @@ def test_what_was_saved_in_a_bucket_is_found_and_counted(bucket: Bucket, tmp_pat
     assert f"campaign/run_a, image a: {PICTURE}" in bucket.run("which", str(picture))
     assert "1 run" in bucket.run("stats")
     assert json.loads(bucket.run("costs", "--json"))["total"]["runs"] == 1
+
+
+def test_find_lists_a_bucket_once_a_minute_and_sees_what_this_machine_saved_meanwhile(bucket: Bucket) -> None:
+    listings = []
+    with Line(bucket.store.port) as line:
+        endpoint = {"FLORADL_OUTPUT__ENDPOINT": f"http://127.0.0.1:{line.port}"}
+
+        def find(*words: str) -> str:
+            line.seen.clear()
+            found = bucket.run("find", *words, "--paths", code=0, **endpoint)
+            listings.append(sum("list-type=2" in each.target for each in line.seen))
+            return found
+
+        assert PICTURE in find("run_a")
+        assert find("run_b") == ""
+        bucket.run("get", "campaign/run_b")
+        assert f"{bucket.url}/images/campaign/run_b-a.png" in find("run_b")
+        assert find("nothing") == ""
+        assert listings == [1, 0, 1, 0]  # `get` writes no event
+        bucket.home.drop("campaign/run_c\n")
+        bucket.run("once")
+        assert f"{bucket.url}/images/campaign/run_c-a.png" in find("run_c")
+        assert listings[-1] == 0
+        bucket.run("relayout", code=0, **BY_RUN)
+        assert f"{bucket.url}/run_b/a.png" in find("run_b")
+        assert listings[-1] == 1
+        with closing(IndexFile(bucket.home.state / FILE_NAME, bucket.url)) as index:
+            note_looked(index, time.time() - 61)
+        bucket.objects.delete("runs/campaign/run_b.json")  # by another machine
+        assert find("run_b") == ""
+        assert listings[-1] == 1
 
 
 def test_verify_quick_of_a_bucket_is_one_listing_once_find_has_read_its_sidecars(bucket: Bucket) -> None:

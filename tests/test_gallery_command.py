@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import aclosing, closing, contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from callers import free_port
 from galleries import Shelf
 from studio import Home, queue, wait_until
 
-from floradl.commands.gallery import SavedSidecars
+from floradl.commands.library_index import SavedSidecars
 from floradl.models import QueuedRun, RunState
 from floradl.queue.event_log import EventLog
 from floradl.simulator import Simulator
@@ -254,7 +255,7 @@ async def test_of_the_daemons_events_a_gallery_takes_the_sidecars_that_were_writ
     run = QueuedRun(run_id="run_a", technique="campaign", state=RunState.DONE, queued_at=1.0)
     log = EventLog(tmp_path)
     async with aclosing(log):
-        with closing(SavedSidecars(tmp_path)) as saved:
+        with closing(SavedSidecars(tmp_path, time.time())) as saved:
             log.accepted(["run_a"])
             log.finished(run, "runs/campaign/run_a.json", 1, 5)
             log.finished(run, None, 0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Final
 
 from floradl import __version__
@@ -27,7 +28,21 @@ def alone(config: Config, command: str) -> Iterator[None]:
         except OSError as error:
             why = refusal(config.state_dir) if isinstance(error, PermissionError) else error
             raise ConfigError(f"the state folder {config.state_dir} cannot be used: {why}") from error
+        with changing(config):
+            yield
+
+
+@contextmanager
+def changing(config: Config) -> Iterator[None]:
+    """Have `find` look at the whole library after the block, where no folder's time tells that it changed."""
+    try:
         yield
+    finally:
+        if not isinstance(config.output.dir, Path):
+            from floradl.index.freshness import forget_look  # noqa: PLC0415 - of a library in a store alone
+            from floradl.index.tables import FILE_NAME  # noqa: PLC0415 - as above
+
+            forget_look(config.state_dir / FILE_NAME)
 
 
 @contextmanager
@@ -60,4 +75,5 @@ def beside_daemon(config: Config, command: str) -> Iterator[None]:
             holder = folder.holder(config.state_dir)
             if holder is not None and holder.command not in _MAY_WORK_BESIDE:
                 raise
+            stack.enter_context(changing(config))
         yield

@@ -140,9 +140,11 @@ def _repair(config: Config, environ: Mapping[str, str], repair: Repair, report: 
         return Exit.OK
     import anyio  # noqa: PLC0415 - heavy, and mostly not needed
 
-    from floradl.commands.verify.repair import repair_all  # noqa: PLC0415 - as above
+    from floradl.commands.alone import changing  # noqa: PLC0415 - mostly not needed
+    from floradl.commands.verify.repair import repair_all  # noqa: PLC0415 - heavy, too
 
-    code, outcomes = anyio.run(repair_all, config, environ, covered)
+    with changing(config):
+        code, outcomes = anyio.run(repair_all, config, environ, covered)
     report.outcomes |= outcomes
     return code
 
