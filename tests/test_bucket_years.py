@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from object_stores import IMPATIENT, Line, Request, Store
 from shelves import FOLDERS, LONG_AGO, KilledError
-from studio import TEST_TIMEOUT, served
+from studio import TEST_TIMEOUT, served, wait_until
 from test_bucket import CLIP, OUTPUTS, PICTURE, Bucket
 
 from floradl.index.freshness import note_looked
@@ -108,6 +108,16 @@ def test_prune_removes_objects_and_their_sidecar_says_so(bucket: Bucket) -> None
     assert removed(bucket) == ["pruned"]
     assert files(bucket) == {PICTURE, WORDS}
     assert bucket.verify() == bucket.verify("--quick") == {}
+
+
+def test_a_daemon_removes_what_a_bucket_is_not_to_keep_any_longer(bucket: Bucket) -> None:
+    keep = {"FLORADL_LIBRARY__KEEP__VIDEO": "1s"}
+    assert "library.keep: the daemon keeps video for 1s" in bucket.run("check", code=0, **keep)
+    with bucket.home.daemon(**keep):
+        wait_until(lambda: bucket.home.events("files_pruned"))
+    assert removed(bucket) == ["kept_long"]
+    assert files(bucket) == {PICTURE, WORDS}
+    assert bucket.verify() == {}
 
 
 def test_verify_finds_an_object_that_was_moved_and_accepts_one_that_was_deleted(bucket: Bucket) -> None:

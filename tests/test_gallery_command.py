@@ -104,6 +104,23 @@ def test_an_empty_home_has_an_empty_gallery(plain: Home) -> None:
         assert asked(port, "/api/view").json()["total"] == 0
 
 
+def test_a_gallery_that_starts_sees_a_sidecar_that_was_edited_in_place_before(plain: Home) -> None:
+    plain.state.mkdir()
+    shelf = Shelf(plain.library)
+    shelf.put("run_a", label="spring")
+    long_ago = time.time_ns() - 10**10
+    os.utime(shelf.sidecar("run_a").parent, ns=(long_ago, long_ago))
+    assert plain.run("find", "spring", "--paths").stdout
+    sidecar = shelf.sidecar("run_a")
+    with sidecar.open("r+") as file:
+        edited = file.read().replace("spring", "summer")
+        file.seek(0)
+        file.write(edited)
+    with gallery(plain) as (port, _):
+        wait_until(lambda: asked(port).json()["indexing"] is None)
+        assert asked(port, "/api/outputs?q=summer").json()["total"] == 1
+
+
 def test_an_index_that_turns_out_to_be_damaged_is_made_anew_while_it_is_shown(plain: Home) -> None:
     plain.state.mkdir()
     shelf = Shelf(plain.library)
