@@ -108,6 +108,13 @@ def test_prune_removes_objects_and_their_sidecar_says_so(bucket: Bucket) -> None
     assert removed(bucket) == ["pruned"]
     assert files(bucket) == {PICTURE, WORDS}
     assert bucket.verify() == bucket.verify("--quick") == {}
+    bucket.run("get", "campaign/run_a")
+    assert removed(bucket) == ["pruned"]
+    bucket.run("retry", "--kind", "video", "campaign/run_a")
+    bucket.run("once")
+    assert removed(bucket) == []
+    assert files(bucket) == {PICTURE, CLIP, WORDS}
+    assert bucket.verify() == {}
 
 
 def test_a_daemon_removes_what_a_bucket_is_not_to_keep_any_longer(bucket: Bucket) -> None:

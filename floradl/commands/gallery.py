@@ -48,7 +48,7 @@ _REMEDIES: Final = {
     PauseReason.DISK_FULL: "Make room on the disk or in the bucket, or name another with output.dir.",
     PauseReason.LIBRARY_MISSING: "Mount the library's disk, or have its bucket answer again.",
     PauseReason.LIBRARY_OTHER: "Move the files (floradl move-library), or name the old place in output.dir.",
-    PauseReason.LIBRARY_READ_ONLY: "Let floradl's user or credentials write the library, or mount it for writing.",
+    PauseReason.LIBRARY_READ_ONLY: "Let floradl's user or credentials write the library, or mount it so.",
     PauseReason.QUEUE_UNAVAILABLE: "See that the queue's database runs and can be reached.",
 }
 _log = get_logger()
