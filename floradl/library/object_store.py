@@ -37,16 +37,12 @@ from floradl.library.object_client import (
     TakenError,
 )
 from floradl.library.object_destination import KnownNames, ObjectDestination, ObjectPlace, content_type_of
+from floradl.library.object_marker import MARKER, ObjectMarker
 from floradl.library.object_sidecars import ObjectSidecars
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import SIDECARS, NameFields, Template
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
 from floradl.urls import BucketUrl
-
-MARKER: Final = ".floradl-library"
-_MARKER_TEXT: Final = b"This bucket's prefix is a library of floradl. Keep this object.\n"
-MOVED: Final = ".floradl-library-moved"
-"""Holds the location of the library that took its place, in one that was moved."""
 
 _TRIAL: Final = ".floradl-trial"
 _LOOKED: Final = 10.0  # seconds after which the marker is looked for anew
@@ -92,7 +88,7 @@ class ObjectLibrary(LibraryStore):
         self._folders = folders
         self._dated = template.names("date", "year", "month", "day", "created")
         self._monotonic = monotonic
-        self._marked_at = float("-inf")
+        self._marker = ObjectMarker(client, monotonic)
         self._arrivals = Arrivals()
         self._memory = AttemptMemory()
         self._damaged: dict[str, str] = {}
@@ -108,41 +104,11 @@ class ObjectLibrary(LibraryStore):
 
         Raises `ServicePausedError`, and `TransientError` where the store wants fewer requests.
         """
-        if self.client.stat(MARKER) is not None:
-            return False
-        try:
-            self.client.create(MARKER, _MARKER_TEXT, "text/plain")
-        except TakenError:
-            return False
-        return True
+        return self._marker.create()
 
     def check(self, within: float = _LOOKED) -> None:
-        """Raise `ServicePausedError` where the marker is missing.
-
-        It was looked for `within` so many seconds before at most; nothing is asked then.
-        """
-        now = self._monotonic()
-        if now - self._marked_at < within:
-            return
-        found = self.client.stat(MARKER)
-        if found is None:
-            raise ServicePausedError(self._why_unmarked(), PauseReason.LIBRARY_MISSING)
-        # Where objects are encrypted with a key of the user's, an ETag is no MD5.
-        marker = hashlib.md5(_MARKER_TEXT, usedforsecurity=False).hexdigest()
-        self.client.sums_etags = self.client.url.scheme == "s3" and found.etag.strip('"') == marker
-        self._marked_at = now
-
-    def _why_unmarked(self) -> str:
-        successor = (self.client.read(MOVED) or b"").decode("utf-8", "replace").strip()
-        if successor:
-            return (
-                f"{self.client.url} was moved to {successor}: set output.dir to that. To go back to it, "
-                f"store an empty object with the name {MARKER} there"
-            )
-        return (
-            f"{self.client.url} does not carry {MARKER}: it is another bucket or prefix, or was emptied. "
-            "Correct `output.dir`; if it is to start anew, store an empty object of that name there"
-        )
+        """Raise `ServicePausedError` where the marker is missing, see `ObjectMarker.check`."""
+        self._marker.check(within)
 
     def require(self) -> None:
         """As `check`, by a request whose refusal says why."""
@@ -397,9 +363,7 @@ class ObjectLibrary(LibraryStore):
         return True
 
     def retire(self, successor: str) -> None:
-        self.client.overwrite(MOVED, f"{successor}\n".encode())
-        self.client.delete(MARKER)
-        self._marked_at = float("-inf")
+        self._marker.retire(successor)
 
     def expect_damaged(self, path: str, sha256: str) -> None:
         self._damaged[path] = sha256
