@@ -55,6 +55,20 @@ def test_a_job_at_one_machine_is_requested_by_the_poller_and_saved_by_all(fleet:
     assert "campaign/run_59  done" in told.stdout
 
 
+def test_relayout_and_move_library_are_refused_beside_the_daemon_of_another_machine(fleet: Machines) -> None:
+    one = fleet.start("one")
+    other = fleet.home("other")
+    wait_until(lambda: one.status().get("daemons"))
+    for words in (["relayout"], ["move-library", str(fleet.folder / "new")]):
+        refused = other.run(*words)
+        assert refused.returncode == 5
+        assert f"{one.state} already works with the queue" in refused.stderr
+        assert "One that ended counts for a minute" in refused.stderr
+    fleet.processes["one"].terminate()
+    fleet.processes["one"].wait()
+    assert one.run("relayout").returncode == 0
+
+
 @pytest.mark.slow
 def test_a_killed_worker_s_runs_are_saved_by_another_and_announced_once(fleet: Machines) -> None:
     poller, _ = (fleet.start(name, short_leases=True) for name in ("poller", "worker"))

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import aclosing, closing, contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from callers import free_port
 from galleries import Shelf
 from studio import Home, queue, wait_until
 
-from floradl.commands.gallery import SavedSidecars
+from floradl.commands.library_index import SavedSidecars
 from floradl.models import QueuedRun, RunState
 from floradl.queue.event_log import EventLog
 from floradl.simulator import Simulator
@@ -101,6 +102,23 @@ def test_an_empty_home_has_an_empty_gallery(plain: Home) -> None:
         status = asked(port).json()
         assert (status["daemon"], status["running"], status["failed"]) == (False, [], [])
         assert asked(port, "/api/view").json()["total"] == 0
+
+
+def test_a_gallery_that_starts_sees_a_sidecar_that_was_edited_in_place_before(plain: Home) -> None:
+    plain.state.mkdir()
+    shelf = Shelf(plain.library)
+    shelf.put("run_a", label="spring")
+    long_ago = time.time_ns() - 10**10
+    os.utime(shelf.sidecar("run_a").parent, ns=(long_ago, long_ago))
+    assert plain.run("find", "spring", "--paths").stdout
+    sidecar = shelf.sidecar("run_a")
+    with sidecar.open("r+") as file:
+        edited = file.read().replace("spring", "summer")
+        file.seek(0)
+        file.write(edited)
+    with gallery(plain) as (port, _):
+        wait_until(lambda: asked(port).json()["indexing"] is None)
+        assert asked(port, "/api/outputs?q=summer").json()["total"] == 1
 
 
 def test_an_index_that_turns_out_to_be_damaged_is_made_anew_while_it_is_shown(plain: Home) -> None:
@@ -254,7 +272,7 @@ async def test_of_the_daemons_events_a_gallery_takes_the_sidecars_that_were_writ
     run = QueuedRun(run_id="run_a", technique="campaign", state=RunState.DONE, queued_at=1.0)
     log = EventLog(tmp_path)
     async with aclosing(log):
-        with closing(SavedSidecars(tmp_path)) as saved:
+        with closing(SavedSidecars(tmp_path, time.time())) as saved:
             log.accepted(["run_a"])
             log.finished(run, "runs/campaign/run_a.json", 1, 5)
             log.finished(run, None, 0, 0)

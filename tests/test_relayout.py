@@ -192,6 +192,25 @@ def test_an_extension_that_somebody_wrote_in_capitals_is_kept(shelf: Shelf) -> N
     assert shelf.files() == {"run_a.mp4": "one"}
 
 
+def test_two_machines_that_rename_a_file_at_once_leave_it_where_its_sidecar_says(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.put("run_a", {"old/run_a.mp4": "one"}, label="spring")
+    library, other = shelf.opened(), shelf.opened()
+    plans = [plan_relayout(each, shelf.paths, None, ()) for each in (library, other)]
+    write = library.write_sidecar
+
+    def late(*arguments: Any, **options: Any) -> str:
+        monkeypatch.undo()
+        Relayout(other, plans[1], keep_times=True).run()
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(library, "write_sidecar", late)
+    Relayout(library, plans[0], keep_times=True).run()
+    assert shelf.files() == {"spring/run_a.mp4": "one"}
+    shelf.check()
+
+
 def test_a_relayout_that_is_killed_at_any_step_is_finished_by_the_next(tmp_path: Path) -> None:
     def fill(name: str) -> Shelf:
         shelf = Shelf(tmp_path / name, BY_LABEL)

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import msgspec
 from anyio import to_thread
 from msgspec import Struct
 
 from floradl.app import build_library
 from floradl.commands.daemon_state import read_daemon
 from floradl.commands.exits import Exit
-from floradl.commands.library_index import index_place
+from floradl.commands.library_index import SavedSidecars, index_place
 from floradl.commands.streams import tell
 from floradl.config.credentials import read_web_token
 from floradl.config.settings import Config
@@ -31,7 +30,6 @@ from floradl.log import get_logger
 from floradl.models import Action, QueuedRun, Reference, RunRequest, RunState
 from floradl.net.addresses import Endpoint
 from floradl.queue import folder as state_folder
-from floradl.queue.event_log import EventReader
 from floradl.queue.heartbeat import LivePause, LiveRun
 from floradl.queue.reader import read_queue
 from floradl.redaction import redact
@@ -50,7 +48,7 @@ _REMEDIES: Final = {
     PauseReason.DISK_FULL: "Make room on the disk or in the bucket, or name another with output.dir.",
     PauseReason.LIBRARY_MISSING: "Mount the library's disk, or have its bucket answer again.",
     PauseReason.LIBRARY_OTHER: "Move the files (floradl move-library), or name the old place in output.dir.",
-    PauseReason.LIBRARY_READ_ONLY: "Let floradl's user write the library, or mount it for writing.",
+    PauseReason.LIBRARY_READ_ONLY: "Let floradl's user or credentials write the library, or mount it so.",
     PauseReason.QUEUE_UNAVAILABLE: "See that the queue's database runs and can be reached.",
 }
 _log = get_logger()
@@ -77,7 +75,7 @@ async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint
         listener = bound(endpoint, token)
     except OSError as error:
         raise ConfigError(_unserved(endpoint, error)) from error
-    saved = SavedSidecars(config.state_dir)
+    saved = SavedSidecars(config.state_dir, time.time())
     options = GalleryOptions(
         endpoint,
         index_place(config, environ),
@@ -197,32 +195,6 @@ class Status:
         if self._read is None or self._read[0] != stamp:
             self._read = stamp, _read_queue(self._state_dir)
         return self._read[1]
-
-
-class SavedSidecars:
-    """Returns the paths of the sidecars that the daemon has written since the last call. Blocking."""
-
-    def __init__(self, state_dir: Path) -> None:
-        self._events = EventReader(state_dir, time.time())
-
-    def __call__(self) -> list[str]:
-        """Look. Empty where the event log may not be read: a listing shows them later."""
-        found: list[str] = []
-        with suppress(OSError):
-            for line in self._events.read():
-                with suppress(msgspec.MsgspecError):
-                    found.append(msgspec.json.decode(line, type=_Saved).sidecar)
-        return found
-
-    def close(self) -> None:
-        """Let go of the event log. Safe to repeat."""
-        self._events.close()
-
-
-class _Saved(Struct):
-    """An event that names a sidecar."""
-
-    sidecar: str
 
 
 def _transfers(state_dir: Path) -> dict[tuple[str, str], int]:

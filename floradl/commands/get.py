@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -109,6 +110,11 @@ async def get(
             touched = await works.queue.submit(requests, time.time(), retry_failed=True)
             works.scheduler.enqueue(touched)
             code = await _work_off(works, progress, math.inf)
+    if not isinstance(config.output.dir, Path):
+        from floradl.commands.alone import changing  # noqa: PLC0415 - here alone
+
+        with changing(config):  # no event tells of it
+            pass
     if progress.ended:
         _tell_where(config)
         if progress.failed and not _failures_only(config):

@@ -10,14 +10,17 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+from msgspec import Struct
 
 from floradl.errors import ConfigError, ExposedError
 from floradl.fs.permissions import exposure
 from floradl.index.finder import Finder
-from floradl.index.freshness import is_current, looked_at
+from floradl.index.freshness import is_current, looked_at, note_told, told_at
 from floradl.index.tables import FILE_NAME, IndexDamagedError, IndexFile
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from floradl.library.base import LibraryStore
 
 HOUR: Final = 3600.0
+_MINUTE: Final = 60.0
+_SLACK: Final = 1.0  # seconds
 _TRIES: Final = 3  # indexes that may turn out to be damaged
 _PATIENCE: Final = 0.5  # seconds until progress is shown
 _WIPE: Final = "\r\x1b[K"
@@ -88,20 +93,35 @@ class CommandIndex:
     def refresh(self, every: float) -> bool:
         """Bring it up to date; return whether anything was looked at.
 
-        Each sidecar is looked at where the last such look is more than `every` seconds ago.
+        Each sidecar is looked at where the last such look is more than `every` seconds ago. A bucket is
+        listed once a minute at most; in between what this machine saved is read.
         """
-        thorough = not 0 <= time.time() - looked_at(self._file) <= every
-        if not thorough and self.folder is not None and is_current(self._file, self.folder):
+        began, looked = time.time(), looked_at(self._file)
+        if self.folder is None:
+            every = min(every, _MINUTE)
+        thorough = not 0 <= began - looked <= every
+        saved: set[str] | None = None
+        if not thorough and self.folder is None:
+            saved = self._saved_since(max(looked, told_at(self._file)))
+        if saved == set() or (
+            not thorough and self.folder is not None and is_current(self._file, self.folder)
+        ):
             return False
         from floradl.index.library_index import LibraryIndex  # noqa: PLC0415 - see above
 
         index = LibraryIndex(self._place, _library(self._config, self.folder))
-        with _Progress(quiet=self._config.log.quiet) as progress:
-            try:
+        with closing(index), _Progress(quiet=self._config.log.quiet) as progress:
+            if saved is None:
                 index.rebuild(progress.show, thorough=thorough)
-            finally:
-                index.close()
+            else:
+                index.add(saved)
+                note_told(self._file, began)
         return True
+
+    def _saved_since(self, moment: float) -> set[str]:
+        """Return the sidecars that were written since, as the event log of this machine says."""
+        with closing(SavedSidecars(self._config.state_dir, moment - _SLACK)) as saved:
+            return set(saved())
 
     def close(self) -> None:
         """Close it."""
@@ -123,6 +143,37 @@ def _library(config: Config, folder: Path | None) -> LibraryStore:
         daemon.append(config.state_dir.stat().st_uid)
     template, folders = Template.parse(output.template), output.folders.by_kind()
     return FolderLibrary(folder, template, folders, output.max_name_bytes, Owners(daemon))
+
+
+class SavedSidecars:
+    """Returns the paths of the sidecars that floradl has written here since `since` or the last call.
+
+    `since` is unix seconds. Blocking.
+    """
+
+    def __init__(self, state_dir: Path, since: float) -> None:
+        from floradl.queue.event_log import EventReader  # noqa: PLC0415 - of a library in a store alone
+
+        self._events = EventReader(state_dir, since)
+
+    def __call__(self) -> list[str]:
+        """Look. Empty where the event log may not be read: a listing shows them later."""
+        found: list[str] = []
+        with suppress(OSError):
+            for line in self._events.read():
+                with suppress(msgspec.MsgspecError):
+                    found.append(msgspec.json.decode(line, type=_Saved).sidecar)
+        return found
+
+    def close(self) -> None:
+        """Let go of the event log. Safe to repeat."""
+        self._events.close()
+
+
+class _Saved(Struct):
+    """An event that names a sidecar."""
+
+    sidecar: str
 
 
 @contextmanager

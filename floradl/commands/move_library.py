@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from floradl.app import build_library
-from floradl.commands.alone import alone
+from floradl.commands.alone import without_sharers
 from floradl.commands.exits import Exit
 from floradl.commands.progress import CountLine
 from floradl.commands.streams import say, tell
@@ -51,7 +51,7 @@ def move_library(
         source.stat("runs")  # raises where it is not there
         if dry_run:
             return _told(source, target, out)
-        with alone(config, "move-library"):
+        with without_sharers(config, "move-library"):
             _begin(config.state_dir, source, target)
             total = sum(1 for _ in source.listing())
             try:
@@ -133,11 +133,18 @@ def _next_steps(
     else:
         what, line = "In the configuration, set", f"output: {{dir: {json.dumps(new, ensure_ascii=False)}}}"
         what += f" ({config.file or config.home / 'config.yaml'})"
-    back = f"mv {shlex.quote(f'{old}/.floradl-library-moved')} {shlex.quote(f'{old}/.floradl-library')}"
+    if isinstance(config.output.dir, Path):
+        back = f"mv {shlex.quote(f'{old}/.floradl-library-moved')} {shlex.quote(f'{old}/.floradl-library')}"
+        rest = f"Once all is well: rm -r {shlex.quote(old)}  (to go back instead: {back})"
+    else:
+        rest = (
+            f"Once all is well, remove what is below {old}; to go back instead, store an empty object with "
+            "the name .floradl-library there."
+        )
     return [
         f"The library is in {new} now: {counted}.",
         f"{what}:",
         f"  {line}",
         f"and start floradl. Until then it pauses: {old} does not count as a library any more.",
-        f"Once all is well: rm -r {shlex.quote(old)}  (to go back instead: {back})",
+        rest,
     ]

@@ -8,7 +8,7 @@ from typing import TextIO
 from msgspec import Struct
 
 from floradl.app import build_library, build_paths
-from floradl.commands.alone import alone
+from floradl.commands.alone import without_sharers
 from floradl.commands.daemon_state import open_run_ids
 from floradl.commands.exits import Exit
 from floradl.commands.progress import CountLine
@@ -31,7 +31,8 @@ def relayout(config: Config, references: Iterable[str], streams: Streams, *, dry
     """Rename the files of some runs, or of all; with `dry_run` say which.
 
     The state folder's lock is held meanwhile: a daemon that is about to write a sidecar would name a file
-    where it was a moment ago. Raises `LockedError`, and `ConfigError`.
+    where it was a moment ago. Raises `LockedError`, also beside daemons that share the queue, and
+    `ConfigError`.
     """
     named = parse_all(references)
     wanted = frozenset(reference.run_id for reference in named) if named else None
@@ -42,7 +43,7 @@ def relayout(config: Config, references: Iterable[str], streams: Streams, *, dry
             for before, after in changes(plan):
                 say(streams.out, f"{before} -> {after}")
             return _told(plan, streams, f"would be renamed, {_sidecars(len(plan.sidecars))} moved")
-        with alone(config, "relayout"):
+        with without_sharers(config, "relayout"):
             plan = _planned(config, wanted, line)
             work = Relayout(
                 build_library(config),

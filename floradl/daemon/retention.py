@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import anyio
@@ -44,27 +44,23 @@ class Retention:
         self._keep_times = keep_times
         self._turn = anyio.Lock()
         self._pressed = anyio.Event()  # set where the disk is full, and nothing is due yet
-        self._stopped = threading.Event()
         self._removed = 0
         self._look_at = -math.inf  # unix seconds: before that nothing is due
 
     async def serve(self) -> None:
-        """Remove what is due, now and then; runs for ever."""
+        """Remove what is due, now and then; runs for ever, and may be served again once it was cancelled."""
         if not self._keep:
             return
         shortest = min(self._keep.values())
         between = min(_LONGEST, max(_SHORTEST, shortest / _SHARE))
         await anyio.sleep(_FIRST)
-        try:
-            while True:
-                try:
-                    async with self._turn:
-                        await self._sweep()
-                except FloradlError as error:
-                    _log.warning("prune_postponed", message=str(error))
-                await self._wait(between)
-        finally:
-            self._stopped.set()
+        while True:
+            try:
+                async with self._turn:
+                    await self._sweep()
+            except FloradlError as error:
+                _log.warning("prune_postponed", message=str(error))
+            await self._wait(between)
 
     async def _wait(self, between: float) -> None:
         """Wait until the next file is due, `between` at least; no longer than that where the disk is full."""
@@ -91,7 +87,13 @@ class Retention:
     async def _sweep(self) -> None:
         now = self._clocks.wall()
         open_ids = frozenset(await self._queue.open_ids())
-        done, next_at = await to_thread.run_sync(self._prune, now, open_ids, abandon_on_cancel=True)
+        stopped = threading.Event()
+        try:
+            done, next_at = await to_thread.run_sync(
+                self._prune, now, open_ids, stopped.is_set, abandon_on_cancel=True
+            )
+        finally:
+            stopped.set()
         self._look_at = min(now + min(self._keep.values()), math.inf if next_at is None else next_at)
         self._removed += done.files
         if done.files:
@@ -99,9 +101,11 @@ class Retention:
         for path, message in done.left[:5]:
             _log.warning("file_not_pruned", path=path, message=message)
 
-    def _prune(self, now: float, open_ids: Collection[str]) -> tuple[Pruned, float | None]:
+    def _prune(
+        self, now: float, open_ids: Collection[str], is_stopped: Callable[[], bool]
+    ) -> tuple[Pruned, float | None]:
         expiry = expired_files(self._library, self._keep, now, open_ids)
         pruner = Pruner(
             self._library, RemovalReason.KEPT_LONG, self._clocks.wall, keep_times=self._keep_times
         )
-        return pruner.prune(expiry.files, self._stopped.is_set), expiry.next_at
+        return pruner.prune(expiry.files, is_stopped), expiry.next_at

@@ -238,9 +238,13 @@ async def _work(config: Config, works: App, intake: Intake, start: Startup, hook
     async with anyio.create_task_group() as group:
         if not ready:
             group.start_soon(start.serve)
-        beside = [works.backfill.serve, *([works.sync.serve] if works.sync is not None else ())]
+        # Of daemons that share the queue, and so the library, one does this.
+        beside = [
+            works.backfill.serve,
+            retention.serve,
+            *([works.sync.serve] if works.sync is not None else ()),
+        ]
         group.start_soon(partial(works.scheduler.serve, beside=beside))
-        group.start_soon(retention.serve)
         group.start_soon(hooks.runs.serve, works.queue.outbox, works.library)
         if works.queue.sharing is not None:
             group.start_soon(hooks.runs.adopt_from, works.queue.sharing)

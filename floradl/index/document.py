@@ -30,6 +30,7 @@ class OutputDocument(Struct, frozen=True, kw_only=True):
     path: str | None = None
     bytes: int | None = None
     sha256: str | None = None
+    stored_etag: str | None = None
     content_type: str | None = None
     text: str | None = None
     downloaded_at: str | None = None

@@ -159,7 +159,8 @@ class IndexFollower:
             if self.reading is not None:
                 self.reading = Reading(done, total)
 
-        changes = self._index.rebuild(progress)
+        # At the first look each: an editor may have written to one in place while nobody followed.
+        changes = self._index.rebuild(progress, thorough=self.reading is not None)
         requests = 1 + changes.listed // _LISTED
         self._next_look = min(max(_PER_REQUEST * requests, _SOONEST), _LATEST)
         self._report(changes)

@@ -7,8 +7,9 @@ in its own time alone: that is looked at now and then, and for what is shown.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from floradl.index.tables import IndexFile
 from floradl.library.template import SIDECARS
 
 _LOOKED: Final = "looked"
+_TOLD: Final = "told"
 
 
 def is_current(file: IndexFile, root: Path) -> bool:
@@ -48,14 +50,42 @@ def are_current(runs: Iterable[KnownRun], root: Path) -> bool:
 
 def looked_at(file: IndexFile) -> float:
     """Return when each sidecar was looked at last, in unix seconds; 0 for never. Raises as `reading`."""
+    return _noted(file, _LOOKED)
+
+
+def told_at(file: IndexFile) -> float:
+    """Return until when all is in that this machine's event log tells of, as `looked_at`."""
+    return _noted(file, _TOLD)
+
+
+def note_told(file: IndexFile, now: float) -> None:
+    """Record that what the event log told of is in, `now` (unix seconds). Raises as `IndexFile.writing`."""
+    _note(file, _TOLD, now)
+
+
+def _noted(file: IndexFile, key: str) -> float:
     with file.reading() as db:
-        found = db.execute("SELECT value FROM about WHERE key = ?", (_LOOKED,)).fetchone()
+        found = db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
     with suppress(ValueError, TypeError):
         return float(found[0])
     return 0.0
 
 
+def forget_look(path: Path) -> None:
+    """Have each sidecar looked at again, by whoever asks the index at `path` next; its absence is fine."""
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db,
+    ):
+        db.execute("DELETE FROM about WHERE key = ?", (_LOOKED,))
+        db.commit()
+
+
 def note_looked(file: IndexFile, now: float) -> None:
     """Record that each sidecar was looked at `now` (unix seconds). Raises as `IndexFile.writing`."""
+    _note(file, _LOOKED, now)
+
+
+def _note(file: IndexFile, key: str, now: float) -> None:
     with file.writing() as db:
-        db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (_LOOKED, str(now)))
+        db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, str(now)))

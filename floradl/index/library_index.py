@@ -155,7 +155,7 @@ class LibraryIndex:
                 taken_out += take_out(db, [(work.folder, file) for file in work.gone])
                 if work.mtime_ns and time.time_ns() - work.mtime_ns > _RACY_NS:
                     db.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", (work.folder, work.mtime_ns))
-        if thorough or not named:
+        if thorough or not named or not isinstance(self._library, FolderLibrary):
             note_looked(self._file, began)
         return Changes(run_ids, taken_out, sum(there.values()))
 

@@ -85,11 +85,9 @@ class _StoreReader:
         path = f"{SIDECARS}/{folder}/{file}"
         # Before it is read: where it changes in between, the next look finds another stamp.
         stamp = self._stamps.get(path) or _stamp_of(self._library.stat(path))
-        opened = self._library.open_file(path) if stamp is not None else None
-        if opened is None or stamp is None:
+        if stamp is None or stamp[1] > _LONGEST or (data := self._library.read(path)) is None:
             return None
-        with opened:
-            document = read_document(opened.read(_LONGEST))
+        document = read_document(data)
         if document is None:
             return None
         sizes: dict[int, Size] = {}
@@ -109,8 +107,12 @@ class _StoreReader:
 def _stamp_of(file: StoredFile | None) -> Stamp | None:
     if file is None:
         return None
-    number = int.from_bytes(hashlib.blake2b(file.stamp.encode(), digest_size=8).digest()) >> 1
-    return number, file.size
+    return stamp_number(file.stamp), file.size
+
+
+def stamp_number(stamp: str) -> int:
+    """Return the number by which the index tells versions of an object apart, from its ETag."""
+    return int.from_bytes(hashlib.blake2b(stamp.encode(), digest_size=8).digest()) >> 1
 
 
 class _FolderReader:

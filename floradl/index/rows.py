@@ -10,7 +10,7 @@ from typing import Final
 from floradl.clock import unix_seconds
 from floradl.index.dimensions import Size
 from floradl.index.document import OutputDocument, RunDocument
-from floradl.index.reading import ReadSidecar
+from floradl.index.reading import ReadSidecar, stamp_number
 from floradl.index.search_words import separated
 
 _SHOWN_TEXT: Final = 300  # characters
@@ -18,7 +18,7 @@ _WIDEST: Final = 10_000  # hundredths
 _AT_ONCE: Final = 400  # names of sidecars in a question
 
 _RUN: Final = f"INSERT INTO runs VALUES ({','.join('?' * 19)})"  # noqa: S608 - ours
-_OUTPUT: Final = f"INSERT INTO outputs VALUES ({','.join('?' * 19)})"  # noqa: S608 - ours
+_OUTPUT: Final = f"INSERT INTO outputs VALUES ({','.join('?' * 20)})"  # noqa: S608 - ours
 _ABSENT: Final = "INSERT INTO absent VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -92,7 +92,8 @@ def _add(rows: _Rows, names: _Names, key: int, read: ReadSidecar) -> None:
 def _told(output: OutputDocument, run: RunDocument, size: Size | None) -> tuple[object, ...]:
     text = output.text[:_SHOWN_TEXT] if output.text else None
     known = (output.output_id, output.path, output.bytes, output.sha256, output.content_type)
-    return (*known, *(size or (None, None)), run.times.completed_at, text)
+    etag = stamp_number(output.stored_etag) if output.stored_etag else None
+    return (*known, *(size or (None, None)), run.times.completed_at, text, etag)
 
 
 def _known(db: sqlite3.Connection, reads: Sequence[ReadSidecar]) -> set[int]:

@@ -13,7 +13,7 @@ from typing import Final
 from floradl.errors import ConfigError, FloradlError, TransientError
 
 FILE_NAME: Final = "index.sqlite3"
-_VERSION: Final = 2  # of the tables: a file with another one is made anew
+_VERSION: Final = 3  # of the tables: a file with another one is made anew
 _READERS: Final = 3
 _WAIT: Final = 20.0  # seconds, for another process that writes
 _CACHE_KIB: Final = 4096
@@ -45,7 +45,7 @@ CREATE TABLE outputs (
   day INTEGER NOT NULL, at INTEGER NOT NULL,
   ratio INTEGER NOT NULL, kind INTEGER NOT NULL, technique INTEGER, project INTEGER, label INTEGER,
   output_id TEXT NOT NULL, path TEXT NOT NULL, bytes INTEGER, sha256 TEXT, content_type TEXT,
-  width INTEGER, height INTEGER, completed_at TEXT, text TEXT
+  width INTEGER, height INTEGER, completed_at TEXT, text TEXT, etag INTEGER
 );
 CREATE INDEX outputs_in_order
   ON outputs (day DESC, at DESC, id DESC, ratio, run, kind, technique, project, label, bytes);
@@ -63,6 +63,30 @@ CREATE VIRTUAL TABLE words USING fts5 (said, tokenize = "unicode61 remove_diacri
 
 class IndexDamagedError(FloradlError):
     """The index's file was damaged, and is removed: whoever opens it anew has it filled from the library."""
+
+
+def look_into(path: Path, root: str) -> sqlite3.Connection | None:
+    """Open the index at `path` to read it; None where there is none of the library at `root`.
+
+    Nothing is made or removed, whatever it is.
+    """
+    try:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", _WAIT, isolation_level=None, uri=True)
+    except sqlite3.Error:
+        return None
+    with suppress(sqlite3.Error):
+        if is_index_of(db, root):
+            return db
+    db.close()
+    return None
+
+
+def is_index_of(db: sqlite3.Connection, root: str) -> bool:
+    """Whether a file of SQLite is an index of the library at `root`, with the tables of today."""
+    if db.execute("PRAGMA user_version").fetchone() != (_VERSION,):
+        return False
+    found = db.execute("SELECT value FROM about WHERE key = 'root'").fetchone()
+    return bool(found == (root,))
 
 
 class IndexFile:
@@ -89,7 +113,7 @@ class IndexFile:
         with suppress(sqlite3.DatabaseError):
             db = self._connect()
             try:
-                if self._is_ours(db):
+                if is_index_of(db, self._root):
                     return db
             except sqlite3.OperationalError:
                 db.close()
@@ -100,18 +124,12 @@ class IndexFile:
         self._remove()
         db = self._connect()
         with self._transaction(db):
-            if not self._is_ours(db):  # another process may have been quicker
+            if not is_index_of(db, self._root):  # another process may have been quicker
                 for statement in _TABLES.split(";\n"):
                     db.execute(statement)
                 db.execute("INSERT INTO about VALUES ('root', ?)", (self._root,))
                 db.execute(f"PRAGMA user_version = {_VERSION}")
         return db
-
-    def _is_ours(self, db: sqlite3.Connection) -> bool:
-        if db.execute("PRAGMA user_version").fetchone() != (_VERSION,):
-            return False
-        root = db.execute("SELECT value FROM about WHERE key = 'root'").fetchone()
-        return bool(root == (self._root,))
 
     def _remove(self) -> None:
         for ending in ("", "-wal", "-shm"):

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, NamedTuple, Protocol, Self, TypeVar
 
 from msgspec import Struct
 
+from floradl.library import sidecar as sidecars
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import SIDECARS
 from floradl.models import AttemptNotes, OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
@@ -185,6 +186,14 @@ class LibraryEntry(Struct, frozen=True):
     foreign: int | None = None
 
 
+def parsed(data: bytes) -> Sidecar | None:
+    """Read a sidecar; None where it is none."""
+    try:
+        return sidecars.read(data)
+    except ValueError:
+        return None
+
+
 class StoredFile(Struct, frozen=True):
     """A file of the library as a look from outside shows it.
 
@@ -295,6 +304,22 @@ class LibraryStore(ABC):
         It has a descriptor (`fileno`) where its library is on this machine. In a store it is one version of
         the object, read by ranges: reading raises `TransientError` once that was replaced.
         """
+
+    def read(self, path: str) -> bytes | None:
+        """Return the bytes of a sidecar, in a store by one request; None where it does not exist.
+
+        Raises as opening and reading it does.
+        """
+        if (file := self.open_file(path)) is None:
+            return None
+        with file:
+            return file.read()
+
+    def entries(self, paths: Iterable[str]) -> Iterator[LibraryEntry]:
+        """Yield the sidecars at `paths`, which a listing of a store has shown; as `scan`."""
+        for path in paths:
+            if (data := self.read(path)) is not None:
+                yield LibraryEntry(path, parsed(data))
 
     @abstractmethod
     def location(self, path: str = "") -> str:

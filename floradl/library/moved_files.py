@@ -6,7 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 from floradl.errors import FloradlError
 from floradl.library.base import LibraryStore, StoredFile
@@ -30,15 +30,25 @@ def sha256_of(library: LibraryStore, path: str, report: Callable[[int], None] = 
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
     with file:
+        fd = _descriptor(file)
         try:
-            mark_sequential(file.fileno())
+            if fd is not None:
+                mark_sequential(fd)
             while size := file.readinto(buffer):  # type: ignore[attr-defined]
                 digest.update(buffer[:size])
                 report(size)
-            drop_cached(file.fileno(), 0)
+            if fd is not None:
+                drop_cached(fd, 0)
         except OSError:  # a bad block
             return None
     return digest.hexdigest()
+
+
+def _descriptor(file: BinaryIO) -> int | None:
+    try:
+        return file.fileno()
+    except OSError:  # it is read from a store
+        return None
 
 
 def find_moved(

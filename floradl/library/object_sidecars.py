@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from floradl.errors import ErrorCode, TransientError
 from floradl.fs.names import PART_RESERVE, SafeName, safe_name
 from floradl.library import sidecar as sidecars
+from floradl.library.base import parsed
 from floradl.library.object_client import ChangedError, ObjectClient, TakenError
 from floradl.library.object_destination import KnownNames
 from floradl.library.sidecar import Sidecar, by_key
@@ -87,7 +88,7 @@ class ObjectSidecars:
                 if there == data and (replacing is None or attempt):
                     return path  # our own, whose answer was lost; or another's, who knows the same
                 if there is not None:
-                    found = _parsed(there)
+                    found = parsed(there)
                     if found is None and there:
                         self._set_aside(path, there)
                         continue
@@ -159,7 +160,7 @@ class ObjectSidecars:
     def _first_of(self, paths: Iterator[str] | list[str], run_id: str) -> tuple[str, Sidecar] | None:
         for path in paths:
             data = self._client.read(path)
-            found = _parsed(data) if data else None
+            found = parsed(data) if data else None
             if found is not None and found.run_id == run_id:
                 return path, found
         return None
@@ -225,10 +226,3 @@ class _Index:
 
 def _hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:6], "big") << 16
-
-
-def _parsed(data: bytes) -> Sidecar | None:
-    try:
-        return sidecars.read(data)
-    except ValueError:
-        return None

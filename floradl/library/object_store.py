@@ -11,7 +11,8 @@ import datetime as dt
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from threading import Lock, local
@@ -24,8 +25,7 @@ from floradl.errors import (
     TransientError,
 )
 from floradl.fs.names import fold, stored_path
-from floradl.library import sidecar as sidecars
-from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, T
+from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, T, parsed
 from floradl.library.destination import AttemptMemory
 from floradl.library.object_access import StoreAccess
 from floradl.library.object_arrivals import Arrivals
@@ -37,14 +37,13 @@ from floradl.library.object_client import (
     TakenError,
 )
 from floradl.library.object_destination import KnownNames, ObjectDestination, ObjectPlace, content_type_of
+from floradl.library.object_marker import MARKER, ObjectMarker
 from floradl.library.object_sidecars import ObjectSidecars
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import SIDECARS, NameFields, Template
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
 from floradl.urls import BucketUrl
 
-MARKER: Final = ".floradl-library"
-_MARKER_TEXT: Final = b"This bucket's prefix is a library of floradl. Keep this object.\n"
 _TRIAL: Final = ".floradl-trial"
 _LOOKED: Final = 10.0  # seconds after which the marker is looked for anew
 _THREADS: Final = 16  # requests at once, of those that are made together
@@ -89,7 +88,7 @@ class ObjectLibrary(LibraryStore):
         self._folders = folders
         self._dated = template.names("date", "year", "month", "day", "created")
         self._monotonic = monotonic
-        self._marked_at = float("-inf")
+        self._marker = ObjectMarker(client, monotonic)
         self._arrivals = Arrivals()
         self._memory = AttemptMemory()
         self._damaged: dict[str, str] = {}
@@ -105,33 +104,11 @@ class ObjectLibrary(LibraryStore):
 
         Raises `ServicePausedError`, and `TransientError` where the store wants fewer requests.
         """
-        if self.client.stat(MARKER) is not None:
-            return False
-        try:
-            self.client.create(MARKER, _MARKER_TEXT, "text/plain")
-        except TakenError:
-            return False
-        return True
+        return self._marker.create()
 
     def check(self, within: float = _LOOKED) -> None:
-        """Raise `ServicePausedError` where the marker is missing.
-
-        It was looked for `within` so many seconds before at most; nothing is asked then.
-        """
-        now = self._monotonic()
-        if now - self._marked_at < within:
-            return
-        found = self.client.stat(MARKER)
-        if found is None:
-            raise ServicePausedError(
-                f"{self.client.url} does not carry {MARKER}: it is another bucket or prefix, or was emptied. "
-                "Correct `output.dir`; if it is to start anew, store an empty object of that name there",
-                PauseReason.LIBRARY_MISSING,
-            )
-        # Where objects are encrypted with a key of the user's, an ETag is no MD5.
-        marker = hashlib.md5(_MARKER_TEXT, usedforsecurity=False).hexdigest()
-        self.client.sums_etags = self.client.url.scheme == "s3" and found.etag.strip('"') == marker
-        self._marked_at = now
+        """Raise `ServicePausedError` where the marker is missing, see `ObjectMarker.check`."""
+        self._marker.check(within)
 
     def require(self) -> None:
         """As `check`, by a request whose refusal says why."""
@@ -277,15 +254,32 @@ class ObjectLibrary(LibraryStore):
         return self.client.place(path)
 
     def scan(self) -> Iterator[LibraryEntry]:
-        self.check(0.0)
-        waiting: list[tuple[str, Future[bytes | None]]] = []
-        for found in self.client.list(f"{SIDECARS}/"):
-            if not found.key.endswith(".json") or _is_hidden(found.key):
-                continue
-            read = partial(self.client.read, found.key) if found.size <= _MAX_SIDECAR else lambda: b""
-            waiting.append((found.key, self._pool().submit(read)))
+        too_large: list[str] = []
+
+        def paths() -> Iterator[str]:
+            for found in self.listing(SIDECARS):
+                if found.path.endswith(".json"):
+                    if found.size <= _MAX_SIDECAR:
+                        yield found.path
+                    else:
+                        too_large.append(found.path)
+
+        yield from self.entries(paths())
+        yield from (LibraryEntry(path, None) for path in too_large)
+
+    def read(self, path: str) -> bytes | None:
+        self.check()
+        data = self.client.read("/".join(stored_path(path)))
+        if data is None:
+            self.check(1.0)
+        return data
+
+    def entries(self, paths: Iterable[str]) -> Iterator[LibraryEntry]:
+        waiting: deque[tuple[str, Future[bytes | None]]] = deque()
+        for path in paths:
+            waiting.append((path, self._pool().submit(self.client.read, path)))
             if len(waiting) > _AHEAD:
-                yield from _entry(*waiting.pop(0))
+                yield from _entry(*waiting.popleft())
         for each in waiting:
             yield from _entry(*each)
 
@@ -368,6 +362,9 @@ class ObjectLibrary(LibraryStore):
         self.names.drop(path)
         return True
 
+    def retire(self, successor: str) -> None:
+        self._marker.retire(successor)
+
     def expect_damaged(self, path: str, sha256: str) -> None:
         self._damaged[path] = sha256
 
@@ -416,13 +413,8 @@ class ObjectLibrary(LibraryStore):
 
 
 def _entry(path: str, reading: Future[bytes | None]) -> Iterator[LibraryEntry]:
-    data = reading.result()
-    if data is None:
-        return
-    try:
-        yield LibraryEntry(path, sidecars.read(data))
-    except ValueError:
-        yield LibraryEntry(path, None)
+    if (data := reading.result()) is not None:
+        yield LibraryEntry(path, parsed(data))
 
 
 def _stored_file(found: StoredObject) -> StoredFile:

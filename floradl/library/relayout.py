@@ -8,7 +8,7 @@ files only change places one of them steps aside, under a name that its sidecar 
 
 from __future__ import annotations
 
-import os
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,8 +22,7 @@ from msgspec.structs import replace
 from floradl.clock import unix_seconds
 from floradl.errors import ErrorCode, FloradlError, ServicePausedError, TransientError
 from floradl.fs.names import fold, safe_name
-from floradl.library import sidecar as sidecars
-from floradl.library.base import LibraryEntry, LibraryStore, StoredFile
+from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, parsed
 from floradl.library.moved_files import find_moved, sha256_of
 from floradl.library.path_plan import PathPlan, PlannedOutput
 from floradl.library.sidecar import Sidecar, by_key, names_of
@@ -376,7 +375,9 @@ class Relayout:
     def _put_aside(self, move: Move) -> bool:
         was, to = move.at, move.to
         stem, dot, ext = was.rpartition(".")
-        mark = f"~moving-{os.urandom(4).hex()}"
+        # The same again after a kill: in a store, which copies, it may stand there already.
+        way = f"{was} -> {to}".encode("utf-8", "surrogatepass")
+        mark = f"~moving-{hashlib.sha256(way).hexdigest()[:8]}"
         move.to = f"{stem}{mark}{dot}{ext}" if dot and "/" not in ext else f"{was}{mark}"
         (result,) = self._library.together([partial(self._rename, move.run, (move,))])
         if isinstance(result, ServicePausedError):
@@ -409,14 +410,21 @@ class Relayout:
                 done.append(move)
             self._write(run, sidecar, {move.index: move.to for move in moves})
         except FloradlError:
-            for move in done:
-                with suppress(FloradlError):
-                    if not move.is_copy:
-                        self._library.move(move.to, move.at)
+            self._move_back(at.path, done)
             raise
         for move in moves:
             if move.is_copy:
                 self._library.remove(move.at)
+
+    def _move_back(self, at: str, moves: Sequence[Move]) -> None:
+        """Undo renames, but for what the sidecar names by now: another machine was at the same."""
+        with suppress(FloradlError):
+            now = read_sidecar(self._library, at)
+            named = {output.path for output in now.outputs} if now else set()
+            for move in moves:
+                if not move.is_copy and move.to not in named:
+                    with suppress(FloradlError):
+                        self._library.move(move.to, move.at)
 
     def _rename_file(self, move: Move) -> None:
         library = self._library
@@ -486,13 +494,10 @@ def extension_of(path: str) -> str:
 def read_sidecar(library: LibraryStore, path: str) -> Sidecar | None:
     """Read the sidecar at a path; None where none is there that can be read."""
     try:
-        file = library.open_file(path)
-        if file is None:
-            return None
-        with file:
-            return sidecars.read(file.read())
+        data = library.read(path)
     except (ValueError, OSError):
         return None
+    return parsed(data) if data is not None else None
 
 
 def changes(plan: RelayoutPlan) -> Iterator[tuple[str, str]]:

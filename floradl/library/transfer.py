@@ -17,6 +17,7 @@ from msgspec import Struct
 from floradl.clock import unix_seconds
 from floradl.errors import ErrorCode, FloradlError, ServicePausedError, TransientError
 from floradl.library.base import Destination, LibraryStore, StoredFile
+from floradl.library.folder import FolderLibrary
 from floradl.library.moved_files import sha256_of
 from floradl.library.relayout import extension_of, run_of
 from floradl.library.sidecar import by_key
@@ -25,6 +26,7 @@ from floradl.models import QueuedRun, RemoteOutput
 
 _CHUNK: Final = 1 << 20
 _THREADS: Final = 4
+_REQUESTS: Final = 12  # to a store at once
 _TRIES: Final = 3
 _WINDOW: Final = 256  # files that are handed to the threads at a time
 _ROUNDS: Final = 5  # over what came while all else was copied
@@ -74,10 +76,12 @@ class Copier:
             files = {file.path: file for file in self._source.listing() if self._is_new(file)}
             if not files:
                 return self.done
-            self._copy_all(self._named(files), _THREADS)
-            # One after the other: they arrive in one folder, which goes with the last file in it.
-            self._copy_all(self._others(file for file in files.values() if not _is_sidecar(file)), 1)
-            self._copy_all(self._others(file for file in files.values() if _is_sidecar(file)), 1)
+            of_disks = isinstance(self._source, FolderLibrary) and isinstance(self._target, FolderLibrary)
+            self._copy_all(self._named(files), _THREADS if of_disks else _REQUESTS)
+            # Into a folder one after the other: they arrive in one, which goes with the last file in it.
+            threads = 1 if isinstance(self._target, FolderLibrary) else _REQUESTS
+            self._copy_all(self._others(file for file in files.values() if not _is_sidecar(file)), threads)
+            self._copy_all(self._others(file for file in files.values() if _is_sidecar(file)), threads)
         return self.done
 
     def _is_new(self, file: StoredFile) -> bool:

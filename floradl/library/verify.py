@@ -78,6 +78,22 @@ class _LastFolder:
         os.close(self.folder)
 
 
+class StoreListing:
+    """All files of a store by path, listed once, when it is first asked. Threads may share it."""
+
+    def __init__(self, library: LibraryStore) -> None:
+        self._library = library
+        self._lock = threading.Lock()
+        self._files: dict[str, StoredFile] | None = None
+
+    def __call__(self) -> Mapping[str, StoredFile]:
+        """Return them. Raises as `LibraryStore.listing`."""
+        with self._lock:
+            if self._files is None:
+                self._files = {file.path: file for file in self._library.listing()}
+            return self._files
+
+
 class FileVerifier(Protocol):
     """Looks at files. Threads may share it."""
 
@@ -90,15 +106,20 @@ class FileVerifier(Protocol):
 
 
 def file_verifier(
-    library: LibraryStore, report: Callable[[int], None], stop: threading.Event, *, quick: bool
+    library: LibraryStore,
+    report: Callable[[int], None],
+    stop: threading.Event,
+    *,
+    quick: bool,
+    listed: StoreListing | None = None,
 ) -> FileVerifier:
     """Return what looks at the files of `library` until `stop` is set.
 
-    `report` is called with the bytes read, or passed over.
+    `report` is called with the bytes read, or passed over. `listed` serves to look quickly at a store.
     """
     if isinstance(library, FolderLibrary):
         return _FolderVerifier(library, report, stop, quick=quick)
-    return _StoreVerifier(library, report, stop, quick=quick)
+    return _StoreVerifier(library, report, stop, (listed or StoreListing(library)) if quick else None)
 
 
 def _is_another(found: StoredFile, output: SavedOutput) -> bool:
@@ -110,27 +131,29 @@ class _StoreVerifier:
     """Looks at files through the library's door."""
 
     def __init__(
-        self, library: LibraryStore, report: Callable[[int], None], stop: threading.Event, *, quick: bool
+        self,
+        library: LibraryStore,
+        report: Callable[[int], None],
+        stop: threading.Event,
+        listed: StoreListing | None,
     ) -> None:
         self._library = library
         self._report = report
         self._stop = stop
-        self._quick = quick
-        self._lock = threading.Lock()
-        self._listed: dict[str, StoredFile] | None = None
+        self._listed = listed
 
     def examine(self, output: SavedOutput, completed_at: str | None) -> FileReport:
         del completed_at  # a store gives no file another time
         if self._stop.is_set():
             raise VerifyStoppedError
         try:
-            return self._look(output) if self._quick else self._hash(output)
+            return self._hash(output) if self._listed is None else self._look(output, self._listed())
         except TransientError as error:
             return FileReport(FileVerdict.UNREADABLE, f"whether it is sound is not known: {error}")
 
-    def _look(self, output: SavedOutput) -> FileReport:
+    def _look(self, output: SavedOutput, listed: Mapping[str, StoredFile]) -> FileReport:
         path = output.path or ""
-        found = self._listing().get(path)
+        found = listed.get(path)
         if found is None or found.size != output.bytes:  # it may have been saved since the listing was made
             found = self._library.stat(path)
         if found is not None and found.size == output.bytes and _is_another(found, output):
@@ -139,12 +162,6 @@ class _StoreVerifier:
         if found is None:
             return _MISSING
         return SOUND if found.size == output.bytes else _other_size(found.size, output)
-
-    def _listing(self) -> Mapping[str, StoredFile]:
-        with self._lock:
-            if self._listed is None:
-                self._listed = {file.path: file for file in self._library.listing()}
-            return self._listed
 
     def _hash(self, output: SavedOutput) -> FileReport:
         file = self._library.open_file(output.path or "")

@@ -12,7 +12,8 @@ from floradl.errors import FloradlError
 from floradl.library.object_access import StoreAccess
 from floradl.library.object_check import store_advice
 from floradl.library.object_client import ObjectClient, TakenError
-from floradl.library.object_store import MARKER, ObjectLibrary
+from floradl.library.object_marker import MARKER
+from floradl.library.object_store import ObjectLibrary
 
 
 def check_bucket(library: ObjectLibrary, access: StoreAccess) -> Iterator[CheckResult]:

@@ -29,7 +29,7 @@ from floradl.net.addresses import Endpoint
 from floradl.portability import weaknesses
 from floradl.queue import folder as state_folder
 from floradl.sources.folder_events import InotifyEvents, InotifyLimitError, has_inotify
-from floradl.units import format_size
+from floradl.units import format_duration, format_size
 from floradl.web import metrics, webhooks
 from floradl.web.server import explained
 
@@ -118,6 +118,7 @@ def check_machine(config: Config, *, daemon: bool) -> Iterator[CheckResult]:
     yield _inotify(config.queue.watch_dir)
     yield from (warn("system", weakness) for weakness in weaknesses())
     yield from _library(config)
+    yield from _kept(config)
     yield _state_folder(config, daemon=daemon)
     yield from _user(config)
     yield from check_group(config)
@@ -166,6 +167,13 @@ def _library(config: Config) -> Iterator[CheckResult]:
     fails = any(each.level is CheckLevel.FAIL for each in found)
     missing = None if fails else _library_missing(config)
     yield from found if missing is None else (missing, *found[1:])
+
+
+def _kept(config: Config) -> Iterator[CheckResult]:
+    if rules := config.library.keep.by_kind():
+        told = ", ".join(f"{kind} for {format_duration(seconds)}" for kind, seconds in rules.items())
+        paid = "" if isinstance(config.output.dir, Path) else "; each is read right before, which is traffic"
+        yield ok("library.keep", f"the daemon keeps {told}, and removes what is older{paid}")
 
 
 def _folder(folder: Path, longest: int) -> CheckResult:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from msgspec import Struct
 
@@ -32,6 +32,10 @@ from floradl.library.verify import FileVerdict
 from floradl.models import RunState
 from floradl.redaction import redact
 from floradl.units import format_count, format_size
+
+if TYPE_CHECKING:
+    from floradl.index.sound_runs import SoundRun
+    from floradl.library.base import StoredFile
 
 SCHEMA_VERSION = 1
 
@@ -94,7 +98,8 @@ def verify(
     out, err = streams
     report = Report()
     try:
-        for problem in _examine(config, asked, ProgressLine(err, shown=not config.log.quiet), report):
+        meter = ProgressLine(err, shown=not config.log.quiet)
+        for problem in _examine(config, environ, asked, meter, report):
             report.problems.append(problem)
             if not as_json:
                 say(out, _line(problem))
@@ -135,9 +140,11 @@ def _repair(config: Config, environ: Mapping[str, str], repair: Repair, report: 
         return Exit.OK
     import anyio  # noqa: PLC0415 - heavy, and mostly not needed
 
-    from floradl.commands.verify.repair import repair_all  # noqa: PLC0415 - as above
+    from floradl.commands.alone import changing  # noqa: PLC0415 - mostly not needed
+    from floradl.commands.verify.repair import repair_all  # noqa: PLC0415 - heavy, too
 
-    code, outcomes = anyio.run(repair_all, config, environ, covered)
+    with changing(config):
+        code, outcomes = anyio.run(repair_all, config, environ, covered)
     report.outcomes |= outcomes
     return code
 
@@ -159,22 +166,37 @@ def wanted(references: Iterable[str], since: str | None, now: float, *, quick: b
     return FileFilter(references=tuple(parse_all(references)), since=start, quick=quick)
 
 
-def _examine(config: Config, asked: FileFilter, meter: ProgressLine, report: Report) -> Iterator[Problem]:
+def _examine(
+    config: Config, environ: Mapping[str, str], asked: FileFilter, meter: ProgressLine, report: Report
+) -> Iterator[Problem]:
     library = build_library(config)
     forgotten = frozenset(run.run_id for run in read_ended(config.state_dir, RunState.FORGOTTEN))
-    examination = LibraryScan(library, asked, forgotten, meter)
+    examination = LibraryScan(library, asked, forgotten, meter, partial(_sound, config, environ))
     try:
         for problem in examination.problems():
             meter.clear()
             yield problem
         if asked.everything:
             under_way = partial(read_under_way, config.state_dir)
-            report.unknown = unknown_files(library, examination.known, under_way)
+            listed = None if examination.listed is None else examination.listed()
+            report.unknown = unknown_files(library, examination.known, under_way, listed)
     finally:
         meter.clear()
         report.runs, report.files = examination.runs, examination.files
         report.bytes, report.passed_over = meter.bytes, examination.passed_over
         report.skipped, report.removed = examination.skipped, examination.removed
+
+
+def _sound(
+    config: Config, environ: Mapping[str, str], listed: Mapping[str, StoredFile]
+) -> Iterator[SoundRun]:
+    """Return what the index of `find` and the gallery knows to be as it is `listed`, where there is one."""
+    from floradl.commands.library_index import index_place  # noqa: PLC0415 - of a library in a store alone
+    from floradl.index.sound_runs import sound_runs  # noqa: PLC0415 - as above
+    from floradl.index.tables import FILE_NAME  # noqa: PLC0415 - as above
+
+    place = index_place(config, environ) / FILE_NAME
+    return sound_runs(place, str(config.output.dir), listed)
 
 
 def write_companions(config: Config, asked: FileFilter) -> int:

@@ -11,23 +11,26 @@ import threading
 import time
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Set as AbstractSet
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from msgspec import Struct
 
 from floradl.clock import unix_seconds
 from floradl.errors import FloradlError
 from floradl.fs.permissions import user_name
-from floradl.library.base import LibraryEntry, LibraryStore
+from floradl.library.base import LibraryEntry, LibraryStore, StoredFile
 from floradl.library.folder import FolderLibrary
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import SIDECARS
-from floradl.library.verify import FileVerdict, file_verifier
+from floradl.library.verify import FileVerdict, StoreListing, file_verifier
 from floradl.models import Reference, SavedOutput
 from floradl.sources.scan import is_ignored
 from floradl.units import format_clock, format_size
+
+if TYPE_CHECKING:
+    from floradl.index.sound_runs import SoundRun
 
 _EVERY = 0.1  # seconds
 _WIPE = "\r\x1b[K"
@@ -172,17 +175,30 @@ def foreign(uid: int) -> str:
 
 
 class LibraryScan:
-    """One walk through the library. `forgotten` are the ids of runs that are not wanted any more."""
+    """One walk through the library. `forgotten` are the ids of runs that are not wanted any more.
+
+    `sound` returns the runs that are known to be as a listing of a store shows them: these are not read.
+    """
 
     def __init__(
-        self, library: LibraryStore, wanted: FileFilter, forgotten: AbstractSet[str], meter: ProgressLine
+        self,
+        library: LibraryStore,
+        wanted: FileFilter,
+        forgotten: AbstractSet[str],
+        meter: ProgressLine,
+        sound: Callable[[Mapping[str, StoredFile]], Iterable[SoundRun]] = lambda _: (),
     ) -> None:
         self._library = library
         self._wanted = wanted
         self._forgotten = forgotten
         self._meter = meter
+        self._sound = sound
         self._stop = threading.Event()
-        self._examiner = file_verifier(library, meter.add, self._stop, quick=wanted.quick)
+        self.listed: StoreListing | None = None
+        """What there is, where that is looked at quickly in a store."""
+        if wanted.quick and not isinstance(library, FolderLibrary):
+            self.listed = StoreListing(library)
+        self._examiner = file_verifier(library, meter.add, self._stop, quick=wanted.quick, listed=self.listed)
         self.runs = self.files = self.passed_over = self.skipped = self.removed = 0
         """How many runs and files were looked at, how many forgotten runs were not, and how many outputs were
         left out on purpose, or removed."""
@@ -248,7 +264,9 @@ class LibraryScan:
         )
 
     def _chosen(self) -> Iterator[LibraryEntry | Problem]:
-        if not self._wanted.references:
+        if not self._wanted.references and self.listed is not None:
+            yield from filter(self._recent, self._listed_entries(self.listed()))
+        elif not self._wanted.references:
             yield from filter(self._recent, self._library.scan())
         for reference in self._wanted.references:
             if (sidecar := self._library.find_sidecar(reference)) is None:
@@ -256,6 +274,22 @@ class LibraryScan:
                 yield Problem(verdict=FileVerdict.MISSING, reference=str(reference), message=message)
             elif self._recent(found := LibraryEntry("", sidecar)):
                 yield found
+
+    def _listed_entries(self, listed: Mapping[str, StoredFile]) -> Iterator[LibraryEntry]:
+        """Read the sidecars of a store but for those of runs that are known to be sound."""
+        known = set[str]()
+        for run in self._sound(listed) if self._wanted.everything else ():
+            known.add(run.sidecar)
+            self.known.add(run.paths)
+            if run.run_id in self._forgotten:
+                self.passed_over += 1
+                continue
+            self.runs, self.files = self.runs + 1, self.files + len(run.paths)
+            self.skipped, self.removed = self.skipped + run.skipped, self.removed + run.removed
+            self._meter.add(run.bytes)
+        return self._library.entries(
+            path for path in sorted(listed) if is_sidecar(path) and path not in known
+        )
 
     def _recent(self, found: LibraryEntry) -> bool:
         if self._wanted.since is None or found.sidecar is None:
@@ -269,7 +303,7 @@ class LibraryScan:
             if self._wanted.everything and not isinstance(self._library, FolderLibrary):
                 # Near enough, and the sidecars are not read once more for it.
                 sidecars = f"{SIDECARS}/"
-                files = self._library.listing()
+                files = self._library.listing() if self.listed is None else self.listed().values()
                 self._meter.total = sum(file.size for file in files if not file.path.startswith(sidecars))
                 return
             for found in self._chosen():
@@ -312,19 +346,41 @@ class KnownFiles:
         return _hash(path) in self._hashes
 
 
+def is_sidecar(path: str) -> bool:
+    """Whether a path of the library is a sidecar's."""
+    return path.startswith(f"{SIDECARS}/") and path.endswith(".json")
+
+
 def unknown_files(
-    library: LibraryStore, known: KnownFiles, under_way: Callable[[], Iterable[str]]
+    library: LibraryStore,
+    known: KnownFiles,
+    under_way: Callable[[], Iterable[str]],
+    listed: Mapping[str, StoredFile] | None = None,
 ) -> list[str]:
-    """Return the paths of files that are neither `known` nor `under_way`, their run being open."""
-    found = [path for path in library.files() if path not in known and not _is_passed_over(path, known)]
+    """Return the paths of files that are neither `known` nor `under_way`, their run being open.
+
+    `listed` are the files of a store as they were when the sidecars were looked at.
+    """
+    if listed is None:
+        there = library.files()
+    else:
+        there = (path for path in sorted(listed) if not path.startswith(f"{SIDECARS}/"))
+    found = [path for path in there if path not in known and not _is_passed_over(path, known)]
     if not found:
         return []
     since = KnownFiles()  # runs that ended while all that was looked at
     since.add(under_way())  # asked now, when all files that were found were there
-    for each in library.scan():
+    for each in library.scan() if listed is None else library.entries(_changed(library, listed)):
         if each.sidecar is not None:
             since.add(output.path for output in each.sidecar.outputs if output.path is not None)
     return [path for path in found if path not in since]
+
+
+def _changed(library: LibraryStore, listed: Mapping[str, StoredFile]) -> Iterator[str]:
+    """Yield the sidecars that are new or changed since they were `listed`."""
+    for file in library.listing(SIDECARS):
+        if is_sidecar(file.path) and listed.get(file.path) != file:
+            yield file.path
 
 
 def _is_passed_over(path: str, known: KnownFiles) -> bool:

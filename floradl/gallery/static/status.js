@@ -7,9 +7,9 @@ const SHOWN = 6; // runs under way; the rest is counted
 const NEXT = {
   credits: "Add credits at FLORA; downloads resume by themselves.",
   key_refused: "Renew the API key (floradl check says where it is read from); downloads resume by themselves.",
-  disk_full: "Make room on the library's disk; downloads resume by themselves.",
+  disk_full: "Make room on the library's disk or in its bucket; downloads resume by themselves.",
   library_missing: "Mount the library's disk, or have its bucket answer again; downloads resume by themselves.",
-  library_read_only: "Make the library's folder writable; downloads resume by themselves.",
+  library_read_only: "Let floradl write the library's folder or bucket; downloads resume by themselves.",
 };
 
 export class Status {

@@ -49,7 +49,7 @@ class PostgresReader(QueueReader):
         found: list[QueuedRun] = []
         for state in (RunState.DOWNLOADING, RunState.RUNNING, RunState.WAITING):
             where = "WHERE state = %s ORDER BY changed_at LIMIT %s"
-            found += self._runs(where, (state.value, limit - len(found)))
+            found += self._runs(where, (state.value, limit - len(found) if limit >= 0 else None))
         return found
 
     def page(self, after: str, limit: int) -> list[QueuedRun]:
