@@ -306,6 +306,13 @@ def test_a_queue_moves_to_the_database_and_back_and_nothing_is_lost(
             return await content(queue)
 
     assert anyio.run(look) == before
+    point(sharer, "sqlite")
+    for command, code in (("once", 2), ("status", 2), ("check", 1)):
+        left = sharer.run(command)
+        assert left.returncode == code
+        assert "was moved to postgresql://***@" in left.stdout + left.stderr
+    assert not (sharer.state / "journal.sqlite3").exists()
+    point(sharer, server.url(name))
     back = sharer.run("migrate", "--to", "sqlite")
     assert back.returncode == 0, back.stderr
     assert work_with(sharer.state, content) == before
