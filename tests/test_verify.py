@@ -570,6 +570,18 @@ def test_a_sidecar_that_was_edited_is_seen_and_its_file_found(home: Home) -> Non
     assert report(home, code=0)["unknown"] == []
 
 
+def test_xmp_goes_with_a_file_that_was_moved_and_with_one_that_was_deleted(home: Home) -> None:
+    home.environ["FLORADL_OUTPUT__XMP"] = "true"
+    assert report(home, "--repair", "--quick", code=0)["companions"] == 6
+    (home.library / CLIP).unlink()
+    (home.library / PICTURE).rename(home.library / "away.png")
+    assert home.run("verify", "--accept-missing").returncode == 1
+    assert home.run("verify", "--repair").returncode == 0
+    assert report(home, code=0)["unknown"] == []
+    assert (home.library / "away.png.xmp").exists()
+    assert not (home.library / f"{CLIP}.xmp").exists()
+
+
 def test_what_was_deleted_is_accepted_and_what_was_moved_is_not(home: Home) -> None:
     (home.library / CLIP).unlink()
     (home.library / PICTURE).rename(home.library / "away.png")
