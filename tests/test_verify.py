@@ -111,7 +111,7 @@ def test_missing_is_told_apart_from_damaged(home: Home) -> None:
     assert lines[0].startswith(f"damaged     {PICTURE} (of campaign/run_a): its bytes are not")
     assert lines[1].startswith(f"missing     {CLIP} (of campaign/run_a)")
     assert lines[2].startswith(f"damaged     {WORDS} (of campaign/run_a): it has 3 bytes")
-    assert "1 missing, 2 damaged" in lines[3]
+    assert "1 missing, 2 damaged (--repair fetches again what is damaged; of what is missing" in lines[3]
     told = report(home, code=1)
     assert problems(told) == {("damaged", PICTURE), ("missing", CLIP), ("damaged", WORDS)}
     assert told["problems"][0]["output_id"] == "a"
