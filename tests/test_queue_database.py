@@ -6,12 +6,14 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import aclosing, closing, contextmanager
 from pathlib import Path
 
 import anyio
 import databases
+import msgspec
 import pytest
 from queues import postgres_queue, work_with, write_runs
 from studio import Home, wait_until
@@ -19,6 +21,7 @@ from studio import Home, wait_until
 from floradl.errors import ConfigError, ErrorCode
 from floradl.models import LeftFile, OutputKind, QueuedRun, RunFailure, RunNames, RunState, SavedOutput
 from floradl.queue.base import LateCost, RunQueue, SentPause
+from floradl.queue.heartbeat import Snapshot
 from floradl.queue.postgres import schema
 from floradl.queue.postgres.opening import prepare_database
 from floradl.queue.sharing import NewsKind, RunNews
@@ -80,6 +83,24 @@ def test_add_without_a_daemon_here_puts_runs_into_the_shared_queue(sharer: Home)
     told = sharer.run("status", "run_a")
     assert "forgotten" in told.stdout
     assert not list(sharer.inbox.glob("*.txt"))
+
+
+def test_status_names_one_poller_and_says_who_was_not_seen_for_long(
+    sharer: Home, database: tuple[databases.PostgresServer, str]
+) -> None:
+    server, name = database
+    now = time.time()
+    said = msgspec.json.encode(Snapshot(1, "1", now, now)).decode()
+    for daemon, ago in (("killed", 8), ("long-killed", 40), ("next", 1)):
+        server.execute(
+            "INSERT INTO daemons (daemon, name, version, seen_at, polls, snapshot) VALUES"
+            f" ('{daemon}', '{daemon}', '1', now() - interval '{ago} s', true, '{said}')",
+            name,
+        )
+    told = sharer.run("status").stdout
+    assert "  killed: no transfer under way (" in told
+    assert "long-killed: not seen for 4" in told
+    assert "next: polls, no transfer under way" in told
 
 
 def test_migrate_makes_the_tables_and_may_be_repeated(home: Home) -> None:

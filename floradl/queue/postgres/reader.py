@@ -82,7 +82,9 @@ class PostgresReader(QueueReader):
 
     def daemons(self) -> list[DaemonState]:
         rows = self._rows(
-            "SELECT name, version, extract(epoch FROM seen_at)::float8, polls, snapshot FROM daemons"
+            # One that was killed still says that it polls: the last who said so is right.
+            "SELECT name, version, extract(epoch FROM seen_at)::float8,"
+            " polls AND seen_at >= (SELECT max(seen_at) FROM daemons WHERE polls), snapshot FROM daemons"
             " WHERE snapshot IS NOT NULL AND seen_at > now() - make_interval(secs => %s) ORDER BY name",
             (_SEEN_WITHIN,),
         )
