@@ -124,9 +124,8 @@ class ObjectLibrary(LibraryStore):
         found = self.client.stat(MARKER)
         if found is None:
             raise ServicePausedError(
-                f"{self.client.url} does not carry {MARKER}: it is new (the first start makes it), another "
-                "bucket or prefix, or was emptied. Correct `output.dir`; if it is to start anew, store an "
-                "empty object of that name there",
+                f"{self.client.url} does not carry {MARKER}: it is another bucket or prefix, or was emptied. "
+                "Correct `output.dir`; if it is to start anew, store an empty object of that name there",
                 PauseReason.LIBRARY_MISSING,
             )
         # Where objects are encrypted with a key of the user's, an ETag is no MD5.
