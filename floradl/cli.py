@@ -200,7 +200,7 @@ def sync(given: dict[str, Any], since: str | None, *, dry_run: bool) -> Exit:
     return _serve(partial(command.sync, dry_run=dry_run), config, os.environ, since)
 
 
-@floradl.command(epilog=ending("floradl status --json", (0, 1, 2), "README.md"))
+@floradl.command(epilog=ending("floradl status --json", (0, 1, 2, 5), "README.md"))
 @click.argument("references", metavar="[REF...]", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--all", "everything", is_flag=True, help="All runs, as lines of JSON.")

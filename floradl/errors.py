@@ -61,6 +61,10 @@ class ConfigError(FloradlError):
     """The configuration, the command line or the machine's set-up is wrong; nothing was started (exit 2)."""
 
 
+class QueueUnreadableError(ConfigError):
+    """The database of the queue is away, for a command that reads it; that may pass (exit 5)."""
+
+
 class ExposedError(ConfigError):
     """Others may write or replace what decides what this process does; the message says who, and the cure."""
 

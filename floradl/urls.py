@@ -26,7 +26,7 @@ _ONLY_URL = re.compile(r"https?://[^\s<>\"\x00-\x1f\x7f]+", re.IGNORECASE)
 _URL_IN_TEXT = re.compile(r":[/\\]{2}[^\s\"<>]+")
 
 
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/|(?:s3|gs|az):", re.IGNORECASE)
 _BUCKET = re.compile(r"(?P<scheme>s3|gs|az)://(?P<bucket>[a-z0-9][a-z0-9._-]{1,221}[a-z0-9])(?P<prefix>/.*)?")
 
 
@@ -57,7 +57,7 @@ class BucketUrl(Struct, frozen=True):
 
 
 def has_scheme(text: str) -> bool:
-    """Whether `text` begins as a URL does, and not as a path."""
+    """Whether `text` begins as a URL does, and not as a path; `s3:media` is a mistyped one."""
     return _SCHEME.match(text) is not None
 
 

@@ -577,6 +577,7 @@ def test_a_working_folder_that_is_gone_is_told(machine: Machine, working_folder:
         ),
         ("network: {trusted_private_hosts: [nas:99999]}", 1, "port is a number from 1 to 65535"),
         ("output: {dir: 'http://media/flora'}", 1, "neither a path nor a bucket: write s3://BUCKET/PREFIX"),
+        ("output: {dir: 's3:media/flora'}", 1, "neither a path nor a bucket: write s3://BUCKET/PREFIX"),
         ("output: {dir: 's3://a:planted@media'}", 1, "neither a path nor a bucket"),
         ("output: {dir: 's3://media/../x'}", 1, "one that is '.' or '..'"),
         ("output: {endpoint: 'minio:9000'}", 1, "starts with https://"),

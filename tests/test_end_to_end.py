@@ -107,7 +107,7 @@ def test_a_forgotten_run_is_not_brought_back(home: Home, simulator: Simulator) -
     simulator.add_run("run_a", technique="campaign", outputs=KINDS[:1], duration=0.1)
     home.drop("campaign/run_a")
     assert home.run("once").returncode == 0
-    assert home.run("forget", "run_a").returncode == 0
+    assert "put 1 run to be forgotten into the inbox" in home.run("forget", "run_a").stderr
     (home.library / "images/campaign/run_a-picture.png").unlink()
     home.drop("campaign/run_a", "again.txt")
     assert home.run("once").returncode == 0

@@ -6,12 +6,14 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import aclosing, closing, contextmanager
 from pathlib import Path
 
 import anyio
 import databases
+import msgspec
 import pytest
 from queues import postgres_queue, work_with, write_runs
 from studio import Home, wait_until
@@ -19,6 +21,7 @@ from studio import Home, wait_until
 from floradl.errors import ConfigError, ErrorCode
 from floradl.models import LeftFile, OutputKind, QueuedRun, RunFailure, RunNames, RunState, SavedOutput
 from floradl.queue.base import LateCost, RunQueue, SentPause
+from floradl.queue.heartbeat import Snapshot
 from floradl.queue.postgres import schema
 from floradl.queue.postgres.opening import prepare_database
 from floradl.queue.sharing import NewsKind, RunNews
@@ -76,10 +79,28 @@ def test_add_without_a_daemon_here_puts_runs_into_the_shared_queue(sharer: Home)
     )
     status = sharer.status()
     assert (status["counts"]["waiting"], status["runs"][0]["run_id"]) == (1, "run_a")
-    assert sharer.run("forget", "run_a").returncode == 0
+    assert "put 1 run to be forgotten into the shared queue" in sharer.run("forget", "run_a").stderr
     told = sharer.run("status", "run_a")
     assert "forgotten" in told.stdout
     assert not list(sharer.inbox.glob("*.txt"))
+
+
+def test_status_names_one_poller_and_says_who_was_not_seen_for_long(
+    sharer: Home, database: tuple[databases.PostgresServer, str]
+) -> None:
+    server, name = database
+    now = time.time()
+    said = msgspec.json.encode(Snapshot(1, "1", now, now)).decode()
+    for daemon, ago in (("killed", 8), ("long-killed", 40), ("next", 1)):
+        server.execute(
+            "INSERT INTO daemons (daemon, name, version, seen_at, polls, snapshot) VALUES"
+            f" ('{daemon}', '{daemon}', '1', now() - interval '{ago} s', true, '{said}')",
+            name,
+        )
+    told = sharer.run("status").stdout
+    assert "  killed: no transfer under way (" in told
+    assert "long-killed: not seen for 4" in told
+    assert "next: polls, no transfer under way" in told
 
 
 def test_migrate_makes_the_tables_and_may_be_repeated(home: Home) -> None:
@@ -180,8 +201,11 @@ def test_an_engine_that_cannot_be_is_refused(home: Home, engine: str, said: str)
     assert "planted-secret" not in done.stderr
 
 
-def test_a_missing_extra_is_told_in_one_sentence(home: Home, tmp_path: Path) -> None:
-    hidden = "import sys; sys.modules['procrastinate'] = None; import floradl.__main__ as m; m.main()"
+@pytest.mark.parametrize("name", ["procrastinate", "psycopg.pq"])
+def test_a_missing_extra_or_library_of_c_is_told_in_one_sentence(
+    home: Home, tmp_path: Path, name: str
+) -> None:
+    hidden = f"import sys; sys.modules['{name}'] = None; import floradl.__main__ as m; m.main()"
     done = subprocess.run(
         [sys.executable, "-c", hidden, "once"],
         env=home.environ | {"FLORADL_QUEUE__ENGINE": "postgresql://floradl@h/db"},
@@ -197,7 +221,7 @@ def test_a_missing_extra_is_told_in_one_sentence(home: Home, tmp_path: Path) -> 
 
 def test_a_database_that_is_away_is_waited_for_and_told_by_status(home: Home) -> None:
     point(home, f"postgresql://floradl@127.0.0.1:{databases.free_port()}/floradl")
-    assert home.run("once").returncode == 5
+    assert [home.run(command).returncode for command in ("once", "status")] == [5, 5]
     log = home.path / "daemon.log"
     with log.open("a") as stream:
         process = subprocess.Popen(home.command("run"), env=home.environ, stderr=stream)
@@ -306,6 +330,13 @@ def test_a_queue_moves_to_the_database_and_back_and_nothing_is_lost(
             return await content(queue)
 
     assert anyio.run(look) == before
+    point(sharer, "sqlite")
+    for command, code in (("once", 2), ("status", 2), ("check", 1)):
+        left = sharer.run(command)
+        assert left.returncode == code
+        assert "was moved to postgresql://***@" in left.stdout + left.stderr
+    assert not (sharer.state / "journal.sqlite3").exists()
+    point(sharer, server.url(name))
     back = sharer.run("migrate", "--to", "sqlite")
     assert back.returncode == 0, back.stderr
     assert work_with(sharer.state, content) == before

@@ -111,7 +111,7 @@ def test_missing_is_told_apart_from_damaged(home: Home) -> None:
     assert lines[0].startswith(f"damaged     {PICTURE} (of campaign/run_a): its bytes are not")
     assert lines[1].startswith(f"missing     {CLIP} (of campaign/run_a)")
     assert lines[2].startswith(f"damaged     {WORDS} (of campaign/run_a): it has 3 bytes")
-    assert "1 missing, 2 damaged" in lines[3]
+    assert "1 missing, 2 damaged (--repair fetches again what is damaged; of what is missing" in lines[3]
     told = report(home, code=1)
     assert problems(told) == {("damaged", PICTURE), ("missing", CLIP), ("damaged", WORDS)}
     assert told["problems"][0]["output_id"] == "a"
@@ -568,6 +568,18 @@ def test_a_sidecar_that_was_edited_is_seen_and_its_file_found(home: Home) -> Non
     assert told["unknown"] == [PICTURE]
     assert home.run("verify", "--repair").returncode == 0
     assert report(home, code=0)["unknown"] == []
+
+
+def test_xmp_goes_with_a_file_that_was_moved_and_with_one_that_was_deleted(home: Home) -> None:
+    home.environ["FLORADL_OUTPUT__XMP"] = "true"
+    assert report(home, "--repair", "--quick", code=0)["companions"] == 6
+    (home.library / CLIP).unlink()
+    (home.library / PICTURE).rename(home.library / "away.png")
+    assert home.run("verify", "--accept-missing").returncode == 1
+    assert home.run("verify", "--repair").returncode == 0
+    assert report(home, code=0)["unknown"] == []
+    assert (home.library / "away.png.xmp").exists()
+    assert not (home.library / f"{CLIP}.xmp").exists()
 
 
 def test_what_was_deleted_is_accepted_and_what_was_moved_is_not(home: Home) -> None:

@@ -15,6 +15,7 @@ from floradl.errors import (
     PauseReason,
     QueueDamagedError,
     QueueUnavailableError,
+    QueueUnreadableError,
     ServicePausedError,
     TransientError,
 )
@@ -54,7 +55,7 @@ def outcome(error: BaseException) -> tuple[Exit, str | None]:
             return Exit.GAVE_UP, str(error)
         case ServicePausedError(reason=PauseReason.KEY_REFUSED):
             return Exit.KEY_REFUSED, str(error)
-        case TransientError() | QueueDamagedError() | QueueUnavailableError():
+        case TransientError() | QueueDamagedError() | QueueUnavailableError() | QueueUnreadableError():
             return Exit.GAVE_UP, str(error)
         case FloradlError():
             return Exit.USAGE, str(error)

@@ -111,9 +111,10 @@ def _sharer_lines(sharers: Sequence[SharingDaemon], now: float) -> Iterator[str]
         transfers = sum(len(run.outputs) for run in snapshot.runs)
         does = ["polls"] if each.polls else []
         does += [f"{format_count(transfers, 'transfer')} under way" if transfers else "no transfer under way"]
-        seen = f", last seen {coarse(now - each.seen_at)} ago" if now - each.seen_at > _SILENT else ""
+        if now - each.seen_at > _SILENT:  # what it said last holds no more
+            does = [f"not seen for {coarse(now - each.seen_at)}: others take over its runs"]
         since = coarse(now - snapshot.since)
-        yield f"         {each.name}: {', '.join(does)}{seen} (version {each.version}, for {since})"
+        yield f"         {each.name}: {', '.join(does)} (version {each.version}, for {since})"
         if (paused := snapshot.paused) is not None:
             yield f"           paused for {coarse(now - paused.since)} ({paused.reason}): {paused.message}"
     if not any(each.polls for each in sharers):

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,10 +102,15 @@ def queue(config: Config, requests: Iterable[RunRequest], *, quiet: bool = False
     drop_jobs(config.queue.watch_dir, render_jobs(wanted), _daemon_user(config))
     hint = _no_daemon_hint(config)
     if not quiet:
-        tell(f"put {format_count(len(wanted), 'run')} into the inbox{f'; {hint}' if hint else ''}")
+        tell(f"put {_named(wanted)} into the inbox{f'; {hint}' if hint else ''}")
     elif hint:
         tell(f"floradl: {hint}")
     return Exit.OK
+
+
+def _named(requests: Sequence[RunRequest]) -> str:
+    count = format_count(len(requests), "run")
+    return f"{count} to be forgotten" if all(each.action is Action.FORGET for each in requests) else count
 
 
 def _has_daemon(config: Config) -> bool:
@@ -123,7 +128,7 @@ def _queue_in_database(config: Config, wanted: list[RunRequest], *, quiet: bool)
     daemons = anyio.run(submit_there, config, wanted)
     hint = "" if daemons else "no daemon shares it: start one with 'floradl run'"
     if not quiet:
-        tell(f"put {format_count(len(wanted), 'run')} into the shared queue{f'; {hint}' if hint else ''}")
+        tell(f"put {_named(wanted)} into the shared queue{f'; {hint}' if hint else ''}")
     elif hint:
         tell(f"floradl: {hint}")
     return Exit.OK

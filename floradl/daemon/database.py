@@ -36,7 +36,10 @@ def shared_server(config: Config) -> Server | None:
         return None
     if not installed():
         raise ConfigError(MISSING)
-    from floradl.queue.postgres.connection import Server  # noqa: PLC0415 - an extra
+    try:
+        from floradl.queue.postgres.connection import Server  # noqa: PLC0415 - an extra
+    except ImportError as error:  # psycopg without its C library, say
+        raise ConfigError(f"{MISSING} ({str(error).splitlines()[0]})") from error
 
     return Server(config.queue.engine, partial(_password, config))
 

@@ -88,7 +88,8 @@ def store_error(place: str, error: Exception, *, writing: bool) -> FloradlError:
         return BucketRefusedError(f"{place}: {why[0]}", why[1])
     if found.status >= 500 or found.passes or not found.status:
         return ServicePausedError(
-            f"{place}: the store does not answer ({found.said}). Check `output.endpoint` and the network",
+            f"{place}: the store does not answer ({found.said}). Check `output.endpoint` "
+            "(https or http, host, port) and the network",
             PauseReason.LIBRARY_MISSING,
         )
     return TransientError(f"{place}: the store refuses the request ({found.said})", ErrorCode.STORAGE)

@@ -119,7 +119,7 @@ def _remember_parts(parts: SplitResult) -> None:
 
 def _mail_server(parts: SplitResult, scheme: str, name: str) -> MailServer:
     if not parts.hostname:
-        raise ValueError("the URL names no mail server: smtps://USER:PASSWORD@HOST/?to=ME@EXAMPLE.COM")
+        raise ValueError("the URL names no mail server: docs/notify.md shows how it is written")
     user = unquote(parts.username or "")
     password = unquote(parts.password or "")
     if re.search(r"[\x00-\x1f\x7f]", user + password):
@@ -133,7 +133,7 @@ def _mail_server(parts: SplitResult, scheme: str, name: str) -> MailServer:
     )
     sender = asked.get("from", [own or f"floradl@{_host_name()}"])[-1].strip()
     if not recipients:
-        raise ValueError("the URL does not say to whom: end it with /?to=ME@EXAMPLE.COM")
+        raise ValueError("the URL does not say to whom: it lacks a parameter to=ME@EXAMPLE.COM")
     if not all(map(_MAILBOX.fullmatch, (*recipients, sender))):
         raise ValueError("to= and from= are mail addresses like me@example.com, several with commas")
     port = parts.port or _PORTS[scheme]

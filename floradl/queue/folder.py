@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from floradl.errors import ExposedError, LockedError, QueueDamagedError
+from floradl.errors import ConfigError, ExposedError, LockedError, QueueDamagedError
 from floradl.fs.folders import open_root, sync_folder
 from floradl.fs.permissions import exposure, make_above, trusted_users, user_name
 from floradl.queue import heartbeat
@@ -37,6 +37,9 @@ SEEN: Final = "library-seen"
 MEMBER: Final = "member.json"
 """The file that says who this daemon is among those that share a queue."""
 
+MOVED: Final = "journal-moved"
+"""The file that says into which database the queue was moved."""
+
 EVENT_FILES: Final = ("events.ndjson", *(f"events.{number}.ndjson" for number in range(1, 4)))
 """The files of the event log, the newest first."""
 
@@ -45,7 +48,7 @@ NOTIFY_FILE: Final = "notify.json"
 
 _OWN = (
     *(LOCK_NAME, heartbeat.FILE_NAME, f".{heartbeat.FILE_NAME}.part", SEEN, RECALL, MEMBER, *EVENT_FILES),
-    *(NOTIFY_FILE, f".{NOTIFY_FILE}.part"),
+    *(MOVED, NOTIFY_FILE, f".{NOTIFY_FILE}.part"),
 )
 _LOOK_EVERY = 5.0  # seconds between looks at the files of an open queue
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -67,6 +70,25 @@ def note_to_be_filled(state_dir: Path) -> None:
 def note_filled(state_dir: Path) -> None:
     """Note that the queue is filled. Raises `OSError`."""
     (state_dir / RECALL).unlink()
+
+
+def note_moved(state_dir: Path, place: str) -> None:
+    """Note that the queue is in the database `place` from now on. Raises `OSError`."""
+    mark = state_dir / MOVED
+    mark.touch(0o644)  # for this user alone to write, whatever the umask gives
+    mark.write_text(f"{place}\n", encoding="utf-8")
+
+
+def refuse_moved(state_dir: Path) -> None:
+    """Raise `ConfigError` where the queue was moved into a database, and none is here since. `OSError`."""
+    mark = state_dir / MOVED
+    if not mark.exists() or (state_dir / FILE_NAME).exists():
+        return
+    place = mark.read_text(encoding="utf-8").strip()
+    raise ConfigError(
+        f"queue.engine: the queue of {state_dir} was moved to {place}: let queue.engine name that (and then "
+        f"'floradl migrate --to sqlite' moves it back). To begin with a new one, remove {mark}"
+    )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import msgspec
 
 from floradl.errors import ConfigError
 from floradl.models import LeftFile, QueuedRun, RunState
-from floradl.queue.folder import FILE_NAME, is_to_be_filled
+from floradl.queue.folder import FILE_NAME, is_to_be_filled, refuse_moved
 from floradl.queue.migrations import (
     LOST,
     check_readable,
@@ -113,7 +113,7 @@ def share(state_dir: Path, opens: Callable[[], AbstractContextManager[QueueReade
 def read_queue(state_dir: Path) -> Iterator[QueueReader | None]:
     """Open the queue to look; None where there is none yet. One that is shared is read in its database.
 
-    Raises `ConfigError` where this user may not, or it is damaged or away, or another version's.
+    Raises `ConfigError` where this user may not, or it is damaged, away or moved, or another version's.
     """
     if (shared := _shared.get(state_dir)) is not None:
         with shared() as reader:
@@ -121,6 +121,7 @@ def read_queue(state_dir: Path) -> Iterator[QueueReader | None]:
         return
     with readable(state_dir), _opened(state_dir) as db:
         if db is None:
+            refuse_moved(state_dir)
             yield None
         elif check_readable(db, state_dir / FILE_NAME):
             yield QueueReader(db)
@@ -137,7 +138,9 @@ def check_queue(state_dir: Path) -> None:
             return
     path = state_dir / FILE_NAME
     with readable(state_dir), _opened(state_dir) as db:
-        if db is not None and (why := find_damage(db, path, thorough=True)) is not None:
+        if db is None:
+            refuse_moved(state_dir)
+        elif (why := find_damage(db, path, thorough=True)) is not None:
             raise ConfigError(_damaged(path, why))
 
 

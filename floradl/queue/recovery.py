@@ -23,6 +23,7 @@ from floradl.queue.folder import (
     is_to_be_filled,
     marked_open,
     note_to_be_filled,
+    refuse_moved,
     set_aside,
 )
 from floradl.queue.migrations import LOST, find_damage, is_damage
@@ -35,9 +36,11 @@ def open_queue(state_dir: Path) -> SqliteQueue:
     """Open the queue of a state folder; the caller holds its lock. Blocking.
 
     A file that cannot be worked with is set aside. Where it is new, or what it held is lost, a mark says that
-    it is to be filled. Raises `ConfigError`, `OSError`, and `TransientError` where its disk is full.
+    it is to be filled. Raises `ConfigError` (also where it was moved into a database), `OSError`, and
+    `TransientError` where its disk is full.
     """
     try:
+        refuse_moved(state_dir)
         new = is_to_be_filled(state_dir)
         recovered = recover(state_dir, time.time(), new=new)
         if recovered is not None:

@@ -242,9 +242,7 @@ def _summary(report: Report, repair: Repair | None) -> str:
         if report.left and not (repair.missing or repair.accepts_missing) and counts[FileVerdict.MISSING]:
             text += " (--repair --missing fetches what is gone, too)"
     elif counted:
-        text += " (--repair fetches again what is damaged, with --missing what is gone)"
-        if counts[FileVerdict.MISSING]:
-            text += " (what you moved --repair finds, and --accept-missing lets go what you deleted)"
+        text += f" ({_ways(counts)})"
     if report.companions:
         text += f"; {format_count(report.companions, 'XMP file')} written"
     if report.skipped:
@@ -254,6 +252,19 @@ def _summary(report: Report, repair: Repair | None) -> str:
     if report.unknown:
         text += f"; {format_count(len(report.unknown), 'file')} that no sidecar names"
     return text
+
+
+def _ways(counts: Mapping[FileVerdict, int]) -> str:
+    """Say how what was found is mended."""
+    ways = []
+    if any(counts[verdict] for verdict in FileVerdict if verdict is not FileVerdict.MISSING):
+        ways.append("--repair fetches again what is damaged")
+    if counts[FileVerdict.MISSING]:
+        ways.append(
+            "of what is missing --repair finds what you moved, --repair --missing also fetches the rest, and "
+            "--accept-missing lets go what you deleted"
+        )
+    return "; ".join(ways)
 
 
 def _document(report: Report) -> dict[str, Any]:

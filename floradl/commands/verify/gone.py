@@ -2,6 +2,7 @@
 
 A file that somebody moved or renamed is left where it is, and its sidecar says so from then on: people move
 files on purpose, and what was put back would be moved again. `relayout` puts all where the template wants it.
+Its `NAME.EXT.xmp` goes along.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from floradl.commands.daemon_state import read_under_way
 from floradl.commands.verify.scan import ACCEPTED, KnownFiles, Problem, VerifyOutcome
 from floradl.config.settings import Config
 from floradl.errors import FloradlError, ServicePausedError
+from floradl.library import xmp
 from floradl.library.base import LibraryStore, StoredFile
 from floradl.library.moved_files import find_moved
 from floradl.library.retention import Expired, Pruner
@@ -82,6 +84,9 @@ def accept_missing(config: Config, missing: Mapping[int, Problem]) -> dict[int, 
         keep_times = config.output.mtime == "completed"
         pruner = Pruner(library, RemovalReason.MISSING, time.time, keep_times=keep_times)
         left = dict(pruner.accept(list(gone.values())).left)
+        for each in gone.values():
+            if each.path not in left:
+                _drop_companion(library, each.path)
     for number, each in gone.items():
         why = left.get(each.path)
         outcomes[number] = VerifyOutcome(mended=why is None, message=why or ACCEPTED, path=each.path)
@@ -118,7 +123,34 @@ def _record(library: LibraryStore, problem: Problem, path: str, *, keep_times: b
         or (there.outputs[problem.index].path != problem.path)
     ):
         raise FloradlError("its sidecar changed meanwhile: start again")
+    _take_companion_along(library, problem.path or "", path)
     outputs = list(there.outputs)
     outputs[problem.index] = replace(outputs[problem.index], path=path)
     mtime = unix_seconds(there.times.completed_at) if keep_times else None
     library.write_sidecar(replace(there, outputs=tuple(outputs)), mtime, replacing=there)
+
+
+def _take_companion_along(library: LibraryStore, path: str, to: str) -> None:
+    try:
+        if library.stat(path + xmp.ENDING) is not None:
+            library.move(path + xmp.ENDING, to + xmp.ENDING)
+    except ServicePausedError:
+        raise
+    except FloradlError:
+        pass  # the file counts: where its companion stays `verify` lists that
+
+
+def _drop_companion(library: LibraryStore, path: str) -> None:
+    """Remove what lies beside a file that is gone, unless another program has written to it."""
+    try:
+        file = library.open_file(path + xmp.ENDING)
+        if file is None:
+            return
+        with file:
+            ours = xmp.is_untouched(file.read(xmp.MAX_BYTES))
+        if ours:
+            library.remove(path + xmp.ENDING)
+    except ServicePausedError:
+        raise
+    except (FloradlError, OSError):
+        pass

@@ -20,7 +20,7 @@ from psycopg import sql
 
 from floradl.errors import ConfigError, LockedError
 from floradl.fs.folders import open_root, sync_folder
-from floradl.queue.folder import FILE_NAME
+from floradl.queue.folder import FILE_NAME, MOVED as MOVED_MARK, note_moved, refuse_moved
 from floradl.queue.migrations import COLUMNS, migrate
 from floradl.queue.postgres.connection import Server
 from floradl.queue.postgres.opening import Member, translated, write_member
@@ -93,6 +93,7 @@ def move_to_database(state_dir: Path, server: Server, member: Member) -> int:
     """
     path = state_dir / FILE_NAME
     if not path.exists():
+        refuse_moved(state_dir)
         raise ConfigError(f"there is no queue to move in {state_dir}")
     with _file(path) as file, _database(server) as database:
         migrate(file, path)
@@ -115,6 +116,7 @@ def move_to_database(state_dir: Path, server: Server, member: Member) -> int:
             count = _count(database, "runs")
             identity = _fact(database, IDENTITY) or ""
     write_member(state_dir, Member(member.daemon, identity))
+    note_moved(state_dir, str(server))
     _put_away(path)
     return count
 
@@ -139,6 +141,7 @@ def move_to_file(server: Server, state_dir: Path, daemon: str | None) -> int:
             count: int = file.execute("SELECT count(*) FROM runs").fetchone()[0]
             _put_fact(database, MOVED, f"{state_dir} on {os.uname().nodename}")
             file.execute("COMMIT")
+    (state_dir / MOVED_MARK).unlink(missing_ok=True)
     return count
 
 

@@ -10,11 +10,11 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
-from floradl.errors import ConfigError
+from floradl.errors import ConfigError, QueueUnreadableError
 from floradl.models import LeftFile, QueuedRun, RunState, SavedOutput
 from floradl.queue.heartbeat import Snapshot
 from floradl.queue.migrations import COLUMNS
-from floradl.queue.postgres.connection import Server, explained
+from floradl.queue.postgres.connection import Server, explained, is_away
 from floradl.queue.postgres.rows import run_from
 from floradl.queue.postgres.schema import MIGRATIONS, VERSION
 from floradl.queue.reader import HookTrouble, QueueReader
@@ -82,7 +82,9 @@ class PostgresReader(QueueReader):
 
     def daemons(self) -> list[DaemonState]:
         rows = self._rows(
-            "SELECT name, version, extract(epoch FROM seen_at)::float8, polls, snapshot FROM daemons"
+            # One that was killed still says that it polls: the last who said so is right.
+            "SELECT name, version, extract(epoch FROM seen_at)::float8,"
+            " polls AND seen_at >= (SELECT max(seen_at) FROM daemons WHERE polls), snapshot FROM daemons"
             " WHERE snapshot IS NOT NULL AND seen_at > now() - make_interval(secs => %s) ORDER BY name",
             (_SEEN_WITHIN,),
         )
@@ -99,7 +101,10 @@ def read_shared(server: Server, daemon: str | None) -> Iterator[PostgresReader |
         with psycopg.connect(server.conninfo(), autocommit=True) as connection:
             yield PostgresReader(connection, daemon) if _is_there(connection, server) else None
     except (psycopg.Error, TimeoutError, OSError) as error:
-        raise ConfigError(f"queue.engine: {explained(server, error)}") from error
+        found = explained(server, error)
+        if is_away(error) and not found.setting:
+            raise QueueUnreadableError(str(found)) from error
+        raise ConfigError(f"queue.engine: {found}") from error
 
 
 def _is_there(connection: psycopg.Connection[Any], server: Server) -> bool:
