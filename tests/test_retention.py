@@ -96,6 +96,17 @@ def test_a_file_of_a_run_that_was_queued_again_meanwhile_is_not_removed(shelf: S
     assert sorted(shelf.files()) == ["new.mp4", "old-2.mp4", "old.mp4", "pic.png"]
 
 
+def test_a_file_that_is_written_to_after_it_was_read_is_not_removed(shelf: Shelf) -> None:
+    def edit(_: str) -> bool:
+        (shelf.root / "older.mp4").write_text("edited")
+        return False
+
+    pruner = Pruner(shelf.library, RemovalReason.PRUNED, lambda: NOW, is_open=edit, keep_times=True)
+    done = pruner.prune(due(shelf))
+    assert [path for path, _ in done.left] == ["older.mp4"]
+    assert shelf.files()["older.mp4"] == "edited"
+
+
 def test_what_a_photo_manager_wrote_beside_a_removed_file_stays(shelf: Shelf) -> None:
     (shelf.root / "older.mp4.xmp").write_text("hours of work")
     prune(shelf.library, due(shelf))

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from floradl.clock import rfc3339, unix_seconds
 from floradl.errors import FloradlError, ServicePausedError
-from floradl.library.base import LibraryStore
+from floradl.library.base import LibraryStore, StoredFile
 from floradl.library.moved_files import sha256_of
 from floradl.library.sidecar import Sidecar
 from floradl.library.xmp import ENDING, MAX_BYTES, is_untouched
@@ -165,6 +165,7 @@ class Pruner:
         self._wall = wall
         self._report = report
         self._keep_times = keep_times
+        self._seen: dict[str, StoredFile | None] = {}  # by path, as it was before it was read
 
     def prune(
         self, files: Iterable[Expired], is_enough: Callable[[], bool] | None = None, at_once: int = _AT_ONCE
@@ -194,6 +195,7 @@ class Pruner:
         return None if self._library.stat(output.path or "") is None else "it is there again"
 
     def _remove(self, batch: Sequence[list[Expired]], done: Pruned) -> None:
+        self._seen.clear()
         works = [partial(self._mark, run, self._is_sound, keeps_path=True) for run in batch]
         marked = self._collect(batch, works, Pruned(left=done.left))
         # Reading what comes before took its time: a run that is fetched again by now may have these files.
@@ -201,6 +203,9 @@ class Pruner:
         for run in marked:
             for each in run:
                 if each.is_shared:
+                    continue
+                if self._library.stat(each.path) != self._seen.get(each.path):  # written to meanwhile
+                    done.left.append((each.path, _NOT_AS_SAID))
                     continue
                 self._library.remove(each.path)
                 self._remove_companion(each.path)
@@ -243,6 +248,7 @@ class Pruner:
         """Say why a file may not be removed; None where it is what its sidecar says."""
         if output.path is None or output.sha256 is None:
             return _NOT_AS_SAID
+        self._seen[output.path] = self._library.stat(output.path)
         return None if sha256_of(self._library, output.path) == output.sha256 else _NOT_AS_SAID
 
     def _mark(
