@@ -139,5 +139,6 @@ def _next_steps(
         f"{what}:",
         f"  {line}",
         f"and start floradl. Until then it pauses: {old} does not count as a library any more.",
+        "Hidden files and links were not copied: look whether any of yours are in the old folder.",
         f"Once all is well: rm -r {shlex.quote(old)}  (to go back instead: {back})",
     ]
