@@ -98,6 +98,18 @@ class MemoryLibrary(LibraryStore):
         stem = f"{output.kind}/{run.technique or UNKNOWN}/{_plain(run.run_id)}-{_plain(output.output_id)}"
         return MemoryDestination(self, output.kind, stem, f"{run.run_id}\0{output.key}", output.nth)
 
+    def path_of(
+        self,
+        run: QueuedRun,
+        output: RemoteOutput,
+        index: int,  # noqa: ARG002 - its names hold no number
+        times: tuple[float | None, float | None],  # noqa: ARG002 - nor a date
+        ext: str,
+    ) -> str:
+        """See `LibraryStore.path_of`."""
+        stem = f"{output.kind}/{run.technique or UNKNOWN}/{_plain(run.run_id)}-{_plain(output.output_id)}"
+        return f"{stem}{ext}"
+
     def parts_of(self, owner: str) -> dict[str, _Part]:
         """Return what has arrived of an output, by version."""
         return self._parts.setdefault(owner, {})
@@ -381,7 +393,7 @@ class MemoryDestination(Destination):
             data = sink.read(sink.size, 0)
             sink.discard()
             self.note(AttemptNotes())
-            names = itertools.islice(_names(self._stem, ext), self._first - 1, None)
+            names = _names(self._stem, ext, self._first)
             file = _File(data, self._owner, mtime)
             return next(name for name in names if library.take_name(name, file))
 
@@ -390,8 +402,8 @@ def _plain(text: str) -> str:
     return text.replace("/", "_")
 
 
-def _names(stem: str, ext: str) -> Iterator[str]:
-    return (f"{stem}{f'-{number}' if number > 1 else ''}{ext}" for number in itertools.count(1))
+def _names(stem: str, ext: str, first: int = 1) -> Iterator[str]:
+    return (f"{stem}{f'-{number}' if number > 1 else ''}{ext}" for number in itertools.count(first))
 
 
 def _free(name: str, taken: Mapping[str, object]) -> str:

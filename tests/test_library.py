@@ -573,6 +573,10 @@ def test_what_is_no_sidecar_counts_as_none_and_is_kept(library: FolderLibrary) -
     assert library.write_sidecar(sidecar(), None) == "runs/tech/run_a.json"
     assert library.find_sidecar(Reference("run_a", "tech")) == sidecar()
     assert (library.root / "runs/tech/run_a.json.unreadable").read_bytes() == b'{"notes": "mine"'
+    path.write_bytes(b"mine again")
+    library.write_sidecar(sidecar(), None)
+    assert (library.root / "runs/tech/run_a.json.unreadable").read_bytes() == b'{"notes": "mine"'
+    assert (library.root / "runs/tech/run_a.json.unreadable-2").read_bytes() == b"mine again"
 
 
 def test_an_empty_sidecar_is_replaced(library: FolderLibrary) -> None:

@@ -144,6 +144,21 @@ def test_two_sidecars_of_one_run_are_left_and_reported(shelf: Shelf) -> None:
     assert shelf.files() == {"run_a.mp4": "one"}
 
 
+def test_a_file_that_two_sidecars_name_stays_and_is_reported(shelf: Shelf) -> None:
+    for run_id in ("run_a", "run_b"):
+        shelf.put(run_id, {"x/same.mp4": "same"})
+    work = relayout(shelf)
+    assert [problem.path for problem in work.problems] == ["x/same.mp4"]
+    assert shelf.files() == {"x/same.mp4": "same"}
+    assert [shelf.read(run_id).outputs[0].path for run_id in ("run_a", "run_b")] == ["x/same.mp4"] * 2
+
+
+def test_a_sidecar_in_a_folder_that_differs_in_case_only_is_where_it_belongs(shelf: Shelf) -> None:
+    shelf.put("run_a", {"run_a.mp4": "one"}, technique="Campaign")
+    shelf.put("run_b", {"run_b.mp4": "two"}, technique="campaign")
+    assert plan_relayout(shelf.library, shelf.paths, None, ()).sidecars == []
+
+
 def test_open_runs_and_runs_that_were_not_named_stay(shelf: Shelf) -> None:
     for run_id in ("run_a", "run_b", "run_c"):
         shelf.put(run_id, {f"x/{run_id}.mp4": run_id})

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from shelves import KilledError, MortalLibrary, Shelf
 
 from floradl.library.retention import Expired, Pruned, Pruner, expired_files
+from floradl.library.sidecar import Times
 from floradl.models import OutputKind, RemovalReason
 
 IMAGE, VIDEO = OutputKind.IMAGE, OutputKind.VIDEO
@@ -48,7 +50,8 @@ def test_it_is_known_when_the_next_file_expires(shelf: Shelf) -> None:
 
 def test_a_removed_output_keeps_its_sha256_and_says_when_and_why(shelf: Shelf) -> None:
     before = shelf.read("run_old").outputs
-    (shelf.root / "old.mp4.xmp").write_text("xmp")
+    shelf.library.write_companions(shelf.read("run_old"), None)
+    assert (shelf.root / "old.mp4.xmp").exists()
     done = prune(shelf.library, due(shelf))
     assert (done.files, done.bytes, done.left) == (3, 15, [])
     assert shelf.files() == {"new.mp4": "new", "pic.png": "pic"}
@@ -59,6 +62,62 @@ def test_a_removed_output_keeps_its_sha256_and_says_when_and_why(shelf: Shelf) -
     assert removed is not None
     assert (removed.at, removed.reason) == ("2026-09-21T14:13:20.000Z", RemovalReason.PRUNED)
     assert due(shelf) == ()
+
+
+def test_a_file_that_two_sidecars_name_stays_until_neither_keeps_it(shelf: Shelf) -> None:
+    shelf.put("run_same", {"older.mp4": "older"}, downloaded_at="2026-09-20T00:00:00.000Z")
+    assert prune(shelf.library, due(shelf)).left == []
+    assert shelf.files()["older.mp4"] == "older"
+    assert shelf.read("run_older").outputs[0].removed is not None
+    assert shelf.read("run_same").outputs[0].path == "older.mp4"
+    done = prune(shelf.library, expired_files(shelf.library, {VIDEO: DAY}, 2 * NOW).files)
+    assert done.left == []
+    assert "older.mp4" not in shelf.files()
+
+
+def test_two_outputs_that_share_an_expired_file_are_both_removed(shelf: Shelf) -> None:
+    shelf.put("run_same", {"older.mp4": "older"})
+    done = prune(shelf.library, due(shelf))
+    assert (done.files, done.left) == (3, [])
+    assert shelf.read("run_older").outputs[0].removed is not None
+    assert shelf.read("run_same").outputs[0].removed is not None
+    assert due(shelf) == ()
+
+
+def test_a_file_of_a_run_that_was_queued_again_meanwhile_is_not_removed(shelf: Shelf) -> None:
+    pruner = Pruner(
+        shelf.library,
+        RemovalReason.PRUNED,
+        lambda: NOW,
+        is_open=lambda run: run == "run_old",
+        keep_times=True,
+    )
+    assert pruner.prune(due(shelf)).files == 1
+    assert sorted(shelf.files()) == ["new.mp4", "old-2.mp4", "old.mp4", "pic.png"]
+
+
+def test_a_file_that_is_written_to_after_it_was_read_is_not_removed(shelf: Shelf) -> None:
+    def edit(_: str) -> bool:
+        (shelf.root / "older.mp4").write_text("edited")
+        return False
+
+    pruner = Pruner(shelf.library, RemovalReason.PRUNED, lambda: NOW, is_open=edit, keep_times=True)
+    done = pruner.prune(due(shelf))
+    assert [path for path, _ in done.left] == ["older.mp4"]
+    assert shelf.files()["older.mp4"] == "edited"
+
+
+def test_what_a_photo_manager_wrote_beside_a_removed_file_stays(shelf: Shelf) -> None:
+    (shelf.root / "older.mp4.xmp").write_text("hours of work")
+    prune(shelf.library, due(shelf))
+    assert shelf.files()["older.mp4.xmp"] == "hours of work"
+
+
+def test_a_file_is_no_older_than_its_run_though_the_clock_was_behind(shelf: Shelf) -> None:
+    sidecar = shelf.put("run_clock", {"clock.mp4": "clock"}, downloaded_at="1999-01-01T00:00:00.000Z")
+    times = Times(completed_at="2026-09-20T00:00:00.000Z", finished_at="1999-01-01T00:00:00.000Z")
+    shelf.library.write_sidecar(replace(sidecar, times=times), None)
+    assert "clock.mp4" not in [each.path for each in due(shelf)]
 
 
 def test_no_more_is_removed_than_it_takes(shelf: Shelf) -> None:
@@ -83,7 +142,7 @@ def test_a_removal_that_is_killed_at_any_step_is_finished_by_the_next(tmp_path: 
     steps = 0
     while True:
         shelf = Shelf(tmp_path / str(steps))
-        shelf.put("run_a", {"a.mp4": "one", "a-2.mp4": "two"})
+        shelf.library.write_companions(shelf.put("run_a", {"a.mp4": "one", "a-2.mp4": "two"}), None)
         try:
             prune(shelf.opened(steps), due(shelf))
         except KilledError:

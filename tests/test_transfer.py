@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,32 @@ def test_a_copy_that_is_killed_is_finished_by_the_next(shelf: Shelf, tmp_path: P
     done = Copier(shelf.library, other.library).copy()
     assert done.failures == []
     assert {path: other.files().get(path) for path in shelf.files()} == shelf.files()
+
+
+def test_a_copy_that_goes_on_takes_no_file_of_equal_bytes_away_from_another_run(tmp_path: Path) -> None:
+    shelf, other = Shelf(tmp_path / "library"), Shelf(tmp_path / "other", "{label}{ext}")
+    shelf.put("run_a", {"spring.txt": "yes"}, label="spring")
+    shelf.put("run_b", {"old/b.txt": "yes"}, label="spring")
+    (other.root / "spring.txt").write_text("yes")  # copied by an attempt that was killed
+    done = Copier(shelf.library, other.library).copy()
+    assert done.failures == []
+    assert other.files() == shelf.files()
+    other.check()
+
+
+def test_a_file_that_two_runs_share_is_copied_once(tmp_path: Path) -> None:
+    shelf, other = Shelf(tmp_path / "library"), Shelf(tmp_path / "other")
+    for run_id in ("run_a", "run_b"):
+        shelf.put(run_id, {"same.txt": "same"})
+    done = Copier(shelf.library, other.library).copy()
+    assert (done.files, done.failures) == (3, [])
+
+
+def test_a_library_into_which_files_keep_coming_is_not_taken_for_copied(shelf: Shelf, tmp_path: Path) -> None:
+    numbers = itertools.count()
+
+    def another(_: object) -> None:
+        (shelf.root / f"{next(numbers)}.txt").write_text("another")
+
+    done = Copier(shelf.library, Shelf(tmp_path / "other").library, another).copy()
+    assert "files keep coming" in done.failures[-1].message

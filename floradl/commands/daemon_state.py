@@ -173,6 +173,13 @@ def open_run_ids(state_dir: Path) -> set[str]:
     return {run.run_id for run in runs}
 
 
+def is_open(state_dir: Path, run_id: str) -> bool:
+    """Whether a run is open by now. Raises as `read_daemon_state` does."""
+    with read_queue(state_dir) as queue:
+        run = queue.runs([run_id]).get(run_id) if queue is not None else None
+    return run is not None and run.state.open
+
+
 def all_runs(state_dir: Path) -> Iterator[QueuedRun]:
     """Read every run, page by page: a slow reader is in nobody's way. Raises as `read_daemon_state`."""
     after = ""

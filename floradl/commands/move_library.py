@@ -146,5 +146,10 @@ def _next_steps(
         f"{what}:",
         f"  {line}",
         f"and start floradl. Until then it pauses: {old} does not count as a library any more.",
+        *(
+            ["Hidden files and links were not copied: look whether any of yours are in the old folder."]
+            if isinstance(config.output.dir, Path)
+            else []
+        ),
         rest,
     ]

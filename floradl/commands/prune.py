@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TextIO
 
 from msgspec import Struct
@@ -11,14 +13,16 @@ from msgspec import Struct
 from floradl.app import build_library
 from floradl.clock import rfc3339
 from floradl.commands.alone import beside_daemon
-from floradl.commands.daemon_state import open_run_ids
+from floradl.commands.daemon_state import is_open, open_run_ids
 from floradl.commands.exits import Exit
+from floradl.commands.library_index import opened_index
 from floradl.commands.progress import CountLine
 from floradl.commands.streams import say, tell
 from floradl.config.settings import Config
 from floradl.errors import ConfigError, FloradlError, ServicePausedError
 from floradl.library.base import LibraryStore
 from floradl.library.retention import Expired, Pruned, Pruner, expired_files, files_of
+from floradl.library.sidecar import Sidecar
 from floradl.models import OutputKind, Reference, RemovalReason
 from floradl.units import format_count, format_size, parse_duration, parse_size
 
@@ -96,6 +100,7 @@ def _remove(
         RemovalReason.PRUNED,
         time.time,
         lambda done: line.show("removing", done.files, len(files)),
+        partial(is_open, config.state_dir),
         keep_times=config.output.mtime == "completed",
     )
     try:
@@ -126,6 +131,18 @@ def _until_enough(library: LibraryStore, rule: PruneRule, files: Iterable[Expire
         yield each
 
 
+def _named_by_others(config: Config, sidecar: Sidecar) -> set[str]:
+    """Return the paths of a run's files that other runs name too."""
+    with opened_index(config, os.environ) as index:
+        return {
+            maker.path
+            for output in sidecar.outputs
+            if output.path is not None and output.sha256 is not None
+            for maker in index.finder.makers(output.sha256)
+            if maker.path == output.path and maker.run.run_id != sidecar.run_id
+        }
+
+
 def _day(file: Expired) -> str:
     return (rfc3339(file.saved_at) or "").partition("T")[0]
 
@@ -138,8 +155,14 @@ def prune_run(config: Config, run_id: str) -> Pruned:
         if sidecar is None or run_id in open_run_ids(config.state_dir):
             raise FloradlError(f"{run_id} is not done: there is nothing to remove yet")
         keep_times = config.output.mtime == "completed"
-        pruner = Pruner(library, RemovalReason.PRUNED, time.time, keep_times=keep_times)
-        done = pruner.prune(files_of(sidecar))
+        pruner = Pruner(
+            library,
+            RemovalReason.PRUNED,
+            time.time,
+            is_open=partial(is_open, config.state_dir),
+            keep_times=keep_times,
+        )
+        done = pruner.prune(files_of(sidecar, _named_by_others(config, sidecar)))
     if done.left:
         path, message = done.left[0]
         raise FloradlError(f"{path}: {message}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import anyio
-from anyio import to_thread
+from anyio import from_thread, to_thread
 
 from floradl.clock import Clocks
 from floradl.errors import FloradlError
@@ -105,7 +105,18 @@ class Retention:
         self, now: float, open_ids: Collection[str], is_stopped: Callable[[], bool]
     ) -> tuple[Pruned, float | None]:
         expiry = expired_files(self._library, self._keep, now, open_ids)
+
+        def is_open(run_id: str) -> bool:
+            if self._stopped.is_set():  # nobody answers any more
+                return True
+            run = from_thread.run(self._queue.get, run_id)
+            return run is not None and run.state.open
+
         pruner = Pruner(
-            self._library, RemovalReason.KEPT_LONG, self._clocks.wall, keep_times=self._keep_times
+            self._library,
+            RemovalReason.KEPT_LONG,
+            self._clocks.wall,
+            is_open=is_open,
+            keep_times=self._keep_times,
         )
         return pruner.prune(expiry.files, is_stopped), expiry.next_at

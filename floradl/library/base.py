@@ -247,6 +247,20 @@ class LibraryStore(ABC):
         """Plan where an output goes. `index` counts from 1; the run's times are unix seconds."""
 
     @abstractmethod
+    def path_of(
+        self,
+        run: QueuedRun,
+        output: RemoteOutput,
+        index: int,
+        times: tuple[float | None, float | None],
+        ext: str,
+    ) -> str:
+        """Return the first path that an output with the extension `ext` would get, with `/`.
+
+        `times` are when the run completed and was created (unix seconds), `index` counts from 1.
+        """
+
+    @abstractmethod
     def existing(self, outputs: Mapping[str, SavedOutput]) -> dict[str, SavedOutput]:
         """Return those of `outputs` whose files exist, with the recorded size.
 

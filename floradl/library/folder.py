@@ -240,10 +240,6 @@ class FolderLibrary(LibraryStore):
         times: tuple[float | None, float | None],
         ext: str,
     ) -> str:
-        """Return the first path that an output with the extension `ext` would get, with `/`.
-
-        `times` are when the run completed and was created (unix seconds), `index` counts from 1.
-        """
         return self.paths.path(PlannedOutput(run, output, index, times), ext)
 
     def _set_aside(self, folder: FolderFd, parts: tuple[SafeName, ...], sha256: str) -> bool:

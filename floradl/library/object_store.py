@@ -191,10 +191,6 @@ class ObjectLibrary(LibraryStore):
         times: tuple[float | None, float | None],
         ext: str,
     ) -> str:
-        """Return the first path that an output with the extension `ext` would get, with `/`.
-
-        `times` are when the run completed and was created (unix seconds), `index` counts from 1.
-        """
         fields = self._name_fields(run, output, index, *times)
         return "/".join(self.template.render(fields, ext, self.max_name_bytes))
 

@@ -122,6 +122,7 @@ class _Planner:
         self._named: list[_Named] = []
         self._settled: set[str] = set()  # folded paths that are some file's for good
         self._exact: set[int] = set()  # hashes of all paths that sidecars name
+        self._twice: dict[int, bool] = {}  # of those that more than one output has: whether that is told
 
     def plan(self, report: Callable[[int], None]) -> RelayoutPlan:
         known: dict[str, str] = {}
@@ -129,6 +130,7 @@ class _Planner:
             if entry.sidecar is not None and entry.foreign is None:
                 self._take(entry, entry.sidecar, known)
             report(count)
+        self._leave_shared()
         on_disk, unnamed, spelling = self._look_at_files()
         self._assign(self._located(on_disk, unnamed), unnamed, spelling)
         return self._plan
@@ -143,7 +145,8 @@ class _Planner:
         folder = safe_name(technique, self._paths.max_name_bytes) if technique else UNKNOWN
         stem = safe_name(sidecar.run_id, self._paths.max_name_bytes - 24)
         name = entry.path.rpartition("/")[2]
-        is_misplaced = entry.path.rpartition("/")[0] != f"{SIDECARS}/{folder}" or not (
+        # One that differs in case only is where it belongs: folders are shared like that.
+        is_misplaced = fold(entry.path.rpartition("/")[0]) != fold(f"{SIDECARS}/{folder}") or not (
             name == f"{stem}.json" or name.startswith(f"{stem}~")
         )
         twice = known.get(sidecar.run_id)
@@ -161,7 +164,10 @@ class _Planner:
             if output.path is None or output.removed is not None:
                 continue
             plan.files += 1
-            self._exact.add(_exact(output.path))
+            exact = _exact(output.path)
+            if exact in self._exact:
+                self._twice[exact] = self._twice.get(exact, False) or twice is None
+            self._exact.add(exact)
             nth = 1 if key == output.output_id else int(key[len(output.output_id) + 1 :])
             if is_left:
                 self._settled.add(fold(output.path))
@@ -171,6 +177,15 @@ class _Planner:
                 PlannedOutput(run, remote, index + 1, times), extension_of(output.path).lower(), nth
             )
             self._named.append(_Named(number, index, output.path, first, nth))
+
+    def _leave_shared(self) -> None:
+        """Leave what two outputs have: under its new name only one of their sidecars would find it."""
+        message = "it is the file of two outputs (their bytes were the same): it stays where it is"
+        for path in sorted({each.path for each in self._named if _exact(each.path) in self._twice}):
+            if self._twice[_exact(path)]:  # two sidecars of one run are told as such
+                self._plan.problems.append(Problem(path, message))
+            self._settled.add(fold(path))
+        self._named = [each for each in self._named if _exact(each.path) not in self._twice]
 
     def _look_at_files(self) -> tuple[set[int], dict[str, StoredFile], dict[str, str]]:
         """Return the hashes of what is there, what no sidecar names by its folded path, folders as spelt."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -139,7 +140,10 @@ class SidecarFiles:
             return plain
         why = "unreadable" if there.counts else "foreign"
         try:
-            rename_noreplace(folder, plain, SafeName(f"{plain}.{why}"))
+            for number in itertools.count(1):
+                kept = SafeName(f"{plain}.{why}" + (f"-{number}" if number > 1 else ""))
+                if rename_noreplace(folder, plain, kept):
+                    break
         except PermissionError:  # a sticky folder forbids it
             return twin
         return plain

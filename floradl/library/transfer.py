@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from floradl.clock import unix_seconds
 from floradl.errors import ErrorCode, FloradlError, ServicePausedError, TransientError
@@ -31,6 +32,9 @@ _TRIES: Final = 3
 _WINDOW: Final = 256  # files that are handed to the threads at a time
 _ROUNDS: Final = 5  # over what came while all else was copied
 _OTHERS: Final = "run_floradl-copy"  # under this run's name arrives what no sidecar names
+_APART: Final = (
+    1_000_000_000  # from this number on a name is no library's: what arrives there is ours to move
+)
 
 
 class Failure(Struct, frozen=True):
@@ -66,7 +70,7 @@ class Copier:
         self._target = target
         self._report = report
         self._there: dict[str, int] = {}
-        self._stamps: dict[str, str] = {}
+        self._stamps: dict[str, tuple[str, int]] = {}
         self.done = Copied()
 
     def copy(self) -> Copied:
@@ -82,13 +86,16 @@ class Copier:
             threads = 1 if isinstance(self._target, FolderLibrary) else _REQUESTS
             self._copy_all(self._others(file for file in files.values() if not _is_sidecar(file)), threads)
             self._copy_all(self._others(file for file in files.values() if _is_sidecar(file)), threads)
+        if (late := next(filter(self._is_new, self._source.listing()), None)) is not None:
+            self._fail(late.path, "files keep coming: stop what writes there, and start again")
         return self.done
 
     def _is_new(self, file: StoredFile) -> bool:
-        return self._stamps.get(file.path) != file.stamp
+        return self._stamps.get(file.path) != (file.stamp, file.size)
 
     def _named(self, files: dict[str, StoredFile]) -> Iterator[_File]:
         """Yield what sidecars name. One that is not there is a failure."""
+        seen: set[str] = set()
         for entry in self._source.scan():
             if (sidecar := entry.sidecar) is None or entry.path not in files:
                 continue
@@ -101,8 +108,15 @@ class Copier:
                     if output.removed is None and output.path not in self._stamps:
                         self._fail(output.path, "it is not there, and its sidecar names it")
                     continue
+                if output.path in seen:  # two runs have this file
+                    continue
+                seen.add(output.path)
                 nth = 1 if key == output.output_id else int(key[len(output.output_id) + 1 :])
                 remote = RemoteOutput(output.output_id, output.type, output.url or "", nth)
+                ext = extension_of(output.path).lower()
+                if self._target.path_of(run, remote, index, moments, ext) != output.path:
+                    # By its own name it might be taken for another's file that has the same bytes.
+                    remote = replace(remote, nth=_apart(output.path))
 
                 def planned(
                     run: QueuedRun = run,
@@ -120,7 +134,7 @@ class Copier:
             if not self._is_new(file):
                 continue
             name = hashlib.sha256(file.path.encode("utf-8", "surrogatepass")).hexdigest()[:24]
-            remote = RemoteOutput(name, "other", "")
+            remote = RemoteOutput(name, "other", "", _apart(file.path))
             run = QueuedRun(run_id=_OTHERS, queued_at=0.0)
 
             def planned(run: QueuedRun = run, remote: RemoteOutput = remote) -> Destination:
@@ -132,7 +146,7 @@ class Copier:
         with ThreadPoolExecutor(threads, "copy") as pool:
             while batch := list(islice(files, _WINDOW)):
                 for file, failed in zip(batch, pool.map(self._tried, batch), strict=True):
-                    self._stamps[file.stored.path] = file.stored.stamp
+                    self._stamps[file.stored.path] = file.stored.stamp, file.stored.size
                     if isinstance(failed, ServicePausedError):
                         pool.shutdown(cancel_futures=True)
                         raise failed
@@ -168,6 +182,7 @@ class Copier:
             self._target.remove(path)  # what it said before
         sha256 = self._send(file)
         if file.sha256 is not None and sha256 != file.sha256:
+            self._target.remove(path)
             raise TransientError("its bytes are not those that its sidecar says (SHA-256)", ErrorCode.STORAGE)
         if sha256_of(self._target, path) != sha256:
             raise TransientError("its copy has other bytes (SHA-256)", ErrorCode.STORAGE)
@@ -195,10 +210,18 @@ class Copier:
                 raise TransientError(f"it cannot be read: {error.strerror}", ErrorCode.STORAGE) from error
             sha256 = digest.hexdigest()
             put = destination.publish(sink, extension_of(path).lower(), sha256, _mtime(file.stored))
-        if put != path and not self._target.move(put, path):
-            self._target.remove(put)
-            raise TransientError("another file has this path there already", ErrorCode.STORAGE)
+        if put != path:
+            is_anothers = self._source.stat(put) is not None  # or is going to be
+            if is_anothers or not self._target.move(put, path):
+                if not is_anothers:
+                    self._target.remove(put)
+                raise TransientError("another file has this path there already", ErrorCode.STORAGE)
         return sha256
+
+
+def _apart(path: str) -> int:
+    """Return a number that the name of no file in the library has; it differs for different paths."""
+    return _APART + int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogatepass")).digest()[:4])
 
 
 def _is_sidecar(file: StoredFile) -> bool:
