@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import subprocess
@@ -90,6 +91,7 @@ def main() -> int:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder goes then, too
     tools = look()
+    load = os.getloadavg()[0]  # of the minute before: of others
     with tempfile.TemporaryDirectory(prefix="floradl-benchmarks-", dir=options.work) as folder:
         plan = Plan(
             options.quick, 1 if options.quick else options.pairs, Path(folder), tools, options.progress
@@ -102,7 +104,7 @@ def main() -> int:
     if plan.quick:
         tell("the quick form: sizes and times are tiny, so the figures say nothing")
     if lines and not plan.quick:
-        results.write(lines, described, machine.version())
+        results.write(lines, described, f"{machine.version()}, {options.pairs} pairs, load {load:.1f}")
         tell(f"written to {results.PATH}")
     return 1 if failed else 0
 

@@ -112,11 +112,11 @@ class Shift:
 
 @pytest.fixture
 def shift(tmp_path: Path) -> Iterator[Callable[..., Shift]]:
-    """Make a shift, for two cores unless said; it ends with the test."""
+    """Make a shift, for three cores unless said; it ends with the test."""
     made: list[Shift] = []
 
     def make(
-        cores: int = 2, environ: dict[str, str] | None = None, bandwidth: BandwidthLimiter | None = None
+        cores: int = 3, environ: dict[str, str] | None = None, bandwidth: BandwidthLimiter | None = None
     ) -> Shift:
         made.append(Shift(tmp_path / "library", cores, environ or {}, bandwidth or BandwidthLimiter()))
         return made[-1]
@@ -167,10 +167,10 @@ def test_a_clip_is_fetched_by_a_worker(shift: Callable[..., Shift]) -> None:
     assert len(team.worker_pool.pids) == 1
 
 
-def test_many_small_files_at_once_bring_workers_up_to_the_number_of_cores(
+def test_many_small_files_at_once_bring_workers_up_to_one_for_each_core_but_one(
     shift: Callable[..., Shift],
 ) -> None:
-    team = shift(cores=2)
+    team = shift()
     with hanging(team, 3, "imageUrl"), MediaHost(serving(Reply(answer(PNG), "keep"))) as host:
 
         def crowded() -> bool:

@@ -86,6 +86,7 @@ class SqliteQueue(RunQueue):
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA fullfsync=ON")  # macOS: through the drive's cache
+            db.execute("PRAGMA cache_size=-512")  # KiB: the system has its pages, too
             migrate(db, path)
             return cls(db, QueueFiles(state_dir), retry_after)
         except BaseException:

@@ -1,9 +1,10 @@
 """Downloads, in this process or a worker's: a few small files here, all else in workers.
 
-The first worker is started when there is use for one, another when each has work for two, up to one a core.
-They are ended when nothing was downloaded for a minute. If none can be started, or one ends early, nothing is
-lost but speed: this process downloads by itself. `RemoteDownload` is one transfer in a worker: it opens the
-part file, records what the next attempt must know, and closes the part file when the worker has.
+The first worker is started when there is use for one, another when each has work for two, up to one for each
+core but one: this process has work, too. They are ended when nothing was downloaded for a minute. If none can
+be started, or one ends early, nothing is lost but speed: this process downloads by itself. `RemoteDownload`
+is one transfer in a worker: it opens the part file, records what the next attempt must know, and closes the
+part file when the worker has.
 """
 
 from __future__ import annotations
@@ -215,7 +216,7 @@ class WorkerPool:
         self._shares = BandwidthShares(bandwidth)
         self._settings = settings
         self._machine = machine
-        self._most = min(machine.cores, _MOST) if machine.cores > 1 else 0
+        self._most = min(machine.cores - 1, _MOST)
         self._lock = Lock()
         self._workers: list[WorkerProcess] = []
         self._dismissed: list[WorkerProcess] = []
