@@ -128,6 +128,7 @@ class Daemon:
         self.name = name
         self.may_poll = True
         self.queue = SharedQueue(fleet.store, name)
+        self.accepted: list[str] = []
         self.finished: list[str] = []
         clocks = Clocks(now, lambda: now() + clock_off)
         due_queue = DueQueue(now, 2.0)
@@ -164,12 +165,14 @@ class Daemon:
 
 
 class _Sink:
-    """Notes which runs a daemon said are finished."""
+    """Notes which runs a daemon said are accepted, and finished."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    def accepted(self, run_ids: Iterable[str]) -> None: ...
+    def accepted(self, run_ids: Iterable[str]) -> None:
+        self._daemon.accepted.extend(run_ids)
+
     def completed(self, run: QueuedRun, outputs: int) -> None: ...
     def saved(self, run: QueuedRun, output: object) -> None: ...
 

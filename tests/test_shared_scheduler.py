@@ -312,6 +312,8 @@ def test_a_webhook_at_one_daemon_makes_the_poller_request_the_run() -> None:
         other.scheduler.poll_now("run_a")
         await fleet.until(lambda: len(fleet.flora.asked) > asked, 0.3)
         await fleet.all_end(1.0)
+        other.scheduler.poll_now("run_b", new=True)  # which the webhook itself has queued
+        assert (other.accepted, poller.accepted) == (["run_a", "run_b"], [])
 
     in_fleet(work)
 

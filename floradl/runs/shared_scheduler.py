@@ -128,10 +128,11 @@ class SharedScheduler(Scheduler):
     async def resume_open(self, queue: RunQueue) -> None:
         """Do nothing: whoever is elected reads them."""
 
-    def poll_now(self, run_id: str) -> None:
+    def poll_now(self, run_id: str, *, new: bool = False) -> None:
         if self.polls:
             self._open_runs.poll_now(run_id)
         else:
+            self._report_accepted([run_id] if new else [])
             self._reported[run_id] = None
             self._news.set()
 

@@ -323,7 +323,8 @@ class PostgresQueue(RunQueue):
             if new and not (known_only and await select_run(connection, run_id) is None):
                 done = await self._submit(connection, [request], now, retry_failed=retry_failed)
             run = await select_run(connection, run_id)
-            record = DeliveryRecord(new, run is not None and run.state.open)
+            queued = done is not None and bool(done.waiting)
+            record = DeliveryRecord(new, run is not None and run.state.open, queued)
             return record, done is not None and bool(done.incomplete)
 
         record, completed = await self._db.call(work)
