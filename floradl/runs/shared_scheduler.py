@@ -35,6 +35,8 @@ _NOTE_EVERY = 1.0  # seconds in which the times of the next polls come together
 _WORTH_NOTING = 1.0  # seconds; whoever is elected later polls at once what was due sooner
 _AGAIN = 1.0  # seconds until the queue is tried again
 _IDLE_FOR = 0.5  # seconds between looks whether any run is open
+_STEP_DOWN, _LONGEST = 20.0, 60.0  # seconds that a daemon whose key is refused leaves polling to others
+_TRIAL = 10.0  # seconds in which it shows, once it is elected again, whether its key is good by now
 _T = TypeVar("_T")
 _log = get_logger()
 
@@ -72,6 +74,8 @@ class SharedScheduler(Scheduler):
         self._due: dict[str, float] = {}  # by run, when it is polled next (monotonic seconds)
         self._reported: dict[str, None] = {}  # runs whose end a webhook reported here
         self._news = Signal()
+        self._led_since = 0.0  # monotonic seconds
+        self._step_down = _STEP_DOWN
         self._open_runs.on_postponed = self._postponed
 
     # What the rest of the daemon looks at
@@ -109,7 +113,17 @@ class SharedScheduler(Scheduler):
 
     def probe_now(self) -> bool:
         here = self._ready.breaker.hurry()
+        if self._is_refused and not self.polls:
+            self._step_down = _STEP_DOWN
+            self._election.step_down(0.0)
+            return True
         return super().probe_now() or here
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether FLORA refused this daemon's key when it last polled."""
+        pause = self._breaker.now
+        return pause is not None and pause.reason is PauseReason.KEY_REFUSED
 
     # What comes in here
 
@@ -151,6 +165,7 @@ class SharedScheduler(Scheduler):
             group.start_soon(self._listen)
             group.start_soon(self._pass_reports_on)
             group.start_soon(self._count_open)
+            group.start_soon(self._watch_refusal)
             if until_idle:
                 await self._all_done()
                 group.cancel_scope.cancel()
@@ -187,6 +202,7 @@ class SharedScheduler(Scheduler):
 
     async def _lead(self, beside: Sequence[Service]) -> None:
         self._forget()
+        self._led_since = self._open_runs.clocks.monotonic()
         try:
             self._open_runs.restart(await _until_available(self._queue.durations))
             async with anyio.create_task_group() as group:
@@ -203,8 +219,11 @@ class SharedScheduler(Scheduler):
             self._forget()
 
     def _forget(self) -> None:
-        self._breaker.end()
-        self._breaker.looked()
+        if self._is_refused:
+            self._breaker.forget_probe()
+        else:
+            self._breaker.end()
+            self._breaker.looked()
         for run_id in self._open_runs.waiting() | self._hand_over.handed:
             self._reports.dropped(run_id)
         self._open_runs.restart({})
@@ -291,6 +310,28 @@ class SharedScheduler(Scheduler):
             if (pause := self._ready.breaker.now) is not None and keeps_from_polling(pause):
                 self._election.ask_now()
             await self._breaker.changed.wait(1.0)
+
+    async def _watch_refusal(self) -> None:
+        """Let another daemon poll where FLORA refuses the key of this one: another machine's may be good.
+
+        The pause is over once this one's key is good, or another daemon polls for some time.
+        """
+        refused_at = 0.0
+        while True:
+            await next_tick(1.0)
+            now = self._open_runs.clocks.monotonic()
+            if not self._is_refused:
+                refused_at = 0.0
+                if self.polls:
+                    self._step_down = _STEP_DOWN
+                continue
+            refused_at = refused_at or now
+            if not self.polls:
+                if self._election.outvoted_for > 2 * _TRIAL:
+                    self._breaker.end()
+            elif now - self._led_since > _TRIAL or refused_at > self._led_since:
+                self._election.step_down(self._step_down)
+                self._step_down = min(2 * self._step_down, _LONGEST)
 
 
 def keeps_from_polling(pause: Pause) -> bool:
