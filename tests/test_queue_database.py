@@ -165,6 +165,14 @@ def test_tables_of_another_program_are_left_alone(home: Home) -> None:
         assert "holds tables of another program (runs)" in refused(home, server.url(name))
 
 
+def test_a_search_path_that_leads_away_from_the_tables_is_told_and_makes_no_second_queue(home: Home) -> None:
+    with one_database() as (server, name):
+        anyio.run(prepare_database, server.server(name))
+        server.execute(f"CREATE SCHEMA other; ALTER DATABASE {name} SET search_path = other", name)
+        assert "the queue's tables are in the schema public" in refused(home, server.url(name))
+        assert server.execute("SELECT 1 FROM pg_tables WHERE schemaname = 'other'", name) == []
+
+
 @pytest.mark.parametrize(
     ("engine", "said"),
     [

@@ -132,6 +132,23 @@ async def test_calls_wait_where_the_server_has_no_connection_left(own: PostgresS
         assert queue.trouble is None
 
 
+async def test_calls_wait_where_a_right_was_revoked_and_say_what_to_do(own: PostgresServer) -> None:
+    own.execute(f"CREATE ROLE poor LOGIN PASSWORD '{databases.PASSWORD}'")
+    own.execute("CREATE DATABASE poor OWNER poor")
+    server = Server(own.url("poor").replace("floradl@", "poor@"), lambda: databases.PASSWORD)
+    await prepare_database(server)
+    async with opened_queue(server, "poor", "host-poor") as queue:
+        own.execute("ALTER TABLE outbox OWNER TO floradl; ALTER TABLE runs OWNER TO floradl", "poor")
+        async with anyio.create_task_group() as group:
+            group.start_soon(queue.counts)
+            await until_troubled(queue)
+            assert queue.trouble is not None
+            assert "permission denied for table runs" in queue.trouble.message
+            assert "GRANT" in queue.trouble.message
+            own.execute("GRANT ALL ON runs TO poor", "poor")
+        assert queue.trouble is None
+
+
 async def test_a_call_over_a_cut_network_is_given_up_and_done_over_another_connection(
     own: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

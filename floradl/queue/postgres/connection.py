@@ -42,6 +42,7 @@ _SESSION: Final = (
 )
 _AT_ONCE: Final = ("40001", "40P01")  # a conflict of two transactions: one of them has to do it again
 _AWAY: Final = ("08", "53", "57", "58", "25006", "25P03", "55P03")  # codes, or classes of them, that may pass
+_NO_RIGHT: Final = "42501"
 _GONE: Final = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column, function
 _log = get_logger()
 logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what becomes an error of ours anyway
@@ -135,6 +136,12 @@ _TOLD: Final = (
 def explained(server: Server, error: BaseException) -> Unreachable:
     """Return a sentence for whatever kept one from using the database; no secret is in it."""
     text = _one_line(error)
+    if _code(error) == _NO_RIGHT:
+        return Unreachable(
+            f"{server}: the queue's user lacks a right ({text})",
+            "let it own the tables (REASSIGN OWNED), or GRANT ALL on them to it",
+            setting=True,
+        )
     for words, message, remedy, setting in _TOLD:
         if any(word in text for word in words) and (words[0] != "role " or "does not exist" in text):
             if words[0] == 'database "' and "does not exist" not in text:
