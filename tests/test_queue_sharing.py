@@ -120,6 +120,19 @@ async def test_a_poller_that_is_silent_for_its_lease_is_followed_by_another(
     assert not await one.sharing.elect()
 
 
+async def test_open_runs_are_counted_at_no_cost_for_those_that_ended(
+    one: PostgresQueue, database: tuple[databases.PostgresServer, str]
+) -> None:
+    server, name = database
+    ended = "SELECT 'old_' || n, 'done', n, n FROM generate_series(1, 20000) AS n"
+    server.execute(f"INSERT INTO runs (run_id, state, queued_at, changed_at) {ended}; ANALYZE runs", name)
+    await add(one, "run_a", "run_b")
+    await end(one, await get(one))
+    assert await one.sharing.count_open() == 1
+    query = "EXPLAIN SELECT count(*) FROM runs WHERE state IN ('waiting', 'running', 'downloading')"
+    assert any("runs_open" in row[0] for row in server.execute(query, name))
+
+
 async def test_when_runs_are_due_is_kept_for_the_next_poller(one: PostgresQueue, two: PostgresQueue) -> None:
     await add(one, "run_a", "run_b", "run_c")
     await make_ready(one, "run_r")

@@ -172,17 +172,16 @@ class SharedScheduler(Scheduler):
 
     async def _all_done(self) -> None:
         """Wait until no run is open at any daemon."""
-        open_since: float | None = 0.0
-        while not self.idle or open_since is not None:
+        left = 1
+        while not self.idle or left:
             await next_tick(_IDLE_FOR)
             with suppress(QueueUnavailableError):
-                open_since = (await self._queue.counts()).oldest_open
+                left = await self._sharing.count_open()
 
     async def _count_open(self) -> None:
         while True:
             with suppress(QueueUnavailableError):
-                states = (await self._queue.counts()).states
-                self._count = sum(count for state, count in states.items() if state.open)
+                self._count = await self._sharing.count_open()
             await anyio.sleep(_COUNT_EVERY)
 
     async def _pass_reports_on(self) -> None:

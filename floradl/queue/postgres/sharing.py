@@ -111,6 +111,10 @@ class PostgresSharing(RunSharing):
             self._db.note_failure(error)
             return None
 
+    async def count_open(self) -> int:
+        rows = await self._db.rows(f"SELECT count(*) FROM runs WHERE state IN {OPEN}")  # noqa: S608 - ours
+        return int(rows[0][0])
+
     async def due(self) -> list[tuple[str, float]]:
         rows = await self._db.rows(
             "SELECT run_id, greatest(extract(epoch FROM due_at - now()), 0)::float8 FROM runs"  # noqa: S608 - ours
