@@ -1,4 +1,4 @@
-"""Four machines, PostgreSQL and a bucket, and all that fails at once: each run is saved and announced once."""
+"""Four machines, PostgreSQL, a bucket, and all that fails at once: each run is saved and announced once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +15,10 @@ import databases
 import pytest
 import yaml
 from machines import PICTURE, Machines
-from object_stores import Store
+from object_stores import Line, Request, Store, answer
 from studio import wait_until
 
-from floradl.simulator import Simulator
+from floradl.simulator import OutputSpec, Simulator
 
 NAMES = ("one", "two", "three", "four")
 DONE = "SELECT count(*) FROM runs WHERE state = 'done'"
@@ -35,8 +35,10 @@ class BucketFleet(Machines):
         self.hook.write_text('#!/bin/sh\ncat >/dev/null\nprintf \'%s\\n\' "$2" >>"$1"\n')
         self.hook.chmod(0o755)
 
-    def start_all(self, store: Store, prefix: str, *, short_leases: bool) -> None:
-        """Start the four; FLORA's API is that of `simulator`."""
+    def start_all(
+        self, store: Store, prefix: str, *, short_leases: bool, names: Sequence[str] = NAMES
+    ) -> None:
+        """Start them; their library is in a store."""
         settings = {
             "FLORADL_OUTPUT__DIR": str(store.url(prefix)),
             "FLORADL_OUTPUT__ENDPOINT": store.access.endpoint or "",
@@ -44,7 +46,7 @@ class BucketFleet(Machines):
             "FLORADL_LOG__LEVEL": "info",
             **store.access.environ,
         }
-        for name in NAMES:
+        for name in names:
             home = self.home(name, short_leases=short_leases, **settings)
             words = [str(self.hook), str(home.path / "hooked")]
             (home.path / "config.yaml").write_text(yaml.safe_dump({"hooks": {"run_finished": words}}))
@@ -147,3 +149,46 @@ def test_a_fleet_over_a_bucket_loses_and_doubles_nothing_whatever_is_killed_stop
         check_bucket(store, tmp_path.name, simulator, runs)
         check_hooks(fleet, runs)
         assert not (fleet.announced() - Counter(runs))
+
+
+@pytest.mark.slow
+def test_a_bucket_that_refuses_a_fleet_for_a_while_costs_no_run(
+    tmp_path: Path, simulator: Simulator, stores: Callable[[str], Store]
+) -> None:
+    store = stores("s3")
+    refusals = (
+        answer(503, "SlowDown"),
+        answer(404, "NoSuchBucket"),
+        answer(507, "InsufficientStorage"),
+        answer(403, "ExpiredToken"),  # in the middle of uploads, too
+    )
+    with (
+        databases.prepared() as (server, name),
+        Line(store.port) as line,
+        BucketFleet(tmp_path, simulator, server, name) as fleet,
+    ):
+        small = [f"run_{number}" for number in range(120)]
+        films = [f"run_film_{number}" for number in range(8)]
+        runs = [run for pair in zip(small[::15], films, strict=True) for run in pair]
+        runs += [run for run in small if run not in runs]
+        fleet.add_runs(*small, outputs=PICTURE, duration=0.0)
+        fleet.add_runs(*films, outputs=(OutputSpec("a", "videoUrl", size=12_000_000),), duration=0.0)
+        fleet.start_all(store.behind(line.port), tmp_path.name, short_leases=False, names=("one", "two"))
+        fleet.poller()
+        for number, refusal in enumerate(refusals):
+            some = runs[number::4]
+            fleet.home("one").drop("".join(f"campaign/{run_id}\n" for run_id in some), f"{number}.txt")
+            wait_until(partial(_done_again, fleet, number * 32 + 3))
+            line.act = partial(_writes, refusal)
+            began = time.monotonic()
+            wait_until(lambda began=began: time.monotonic() - began > 4)
+            line.act = lambda _: None
+            wait_until(partial(_done_again, fleet, number * 32 + 28), 60.0)
+        wait_until(partial(_done_again, fleet, len(runs)), 90.0)
+        check_bucket(store, tmp_path.name, simulator, runs)
+        fleet.check_announced(runs)
+
+
+def _writes(refusal: bytes, request: Request) -> bytes | None:
+    """Refuse what writes; what is gone is gone for readers, too."""
+    return refusal if request.method in {"PUT", "POST"} or b" 404 " in refusal else None
