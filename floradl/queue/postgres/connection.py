@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
@@ -211,11 +211,14 @@ class Database:
         """Set once it is closed, or damaged."""
         self.trouble: QueueTrouble | None = None
 
-    async def call(self, work: Callable[[Connection], Awaitable[_T]], *, patience: float = 0.0) -> _T:
+    async def call(
+        self, work: Callable[[Connection], Awaitable[_T]], *, patience: float = 0.0, single: bool = False
+    ) -> _T:
         """Run `work` in a transaction; it is durable when this returns, and run again after an outage.
 
         One that hangs is given up after `patience` seconds, or the usual ones where these are more.
-        So it must not use anything up. Raises what `work` raises, and `QueueUnavailableError` for what
+        So it must not use anything up. `single`: it is one statement, and a transaction by itself, which
+        spares two round trips. Raises what `work` raises, and `QueueUnavailableError` for what
         waiting does not mend.
         """
         delay = 0.0
@@ -223,7 +226,10 @@ class Database:
             await self._check_open()
             try:
                 with anyio.fail_after(max(patience, self._patience)):
-                    async with self._connection() as connection, connection.transaction():
+                    async with (
+                        self._connection() as connection,
+                        nullcontext() if single else connection.transaction(),
+                    ):
                         result = await work(connection)
             except (psycopg.Error, TimeoutError, OSError) as error:
                 if _code(error) not in _AT_ONCE:
@@ -249,7 +255,7 @@ class Database:
             cursor = await connection.execute(query, values)
             return await cursor.fetchall() if cursor.description else []
 
-        return await self.call(work)
+        return await self.call(work, single=True)
 
     async def outlast(self, error: BaseException, delay: float) -> None:
         """Wait `delay` seconds where an error may pass; at 0 it is tried again at once, on a new connection.

@@ -162,8 +162,8 @@ async def refuse_unusable(connection: Connection, server: Server) -> None:
     if elsewhere is not None:  # a second queue would begin without the runs that the first one has open
         raise ConfigError(
             f"queue.engine: the queue's tables are in the schema {elsewhere[0]} of {server}, where the "
-            "user's search_path does not lead: correct it (ALTER ROLE … SET search_path), or make a database for "
-            "each queue"
+            "user's search_path does not lead: correct it (ALTER ROLE … SET search_path), or make a database "
+            "for each queue"
         )
     query = "SELECT current_schema(), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
     schema, may = await (await connection.execute(query)).fetchone() or (None, False)

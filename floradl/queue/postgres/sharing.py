@@ -133,7 +133,7 @@ class PostgresSharing(RunSharing):
         )
 
     async def rows(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
-        return await self._db.call(lambda connection: select_runs(connection, list(run_ids)))
+        return await self._db.call(lambda connection: select_runs(connection, list(run_ids)), single=True)
 
     async def update_all(self, runs: Sequence[tuple[QueuedRun, float | None]], now: float) -> None:
         # In one order, against deadlocks.
