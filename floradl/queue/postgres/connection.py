@@ -73,7 +73,7 @@ class Server(Struct, frozen=True):
         try:
             return make_conninfo(self.url, **(given | conninfo_to_dict(self.url)))
         except psycopg.Error as error:
-            raise ConfigError(f"queue.engine: {self.url!a} is malformed: {_one_line(error)}") from error
+            raise ConfigError(f"queue.engine: {self} is malformed: {_one_line(error)}") from error
 
     def __str__(self) -> str:
         return self.url.partition("?")[0]
