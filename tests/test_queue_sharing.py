@@ -570,6 +570,27 @@ async def test_a_worker_whose_row_was_pruned_enrols_anew(
     await serve_until(one, save, over)
 
 
+async def test_answers_that_only_a_newer_floradl_understands_are_left_for_it(
+    one: PostgresQueue, database: tuple[databases.PostgresServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, name = database
+    await make_ready(one, "run_new", "run_lost", "run_a")
+    newer = """UPDATE runs SET answer = '{"newer": 1}' WHERE run_id IN ('run_new', 'run_lost')"""
+    server.execute(newer, name)
+    server.execute("DELETE FROM procrastinate_jobs WHERE args->>'run_id' = 'run_lost'", name)
+    monkeypatch.setattr(engine, "_RESCUE_EVERY", 0.05)
+    over = anyio.Event()
+
+    async def save(finished: FinishedRun) -> Released:
+        while not {("run_new", "todo"), ("run_lost", "todo")} <= set(jobs(database)):  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+        over.set()
+        return await end(one, finished.run)
+
+    await serve_until(one, save, over)
+    assert server.execute("SELECT owner FROM runs WHERE run_id = 'run_new'", name) == [(None,)]
+
+
 async def test_jobs_that_only_a_newer_floradl_knows_are_left_for_it(
     one: PostgresQueue, database: tuple[databases.PostgresServer, str]
 ) -> None:
