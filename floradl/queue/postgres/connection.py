@@ -34,11 +34,14 @@ PATIENCE: Final = 60.0
 
 _CONNECT_TIMEOUT: Final = 10  # seconds
 _FIRST_RETRY: Final = 0.25
-# Whoever is stopped in the middle of a transaction must not hold a run's row until it is continued.
+# Whoever is stopped in the middle of a transaction must not hold a run's row until it is continued. All else
+# is limited by `patience` alone, and is written for READ COMMITTED, whatever the server sets for others.
 _SESSION: Final = (
     "SELECT set_config('idle_in_transaction_session_timeout', '15s', false),"
     " set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
-    " WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
+    " WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),"
+    " set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false),"
+    " set_config('default_transaction_isolation', 'read committed', false)"
 )
 _AT_ONCE: Final = ("40001", "40P01")  # a conflict of two transactions: one of them has to do it again
 _AWAY: Final = ("08", "53", "57", "58", "25006", "25P03", "55P03")  # codes, or classes of them, that may pass
