@@ -47,7 +47,7 @@ class BucketFleet(Machines):
             **store.access.environ,
         }
         for name in names:
-            home = self.home(name, short_leases=short_leases, **settings)
+            home = self.home(name, port=None, short_leases=short_leases, **settings)
             words = [str(self.hook), str(home.path / "hooked")]
             (home.path / "config.yaml").write_text(yaml.safe_dump({"hooks": {"run_finished": words}}))
             self.start(name)
@@ -180,13 +180,16 @@ def test_a_bucket_that_refuses_a_fleet_for_a_while_costs_no_run(
             fleet.home("one").drop("".join(f"campaign/{run_id}\n" for run_id in some), f"{number}.txt")
             wait_until(partial(_done_again, fleet, number * 32 + 3))
             line.act = partial(_writes, refusal)
-            began = time.monotonic()
-            wait_until(lambda began=began: time.monotonic() - began > 4)
+            wait_until(partial(_passed, time.monotonic(), 4.0))
             line.act = lambda _: None
             wait_until(partial(_done_again, fleet, number * 32 + 28), 60.0)
         wait_until(partial(_done_again, fleet, len(runs)), 90.0)
         check_bucket(store, tmp_path.name, simulator, runs)
         fleet.check_announced(runs)
+
+
+def _passed(since: float, seconds: float) -> bool:
+    return time.monotonic() - since > seconds
 
 
 def _writes(refusal: bytes, request: Request) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Final
 
 import anyio
@@ -330,9 +331,9 @@ def test_where_all_keys_are_refused_the_pause_lasts_and_is_over_with_one_good_ke
         one, other = await fleet.start("one"), await fleet.start("other")
         fleet.add("run_a", at=one)
         fleet.flora.finish("run_a")
-        pauses: list[PauseReason | None] = []
-        for daemon in (one, other):
-            daemon.scheduler.on_pause(lambda daemon=daemon: pauses.append(daemon.scheduler.paused))
+        pauses: list[str] = []
+        one.scheduler.on_pause(partial(pauses.append, "one"))
+        other.scheduler.on_pause(partial(pauses.append, "other"))
         await anyio.sleep(3600.0)
         assert len(pauses) <= 6
         assert 10 < len(fleet.flora.asked) < 300
