@@ -550,6 +550,19 @@ async def test_a_ready_run_without_a_job_is_given_one(
     assert (await get(one)).state is RunState.DONE
 
 
+async def test_daemons_that_are_gone_for_a_month_are_forgotten(
+    one: PostgresQueue, database: tuple[databases.PostgresServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, name = database
+    values = ", ".join(f"('{days}', '', '', now() - interval '{days} days')" for days in (20, 40))
+    server.execute(f"INSERT INTO daemons (daemon, name, version, seen_at) VALUES {values}", name)
+    await make_ready(one, "run_a")
+    server.execute("DELETE FROM procrastinate_jobs", name)
+    await rescue(one, monkeypatch)
+    left = server.execute("SELECT daemon FROM daemons ORDER BY daemon", name)
+    assert left == [("20",), ("one",)]
+
+
 async def test_a_worker_whose_row_was_pruned_enrols_anew(
     one: PostgresQueue, database: tuple[databases.PostgresServer, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
