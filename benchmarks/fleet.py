@@ -1,8 +1,9 @@
 """Several daemons that share a queue: how they scale, how soon they act, and what the one that polls costs.
 
-    .venv/bin/python benchmarks/fleet.py [scale|small|drop|idle]...    # without a name: all, some minutes
+    .venv/bin/python benchmarks/fleet.py [scale|small|drop|idle|failures]...    # without a name: all
 
-It needs Debian's PostgreSQL, and runs on the helpers of the tests. Nothing is judged.
+It needs Debian's PostgreSQL (`failures` SeaweedFS, too), runs on the helpers of the tests, and takes minutes.
+Nothing is judged but by `failures`, where machines are killed and stopped, and the database is restarted.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import databases
 from machines import Machines
+from object_stores import seaweed
 from studio import served, wait_until
+from test_fleet_failures import BucketFleet, check_bucket, check_hooks, survive
 
+from floradl.queue.sharing import RUN_LEASE
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 _RATE, _FILM = 100_000, 500_000  # bytes a second that the media host gives a connection, and of a film
@@ -147,11 +151,37 @@ def idle(total: int = 20_000) -> None:
     )
 
 
+def failures(total: int = 5000) -> None:
+    """Kill a daemon and the poller, stop another past its lease, and restart the database amid many runs."""
+    simulator = Simulator()
+    with (
+        tempfile.TemporaryDirectory(prefix="floradl-fleet-") as folder,
+        tempfile.TemporaryDirectory(prefix="floradl-store-") as objects,
+        served(simulator),
+        databases.running() as server,
+        server.database() as name,
+        seaweed(Path(objects)) as store,
+        BucketFleet(Path(folder), simulator, server, name) as machines,
+    ):
+        runs = [f"run_{number}" for number in range(total)]
+        machines.add_runs(*runs, duration=0.0)
+        machines.start_all(store, "fleet", short_leases=False)
+        machines.poller()
+        began = time.monotonic()
+        machines.drop_everywhere(runs)
+        survive(machines, runs, lease=RUN_LEASE, seconds=900.0)
+        took = time.monotonic() - began
+        check_bucket(store, "fleet", simulator, runs)
+        check_hooks(machines, runs)
+        hooks = machines.hooked().total()
+    print(f"failures: {total} runs in {took:.0f} s, each saved once, {hooks} calls of the hook", flush=True)
+
+
 def main() -> None:
     """Measure what is named, or all."""
-    wanted = sys.argv[1:] or ["scale", "small", "drop", "idle"]
+    wanted = sys.argv[1:] or ["scale", "small", "drop", "idle", "failures"]
     try:
-        for each in (scale, small, drop, idle):
+        for each in (scale, small, drop, idle, failures):
             if each.__name__ in wanted:
                 each()
     finally:

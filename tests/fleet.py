@@ -15,7 +15,7 @@ from shared_queue import SharedQueue, SharedStore
 from wire import Silent
 
 from floradl.clock import Clocks
-from floradl.errors import ErrorCode, PermanentError, ServicePausedError
+from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePausedError
 from floradl.flora.schema import RunPage
 from floradl.models import FinishedRun, QueuedRun, Reference, RemoteOutput, RemoteRun, RunState
 from floradl.polling.circuit_breaker import CircuitBreaker
@@ -43,6 +43,8 @@ class Flora:
     def __init__(self) -> None:
         self.now = asyncio.get_running_loop().time
         self.runs: dict[str, RemoteRun] = {}
+        self.refused: set[str] = set()
+        """Daemons whose key is not good."""
         self.asked: list[tuple[float, str, str]] = []
         self.lists = True
 
@@ -67,17 +69,23 @@ class Api:
     async def run(self, reference: Reference) -> RemoteRun:
         self._flora.asked.append((self._flora.now(), self._name, reference.run_id))
         await anyio.sleep(0.02)
+        self._check_key()
         return self._flora.runs[reference.run_id]
 
     async def page(self, kind: str, cursor: str | None = None) -> RunPage:
         self._flora.asked.append((self._flora.now(), self._name, kind))
         await anyio.sleep(0.02)
+        self._check_key()
         if not self._flora.lists:
             raise PermanentError("not for this key", ErrorCode.FORBIDDEN)
         wanted = list(self._flora.runs.values())[::-1] if kind == "technique_runs" else []
         start = int(cursor or 0)
         end = start + 100
         return RunPage(tuple(wanted[start:end]), str(end) if end < len(wanted) else None)
+
+    def _check_key(self) -> None:
+        if self._name in self._flora.refused:
+            raise ServicePausedError("FLORA refuses the key", PauseReason.KEY_REFUSED)
 
 
 class Saver:
@@ -128,6 +136,7 @@ class Daemon:
         self.name = name
         self.may_poll = True
         self.queue = SharedQueue(fleet.store, name)
+        self.accepted: list[str] = []
         self.finished: list[str] = []
         clocks = Clocks(now, lambda: now() + clock_off)
         due_queue = DueQueue(now, 2.0)
@@ -164,12 +173,14 @@ class Daemon:
 
 
 class _Sink:
-    """Notes which runs a daemon said are finished."""
+    """Notes which runs a daemon said are accepted, and finished."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    def accepted(self, run_ids: Iterable[str]) -> None: ...
+    def accepted(self, run_ids: Iterable[str]) -> None:
+        self._daemon.accepted.extend(run_ids)
+
     def completed(self, run: QueuedRun, outputs: int) -> None: ...
     def saved(self, run: QueuedRun, output: object) -> None: ...
 

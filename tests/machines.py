@@ -52,14 +52,12 @@ class Machines:
     ) -> Home:
         """Return the home of a machine, made at the first call; `port` is another way to the database."""
         if name not in self._homes:
-            self._homes[name] = home = Home(
-                self.folder / name,
-                self.simulator,
-                FLORADL_QUEUE__ENGINE=self.server.url(self.name, port),
-                FLORADL_QUEUE__PASSWORD_FILE=str(self.folder / "password"),
-                FLORADL_OUTPUT__DIR=str(self.library),
-                **settings,
-            )
+            shared = {
+                "FLORADL_QUEUE__ENGINE": self.server.url(self.name, port),
+                "FLORADL_QUEUE__PASSWORD_FILE": str(self.folder / "password"),
+                "FLORADL_OUTPUT__DIR": str(self.library),
+            }
+            self._homes[name] = home = Home(self.folder / name, self.simulator, **(shared | settings))
             home.path.mkdir()
             home.library = self.library
             if short_leases:

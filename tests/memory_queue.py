@@ -251,10 +251,11 @@ class MemoryQueue(RunQueue):
             del self._deliveries[each]
         new = delivery_id not in self._deliveries
         self._deliveries.setdefault(delivery_id, now)
+        waiting = []
         if new and not (known_only and run_id not in self._runs):
-            self._submit([request], now, retry_failed=retry_failed)
+            waiting = self._submit([request], now, retry_failed=retry_failed)
         run = self._runs.get(run_id)
-        return DeliveryRecord(new, run is not None and run.state.open)
+        return DeliveryRecord(new, run is not None and run.state.open, bool(waiting))
 
     async def incomplete_ids(self, limit: int) -> list[str]:
         await _turn(self._closed)

@@ -212,6 +212,9 @@ class SharedQueue(MemoryQueue, RunSharing):
             self.store.poller = None
             self.store.tell(RunNews(NewsKind.VACANT, ""), but=self.name)
 
+    async def count_open(self) -> int:
+        return len(await self.open_ids())
+
     async def due(self) -> list[tuple[str, float]]:
         return [
             (run_id, max(self.store.due_at.get(run_id, 0.0) - self.store.clock(), 0.0))

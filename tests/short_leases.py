@@ -12,6 +12,7 @@ for module in (leases, sharing):
 sharing._RENEW_EVERY = sharing._LOOK_EVERY = 0.5  # type: ignore[misc]
 sharing._STALLED_AFTER = 3.0  # type: ignore[misc]
 sharing._RESCUE_EVERY = 1.0  # type: ignore[misc]
+sharing._SEEN_WITHIN = 15.0  # type: ignore[misc]
 
 if __name__ == "__main__":
     sys.exit(main())

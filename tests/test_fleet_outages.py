@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 
 import databases
 import pytest
-from machines import Machines
+from machines import Machines, machines
 from studio import wait_until
 
 from floradl.simulator import Simulator
@@ -42,3 +43,37 @@ def test_a_database_restarted_under_load_and_gone_for_a_while_costs_no_run(
         fleet.check_library()
         fleet.check_announced(runs)
         wait_until(lambda: "queue_unavailable" not in one.run("status", "--check").stdout)
+
+
+def test_a_database_restored_from_an_older_backup_neither_doubles_nor_loses_runs(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    def drop(*runs: str) -> None:
+        fleet.home("one").drop("".join(f"campaign/{run_id}\n" for run_id in runs), f"{runs[0]}.txt")
+
+    def stop() -> None:
+        fleet.kill("one", signal.SIGTERM)
+        fleet.processes["one"].wait(20)
+
+    with machines(tmp_path, simulator) as fleet:
+        server, name = fleet.server, fleet.name
+        fleet.start("one")
+        fleet.add_runs("run_before", "run_open", "run_after", duration=0.0)
+        fleet.add_runs("run_slow", duration=20.0)
+        drop("run_before")
+        fleet.all_done(["run_before"])
+        stop()
+        # Queued, and not done when the backup is made.
+        assert fleet.home("one").run("add", "campaign/run_open").returncode == 0
+        server.execute(f"CREATE DATABASE older TEMPLATE {name}")
+        fleet.start("one")
+        drop("run_after", "run_slow")
+        fleet.all_done(["run_open", "run_after"])
+        stop()
+        server.execute(f"DROP DATABASE {name}")
+        server.execute(f"ALTER DATABASE older RENAME TO {name}")
+        server.execute("DELETE FROM floradl_facts WHERE name = 'filled'", name)
+        fleet.start("one")
+        fleet.all_done(["run_before", "run_open", "run_after", "run_slow"])
+        fleet.check_library()
+        assert len(simulator.asked("media")) == 4

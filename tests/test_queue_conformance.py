@@ -710,11 +710,11 @@ async def deliver(
 
 
 async def test_a_delivery_is_new_once_and_queues_its_run(queue: RunQueue) -> None:
-    assert await deliver(queue) == DeliveryRecord(new=True, open=True)
+    assert await deliver(queue) == DeliveryRecord(new=True, open=True, queued=True)
     assert await deliver(queue) == DeliveryRecord(new=False, open=True)
     await queue.update(QueuedRun(run_id="run_a", queued_at=1.0, state=RunState.FAILED), 2.0)
     assert await deliver(queue) == DeliveryRecord(new=False, open=False)
-    assert await deliver(queue, "whd_2") == DeliveryRecord(new=True, open=True)
+    assert await deliver(queue, "whd_2") == DeliveryRecord(new=True, open=True, queued=True)
 
 
 async def test_a_delivery_of_an_unknown_run_queues_it_only_where_all_are_wanted(queue: RunQueue) -> None:

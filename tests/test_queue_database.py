@@ -169,6 +169,15 @@ def test_an_unknown_host_is_told_with_what_to_do(home: Home) -> None:
     assert "its host's name is unknown" in refused(home, "postgresql://floradl@db.invalid/floradl")
 
 
+def test_of_several_hosts_the_one_that_can_be_written_to_is_used(sharer: Home) -> None:
+    url = sharer.environ["FLORADL_QUEUE__ENGINE"].replace("@", f"@127.0.0.1:{databases.free_port()},")
+    done = sharer.run("once", FLORADL_QUEUE__ENGINE=f"{url}?target_session_attrs=read-write")
+    assert (done.returncode, "nothing to do" in done.stderr) == (0, True)
+    wrong = sharer.run("once", FLORADL_QUEUE__ENGINE=f"{url}?nonsense=planted-secret")
+    assert (wrong.returncode, "is malformed: invalid URI query" in wrong.stderr) == (2, True)
+    assert "planted-secret" not in wrong.stderr
+
+
 def test_a_database_of_a_newer_floradl_is_refused(home: Home) -> None:
     with databases.prepared() as (server, name):
         server.execute("UPDATE floradl_facts SET value = '99' WHERE name = 'version'", name)
@@ -184,6 +193,14 @@ def test_a_database_of_a_newer_floradl_is_refused(home: Home) -> None:
 def test_tables_of_another_program_are_left_alone(home: Home) -> None:
     with one_database("CREATE TABLE runs (id int)") as (server, name):
         assert "holds tables of another program (runs)" in refused(home, server.url(name))
+
+
+def test_a_search_path_that_leads_away_from_the_tables_is_told_and_makes_no_second_queue(home: Home) -> None:
+    with one_database() as (server, name):
+        anyio.run(prepare_database, server.server(name))
+        server.execute(f"CREATE SCHEMA other; ALTER DATABASE {name} SET search_path = other", name)
+        assert "the queue's tables are in the schema public" in refused(home, server.url(name))
+        assert server.execute("SELECT 1 FROM pg_tables WHERE schemaname = 'other'", name) == []
 
 
 @pytest.mark.parametrize(

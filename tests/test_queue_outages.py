@@ -22,7 +22,7 @@ from test_queue_sharing import end, get, make_ready
 from floradl.errors import PauseReason, QueueDamagedError
 from floradl.models import FinishedRun, QueuedRun, RunState
 from floradl.queue.postgres import leases, news, sharing
-from floradl.queue.postgres.connection import Connection, Server
+from floradl.queue.postgres.connection import Connection, Server, connect
 from floradl.queue.postgres.opening import opened_queue, prepare_database
 from floradl.queue.postgres.queue import PostgresQueue
 from floradl.queue.sharing import Released, Room
@@ -129,6 +129,41 @@ async def test_calls_wait_where_the_server_has_no_connection_left(own: PostgresS
             assert queue.trouble is not None
             assert "raise its max_connections" in queue.trouble.message
             await taken.close()
+        assert queue.trouble is None
+
+
+async def test_limits_that_a_server_sets_for_all_do_not_break_what_takes_its_time(
+    own: PostgresServer,
+) -> None:
+    own.execute("CREATE DATABASE hurried")
+    await prepare_database(own.server("hurried"))
+    hurry = "ALTER DATABASE hurried SET "
+    own.execute(f"{hurry} statement_timeout = '20ms'; {hurry} lock_timeout = '20ms'")
+    own.execute(f"{hurry} default_transaction_isolation = 'serializable'")
+    async with postgres_queue(own.server("hurried"), "slow") as queue:
+        orders = [order(f"run_{number}") for number in range(5000)]
+        with anyio.fail_after(30):
+            assert len(await queue.submit(orders, 1.0, retry_failed=False)) == 5000
+        assert queue.trouble is None
+    async with await connect(own.server("hurried")) as connection:
+        found = await (await connection.execute("SHOW default_transaction_isolation")).fetchone()
+        assert found == ("read committed",)
+
+
+async def test_calls_wait_where_a_right_was_revoked_and_say_what_to_do(own: PostgresServer) -> None:
+    own.execute(f"CREATE ROLE poor LOGIN PASSWORD '{databases.PASSWORD}'")
+    own.execute("CREATE DATABASE poor OWNER poor")
+    server = Server(own.url("poor").replace("floradl@", "poor@"), lambda: databases.PASSWORD)
+    await prepare_database(server)
+    async with opened_queue(server, "poor", "host-poor") as queue:
+        own.execute("ALTER TABLE outbox OWNER TO floradl; ALTER TABLE runs OWNER TO floradl", "poor")
+        async with anyio.create_task_group() as group:
+            group.start_soon(queue.counts)
+            await until_troubled(queue)
+            assert queue.trouble is not None
+            assert "permission denied for table runs" in queue.trouble.message
+            assert "GRANT" in queue.trouble.message
+            own.execute("GRANT ALL ON runs TO poor", "poor")
         assert queue.trouble is None
 
 

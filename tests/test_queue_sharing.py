@@ -120,6 +120,19 @@ async def test_a_poller_that_is_silent_for_its_lease_is_followed_by_another(
     assert not await one.sharing.elect()
 
 
+async def test_open_runs_are_counted_at_no_cost_for_those_that_ended(
+    one: PostgresQueue, database: tuple[databases.PostgresServer, str]
+) -> None:
+    server, name = database
+    ended = "SELECT 'old_' || n, 'done', n, n FROM generate_series(1, 20000) AS n"
+    server.execute(f"INSERT INTO runs (run_id, state, queued_at, changed_at) {ended}; ANALYZE runs", name)
+    await add(one, "run_a", "run_b")
+    await end(one, await get(one))
+    assert await one.sharing.count_open() == 1
+    query = "EXPLAIN SELECT count(*) FROM runs WHERE state IN ('waiting', 'running', 'downloading')"
+    assert any("runs_open" in row[0] for row in server.execute(query, name))
+
+
 async def test_when_runs_are_due_is_kept_for_the_next_poller(one: PostgresQueue, two: PostgresQueue) -> None:
     await add(one, "run_a", "run_b", "run_c")
     await make_ready(one, "run_r")
@@ -537,6 +550,19 @@ async def test_a_ready_run_without_a_job_is_given_one(
     assert (await get(one)).state is RunState.DONE
 
 
+async def test_daemons_that_are_gone_for_a_month_are_forgotten(
+    one: PostgresQueue, database: tuple[databases.PostgresServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, name = database
+    values = ", ".join(f"('{days}', '', '', now() - interval '{days} days')" for days in (20, 40))
+    server.execute(f"INSERT INTO daemons (daemon, name, version, seen_at) VALUES {values}", name)
+    await make_ready(one, "run_a")
+    server.execute("DELETE FROM procrastinate_jobs", name)
+    await rescue(one, monkeypatch)
+    left = server.execute("SELECT daemon FROM daemons ORDER BY daemon", name)
+    assert left == [("20",), ("one",)]
+
+
 async def test_a_worker_whose_row_was_pruned_enrols_anew(
     one: PostgresQueue, database: tuple[databases.PostgresServer, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -555,6 +581,27 @@ async def test_a_worker_whose_row_was_pruned_enrols_anew(
 
     await make_ready(one, "run_a")
     await serve_until(one, save, over)
+
+
+async def test_answers_that_only_a_newer_floradl_understands_are_left_for_it(
+    one: PostgresQueue, database: tuple[databases.PostgresServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, name = database
+    await make_ready(one, "run_new", "run_lost", "run_a")
+    newer = """UPDATE runs SET answer = '{"newer": 1}' WHERE run_id IN ('run_new', 'run_lost')"""
+    server.execute(newer, name)
+    server.execute("DELETE FROM procrastinate_jobs WHERE args->>'run_id' = 'run_lost'", name)
+    monkeypatch.setattr(engine, "_RESCUE_EVERY", 0.05)
+    over = anyio.Event()
+
+    async def save(finished: FinishedRun) -> Released:
+        while not {("run_new", "todo"), ("run_lost", "todo")} <= set(jobs(database)):  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+        over.set()
+        return await end(one, finished.run)
+
+    await serve_until(one, save, over)
+    assert server.execute("SELECT owner FROM runs WHERE run_id = 'run_new'", name) == [(None,)]
 
 
 async def test_jobs_that_only_a_newer_floradl_knows_are_left_for_it(

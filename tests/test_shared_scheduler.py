@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Final
 
 import anyio
@@ -300,6 +301,51 @@ def test_a_daemon_without_a_key_saves_and_never_polls() -> None:
     in_fleet(work)
 
 
+def test_a_poller_whose_key_is_refused_lets_a_daemon_with_a_good_one_poll() -> None:
+    async def work(fleet: Fleet) -> None:
+        bad = await fleet.start("bad")
+        await fleet.until(lambda: bad.scheduler.polls)
+        good = await fleet.start("good")
+        fleet.flora.refused.add("bad")
+        runs = numbered(30)
+        fleet.add(*runs, at=bad)
+        fleet.flora.finish(*runs)
+        await fleet.until(lambda: good.scheduler.polls, 10.0)
+        await fleet.all_end(30.0)
+        await fleet.until(
+            lambda: bad.scheduler.paused is None, 60.0
+        )  # another one polls, and it saves as ever
+        asked = len(fleet.flora.asked)
+        await anyio.sleep(100.0)
+        assert not any(name == "bad" for _, name, _ in fleet.flora.asked[asked:])
+        fleet.flora.refused.clear()
+        good.may_poll = False
+        await fleet.until(lambda: bad.scheduler.polls, 700.0)
+
+    in_fleet(work)
+
+
+def test_where_all_keys_are_refused_the_pause_lasts_and_is_over_with_one_good_key() -> None:
+    async def work(fleet: Fleet) -> None:
+        fleet.flora.refused |= {"one", "other"}
+        one, other = await fleet.start("one"), await fleet.start("other")
+        fleet.add("run_a", at=one)
+        fleet.flora.finish("run_a")
+        pauses: list[str] = []
+        one.scheduler.on_pause(partial(pauses.append, "one"))
+        other.scheduler.on_pause(partial(pauses.append, "other"))
+        await anyio.sleep(3600.0)
+        assert len(pauses) <= 6
+        assert 10 < len(fleet.flora.asked) < 300
+        fleet.flora.refused.remove("other")
+        other.scheduler.probe_now()  # its key has changed
+        await fleet.until(lambda: other.scheduler.polls, 30.0)
+        await fleet.all_end(30.0)
+        assert other.scheduler.paused is None
+
+    in_fleet(work)
+
+
 def test_a_webhook_at_one_daemon_makes_the_poller_request_the_run() -> None:
     async def work(fleet: Fleet) -> None:
         poller = await fleet.start("poller")
@@ -312,6 +358,8 @@ def test_a_webhook_at_one_daemon_makes_the_poller_request_the_run() -> None:
         other.scheduler.poll_now("run_a")
         await fleet.until(lambda: len(fleet.flora.asked) > asked, 0.3)
         await fleet.all_end(1.0)
+        other.scheduler.poll_now("run_b", new=True)  # which the webhook itself has queued
+        assert (other.accepted, poller.accepted) == (["run_a", "run_b"], [])
 
     in_fleet(work)
 

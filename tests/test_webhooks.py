@@ -65,7 +65,8 @@ class Desk:
         self._secrets: Callable[[], tuple[Secret, ...]] = changes.get("secrets", lambda: (Secret(SECRET),))
         self._everything: bool = changes.get("everything", True)
 
-    def poll_now(self, run_id: str) -> None:
+    def poll_now(self, run_id: str, *, new: bool = False) -> None:
+        del new
         self.hastened.append(run_id)
 
     def run(self, run_id: str = "run_a") -> QueuedRun | None:

@@ -366,7 +366,8 @@ class EngineUrl(SettingType, frozen=True):
             return "sqlite"
         try:
             parts = urlsplit(text)
-            password, _ = parts.password, parts.port
+            # Of several hosts (HOST:PORT,HOST:PORT), one of which can be written to, libpq reads the ports.
+            password, _ = parts.password, None if "," in parts.netloc else parts.port
         except ValueError:
             raise ValueError(f"is malformed: write it like {_ENGINE}") from None
         if password is not None or "password" in parts.query.lower():

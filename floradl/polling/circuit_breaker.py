@@ -161,6 +161,11 @@ class CircuitBreaker:
         self._probing = None
         self.changed.set()
 
+    def forget_probe(self) -> None:
+        """Let any run be the probe of a pause that lasts: the one that was is not known here any more."""
+        self._waiting = None
+        self.looked()
+
     def hurry(self) -> bool:
         """Have the probe try at once; False where it is at it just now."""
         if self._waiting is None:

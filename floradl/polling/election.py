@@ -45,12 +45,24 @@ class Election:
         self._lease = lease
         self._monotonic = monotonic
         self._until = -math.inf  # when what it was elected for is over
+        self._not_before = -math.inf  # when it stands again
+        self._outvoted_since = math.inf
         self._hurry, self._asked = Signal(), Signal()
         self.elected = False
         """Whether this daemon polls now."""
 
     def ask_now(self) -> None:
         """Stand, or stand no more, at once: what `stands` says may have changed."""
+        self._hurry.set()
+
+    @property
+    def outvoted_for(self) -> float:
+        """For how many seconds another daemon has been elected whenever this one stood; 0 where none was."""
+        return max(self._monotonic() - self._outvoted_since, 0.0)
+
+    def step_down(self, seconds: float) -> None:
+        """Let another daemon be elected: stand no more for so many seconds, with 0 at once again."""
+        self._not_before = self._monotonic() + seconds
         self._hurry.set()
 
     async def serve(self, lead: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -93,14 +105,16 @@ class Election:
         asked_at = self._monotonic()
         try:
             with anyio.move_on_after(self._lease * _ANSWER_WITHIN):
-                if not await self._stands():
+                if asked_at < self._not_before or not await self._stands():
                     held, self._until = self._until, -math.inf
                     if held > asked_at:
                         await self._resign()
                 elif await self._sharing.elect():
                     self._until = asked_at + self._lease * (1 - _STOPPED_BEFORE)
+                    self._outvoted_since = math.inf
                 else:
                     self._until = -math.inf
+                    self._outvoted_since = min(self._outvoted_since, asked_at)
         except QueueUnavailableError as error:
             _log.debug("election_postponed", message=str(error))
         finally:

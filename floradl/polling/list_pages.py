@@ -130,8 +130,12 @@ class ListPlan:
         self._onward = None
 
     def _new(self, sought: ListQuery) -> int:
-        placed = {run_id for page in self._pages for run_id in page}
-        return sum(run_id not in placed and run_id not in self._below for run_id in sought.due)
+        left = set(sought.due) - self._below.keys()
+        for page in self._pages:
+            if not left:
+                break
+            left = left - page  # in place it would go through the whole page
+        return len(left)
 
     def _known_to_pay(self, number: int, sought: ListQuery) -> bool:
         """Whether page `number`, or those from there to one with a due run, show enough of ours."""
@@ -139,9 +143,12 @@ class ListPlan:
         ours, due = new, new > 0 or (number == 0 and sought.standing)
         if ours >= _WORTH_A_PAGE:
             return True
-        for pages, page in enumerate(self._pages[number:], 1):
+        further = self._pages[number:]
+        if not due and all(page.isdisjoint(sought.due) for page in further):
+            return False  # to count the others would cost more than all the rest, with thousands of runs
+        for pages, page in enumerate(further, 1):
             ours += sum(run_id in sought for run_id in page)
-            due = due or any(run_id in page for run_id in sought.due)
+            due = due or not page.isdisjoint(sought.due)
             if due and ours >= _WORTH_A_PAGE * pages:
                 return True
         return False

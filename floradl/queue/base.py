@@ -46,10 +46,11 @@ class QueueCounts(Struct, frozen=True):
 
 
 class DeliveryRecord(Struct, frozen=True):
-    """What became of a webhook's delivery: whether it is new, and its run one that is open."""
+    """What became of a webhook's delivery: whether it is new, its run one that is open, and queued by it."""
 
     new: bool
     open: bool
+    queued: bool = False
 
 
 class LateCost(Struct, frozen=True):

@@ -99,6 +99,9 @@ class RunSharing(Protocol):
     async def resign(self) -> None:
         """Let another daemon be elected at once, at a stop. Safe to repeat."""
 
+    async def count_open(self) -> int:
+        """Count the open runs; those that ended, which become many, cost nothing."""
+
     async def due(self) -> list[tuple[str, float]]:
         """Return the open runs that are neither ready nor leased, with the seconds until each is due.
 

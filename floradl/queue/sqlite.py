@@ -283,14 +283,15 @@ class SqliteQueue(RunQueue):
         run_id = request.reference.run_id
 
         def work(db: sqlite3.Connection) -> tuple[DeliveryRecord, bool]:
+            waiting: list[str] = []
             completed = False
             db.execute("DELETE FROM deliveries WHERE received_at < ?", (now - DELIVERIES_KEPT,))
             row = (delivery_id, now)
             new = db.execute("INSERT OR IGNORE INTO deliveries VALUES (?, ?)", row).rowcount > 0
             if new and not (known_only and _state(db, run_id) is None):
-                _, completed = _submit(db, [request], now, retry_failed=retry_failed)
+                waiting, completed = _submit(db, [request], now, retry_failed=retry_failed)
             state = _state(db, run_id)
-            return DeliveryRecord(new, state is not None and state.open), completed
+            return DeliveryRecord(new, state is not None and state.open, bool(waiting)), completed
 
         record, completed = await self._call(work)
         if completed:

@@ -56,8 +56,9 @@ class Scheduler(ABC):
         """Make the runs due that the queue has open from before, in their order."""
         self._open_runs.resume(await queue.open_ids())
 
-    def poll_now(self, run_id: str) -> None:
-        """Have a run polled before all others: a webhook reports its end."""
+    def poll_now(self, run_id: str, *, new: bool = False) -> None:
+        """Have a run polled before all others: a webhook reports its end. `new`: it is open since then."""
+        del new  # what is not known here is
         self._open_runs.poll_now(run_id)
 
     @property

@@ -35,6 +35,8 @@ _NOTE_EVERY = 1.0  # seconds in which the times of the next polls come together
 _WORTH_NOTING = 1.0  # seconds; whoever is elected later polls at once what was due sooner
 _AGAIN = 1.0  # seconds until the queue is tried again
 _IDLE_FOR = 0.5  # seconds between looks whether any run is open
+_STEP_DOWN, _LONGEST = 20.0, 60.0  # seconds that a daemon whose key is refused leaves polling to others
+_TRIAL = 10.0  # seconds in which it shows, once it is elected again, whether its key is good by now
 _T = TypeVar("_T")
 _log = get_logger()
 
@@ -72,6 +74,8 @@ class SharedScheduler(Scheduler):
         self._due: dict[str, float] = {}  # by run, when it is polled next (monotonic seconds)
         self._reported: dict[str, None] = {}  # runs whose end a webhook reported here
         self._news = Signal()
+        self._led_since = 0.0  # monotonic seconds
+        self._step_down = _STEP_DOWN
         self._open_runs.on_postponed = self._postponed
 
     # What the rest of the daemon looks at
@@ -109,7 +113,17 @@ class SharedScheduler(Scheduler):
 
     def probe_now(self) -> bool:
         here = self._ready.breaker.hurry()
+        if self._is_refused and not self.polls:
+            self._step_down = _STEP_DOWN
+            self._election.step_down(0.0)
+            return True
         return super().probe_now() or here
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether FLORA refused this daemon's key when it last polled."""
+        pause = self._breaker.now
+        return pause is not None and pause.reason is PauseReason.KEY_REFUSED
 
     # What comes in here
 
@@ -128,10 +142,11 @@ class SharedScheduler(Scheduler):
     async def resume_open(self, queue: RunQueue) -> None:
         """Do nothing: whoever is elected reads them."""
 
-    def poll_now(self, run_id: str) -> None:
+    def poll_now(self, run_id: str, *, new: bool = False) -> None:
         if self.polls:
             self._open_runs.poll_now(run_id)
         else:
+            self._report_accepted([run_id] if new else [])
             self._reported[run_id] = None
             self._news.set()
 
@@ -150,23 +165,23 @@ class SharedScheduler(Scheduler):
             group.start_soon(self._listen)
             group.start_soon(self._pass_reports_on)
             group.start_soon(self._count_open)
+            group.start_soon(self._watch_refusal)
             if until_idle:
                 await self._all_done()
                 group.cancel_scope.cancel()
 
     async def _all_done(self) -> None:
         """Wait until no run is open at any daemon."""
-        open_since: float | None = 0.0
-        while not self.idle or open_since is not None:
+        left = 1
+        while not self.idle or left:
             await next_tick(_IDLE_FOR)
             with suppress(QueueUnavailableError):
-                open_since = (await self._queue.counts()).oldest_open
+                left = await self._sharing.count_open()
 
     async def _count_open(self) -> None:
         while True:
             with suppress(QueueUnavailableError):
-                states = (await self._queue.counts()).states
-                self._count = sum(count for state, count in states.items() if state.open)
+                self._count = await self._sharing.count_open()
             await anyio.sleep(_COUNT_EVERY)
 
     async def _pass_reports_on(self) -> None:
@@ -186,6 +201,7 @@ class SharedScheduler(Scheduler):
 
     async def _lead(self, beside: Sequence[Service]) -> None:
         self._forget()
+        self._led_since = self._open_runs.clocks.monotonic()
         try:
             self._open_runs.restart(await _until_available(self._queue.durations))
             async with anyio.create_task_group() as group:
@@ -202,8 +218,11 @@ class SharedScheduler(Scheduler):
             self._forget()
 
     def _forget(self) -> None:
-        self._breaker.end()
-        self._breaker.looked()
+        if self._is_refused:
+            self._breaker.forget_probe()
+        else:
+            self._breaker.end()
+            self._breaker.looked()
         for run_id in self._open_runs.waiting() | self._hand_over.handed:
             self._reports.dropped(run_id)
         self._open_runs.restart({})
@@ -290,6 +309,28 @@ class SharedScheduler(Scheduler):
             if (pause := self._ready.breaker.now) is not None and keeps_from_polling(pause):
                 self._election.ask_now()
             await self._breaker.changed.wait(1.0)
+
+    async def _watch_refusal(self) -> None:
+        """Let another daemon poll where FLORA refuses the key of this one: another machine's may be good.
+
+        The pause is over once this one's key is good, or another daemon polls for some time.
+        """
+        refused_at = 0.0
+        while True:
+            await next_tick(1.0)
+            now = self._open_runs.clocks.monotonic()
+            if not self._is_refused:
+                refused_at = 0.0
+                if self.polls:
+                    self._step_down = _STEP_DOWN
+                continue
+            refused_at = refused_at or now
+            if not self.polls:
+                if self._election.outvoted_for > 2 * _TRIAL:
+                    self._breaker.end()
+            elif now - self._led_since > _TRIAL or refused_at > self._led_since:
+                self._election.step_down(self._step_down)
+                self._step_down = min(2 * self._step_down, _LONGEST)
 
 
 def keeps_from_polling(pause: Pause) -> bool:

@@ -125,8 +125,8 @@ def parse_delivery(data: bytes) -> WebhookDelivery:
 class Work(Protocol):
     """Polls runs."""
 
-    def poll_now(self, run_id: str) -> None:
-        """Poll a run at once: it is over at FLORA."""
+    def poll_now(self, run_id: str, *, new: bool = False) -> None:
+        """Poll a run at once: it is over at FLORA. `new`: the delivery itself has queued it."""
 
 
 class _Waiting(Struct, eq=False):
@@ -224,7 +224,7 @@ class Webhooks:
             )
             waiting.new = recorded.new
             if recorded.open and recorded.new:
-                self._work.poll_now(run_id)
+                self._work.poll_now(run_id, new=recorded.queued)
                 _log.info("webhook_accepted", run=run_id, webhook=delivery.id, type=delivery.type)
         except Exception:  # noqa: BLE001 - what cannot be recorded comes again, and must not stop the others
             _log.exception("bug", webhook=delivery.id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
@@ -34,14 +34,18 @@ PATIENCE: Final = 60.0
 
 _CONNECT_TIMEOUT: Final = 10  # seconds
 _FIRST_RETRY: Final = 0.25
-# Whoever is stopped in the middle of a transaction must not hold a run's row until it is continued.
+# Whoever is stopped in the middle of a transaction must not hold a run's row until it is continued. All else
+# is limited by `patience` alone, and is written for READ COMMITTED, whatever the server sets for others.
 _SESSION: Final = (
     "SELECT set_config('idle_in_transaction_session_timeout', '15s', false),"
     " set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
-    " WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
+    " WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false),"
+    " set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false),"
+    " set_config('default_transaction_isolation', 'read committed', false)"
 )
 _AT_ONCE: Final = ("40001", "40P01")  # a conflict of two transactions: one of them has to do it again
 _AWAY: Final = ("08", "53", "57", "58", "25006", "25P03", "55P03")  # codes, or classes of them, that may pass
+_NO_RIGHT: Final = "42501"
 _GONE: Final = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column, function
 _log = get_logger()
 logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what becomes an error of ours anyway
@@ -72,7 +76,7 @@ class Server(Struct, frozen=True):
         try:
             return make_conninfo(self.url, **(given | conninfo_to_dict(self.url)))
         except psycopg.Error as error:
-            raise ConfigError(f"queue.engine: {self.url!a} is malformed: {_one_line(error)}") from error
+            raise ConfigError(f"queue.engine: {self} is malformed: {_one_line(error)}") from error
 
     def __str__(self) -> str:
         return self.url.partition("?")[0]
@@ -135,6 +139,12 @@ _TOLD: Final = (
 def explained(server: Server, error: BaseException) -> Unreachable:
     """Return a sentence for whatever kept one from using the database; no secret is in it."""
     text = _one_line(error)
+    if _code(error) == _NO_RIGHT:
+        return Unreachable(
+            f"{server}: the queue's user lacks a right ({text})",
+            "let it own the tables (REASSIGN OWNED), or GRANT ALL on them to it",
+            setting=True,
+        )
     for words, message, remedy, setting in _TOLD:
         if any(word in text for word in words) and (words[0] != "role " or "does not exist" in text):
             if words[0] == 'database "' and "does not exist" not in text:
@@ -204,11 +214,14 @@ class Database:
         """Set once it is closed, or damaged."""
         self.trouble: QueueTrouble | None = None
 
-    async def call(self, work: Callable[[Connection], Awaitable[_T]], *, patience: float = 0.0) -> _T:
+    async def call(
+        self, work: Callable[[Connection], Awaitable[_T]], *, patience: float = 0.0, single: bool = False
+    ) -> _T:
         """Run `work` in a transaction; it is durable when this returns, and run again after an outage.
 
         One that hangs is given up after `patience` seconds, or the usual ones where these are more.
-        So it must not use anything up. Raises what `work` raises, and `QueueUnavailableError` for what
+        So it must not use anything up. `single`: it is one statement, and a transaction by itself, which
+        spares two round trips. Raises what `work` raises, and `QueueUnavailableError` for what
         waiting does not mend.
         """
         delay = 0.0
@@ -216,7 +229,10 @@ class Database:
             await self._check_open()
             try:
                 with anyio.fail_after(max(patience, self._patience)):
-                    async with self._connection() as connection, connection.transaction():
+                    async with (
+                        self._connection() as connection,
+                        nullcontext() if single else connection.transaction(),
+                    ):
                         result = await work(connection)
             except (psycopg.Error, TimeoutError, OSError) as error:
                 if _code(error) not in _AT_ONCE:
@@ -242,7 +258,7 @@ class Database:
             cursor = await connection.execute(query, values)
             return await cursor.fetchall() if cursor.description else []
 
-        return await self.call(work)
+        return await self.call(work, single=True)
 
     async def outlast(self, error: BaseException, delay: float) -> None:
         """Wait `delay` seconds where an error may pass; at 0 it is tried again at once, on a new connection.

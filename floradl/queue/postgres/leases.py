@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from floradl.errors import QueueUnavailableError
+from floradl.log import get_logger
 from floradl.models import FinishedRun
 from floradl.queue.migrations import COLUMNS
 from floradl.queue.postgres import jobs
@@ -30,6 +32,7 @@ _AGAIN: Final = 0.5  # seconds until a run is taken again that nobody could save
 _MOST_AGAIN: Final = 30.0
 _BUSY: Final = 5.0  # seconds until a run is looked at again whose lost work is not over
 _LOST_AT_ONCE: Final = 1000  # ready runs without a job that are given one in a transaction
+_log = get_logger()
 
 
 class Leased(Struct, frozen=True):
@@ -61,6 +64,13 @@ async def make_ready(connection: Connection, finished: Sequence[FinishedRun]) ->
 
 def _lane(finished: FinishedRun) -> str:
     return jobs.LARGE_LANE if has_large(finished) else jobs.OTHER_LANE
+
+
+def _lane_of(answer: str) -> str:
+    try:
+        return _lane(msgspec.json.decode(answer, type=FinishedRun))
+    except msgspec.MsgspecError:  # a newer floradl's
+        return jobs.OTHER_LANE
 
 
 async def count_ready(connection: Connection) -> int:
@@ -102,8 +112,15 @@ async def _lease(connection: Connection, daemon: str, job: Job) -> Leased | None
     )
     row = await cursor.fetchone()
     if row is not None:
-        finished = msgspec.json.decode(row[1], type=FinishedRun)
-        return Leased(replace(finished, run=run_from(row[2:])), row[0], job)
+        try:
+            finished = msgspec.json.decode(row[1], type=FinishedRun)
+            return Leased(replace(finished, run=run_from(row[2:])), row[0], job)
+        except (msgspec.MsgspecError, QueueUnavailableError) as error:  # a newer floradl's: it may take it
+            _log.warning("run_not_understood", run=run_id, message=f"{error}: left to a newer floradl")
+            query = f"UPDATE runs SET {_END} WHERE run_id = %s AND fence = %s"  # noqa: S608 - ours
+            await connection.execute(query, (run_id, row[0]))
+            await jobs.put_back(connection, job, _MOST_AGAIN)
+            return None
     cursor = await connection.execute(
         f"SELECT extract(epoch FROM lease_until - now())::float8 FROM runs"  # noqa: S608 - ours
         f" WHERE run_id = %s AND answer IS NOT NULL AND state IN {OPEN}",
@@ -196,7 +213,7 @@ async def find_orphans(connection: Connection) -> tuple[list[tuple[str, str]], l
     without, in_hand = [], []
     async for run_id, answer, job_id, doing in cursor:
         if job_id is None:
-            without.append((run_id, _lane(msgspec.json.decode(answer, type=FinishedRun))))
+            without.append((run_id, _lane_of(answer)))
         elif doing:
             in_hand.append(job_id)
     return without, in_hand

@@ -29,10 +29,13 @@ class PostgresHookOutbox(HookOutbox):
 
     async def add(self, connection: Connection, run_id: str, sidecar: str | None) -> None:
         """Add an event as a part of the transaction under way, where one is expected."""
-        await connection.execute("DELETE FROM outbox WHERE run_id = %s AND tries < 0", (run_id,))
+        forget = "DELETE FROM outbox WHERE run_id = %s AND tries < 0"
         if self.expected:
             insert = "INSERT INTO outbox (run_id, sidecar, daemon) VALUES (%s, %s, %s)"
-            await connection.execute(insert, (run_id, sidecar, self._daemon))
+            query = f"WITH gone AS ({forget}) {insert}"
+            await connection.execute(query, (run_id, run_id, sidecar, self._daemon))
+        else:
+            await connection.execute(forget, (run_id,))
 
     async def after(self, number: int) -> list[int]:
         query = "SELECT id FROM outbox WHERE daemon = %s AND id > %s AND tries >= 0 ORDER BY id"

@@ -26,6 +26,7 @@ from floradl.queue.base import (
     is_detected_by,
     is_queued_again,
 )
+from floradl.queue.migrations import COLUMNS
 from floradl.queue.postgres.connection import Connection, Database
 from floradl.queue.postgres.jobs import CHANNELS
 from floradl.queue.postgres.news import Listener, tell
@@ -37,6 +38,7 @@ from floradl.queue.postgres.rows import (
     PUT_LEASED,
     add_durations,
     count_states,
+    run_from,
     select_run,
     select_saved,
     values_of,
@@ -46,6 +48,7 @@ from floradl.queue.postgres.submit import Submitted, note_incomplete, submit
 from floradl.queue.sharing import NewsKind
 from floradl.wakeups import Signal
 
+_END = f"WITH gone AS (DELETE FROM outputs WHERE run_id = %s) {PUT_END}"  # noqa: S608 - ours
 _ROWS_A_SECOND = 500.0  # that a slow server surely takes
 
 
@@ -179,7 +182,7 @@ class PostgresQueue(RunQueue):
         return await self._db.call(work)
 
     async def get(self, run_id: str) -> QueuedRun | None:
-        return await self._db.call(lambda connection: select_run(connection, run_id))
+        return await self._db.call(lambda connection: select_run(connection, run_id), single=True)
 
     async def update(self, run: QueuedRun, now: float, *, duration: float | None = None) -> None:
         fence = self._fences.get(run.run_id)
@@ -202,10 +205,11 @@ class PostgresQueue(RunQueue):
         self, run_id: str, now: float
     ) -> tuple[QueuedRun, dict[str, SavedOutput]] | None:
         async def work(connection: Connection) -> tuple[QueuedRun, dict[str, SavedOutput]] | None:
-            run = await select_run(connection, run_id, lock=True)
+            run, lost = await self._lock(connection, run_id)
             if run is None or not run.state.open:
                 return None
-            await self._check_lease(connection, run_id)
+            if lost:
+                raise _lost(run_id)
             if run.state is not RunState.DOWNLOADING:
                 run = downloading(run)
                 await connection.execute(
@@ -223,9 +227,8 @@ class PostgresQueue(RunQueue):
         ]
 
         async def work(connection: Connection) -> None:
-            if run_id in self._fences:
-                await connection.execute("SELECT 1 FROM runs WHERE run_id = %s FOR UPDATE", (run_id,))
-                await self._check_lease(connection, run_id)
+            if run_id in self._fences and (await self._lock(connection, run_id))[1]:
+                raise _lost(run_id)
             async with connection.cursor() as cursor:
                 await cursor.executemany(
                     "INSERT INTO outputs VALUES (%s, %s, %s)"
@@ -237,29 +240,28 @@ class PostgresQueue(RunQueue):
             await self._db.call(work)
 
     async def saved_outputs(self, run_id: str) -> dict[str, SavedOutput]:
-        return await self._db.call(lambda connection: select_saved(connection, run_id))
+        return await self._db.call(lambda connection: select_saved(connection, run_id), single=True)
 
-    async def _check_lease(self, connection: Connection, run_id: str) -> None:
-        """Raise `LeaseLostError` where another daemon has the run, whose row is locked."""
+    async def _lock(self, connection: Connection, run_id: str) -> tuple[QueuedRun | None, bool]:
+        """Read a run, which nobody else writes in this transaction, and whether another daemon has it."""
         cursor = await connection.execute(
-            "SELECT fence, coalesce(lease_until > now(), false) AND owner <> %s FROM runs WHERE run_id = %s",
+            f"SELECT fence, coalesce(lease_until > now(), false) AND owner <> %s, {COLUMNS} FROM runs"  # noqa: S608 - names only
+            " WHERE run_id = %s FOR UPDATE",
             (self._daemon, run_id),
         )
-        fence, leased = await cursor.fetchone() or (None, False)
+        row = await cursor.fetchone()
+        fence, leased = row[:2] if row is not None else (None, False)
         own = self._fences.get(run_id)
-        if own is not None and fence != own:
-            raise _lost(run_id)
-        if own is None and leased:
-            raise _lost(run_id)
+        return run_from(row[2:]) if row is not None else None, leased if own is None else fence != own
 
     async def finish(
         self, run: QueuedRun, now: float, sidecar: str | None, late: LateCost | None = None
     ) -> None:
         async def work(connection: Connection) -> bool:
-            before = await select_run(connection, run.run_id, lock=True)
-            await self._check_lease(connection, run.run_id)
-            await connection.execute(PUT_END, values_of(run, now))
-            await connection.execute("DELETE FROM outputs WHERE run_id = %s", (run.run_id,))
+            before, lost = await self._lock(connection, run.run_id)
+            if lost:
+                raise _lost(run.run_id)
+            await connection.execute(_END, (run.run_id, *values_of(run, now)))
             if before is None or before.state.open:
                 await self._outbox.add(connection, run.run_id, sidecar)
                 # Of a run that was leased this daemon hears too: it may be the poller.
@@ -323,7 +325,8 @@ class PostgresQueue(RunQueue):
             if new and not (known_only and await select_run(connection, run_id) is None):
                 done = await self._submit(connection, [request], now, retry_failed=retry_failed)
             run = await select_run(connection, run_id)
-            record = DeliveryRecord(new, run is not None and run.state.open)
+            queued = done is not None and bool(done.waiting)
+            record = DeliveryRecord(new, run is not None and run.state.open, queued)
             return record, done is not None and bool(done.incomplete)
 
         record, completed = await self._db.call(work)

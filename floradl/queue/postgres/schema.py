@@ -154,6 +154,17 @@ async def prepare(connection: Connection, server: Server) -> None:
 
 async def refuse_unusable(connection: Connection, server: Server) -> None:
     """Raise `ConfigError` where tables cannot be made in a database, or another program has some there."""
+    query = (
+        "SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+        " WHERE relname = 'floradl_facts' AND relkind = 'r' ORDER BY nspname LIMIT 1"
+    )
+    elsewhere = await (await connection.execute(query)).fetchone()
+    if elsewhere is not None:  # a second queue would begin without the runs that the first one has open
+        raise ConfigError(
+            f"queue.engine: the queue's tables are in the schema {elsewhere[0]} of {server}, where the "
+            "user's search_path does not lead: correct it (ALTER ROLE … SET search_path), or make a database "
+            "for each queue"
+        )
     query = "SELECT current_schema(), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
     schema, may = await (await connection.execute(query)).fetchone() or (None, False)
     if not may:

@@ -47,6 +47,7 @@ _FETCH_EVERY: Final = 5.0  # where no news comes: a job that is put back sends n
 _QUICK: Final = 5.0  # seconds that a call may take which nobody waits for
 _LAST: Final = 3.0  # seconds to give leases back at a stop
 _OLD: Final = 24  # hours that a job stays which ended otherwise than well
+_FORGOTTEN_AFTER: Final = 30  # days that a daemon was not seen: in containers each may be a new one
 _SEEN_WITHIN: Final = 60.0
 _PASSING: Final = (psycopg.Error, TimeoutError, OSError)
 _log = get_logger()
@@ -111,6 +112,10 @@ class PostgresSharing(RunSharing):
             self._db.note_failure(error)
             return None
 
+    async def count_open(self) -> int:
+        rows = await self._db.rows(f"SELECT count(*) FROM runs WHERE state IN {OPEN}")  # noqa: S608 - ours
+        return int(rows[0][0])
+
     async def due(self) -> list[tuple[str, float]]:
         rows = await self._db.rows(
             "SELECT run_id, greatest(extract(epoch FROM due_at - now()), 0)::float8 FROM runs"  # noqa: S608 - ours
@@ -129,7 +134,7 @@ class PostgresSharing(RunSharing):
         )
 
     async def rows(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
-        return await self._db.call(lambda connection: select_runs(connection, list(run_ids)))
+        return await self._db.call(lambda connection: select_runs(connection, list(run_ids)), single=True)
 
     async def update_all(self, runs: Sequence[tuple[QueuedRun, float | None]], now: float) -> None:
         # In one order, against deadlocks.
@@ -281,11 +286,16 @@ class PostgresSharing(RunSharing):
             await anyio.sleep(_RESCUE_EVERY)
             if not await self._lease(_RESCUER, _RESCUER_LEASE):
                 continue
+            if time.monotonic() - last_removal > 3600:
+                await self._try(self._remove_old)
+                last_removal = time.monotonic()
             await self._try(self._put_back_stalled)
             await self._try(self._give_jobs)
-            if time.monotonic() - last_removal > 3600:
-                await self._try(lambda connection: jobs.remove_old(connection, _OLD))
-                last_removal = time.monotonic()
+
+    async def _remove_old(self, connection: Connection) -> None:
+        await jobs.remove_old(connection, _OLD)
+        gone = "DELETE FROM daemons WHERE seen_at < now() - make_interval(days => %s)"
+        await connection.execute(gone, (_FORGOTTEN_AFTER,))
 
     async def _put_back_stalled(self, connection: Connection) -> None:
         manager = jobs.manager_of(connection)
