@@ -25,6 +25,7 @@ from benchmarks import (
     results,
     shared_queue,
     transfers,
+    years,
 )
 from benchmarks.figures import HEADER, Figure, cells, markdown
 from benchmarks.plan import BenchmarkError, Measurement, Plan, tell
@@ -50,6 +51,7 @@ WORK = {
     "n": "the gallery of 100,000 outputs",
     "o": "a download beside a gallery that is scrolled",
     "q": "a shared queue with 1,000 and 1,000,000 waiting runs",
+    "y": "three years: 1,000,000 runs",
 }
 _TLS = ("nginx", "openssl")
 NEEDS = {
@@ -82,6 +84,7 @@ MEASUREMENTS = (
     Measurement(("n",), gallery.gallery),
     Measurement(("o",), beside.beside),
     Measurement(("q",), shared_queue.shared_queue),
+    Measurement(("y",), years.years),
 )
 
 
