@@ -29,10 +29,11 @@ _AT_ONCE = 1_000  # rows
 _LASTING = "run_lasting"
 _DAY = 86_400.0
 _PER = 20_000  # files
+_RENAMED = 50_000  # files
 
 
 def large_library(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
-    """Measure a start, a look at all files, and one more run."""
+    """Measure a start, a look at all files, one more run, and a new layout."""
     many, folder = plan.size(50_000, 200), plan.work / "libraries"
     few_ids = [f"run_{nth:06}" for nth in range(_FEW)]
     new_ids = [f"run_new_{nth}" for nth in range(_TIMES)]
@@ -54,10 +55,13 @@ def large_library(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
         asked = next(request.time - start for request in flora.finish().requests if request.time > start)
     little, much = median(small), median(big)
     per = quick.cpu * _PER / (many * _FILES)
+    large.environ["FLORADL_OUTPUT__TEMPLATE"] = "{folder}/{technique}/{date}-{run_id}-{output_id}{ext}"
+    renamed = large.measured("relayout").cpu * _RENAMED / (many * _FILES)
     tell(f"m: one more run {much:.3f} s to {little:.3f} s, first request after {asked:.2f} s")
     return [
         _one("start until the first request", asked, 1.0, " s"),
         _one(f"CPU of `verify --quick` for {_PER:,} files", per, 1.0, " s"),
+        _one(f"CPU of `relayout` for {_RENAMED:,} files", renamed, 60.0, " s"),
         Figure(
             row="m",
             what=f"one more run, to the same at {_FEW * _FILES} files",

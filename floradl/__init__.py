@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         ServicePausedError,
         TransientError,
     )
-    from floradl.models import OutputKind, Result, RunFailure, SkipReason
+    from floradl.models import OutputKind, RemovalReason, Result, RunFailure, SkipReason
     from floradl.python_api import Library, Output, Run, fetch, fetch_sync
 
 __version__ = "0.1.0"
@@ -31,6 +31,7 @@ __all__ = [
     "Output",
     "OutputKind",
     "PauseReason",
+    "RemovalReason",
     "Result",
     "Run",
     "RunFailure",
@@ -50,7 +51,7 @@ _PLACES = {
         "ServicePausedError",
         "TransientError",
     ),
-    "models": ("OutputKind", "Result", "RunFailure", "SkipReason"),
+    "models": ("OutputKind", "RemovalReason", "Result", "RunFailure", "SkipReason"),
     "python_api": ("Library", "Output", "Run", "fetch", "fetch_sync"),
 }
 

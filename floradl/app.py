@@ -31,6 +31,7 @@ from floradl.flora.technique_names import TechniqueNames
 from floradl.library.base import LibraryStore
 from floradl.library.batch_writer import BatchWriter, Together
 from floradl.library.folder import FolderLibrary
+from floradl.library.path_plan import PathPlan
 from floradl.library.scan import Owners
 from floradl.library.selection import Selection
 from floradl.library.template import Template
@@ -146,6 +147,12 @@ def folder_library(config: Config, root: Path) -> FolderLibrary:
     library.keep_free = config.download.min_free_space
     library.companions = output.xmp
     return library
+
+
+def build_paths(config: Config) -> PathPlan:
+    """Return how the library's files are named."""
+    output = config.output
+    return PathPlan(Template.parse(output.template), output.folders.by_kind(), output.max_name_bytes)
 
 
 def build_selection(config: Config) -> Selection:

@@ -307,11 +307,27 @@ class Skipped(Struct, frozen=True):
     reason: SkipReason
 
 
-class SavedOutput(Struct, frozen=True, kw_only=True):
-    """One output as in the sidecar: on disk under `path`, unavailable for `error`, or `skipped`.
+class RemovalReason(StrEnum):
+    """Why a file was removed from the library. A closed list that only grows."""
 
-    `path` is relative to the library, with `/`. `url` has no query. `downloaded_at` is RFC 3339 UTC. `etag`
-    is the media host's; `stored_etag` the object store's that keeps the file, None where it is in a folder.
+    PRUNED = "pruned"  # by `prune`, or in the gallery
+    KEPT_LONG = "kept_long"  # `library.keep` does not keep it any longer
+    MISSING = "missing"  # somebody deleted it, and `verify --accept-missing` accepted that
+
+
+class Removed(Struct, frozen=True):
+    """That the file of an output was removed, at a time (RFC 3339 UTC): only `retry` brings it back."""
+
+    at: str
+    reason: RemovalReason
+
+
+class SavedOutput(Struct, frozen=True, kw_only=True):
+    """One output as in the sidecar: on disk under `path`, unavailable for `error`, `skipped`, or `removed`.
+
+    `path` is relative to the library, with `/`. `url` has no query. `downloaded_at` is RFC 3339 UTC. With
+    both `path` and `removed` the file is about to be removed, see `library.retention`. `etag` is the media
+    host's; `stored_etag` the object store's that keeps the file, None where it is in a folder.
     """
 
     output_id: str
@@ -328,6 +344,7 @@ class SavedOutput(Struct, frozen=True, kw_only=True):
     text: str | None = None
     error: RunFailure | None = None
     skipped: Skipped | None = None
+    removed: Removed | None = None
     downloaded_at: str | None = None
     stored_etag: str | None = None
 

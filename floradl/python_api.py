@@ -35,6 +35,7 @@ from floradl.models import (
     OutputKind,
     QueuedRun,
     Reference,
+    RemovalReason,
     Result,
     RunFailure,
     RunRequest,
@@ -53,11 +54,11 @@ RunSpec: TypeAlias = "str | Mapping[str, Any]"
 
 
 class Output(Struct, frozen=True, kw_only=True):
-    """One output of a run: saved at `location`, or not, for `error`, or because it is `skipped`.
+    """One output of a run: saved at `location`, or not: for `error`, `skipped` or `removed`.
 
     `path` is the same (absolute) where the library is a folder; in a bucket it is None, and `location` a URL.
-    `skipped` is why it was left out on purpose. `text` is that of a text output. `bytes` and `sha256` are
-    those of the file.
+    `skipped` is why it was left out on purpose, `removed` why its file was removed on purpose. `text` is that
+    of a text output. `bytes` and `sha256` are those of the file, or that it had.
     """
 
     output_id: str
@@ -70,6 +71,7 @@ class Output(Struct, frozen=True, kw_only=True):
     error: RunFailure | None
     skipped: SkipReason | None = None
     location: str | None = None
+    removed: RemovalReason | None = None
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -372,6 +374,7 @@ def _run(library: LibraryStore, path: str, sidecar: Sidecar) -> Run:
             error=output.error,
             skipped=output.skipped.reason if output.skipped else None,
             location=None if output.path is None else library.location(output.path),
+            removed=output.removed.reason if output.removed else None,
         )
         for output in sidecar.outputs
     )

@@ -162,7 +162,11 @@ class MemoryLibrary(LibraryStore):
             raise TransientError("another sidecar stands there by now", ErrorCode.STORAGE)
         if replacing is None and before is not None:
             paths = {output.path for output in sidecar.outputs}
-            lost = {key: each for key, each in by_key(before.outputs).items() if each.path not in paths}
+            lost = {
+                key: each
+                for key, each in by_key(before.outputs).items()
+                if each.path not in paths and each.removed is None
+            }
             if self.existing(lost):
                 raise TransientError("it gives up a file", ErrorCode.STORAGE)
         data = sidecars.render(sidecar)

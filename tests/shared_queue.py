@@ -210,6 +210,7 @@ class SharedQueue(MemoryQueue, RunSharing):
         await self._reach()
         if self.store.poller is not None and self.store.poller[0] == self.name:
             self.store.poller = None
+            self.store.tell(RunNews(NewsKind.VACANT, ""), but=self.name)
 
     async def due(self) -> list[tuple[str, float]]:
         return [

@@ -262,12 +262,22 @@ async def test_buttons_act_with_a_token_alone(shelf: Shelf) -> None:
         own = {"Authorization": f"Bearer {TOKEN}"}
         assert (await client.post("/api/runs/run_a/retry", headers=own)).status_code == 202
         assert (await client.post("/api/runs/run_a/forget", headers=own)).status_code == 202
+        assert (await client.post("/api/runs/run_a/prune", headers=own)).status_code == 202
         assert (await client.post("/api/runs/run_without_sidecar/retry", headers=own)).status_code == 202
         assert (await client.post("/api/runs/run_a/delete", headers=own)).status_code == 404
         assert (await client.post("/api/runs/run_b/retry", headers=own)).status_code == 404
         assert (await client.get("/api/runs/run_a/retry", headers=own)).status_code == 405
-        assert (await client.get("/api/status", headers=own)).json()["actions"] == ["retry", "forget"]
-    assert done == [("retry", "run_a"), ("forget", "run_a"), ("retry", "run_without_sidecar")]
+        assert (await client.get("/api/status", headers=own)).json()["actions"] == [
+            "retry",
+            "forget",
+            "prune",
+        ]
+    assert done == [
+        ("retry", "run_a"),
+        ("forget", "run_a"),
+        ("prune", "run_a"),
+        ("retry", "run_without_sidecar"),
+    ]
     async with shelf.shown() as client:
         own = {"Origin": str(client.base_url).rstrip("/")}
         assert (await client.post("/api/runs/run_a/retry", headers=own)).status_code == 403

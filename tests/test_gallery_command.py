@@ -178,6 +178,21 @@ def test_with_a_token_nothing_is_shown_without_it_and_buttons_drop_jobs(
     assert "run_a" in job.read_text()
 
 
+def test_the_button_of_a_run_removes_its_files_at_once(home: Home, simulator: Simulator) -> None:
+    queue(home, simulator, "run_a")
+    assert home.run("once").returncode == 0
+    with gallery(home, FLORADL_WEB__TOKEN_FILE=token_file(home)) as (port, _):
+        own = {"Authorization": f"Bearer {TOKEN}"}
+        wait_until(lambda: asked(port, **own).json()["indexing"] is None)
+        url = f"http://127.0.0.1:{port}/api/runs/run_a/prune"
+        assert httpx.post(url, headers=own, trust_env=False).status_code == 202
+    assert home.files() == {}
+    sidecar = home.sidecar("campaign/run_a")
+    assert sidecar is not None
+    assert sidecar["outputs"][0]["removed"]["reason"] == "pruned"
+    assert home.run("verify").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("content", "word"), [("short", "16"), ("", "16"), ("with some spaces in it", "gallery token")]
 )

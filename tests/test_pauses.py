@@ -145,7 +145,8 @@ def test_a_library_elsewhere_without_the_files_pauses_as_library_other(
     other = home.path / "other"
     with home.daemon(FLORADL_OUTPUT__DIR=str(other)):
         pause = paused(home, "library_other")
-        assert f"rsync -a --exclude '.*.part' {home.library}/ {other}/" in pause["message"]
+        assert f"FLORADL_OUTPUT__DIR={home.library} floradl move-library {other})" in pause["message"]
+        assert f"touch {other}/.floradl-library" in pause["message"]
         assert f"touch {other}/.floradl-library" in pause["message"]
         assert not other.exists()
         check = home.run("check", FLORADL_OUTPUT__DIR=str(other))

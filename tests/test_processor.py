@@ -9,8 +9,19 @@ from typing import Any, cast
 
 from studio import Home, check_library, wait_until
 
-from floradl.models import OutputKind, RemoteOutput, RemoteRun, SavedOutput
+from floradl.errors import ErrorCode
+from floradl.models import (
+    OutputKind,
+    RemoteOutput,
+    RemoteRun,
+    RemovalReason,
+    Removed,
+    Result,
+    RunFailure,
+    SavedOutput,
+)
 from floradl.runs.processor import _OnDisk
+from floradl.runs.result import result_of, with_earlier
 from floradl.simulator import OutputSpec, Simulator
 
 
@@ -46,3 +57,30 @@ def test_what_was_saved_and_flora_lists_no_more_keeps_its_place_in_the_sidecar()
     assert not _OnDisk({"old": old}, {}, [planned]).is_all_small(
         answer
     )  # its sidecar is not of the new alone
+
+
+def test_a_retry_of_a_removed_output_that_fails_says_so_and_keeps_its_sha256() -> None:
+    gone = Removed("2026-01-01T00:00:00Z", RemovalReason.PRUNED)
+    before = SavedOutput(
+        output_id="film", type="videoUrl", kind=OutputKind.VIDEO, bytes=9, sha256="0" * 64, removed=gone
+    )
+    failed = SavedOutput(
+        output_id="film",
+        type="videoUrl",
+        kind=OutputKind.VIDEO,
+        error=RunFailure(ErrorCode.NOT_FOUND, "FLORA has it no more"),
+    )
+    picture = SavedOutput(output_id="pic", type="imageUrl", kind=OutputKind.IMAGE, path="pic.png", bytes=3)
+    ended = with_earlier({}, {"film": before}, result_of([failed, picture]))
+    assert ended.result is Result.PARTIAL
+    assert (ended.outputs[0].sha256, ended.outputs[0].removed) == ("0" * 64, gone)
+    assert ended.outputs[0].error == failed.error
+
+
+def test_what_was_removed_and_flora_lists_no_more_keeps_its_place_in_the_sidecar() -> None:
+    gone = Removed("2026-01-01T00:00:00Z", RemovalReason.PRUNED)
+    before = SavedOutput(output_id="film", type="videoUrl", kind=OutputKind.VIDEO, removed=gone)
+    picture = SavedOutput(output_id="pic", type="imageUrl", kind=OutputKind.IMAGE, path="pic.png", bytes=3)
+    answer = RemoteRun("run_a", "completed", 100.0, None, outputs=(RemoteOutput("pic", "imageUrl", ""),))
+    on_disk = _OnDisk({"pic": picture}, {}, [], removed={"film": before})
+    assert on_disk.all_of(answer) == [picture, before]

@@ -71,7 +71,7 @@ def test_the_image_compiles_modules_that_exist() -> None:
 
 
 def test_every_command_is_listed_and_every_listed_one_exists() -> None:
-    listed = set(re.findall(r"^\| `floradl (\w+)", README, flags=re.MULTILINE))
+    listed = set(re.findall(r"^\| `floradl ([\w-]+)", README, flags=re.MULTILINE))
     assert listed == set(floradl.commands)
 
 

@@ -14,6 +14,8 @@ from floradl.models import (
     QueuedRun,
     RemoteOutput,
     RemoteRun,
+    RemovalReason,
+    Removed,
     RunFailure,
     RunNames,
     SavedOutput,
@@ -198,3 +200,38 @@ def test_a_file_that_is_gone_is_fetched_again_by_a_retry_of_another_kind_and_not
     plan = Selection().plan(run(retry_kinds=(TEXT,), force=True), ANSWER, EARLIER, {})
     assert [output.output_id for output in plan.wanted] == ["final", "words"]
     assert [*plan.skipped] == ["draft_1", "film"]
+
+
+REMOVED = replace(
+    saved("film", VIDEO),
+    path=None,
+    sha256="0" * 64,
+    removed=Removed("2026-01-01T00:00:00Z", RemovalReason.PRUNED),
+)
+THERE = saved("final", IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_back"),
+    [
+        ({}, False),
+        ({"kinds": (VIDEO,)}, False),
+        ({"force": True}, True),
+        ({"force": True, "retry_kinds": (IMAGE,)}, False),
+        ({"retry_kinds": (VIDEO,)}, True),
+    ],
+    ids=["added again", "added for its kind", "retried", "retried for another kind", "its kind retried"],
+)
+def test_only_a_retry_brings_back_what_was_removed(fields: dict[str, Any], is_back: bool) -> None:  # noqa: FBT001
+    told = {"film": REMOVED, "final": THERE}
+    plan = Selection().plan(run(**fields), ANSWER, told, {"final": THERE})
+    assert ("film" in [output.output_id for output in plan.wanted]) is is_back
+    if is_back or not fields:
+        assert "final" in plan.kept  # what is there is not downloaded anew by that
+    if not is_back:
+        assert plan.skipped["film"] == REMOVED
+
+
+def test_a_retry_of_what_was_removed_that_failed_is_forgotten_by_the_next_request() -> None:
+    failed = replace(REMOVED, error=RunFailure(ErrorCode.NOT_FOUND, "gone"))
+    assert Selection().plan(run(), ANSWER, {"film": failed}, NOTHING).skipped["film"] == REMOVED

@@ -81,7 +81,7 @@ def test_who_may_not_poll_any_more_lets_another_daemon_be_elected() -> None:
         one.election.ask_now()
         await fleet.until(lambda: other.scheduler.polls)
         assert not one.scheduler.polls
-        assert fleet.now() - stopped_at <= 3.1
+        assert fleet.now() - stopped_at <= 0.3
 
     in_fleet(work)
 

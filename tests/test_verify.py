@@ -542,3 +542,47 @@ def test_a_repair_whose_sidecar_another_process_is_writing_is_told_as_not_mended
         done = home.run("verify", "--repair")
     assert done.returncode == 1, done.stderr
     assert "another floradl writes the same file at this moment" in done.stdout
+
+
+def test_a_file_that_was_moved_is_found_by_its_hash_without_the_network(home: Home) -> None:
+    (home.library / "best").mkdir()
+    (home.library / PICTURE).rename(home.library / "best/Cover.PNG")
+    (home.library / "best/other.png").write_bytes(b"x" * 40_000)  # of the same size
+    assert problems(report(home, code=1)) == {("missing", PICTURE)}
+    done = home.run("verify", "--repair", FLORA_BASE_URL="http://127.0.0.1:9/api/v1")
+    assert done.returncode == 0
+    assert "mended      best/Cover.PNG: it was moved, and its sidecar says so now" in done.stdout
+    sidecar = home.sidecar("campaign/run_a")
+    assert sidecar is not None
+    assert sidecar["outputs"][0]["path"] == "best/Cover.PNG"
+    assert report(home, code=0)["unknown"] == ["best/other.png"]
+    assert home.run("relayout").returncode == 0
+    assert (home.library / PICTURE).exists()
+
+
+def test_a_sidecar_that_was_edited_is_seen_and_its_file_found(home: Home) -> None:
+    sidecar = home.library / "runs/campaign/run_a.json"
+    sidecar.write_text(sidecar.read_text().replace(PICTURE, "images/mistyped.png"))
+    told = report(home, code=1)
+    assert problems(told) == {("missing", "images/mistyped.png")}
+    assert told["unknown"] == [PICTURE]
+    assert home.run("verify", "--repair").returncode == 0
+    assert report(home, code=0)["unknown"] == []
+
+
+def test_what_was_deleted_is_accepted_and_what_was_moved_is_not(home: Home) -> None:
+    (home.library / CLIP).unlink()
+    (home.library / PICTURE).rename(home.library / "away.png")
+    done = home.run("verify", "--accept-missing")
+    assert done.returncode == 1
+    assert f"accepted    {CLIP}: its sidecar says that it was removed" in done.stdout
+    assert "not mended  away.png: it lies there now" in done.stdout
+    sidecar = home.sidecar("campaign/run_a")
+    assert sidecar is not None
+    assert sidecar["outputs"][1]["removed"]["reason"] == "missing"
+    assert sidecar["outputs"][0]["path"] == PICTURE
+    (home.library / "away.png").rename(home.library / PICTURE)
+    told = report(home, "--repair", "--missing", code=0)
+    assert (told["removed"], told["problems"]) == (1, [])
+    assert not (home.library / CLIP).exists()
+    assert home.run("verify", "--accept-missing", "--repair").returncode == 2

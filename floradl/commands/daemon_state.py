@@ -166,6 +166,13 @@ def read_under_way(state_dir: Path) -> list[str]:
         return queue.saved_paths() if queue is not None else []
 
 
+def open_run_ids(state_dir: Path) -> set[str]:
+    """Read which runs are open, which may be worked on at any moment. Raises as `read_daemon_state` does."""
+    with read_queue(state_dir) as queue:
+        runs = queue.unfinished(-1) if queue is not None else []
+    return {run.run_id for run in runs}
+
+
 def all_runs(state_dir: Path) -> Iterator[QueuedRun]:
     """Read every run, page by page: a slow reader is in nobody's way. Raises as `read_daemon_state`."""
     after = ""

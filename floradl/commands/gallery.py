@@ -49,7 +49,7 @@ _REMEDIES: Final = {
     PauseReason.CREDITS: "Buy credits for the workspace at FLORA.",
     PauseReason.DISK_FULL: "Make room on the disk or in the bucket, or name another with output.dir.",
     PauseReason.LIBRARY_MISSING: "Mount the library's disk, or have its bucket answer again.",
-    PauseReason.LIBRARY_OTHER: "Copy the files to where output.dir is now, or name the old place there.",
+    PauseReason.LIBRARY_OTHER: "Move the files (floradl move-library), or name the old place in output.dir.",
     PauseReason.LIBRARY_READ_ONLY: "Let floradl's user write the library, or mount it for writing.",
     PauseReason.QUEUE_UNAVAILABLE: "See that the queue's database runs and can be reached.",
 }
@@ -156,6 +156,11 @@ def _acting(config: Config) -> Act:
     def act(action: str, run_id: str) -> None:
         from floradl.sources.job_file import drop_job, render_orders  # noqa: PLC0415 - hardly ever needed
 
+        if action == "prune":
+            from floradl.commands.prune import prune_run  # noqa: PLC0415 - as above
+
+            prune_run(config, run_id)
+            return
         try:
             request = RunRequest(Reference.of(run_id), action=Action(action))
             drop_job(config.queue.watch_dir, render_orders([request]))

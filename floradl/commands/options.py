@@ -93,6 +93,11 @@ dry_run_option = click.option(
 )
 
 
+library_dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show what would be done, and change nothing."
+)
+
+
 def result_options(command: _Command) -> _Command:
     """Add what `get` and `once` write to standard output of each run."""
     command = click.option(
@@ -114,20 +119,24 @@ def _note(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         given[name] = value
 
 
-def configured(given: dict[str, Any], level: str | None = None) -> Config:
+def configured(
+    given: dict[str, Any], level: str | None = None, environ: Mapping[str, str] | None = None
+) -> Config:
     """Load the configuration; with a `level`, start logging, which -v and -q shift."""
-    return configured_from(given, level)[0]
+    return configured_from(given, level, environ)[0]
 
 
-def configured_from(given: dict[str, Any], level: str | None = None) -> tuple[Config, Source]:
-    """As `configured`; also return where it can be loaded from again."""
+def configured_from(
+    given: dict[str, Any], level: str | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Config, Source]:
+    """As `configured`; also return where it can be loaded from again. `environ` is this process's if None."""
     from floradl.config.load import Options, Source
     from floradl.config.settings import SQLITE
 
     shift = given.get("verbose", 0) - given.get("quiet", 0)
     shifted = _LEVELS[min(max(_LEVELS.index(level or "info") + shift, 0), len(_LEVELS) - 1)]
     options = Options(given.get("config"), given.get("home"), shifted if shift else None)
-    source = Source(options, os.environ)
+    source = Source(options, os.environ if environ is None else environ)
     config = source.load()
     if config.queue.engine != SQLITE:
         from floradl.daemon.database import read_there

@@ -180,7 +180,7 @@ class WebSection(Struct, frozen=True, kw_only=True):
             Location(),
             None,
             "a file that holds a token of 16 characters or more, without which the gallery then shows "
-            "nothing; with it, its buttons can have runs retried and forgotten",
+            "nothing; with it, its buttons can have runs retried, forgotten and removed",
         ),
     ]
     thumbnail_space: Annotated[
@@ -402,6 +402,36 @@ class OutputSection(Struct, frozen=True, kw_only=True):
     ]
 
 
+def _keep(what: str) -> Setting:
+    return Setting(
+        Duration(1, LONGEST, nullable=True),
+        None,
+        f"how long the daemon keeps {what}, counted from the download, like 90d; null for ever",
+    )
+
+
+class KeepSection(Struct, frozen=True, kw_only=True):
+    """How long files of each kind are kept, in seconds; None for ever."""
+
+    image: Annotated[float | None, _keep("images")]
+    video: Annotated[float | None, _keep("videos")]
+    audio: Annotated[float | None, _keep("sound")]
+    document: Annotated[float | None, _keep("documents")]
+    text: Annotated[float | None, _keep("texts")]
+    other: Annotated[float | None, _keep("files of other types")]
+
+    def by_kind(self) -> Mapping[OutputKind, float]:
+        """Return for how long those kinds are kept that are not kept for ever."""
+        found = ((kind, getattr(self, kind.value)) for kind in OutputKind)
+        return {kind: seconds for kind, seconds in found if seconds is not None}
+
+
+class LibrarySection(Struct, frozen=True, kw_only=True):
+    """What becomes of files later."""
+
+    keep: KeepSection
+
+
 class PollSection(Struct, frozen=True, kw_only=True):
     """How often runs are polled, and for how long; in seconds."""
 
@@ -522,6 +552,7 @@ class Config(Struct, frozen=True, kw_only=True):
             "the queue (journal.sqlite3) and the lock; refused on a network file system",
         ),
     ]
+    library: LibrarySection
     poll: PollSection
     download: DownloadSection
     webhook: WebhookSection

@@ -81,10 +81,15 @@ class Setting(Struct, frozen=True):
 
 
 class Duration(SettingType, frozen=True):
-    """Seconds, as a float, within a range."""
+    """Seconds, as a float, within a range; None where `nullable`."""
 
     least: float
     most: float
+    nullable: bool = False
+
+    def _absent(self) -> None:
+        if not self.nullable:
+            super()._absent()
 
     def _parse(self, text: str) -> float:
         seconds = parse_duration(text)

@@ -224,8 +224,12 @@ def _warn_without_key(config: Config, environ: Mapping[str, str], *, shared: boo
 
 
 async def _work(config: Config, works: App, intake: Intake, start: Startup, hooks: HookRunner) -> None:
+    from floradl.daemon.retention import Retention  # noqa: PLC0415 - as in `_run`
     from floradl.sources.watcher import Watcher  # noqa: PLC0415 - as in `_run`
 
+    keep_times = config.output.mtime == "completed"
+    retention = Retention(works.library, works.queue, config.library.keep.by_kind(), keep_times=keep_times)
+    works.scheduler.on_full_disk(retention.make_room)
     await hooks.runs.prepare(works.queue.outbox)
     ready = await start.attempt()
     await works.scheduler.resume_open(works.queue)
@@ -236,6 +240,7 @@ async def _work(config: Config, works: App, intake: Intake, start: Startup, hook
             group.start_soon(start.serve)
         beside = [works.backfill.serve, *([works.sync.serve] if works.sync is not None else ())]
         group.start_soon(partial(works.scheduler.serve, beside=beside))
+        group.start_soon(retention.serve)
         group.start_soon(hooks.runs.serve, works.queue.outbox, works.library)
         if works.queue.sharing is not None:
             group.start_soon(hooks.runs.adopt_from, works.queue.sharing)

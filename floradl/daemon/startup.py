@@ -243,14 +243,22 @@ def _places_seen(state_dir: Path) -> list[bytes]:
 def library_before(state_dir: Path, library: LibraryStore) -> str | None:
     """Return the last library that the queue was used with, where another one is to be, without a marker.
 
-    A path or URL. Raises `FloradlError` where it is not known whether there is one.
+    A path or URL; a folder that is a library comes before one that is none. Raises `FloradlError` where it is
+    not known whether there is one.
     """
     if was_seen(state_dir, library.location()):
         return None
-    places = [place for place in _places_seen(state_dir) if place and not place.startswith(_BESIDE)]
+    places = [
+        os.fsdecode(place) for place in _places_seen(state_dir) if place and not place.startswith(_BESIDE)
+    ]
     if not places or unmounted_below(library) or _has_marker(library):
         return None
-    return os.fsdecode(places[-1])
+    there = [place for place in places if _may_be_there(place)]
+    return (there or places)[-1]
+
+
+def _may_be_there(place: str) -> bool:
+    return not place.startswith("/") or (Path(place) / MARKER).exists()
 
 
 def _has_marker(library: LibraryStore) -> bool:
@@ -270,14 +278,19 @@ def files_elsewhere(library: LibraryStore, before: str, counts: Mapping[RunState
         return None
     place = library.location()
     old, new = shlex.quote(before), shlex.quote(place)
-    copy, begin = "rclone, or your store's own tool", f"put an empty object with the name {MARKER} there"
+    begin = f"put an empty object with the name {MARKER} there"
     if isinstance(library, FolderLibrary):
         begin = f"mkdir -p {new} && touch {new}/{MARKER}"
-        if before.startswith("/"):
-            copy = f"rsync -a --exclude '.*.part' {old}/ {new}/"
+    begin = f"begin a new library there ({begin})"
+    what = f"{place} has no files of the {format_count(done, 'run')} done so far"
+    if not _may_be_there(before):
+        return (
+            f"{what}: they were in {before}, which is no library any more. Mount its disk, or restore a "
+            f"backup to {place}, its {MARKER} too; or {begin}"
+        )
     return (
-        f"{place} has no files of the {format_count(done, 'run')} done so far: they are in {before}. Copy "
-        f"them ({copy}), or begin a new library there ({begin})"
+        f"{what}: they are in {before}. Move them (stop floradl; FLORADL_OUTPUT__DIR={old} floradl "
+        f"move-library {new}), or {begin}"
     )
 
 

@@ -46,12 +46,13 @@ _TYPES: Final = {
 _WORTH_PACKING: Final = 16 << 10  # bytes
 _LONGEST_SIDECAR: Final = 64 << 20
 _AT_ONCE: Final = 3  # questions to the index
+_ACTIONS: Final = frozenset({"retry", "forget", "prune"})
 _log = get_logger()
 
 Act = Callable[[str, str], None]
 """Does what a button wants: one of `ACTIONS`, and a run's id. Blocking. Raises `FloradlError`."""
 
-ACTIONS: Final = ("retry", "forget")
+ACTIONS: Final = ("retry", "forget", "prune")
 """What the page has buttons for, where the gallery may change anything; panel.js says what is on them."""
 
 

@@ -20,7 +20,6 @@ from floradl.clock import unix_seconds
 from floradl.errors import FloradlError, QueueUnavailableError
 from floradl.hooks.command import RUN_FINISHED, Command, Ended, HookSettings, NotStartedError, run, to_its_end
 from floradl.library.base import LibraryStore
-from floradl.library.local_file import with_descriptor
 from floradl.log import get_logger
 from floradl.models import QueuedRun
 from floradl.polling.due_queue import DueQueue
@@ -287,4 +286,6 @@ def _find(library: LibraryStore, event: HookEvent) -> tuple[str, BinaryIO] | Non
     if file is None:
         _log.info("hook_dropped", hook=RUN_FINISHED, run=run.run_id, message=f"{path} is not there any more")
         return None
+    from floradl.library.local_file import with_descriptor  # noqa: PLC0415 - where a hook is run
+
     return path, with_descriptor(file)

@@ -222,6 +222,10 @@ class LibraryStore(ABC):
     def check_room(self, needed: int = 0) -> None:
         """Raise `ServicePausedError` unless its disk has `needed` bytes beside the minimum free space."""
 
+    def free_space(self) -> int | None:
+        """Return how many bytes its disk has left; None where nothing limits it, or that is unknown."""
+        return None
+
     @abstractmethod
     def destination(
         self,
@@ -329,6 +333,9 @@ class LibraryStore(ABC):
     @abstractmethod
     def remove(self, path: str) -> bool:
         """Remove a file for good; False where it is gone already. Folders left empty go too."""
+
+    def retire(self, successor: str) -> None:  # noqa: B027 - not every place can be left that way
+        """Have it count as missing from now on, if it can be: its files are at the location `successor`."""
 
     @abstractmethod
     def expect_damaged(self, path: str, sha256: str) -> None:

@@ -6,7 +6,6 @@ ever written below a mount point whose disk is gone.
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import io
 import itertools
@@ -37,14 +36,16 @@ from floradl.library import scan
 from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, T
 from floradl.library.destination import AttemptMemory, FolderDestination, OutputPath
 from floradl.library.open_folders import FolderAt, FolderIndex, OpenFolders
+from floradl.library.path_plan import PathPlan, PlannedOutput
 from floradl.library.scan import Owners
 from floradl.library.sidecar import Sidecar
 from floradl.library.sidecar_files import NOT_THERE, SidecarFiles
-from floradl.library.template import SIDECARS, NameFields, Template
+from floradl.library.template import SIDECARS, Template
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
 from floradl.portability import flush
 
 MARKER = SafeName(".floradl-library")
+MOVED = SafeName(".floradl-library-moved")
 _LEAST_ROOM = 1 << 20  # bytes
 _CREATIONS = 500
 _PATHS = 256  # folders whose path is remembered
@@ -75,8 +76,7 @@ class FolderLibrary(LibraryStore):
         self.owners = owners or Owners()
         """Whose sidecars count."""
         self.template = template
-        self._dated = template.names("date", "year", "month", "day", "created")
-        self._folders = folders
+        self.paths = PathPlan(template, folders, max_name_bytes)
         self.max_name_bytes = max_name_bytes
         self.index = FolderIndex()
         self._memory = AttemptMemory()
@@ -132,6 +132,12 @@ class FolderLibrary(LibraryStore):
                 marked = exists(root, MARKER)
             except OSError as error:
                 raise unopened(error, self.root) from error
+            if not marked and (successor := _successor(self.root)):
+                raise ServicePausedError(
+                    f"{self.root} was moved to {successor}: set output.dir to that. To go back to this one: "
+                    f"mv '{self.root / MOVED}' '{self.root / MARKER}'",
+                    PauseReason.LIBRARY_MISSING,
+                )
             if not marked:
                 raise ServicePausedError(
                     f"{self.root} does not carry {MARKER}: its disk is not mounted, or it was emptied. "
@@ -205,6 +211,11 @@ class FolderLibrary(LibraryStore):
                 )
             _test_write(root)
 
+    def free_space(self) -> int:
+        with self.open() as root:
+            found = os.fstatvfs(root)
+            return found.f_bavail * found.f_frsize
+
     def destination(
         self,
         run: QueuedRun,
@@ -213,37 +224,13 @@ class FolderLibrary(LibraryStore):
         completed_at: float | None,
         created_at: float | None = None,
     ) -> FolderDestination:
-        fields = self._name_fields(run, output, index, completed_at, created_at)
+        fields = self.paths.fields(PlannedOutput(run, output, index, (completed_at, created_at)))
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
-        render = self.template.fill(fields, self.max_name_bytes).path
+        render = self.paths.candidates(fields)
         place = OutputPath(
             self.at, self._translated, self._flush, self.index, render, self._set_aside, self._memory
         )
         return FolderDestination(place, output.kind, identity.hexdigest()[:8], output.nth)
-
-    def _name_fields(
-        self,
-        run: QueuedRun,
-        output: RemoteOutput,
-        index: int,
-        completed_at: float | None,
-        created_at: float | None,
-    ) -> NameFields:
-        return NameFields(
-            folder=self._folders[output.kind],
-            kind=output.kind,
-            type=output.type,
-            technique=run.technique,
-            run_id=run.run_id,
-            output_id=output.output_id,
-            index=index,
-            label=run.label,
-            date=_local_time(completed_at) if self._dated else None,
-            created=_local_time(created_at) if self._dated else None,
-            names=run.names,
-            meta=run.meta,
-            url=output.url,
-        )
 
     def path_of(
         self,
@@ -257,8 +244,7 @@ class FolderLibrary(LibraryStore):
 
         `times` are when the run completed and was created (unix seconds), `index` counts from 1.
         """
-        fields = self._name_fields(run, output, index, *times)
-        return "/".join(self.template.render(fields, ext, self.max_name_bytes))
+        return self.paths.path(PlannedOutput(run, output, index, times), ext)
 
     def _set_aside(self, folder: FolderFd, parts: tuple[SafeName, ...], sha256: str) -> bool:
         path = "/".join(parts)
@@ -375,6 +361,12 @@ class FolderLibrary(LibraryStore):
         self._remove_empty(path)
         return True
 
+    def retire(self, successor: str) -> None:
+        with self.open() as root:
+            write_atomic(root, MOVED, f"{successor}\n".encode())
+            os.unlink(MARKER, dir_fd=root)
+            sync_folder(root)
+
     def _remove_empty(self, path: str) -> None:
         """Remove the folder of what was at `path`, and those above it, as far as they are empty."""
         *folders, _ = stored_path(path)
@@ -410,6 +402,13 @@ class FolderLibrary(LibraryStore):
         return self._sidecars.write(sidecar, mtime, replacing)
 
 
+def _successor(root: Path) -> str | None:
+    """Return where `retire` said that the files of a library are now."""
+    with suppress(OSError):
+        return (root / MOVED).read_bytes()[:4096].decode("utf-8", "replace").strip()
+    return None
+
+
 def _is_regular(folder: FolderFd, name: SafeName) -> bool:
     try:
         return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
@@ -439,10 +438,3 @@ def _make_folders(path: Path) -> None:
     for folder in missing:
         with open_root(folder.parent) as above:
             sync_folder(above)
-
-
-def _local_time(seconds: float | None) -> dt.datetime | None:
-    try:
-        return dt.datetime.fromtimestamp(seconds).astimezone() if seconds else None
-    except (ValueError, OverflowError, OSError):  # out of the calendar's range
-        return None

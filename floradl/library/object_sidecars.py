@@ -116,7 +116,11 @@ class ObjectSidecars:
             stale = False
         else:
             paths = {output.path for output in after.outputs}
-            lost = {key: each for key, each in by_key(found.outputs).items() if each.path not in paths}
+            lost = {
+                key: each
+                for key, each in by_key(found.outputs).items()
+                if each.path not in paths and each.removed is None
+            }
             stale = bool(self._place.existing(lost))
         if stale:
             raise TransientError(

@@ -11,6 +11,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from floradl.models import (
     OutputKind,
@@ -82,7 +83,7 @@ class Selection(Struct, frozen=True):
         `told` is what an earlier sidecar says, by key, and `existing` what of it is on disk. What was left
         out before stays so, unless the run names its kind, or is retried, being done (`force`) or in part:
         then what is wanted of it by now is fetched, or, where nothing is, all of a done one anew. What is on
-        disk and not wanted stays.
+        disk and not wanted stays. What was removed stays so, unless a done run is retried, or its kind is.
         """
         reasons = self._left_out(run, answer)
         if run.wanted_kinds:  # it asks for more; what a sidecar vouched for is not given up by that
@@ -90,14 +91,19 @@ class Selection(Struct, frozen=True):
             reasons = {key: reason for key, reason in reasons.items() if key not in had}
         if not told and not reasons and self.max_file_size is None:
             return OutputPlan(answer.outputs)
-        before = {key: output for key, output in told.items() if output.skipped is not None}
+        removed = {key: output for key, output in told.items() if output.removed is not None}
+        before = removed | {key: output for key, output in told.items() if output.skipped is not None}
         retried = run.force or any(output.error is not None for output in told.values())
         again = {
             output.key
             for output in answer.outputs
             if output.key in before
             and output.key not in reasons
-            and (retried or output.kind in run.wanted_kinds)
+            and (
+                run.force or output.kind in run.retry_kinds
+                if output.key in removed
+                else retried or output.kind in run.wanted_kinds
+            )
             and self._may_fit(before[output.key])
         }
         anew = run.force and not again
@@ -108,6 +114,8 @@ class Selection(Struct, frozen=True):
             key, reason = output.key, reasons.get(output.key)
             if key in existing and (reason is not None or not anew):
                 kept[key] = existing[key]
+            elif key in removed and key not in again:
+                left_out[key] = replace(removed[key], error=None)  # of a retry that failed
             elif reason is not None:
                 left_out[key] = skipped(output, reason)
             elif key in before and key not in again:

@@ -26,6 +26,7 @@ from floradl.models import (
     Reference,
     RemoteOutput,
     RemoteRun,
+    RemovalReason,
     Result,
     RunFailure,
     RunNames,
@@ -111,8 +112,9 @@ def earlier_of(sidecar: Sidecar | None) -> EarlierSidecar:
     """Return what a sidecar that stands says of its run; nothing where there is none."""
     if sidecar is None:
         return EarlierSidecar()
-    outputs, names = by_key(sidecar.outputs), names_of(sidecar)
-    costed = _cost(sidecar.run) is not None
+    # What is about to be removed is not there: nothing is to rely on it.
+    outputs = by_key(structs.replace(each, path=None) if each.removed else each for each in sidecar.outputs)
+    names, costed = names_of(sidecar), _cost(sidecar.run) is not None
     return EarlierSidecar(outputs, sidecar.technique, sidecar.label, sidecar.meta, names, costed)
 
 
@@ -225,14 +227,13 @@ def _known(output: Any) -> Any:
         "kind": _one_of(OutputKind, output.get("kind"), OutputKind.OTHER),
         "integrity": _one_of(Integrity, output.get("integrity"), Integrity.UNVERIFIED),
         "error": _known_error(output.get("error"), ErrorCode.HTTP_ERROR),
-        "skipped": _known_skip(output.get("skipped")),
+        "skipped": _known_reason(output.get("skipped"), SkipReason, SkipReason.RULE),
+        "removed": _known_reason(output.get("removed"), RemovalReason, RemovalReason.PRUNED),
     }
 
 
-def _known_skip(skipped: Any) -> Any:
-    if not isinstance(skipped, dict):
-        return skipped
-    return {**skipped, "reason": _one_of(SkipReason, skipped.get("reason"), SkipReason.RULE)}
+def _known_reason(said: Any, names: type[StrEnum], general: StrEnum) -> Any:
+    return {**said, "reason": _one_of(names, said.get("reason"), general)} if isinstance(said, dict) else said
 
 
 def _known_error(error: Any, general: ErrorCode) -> Any:

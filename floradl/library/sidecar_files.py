@@ -117,7 +117,11 @@ class SidecarFiles:
         if before is None:
             return False
         paths = {output.path for output in after.outputs}
-        lost = {key: output for key, output in by_key(before.outputs).items() if output.path not in paths}
+        lost = {
+            key: output
+            for key, output in by_key(before.outputs).items()
+            if output.path not in paths and output.removed is None
+        }
         return bool(self._place.existing(lost))
 
     def _name(self, folder: FolderFd, run_id: str) -> SafeName:

@@ -36,6 +36,7 @@ class NewsKind(StrEnum):
     RETURNED = "returned"  # it is to be polled again, at a time that its row says
     POLL_NOW = "poll_now"  # a webhook reports its end
     GONE = "gone"  # it ended, or was forgotten
+    VACANT = "vacant"  # of no run: the poller resigned, and another daemon can be elected
 
 
 class RunNews(Struct, frozen=True):

@@ -126,7 +126,7 @@ class RunSummary(Struct, frozen=True):
     def of(cls, sidecar: str, outputs: Sequence[SavedOutput]) -> Self:
         """Count the `outputs` that `sidecar` names."""
         files = {output.path: output.bytes or 0 for output in outputs if output.path is not None}
-        skipped = sum(output.skipped is not None for output in outputs)
+        skipped = sum(bool(output.skipped or output.removed) for output in outputs)
         places = tuple(files)
         if len(places) > _MOST_PLACES:
             places = tuple(dict.fromkeys(f"{path.rpartition('/')[0]}/" for path in places))

@@ -6,7 +6,7 @@ It asks the API for nothing but fresh URLs. Every step can be run twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set as AbstractSet
 from functools import partial
 
 import anyio
@@ -15,7 +15,13 @@ from anyio import to_thread
 from msgspec import Struct
 from msgspec.structs import replace
 
-from floradl.errors import AttemptsExhaustedError, LeaseLostError, PermanentError, ServicePausedError
+from floradl.errors import (
+    AttemptsExhaustedError,
+    LeaseLostError,
+    PauseReason,
+    PermanentError,
+    ServicePausedError,
+)
 from floradl.library.base import LibraryStore
 from floradl.library.selection import Selection
 from floradl.library.sidecar import by_key, earlier_of
@@ -83,6 +89,8 @@ class Processor:
         self._progress = progress
         self._options = options
         self._disk = saver.disk
+        self.make_room: Callable[[], Awaitable[bool]] | None = None
+        """Called where the library's disk is full; returns whether there is more room now."""
 
     async def check_room(self, needed: int) -> None:
         """Look whether the library's disk is full, see `LibraryStore.check_room`; nothing is fetched."""
@@ -106,6 +114,14 @@ class Processor:
 
         Raises `LeaseLostError` where another daemon saves it by now.
         """
+        while True:
+            outcome = await self._attempt(finished)
+            if not isinstance(outcome, Halted) or outcome.reason is not PauseReason.DISK_FULL:
+                return outcome
+            if self.make_room is None or not await self.make_room():
+                return outcome
+
+    async def _attempt(self, finished: FinishedRun) -> Outcome:
         run = finished.run
         outcome: Outcome | Failed
         try:
@@ -121,7 +137,7 @@ class Processor:
             outcome = outcome_of(run, error, self._options.give_up_after)
         if isinstance(outcome, Failed):
             if finished.failure is None:
-                return await self.process(replace(finished, failure=outcome.failure))
+                return await self._attempt(replace(finished, failure=outcome.failure))
             outcome = RetryIn(run, MAX_BACKOFF, outcome.failure.message)
         if isinstance(outcome, RetryIn):
             try:
@@ -224,10 +240,13 @@ class Processor:
             run, told = sidecar.fill(begun), sidecar.outputs
             earlier = self._library.existing(told)
             saved = self._library.existing(known)
-            left_out = any(output.skipped for output in told.values())
+            left_out = any(output.skipped or output.removed for output in told.values())
+            removed = {key: output for key, output in told.items() if output.removed is not None}
             if answer is None:
                 saved = saved if run.force else earlier | saved
-                return run, _OnDisk(saved, earlier, [], left_out=left_out, costed=sidecar.costed)
+                return run, _OnDisk(
+                    saved, earlier, [], left_out=left_out, removed=removed, costed=sidecar.costed
+                )
             plan = self._options.selection.plan(run, answer, told, earlier)
             too_large = {key: output for key, output in known.items() if output.skipped is not None}
             saved = too_large | plan.kept | plan.skipped | saved
@@ -235,7 +254,9 @@ class Processor:
             missing = (output for output in plan.wanted if output.key not in saved)
             plans = (self._saver.plan_small(run, answer, output) for output in missing)
             small = [planned for planned in plans if planned is not None]
-            return run, _OnDisk(saved, earlier, small, left_out=left_out, costed=sidecar.costed)
+            return run, _OnDisk(
+                saved, earlier, small, left_out=left_out, removed=removed, costed=sidecar.costed
+            )
 
         return await self._disk.do(look)
 
@@ -254,7 +275,7 @@ class Processor:
             # What is unavailable now may be there from before: that is neither lost nor denied.
             if not ending.outputs:
                 return await self._finish(ended, None)
-            ending = with_earlier(on_disk.earlier, ending)
+            ending = with_earlier(on_disk.earlier, on_disk.removed, ending)
         summary = await self._disk.do(partial(self._write_sidecar, run, answer, ending))
         self._charge(answer, on_disk)
         return await self._finish(ended, summary, answer)
@@ -291,7 +312,8 @@ class _OnDisk(Struct):
 
     `saved` has what is left out, too. Of the outputs that are `small` nothing is there yet, and they can be
     fetched with many others. `failed` is what the first try at some of them met. `left_out`: the earlier
-    sidecar says so of some; `costed`: it has what the run cost.
+    sidecar says so of some; `costed`: it has what the run cost. `removed` is what it says of those whose
+    files were removed.
     """
 
     saved: dict[str, SavedOutput]
@@ -300,6 +322,7 @@ class _OnDisk(Struct):
     failed: dict[str, Exception] = {}
     left_out: bool = False
     costed: bool = False
+    removed: dict[str, SavedOutput] = {}
 
     def is_all_small(self, answer: RemoteRun) -> bool:
         """Whether nothing is there of a run, and all of it that is wanted is small."""
@@ -313,7 +336,9 @@ class _OnDisk(Struct):
 
         A file that was saved for a run once is named by its sidecar for good.
         """
+        listed = {output.key for output in answer.outputs}
         outputs = [self.saved[output.key] for output in answer.outputs]
+        outputs += [output for key, output in self.removed.items() if key not in listed]
         paths = {output.path for output in outputs}
         for output in (*self.saved.values(), *self.earlier.values()):
             if output.path is not None and output.path not in paths:

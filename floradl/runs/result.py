@@ -138,9 +138,17 @@ def result_of(outputs: list[SavedOutput], failed: RunFailure | None = None) -> R
     return RunResult(Result.FAILED, failure, failure, tuple(outputs))
 
 
-def with_earlier(before: dict[str, SavedOutput], result: RunResult) -> RunResult:
-    """Return `result` with earlier outputs in place of unavailable ones."""
+def with_earlier(
+    before: dict[str, SavedOutput], removed: dict[str, SavedOutput], result: RunResult
+) -> RunResult:
+    """Return `result` with earlier outputs in place of unavailable ones.
+
+    One whose file was `removed`, and that is unavailable now, is both.
+    """
     outputs = by_key(result.outputs)
+    for key, output in outputs.items():
+        if output.error and key in removed:
+            outputs[key] = msgspec.structs.replace(removed[key], error=output.error)
     kept = [before.get(key, output) if output.error else output for key, output in outputs.items()]
     once: dict[str, SavedOutput] = {}
     for place, output in enumerate(kept):

@@ -65,6 +65,10 @@ class Scheduler(ABC):
         """Whether this process polls FLORA now."""
         return True
 
+    def on_full_disk(self, make_room: Callable[[], Awaitable[bool]]) -> None:
+        """Have `make_room` called before a full disk pauses all; it returns whether there is room now."""
+        self._processor.make_room = make_room
+
     def on_pause(self, call: Callable[[], None]) -> None:
         """Have `call` called when a pause begins or ends."""
         self._breaker.on_change = call

@@ -214,8 +214,9 @@ class SharedScheduler(Scheduler):
     async def _listen(self) -> None:
         async for news in self._sharing.news():
             if not self.polls:
-                continue
-            if news is None:
+                if news is None or news.kind is NewsKind.VACANT:
+                    self._election.ask_now()
+            elif news is None:
                 await self._catch_up()
             else:
                 self._heard(news)

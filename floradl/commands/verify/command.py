@@ -18,6 +18,7 @@ from floradl.commands.options import moment
 from floradl.commands.streams import say, tell
 from floradl.commands.submit import parse_all
 from floradl.commands.verify.scan import (
+    ACCEPTED,
     FileFilter,
     LibraryScan,
     Problem,
@@ -36,20 +37,26 @@ SCHEMA_VERSION = 1
 
 
 class Repair(Struct, frozen=True):
-    """What is to be repaired: what is damaged, and with `missing` what is gone."""
+    """What is to be repaired: what is damaged or moved, and with `missing` what is gone.
+
+    With `accepts_missing` nothing is: what is gone was deleted on purpose.
+    """
 
     missing: bool = False
+    accepts_missing: bool = False
 
     def covers(self, problem: Problem) -> bool:
         """Whether it is to be repaired."""
+        if self.accepts_missing:
+            return False
         return problem.verdict in {FileVerdict.DAMAGED} | ({FileVerdict.MISSING} if self.missing else set())
 
 
 class Report(Struct):
     """All results; filled by its owner. `unknown` are files that no sidecar names.
 
-    `skipped` counts the outputs that were left out on purpose, `passed_over` the forgotten runs, `companions`
-    the XMP files that were missing and are written.
+    `skipped` counts the outputs that were left out on purpose, `removed` those whose files were removed,
+    `passed_over` the forgotten runs, `companions` the XMP files that were missing and are written.
     """
 
     problems: list[Problem] = []
@@ -61,6 +68,7 @@ class Report(Struct):
     passed_over: int = 0
     skipped: int = 0
     companions: int = 0
+    removed: int = 0
 
     @property
     def left(self) -> int:
@@ -96,13 +104,12 @@ def verify(
         return Exit.GAVE_UP
     code = Exit.OK
     if repair is not None:
-        covered = {number: each for number, each in enumerate(report.problems) if repair.covers(each)}
-        if covered:
-            import anyio  # noqa: PLC0415 - heavy, and mostly not needed
-
-            from floradl.commands.verify.repair import repair_all  # noqa: PLC0415 - as above
-
-            code, report.outcomes = anyio.run(repair_all, config, environ, covered)
+        try:
+            _settle_missing(config, repair, report)
+        except ServicePausedError as error:
+            tell(f"floradl: {error}")
+            return Exit.GAVE_UP
+        code = _repair(config, environ, repair, report)
         report.companions = write_companions(config, asked)
     if as_json:
         out.write(json.dumps(_document(report), indent=2) + "\n")
@@ -115,6 +122,35 @@ def verify(
     if code is not Exit.OK:
         return code
     return Exit.FOUND if report.left else Exit.OK
+
+
+def _repair(config: Config, environ: Mapping[str, str], repair: Repair, report: Report) -> Exit:
+    """Download again what `repair` covers, and is not settled yet."""
+    covered = {
+        number: each
+        for number, each in enumerate(report.problems)
+        if repair.covers(each) and number not in report.outcomes
+    }
+    if not covered:
+        return Exit.OK
+    import anyio  # noqa: PLC0415 - heavy, and mostly not needed
+
+    from floradl.commands.verify.repair import repair_all  # noqa: PLC0415 - as above
+
+    code, outcomes = anyio.run(repair_all, config, environ, covered)
+    report.outcomes |= outcomes
+    return code
+
+
+def _settle_missing(config: Config, repair: Repair, report: Report) -> None:
+    """Find what was moved, or accept what was deleted. Raises as `gone.record_moved`."""
+    from floradl.commands.verify import gone  # noqa: PLC0415 - mostly not needed
+
+    if missing := gone.missing_files(report.problems):
+        settle = gone.accept_missing if repair.accepts_missing else gone.record_moved
+        report.outcomes = settle(config, missing)
+        found = {outcome.path for outcome in report.outcomes.values() if outcome.mended}
+        report.unknown = [path for path in report.unknown if path not in found]
 
 
 def wanted(references: Iterable[str], since: str | None, now: float, *, quick: bool) -> FileFilter:
@@ -138,7 +174,7 @@ def _examine(config: Config, asked: FileFilter, meter: ProgressLine, report: Rep
         meter.clear()
         report.runs, report.files = examination.runs, examination.files
         report.bytes, report.passed_over = meter.bytes, examination.passed_over
-        report.skipped = examination.skipped
+        report.skipped, report.removed = examination.skipped, examination.removed
 
 
 def write_companions(config: Config, asked: FileFilter) -> int:
@@ -166,8 +202,8 @@ def _line(problem: Problem) -> str:
 
 def _outcome_lines(report: Report) -> Iterator[str]:
     for number, outcome in report.outcomes.items():
-        problem = report.problems[number]
-        word = "mended" if outcome.mended else "not mended"
+        problem, accepted = report.problems[number], outcome.mended and outcome.message == ACCEPTED
+        word = "accepted" if accepted else "mended" if outcome.mended else "not mended"
         text = f"{word:<10}  {outcome.path or problem.path or problem.reference}"
         yield f"{text}: {outcome.message}" if outcome.message else text
 
@@ -179,15 +215,20 @@ def _summary(report: Report, repair: Repair | None) -> str:
     counted = [f"{counts[verdict]:,} {verdict}" for verdict in FileVerdict if counts[verdict]]
     text = f"{looked}: {', '.join(counted) if counted else 'all as their sidecars say'}"
     if repair is not None and report.problems:
-        text += f", {len(report.problems) - report.left:,} mended"
-        if not repair.missing and counts[FileVerdict.MISSING]:
+        word = "accepted" if repair.accepts_missing else "mended"
+        text += f", {len(report.problems) - report.left:,} {word}"
+        if report.left and not (repair.missing or repair.accepts_missing) and counts[FileVerdict.MISSING]:
             text += " (--repair --missing fetches what is gone, too)"
     elif counted:
         text += " (--repair fetches again what is damaged, with --missing what is gone)"
+        if counts[FileVerdict.MISSING]:
+            text += " (what you moved --repair finds, and --accept-missing lets go what you deleted)"
     if report.companions:
         text += f"; {format_count(report.companions, 'XMP file')} written"
     if report.skipped:
         text += f"; {format_count(report.skipped, 'output')} left out on purpose"
+    if report.removed:
+        text += f"; {format_count(report.removed, 'output')} removed on purpose"
     if report.unknown:
         text += f"; {format_count(len(report.unknown), 'file')} that no sidecar names"
     return text
@@ -202,6 +243,7 @@ def _document(report: Report) -> dict[str, Any]:
         "forgotten": report.passed_over,
         "skipped": report.skipped,
         "companions": report.companions,
+        "removed": report.removed,
         "unknown": report.unknown,
         "problems": [_problem(each, report.outcomes.get(at)) for at, each in enumerate(report.problems)],
     }

@@ -150,6 +150,10 @@ class Problem(Struct, frozen=True, kw_only=True):
         return None if self.sidecar is None else self.sidecar.outputs[self.index]
 
 
+ACCEPTED = "its sidecar says that it was removed"
+"""What became of a file that is gone, and accepted to be."""
+
+
 class VerifyOutcome(Struct, frozen=True):
     """What became of a problem that was to be repaired. `kept_as` is where the damaged file is now."""
 
@@ -179,9 +183,9 @@ class LibraryScan:
         self._meter = meter
         self._stop = threading.Event()
         self._examiner = file_verifier(library, meter.add, self._stop, quick=wanted.quick)
-        self.runs = self.files = self.passed_over = self.skipped = 0
+        self.runs = self.files = self.passed_over = self.skipped = self.removed = 0
         """How many runs and files were looked at, how many forgotten runs were not, and how many outputs were
-        left out on purpose."""
+        left out on purpose, or removed."""
         self.known = KnownFiles()
         """The files that the sidecars which were read name."""
 
@@ -223,7 +227,9 @@ class LibraryScan:
         self.runs += 1
         for index, output in enumerate(sidecar.outputs):
             self.skipped += output.skipped is not None
-            if output.path is not None:
+            if output.removed is not None:  # its file may be there yet, where the removal ended early
+                self.removed += 1
+            elif output.path is not None:
                 self.files += 1
                 yield pool.look(self._examine, sidecar, index)
 
@@ -271,7 +277,11 @@ class LibraryScan:
                     return
                 sidecar = found.sidecar
                 if sidecar is not None and sidecar.run_id not in self._forgotten:
-                    total += sum(output.bytes or 0 for output in sidecar.outputs if output.path)
+                    total += sum(
+                        output.bytes or 0
+                        for output in sidecar.outputs
+                        if output.path is not None and output.removed is None
+                    )
         except FloradlError:  # the examination itself meets it too
             return
         self._meter.total = total

@@ -54,7 +54,7 @@ export function copyButton(text, what) {
 
 /** Make a button that has the server do something, and says what came of it. @param {string} text @param {string} name accessible
  * @param {() => Promise<void>} act @param {boolean} [asks] whether it wants a second press */
-export function actionButton(text, name, act, asks = false) {
+export function actionButton(text, name, act, asks = false, done = "Queued") {
   const button = h("button", { type: "button", class: "button action", "aria-label": name, text });
   let sure = !asks;
   button.addEventListener("click", async () => {
@@ -67,8 +67,8 @@ export function actionButton(text, name, act, asks = false) {
     button.disabled = true;
     try {
       await act();
-      button.textContent = "Queued";
-      announce(`Queued: ${name}`);
+      button.textContent = done;
+      announce(`${done}: ${name}`);
     } catch (error) {
       button.disabled = false;
       button.textContent = text;

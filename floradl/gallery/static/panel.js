@@ -10,7 +10,7 @@ const REMEMBERED = 50; // runs
 const BUTTONS = {
   retry: { text: "Retry", does: ": download it anew", asks: false },
   forget: { text: "Forget", does: "", asks: true },
-  prune: { text: "Prune", does: ": remove its files, and keep what is known of them", asks: true },
+  prune: { text: "Remove files", does: ": only a retry brings them back", asks: true, done: "Removed" },
 };
 const FRESH = 20_000; // milliseconds that a run is remembered: its cost may come later, or it may be downloaded anew
 
@@ -74,8 +74,9 @@ export class Panel {
     return h("p", { class: "actions" },
       h("a", { class: "button", href: output.url, download: output.name }, icon("download"), h("span", { text: "Download" })),
       ...this.acts.actions().filter((action) => BUTTONS[action]).map((action) => {
-        const { text, does, asks } = BUTTONS[action];
-        return actionButton(text, `${text} ${output.run_id}${does}`, act(action), asks);
+        const { text, does, asks, done } = BUTTONS[action];
+        const name = action === "prune" ? `Remove the files of ${output.run_id}${does}` : `${text} ${output.run_id}${does}`;
+        return actionButton(text, name, act(action), asks, done);
       }));
   }
 

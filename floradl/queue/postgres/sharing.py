@@ -84,8 +84,12 @@ class PostgresSharing(RunSharing):
         return await self._lease(_POLLER, POLLER_LEASE)
 
     async def resign(self) -> None:
-        query = "DELETE FROM leases WHERE name = %s AND owner = %s"
-        await self._try(lambda connection: connection.execute(query, (_POLLER, self._daemon)))
+        async def work(connection: Connection) -> None:
+            query = "DELETE FROM leases WHERE name = %s AND owner = %s"
+            if (await connection.execute(query, (_POLLER, self._daemon))).rowcount:
+                await tell(connection, self._daemon, NewsKind.VACANT, [""])
+
+        await self._try(work)
 
     async def _lease(self, name: str, duration: float) -> bool:
         async def work(connection: Connection) -> bool:

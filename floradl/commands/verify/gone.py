@@ -1,0 +1,124 @@
+"""What `verify` does about files that are gone, without the network: finds moved ones, accepts deleted ones.
+
+A file that somebody moved or renamed is left where it is, and its sidecar says so from then on: people move
+files on purpose, and what was put back would be moved again. `relayout` puts all where the template wants it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from floradl.app import build_library
+from floradl.clock import unix_seconds
+from floradl.commands.alone import beside_daemon
+from floradl.commands.daemon_state import read_under_way
+from floradl.commands.verify.scan import ACCEPTED, KnownFiles, Problem, VerifyOutcome
+from floradl.config.settings import Config
+from floradl.errors import FloradlError, ServicePausedError
+from floradl.library.base import LibraryStore, StoredFile
+from floradl.library.moved_files import find_moved
+from floradl.library.retention import Expired, Pruner
+from floradl.library.template import SIDECARS
+from floradl.library.verify import FileVerdict
+from floradl.models import Reference, RemovalReason
+
+
+def missing_files(problems: Sequence[Problem]) -> dict[int, Problem]:
+    """Return those of `problems`, by number, that are files which are gone."""
+    return {
+        number: each
+        for number, each in enumerate(problems)
+        if each.verdict is FileVerdict.MISSING and each.output is not None and each.path is not None
+    }
+
+
+def record_moved(config: Config, missing: Mapping[int, Problem]) -> dict[int, VerifyOutcome]:
+    """Find files that lie elsewhere, and have their sidecars say so; return what became of them.
+
+    Raises `ServicePausedError`, `LockedError` and `ConfigError`.
+    """
+    library = build_library(config)
+    wanted = {
+        number: (each.output.bytes, each.output.sha256) for number, each in missing.items() if each.output
+    }
+    found = find_moved(library, wanted, _unnamed(library, config)) if wanted else {}
+    outcomes: dict[int, VerifyOutcome] = {}
+    if not found:
+        return outcomes
+    with beside_daemon(config, "verify"):
+        for number, path in found.items():
+            try:
+                _record(library, missing[number], path, keep_times=config.output.mtime == "completed")
+                message = "it was moved, and its sidecar says so now"
+                outcomes[number] = VerifyOutcome(mended=True, message=message, path=path)
+            except ServicePausedError:
+                raise
+            except FloradlError as error:
+                outcomes[number] = VerifyOutcome(mended=False, message=str(error), path=path)
+    return outcomes
+
+
+def accept_missing(config: Config, missing: Mapping[int, Problem]) -> dict[int, VerifyOutcome]:
+    """Record that files were deleted on purpose, unless they lie elsewhere; return what became of them.
+
+    Raises as `record_moved`.
+    """
+    library = build_library(config)
+    wanted = {
+        number: (each.output.bytes, each.output.sha256) for number, each in missing.items() if each.output
+    }
+    elsewhere = find_moved(library, wanted, _unnamed(library, config)) if wanted else {}
+    outcomes = {
+        number: VerifyOutcome(
+            mended=False, message="it lies there now: --repair has its sidecar say so", path=path
+        )
+        for number, path in elsewhere.items()
+    }
+    gone = {number: _expired(each) for number, each in missing.items() if number not in elsewhere}
+    with beside_daemon(config, "verify"):
+        keep_times = config.output.mtime == "completed"
+        pruner = Pruner(library, RemovalReason.MISSING, time.time, keep_times=keep_times)
+        left = dict(pruner.accept(list(gone.values())).left)
+    for number, each in gone.items():
+        why = left.get(each.path)
+        outcomes[number] = VerifyOutcome(mended=why is None, message=why or ACCEPTED, path=each.path)
+    return outcomes
+
+
+def _expired(problem: Problem) -> Expired:
+    sidecar, output = problem.sidecar, problem.output
+    assert sidecar is not None  # noqa: S101 - `missing_files` leaves others out
+    assert output is not None  # noqa: S101 - as above
+    size = output.bytes or 0
+    return Expired(sidecar.run_id, sidecar.technique, problem.index, output.path or "", size, 0.0)
+
+
+def _unnamed(library: LibraryStore, config: Config) -> Iterator[StoredFile]:
+    """Yield the files that no sidecar names, and no open run has."""
+    known = KnownFiles()
+    known.add(read_under_way(config.state_dir))
+    for entry in library.scan():
+        if entry.sidecar is not None:
+            known.add(output.path for output in entry.sidecar.outputs if output.path is not None)
+    for file in library.listing():
+        if not file.path.startswith(f"{SIDECARS}/") and file.path not in known:
+            yield file
+
+
+def _record(library: LibraryStore, problem: Problem, path: str, *, keep_times: bool) -> None:
+    sidecar = problem.sidecar
+    assert sidecar is not None  # noqa: S101 - `missing_files` leaves others out
+    there = library.find_sidecar(Reference(sidecar.run_id, sidecar.technique))
+    if (
+        there is None
+        or len(there.outputs) <= problem.index
+        or (there.outputs[problem.index].path != problem.path)
+    ):
+        raise FloradlError("its sidecar changed meanwhile: start again")
+    outputs = list(there.outputs)
+    outputs[problem.index] = replace(outputs[problem.index], path=path)
+    mtime = unix_seconds(there.times.completed_at) if keep_times else None
+    library.write_sidecar(replace(there, outputs=tuple(outputs)), mtime, replacing=there)

@@ -1,0 +1,117 @@
+"""Files that are not kept any longer: removed oldest first, only what is sound, and never lost by a crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shelves import KilledError, MortalLibrary, Shelf
+
+from floradl.library.retention import Expired, Pruned, Pruner, expired_files
+from floradl.models import OutputKind, RemovalReason
+
+IMAGE, VIDEO = OutputKind.IMAGE, OutputKind.VIDEO
+DAY = 86_400.0
+NOW = 1_790_000_000.0  # in September 2026
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    shelf = Shelf(tmp_path / "library")
+    shelf.put("run_new", {"new.mp4": "new"}, downloaded_at="2026-09-20T00:00:00.000Z")
+    shelf.put("run_old", {"old.mp4": "old", "old-2.mp4": "old too"}, downloaded_at="2026-03-01T00:00:00.000Z")
+    shelf.put("run_older", {"older.mp4": "older"}, downloaded_at="2026-01-01T00:00:00.000Z")
+    shelf.put("run_pic", {"pic.png": "pic"}, kind=IMAGE)
+    return shelf
+
+
+def due(shelf: Shelf, **options: Any) -> tuple[Expired, ...]:
+    return expired_files(shelf.library, {VIDEO: 90 * DAY}, NOW, **options).files
+
+
+def prune(library: MortalLibrary, files: tuple[Expired, ...], **options: Any) -> Pruned:
+    return Pruner(library, RemovalReason.PRUNED, lambda: NOW, keep_times=True).prune(files, **options)
+
+
+def test_only_old_files_of_the_kind_expire_the_oldest_first(shelf: Shelf) -> None:
+    assert [each.path for each in due(shelf)] == ["older.mp4", "old.mp4", "old-2.mp4"]
+    assert [each.path for each in due(shelf, passed_over={"run_old"})] == ["older.mp4"]
+
+
+def test_it_is_known_when_the_next_file_expires(shelf: Shelf) -> None:
+    next_at = expired_files(shelf.library, {VIDEO: 90 * DAY}, NOW).next_at
+    assert next_at is not None
+    later = expired_files(shelf.library, {VIDEO: 90 * DAY}, next_at).files
+    assert [each.path for each in later][-1] == "new.mp4"
+
+
+def test_a_removed_output_keeps_its_sha256_and_says_when_and_why(shelf: Shelf) -> None:
+    before = shelf.read("run_old").outputs
+    (shelf.root / "old.mp4.xmp").write_text("xmp")
+    done = prune(shelf.library, due(shelf))
+    assert (done.files, done.bytes, done.left) == (3, 15, [])
+    assert shelf.files() == {"new.mp4": "new", "pic.png": "pic"}
+    after = shelf.read("run_old")
+    assert [output.path for output in after.outputs] == [None, None]
+    assert [output.sha256 for output in after.outputs] == [output.sha256 for output in before]
+    removed = after.outputs[0].removed
+    assert removed is not None
+    assert (removed.at, removed.reason) == ("2026-09-21T14:13:20.000Z", RemovalReason.PRUNED)
+    assert due(shelf) == ()
+
+
+def test_no_more_is_removed_than_it_takes(shelf: Shelf) -> None:
+    answers = iter([False, True])
+    done = prune(shelf.library, due(shelf), is_enough=lambda: next(answers), at_once=1)
+    assert done.files == 1
+    assert sorted(shelf.files()) == ["new.mp4", "old-2.mp4", "old.mp4", "pic.png"]
+
+
+def test_a_file_that_is_not_as_its_sidecar_says_is_not_removed(shelf: Shelf) -> None:
+    (shelf.root / "older.mp4").write_text("OLDER")  # the same length
+    (shelf.root / "old.mp4").unlink()
+    done = prune(shelf.library, due(shelf))
+    assert done.files == 1
+    assert sorted(path for path, _ in done.left) == ["old.mp4", "older.mp4"]
+    assert shelf.files()["older.mp4"] == "OLDER"
+    assert shelf.read("run_older").outputs[0].removed is None
+    assert shelf.read("run_old").outputs[0].path == "old.mp4"
+
+
+def test_a_removal_that_is_killed_at_any_step_is_finished_by_the_next(tmp_path: Path) -> None:
+    steps = 0
+    while True:
+        shelf = Shelf(tmp_path / str(steps))
+        shelf.put("run_a", {"a.mp4": "one", "a-2.mp4": "two"})
+        try:
+            prune(shelf.opened(steps), due(shelf))
+        except KilledError:
+            for output in shelf.read("run_a").outputs:  # nothing looks lost meanwhile
+                assert output.removed or (shelf.root / (output.path or "")).exists()
+            prune(shelf.library, due(shelf))
+            assert shelf.files() == {}
+            assert all(output.removed and output.path is None for output in shelf.read("run_a").outputs)
+            steps += 1
+            continue
+        break
+    assert steps > 8
+
+
+def test_what_was_put_where_a_removal_ended_early_is_not_removed(shelf: Shelf) -> None:
+    with pytest.raises(KilledError):
+        prune(shelf.opened(2), due(shelf)[:1])  # the sidecar says so already
+    (shelf.root / "older.mp4").write_text("another")
+    prune(shelf.library, due(shelf)[:1])
+    assert shelf.files()["older.mp4"] == "another"
+    assert shelf.read("run_older").outputs[0].path is None
+
+
+def test_a_file_that_is_there_again_is_not_accepted_as_deleted(shelf: Shelf) -> None:
+    files = due(shelf)
+    (shelf.root / "older.mp4").unlink()
+    pruner = Pruner(shelf.library, RemovalReason.MISSING, lambda: NOW, keep_times=True)
+    done = pruner.accept(files)
+    assert done.files == 1
+    assert shelf.read("run_older").outputs[0].removed is not None
+    assert [output.removed for output in shelf.read("run_old").outputs] == [None, None]
