@@ -25,7 +25,8 @@ from studio import served, wait_until
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
-_RATE = 250_000  # bytes a second that the media host gives a connection
+_RATE, _FILM = 100_000, 500_000  # bytes a second that the media host gives a connection, and of a film
+_WATCHED = 25.0  # seconds
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -51,6 +52,13 @@ def processor(pid: int) -> float:
     return (int(values[11]) + int(values[12])) / _TICK
 
 
+def _some_done(machines: Machines, count: int) -> bool:
+    found: int = machines.server.execute("SELECT count(*) FROM runs WHERE state = 'done'", machines.name)[0][
+        0
+    ]
+    return found >= count
+
+
 def scale() -> None:
     """Measure films over connections that the media host caps, by one, two and four daemons."""
     alone = 0.0
@@ -58,13 +66,15 @@ def scale() -> None:
         names = [f"m{number}" for number in range(count)]
         with fleet(*names) as machines:
             machines.simulator.faults.add(Fault(match=Match(host="media"), do=Do(drip=_RATE)))
-            runs = [f"run_{number}" for number in range(64 * count)]
-            film = (OutputSpec("a", "videoUrl", size=5 * _RATE),)
-            machines.add_runs(*runs, outputs=film, duration=0.0)
-            began = time.monotonic()
+            runs = [f"run_{number}" for number in range(150 * count)]
+            machines.add_runs(*runs, outputs=(OutputSpec("a", "videoUrl", size=_FILM),), duration=0.0)
             machines.home(names[-1]).drop("".join(f"campaign/{run_id}\n" for run_id in runs))
-            machines.all_done(runs, 600.0)
-            rate = len(runs) * 5 * _RATE / (time.monotonic() - began) / 1e6
+            done = "SELECT count(*) FROM runs WHERE state = 'done'"
+            wait_until(partial(_some_done, machines, 14 * count))
+            before, began = machines.server.execute(done, machines.name)[0][0], time.monotonic()
+            time.sleep(_WATCHED)
+            saved = machines.server.execute(done, machines.name)[0][0] - before
+            rate = saved * _FILM / (time.monotonic() - began) / 1e6
         alone = alone or rate
         print(f"scale: {count} daemons, {rate:.1f} MB/s, {rate / alone / count:.2f} of linear", flush=True)
 

@@ -29,7 +29,6 @@ from floradl.runs.events import RunReports
 from floradl.runs.processor import Processor
 from floradl.runs.result import Finished
 
-_AHEAD = 4  # transfers for each run with large outputs that is leased beyond them
 _SMALL = 8  # runs without large outputs in hand, for each transfer that may be under way
 _PROBE = "\0"  # stands for whichever run tries whether a pause is over: no run has this id
 _TRIED_WITHIN = 10.0  # seconds; where no run is ready the look at the disk has to do
@@ -82,7 +81,8 @@ class ReadyRuns:
                 return Room(0, 0)
             return Room(1, 1)
         transfers = self._transfers()
-        large = transfers + max(transfers // _AHEAD, 1)  # so that a transfer that ends is followed at once
+        # Some transfers are for small outputs alone: so a run or two with large ones wait to follow at once.
+        large = max(transfers, 2)
         return Room(max(large - self._large, 0), max(_SMALL * transfers - self._other, 0))
 
     async def save(self, finished: FinishedRun) -> Released:
