@@ -25,7 +25,7 @@ RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isol
  && /opt/build/bin/pip --python /opt/floradl/bin/python3 check
 
 FROM ${BASE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=
 LABEL org.opencontainers.image.title="floradl" \
       org.opencontainers.image.description="Brings the media that FLORA techniques generate home" \

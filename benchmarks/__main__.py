@@ -26,6 +26,7 @@ from benchmarks import (
     results,
     shared_queue,
     transfers,
+    years,
 )
 from benchmarks.figures import HEADER, Figure, cells, markdown
 from benchmarks.plan import BenchmarkError, Measurement, Plan, tell
@@ -51,6 +52,7 @@ WORK = {
     "n": "the gallery of 100,000 outputs",
     "o": "a download beside a gallery that is scrolled",
     "q": "a shared queue with 1,000 and 1,000,000 waiting runs",
+    "y": "three years: 1,000,000 runs",
 }
 _TLS = ("nginx", "openssl")
 NEEDS = {
@@ -83,6 +85,7 @@ MEASUREMENTS = (
     Measurement(("n",), gallery.gallery),
     Measurement(("o",), beside.beside),
     Measurement(("q",), shared_queue.shared_queue),
+    Measurement(("y",), years.years),
 )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from floradl.models import OutputKind, RemovalReason, Result, RunFailure, SkipReason
     from floradl.python_api import Library, Output, Run, fetch, fetch_sync
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 UNSUPPORTED = "it runs on Linux and macOS; on Windows use WSL, or the container (docs/docker.md)"
 __all__ = [
     "ConfigError",

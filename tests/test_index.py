@@ -11,6 +11,7 @@ import pytest
 from galleries import Shelf, picture
 
 from floradl.errors import ServicePausedError
+from floradl.index import library_index
 from floradl.index.document import read_document
 from floradl.index.library_index import Changes, LibraryIndex
 from floradl.index.tables import IndexDamagedError
@@ -369,3 +370,37 @@ def test_what_is_no_sidecar_in_a_store_costs_itself_alone(store: Shelf) -> None:
     (store.root / "runs" / "loose.json").write_text("{}")
     with store.indexed() as index:
         assert shown(index) == ["run_a", "run_a"]
+
+
+SCATTERED = {"outputs_by_path", "outputs_by_sha256"}
+
+
+def indexes(index: LibraryIndex) -> set[str]:
+    with index._file.reading() as db:
+        return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+
+
+def test_very_many_runs_are_put_in_before_their_files_are_sorted_by_path_and_bytes(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library_index, "_MANY", 3)
+    for nth in range(5):
+        shelf.put(f"run_{nth}", technique=f"technique-{nth % 2}")
+    seen: list[bool] = []
+    index = LibraryIndex(shelf.place, shelf.library)
+    try:
+        index.rebuild(lambda _done, _total: seen.append(bool(SCATTERED & indexes(index))))
+        assert not any(seen)
+        assert indexes(index) >= SCATTERED
+        found = index.views.page(View(), 1).outputs[0]
+        assert index.by_path(found.path) is not None
+    finally:
+        index.close()
+
+
+def test_an_index_whose_making_was_killed_is_made_whole_by_the_next_look(shelf: Shelf) -> None:
+    shelf.put("run_a")
+    with shelf.indexed() as index:
+        index._file.put_off_scattered()
+        index.rebuild()
+        assert indexes(index) >= SCATTERED

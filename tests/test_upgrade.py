@@ -7,8 +7,10 @@ run_bad have ended, run_dropped is forgotten, run_film was in the middle of its 
 from __future__ import annotations
 
 import json
+import sqlite3
 import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -73,4 +75,30 @@ def test_status_of_a_state_of_0_1_0_says_what_brings_it_up_to_date(older: tuple[
     home, _ = older
     done = home.run("status")
     assert done.returncode == 2
-    assert "'floradl run' brings it up to date" in done.stderr
+    assert "'floradl migrate' brings it up to date" in done.stderr
+
+
+def test_the_index_knows_a_library_of_0_1_0_before_its_journal_is_brought_up_to_date(
+    older: tuple[Home, Simulator],
+) -> None:
+    home, _ = older
+    journal = (home.state / "journal.sqlite3").read_bytes()
+    found = home.run("find", "--json", "campaign")
+    runs = [json.loads(line) for line in found.stdout.splitlines()]
+    assert {run["run_id"] for run in runs} == {"run_done", "run_part"}
+    picture = home.library / "images" / "campaign" / "run_done-a.png"
+    assert "campaign/run_done" in home.run("which", str(picture)).stdout
+    assert (home.state / "journal.sqlite3").read_bytes() == journal
+
+
+def test_migrate_keeps_the_older_journal_and_all_commands_work_then(older: tuple[Home, Simulator]) -> None:
+    home, _ = older
+    before = home.files()
+    assert home.run("migrate").returncode == 0
+    (kept,) = home.state.glob("journal.sqlite3.schema-*")
+    with closing(sqlite3.connect(kept)) as db:
+        assert dict(db.execute("SELECT run_id, state FROM runs"))["run_done"] == "done"
+    assert home.run("status").returncode == 0
+    assert "4 files of 3 runs verified" in home.run("verify").stdout
+    assert "0 files of 4 would be renamed" in home.run("relayout", "--dry-run").stdout
+    assert home.files() == before

@@ -107,7 +107,7 @@ class Retention:
         expiry = expired_files(self._library, self._keep, now, open_ids)
 
         def is_open(run_id: str) -> bool:
-            if self._stopped.is_set():  # nobody answers any more
+            if is_stopped():  # nobody answers any more
                 return True
             run = from_thread.run(self._queue.get, run_id)
             return run is not None and run.state.open

@@ -26,6 +26,8 @@ _BATCH: Final = 500  # runs that are put in at a time: others read and write in 
 _RUN: Final = (
     "SELECT folder, file, (SELECT name FROM names WHERE names.id = result) FROM runs WHERE run_id = ?"
 )
+_BATCH_OF_MANY: Final = 5_000  # each page is written once a batch, and again when the log is merged
+_MANY: Final = 20_000  # runs to put in, from which their files are sorted into the index at the end
 _RACY_NS: Final = 2_000_000_000  # a folder that changed so lately may change again at the same moment
 
 
@@ -138,10 +140,13 @@ class LibraryIndex:
         run_ids: list[str] = []
         taken_out = self._drop_folders(named - set(there))
         total = sum(len(work.files) for work in works)
+        if many := total > _MANY and total > self._count():
+            self._file.put_off_scattered()
+        at_once = _BATCH_OF_MANY if many else _BATCH
         done = 0
         for work in works:
-            for start in range(0, len(work.files), _BATCH):
-                batch = work.files[start : start + _BATCH]
+            for start in range(0, len(work.files), at_once):
+                batch = work.files[start : start + at_once]
                 with ExitStack() as stack:
                     reader = open_reader(self._library, stack, work.stamps)
                     found = [read for read in reader.read(work.folder, batch) if read is not None]
@@ -155,9 +160,15 @@ class LibraryIndex:
                 taken_out += take_out(db, [(work.folder, file) for file in work.gone])
                 if work.mtime_ns and time.time_ns() - work.mtime_ns > _RACY_NS:
                     db.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", (work.folder, work.mtime_ns))
+        self._file.catch_up_scattered()
         if thorough or not named or not isinstance(self._library, FolderLibrary):
             note_looked(self._file, began)
         return Changes(run_ids, taken_out, sum(there.values()))
+
+    def _count(self) -> int:
+        with self._file.reading() as db:
+            found: tuple[int] = db.execute("SELECT count(*) FROM runs").fetchone()
+        return found[0]
 
     def _look_at_folder(
         self, library: FolderLibrary, *, thorough: bool
@@ -196,7 +207,8 @@ class LibraryIndex:
         # The newest first: people look at those first.
         files = [name for name, stamp in stamps.items() if known.get(name) != stamp]
         files.sort(key=lambda name: stamps[name][0], reverse=True)
-        paths = {f"{SIDECARS}/{folder}/{name}": stamps[name] for name in files}
+        # A folder's are looked at once more: what is kept of a million sidecars is much.
+        paths = {} if mtime_ns else {f"{SIDECARS}/{folder}/{name}": stamps[name] for name in files}
         return _Work(folder, mtime_ns, files, [name for name in known if name not in stamps], paths)
 
 

@@ -50,8 +50,6 @@ CREATE TABLE outputs (
 CREATE INDEX outputs_in_order
   ON outputs (day DESC, at DESC, id DESC, ratio, run, kind, technique, project, label, bytes);
 CREATE INDEX outputs_by_run ON outputs (run, kind);
-CREATE INDEX outputs_by_path ON outputs (path);
-CREATE INDEX outputs_by_sha256 ON outputs (sha256);
 CREATE TABLE absent (
   run INTEGER NOT NULL, nth INTEGER NOT NULL, kind INTEGER NOT NULL, output_id TEXT NOT NULL,
   bytes INTEGER, sha256 TEXT, why TEXT NOT NULL, PRIMARY KEY (run, nth)
@@ -59,6 +57,12 @@ CREATE TABLE absent (
 CREATE INDEX absent_by_sha256 ON absent (sha256) WHERE sha256 IS NOT NULL;
 CREATE VIRTUAL TABLE words USING fts5 (said, tokenize = "unicode61 remove_diacritics 2", prefix = '1 2 3');
 """
+
+# Their values come in no order: put in run by run, each is a page that is written anew.
+_SCATTERED: Final = {
+    "outputs_by_path": "CREATE INDEX outputs_by_path ON outputs (path)",
+    "outputs_by_sha256": "CREATE INDEX outputs_by_sha256 ON outputs (sha256)",
+}
 
 
 class IndexDamagedError(FloradlError):
@@ -127,6 +131,8 @@ class IndexFile:
             if not is_index_of(db, self._root):  # another process may have been quicker
                 for statement in _TABLES.split(";\n"):
                     db.execute(statement)
+                for statement in _SCATTERED.values():
+                    db.execute(statement)
                 db.execute("INSERT INTO about VALUES ('root', ?)", (self._root,))
                 db.execute(f"PRAGMA user_version = {_VERSION}")
         return db
@@ -188,6 +194,24 @@ class IndexFile:
             with suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             raise
+
+    def put_off_scattered(self) -> None:
+        """Do without what finds files by path and bytes, while very many are put in.
+
+        Such a question takes long then. Raises as `writing`.
+        """
+        with self.writing() as db:
+            for name in _SCATTERED:
+                db.execute(f"DROP INDEX IF EXISTS {name}")
+
+    def catch_up_scattered(self) -> None:
+        """Make what was put off, here or in a process that was killed. Raises as `writing`."""
+        with self.reading() as db:
+            there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+        if missing := _SCATTERED.keys() - there:
+            with self.writing() as db:
+                for name in sorted(missing):
+                    db.execute(_SCATTERED[name].replace("INDEX", "INDEX IF NOT EXISTS", 1))
 
     def version(self) -> int:
         """Return a number that changes with each change of the file, another process's too."""

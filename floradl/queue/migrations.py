@@ -229,7 +229,10 @@ def check_readable(db: sqlite3.Connection, path: Path) -> bool:
     """Whether there is a schema yet. Raises `ConfigError` where it is not the one that this floradl knows."""
     version = _version(db, path)
     if 0 < version < len(MIGRATIONS):
-        raise ConfigError(f"{path} was written by an older floradl: 'floradl run' brings it up to date")
+        raise ConfigError(
+            f"{path} was written by an older floradl: 'floradl migrate' brings it up to date, and so does "
+            "the next start of the daemon"
+        )
     return version > 0
 
 
