@@ -19,6 +19,7 @@ from test_bucket import CLIP, OUTPUTS, PICTURE, Bucket
 
 from floradl.index.freshness import note_looked
 from floradl.index.tables import FILE_NAME, IndexFile
+from floradl.library import xmp
 from floradl.library.object_client import ObjectClient
 from floradl.library.object_store import ObjectLibrary
 from floradl.library.path_plan import PathPlan
@@ -282,7 +283,7 @@ class FarShelf:
         client.steps = steps
         return library
 
-    def put(self, run_id: str, path: str) -> None:
+    def put(self, run_id: str, path: str) -> Sidecar:
         data = path.encode()
         self.objects.create(path, data)
         output = SavedOutput(
@@ -305,6 +306,7 @@ class FarShelf:
             times=times,
         )
         self.opened().write_sidecar(sidecar, None)
+        return sidecar
 
     def relayout(self, steps: int | None = None) -> int:
         library = self.opened(steps)
@@ -367,9 +369,9 @@ def test_prune_in_a_bucket_that_is_killed_at_any_request_is_finished_by_the_next
     steps, was_killed = 0, True
     while was_killed:
         shelf = FarShelf(stores("s3"), f"{tmp_path.name}-{steps}")
-        shelf.put("run_a", "a.mp4")
+        saved = shelf.put("run_a", "a.mp4")
         shelf.put("run_b", "b.mp4")
-        shelf.objects.create("a.mp4.xmp", b"xmp")
+        shelf.objects.create("a.mp4.xmp", xmp.render(saved, saved.outputs[0]))
         was_killed = False
         try:
             shelf.prune(steps)
