@@ -227,7 +227,7 @@ def test_a_disk_torn_off_in_the_middle_of_a_download_costs_nothing_but_time(
     with mounted(home.library, "--bind", disk):
         with home.daemon():
             queue(home, simulator, "run_slow", outputs=(OutputSpec("a", "videoUrl", size=400_000),))
-            wait_until(lambda: list(disk.rglob(".*.part")))
+            wait_until(lambda: list(disk.rglob(".run_*.part")))
             unmount(home.library, "-l")
             paused(home, "library_missing")
             assert below(home.library) == []

@@ -47,7 +47,7 @@ class Program:
         return str(self.simulator.add_run(run_id, **how | spec))
 
     def parts(self) -> list[Path]:
-        return [path for path in self.library.rglob(".*.part") if path.stat().st_size]
+        return [path for path in self.library.rglob(".run_*.part") if path.stat().st_size]
 
 
 @pytest.fixture
@@ -360,7 +360,7 @@ import asyncio, json, pathlib, sys, time, floradl
 how = json.loads(sys.argv[1])
 runs = floradl.fetch_sync(how.pop("references"), **how)
 next(runs)
-while not [part for part in pathlib.Path(how["library"]).rglob(".*.part") if part.stat().st_size]:
+while not [part for part in pathlib.Path(how["library"]).rglob(".run_*.part") if part.stat().st_size]:
     time.sleep(0.01)
 print("leaving", flush=True)
 """
