@@ -232,5 +232,5 @@ def test_find_says_what_is_wrong_with_an_option(home: Home, arguments: list[str]
 
 def test_find_without_a_library_says_so(home: Home) -> None:
     done = home.run("find", "x")
-    assert done.returncode == 2
+    assert done.returncode == 5
     assert "the library's folder is not there" in done.stderr

@@ -14,7 +14,6 @@ from floradl.errors import (
     LockedError,
     PauseReason,
     QueueDamagedError,
-    QueueUnavailableError,
     QueueUnreadableError,
     ServicePausedError,
     TransientError,
@@ -55,7 +54,7 @@ def outcome(error: BaseException) -> tuple[Exit, str | None]:
             return Exit.GAVE_UP, str(error)
         case ServicePausedError(reason=PauseReason.KEY_REFUSED):
             return Exit.KEY_REFUSED, str(error)
-        case TransientError() | QueueDamagedError() | QueueUnavailableError() | QueueUnreadableError():
+        case TransientError() | QueueDamagedError() | ServicePausedError() | QueueUnreadableError():
             return Exit.GAVE_UP, str(error)
         case FloradlError():
             return Exit.USAGE, str(error)
