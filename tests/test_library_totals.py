@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import random
 from decimal import Decimal
 from fractions import Fraction
@@ -77,6 +78,15 @@ def test_which_exits_1_for_a_file_of_no_run_and_tells_of_one_that_changed_in_its
     missing = home.run("which", str(tmp_path / "nowhere.png"))
     assert missing.returncode == 2
     assert "No such file" in missing.stderr
+
+
+def test_which_waits_for_nobody_where_a_fifo_is_named(home: Home, shelf: Shelf, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    shelf.put("run_a")
+    done = home.run("which", str(tmp_path / "pipe"), "/dev/zero")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'pipe'}: it is not a file" in done.stderr
+    assert "/dev/zero: it is not a file" in done.stderr
 
 
 def test_stats_count_runs_files_and_bytes_and_name_the_largest(home: Home, shelf: Shelf) -> None:

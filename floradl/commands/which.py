@@ -13,6 +13,7 @@ from floradl.commands.exits import Exit
 from floradl.commands.find import described, json_line
 from floradl.commands.library_index import CommandIndex, opened_index
 from floradl.commands.streams import say, tell, write_bytes
+from floradl.fs.folders import NotRegularFileError, open_plain
 from floradl.index.finder import KnownRun, Maker
 
 if TYPE_CHECKING:
@@ -33,8 +34,11 @@ def which(
     with opened_index(config, environ) as index:
         for file in files:
             try:
-                with file.open("rb") as opened:
-                    sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+                sha256 = _sha256(file)
+            except NotRegularFileError:
+                tell(f"floradl: {file}: it is not a file")
+                code = Exit.USAGE
+                continue
             except (OSError, ValueError) as error:
                 tell(f"floradl: {file}: {getattr(error, 'strerror', None) or error}")
                 code = Exit.USAGE
@@ -51,6 +55,12 @@ def which(
                 tell(f"{file}: {_unknown(index, file)}")
                 code = code or Exit.FOUND
     return code
+
+
+def _sha256(file: Path) -> str:
+    """Hash a file. Raises `NotRegularFileError` for what may have no end, a FIFO or device, and `OSError`."""
+    with open(open_plain(file, os.O_RDONLY, follow=True), "rb") as opened:  # noqa: PTH123 - a descriptor
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _makers(index: CommandIndex, sha256: str) -> list[Maker]:
