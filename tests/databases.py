@@ -279,6 +279,7 @@ class Relay:
         self.port: int = self._listener.getsockname()[1]
         self._open = threading.Event()
         self._open.set()
+        self.was_cut = False
         self._sockets: list[socket.socket] = []
 
     def __enter__(self) -> Self:
@@ -293,6 +294,7 @@ class Relay:
                 each.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
+        self.was_cut = True
         self._open.clear()
 
     def mend(self) -> None:
@@ -307,11 +309,15 @@ class Relay:
                 for source, sink in ((client, onward), (onward, client)):
                     threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
 
+    def pass_on(self, data: bytes, sink: socket.socket) -> None:
+        """Send what came, once the way is open."""
+        self._open.wait()
+        sink.sendall(data)
+
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError), source:
             while data := source.recv(65536):
-                self._open.wait()
-                sink.sendall(data)
+                self.pass_on(data, sink)
             sink.shutdown(socket.SHUT_RDWR)
 
 

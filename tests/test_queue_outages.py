@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -182,6 +183,26 @@ async def test_a_call_over_a_cut_network_is_given_up_and_done_over_another_conne
                 await anyio.sleep(0.5)
                 way.mend()
             assert (await get(queue, "run_cut")).state is RunState.DONE
+
+
+class CutAtListen(Relay):
+    """A way that is cut when the first `LISTEN` comes along."""
+
+    def pass_on(self, data: bytes, sink: socket.socket) -> None:
+        if b"LISTEN" in data and not self.was_cut:
+            self.cut()
+        super().pass_on(data, sink)
+
+
+async def test_a_network_that_is_cut_while_a_daemon_asks_for_news_is_noticed(
+    own: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(news, "_PATIENCE", 0.3)
+    with CutAtListen(own.port) as way:
+        async with postgres_queue(own.server(port=way.port), "silent", patience=0.3) as queue:
+            await until_troubled(queue)
+            way.mend()
+            await until_troubled(queue, troubled=False)
 
 
 async def test_work_ends_with_its_lease_where_the_network_is_cut(

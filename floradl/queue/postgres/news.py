@@ -89,8 +89,9 @@ class Listener:
                 with anyio.fail_after(2 * _PATIENCE):
                     connection = await connect(self._db.server)
                 async with connection:
-                    for channel in self._channels:
-                        await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                    with anyio.fail_after(2 * _PATIENCE):  # a network that is cut just now is silent
+                        for channel in self._channels:
+                            await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
                     delay = 0.0
                     self._db.note_back()
                     self._begin()
