@@ -48,7 +48,7 @@ def move_library(
         )
     line = CountLine(err, shown=not config.log.quiet)
     try:
-        source.stat("runs")  # raises where it is not there
+        source.require()
         if dry_run:
             return _told(source, target, out)
         with without_sharers(config, "move-library"):

@@ -36,7 +36,7 @@ from floradl.library import scan
 from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, T
 from floradl.library.destination import AttemptMemory, FolderDestination, OutputPath
 from floradl.library.open_folders import FolderAt, FolderIndex, OpenFolders
-from floradl.library.path_plan import PathPlan, PlannedOutput
+from floradl.library.path_plan import PathPlan, UnnamedOutput
 from floradl.library.scan import Owners
 from floradl.library.sidecar import Sidecar
 from floradl.library.sidecar_files import NOT_THERE, SidecarFiles
@@ -75,7 +75,6 @@ class FolderLibrary(LibraryStore):
         self.root = root
         self.owners = owners or Owners()
         """Whose sidecars count."""
-        self.template = template
         self.paths = PathPlan(template, folders, max_name_bytes)
         self.max_name_bytes = max_name_bytes
         self.index = FolderIndex()
@@ -224,7 +223,7 @@ class FolderLibrary(LibraryStore):
         completed_at: float | None,
         created_at: float | None = None,
     ) -> FolderDestination:
-        fields = self.paths.fields(PlannedOutput(run, output, index, (completed_at, created_at)))
+        fields = self.paths.fields(UnnamedOutput(run, output, index, (completed_at, created_at)))
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
         render = self.paths.candidates(fields)
         place = OutputPath(
@@ -240,7 +239,7 @@ class FolderLibrary(LibraryStore):
         times: tuple[float | None, float | None],
         ext: str,
     ) -> str:
-        return self.paths.path(PlannedOutput(run, output, index, times), ext)
+        return self.paths.path(UnnamedOutput(run, output, index, times), ext)
 
     def _set_aside(self, folder: FolderFd, parts: tuple[SafeName, ...], sha256: str) -> bool:
         path = "/".join(parts)
@@ -276,18 +275,25 @@ class FolderLibrary(LibraryStore):
     def _holds(self, path: str, size: int) -> bool:
         with translated(self.root):
             try:
-                with self.locate(path) as (folder, name):
-                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            except ValueError:
-                return False
+                found = self._status(path)
             except OSError as error:
-                if error.errno in NOT_THERE:
-                    return False
                 if error.errno in OF_ONE_ENTRY:
                     message = f"{self.root / path}: {error.strerror}: whether it is there is not known"
                     raise TransientError(message, ErrorCode.STORAGE) from error
                 raise
-        return stat.S_ISREG(found.st_mode) and found.st_size == size
+        return found is not None and stat.S_ISREG(found.st_mode) and found.st_size == size
+
+    def _status(self, path: str) -> os.stat_result | None:
+        """Look at what has a path; None where nothing has. Raises `OSError`."""
+        try:
+            with self.locate(path) as (folder, name):
+                return os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except ValueError:
+            return None
+        except OSError as error:
+            if error.errno in NOT_THERE:
+                return None
+            raise
 
     def locate_sidecar(self, reference: Reference) -> tuple[str, Sidecar] | None:
         return self._sidecars.locate(reference)
@@ -307,16 +313,8 @@ class FolderLibrary(LibraryStore):
 
     def stat(self, path: str) -> StoredFile | None:
         with translated(self.root):
-            try:
-                with self.locate(path) as (folder, name):
-                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            except ValueError:
-                return None
-            except OSError as error:
-                if error.errno in NOT_THERE:
-                    return None
-                raise
-        return scan.stored_file(path, found)
+            found = self._status(path)
+        return None if found is None else scan.stored_file(path, found)
 
     def listing(self, folder: str = "") -> Iterator[StoredFile]:
         return scan.listed_files(self.open, stored_path(folder) if folder else ())

@@ -7,14 +7,13 @@ object with the marker's name tells an empty library from a bucket that is anoth
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, partial
+from functools import partial
 from threading import Lock, local
 from typing import BinaryIO, Final, TypeVar
 
@@ -39,8 +38,9 @@ from floradl.library.object_client import (
 from floradl.library.object_destination import KnownNames, ObjectDestination, ObjectPlace, content_type_of
 from floradl.library.object_marker import MARKER, ObjectMarker
 from floradl.library.object_sidecars import ObjectSidecars
+from floradl.library.path_plan import PathPlan, UnnamedOutput
 from floradl.library.sidecar import Sidecar
-from floradl.library.template import SIDECARS, NameFields, Template
+from floradl.library.template import SIDECARS, Template
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
 from floradl.urls import BucketUrl
 
@@ -82,11 +82,9 @@ class ObjectLibrary(LibraryStore):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.client = client
-        self.template = template
+        self._paths = PathPlan(template, folders, max_name_bytes)
         self.max_name_bytes = max_name_bytes
         self.names = KnownNames()
-        self._folders = folders
-        self._dated = template.names("date", "year", "month", "day", "created")
         self._monotonic = monotonic
         self._marker = ObjectMarker(client, monotonic)
         self._arrivals = Arrivals()
@@ -144,13 +142,12 @@ class ObjectLibrary(LibraryStore):
         completed_at: float | None,
         created_at: float | None = None,
     ) -> ObjectDestination:
-        fields = self._name_fields(run, output, index, completed_at, created_at)
+        fields = self._paths.fields(UnnamedOutput(run, output, index, (completed_at, created_at)))
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
-        render = cache(lambda ext, distinct: self.template.render(fields, ext, self.max_name_bytes, distinct))
         place = ObjectPlace(
             client=self.client,
             check=self.check,
-            render=render,
+            render=self._paths.candidates(fields),
             names=self.names,
             arrivals=self._arrivals,
             memory=self._memory,
@@ -158,30 +155,6 @@ class ObjectLibrary(LibraryStore):
             set_aside=self._set_aside,
         )
         return ObjectDestination(place, output.kind, identity.hexdigest()[:16], output.nth)
-
-    def _name_fields(
-        self,
-        run: QueuedRun,
-        output: RemoteOutput,
-        index: int,
-        completed_at: float | None,
-        created_at: float | None,
-    ) -> NameFields:
-        return NameFields(
-            folder=self._folders[output.kind],
-            kind=output.kind,
-            type=output.type,
-            technique=run.technique,
-            run_id=run.run_id,
-            output_id=output.output_id,
-            index=index,
-            label=run.label,
-            date=_local_time(completed_at) if self._dated else None,
-            created=_local_time(created_at) if self._dated else None,
-            names=run.names,
-            meta=run.meta,
-            url=output.url,
-        )
 
     def path_of(
         self,
@@ -191,8 +164,7 @@ class ObjectLibrary(LibraryStore):
         times: tuple[float | None, float | None],
         ext: str,
     ) -> str:
-        fields = self._name_fields(run, output, index, *times)
-        return "/".join(self.template.render(fields, ext, self.max_name_bytes))
+        return self._paths.path(UnnamedOutput(run, output, index, times), ext)
 
     def existing(self, outputs: Mapping[str, SavedOutput]) -> dict[str, SavedOutput]:
         self.check()
@@ -419,10 +391,3 @@ def _stored_file(found: StoredObject) -> StoredFile:
 
 def _is_hidden(key: str) -> bool:
     return key.endswith("/") or any(part.startswith(".") for part in key.split("/"))
-
-
-def _local_time(seconds: float | None) -> dt.datetime | None:
-    try:
-        return dt.datetime.fromtimestamp(seconds).astimezone() if seconds else None
-    except (ValueError, OverflowError, OSError):  # out of the calendar's range
-        return None

@@ -14,7 +14,7 @@ from floradl.models import OutputKind, QueuedRun, RemoteOutput
 _DATED = ("date", "year", "month", "day", "created")
 
 
-class PlannedOutput(Struct, frozen=True):
+class UnnamedOutput(Struct, frozen=True):
     """An output to be named. `index` counts from 1; `times` are when its run completed and was created."""
 
     run: QueuedRun
@@ -32,7 +32,7 @@ class PathPlan:
         self.max_name_bytes = max_name_bytes
         self._is_dated = template.names(*_DATED)
 
-    def fields(self, planned: PlannedOutput) -> NameFields:
+    def fields(self, planned: UnnamedOutput) -> NameFields:
         """Return the values of the template's fields."""
         run, output = planned.run, planned.output
         completed, created = planned.times if self._is_dated else (None, None)
@@ -60,7 +60,7 @@ class PathPlan:
         """Return the components of the path, see `Template.render`."""
         return self.template.render(fields, ext, self.max_name_bytes, distinct)
 
-    def path(self, planned: PlannedOutput, ext: str, distinct: int = 1) -> str:
+    def path(self, planned: UnnamedOutput, ext: str, distinct: int = 1) -> str:
         """Return the path with `/` of an output with the extension `ext`, the `distinct`-th candidate."""
         return "/".join(self.parts(self.fields(planned), ext, distinct))
 

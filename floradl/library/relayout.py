@@ -24,7 +24,7 @@ from floradl.errors import ErrorCode, FloradlError, ServicePausedError, Transien
 from floradl.fs.names import fold, safe_name
 from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, parsed
 from floradl.library.moved_files import find_moved, sha256_of
-from floradl.library.path_plan import PathPlan, PlannedOutput
+from floradl.library.path_plan import PathPlan, UnnamedOutput
 from floradl.library.sidecar import Sidecar, by_key, names_of
 from floradl.library.template import SIDECARS, UNKNOWN
 from floradl.models import QueuedRun, Reference, RemoteOutput
@@ -174,7 +174,7 @@ class _Planner:
                 continue
             remote = RemoteOutput(output.output_id, output.type, output.url or output.text or "", nth)
             first = self._paths.path(
-                PlannedOutput(run, remote, index + 1, times), extension_of(output.path).lower(), nth
+                UnnamedOutput(run, remote, index + 1, times), extension_of(output.path).lower(), nth
             )
             self._named.append(_Named(number, index, output.path, first, nth))
 
@@ -309,7 +309,7 @@ class _Planner:
         output = sidecar.outputs[move.index]
         remote = RemoteOutput(output.output_id, output.type, output.url or output.text or "", move.nth)
         times = unix_seconds(sidecar.times.completed_at), unix_seconds(sidecar.times.created_at)
-        planned = PlannedOutput(run_of(sidecar, known_technique(sidecar)), remote, move.index + 1, times)
+        planned = UnnamedOutput(run_of(sidecar, known_technique(sidecar)), remote, move.index + 1, times)
         return self._paths.path(planned, extension_of(move.path).lower(), number)
 
 
