@@ -353,6 +353,7 @@ def test_a_webhook_at_one_daemon_makes_the_poller_request_the_run() -> None:
         other = await fleet.start("other")
         fleet.add("run_a", at=other)
         await anyio.sleep(100.0)
+        await fleet.until(lambda: fleet.now() - fleet.flora.asked[-1][0] > 0.1)  # no request is under way
         fleet.flora.finish("run_a")
         asked = len(fleet.flora.asked)
         other.scheduler.poll_now("run_a")
