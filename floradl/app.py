@@ -445,7 +445,7 @@ class Downloads:
         self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
         # A frozen application's program is no Python: as a worker it would be one more of itself.
         processors = 1 if getattr(sys, "frozen", False) else cores()
-        machine = Machine(processors, environ)
+        machine = Machine(processors, environ, lambda: many.has_work)
         self._worker_pool = WorkerPool(self._downloader, bandwidth, _worker_settings(config), machine)
         self.fetchers = Fetchers(self._worker_pool, SmallFiles(many, self._downloader, self.disk))
 

@@ -86,7 +86,8 @@ class Shift:
         self.stop = threading.Event()
         self._client = client(UrlPolicy(TRUSTED), bandwidth=bandwidth)
         self.here = Downloader(self._client, UrlPolicy(TRUSTED), LIMITS, self.stop, bandwidth.active_clock)
-        machine = Machine(cores, {**os.environ, **environ}, self.clock)
+        self.needs_core = False
+        machine = Machine(cores, {**os.environ, **environ}, lambda: self.needs_core, self.clock)
         self.worker_pool = WorkerPool(self.here, bandwidth, SETTINGS, machine)
         self._bench.fetcher = self.worker_pool
         self._threads = ThreadPoolExecutor(32)
@@ -112,11 +113,11 @@ class Shift:
 
 @pytest.fixture
 def shift(tmp_path: Path) -> Iterator[Callable[..., Shift]]:
-    """Make a shift, for three cores unless said; it ends with the test."""
+    """Make a shift, for two cores unless said; it ends with the test."""
     made: list[Shift] = []
 
     def make(
-        cores: int = 3, environ: dict[str, str] | None = None, bandwidth: BandwidthLimiter | None = None
+        cores: int = 2, environ: dict[str, str] | None = None, bandwidth: BandwidthLimiter | None = None
     ) -> Shift:
         made.append(Shift(tmp_path / "library", cores, environ or {}, bandwidth or BandwidthLimiter()))
         return made[-1]
@@ -167,9 +168,7 @@ def test_a_clip_is_fetched_by_a_worker(shift: Callable[..., Shift]) -> None:
     assert len(team.worker_pool.pids) == 1
 
 
-def test_many_small_files_at_once_bring_workers_up_to_one_for_each_core_but_one(
-    shift: Callable[..., Shift],
-) -> None:
+def test_many_small_files_at_once_bring_workers(shift: Callable[..., Shift]) -> None:
     team = shift()
     with hanging(team, 3, "imageUrl"), MediaHost(serving(Reply(answer(PNG), "keep"))) as host:
 
@@ -179,6 +178,16 @@ def test_many_small_files_at_once_bring_workers_up_to_one_for_each_core_but_one(
             return len(team.worker_pool.pids) == 2
 
         wait_until(crowded)
+
+
+@pytest.mark.parametrize(("needs_core", "workers"), [(False, 2), (True, 1)])
+def test_there_is_a_worker_for_each_core_but_the_one_that_this_process_needs(
+    shift: Callable[..., Shift], *, needs_core: bool, workers: int
+) -> None:
+    team = shift()
+    team.needs_core = needs_core
+    with hanging(team, 6, "videoUrl"):
+        assert len(team.worker_pool.pids) == workers
 
 
 def test_a_machine_with_one_core_has_no_workers(shift: Callable[..., Shift]) -> None:

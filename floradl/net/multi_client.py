@@ -116,6 +116,11 @@ class MultiClient:
         since = self._odd.get(site_of(url))
         return since is None or self._monotonic() - since > _ODD_FOR
 
+    @property
+    def has_work(self) -> bool:
+        """Whether requests are under way, or wait."""
+        return bool(self._active or self._waiting or self._incoming or self._dialing)
+
     def send(self, request: SmallRequest) -> None:
         """Send `request` when its turn comes. May be called from any thread."""
         with self._lock:

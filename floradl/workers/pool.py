@@ -1,10 +1,10 @@
 """Downloads, in this process or a worker's: a few small files here, all else in workers.
 
 The first worker is started when there is use for one, another when each has work for two, up to one for each
-core but one: this process has work, too. They are ended when nothing was downloaded for a minute. If none can
-be started, or one ends early, nothing is lost but speed: this process downloads by itself. `RemoteDownload`
-is one transfer in a worker: it opens the part file, records what the next attempt must know, and closes the
-part file when the worker has.
+core; while this process fetches small files, one core is its own. Workers are ended when nothing was
+downloaded for a minute. If none can be started, or one ends early, nothing is lost but speed: this process
+downloads by itself. `RemoteDownload` is one transfer in a worker: it opens the part file, records what the
+next attempt must know, and closes the part file when the worker has.
 """
 
 from __future__ import annotations
@@ -195,10 +195,14 @@ _log = get_logger()
 
 
 class Machine(Struct, frozen=True):
-    """Where workers run: on how many cores, with which environment; `monotonic` gives seconds."""
+    """Where workers run: on how many cores, with which environment; `monotonic` gives seconds.
+
+    `needs_core` says whether this process itself has much to do.
+    """
 
     cores: int
     environ: Mapping[str, str]
+    needs_core: Callable[[], bool] = lambda: False
     monotonic: Callable[[], float] = time.monotonic
 
 
@@ -216,7 +220,6 @@ class WorkerPool:
         self._shares = BandwidthShares(bandwidth)
         self._settings = settings
         self._machine = machine
-        self._most = min(machine.cores - 1, _MOST)
         self._lock = Lock()
         self._workers: list[WorkerProcess] = []
         self._dismissed: list[WorkerProcess] = []
@@ -327,6 +330,14 @@ class WorkerPool:
         # A large file is worth the wait for a worker that is coming up; a small one is here before.
         able = [worker for worker in self._workers if large or worker.is_up]
         return min(able, key=lambda worker: worker.busy, default=None)
+
+    @property
+    def _most(self) -> int:
+        """How many workers there may be now."""
+        cores = self._machine.cores
+        if cores == 1:
+            return 0
+        return min(cores - self._machine.needs_core(), _MOST)
 
     def _start_worker(self) -> None:
         if self._machine.monotonic() < self._not_before:
