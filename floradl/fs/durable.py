@@ -16,8 +16,8 @@ import fcntl
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Self, TypeAlias, TypeVar
 
 import msgspec
@@ -225,11 +225,9 @@ class PartFile(AppendedFile):
         removing the file: what the kernel could not write once is lost.
         """
         try:
-            with _as_far_as_possible():
-                os.fchmod(self.fd, mode & ~umask())
+            _if_possible(os.fchmod, self.fd, mode & ~umask())
             if mtime is not None:
-                with _as_far_as_possible():
-                    os.utime(self.fd, (mtime, mtime))
+                _if_possible(os.utime, self.fd, (mtime, mtime))
             flush_file(self.fd)
         except OSError:
             self.discard()
@@ -245,11 +243,11 @@ class PartFile(AppendedFile):
         return True
 
 
-@contextmanager
-def _as_far_as_possible() -> Iterator[None]:
+def _if_possible(do: Callable[..., None], *arguments: object) -> None:
     try:
-        with suppress(OverflowError):  # a time that no clock shows
-            yield
+        do(*arguments)
+    except OverflowError:  # a time that no clock shows
+        pass
     except OSError as error:
         if error.errno not in CANNOT:
             raise
