@@ -131,6 +131,7 @@ class PlainConnection:
         self._head = bytearray()
         self._headers: Mapping[str, str] | None = None
         self._body: bytearray | None = None
+        self._room: memoryview | None = None  # of the body
         self.watch(now)
         self._reported = now
 
@@ -143,7 +144,7 @@ class PlainConnection:
     def end(self, now: float) -> SmallRequest | None:
         """End the exchange; return its request."""
         request, self.request = self.request, None
-        self._body = self.body_since = None
+        self._body = self._room = self.body_since = None
         self.has_served = True
         self.idle_since = now
         return request
@@ -163,10 +164,7 @@ class PlainConnection:
         """Read what has come; `buffer` is used for a head."""
         try:
             while True:
-                if self._body is None:
-                    came = self.sock.recv_into(buffer)
-                else:
-                    came = self.sock.recv_into(memoryview(self._body)[self.at :])
+                came = self.sock.recv_into(buffer if self._room is None else self._room[self.at :])
                 if not came:
                     return self.broken(httpcore.ReadError("the connection was closed before the end"))
                 self._arrived += came
@@ -188,6 +186,7 @@ class PlainConnection:
         """Go on with the body, for which there is memory now."""
         early = self._head
         self._body = bytearray(self.length)
+        self._room = memoryview(self._body)
         self._body[: len(early)] = early
         self.at = len(early)
         return self._answer() if self.at == self.length else Need.WAIT
