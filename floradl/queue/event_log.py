@@ -185,7 +185,8 @@ def _line(event: _Waiting) -> bytes:
 def _safe(value: Any) -> Any:
     # What others named may hold a key, a URL, or half a character.
     if isinstance(value, str):
-        return redact(value).encode("utf-8", "backslashreplace").decode()
+        text = redact(value)
+        return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
     return {key: _safe(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
