@@ -57,6 +57,7 @@ from floradl.models import Integrity, OutputKind
 from floradl.net import url_policy
 from floradl.net.client import MediaClient
 from floradl.net.http11 import Piece, pieces
+from floradl.net.plain_exchange import SmallAnswer
 from floradl.net.url_policy import UrlPolicy, redirect_target
 from floradl.urls import is_data_url
 
@@ -461,7 +462,8 @@ def _seen(
     """Return what `sniff` tells the type by."""
     response, headers = transfer.response, transfer.response.headers
     content_type, disposition = headers.get("content-type"), headers.get("content-disposition")
-    head, path = beginning_of(transfer.sink), response.url.path
+    in_memory = response.body if isinstance(response, SmallAnswer) and not transfer.undone else None
+    head, path = beginning_of(transfer.sink, in_memory), response.url.path
     return head, content_type, path, kind, disposition, _requested(response)
 
 

@@ -60,10 +60,12 @@ def _local_copy() -> Iterator[LocalCopy | None]:
         yield LocalCopy(file)
 
 
-def beginning_of(sink: Sink) -> bytes:
-    """Return what `sniff` looks at; what is not kept is left out."""
+def beginning_of(sink: Sink, body: bytes | bytearray | memoryview | None = None) -> bytes:
+    """Return what `sniff` looks at; what is not kept is left out. `body` is all that `sink` has, if given."""
 
     def read(size: int, offset: int) -> bytes:
+        if body is not None:
+            return bytes(memoryview(body)[offset : offset + size])
         with suppress(NotKeptError):
             return sink.read(size, offset)
         return b""

@@ -279,6 +279,8 @@ def _open_regular(folder: FolderFd, name: SafeName) -> int:
     So does a file that we may not open, where we may remove it: it would hold up what is to have its name.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    with suppress(FileExistsError):
+        return os.open(name, flags | os.O_EXCL, 0o600, dir_fd=folder)
     for _ in range(3):
         try:
             fd = os.open(name, flags, 0o600, dir_fd=folder)

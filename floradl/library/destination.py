@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import os
@@ -179,7 +178,6 @@ class FolderDestination(Destination):
     def held(self) -> Iterator[None]:
         # Opening the folder costs a dozen system calls.
         with self._folder() as opened:
-            _check_writable(opened[0])  # before any request for it
             self._held = opened
             try:
                 yield
@@ -199,13 +197,6 @@ class _Spot(msgspec.Struct, frozen=True):
     folder: FolderFd
     parts: tuple[SafeName, ...]
     flush: Flush
-
-
-def _check_writable(folder: FolderFd) -> None:
-    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
-        read_only = os.fstatvfs(folder).f_flag & os.ST_RDONLY
-        number = errno.EROFS if read_only else errno.EACCES
-        raise OSError(number, os.strerror(number))
 
 
 def _regular_size(folder: FolderFd, name: SafeName) -> int | None:

@@ -6,6 +6,7 @@ ever written below a mount point whose disk is gone.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import itertools
@@ -169,7 +170,8 @@ class FolderLibrary(LibraryStore):
     def at(self, parts: tuple[SafeName, ...]) -> AbstractContextManager[FolderAt]:
         """Open the folder `parts`, made where it is missing; once for all calls within `together`.
 
-        Raises as `open`, and translates disk errors.
+        Raises as `open`, and where it cannot be written: before anything is requested. Disk errors are
+        translated.
         """
         group: _Group | None = getattr(self._local, "group", None)
         found = None if group is None else group.folders.get(parts)
@@ -180,9 +182,12 @@ class FolderLibrary(LibraryStore):
         with self._translated(parts):
             if group is None:
                 with self._shared.at(parts) as found:
+                    _check_writable(found[0])
                     yield found
             else:
-                group.folders[parts] = found = group.stack.enter_context(self._shared.at(parts))
+                found = group.stack.enter_context(self._shared.at(parts))
+                _check_writable(found[0])
+                group.folders[parts] = found
                 yield found
 
     def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
@@ -429,6 +434,13 @@ def _is_regular(folder: FolderFd, name: SafeName) -> bool:
         return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
+
+
+def _check_writable(folder: FolderFd) -> None:
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+        read_only = os.fstatvfs(folder).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise OSError(number, os.strerror(number))
 
 
 def _test_write(root: FolderFd) -> None:
