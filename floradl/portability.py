@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _RENAME_NOREPLACE: Final = 1  # renameat2(2)
 _RENAME_EXCL: Final = 4  # renameatx_np(2) of macOS
+_KEEP_SIZE: Final = 1  # fallocate(2)
 _P_PID, _WEXITED, _WNOWAIT = 1, 4, 0x20 if sys.platform == "darwin" else 0x01000000  # waitid(2)
 _UMASK: Final = re.compile(rb"^Umask:\s*([0-7]+)", re.MULTILINE)
 _STATFS_BYTES, _TYPE_AT, _TYPE_BYTES = 4096, 72, 16  # statfs(2) of macOS, with 64-bit inodes: 2,168 bytes
@@ -93,6 +94,23 @@ def drop_cached(fd: int, offset: int = 0, size: int = 0) -> None:
     if _fadvise is not None:
         with suppress(OSError):  # it is advice, and not every file system takes any
             _fadvise(fd, offset, size, 4)  # POSIX_FADV_DONTNEED
+
+
+def reserve(fd: int, size: int) -> bool:
+    """Have the disk keep room for the first `size` bytes of a file, whose size stays; return whether it does.
+
+    fallocate(2) itself, where the C library's `posix_fallocate` writes zeros if the file system cannot.
+    """
+    fallocate = _fallocate()
+    if fallocate is None:
+        return False
+    done: bool = fallocate(fd, _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(size)) == 0
+    return done
+
+
+@cache
+def _fallocate() -> Any:
+    return _function("fallocate64", "fallocate") if sys.platform == "linux" else None
 
 
 def flush(fd: int) -> None:

@@ -336,6 +336,9 @@ class MemorySink:
         """See `Sink.free_space`."""
         return self._library.free_space()
 
+    def reserve(self, size: int) -> None:
+        """See `Sink.reserve`: there is no need to."""
+
     def fileno(self) -> None:
         """See `Sink.fileno`."""
 

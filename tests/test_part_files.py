@@ -376,3 +376,33 @@ def test_a_large_file_does_not_push_everything_else_out_of_memory(tmp_path: Path
     assert int(told.stdout) <= 48 << 20
     with (tmp_path / PART).open("rb") as whole:
         assert hashlib.file_digest(whole, "sha256").digest() == hashlib.sha256(bytes(96 << 20)).digest()
+
+
+def reserving(folder: FolderFd, size: int) -> PartFile:
+    part = PartFile(folder, PART)
+    part.write(b"begun")
+    part.reserve(size)
+    if os.fstat(part.fd).st_blocks * 512 < size:
+        part.__exit__()
+        pytest.skip("this file system reserves nothing")
+    return part
+
+
+def test_reserved_room_counts_as_free_for_the_file_alone(
+    folder: FolderFd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with reserving(folder, 1 << 20) as part:
+        left = os.fstatvfs(part.fd)
+        monkeypatch.setattr(os, "fstatvfs", lambda _fd: left)
+        allocated = os.fstat(part.fd).st_blocks * 512
+        assert part.free_space() == left.f_bavail * left.f_frsize + allocated - len(b"begun")
+
+
+def test_reserved_room_that_was_not_used_is_given_back_at_the_end_of_an_attempt(
+    tmp_path: Path, folder: FolderFd
+) -> None:
+    with reserving(folder, 1 << 20):
+        pass
+    left = (tmp_path / PART).stat()
+    assert (left.st_size, left.st_blocks * 512 <= 64 << 10) == (len(b"begun"), True)
+    assert (tmp_path / PART).read_bytes() == b"begun"

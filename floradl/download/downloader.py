@@ -64,6 +64,7 @@ from floradl.urls import is_data_url
 _MAX_REDIRECTS = 5
 _REQUESTED = "floradl_requested_path"  # of a response: the path before redirects
 _CHECK_DISK_EVERY = 32 << 20  # bytes
+_WORTH_RESERVING = 16 << 20  # bytes; a smaller file is soon there
 
 Report = Callable[[int, int | None], None]
 
@@ -346,7 +347,10 @@ class Downloader:
         """Compare the body with the part file, and append what is new."""
         sink, total = transfer.sink, transfer.offer.total
         ends = self._monotonic() + self.limits.deadline
-        disk_checked = -_CHECK_DISK_EVERY
+        self._check_disk(sink, total)
+        disk_checked = sink.size
+        if total is not None and total - sink.size >= _WORTH_RESERVING:
+            sink.reserve(total)
         at = transfer.offer.first
         for chunk in transfer.body:
             if sink.size - disk_checked >= _CHECK_DISK_EVERY:

@@ -24,7 +24,7 @@ import msgspec
 
 from floradl.fs.folders import CANNOT, FolderFd, exists, sync_folder, sync_new
 from floradl.fs.names import SafeName
-from floradl.portability import drop_cached, flush as flush_file, rename_exclusive, umask
+from floradl.portability import drop_cached, flush as flush_file, rename_exclusive, reserve, umask
 
 CANNOT_LINK = CANNOT | {errno.EXDEV, errno.EMLINK}
 """The same of a hard link: some have room for few, some (mergerfs) cannot between their branches."""
@@ -41,6 +41,7 @@ FLUSH_NOW: Flush = sync_new
 _OPENINGS = 50
 _WINDOW = 8 << 20  # bytes that are handed to the disk at a time
 _BEHIND = 4  # windows that the disk may take its time for
+_BLOCK = 512  # bytes, of `st_blocks`
 _WORTH_FORGETTING = 512 << 10  # bytes: of smaller files the call costs more than the memory is worth
 
 
@@ -130,6 +131,7 @@ class AppendedFile(ABC):
         self.fd = fd
         self.name = name
         self.size = os.fstat(fd).st_size
+        self._reserved = 0
 
     def __enter__(self) -> Self:
         return self
@@ -138,6 +140,9 @@ class AppendedFile(ABC):
         # Closing twice would close whatever another thread has opened under the same number since.
         fd, self.fd = self.fd, -1
         if fd >= 0:
+            if self._reserved > self.size:
+                with suppress(OSError):
+                    os.ftruncate(fd, self.size)  # which gives back what lies behind it
             os.close(fd)
 
     def write(self, data: bytes | memoryview) -> None:
@@ -165,9 +170,17 @@ class AppendedFile(ABC):
         return os.pread(self.fd, size, offset)
 
     def free_space(self) -> int:
-        """Return how many bytes its disk has left for this user."""
-        found = os.fstatvfs(self.fd)
-        return found.f_bavail * found.f_frsize
+        """Return how many bytes its disk has left for this user, those reserved for it among them."""
+        found, own = os.fstatvfs(self.fd), os.fstat(self.fd)
+        return found.f_bavail * found.f_frsize + max(own.st_blocks * _BLOCK - self.size, 0)
+
+    def reserve(self, size: int) -> None:
+        """Have the disk keep room for `size` bytes until it is closed, where the file system can.
+
+        A large file is written with less work for the kernel then, and in one piece.
+        """
+        if reserve(self.fd, size):
+            self._reserved = size
 
     def fileno(self) -> int:
         """Return its descriptor."""

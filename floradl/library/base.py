@@ -54,7 +54,11 @@ class Sink(Protocol):
         ...
 
     def free_space(self) -> int:
-        """Return how many bytes its disk has left."""
+        """Return how many bytes its disk has left, room that is reserved for it among them."""
+        ...
+
+    def reserve(self, size: int) -> None:
+        """Have its disk keep room for `size` bytes until `__exit__`, where it can do so at once."""
         ...
 
     def fileno(self) -> int | None:

@@ -267,5 +267,8 @@ class ObjectSink(StreamingSink):
         """See `Sink.free_space`: a store says nothing of it before it is full."""
         return _UNLIMITED
 
+    def reserve(self, size: int) -> None:
+        """See `Sink.reserve`: a store cannot."""
+
     def fileno(self) -> None:
         """See `Sink.fileno`."""
