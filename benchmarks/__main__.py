@@ -174,6 +174,8 @@ def _can(plan: Plan, row: str) -> bool:
 
 def _clear(folder: Path) -> None:
     for path in folder.iterdir():
+        if path.name == transfers.ASIDE:  # the next row would pay for its removal
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         else:

@@ -9,12 +9,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
+from benchmarks.disk import new_file_systems
 from benchmarks.figures import Figure, Scale, ratio
 from benchmarks.flora import Flora, simulated
 from benchmarks.home import Home, clean_environ
@@ -28,7 +30,9 @@ from benchmarks.server import serving
 _CONNECTIONS = 16
 _MB = 1_000_000
 _MANY = 100  # files
-_ASIDE = "aside"
+ASIDE = "aside"
+"""The folder of what racers left, which stays from one row to the next."""
+
 _PASSED_OVER = 300.0  # seconds for which ext4 passes over the inode of a file that was removed
 _ROOM = 4  # times the size of all files: for what is warmed up, and for the next racer
 _MEMORY = Scale(" MB", _MB)
@@ -37,7 +41,11 @@ _LATE = 0.03  # seconds before each answer of rows c and c2
 
 
 class Track(Struct, frozen=True):
-    """Where racers run: what there is to fetch, where it is, and FLORA, which knows the runs."""
+    """Where racers run: what there is to fetch, where it is, and FLORA, which knows the runs.
+
+    `renew` makes a new file system for each of them to write to, and returns where; None where they share
+    one.
+    """
 
     plan: Plan
     batch: Batch
@@ -46,6 +54,7 @@ class Track(Struct, frozen=True):
     identity: Identity
     flora: Flora
     connections: int = _CONNECTIONS
+    renew: Callable[[], Path] | None = None
 
     @property
     def urls(self) -> list[str]:
@@ -62,14 +71,13 @@ class Track(Struct, frozen=True):
 
     def floradl(self) -> Cost:
         """Have floradl do its whole job: hashing, fsync, journal and sidecars."""
-        self._warm()
-        home = Home(self.plan.work / "floradl", self.flora, self.settings)
+        home = Home(self._start() / "floradl", self.flora, self.settings)
         home.drop(run_id(number) for number in range(len(self.batch.runs)))
         try:
             cost = home.once()
             home.check_files(len(self.batch.files), self.batch.size)
         finally:
-            _take_away(self.plan, self.batch, home.path)
+            self._clear(home.path)
         return cost
 
     def aria2(self, at_once: int) -> Cost:
@@ -96,8 +104,7 @@ class Track(Struct, frozen=True):
 
     def peer(self, name: str, script: str, settings: Mapping[str, str] | None = None) -> Cost:
         """Have another program fetch all files: `script` begins in a folder of its own, which is empty."""
-        self._warm()
-        folder = self.plan.work / name
+        folder = self._start() / name
         folder.mkdir()
         command = ["/bin/sh", "-c", f"cd {shlex.quote(str(folder))} && {script}"]
         try:
@@ -106,7 +113,7 @@ class Track(Struct, frozen=True):
             if (len(sizes), sum(sizes)) != (len(self.batch.files), self.batch.size):
                 raise BenchmarkError(f"{name} left {len(sizes)} files with {sum(sizes)} bytes")
         finally:
-            _take_away(self.plan, self.batch, folder)
+            self._clear(folder)
         return cost
 
     def _list(self) -> str:
@@ -114,9 +121,17 @@ class Track(Struct, frozen=True):
         path.write_text("".join(f"{url}\n" for url in self.urls))
         return str(path)
 
-    def _warm(self) -> None:
+    def _start(self) -> Path:
+        """Make all racers' beginnings alike; return where the next one writes."""
         read_files(self.files, self.batch.files)
-        warm_disk(self.plan.work, self.batch.size)
+        folder = self.plan.work if self.renew is None else self.renew()
+        warm_disk(folder, self.batch.size)
+        return folder
+
+    def _clear(self, folder: Path) -> None:
+        """Take away what a racer wrote; a file system goes with the next one."""
+        if self.renew is None:
+            _take_away(self.plan, self.batch, folder)
 
 
 @contextmanager
@@ -137,7 +152,7 @@ def track(
         make_room(plan, what)
         plan.need_space(what.size * _ROOM)
     else:  # to whom it does not matter what was removed
-        shutil.rmtree(plan.work / _ASIDE, ignore_errors=True)
+        shutil.rmtree(plan.work / ASIDE, ignore_errors=True)
         plan.need_space(what.size * 2)
     folder = plan.work / "served"
     try:
@@ -160,7 +175,7 @@ def _take_away(plan: Plan, what: Batch, folder: Path) -> None:
     makes a new one: whoever comes next would pay for it.
     """
     if _are_many(what):
-        aside = plan.work / _ASIDE
+        aside = plan.work / ASIDE
         aside.mkdir(exist_ok=True)
         folder.rename(tempfile.mkdtemp(dir=aside))
         make_room(plan, what)
@@ -171,7 +186,7 @@ def _take_away(plan: Plan, what: Batch, folder: Path) -> None:
 
 def make_room(plan: Plan, what: Batch) -> None:
     """Remove what was put aside where the disk gets full, and wait until nobody pays for that any more."""
-    aside = plan.work / _ASIDE
+    aside = plan.work / ASIDE
     if aside.exists() and not plan.has_space(what.size * _ROOM):
         tell(f"removing what racers left, then waiting for {_PASSED_OVER:.0f} s: the disk gets full")
         shutil.rmtree(aside)
@@ -264,7 +279,12 @@ class _Terms(Struct, frozen=True):
 def _race(row: str, plan: Plan, what: Batch, terms: _Terms) -> list[Figure]:
     pairs, floors = [], []
     connections = terms.connections
-    with track(plan, what, delay=terms.delay, connections=connections) as racers:
+    with (
+        track(plan, what, delay=terms.delay, connections=connections) as shared,
+        # Of many small files new ones cost more than their bytes.
+        new_file_systems(plan.work, what.size * 2) if terms.delay else nullcontext() as renew,
+    ):
+        racers = msgspec.structs.replace(shared, renew=renew)
         for nth in range(plan.pairs):
             pairs.append((racers.floradl(), racers.aria2(connections)))
             tell_pair(row, nth, *pairs[-1])

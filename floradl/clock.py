@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -32,11 +33,19 @@ def rfc3339(seconds: float | None) -> str | None:
     """Return `2026-11-23T19:03:11.120Z` for unix seconds; `None` for 0 (unknown) or no date at all."""
     if not seconds or not math.isfinite(seconds):
         return None
+    whole = math.floor(seconds)
+    microseconds = round((seconds - whole) * 1e6)
+    if microseconds == 1_000_000:
+        whole, microseconds = whole + 1, 0
     try:
-        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
+        return f"{_to_the_second(whole)}.{microseconds // 1000:03}Z"
     except (OverflowError, ValueError, OSError):
         return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@lru_cache(256)  # many things happen in one second
+def _to_the_second(seconds: int) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()[: len("2026-11-23T19:03:11")]
 
 
 def unix_seconds(text: str | None) -> float | None:

@@ -45,10 +45,20 @@ def get_logger() -> structlog.stdlib.BoundLogger:
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         _LOGGER,
         PROCESSORS,
-        structlog.stdlib.BoundLogger,
+        _BoundLogger,
         cache_logger_on_first_use=True,  # to make one costs more than most lines
     )
     return logger
+
+
+class _BoundLogger(structlog.stdlib.BoundLogger):
+    """Asks first whether an event of no trouble is written at all: each run and file has some."""
+
+    def info(self, event: str | None = None, *args: Any, **kw: Any) -> Any:
+        return super().info(event, *args, **kw) if _LOGGER.isEnabledFor(logging.INFO) else None
+
+    def debug(self, event: str | None = None, *args: Any, **kw: Any) -> Any:
+        return super().debug(event, *args, **kw) if _LOGGER.isEnabledFor(logging.DEBUG) else None
 
 
 def configure(
@@ -89,7 +99,7 @@ def configure(
     ]
     structlog.configure(
         processors=PROCESSORS,
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=_BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )

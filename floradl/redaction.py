@@ -239,6 +239,8 @@ def printable(text: str) -> str:
 
 def shown_json(text: bytes) -> bytes:
     """Return JSON with characters escaped that steer a terminal: in strings alone, so that values stay."""
+    if text.isascii() and b"\x7f" not in text:  # as most is: there is nothing to look for
+        return text
     found = text.decode()
     if not _STEERING.search(found):
         return text

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import results, transfers
-from benchmarks.__main__ import MEASUREMENTS, WORK, parse_rows
+from benchmarks import disk, results, transfers
+from benchmarks.__main__ import MEASUREMENTS, WORK, _clear, parse_rows
 from benchmarks.figures import HEADER, Figure, Scale, cells, markdown, ratio
 from benchmarks.media import batch
 from benchmarks.plan import Plan
@@ -86,6 +86,36 @@ def test_what_racers_left_is_removed_before_the_disk_gets_full(
     monkeypatch.setattr(Plan, "has_space", lambda *_: False)
     transfers.make_room(plan, what)
     assert not (tmp_path / "aside").exists()
+
+
+def test_what_racers_left_stays_until_the_next_row(tmp_path: Path) -> None:
+    (tmp_path / transfers.ASIDE / "left").mkdir(parents=True)
+    (tmp_path / "served").mkdir()
+    _clear(tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / transfers.ASIDE]
+
+
+def test_each_racer_has_a_new_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "_BESIDE", 8 << 20)
+    with disk.new_file_systems(tmp_path, 1 << 20) as renew:
+        if renew is None:
+            pytest.skip("may not mount a file system")
+        folder = renew()
+        assert folder.is_mount()
+        (folder / "left").touch()
+        assert not (renew() / "left").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_racers_share_a_file_system_where_none_can_be_mounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(disk, "_BESIDE", 1 << 20)
+    monkeypatch.setattr(disk, "_MAKE", ("mkfs.of-no-kind",))
+    with disk.new_file_systems(tmp_path, 1 << 20) as renew:
+        assert renew is None
+    assert "racers share a file system" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_memory_that_is_resident_now_is_no_more_than_the_peak() -> None:

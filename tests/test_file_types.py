@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from floradl.download.file_type.signatures import HEAD, beginning, from_content
-from floradl.download.file_type.sniff import extension, refuse_not_media
+from floradl.download.file_type.sniff import extension, identify
 from floradl.errors import PermanentError
 from floradl.models import OutputKind
 
@@ -55,10 +55,9 @@ def named(
 ) -> str | None:
     """Give the extension, None where it is refused."""
     try:
-        refuse_not_media(head, content_type, kind, path, disposition)
+        return identify(head, content_type, path, kind, disposition)
     except PermanentError:
         return None
-    return extension(head, content_type, path, kind, disposition)
 
 
 # --- what looks like an error and is none --------------------------------------------------------------
@@ -215,8 +214,8 @@ def test_an_image_video_or_sound_may_be_a_text_of_a_known_format(
     "content_type", [*VAGUE, "text/html", "application/json", "application/xml", "image/png"]
 )
 def test_an_unknown_format_passes_under_any_type(kind: OutputKind, content_type: str | None) -> None:
-    refuse_not_media(UNKNOWN, content_type, kind, "/x.unknown")
-    refuse_not_media(UNKNOWN, content_type, kind)
+    identify(UNKNOWN, content_type, "/x.unknown", kind)
+    identify(UNKNOWN, content_type, "", kind)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +234,7 @@ def test_an_unknown_format_passes_under_any_type(kind: OutputKind, content_type:
 def test_an_image_of_a_format_of_texts_passes_by_its_name(
     head: bytes, content_type: str | None, path: str
 ) -> None:
-    refuse_not_media(head, content_type, OutputKind.IMAGE, path)
+    identify(head, content_type, path, OutputKind.IMAGE)
 
 
 # --- what is wrong ------------------------------------------------------------------------------------

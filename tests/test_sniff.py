@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.download.file_type.signatures import HEAD, from_content
-from floradl.download.file_type.sniff import extension, refuse_not_media
+from floradl.download.file_type.sniff import extension, identify
 from floradl.errors import ErrorCode, PermanentError
 from floradl.models import OutputKind
 
@@ -146,7 +146,7 @@ def test_a_real_file_is_kept_under_its_own_name_whatever_vague_type_it_has(
 ) -> None:
     for kind in (*MEDIA, OutputKind.DOCUMENT, OutputKind.OTHER):
         for path in ("/x", "/x" + Path(name).suffix, "/x" + expected):
-            refuse_not_media(head_of(name), content_type, kind, path)
+            identify(head_of(name), content_type, path, kind)
 
 
 @pytest.mark.parametrize("name", ["sample.txt", "sample.json"])
@@ -260,7 +260,7 @@ def test_an_extension_is_always_a_plain_one(
 )
 def test_a_page_or_message_is_not_taken_for_media(kind: OutputKind, head: bytes, what: str) -> None:
     with pytest.raises(PermanentError, match=what) as caught:
-        refuse_not_media(head, "image/png", kind)
+        identify(head, "image/png", "", kind)
     assert caught.value.code is ErrorCode.NOT_MEDIA
     assert kind.value in str(caught.value)
 
@@ -271,23 +271,23 @@ def test_a_page_or_message_is_not_taken_for_media(kind: OutputKind, head: bytes,
 )
 def test_what_says_that_it_is_text_is_not_taken_for_media(content_type: str, what: str) -> None:
     with pytest.raises(PermanentError, match=what):
-        refuse_not_media(b"Not Found", content_type, OutputKind.IMAGE)
+        identify(b"Not Found", content_type, "", OutputKind.IMAGE)
 
 
 @pytest.mark.parametrize("name", sorted(set(CERTAIN) - NOT_MEDIA))
 @pytest.mark.parametrize("content_type", [None, "text/html", "application/json", "image/png"])
 def test_media_is_media_whatever_the_server_calls_it(name: str, content_type: str | None) -> None:
     for kind in MEDIA:
-        refuse_not_media(head_of(name), content_type, kind)
+        identify(head_of(name), content_type, "", kind)
 
 
 def test_bytes_that_nothing_tells_are_let_through() -> None:
-    refuse_not_media(os.urandom(64), "application/octet-stream", OutputKind.IMAGE)
+    identify(os.urandom(64), "application/octet-stream", "", OutputKind.IMAGE)
 
 
 @pytest.mark.parametrize("content_type", [None, "text/html; charset=utf-8", "application/octet-stream"])
 def test_a_document_may_be_an_html_page(content_type: str | None) -> None:
-    refuse_not_media(head_of("sample.html"), content_type, OutputKind.DOCUMENT)
+    identify(head_of("sample.html"), content_type, "", OutputKind.DOCUMENT)
 
 
 @pytest.mark.parametrize(
@@ -300,22 +300,22 @@ def test_a_document_may_be_an_html_page(content_type: str | None) -> None:
 )
 def test_an_error_is_no_document(head: bytes, content_type: str) -> None:
     with pytest.raises(PermanentError):
-        refuse_not_media(head, content_type, OutputKind.DOCUMENT)
+        identify(head, content_type, "", OutputKind.DOCUMENT)
 
 
 def test_a_document_may_be_json() -> None:
-    refuse_not_media(head_of("sample.json"), "application/json", OutputKind.DOCUMENT)
+    identify(head_of("sample.json"), "application/json", "", OutputKind.DOCUMENT)
 
 
 @pytest.mark.parametrize("head", [b"", b"<html>", b'{"error": "said the model"}', b"words"])
 def test_a_text_may_be_any_words(head: bytes) -> None:
-    refuse_not_media(head, "text/plain", OutputKind.TEXT)
+    identify(head, "text/plain", "", OutputKind.TEXT)
 
 
 def test_no_output_is_an_error_message_of_the_storage() -> None:
     for kind in OutputKind:
         with pytest.raises(PermanentError, match="storage"):
-            refuse_not_media(head_of("storage-error.xml"), "application/xml", kind)
+            identify(head_of("storage-error.xml"), "application/xml", "", kind)
 
 
 @pytest.mark.parametrize(
@@ -324,5 +324,5 @@ def test_no_output_is_an_error_message_of_the_storage() -> None:
 def test_a_hostile_beginning_is_gone_through_once(piece: bytes) -> None:
     head = b"<!doctype a" + piece * HEAD
     from_content(head[: HEAD * 4])
-    refuse_not_media(head[: HEAD * 4], None, OutputKind.OTHER)
+    identify(head[: HEAD * 4], None, "", OutputKind.OTHER)
     # Were it gone through again for each piece, this would not end.

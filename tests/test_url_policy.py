@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl.errors import ErrorCode, PermanentError
-from floradl.net.url_policy import UrlPolicy, addresses
+from floradl.net.url_policy import UrlPolicy, addresses, parse
 
 
 class Answers:
@@ -235,3 +235,24 @@ def test_a_change_that_makes_no_sense_changes_nothing() -> None:
     with pytest.raises(ValueError, match="host"):
         url_policy.change(["127.0.0.2", "a b"], ["*"])
     url_policy.check("https://127.0.0.1/a")
+
+
+def reading(url: httpx.URL) -> tuple[object, ...]:
+    return url, str(url), url.raw_host, url.port, url.path, url.raw_path, url.query, url.params, url.fragment
+
+
+@given(
+    st.sampled_from(
+        ["https://media.example", "http://127.0.0.1:80", "https://media.example:8443", "https://A.b"]
+    ),
+    st.text(st.sampled_from("aZ9-_~!$&'()*+,;=:@/?#%2Ff[{|^ \té"), max_size=30),
+)
+def test_the_shortcut_for_plain_urls_reads_them_as_httpx_does(origin: str, target: str) -> None:
+    url = f"{origin}/{target}"
+    try:
+        expected = reading(httpx.URL(url))
+    except httpx.InvalidURL:
+        with pytest.raises(httpx.InvalidURL):
+            parse(url)
+    else:
+        assert reading(parse(url)) == expected

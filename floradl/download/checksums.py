@@ -33,6 +33,14 @@ _MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
 _SHA1_HEX = re.compile(r"[0-9a-f]{40}", re.IGNORECASE)
 _DIGEST_FIELD = re.compile(r"([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]+):")
 _S3_SUMS = {"sha256": "sha-256", "sha1": "sha-1"} | {name: name for name in ("crc32c", "crc32", "crc64nvme")}
+# The fields by which a checksum is promised; most answers have none of them.
+_PROMISING = frozenset(
+    {
+        *("content-md5", "content-digest", "repr-digest", "digest", "x-ms-blob-content-md5", "x-goog-hash"),
+        *("x-bz-content-sha1", "x-amz-request-id"),
+        *(f"x-amz-checksum-{name}" for name in _S3_SUMS),
+    }
+)
 # How the names in `Repr-Digest`, `Content-Digest` and, in any case, `Digest` read here.
 _FIELD_NAMES = {"sha-256": "sha-256", "sha-512": "sha-512", "sha": "sha-1", "md5": "md5"}
 _SLOW = frozenset({"crc64nvme"})
@@ -136,7 +144,7 @@ def promised(headers: Mapping[str, str], host: str = "") -> dict[str, bytes]:
     `Content-Digest` (RFC 9530). None are returned for a body with a content coding: which bytes are meant is
     then unsure.
     """
-    if content_codings(headers):
+    if _PROMISING.isdisjoint(headers) or content_codings(headers):
         return {}
     found: dict[str, bytes] = {}
     partial = "content-range" in headers
@@ -199,6 +207,8 @@ def _put_fields(found: dict[str, bytes], text: str) -> None:
 
 
 def _put(found: dict[str, bytes], name: str, value: str) -> None:
+    if not value:
+        return
     try:
         digest = base64.b64decode(value.strip(), validate=True)
     except (binascii.Error, ValueError):

@@ -57,6 +57,7 @@ from floradl.models import Integrity, OutputKind
 from floradl.net import url_policy
 from floradl.net.client import MediaClient
 from floradl.net.http11 import Piece, pieces
+from floradl.net.plain_exchange import SmallAnswer
 from floradl.net.url_policy import UrlPolicy, redirect_target
 from floradl.urls import is_data_url
 
@@ -186,8 +187,8 @@ class Downloader:
         inline = urls.decode(url)
         self._check_size(len(inline.data), len(inline.data))
         head = beginning(lambda size, offset: inline.data[offset : offset + size])
-        sniff.refuse_not_media(head, inline.content_type, target.kind)  # for good: a retry decodes the same
-        ext = sniff.extension(head, inline.content_type, "", target.kind)
+        # What is refused is refused for good: a retry decodes the same.
+        ext = sniff.identify(head, inline.content_type, "", target.kind)
         sink = target.open("")
         try:
             sink.truncate(0)
@@ -326,7 +327,7 @@ class Downloader:
                 sink.truncate(0)
             digests = digests_of(sink, offer)
             if isinstance(sink, StreamingSink):
-                sink.expect(offer.total, lambda: _extension(transfer, target.kind))
+                sink.expect(offer.total, lambda: sniff.extension(*_seen(transfer, target.kind)))
                 sink.digests = digests
             with local_copy(sink, offer.total) as copy:
                 self._copy(transfer if copy is None else transfer.through(copy), digests, report)
@@ -398,17 +399,15 @@ class Downloader:
     ) -> TypeCheck:
         """Check that the part file is whole and media; return its type and what proved it."""
         response, offer, sink = transfer.response, transfer.offer, transfer.sink
-        head = beginning_of(sink)
-        content_type, path = response.headers.get("content-type"), response.url.path
-        disposition, requested = response.headers.get("content-disposition"), _requested(response)
         try:
-            sniff.refuse_not_media(head, content_type, target.kind, path, disposition, requested)
+            ext = sniff.identify(*_seen(transfer, target.kind))
         except PermanentError as error:  # a proxy's page, or an empty answer, may pass
             raise TransientError(str(error), error.code) from None
         if offer.total is not None and sink.size != offer.total:
             raise TransientError(f"{sink.size} of {offer.total} bytes arrived", ErrorCode.DAMAGED)
+        if isinstance(sink, StreamingSink) and sink.ext is not None:
+            ext = sink.ext
         proof = self._prove(transfer, digests, target)
-        ext = _extension(transfer, target.kind)
         checked = ["length"] if offer.total is not None else []
         checked += proof.names
         integrity = Integrity.LENGTH_ONLY if offer.total is not None else Integrity.UNVERIFIED
@@ -426,7 +425,7 @@ class Downloader:
         return TypeCheck(
             ext=ext,
             sha256=digests.sha256,
-            content_type=content_type,
+            content_type=response.headers.get("content-type"),
             etag=response.headers.get("etag"),
             integrity=integrity,
             checked=tuple(checked),
@@ -461,13 +460,15 @@ class _ResponseBody(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, body=copy.of(self.body))
 
 
-def _extension(transfer: _ResponseBody, kind: OutputKind) -> str:
-    response = transfer.response
-    if isinstance(transfer.sink, StreamingSink) and transfer.sink.ext is not None:
-        return transfer.sink.ext
-    content_type, disposition = (response.headers.get(f"content-{name}") for name in ("type", "disposition"))
-    head, path = beginning_of(transfer.sink), response.url.path
-    return sniff.extension(head, content_type, path, kind, disposition, _requested(response))
+def _seen(
+    transfer: _ResponseBody, kind: OutputKind
+) -> tuple[bytes, str | None, str, OutputKind, str | None, str]:
+    """Return what `sniff` tells the type by."""
+    response, headers = transfer.response, transfer.response.headers
+    content_type, disposition = headers.get("content-type"), headers.get("content-disposition")
+    in_memory = response.body if isinstance(response, SmallAnswer) and not transfer.undone else None
+    head, path = beginning_of(transfer.sink, in_memory), response.url.path
+    return head, content_type, path, kind, disposition, _requested(response)
 
 
 def _requested(response: Answer) -> str:

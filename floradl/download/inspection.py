@@ -8,7 +8,7 @@ so these few are copied into a file without a name meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import IO
 
 from floradl.download.file_type.signatures import beginning
@@ -41,14 +41,13 @@ class LocalCopy:
         return self._file.read(size)
 
 
-@contextmanager
-def local_copy(sink: Sink, total: int | None) -> Iterator[LocalCopy | None]:
+def local_copy(sink: Sink, total: int | None) -> AbstractContextManager[LocalCopy | None]:
     """Give what copies the bytes that `sink` will not give back; None where they are not needed."""
-    if total is not None or not isinstance(sink, StreamingSink):
-        yield None
-        return
-    import tempfile  # noqa: PLC0415 - hardly an answer has no length
+    return nullcontext() if total is not None or not isinstance(sink, StreamingSink) else _local_copy()
 
+
+@contextmanager
+def _local_copy() -> Iterator[LocalCopy | None]:
     try:
         # Not `/tmp`, which may be memory.
         import tempfile  # noqa: PLC0415 - hardly ever needed
@@ -61,10 +60,12 @@ def local_copy(sink: Sink, total: int | None) -> Iterator[LocalCopy | None]:
         yield LocalCopy(file)
 
 
-def beginning_of(sink: Sink) -> bytes:
-    """Return what `sniff` looks at; what is not kept is left out."""
+def beginning_of(sink: Sink, body: bytes | bytearray | memoryview | None = None) -> bytes:
+    """Return what `sniff` looks at; what is not kept is left out. `body` is all that `sink` has, if given."""
 
     def read(size: int, offset: int) -> bytes:
+        if body is not None:
+            return bytes(memoryview(body)[offset : offset + size])
         with suppress(NotKeptError):
             return sink.read(size, offset)
         return b""

@@ -57,7 +57,8 @@ class ContentOffer(msgspec.Struct, frozen=True):
 
     `first` and `last` are the positions of its bytes, of `total` in all: -1 and None for a 206 with a
     malformed range. `validator` names a part file of these bytes, empty where they cannot be continued; one
-    that `is_weak` needs more bytes compared. `codings` are still to be undone.
+    that `is_weak` needs more bytes compared. `weak_validator` may name one, too: of a 206 alone, since
+    nothing is continued by a 200. `codings` are still to be undone.
     """
 
     first: int
@@ -107,23 +108,29 @@ def offer_of(response: Answer) -> ContentOffer:
     else:
         first, total = 0, content_length(headers)
         last = None if total is None else total - 1
-    validators = ("", "") if total is None else _validators(headers, total)
-    return ContentOffer(first, last, total, *validators, promised(headers, response.url.host), codings)
-
-
-def _validators(headers: Mapping[str, str], total: int) -> tuple[str, str]:
-    """Return the validator of this version for a part file, and the weak one.
-
-    A server may give a new file a weak ETag, and the same as a strong one a second later (Apache 2.4): the
-    weak validator does not depend on that.
-    """
     strong = weak = ""
-    if (etag := strong_etag(headers)) is not None:
-        strong = hashlib.sha256(f"{etag} {total}".encode()).hexdigest()[:8]
-    if (changed := last_modified(headers)) is not None:
-        name = f"{opaque_tag(headers)} {changed} {total}"
-        weak = "w" + hashlib.sha256(name.encode()).hexdigest()[:7]
-    return strong or weak, weak
+    if total is not None:
+        strong = _strong_validator(headers, total)
+        if not strong or response.status_code == 206:
+            weak = _weak_validator(headers, total)
+    expected = promised(headers, response.url.host)
+    return ContentOffer(first, last, total, strong or weak, weak, expected, codings)
+
+
+def _strong_validator(headers: Mapping[str, str], total: int) -> str:
+    etag = strong_etag(headers)
+    return "" if etag is None else hashlib.sha256(f"{etag} {total}".encode()).hexdigest()[:8]
+
+
+def _weak_validator(headers: Mapping[str, str], total: int) -> str:
+    """Return the validator by time, length and tag, be that strong or weak.
+
+    A server may give a new file a weak ETag, and the same as a strong one a second later (Apache 2.4).
+    """
+    changed = last_modified(headers)
+    if changed is None:
+        return ""
+    return "w" + hashlib.sha256(f"{opaque_tag(headers)} {changed} {total}".encode()).hexdigest()[:7]
 
 
 def refuses_range(status: int) -> bool:

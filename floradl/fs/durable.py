@@ -16,8 +16,8 @@ import fcntl
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Self, TypeAlias, TypeVar
 
 import msgspec
@@ -238,11 +238,9 @@ class PartFile(AppendedFile):
         removing the file: what the kernel could not write once is lost.
         """
         try:
-            with _as_far_as_possible():
-                os.fchmod(self.fd, mode & ~umask())
+            _if_possible(os.fchmod, self.fd, mode & ~umask())
             if mtime is not None:
-                with _as_far_as_possible():
-                    os.utime(self.fd, (mtime, mtime))
+                _if_possible(os.utime, self.fd, (mtime, mtime))
             flush_file(self.fd)
         except OSError:
             self.discard()
@@ -258,11 +256,11 @@ class PartFile(AppendedFile):
         return True
 
 
-@contextmanager
-def _as_far_as_possible() -> Iterator[None]:
+def _if_possible(do: Callable[..., None], *arguments: object) -> None:
     try:
-        with suppress(OverflowError):  # a time that no clock shows
-            yield
+        do(*arguments)
+    except OverflowError:  # a time that no clock shows
+        pass
     except OSError as error:
         if error.errno not in CANNOT:
             raise
@@ -294,6 +292,8 @@ def _open_regular(folder: FolderFd, name: SafeName) -> int:
     So does a file that we may not open, where we may remove it: it would hold up what is to have its name.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    with suppress(FileExistsError):
+        return os.open(name, flags | os.O_EXCL, 0o600, dir_fd=folder)
     for _ in range(3):
         try:
             fd = os.open(name, flags, 0o600, dir_fd=folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import os
@@ -10,8 +9,6 @@ import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import partial
-from typing import TypeAlias
 
 import msgspec
 
@@ -27,8 +24,6 @@ from floradl.portability import flush
 
 _NO_VALIDATOR = "00000000"
 _MOST_NOTES = 4096  # outputs
-
-_Opened: TypeAlias = tuple[FolderFd, tuple[SafeName, ...], SafeName]  # as `FolderAt`, and the part's stem
 
 
 class AttemptMemory:
@@ -57,11 +52,12 @@ _NO_NOTES = AttemptNotes()
 class OutputPath(msgspec.Struct, frozen=True):
     """What a destination knows of its library.
 
-    `at` opens the folder of a path, and raises where the library is missing. `translated` turns disk errors
-    in the folder of a path into ours. `flush` returns what puts new names on disk. `render` returns the
-    components of the path for an extension and the number of the candidate, from 1. `set_aside` gets an open
-    folder, the path of a file in it, and the SHA-256 of its successor; it moves the file if that is known to
-    be damaged, and returns whether it did. `memory` has the notes of earlier attempts.
+    `at` opens the folder of a path, and raises where the library is missing. `translated` gives what turns
+    disk errors in the folder of a path into ours, as often as it is entered. `flush` returns what puts new
+    names on disk. `render` returns the components of the path for an extension and the number of the
+    candidate, from 1. `set_aside` gets an open folder, the path of a file in it, and the SHA-256 of its
+    successor; it moves the file if that is known to be damaged, and returns whether it did. `memory` has the
+    notes of earlier attempts.
     """
 
     at: Callable[[tuple[SafeName, ...]], AbstractContextManager[FolderAt]]
@@ -76,30 +72,28 @@ class OutputPath(msgspec.Struct, frozen=True):
 class FolderSink(PartFile):
     """A part file of the library. `translated` turns disk errors into ours."""
 
-    def __init__(
-        self, folder: FolderFd, name: SafeName, translated: Callable[[], AbstractContextManager[None]]
-    ) -> None:
+    def __init__(self, folder: FolderFd, name: SafeName, translated: AbstractContextManager[None]) -> None:
         self._translated = translated
         super().__init__(folder, name)
 
     def write(self, data: bytes | memoryview) -> None:
-        with self._translated():
+        with self._translated:
             super().write(data)
 
     def read(self, size: int, offset: int) -> bytes:
-        with self._translated():
+        with self._translated:
             return super().read(size, offset)
 
     def truncate(self, size: int) -> None:
-        with self._translated():
+        with self._translated:
             super().truncate(size)
 
     def discard(self) -> None:
-        with self._translated():
+        with self._translated:
             super().discard()
 
     def free_space(self) -> int:
-        with self._translated():
+        with self._translated:
             return super().free_space()
 
 
@@ -115,7 +109,9 @@ class FolderDestination(Destination):
         self._tag = tag
         # Outputs of one run with the same id get different names, in whatever order they are saved.
         self._first = nth
-        self._held: _Opened | None = None
+        *folders, self._stem = place.render("", 1)
+        self._folders = (*folders,)
+        self._held: FolderAt | None = None
 
     @property
     def notes(self) -> AttemptNotes:
@@ -126,18 +122,18 @@ class FolderDestination(Destination):
 
     def resume_point(self) -> ResumePoint | None:
         found: list[ResumePoint] = []
-        with self._folder() as (folder, _, stem), self._place.index.of(folder) as names:
+        with self._folder() as (folder, _), self._place.index.of(folder) as names:
             for name in names.parts(self._tag):
                 validator = name.removesuffix(".part")[-8:]
                 size = _regular_size(folder, name)
                 # `open` does not continue one with another stem (of an earlier template).
-                if size is not None and name == self._part_name(stem, validator):
+                if size is not None and name == self._part_name(validator):
                     found.append(ResumePoint("" if validator == _NO_VALIDATOR else validator, size))
         return max(found, key=lambda each: (bool(each[0]), each[1]), default=None)
 
     def open(self, validator: str) -> FolderSink:
-        with self._folder() as (folder, parts, stem):
-            name = self._part_name(stem, validator or _NO_VALIDATOR)
+        with self._folder() as (folder, parts):
+            name = self._part_name(validator or _NO_VALIDATOR)
             with self._place.index.of(folder) as names:
                 for old in names.parts(self._tag):
                     if old != name:
@@ -145,12 +141,12 @@ class FolderDestination(Destination):
                             part.discard()
                 names.drop_parts(self._tag)
                 names.add_part(self._tag, name)
-            return FolderSink(folder, name, partial(self._place.translated, parts))
+            return FolderSink(folder, name, self._place.translated(parts))
 
     def publish(self, sink: Sink, ext: str, sha256: str, mtime: float | None) -> str:
         if not isinstance(sink, FolderSink):
             raise TypeError("this sink is another library's")
-        with self._folder() as (folder, folders, _):
+        with self._folder() as (folder, folders):
             if not sink.lies_in(folder):
                 raise TransientError(
                     f"the folder {'/'.join(folders)} was moved while a file arrived in it", ErrorCode.STORAGE
@@ -182,24 +178,17 @@ class FolderDestination(Destination):
     def held(self) -> Iterator[None]:
         # Opening the folder costs a dozen system calls.
         with self._folder() as opened:
-            _check_writable(opened[0])  # before any request for it
             self._held = opened
             try:
                 yield
             finally:
                 self._held = None
 
-    def _folder(self) -> AbstractContextManager[_Opened]:
-        return self._opened() if self._held is None else nullcontext(self._held)
+    def _folder(self) -> AbstractContextManager[FolderAt]:
+        return self._place.at(self._folders) if self._held is None else nullcontext(self._held)
 
-    @contextmanager
-    def _opened(self) -> Iterator[_Opened]:
-        *folders, stem = self._place.render("", 1)
-        with self._place.at(tuple(folders)) as (folder, there):
-            yield folder, there, stem
-
-    def _part_name(self, stem: SafeName, validator: str) -> SafeName:
-        return part_name(stem, f"{self._tag}-{validator}")
+    def _part_name(self, validator: str) -> SafeName:
+        return part_name(self._stem, f"{self._tag}-{validator}")
 
 
 class _Spot(msgspec.Struct, frozen=True):
@@ -208,13 +197,6 @@ class _Spot(msgspec.Struct, frozen=True):
     folder: FolderFd
     parts: tuple[SafeName, ...]
     flush: Flush
-
-
-def _check_writable(folder: FolderFd) -> None:
-    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
-        read_only = os.fstatvfs(folder).f_flag & os.ST_RDONLY
-        number = errno.EROFS if read_only else errno.EACCES
-        raise OSError(number, os.strerror(number))
 
 
 def _regular_size(folder: FolderFd, name: SafeName) -> int | None:

@@ -6,6 +6,7 @@ ever written below a mount point whose disk is gone.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import itertools
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
+from types import TracebackType
 
 from floradl.errors import ErrorCode, FloradlError, PauseReason, ServicePausedError, TransientError
 from floradl.fs.durable import (
@@ -48,7 +50,7 @@ MARKER = SafeName(".floradl-library")
 MOVED = SafeName(".floradl-library-moved")
 _LEAST_ROOM = 1 << 20  # bytes
 _CREATIONS = 500
-_PATHS = 256  # folders whose path is remembered
+_TRANSLATED = 256  # folders whose translation of errors is kept
 _TRIAL = SafeName(".floradl-trial.part")
 
 
@@ -59,6 +61,24 @@ class _Group:
         self.stack = stack
         self.flush: Flush = FLUSH_NOW
         self.folders: dict[tuple[SafeName, ...], FolderAt] = {}
+
+
+class _Shared(AbstractContextManager[FolderAt]):
+    """A folder that is open already, for one call within `together`, with its errors translated."""
+
+    __slots__ = ("_found", "_translated")
+
+    def __init__(self, found: FolderAt, translated: AbstractContextManager[None]) -> None:
+        self._found = found
+        self._translated = translated
+
+    def __enter__(self) -> FolderAt:
+        return self._found
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._translated.__exit__(kind, error, trace)
 
 
 class FolderLibrary(LibraryStore):
@@ -86,8 +106,10 @@ class FolderLibrary(LibraryStore):
         self._kept_as: dict[str, str] = {}
         self._local = threading.local()
         self._sidecars = SidecarFiles(self, self._flush)
-        self._path_of = lru_cache(_PATHS)(lambda parts: root.joinpath(*parts))
-        self._vital = (root, root / SIDECARS)
+        vital = (root, root / SIDECARS)
+        self._translated = lru_cache(_TRANSLATED)(
+            lambda parts: translated(root, root.joinpath(*parts), vital)
+        )
 
     def create(self) -> bool:
         """Make the folder and its marker where they are missing; return whether the library is new.
@@ -145,24 +167,28 @@ class FolderLibrary(LibraryStore):
                 )
             yield root
 
-    @contextmanager
-    def at(self, parts: tuple[SafeName, ...]) -> Iterator[FolderAt]:
+    def at(self, parts: tuple[SafeName, ...]) -> AbstractContextManager[FolderAt]:
         """Open the folder `parts`, made where it is missing; once for all calls within `together`.
 
-        Raises as `open`, and translates disk errors.
+        Raises as `open`, and where it cannot be written: before anything is requested. Disk errors are
+        translated.
         """
+        group: _Group | None = getattr(self._local, "group", None)
+        found = None if group is None else group.folders.get(parts)
+        return self._open_at(parts, group) if found is None else _Shared(found, self._translated(parts))
+
+    @contextmanager
+    def _open_at(self, parts: tuple[SafeName, ...], group: _Group | None) -> Iterator[FolderAt]:
         with self._translated(parts):
-            group: _Group | None = getattr(self._local, "group", None)
             if group is None:
                 with self._shared.at(parts) as found:
+                    _check_writable(found[0])
                     yield found
-                return
-            if parts not in group.folders:
-                group.folders[parts] = group.stack.enter_context(self._shared.at(parts))
-            yield group.folders[parts]
-
-    def _translated(self, parts: tuple[SafeName, ...]) -> AbstractContextManager[None]:
-        return translated(self.root, self._path_of(parts), self._vital)
+            else:
+                found = group.stack.enter_context(self._shared.at(parts))
+                _check_writable(found[0])
+                group.folders[parts] = found
+                yield found
 
     def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
 
@@ -408,6 +434,13 @@ def _is_regular(folder: FolderFd, name: SafeName) -> bool:
         return stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
+
+
+def _check_writable(folder: FolderFd) -> None:
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+        read_only = os.fstatvfs(folder).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise OSError(number, os.strerror(number))
 
 
 def _test_write(root: FolderFd) -> None:

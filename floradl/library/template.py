@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import unicodedata
+from functools import lru_cache
 from string import Formatter
 from urllib.parse import unquote
 
@@ -44,6 +45,15 @@ _FORMATTED = ("date", "created")
 _SOME_DAY = dt.datetime(2026, 11, 23, 19, 3, 11)  # noqa: DTZ001 - only to see what a format writes
 _BETWEEN = " -_."
 _UNCUT = 1 << 40
+_REMEMBERED = 256  # texts: outputs that follow one another share most of theirs
+
+
+@lru_cache(_REMEMBERED)
+def _safe(text: str) -> str:
+    return safe_name(text, _UNCUT)
+
+
+_folder_name = lru_cache(_REMEMBERED)(join_names)
 
 
 class NameFields(Struct, frozen=True, kw_only=True):
@@ -88,8 +98,9 @@ class Choice(Struct, frozen=True):
         value = _value(field, fields)
         if not value:
             return ""
-        parts = value.split("/") if field == "folder" else [value]
-        return "/".join(safe_name(part, _UNCUT) for part in parts if part)
+        if field == "folder":
+            return "/".join(_safe(part) for part in value.split("/") if part)
+        return _safe(value)
 
     @property
     def absent(self) -> str:
@@ -183,7 +194,7 @@ class Template(Struct, frozen=True):
     def fill(self, fields: NameFields, max_bytes: int) -> FilledTemplate:
         """Put the values in. An empty folder (no label) is left out; an empty name becomes the run id."""
         *folders, stem = "/".join([_join(pieces, fields) for pieces in self.components]).split("/")
-        names = [join_names(folder, max_bytes) for folder in folders if folder]
+        names = [_folder_name(folder, max_bytes) for folder in folders if folder]
         if names and _holds_sidecars(names[0]):
             names[0] = SafeName(f"_{names[0]}")
         return FilledTemplate((*names,), stem or safe_name(fields.run_id, _UNCUT), max_bytes)

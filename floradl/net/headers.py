@@ -77,7 +77,10 @@ def content_codings(headers: Mapping[str, str]) -> tuple[str, ...]:
     which some storages keep), and any word that is no registered coding, like `utf-8` or `none`: storages
     give back whatever an uploader said.
     """
-    tokens = (token.strip().lower() for token in headers.get("content-encoding", "").split(","))
+    named = headers.get("content-encoding")
+    if not named:
+        return ()
+    tokens = (token.strip().lower() for token in named.split(","))
     return tuple(token for token in tokens if token in _CODINGS)
 
 

@@ -10,7 +10,6 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from enum import Enum, auto
 from typing import Final, TypeAlias
 
@@ -25,8 +24,8 @@ from floradl.net.url_policy import port_of
 
 MOST_HEAD: Final = 64 << 10  # bytes
 _MOST_BODY: Final = 8 << 20  # bytes; a larger one is not held in memory
-_STATUS: Final = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: [^\r\n\0]*)?\r\n")
-_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n\0]*)\r\n")
+_STATUS: Final = re.compile(r"HTTP/1\.([01]) ([0-9]{3})(?: [^\r\n\0]*)?\r\n")
+_FIELD: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n\0]*)\r\n")
 _HEAD_END: Final = re.compile(rb"\n\r?\n")  # as lenient as h11, which reads what is not plain
 _TARGET: Final = re.compile(rb"[!-~]+")
 _WOULD_BLOCK: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
@@ -132,6 +131,7 @@ class PlainConnection:
         self._head = bytearray()
         self._headers: Mapping[str, str] | None = None
         self._body: bytearray | None = None
+        self._room: memoryview | None = None  # of the body
         self.watch(now)
         self._reported = now
 
@@ -144,7 +144,7 @@ class PlainConnection:
     def end(self, now: float) -> SmallRequest | None:
         """End the exchange; return its request."""
         request, self.request = self.request, None
-        self._body = self.body_since = None
+        self._body = self._room = self.body_since = None
         self.has_served = True
         self.idle_since = now
         return request
@@ -164,10 +164,7 @@ class PlainConnection:
         """Read what has come; `buffer` is used for a head."""
         try:
             while True:
-                if self._body is None:
-                    came = self.sock.recv_into(buffer)
-                else:
-                    came = self.sock.recv_into(memoryview(self._body)[self.at :])
+                came = self.sock.recv_into(buffer if self._room is None else self._room[self.at :])
                 if not came:
                     return self.broken(httpcore.ReadError("the connection was closed before the end"))
                 self._arrived += came
@@ -189,6 +186,7 @@ class PlainConnection:
         """Go on with the body, for which there is memory now."""
         early = self._head
         self._body = bytearray(self.length)
+        self._room = memoryview(self._body)
         self._body[: len(early)] = early
         self.at = len(early)
         return self._answer() if self.at == self.length else Need.WAIT
@@ -291,29 +289,28 @@ class PlainConnection:
 
 def _parse(head: bytes) -> tuple[int, Mapping[str, str], bool] | None:
     """Read the head of an answer: status, fields, and whether the connection stays; None if unsure."""
-    line = _STATUS.match(head)
+    text = _decoded(head)
+    line = _STATUS.match(text)
     if line is None:
         return None
-    coding = _coding_of(head)
     headers: dict[str, str] = {}
     at = line.end()
-    while at < len(head):
-        found = _FIELD.match(head, at)
+    while at < len(text):
+        found = _FIELD.match(text, at)
         if found is None:
             return None
-        name, value = found[1].lower().decode("ascii"), found[2].strip(b" \t").decode(coding)
+        name, value = found[1].lower(), found[2].strip(" \t")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value  # RFC 9110, 5.3
         at = found.end()
-    return int(line[2]), headers, line[1] == b"1" and "close" not in headers.get("connection", "").lower()
+    return int(line[2]), headers, line[1] == "1" and "close" not in headers.get("connection", "").lower()
 
 
-def _coding_of(head: bytes) -> str:
-    """Return how `head` is decoded: as httpx does."""
-    for coding in ("ascii", "utf-8"):
-        with suppress(UnicodeDecodeError):
-            head.decode(coding)
-            return coding
-    return "iso-8859-1"
+def _decoded(head: bytes) -> str:
+    """Decode `head` as httpx does."""
+    try:
+        return head.decode("utf-8")
+    except UnicodeDecodeError:
+        return head.decode("iso-8859-1")
 
 
 def _plain_length(headers: Mapping[str, str]) -> int | None:

@@ -30,6 +30,13 @@ from floradl.net.addresses import (
 )
 
 _PARTS = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?(?://[^/?#]*)?([^#]*)", re.IGNORECASE | re.DOTALL)
+# Most URLs of media: nothing in them has to be encoded or normalised (RFC 3986, 3.3, 3.4). No backtracking.
+_PLAIN = re.compile(
+    r"(https?://[a-z0-9.-]+(?::[0-9]{1,5})?)"
+    r"(/(?:[A-Za-z0-9._~!$&()*+,;=:@/-]++|%[0-9A-Fa-f]{2})*+)"
+    r"(?:\?((?:[A-Za-z0-9._~!$&()*+,;=:@/?-]++|%[0-9A-Fa-f]{2})*+))?"
+)
+_LONG = 8 << 10  # characters; httpx refuses what is much longer
 _DOTS = re.compile(r"/\.{1,2}(?:/|\Z)")
 Resolver: TypeAlias = Callable[[str, int], Sequence[str]]
 # A name with more addresses than this is played with; each would get its share of the time to connect.
@@ -59,8 +66,17 @@ def parse(url: str) -> httpx.URL:
 
     Raises `httpx.InvalidURL`, `UnicodeError`.
     """
+    plain = _PLAIN.fullmatch(url) if len(url) < _LONG else None
+    if plain is not None and "/." not in plain[2]:
+        # httpx takes a quarter of the time that a small file has to look for what is not there.
+        parsed = httpx.URL(_origin(plain[1]))
+        parsed._uri_reference = parsed._uri_reference._replace(path=plain[2], query=plain[3])  # noqa: SLF001
+        return parsed
     path = url.partition("#")[0].partition("?")[0]
     return ExactURL(url) if _DOTS.search(path) else httpx.URL(url)
+
+
+_origin = lru_cache(maxsize=256)(httpx.URL)
 
 
 def join(base: httpx.URL, location: str) -> httpx.URL:
@@ -216,7 +232,7 @@ def port_of(url: httpx.URL) -> int:
 def _parse(url: str | httpx.URL) -> httpx.URL:
     try:
         # The same reading as the one that is connected by; parsers that differ are how policies are fooled.
-        parsed = httpx.URL(url)
+        parsed = url if isinstance(url, httpx.URL) else httpx.URL(url)
     except (httpx.InvalidURL, UnicodeError):
         raise _bad("this is not a URL that can be requested") from None  # the cause may quote the query
     if parsed.scheme not in {"https", "http"}:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
-
-import anyio
 
 from floradl.clock import Clocks
 from floradl.models import FinishedRun, QueuedRun, RemoteRun
@@ -44,21 +43,11 @@ class PollReports(Protocol):
 
 async def _together(calls: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
     """Make calls of the queue, which commits together what comes together. Raises what one of them raised."""
-    results: dict[int, _T] = {}
-    errors: list[Exception] = []
-
-    async def make(number: int, call: Callable[[], Awaitable[_T]]) -> None:
-        try:
-            results[number] = await call()
-        except Exception as error:  # noqa: BLE001 - kept out of the group, which would wrap it
-            errors.append(error)
-
-    async with anyio.create_task_group() as group:
-        for number, call in enumerate(calls):
-            group.start_soon(make, number, call)
-    if errors:
-        raise errors[0]
-    return [results[number] for number in range(len(calls))]
+    results = await asyncio.gather(*(call() for call in calls), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results  # type: ignore[return-value]
 
 
 class OpenRuns:

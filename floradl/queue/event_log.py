@@ -6,6 +6,7 @@ Who holds the state folder writes it; anybody who may read that folder reads it 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
@@ -29,6 +30,7 @@ SCHEMA_VERSION: Final = 1
 _LARGEST = 16 << 20  # bytes of a file, until the next one begins
 _AT_ONCE = 1000  # events in one write
 _GATHER = 0.02  # seconds in which what happens is written together
+_GATHER_MORE = 0.1  # the same while there is always something: a write costs a thread a turn
 _RESULTS = {
     RunState.DONE: Result.COMPLETE,
     RunState.PARTIAL: Result.PARTIAL,
@@ -116,11 +118,14 @@ class EventLog:
 
     async def serve(self) -> None:
         """Write what is added, for ever; what comes within a moment is written together."""
+        written = -math.inf
         while True:
             await self._news.wait()
-            await anyio.sleep(_GATHER)
+            follows = anyio.current_time() - written < _GATHER_MORE
+            await anyio.sleep(_GATHER_MORE if follows else _GATHER)
             self._news = anyio.Event()
             await to_thread.run_sync(self._write)
+            written = anyio.current_time()
 
     async def aclose(self) -> None:
         """Write what is left, and close the file; nobody adds anything any more, and `serve` has ended."""
@@ -185,7 +190,8 @@ def _line(event: _Waiting) -> bytes:
 def _safe(value: Any) -> Any:
     # What others named may hold a key, a URL, or half a character.
     if isinstance(value, str):
-        return redact(value).encode("utf-8", "backslashreplace").decode()
+        text = redact(value)
+        return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
     return {key: _safe(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 

@@ -148,6 +148,17 @@ _WORDS = frozenset(
 """Signatures that a text may begin with: it must be none."""
 
 
+def _by_first_byte() -> dict[bytes, list[tuple[bytes, str]]]:
+    """Return the signatures that a file with this first byte may begin with, in their order."""
+    found: dict[bytes, list[tuple[bytes, str]]] = {}
+    for prefix, extension in _PREFIXES.items():
+        found.setdefault(prefix[:1], []).append((prefix, extension))
+    return found
+
+
+_BY_FIRST_BYTE = _by_first_byte()
+
+
 def beginning(read: containers.Read) -> bytes:
     """Return what `from_content` is given of a file, of which `read(size, offset)` gives bytes.
 
@@ -159,7 +170,7 @@ def beginning(read: containers.Read) -> bytes:
 
 def from_content(head: bytes) -> str | None:
     """Return the extension that a file with these first bytes has, `None` where they are not certain."""
-    for prefix, extension in _PREFIXES.items():
+    for prefix, extension in _BY_FIRST_BYTE.get(head[:1], ()):
         if head.startswith(prefix) and not (prefix in _WORDS and text_of(head) is not None):
             is_archive = extension == ".plist" and b"WebMainResource" in head[:4096]
             return ".webarchive" if is_archive else extension

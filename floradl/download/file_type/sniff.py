@@ -75,6 +75,29 @@ class _Claims(msgspec.Struct, frozen=True):
         return not settled and (self.named in extensions or self.asked in extensions)
 
 
+def identify(
+    head: bytes,
+    content_type: str | None,
+    url_path: str,
+    kind: OutputKind,
+    disposition: str | None = None,
+    asked_path: str = "",
+) -> str:
+    """Return the extension as `extension` does, of a file that is what was asked for.
+
+    Raises `PermanentError` (`not_media`) where something else came instead of an output of this kind.
+    That is a page, a message or zeros where the kind, the type or the name asks for a format that has a
+    signature. A document or another output may be a page or a message itself, unless it says to be something
+    else; one of the storage is refused there too. A `text` output may hold anything but the storage's.
+    """
+    claims = _claims(content_type, url_path, disposition, asked_path)
+    certain = from_content(head) if kind is not OutputKind.TEXT else None
+    wrong = _found_instead(head, claims, kind, certain)
+    if wrong:
+        raise PermanentError(f"the server sent {wrong} instead of the {_NOUNS[kind]}", ErrorCode.NOT_MEDIA)
+    return _extension(head, claims, kind, certain)
+
+
 def extension(
     head: bytes,
     content_type: str | None,
@@ -89,10 +112,13 @@ def extension(
     answered, without query, `asked_path` that of the one whose redirects led there.
     A `text` output is `.txt` always; what is unknown is `.bin`.
     """
+    claims = _claims(content_type, url_path, disposition, asked_path)
+    return _extension(head, claims, kind, from_content(head))
+
+
+def _extension(head: bytes, claims: _Claims, kind: OutputKind, certain: str | None) -> str:
     if kind is OutputKind.TEXT:
         return ".txt"
-    claims = _claims(content_type, url_path, disposition, asked_path)
-    certain = from_content(head)
     if certain is None:
         return _claimed(head, claims)
     if kind is OutputKind.AUDIO and certain in _SOUND:
@@ -105,26 +131,6 @@ def extension(
         ):
             return better or certain
     return certain
-
-
-def refuse_not_media(
-    head: bytes,
-    content_type: str | None,
-    kind: OutputKind,
-    url_path: str = "",
-    disposition: str | None = None,
-    asked_path: str = "",
-) -> None:
-    """Raise `PermanentError` (`not_media`) where something else came instead of an output of this kind.
-
-    That is a page, a message or zeros where the kind, the type or the name asks for a format that has a
-    signature. A document or another output may be a page or a message itself, unless it says to be something
-    else; one of the storage is refused there too. A `text` output may hold anything but the storage's. The
-    rest is as `extension` has it.
-    """
-    wrong = _found_instead(head, _claims(content_type, url_path, disposition, asked_path), kind)
-    if wrong:
-        raise PermanentError(f"the server sent {wrong} instead of the {_NOUNS[kind]}", ErrorCode.NOT_MEDIA)
 
 
 def media_type(content_type: str | None) -> str:
@@ -177,7 +183,7 @@ def _of_sound(head: bytes, certain: str, claims: _Claims) -> str:
     return next((claim for claim in claimed if claim), certain if pictures else alone)
 
 
-def _found_instead(head: bytes, claims: _Claims, kind: OutputKind) -> str | None:
+def _found_instead(head: bytes, claims: _Claims, kind: OutputKind, certain: str | None) -> str | None:
     text = text_of(head)
     if text and _is_storage_error(text, claims, kind):
         return "an error message of the storage"
@@ -187,7 +193,6 @@ def _found_instead(head: bytes, claims: _Claims, kind: OutputKind) -> str | None
         return None if kind is OutputKind.OTHER else "an empty file"
     if not any(head):
         return "zeros" if _cannot_be_zeros(claims, kind) else None
-    certain = from_content(head)
     if certain == ".gz" and not claims.among(_PACKED):  # a page that lost its Content-Encoding
         text = text_of(unzipped(head))
         certain = from_text(text) if text else certain
