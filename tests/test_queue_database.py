@@ -130,6 +130,21 @@ def test_ten_that_start_at_once_make_the_tables_once() -> None:
         assert server.execute("SELECT count(*) FROM runs", name) == [(0,)]
 
 
+def test_tables_of_the_first_version_are_brought_up_to_date_and_their_runs_counted(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with one_database() as (server, name):
+        with monkeypatch.context() as before:
+            before.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+            before.setattr(schema, "TABLES", [each for each in schema.TABLES if each != "state_counts"])
+            anyio.run(prepare_database, server.server(name))
+        server.execute(_ONE_RUN, name)
+        point(home, server.url(name))
+        assert home.run("migrate").returncode == 0
+        assert server.execute("SELECT state, runs FROM state_counts", name) == [("done", 1)]
+        assert json.loads(home.run("status", "--json").stdout)["counts"]["done"] == 1
+
+
 # Wrong settings
 
 
