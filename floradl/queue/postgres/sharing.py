@@ -148,6 +148,9 @@ class PostgresSharing(RunSharing):
         # In one order, against deadlocks.
         values = [values_of(run, now) for run, _ in sorted(runs, key=lambda each: each[0].run_id)]
         timed = [(run, seconds) for run, seconds in runs if seconds is not None]
+        if len(values) == 1 and not timed:  # as after each single request: one round trip in place of three
+            await self._db.rows(PUT, values[0])
+            return
 
         async def work(connection: Connection) -> None:
             if timed:
