@@ -15,6 +15,7 @@ from floradl.models import LeftFile, QueuedRun, RunState, SavedOutput
 from floradl.queue.heartbeat import Snapshot
 from floradl.queue.migrations import COLUMNS
 from floradl.queue.postgres.connection import Server, explained, is_away
+from floradl.queue.postgres.refusal import connect_coded_sync
 from floradl.queue.postgres.rows import COUNT_STATES, run_from, states_from
 from floradl.queue.postgres.schema import MIGRATIONS, VERSION
 from floradl.queue.reader import HookTrouble, QueueReader
@@ -97,7 +98,7 @@ class PostgresReader(QueueReader):
 def read_shared(server: Server, daemon: str | None) -> Iterator[PostgresReader | None]:
     """Open the queue in a database to look; None where there is none yet. Raises `ConfigError`."""
     try:
-        with psycopg.connect(server.conninfo(), autocommit=True) as connection:
+        with connect_coded_sync(server.conninfo()) as connection:
             yield PostgresReader(connection, daemon) if _is_there(connection, server) else None
     except (psycopg.Error, TimeoutError, OSError) as error:
         found = explained(server, error)
