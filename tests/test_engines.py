@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +61,22 @@ class Bucket:
         return {found.key for found in self._objects.list()}
 
 
+def in_database(folder: Path, server: databases.PostgresServer, name: str) -> dict[str, str]:
+    """Return the settings of the queue in a database."""
+    password = folder / "password"
+    password.write_text(databases.PASSWORD)
+    password.chmod(0o600)
+    return {"FLORADL_QUEUE__ENGINE": server.url(name), "FLORADL_QUEUE__PASSWORD_FILE": str(password)}
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     """The settings of a queue with nothing in it."""
-    with ExitStack() as stack:
-        if request.param == "sqlite":
-            yield {}
-            return
-        server, name = stack.enter_context(databases.prepared())
-        password = tmp_path / "password"
-        password.write_text(databases.PASSWORD)
-        password.chmod(0o600)
-        yield {
-            "FLORADL_QUEUE__ENGINE": server.url(name),
-            "FLORADL_QUEUE__PASSWORD_FILE": str(password),
-        }
+    if request.param == "sqlite":
+        yield {}
+        return
+    with databases.prepared() as (server, name):
+        yield in_database(tmp_path, server, name)
 
 
 @pytest.fixture(params=["folder", "s3", "az"])
@@ -134,9 +134,66 @@ def test_a_run_is_saved_once_sidecar_last_verified_and_retried_over_any_queue_an
 
 def ends(home: Home) -> int:
     """Count how often the end of a run was recorded."""
-    return (home.state / "events.ndjson").read_text().count('"event":"run_finished"')
+    log = home.state / "events.ndjson"
+    return log.read_text().count('"event":"run_finished"') if log.exists() else 0
 
 
 def asked(simulator: Simulator) -> list[str]:
     """Return the outputs that the media host was asked for, as often as it was."""
     return sorted(str(each.output_id) for each in simulator.requests if each.host == "media")
+
+
+def add_runs(simulator: Simulator, *run_ids: str) -> None:
+    for run_id in run_ids:
+        simulator.add_run(run_id, technique="campaign", outputs=OUTPUTS[:1], duration=0.0)
+
+
+def test_two_fleets_by_mistake_on_one_bucket_save_each_run_once_and_lose_nothing(
+    tmp_path: Path, simulator: Simulator, stores: Callable[[str], Store]
+) -> None:
+    add_runs(simulator, "run_one", "run_other", "run_both")
+    bucket = Bucket(stores("s3"), tmp_path.name)
+    with databases.prepared() as (server, name), databases.prepared() as (_, another):
+        homes = []
+        for number, database in enumerate((name, another)):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            homes.append(Home(folder, simulator, **in_database(folder, server, database), **bucket.settings))
+        one, other = homes
+        with one.daemon(), other.daemon():
+            one.drop("campaign/run_one\ncampaign/run_both\n")
+            other.drop("campaign/run_other\ncampaign/run_both\n")
+            wait_until(lambda: [ends(home) for home in homes] == [2, 2])
+        runs = ("run_one", "run_other", "run_both")
+        files = {f"images/campaign/{run_id}-a.png" for run_id in runs}
+        assert bucket.names() == {".floradl-library", *files, *(f"runs/campaign/{run}.json" for run in runs)}
+        assert [home.run("verify", "--quick").returncode for home in homes] == [0, 0]
+        assert [home.status()["counts"]["done"] for home in homes] == [2, 2]  # each knows its own
+
+
+def test_a_database_restored_from_an_older_backup_costs_no_file_and_no_second_download(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    add_runs(simulator, "run_before", "run_open", "run_since", "run_later")
+    library = Folder(tmp_path / "library")
+    with databases.prepared() as (server, name):
+        home = Home(tmp_path, simulator, **in_database(tmp_path, server, name), **library.settings)
+        home.drop("campaign/run_before\n")
+        assert home.run("once").returncode == 0
+        assert home.run("add", "campaign/run_open").returncode == 0  # into the database: no daemon is here
+        backup = f"{name}_restored"
+        server.execute(f'CREATE DATABASE "{backup}" TEMPLATE "{name}"')
+        try:
+            home.drop("campaign/run_since\n")
+            assert home.run("once").returncode == 0
+            files, requested = library.names(), asked(simulator)
+            assert (len(files), requested) == (7, ["a"] * 3)
+            server.execute("DELETE FROM floradl_facts WHERE name = 'filled'", backup)
+            home.environ |= in_database(tmp_path, server, backup)
+            home.drop("campaign/run_since\ncampaign/run_later\n", "again.txt")
+            assert home.run("once").returncode == 0
+            assert home.status()["counts"]["done"] == 4
+            assert (len(library.names()), asked(simulator)) == (9, ["a"] * 4)  # the new one alone
+            assert files < library.names()
+        finally:
+            server.execute(f'DROP DATABASE "{backup}" WITH (FORCE)')
