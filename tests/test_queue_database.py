@@ -449,6 +449,9 @@ def test_a_queue_moves_to_the_database_and_back_and_nothing_is_lost(
     again = sharer.run("migrate", "--to", server.url(name))
     assert again.returncode == 0, again.stderr
     assert anyio.run(look) == before
+    counted = server.execute("SELECT state, count(*) FROM runs GROUP BY state ORDER BY state", name)
+    kept = "SELECT state, sum(runs)::bigint FROM state_counts GROUP BY state ORDER BY state"
+    assert server.execute(kept, name) == counted
 
 
 def test_a_queue_is_not_moved_over_another_nor_while_a_daemon_works_with_it(
