@@ -126,7 +126,7 @@ def drop() -> None:
 
 
 def idle(total: int = 20_000) -> None:
-    """Measure what the poller takes with many open runs, and of that while no answer comes."""
+    """Measure what the poller takes with many open runs, and of that without answers, by their line."""
     with fleet("poller") as machines:
         runs = [f"run_{number}" for number in range(total)]
         machines.add_runs(*runs, duration=100_000.0)
@@ -135,18 +135,18 @@ def idle(total: int = 20_000) -> None:
         # The lists show the newest ten thousand; the others take their turn, some a second.
         wait_until(lambda: machines.server.execute(query, machines.name)[0][0] >= min(total, 9000), 600.0)
         pid = machines.processes["poller"].pid
-        shares, quiet = [], []
+        shares, answers = [], []
         for _ in range(60):
-            asked, before = len(machines.simulator.requests), processor(pid)
+            asked, before, since = len(machines.simulator.requests), processor(pid), time.monotonic()
             time.sleep(1.0)
-            share = processor(pid) - before
-            shares.append(share)
-            if len(machines.simulator.requests) == asked:
-                quiet.append(share)
-    between = f"{100 * statistics.mean(quiet):.1f} %" if quiet else "never"
+            took = time.monotonic() - since
+            shares.append((processor(pid) - before) / took)
+            answers.append((len(machines.simulator.requests) - asked) / took)
+    cost, between = statistics.linear_regression(answers, shares)
     print(
-        f"idle: {total} open runs, {100 * statistics.mean(shares):.1f} % of a core with the answers, "
-        f"{between} between them ({len(quiet)} of 60 s)",
+        f"idle: {total} open runs, {100 * statistics.mean(shares):.1f} % of a core with "
+        f"{statistics.mean(answers):.0f} answers/s, {1000 * cost:.1f} ms each, "
+        f"{100 * between:.1f} % between them",
         flush=True,
     )
 

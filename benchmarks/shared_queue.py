@@ -35,40 +35,61 @@ def shared_queue(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     """Take and renew leases in two databases of one server, in turn."""
     pairs: list[tuple[float, float]] = []
     renewed: list[float] = []
+    counted: list[float] = []
     with _server(plan) as server:
-        for _ in range(plan.pairs):
-            many = anyio.run(_leased, server(), plan.size(_MANY, _FEW), plan.size(_LEASED, 50))
-            few = anyio.run(_leased, server(), _FEW, plan.size(_LEASED, 50))
+        crowded, empty = server(), server()
+        anyio.run(_fill, crowded, plan.size(_MANY, _FEW))
+        anyio.run(_fill, empty, _FEW)
+        for number_of_pair in range(plan.pairs):
+            lot = range(number_of_pair * _LEASED, number_of_pair * _LEASED + plan.size(_LEASED, 50))
+            many = anyio.run(_leased, crowded, lot)
+            few = anyio.run(_leased, empty, lot)
             pairs.append((many[0], few[0]))
             renewed.append(many[1])
+            counted.append(many[2])
             tell(f"q: {1 / many[0]:.0f} leases/s of {number(_MANY)}, {1 / few[0]:.0f}/s of {number(_FEW)}")
     return [
         ratio("q", "a lease taken", pairs, _BAR, Scale(" ms", 0.001)),
         Figure(row="q", what="a lease renewed", values=tuple(1000 * each for each in renewed), unit=" ms"),
+        Figure(row="q", what="runs counted", values=tuple(1000 * each for each in counted), unit=" ms"),
     ]
 
 
-async def _leased(server: Server, waiting: int, count: int) -> tuple[float, float]:
-    """Return the seconds that a lease takes, and its renewal, where so many runs wait."""
+async def _fill(server: Server, waiting: int) -> None:
+    """Have so many runs wait, in a database that has come to rest after that."""
     await prepare_database(server)
-    database = Database(server)
     async with opened_queue(server, "daemon", "benchmark") as queue:
         for start in range(0, waiting, 50_000):
             wanted = range(start, min(start + 50_000, waiting))
             await queue.submit([_request(f"run_w{each}") for each in wanted], 1.0, retry_failed=False)
-        ready = [f"run_r{each}" for each in range(count)]
+    database = Database(server)
+    try:
+        await database.rows("VACUUM ANALYZE")
+        await database.rows("CHECKPOINT")
+    finally:
+        await database.disconnect()
+
+
+async def _leased(server: Server, numbers: range) -> tuple[float, float, float]:
+    """Return the seconds that a lease takes, and its renewal, and a count of all runs."""
+    database = Database(server)
+    async with opened_queue(server, "daemon", "benchmark") as queue:
+        ready = [f"run_r{each}" for each in numbers]
         await queue.submit([_request(run_id) for run_id in ready], 2.0, retry_failed=False)
         failure = RunFailure(ErrorCode.GAVE_UP, "for a lease, any answer does")
         runs = [QueuedRun(run_id=run_id, queued_at=2.0) for run_id in ready]
         await queue.sharing.hand_over([FinishedRun(run, failure=failure) for run in runs])
+        await queue.counts()
+        begun = time.monotonic()
+        await queue.counts()
+        counted = time.monotonic() - begun
     try:
-        return await _take_all(database, count)
+        return *await _take_all(database, len(numbers)), counted
     finally:
         await database.disconnect()
 
 
 async def _take_all(database: Database, count: int) -> tuple[float, float]:
-    await database.rows("ANALYZE")
     worker = await database.call(lambda connection: jobs.manager_of(connection).register_worker())
     fences: dict[str, int] = {}
 

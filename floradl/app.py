@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from floradl import __version__
 from floradl.clock import Clocks
-from floradl.config.credentials import exposure, find_api_key, read_api_key
+from floradl.config.credentials import KeyReader, exposure, find_api_key, read_api_key
 from floradl.config.settings import Config, Key
 from floradl.download.downloader import Downloader, DownloadLimits
 from floradl.download.small_files import SmallFiles
@@ -230,7 +230,7 @@ async def working(
             key = _Key(config, environ, options.key)
             workspace_check = WrongWorkspaceCheck()
             names = TechniqueNames(await queue.technique_names())
-            flora = FloraClient(api, key, RateLimiter(time.monotonic), workspace_check, names)
+            flora = FloraClient(api, key, RateLimiter(time.monotonic), workspace_check, names, key.forget)
             poll_options = PollOptions(give_up_after, config.poll.interval, options.missing_tries)
             keep_times = config.output.mtime == "completed"
             saver = _saver(config, library, media, progress, options.events)
@@ -343,20 +343,16 @@ class _Key:
     """Reads the current key on each call."""
 
     def __init__(self, config: Config, environ: Mapping[str, str], given: Secret | None = None) -> None:
-        self._config = config
-        self._environ = environ
+        self._reader = KeyReader(config, environ, time.monotonic)
         self._given = given
-
-    def change(self, config: Config) -> None:
-        """Read it as `config` says from now on."""
-        self._config = config
+        self.change, self.forget = self._reader.change, self._reader.forget
 
     def __call__(self) -> str:
         """Return the key. Raises `ServicePausedError` where none is usable."""
         if self._given is not None:
             return self._given.reveal()
         try:
-            secret = read_api_key(self._config, self._environ)
+            secret = self._reader.read()
         except ConfigError as error:
             raise ServicePausedError(str(error), PauseReason.KEY_REFUSED) from error
         if secret is None:

@@ -223,11 +223,17 @@ def test_a_bucket_that_is_none_is_told_at_start_with_exit_2(bucket: Bucket) -> N
         assert "there is no such bucket" in told
 
 
-def test_a_store_that_replaces_what_it_was_told_not_to_is_told_by_check(bucket: Bucket) -> None:
+def test_a_store_that_replaces_what_it_was_told_not_to_is_refused_by_check_and_at_start(
+    bucket: Bucket,
+) -> None:
     with Line(bucket.store.port) as line:
         done = b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\nETag: "x"\r\n\r\n'
         line.act = lambda request: done if request.method == "PUT" else None
-        told = bucket.run("check", code=1, FLORADL_OUTPUT__ENDPOINT=f"http://127.0.0.1:{line.port}")
+        endpoint = f"http://127.0.0.1:{line.port}"
+        told = bucket.run("check", code=1, FLORADL_OUTPUT__ENDPOINT=endpoint)
+        for _ in range(2):  # whoever only starts it again is told the same
+            refused = bucket.told("get", "campaign/run_a", code=2, FLORADL_OUTPUT__ENDPOINT=endpoint)
+            assert "this store replaces what is there although it is told not to" in refused
     assert "this store replaces what is there although it is told not to" in told
     assert "honours If-None-Match" in told
 

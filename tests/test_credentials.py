@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from floradl import redaction
+from floradl.config import credentials
 from floradl.config.credentials import read_api_key
 from floradl.config.load import Options, load_config
 from floradl.errors import ConfigError
@@ -128,6 +129,41 @@ def test_a_key_that_was_replaced_is_read_anew(places: Places) -> None:
     assert places.key(FLORA_API_KEY_FILE=str(file)) == _KEY
     places.file("key", "sk_test_planted_new")
     assert places.key(FLORA_API_KEY_FILE=str(file)) == "sk_test_planted_new"
+
+
+def test_a_key_s_file_is_read_again_only_where_it_changed_or_a_second_later_or_when_forgotten(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = places.file("key")
+    environ = {"HOME": str(places.root), "FLORA_API_KEY_FILE": str(file)}
+    config = load_config(Options(), environ, system_file=places.root / "config.yaml")
+    reads: list[Path] = []
+    now = 100.0
+
+    def read_text(path: Path, what: str, most: int = 4096) -> str:
+        reads.append(path)
+        return original(path, what, most)
+
+    def key() -> str:
+        secret = reader.read()
+        assert secret is not None
+        return secret.reveal()
+
+    original = credentials.read_text
+    monkeypatch.setattr(credentials, "read_text", read_text)
+    reader = credentials.KeyReader(config, environ, lambda: now, run_secrets=places.root / "secrets")
+    assert [key(), key(), reads.count(file)] == [_KEY, _KEY, 1]
+    places.file("new", "sk_test_planted_new").replace(file)
+    assert [key(), key(), reads.count(file)] == ["sk_test_planted_new", "sk_test_planted_new", 2]
+    places.file("secrets/flora_api_key", "sk_test_planted_other")
+    with pytest.raises(ConfigError, match="hold different API keys"):
+        reader.read()
+    (places.root / "secrets/flora_api_key").unlink()
+    assert [key(), reads.count(file)] == ["sk_test_planted_new", 3]
+    now += 1.0
+    assert [key(), reads.count(file)] == ["sk_test_planted_new", 4]
+    reader.forget()
+    assert [key(), reads.count(file)] == ["sk_test_planted_new", 5]
 
 
 def test_a_key_that_was_read_is_hidden_from_then_on(places: Places) -> None:

@@ -156,6 +156,31 @@ async def test_a_key_that_changed_is_used_at_once(world: World) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_key_that_is_refused_is_read_anew_and_a_changed_one_tried_before_that_counts(
+    world: World,
+) -> None:
+    def say(_path: str) -> web.Response:
+        new = world.answers.keys[-1] == "Bearer sk_test_new"
+        return web.json_response(answer()) if new else envelope("invalid_api_key")(401, {})
+
+    def forget() -> None:
+        world.key = "sk_test_new"  # what stands in its file by now
+
+    world.answers.say = say
+    client = world.flora._client
+    flora = FloraClient(client, lambda: world.key, world.rate_limiter, forget_key=forget)
+    assert (await flora.run(RUN)).run_id == "run_a"
+    assert world.answers.keys == [f"Bearer {KEY}", "Bearer sk_test_new"]
+
+
+@pytest.mark.anyio
+async def test_a_refused_key_that_has_not_changed_is_not_sent_again(world: World) -> None:
+    world.answers.say = lambda _: envelope("invalid_api_key")(401, {})
+    assert isinstance(await world.refusal(), ServicePausedError)
+    assert len(world.answers.keys) == 1
+
+
+@pytest.mark.anyio
 async def test_without_a_key_nothing_is_asked(world: World) -> None:
     def none() -> str:
         raise ServicePausedError("there is no key", PauseReason.KEY_REFUSED)

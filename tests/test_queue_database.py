@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import aclosing, closing, contextmanager
@@ -14,6 +16,7 @@ from pathlib import Path
 import anyio
 import databases
 import msgspec
+import psycopg
 import pytest
 from queues import postgres_queue, work_with, write_runs
 from studio import Home, wait_until
@@ -22,8 +25,9 @@ from floradl.errors import ConfigError, ErrorCode
 from floradl.models import LeftFile, OutputKind, QueuedRun, RunFailure, RunNames, RunState, SavedOutput
 from floradl.queue.base import LateCost, RunQueue, SentPause
 from floradl.queue.heartbeat import Snapshot
-from floradl.queue.postgres import schema
+from floradl.queue.postgres import connection, schema
 from floradl.queue.postgres.opening import prepare_database
+from floradl.queue.postgres.refusal import connect_coded_sync
 from floradl.queue.sharing import NewsKind, RunNews
 
 OUTPUT = SavedOutput(output_id="o", type="imageUrl", kind=OutputKind.IMAGE, path="images/o.png", bytes=3)
@@ -130,6 +134,21 @@ def test_ten_that_start_at_once_make_the_tables_once() -> None:
         assert server.execute("SELECT count(*) FROM runs", name) == [(0,)]
 
 
+def test_tables_of_the_first_version_are_brought_up_to_date_and_their_runs_counted(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with one_database() as (server, name):
+        with monkeypatch.context() as before:
+            before.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+            before.setattr(schema, "TABLES", [each for each in schema.TABLES if each != "state_counts"])
+            anyio.run(prepare_database, server.server(name))
+        server.execute(_ONE_RUN, name)
+        point(home, server.url(name))
+        assert home.run("migrate").returncode == 0
+        assert server.execute("SELECT state, runs FROM state_counts", name) == [("done", 1)]
+        assert json.loads(home.run("status", "--json").stdout)["counts"]["done"] == 1
+
+
 # Wrong settings
 
 
@@ -163,6 +182,75 @@ def test_a_wrong_password_is_told_with_what_to_do(home: Home) -> None:
 
 def test_a_database_that_does_not_exist_is_told_with_what_to_do(home: Home) -> None:
     assert "there is no such database" in refused(home, databases.shared().url("nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("role", "database", "password", "code", "said"),
+    [
+        ("reader", "postgres", "wrong", "28P01", "refused the user or its password"),
+        ("reader", "nowhere", "right", "3D000", "there is no such database"),
+        ("locked", "postgres", "right", "28000", "knows no such user, or takes no connection of it"),
+        ("crowd", "postgres", "right", "53300", "the server has no connection left"),
+    ],
+)
+def test_what_a_server_refuses_is_known_by_its_code_and_not_by_its_words(
+    monkeypatch: pytest.MonkeyPatch, role: str, database: str, password: str, code: str, said: str
+) -> None:
+    monkeypatch.setattr(connection, "_WORDS", ())
+    server = databases.shared()
+    how = {"locked": "NOLOGIN", "crowd": "LOGIN CONNECTION LIMIT 0"}.get(role, "LOGIN")
+    server.execute(f"DROP ROLE IF EXISTS {role}; CREATE ROLE {role} {how} PASSWORD 'right'")
+    url = server.url(database).replace(f"{databases.USER}@", f"{role}@")
+    refusing = connection.Server(url, lambda: password)
+    with pytest.raises(psycopg.OperationalError) as there:
+        anyio.run(connection.connect, refusing)
+    with pytest.raises(psycopg.OperationalError) as here:
+        connect_coded_sync(refusing.conninfo())
+    assert [there.value.sqlstate, here.value.sqlstate] == [code, code]
+    assert said in str(connection.explained(refusing, there.value))
+
+
+def test_nothing_is_read_out_of_a_connection_that_no_server_refused() -> None:
+    nobody = connection.Server(f"postgresql://floradl@127.0.0.1:{databases.free_port()}/db")
+    with pytest.raises(psycopg.OperationalError) as caught:
+        connect_coded_sync(nobody.conninfo())
+    assert caught.value.sqlstate is None
+    assert "the queue's database is away" in str(connection.explained(nobody, caught.value))
+
+
+@contextmanager
+def german_server() -> Iterator[databases.PostgresServer]:
+    """Run a server whose messages are German, whatever locales this machine has."""
+    if not Path("/usr/share/i18n/locales/de_DE").exists() or shutil.which("localedef") is None:
+        pytest.skip("no German locale can be made here (Debian's package locales)")
+    with tempfile.TemporaryDirectory(prefix="floradl-locale-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", folder / "de_DE.UTF-8"], check=True)
+        (folder / "C.UTF-8").symlink_to("/usr/lib/locale/C.utf8")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LOCPATH", name)
+            context = databases.running(lc_messages="de_DE.UTF-8")
+            server = context.__enter__()
+        try:
+            yield server
+        finally:
+            context.__exit__(None, None, None)
+
+
+@pytest.mark.slow
+def test_a_server_that_speaks_german_is_understood(home: Home) -> None:
+    with german_server() as server:
+        said = refused(home, server.url(), "planted-and-wrong")
+        assert "Passwort-Authentifizierung" in said  # it does speak German
+        assert "refused the user or its password" in said
+        assert "there is no such database" in refused(home, server.url("nirgends"))
+        server.execute("ALTER DATABASE postgres CONNECTION LIMIT 0; CREATE ROLE gast LOGIN PASSWORD 'x'")
+        point(home, server.url().replace(f"{databases.USER}@", "gast@"), "x")
+        full = home.run("check").stdout
+        assert "the server has no connection left" in full
+        assert "raise its max_connections" in full
+        assert home.run("once").returncode == 5
 
 
 def test_an_unknown_host_is_told_with_what_to_do(home: Home) -> None:
@@ -361,6 +449,9 @@ def test_a_queue_moves_to_the_database_and_back_and_nothing_is_lost(
     again = sharer.run("migrate", "--to", server.url(name))
     assert again.returncode == 0, again.stderr
     assert anyio.run(look) == before
+    counted = server.execute("SELECT state, count(*) FROM runs GROUP BY state ORDER BY state", name)
+    kept = "SELECT state, sum(runs)::bigint FROM state_counts GROUP BY state ORDER BY state"
+    assert server.execute(kept, name) == counted
 
 
 def test_a_queue_is_not_moved_over_another_nor_while_a_daemon_works_with_it(

@@ -10,6 +10,7 @@ import databases
 import pytest
 from msgspec.structs import replace
 from queues import postgres_queue
+from studio import until
 
 from floradl.errors import ErrorCode, LeaseLostError
 from floradl.models import (
@@ -25,8 +26,9 @@ from floradl.models import (
     SavedOutput,
 )
 from floradl.queue.heartbeat import Snapshot
-from floradl.queue.postgres import leases, sharing as engine
+from floradl.queue.postgres import leases, rows, sharing as engine
 from floradl.queue.postgres.connection import Connection
+from floradl.queue.postgres.jobs import manager_of
 from floradl.queue.postgres.queue import PostgresQueue
 from floradl.queue.sharing import NewsKind, Released, Room, RunNews
 
@@ -120,17 +122,75 @@ async def test_a_poller_that_is_silent_for_its_lease_is_followed_by_another(
     assert not await one.sharing.elect()
 
 
-async def test_open_runs_are_counted_at_no_cost_for_those_that_ended(
-    one: PostgresQueue, database: tuple[databases.PostgresServer, str]
+async def test_runs_are_counted_by_state_without_looking_at_them_whatever_changes_them(
+    one: PostgresQueue, two: PostgresQueue, database: tuple[databases.PostgresServer, str]
 ) -> None:
     server, name = database
-    ended = "SELECT 'old_' || n, 'done', n, n FROM generate_series(1, 20000) AS n"
-    server.execute(f"INSERT INTO runs (run_id, state, queued_at, changed_at) {ended}; ANALYZE runs", name)
-    await add(one, "run_a", "run_b")
-    await end(one, await get(one))
-    assert await one.sharing.count_open() == 1
-    query = "EXPLAIN SELECT count(*) FROM runs WHERE state IN ('waiting', 'running', 'downloading')"
-    assert any("runs_open" in row[0] for row in server.execute(query, name))
+    ended = "SELECT 'old_' || n, 'done', n, n FROM generate_series(1, 500) AS n"
+    server.execute(f"INSERT INTO runs (run_id, state, queued_at, changed_at) {ended}", name)
+
+    async def live(queue: PostgresQueue, own: str) -> None:
+        ids = [f"run_{own}{number}" for number in range(12)]
+        for run_id in ids:
+            await add(queue, run_id)
+            await queue.update(replace(await get(queue, run_id), state=RunState.RUNNING), 2.0)
+            await queue.begin_download(run_id, 3.0)
+        for run_id in ids[:5]:
+            await end(queue, await get(queue, run_id))
+        await queue.submit([RunRequest(Reference(ids[5]), action=Action.FORGET)], 6.0, retry_failed=False)
+        await queue.reopen(ids[:2], 7.0)
+
+    async def fold() -> None:
+        for _ in range(20):
+            await two._db.call(rows.fold_counts)  # as whoever rescues does it, now and then
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(live, one, "a")
+        group.start_soon(live, two, "b")
+        group.start_soon(fold)
+        group.start_soon(fold)
+    server.execute("DELETE FROM runs WHERE run_id = 'old_7'", name)
+    counted = dict(server.execute("SELECT state, count(*) FROM runs GROUP BY state", name))
+    found = {state.value: count for state, count in (await one.counts()).states.items() if count}
+    assert found == counted == {"done": 505, "downloading": 12, "running": 4, "forgotten": 2}
+    assert await one.sharing.count_open() == 16
+
+
+async def test_the_rows_that_count_runs_are_added_up_by_whoever_rescues(
+    one: PostgresQueue, database: tuple[databases.PostgresServer, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_RESCUE_EVERY", 0.01)
+    server, name = database
+    for number in range(70):
+        await add(one, f"run_{number}")
+
+    async def save(_finished: FinishedRun) -> Released:
+        return Released(ended=False)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(one.sharing.serve_ready, save, lambda: ROOM)
+        query = "SELECT state, runs FROM state_counts"
+        await until(lambda: server.execute(query, name) == [("waiting", 70)])
+        group.cancel_scope.cancel()
+
+
+async def test_a_lease_is_taken_and_renewed_without_a_write_to_any_index(one: PostgresQueue) -> None:
+    await make_ready(one, "run_a")
+
+    async def written(connection: Connection) -> list[int]:
+        kinds = ", ".join(
+            f"pg_stat_get_xact_tuples_{kind}('runs'::regclass)" for kind in ("updated", "hot_updated")
+        )
+        return list(await (await connection.execute(f"SELECT {kinds}")).fetchone() or ())
+
+    async def lease(connection: Connection) -> list[int]:
+        before = await written(connection)
+        worker = await manager_of(connection).register_worker()
+        (leased,) = await leases.take(connection, ("one", worker), ROOM, ())
+        await leases.renew(connection, "one", {"run_a": leased.fence})
+        return [now - then for now, then in zip(await written(connection), before, strict=True)]
+
+    assert await one._db.call(lease) == [2, 2]  # all of them heap-only tuples
 
 
 async def test_when_runs_are_due_is_kept_for_the_next_poller(one: PostgresQueue, two: PostgresQueue) -> None:

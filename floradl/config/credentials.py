@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from floradl.config.settings import Config
 from floradl.errors import ConfigError
@@ -31,6 +31,8 @@ _NO_CREDENTIAL = (
     f"the systemd credential {NAME} is empty: put the API key into the file that LoadCredential={NAME}:FILE "
     f"of the unit names (mostly /etc/floradl/{NAME}), and start it again"
 )
+_READ_EVERY: Final = 1.0  # seconds
+_Stamp: TypeAlias = tuple[int, ...] | None
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _OWN_FILE = ("FLORADL_API__KEY_FILE", "FLORADL_API_KEY_FILE")
 _VARIABLES = ("FLORADL_WEBHOOK_SECRET", "FLORA_WEBHOOK_SECRET")
@@ -103,6 +105,57 @@ def find_api_key(
         return None
     first = texts[0][0]
     return FoundKey(*keys[0], first if isinstance(first, Path) else None)
+
+
+class KeyReader:
+    """Reads the API key for each request; its files only where stat shows a change, or a second went by.
+
+    The second is for what stat does not show: who else may write the folders above, and a share that answers
+    from a cache. `monotonic` gives seconds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        monotonic: Callable[[], float],
+        *,
+        run_secrets: Path = RUN_SECRETS,
+    ) -> None:
+        self._environ = environ
+        self._monotonic = monotonic
+        self._run_secrets = run_secrets
+        self._last: tuple[float, list[_Stamp], Secret | None] | None = None
+        self.change(config)
+
+    def change(self, config: Config) -> None:
+        """Read it as `config` says from now on."""
+        self._config = config
+        named = () if config.api.key_file is None else (config.api.key_file,)
+        self._files = [*map(str, named), *map(str, conventional(NAME, self._environ, self._run_secrets))]
+        self.forget()
+
+    def forget(self) -> None:
+        """Read it anew at the next call, whatever stat shows."""
+        self._last = None
+
+    def read(self) -> Secret | None:
+        """Return the key, None where there is none. Raises `ConfigError`, see `find_api_key`."""
+        last, now, stamps = self._last, self._monotonic(), [_stamp(file) for file in self._files]
+        if last is not None and now - last[0] < _READ_EVERY and stamps == last[1]:
+            return last[2]
+        secret = read_api_key(self._config, self._environ, run_secrets=self._run_secrets)
+        self._last = (now, stamps, secret)
+        return secret
+
+
+def _stamp(file: str) -> _Stamp:
+    """Return what changes with a file's content, its owner and mode; None where it is not there."""
+    try:
+        found = os.stat(file)  # noqa: PTH116 - for each request
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _from_variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:

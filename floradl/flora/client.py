@@ -39,7 +39,7 @@ from floradl.flora.schema import (
 from floradl.flora.technique_names import TechniqueNames
 from floradl.log import get_logger
 from floradl.models import Reference, RemoteRun, RunNames
-from floradl.net.client import ApiClient
+from floradl.net.client import ApiAnswer, ApiClient
 from floradl.net.headers import date, retry_after
 from floradl.redaction import cut, printable, redact
 from floradl.urls import host_of
@@ -93,7 +93,10 @@ class WrongWorkspaceCheck:
 
 
 class FloraClient:
-    """The API as seen with one key, which `key` returns for each request: a changed one is used at once."""
+    """The API as seen with one key, which `key` returns for each request: a changed one is used at once.
+
+    Where it is refused, `forget_key` is called and `key` once more: another one is tried before that counts.
+    """
 
     def __init__(
         self,
@@ -102,9 +105,11 @@ class FloraClient:
         rate_limiter: RateLimiter,
         workspace_check: WrongWorkspaceCheck | None = None,
         technique_names: TechniqueNames | None = None,
+        forget_key: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._key = key
+        self._forget_key = forget_key
         self._rate_limiter = rate_limiter
         self._workspace_check = workspace_check or WrongWorkspaceCheck()
         self._technique_names = technique_names or TechniqueNames()
@@ -235,10 +240,12 @@ class FloraClient:
                 raise ServicePausedError(str(self._refused), self._refused.reason)
             started = time.monotonic()
             key = self._key()
-            self._workspace_check.use_key(key)
             try:
-                with anyio.fail_after(_DEADLINE):
-                    answer = await self._client.get(path, _MAX_ANSWER, {"Authorization": f"Bearer {key}"})
+                answer = await self._send(path, key)
+                if answer.status == httpx.codes.UNAUTHORIZED:
+                    self._forget_key()
+                    if (changed := self._key()) != key:
+                        answer = await self._send(path, changed)
             except (httpx.RequestError, TimeoutError) as error:
                 self._rate_limiter.unreachable()
                 self.answers["none"] += 1
@@ -265,6 +272,11 @@ class FloraClient:
             duration=round(time.monotonic() - started, 4),
         )
         return status, headers, body
+
+    async def _send(self, path: str, key: str) -> ApiAnswer:
+        self._workspace_check.use_key(key)
+        with anyio.fail_after(_DEADLINE):
+            return await self._client.get(path, _MAX_ANSWER, {"Authorization": f"Bearer {key}"})
 
     def _refusal(
         self, status: int, headers: httpx.Headers, body: bytes, what: Reference | str

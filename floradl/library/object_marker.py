@@ -11,10 +11,17 @@ from typing import Final
 
 from floradl.errors import PauseReason, ServicePausedError
 from floradl.library.object_client import ObjectClient, TakenError
+from floradl.library.object_errors import BucketRefusedError
 
 MARKER: Final = ".floradl-library"
 MOVED: Final = ".floradl-library-moved"
 """Holds the location of the library that took its place, in one that was moved."""
+
+REPLACES: Final = (
+    "this store replaces what is there although it is told not to: two machines, or a request that is sent "
+    "twice, would overwrite files"
+)
+HONOURING: Final = "use a store, or a later version of this one, that honours If-None-Match"
 
 _TEXT: Final = b"This bucket's prefix is a library of floradl. Keep this object.\n"
 
@@ -28,9 +35,18 @@ class ObjectMarker:
         self._seen_at = float("-inf")
 
     def create(self) -> bool:
-        """Make it where it is missing; return whether it was. Raises as `ObjectClient`."""
-        if self._client.stat(MARKER) is not None:
-            return False
+        """Make it where it is missing; return whether it was.
+
+        Raises as `ObjectClient`, and `BucketRefusedError` where the store replaces what is to be created: it
+        would replace files, too.
+        """
+        made = self._client.stat(MARKER) is None and self._made()
+        if self._made():
+            message = f"{self._client.url}: {REPLACES}: {HONOURING}"
+            raise BucketRefusedError(message, PauseReason.LIBRARY_READ_ONLY)
+        return made
+
+    def _made(self) -> bool:
         try:
             self._client.create(MARKER, _TEXT, "text/plain")
         except TakenError:

@@ -12,7 +12,7 @@ from floradl.errors import FloradlError
 from floradl.library.object_access import StoreAccess
 from floradl.library.object_check import store_advice
 from floradl.library.object_client import ObjectClient, TakenError
-from floradl.library.object_marker import MARKER
+from floradl.library.object_marker import HONOURING, MARKER, REPLACES
 from floradl.library.object_store import ObjectLibrary
 
 
@@ -26,12 +26,7 @@ def check_bucket(library: ObjectLibrary, access: StoreAccess) -> Iterator[CheckR
         yield fail("library", str(error))
         return
     if replaces:
-        yield fail(
-            "library",
-            f"{place}: this store replaces what is there although it is told not to: two machines, or "
-            "a request that is sent twice, would overwrite files",
-            "use a store, or a later version of this one, that honours If-None-Match",
-        )
+        yield fail("library", f"{place}: {REPLACES}", HONOURING)
     elif weak := "; ".join(library.weaknesses()):
         yield warn("library", f"{place}: {weak}")
     else:

@@ -20,6 +20,7 @@ from psycopg.pq import TransactionStatus
 from floradl.errors import ConfigError, PauseReason, QueueDamagedError, QueueUnavailableError
 from floradl.log import get_logger
 from floradl.queue.base import QueueTrouble
+from floradl.queue.postgres.refusal import connect_coded
 from floradl.wakeups import Signal
 
 _T = TypeVar("_T")
@@ -46,6 +47,7 @@ _SESSION: Final = (
 _AT_ONCE: Final = ("40001", "40P01")  # a conflict of two transactions: one of them has to do it again
 _AWAY: Final = ("08", "53", "57", "58", "25006", "25P03", "55P03")  # codes, or classes of them, that may pass
 _NO_RIGHT: Final = "42501"
+_SILENT: Final = ("", "08")  # no code, or that of a connection's failure, whichever
 _GONE: Final = ("42P01", "3F000", "42703", "42883")  # no such table, schema, column, function
 _log = get_logger()
 logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what becomes an error of ours anyway
@@ -93,46 +95,49 @@ class Unreachable(Struct, frozen=True):
         return f"{self.message}: {self.remedy}"
 
 
-# What libpq says of a connection that was not made has no code, so that its words are looked at.
-_TOLD: Final = (
-    (
-        ("password authentication failed", "no password supplied", "authentication failed"),
-        "the server refused the user or its password",
-        "correct the user in queue.engine, and the password in queue.password_file or PGPASSFILE",
+_REFUSED: Final = (
+    "the server refused the user or its password",
+    "correct the user in queue.engine, and the password in queue.password_file or PGPASSFILE",
+    True,
+)
+_NO_DATABASE: Final = ("there is no such database", "make it (createdb), or correct queue.engine", True)
+_NO_ROOM: Final = (
+    "the server has no connection left",
+    "raise its max_connections, or close what holds them",
+    False,
+)
+_NOT_YET: Final = ("the server starts or stops", "wait", False)
+_CODES: Final = {
+    "28P01": _REFUSED,
+    "28000": (
+        "the server knows no such user, or takes no connection of it from this machine",
+        "make the user (createuser), add a line for it to the server's pg_hba.conf, or correct queue.engine",
         True,
     ),
-    (
-        ("no pg_hba.conf entry",),
-        "the server takes no connection of this user from this machine",
-        "add a line for it to the server's pg_hba.conf",
-        True,
-    ),
-    (
-        ('database "', "no such database"),
-        "there is no such database",
-        "make it (createdb), or correct queue.engine",
-        True,
-    ),
-    (("role ",), "there is no such user", "make it (createuser), or correct queue.engine", True),
+    "3D000": _NO_DATABASE,
+    "53300": _NO_ROOM,
+    "57P03": _NOT_YET,
+}
+"""What a server's refusal means, by its code: its words are of its own language."""
+
+# These words are those of libpq and PgBouncer, which speak English alone, and give no code or one for all.
+_WORDS: Final = (
+    (("password authentication failed", "no password supplied", "authentication failed"), _REFUSED),
+    (("no such database",), _NO_DATABASE),
+    (("too many connections", "no more connections"), _NO_ROOM),
+    (("shutting down",), _NOT_YET),
     (
         ("resolve host", "translate host", "Name or service not known", "No address associated"),
-        "its host's name is unknown",
-        "correct the host in queue.engine, or this machine's name service",
-        True,
+        (
+            "its host's name is unknown",
+            "correct the host in queue.engine, or this machine's name service",
+            True,
+        ),
     ),
     (
-        ("too many clients", "remaining connection slots", "too many connections", "no more connections"),
-        "the server has no connection left",
-        "raise its max_connections, or close what holds them",
-        False,
+        ("certificate", "SSL"),
+        ("the encryption cannot be agreed on", "correct sslmode in queue.engine", True),
     ),
-    (
-        ("starting up", "shutting down", "not yet accepting", "recovery"),
-        "the server starts or stops",
-        "wait",
-        False,
-    ),
-    (("certificate", "SSL"), "the encryption cannot be agreed on", "correct sslmode in queue.engine", True),
 )
 
 
@@ -145,11 +150,12 @@ def explained(server: Server, error: BaseException) -> Unreachable:
             "let it own the tables (REASSIGN OWNED), or GRANT ALL on them to it",
             setting=True,
         )
-    for words, message, remedy, setting in _TOLD:
-        if any(word in text for word in words) and (words[0] != "role " or "does not exist" in text):
-            if words[0] == 'database "' and "does not exist" not in text:
-                continue
-            return Unreachable(f"{server}: {message} ({text})", remedy, setting)
+    found = _CODES.get(_code(error))
+    if found is None and _code(error)[:2] in _SILENT:
+        found = next((meant for words, meant in _WORDS if any(word in text for word in words)), None)
+    if found is not None:
+        message, remedy, setting = found
+        return Unreachable(f"{server}: {message} ({text})", remedy, setting)
     remedy = "see that the server runs, and that queue.engine names its host and port"
     return Unreachable(f"{server}: the queue's database is away ({text})", remedy)
 
@@ -178,7 +184,7 @@ def is_away(error: BaseException) -> bool:
 async def connect(server: Server) -> Connection:
     """Make one connection, as all of ours are set. Raises `psycopg.Error`, `TimeoutError`, `ConfigError`."""
     with anyio.fail_after(2 * _CONNECT_TIMEOUT):
-        connection = await psycopg.AsyncConnection.connect(server.conninfo(), autocommit=True)
+        connection = await connect_coded(server.conninfo())
         try:
             await connection.execute(_SESSION)
         except BaseException:
@@ -289,8 +295,9 @@ class Database:
 
     def note_failure(self, error: BaseException) -> None:
         """Record that a call of `once` failed: the database may be away."""
-        if is_away(error):
-            self._note_away(explained(self.server, error))
+        found = explained(self.server, error)
+        if found.setting or is_away(error):
+            self._note_away(found)
 
     def note_back(self) -> None:
         """Record that the database answers."""

@@ -24,6 +24,7 @@ from floradl.queue.folder import FILE_NAME, MOVED as MOVED_MARK, note_moved, ref
 from floradl.queue.migrations import COLUMNS, migrate
 from floradl.queue.postgres.connection import Server
 from floradl.queue.postgres.opening import Member, translated, write_member
+from floradl.queue.postgres.refusal import connect_coded_sync
 from floradl.queue.postgres.schema import FILLED, IDENTITY, MOVED, TABLES
 from floradl.units import format_count
 
@@ -157,7 +158,7 @@ def _file(path: Path) -> Iterator[sqlite3.Connection]:
 @contextmanager
 def _database(server: Server) -> Iterator[psycopg.Connection[Any]]:
     try:
-        with psycopg.connect(server.conninfo(), autocommit=True) as connection:
+        with connect_coded_sync(server.conninfo()) as connection:
             yield connection
     except (psycopg.Error, TimeoutError) as error:
         raise translated(server, error) from error

@@ -15,7 +15,8 @@ from floradl.models import LeftFile, QueuedRun, RunState, SavedOutput
 from floradl.queue.heartbeat import Snapshot
 from floradl.queue.migrations import COLUMNS
 from floradl.queue.postgres.connection import Server, explained, is_away
-from floradl.queue.postgres.rows import run_from
+from floradl.queue.postgres.refusal import connect_coded_sync
+from floradl.queue.postgres.rows import COUNT_STATES, run_from, states_from
 from floradl.queue.postgres.schema import MIGRATIONS, VERSION
 from floradl.queue.reader import HookTrouble, QueueReader
 from floradl.queue.sharing import DaemonState
@@ -37,8 +38,7 @@ class PostgresReader(QueueReader):
         return [run_from(row) for row in self._rows(f"SELECT {COLUMNS} FROM runs {where}", values)]  # noqa: S608 - ours
 
     def counts(self) -> Mapping[RunState, int]:
-        found = dict(self._rows("SELECT state, count(*) FROM runs GROUP BY state"))
-        return {state: found.get(state.value, 0) for state in RunState}
+        return states_from(self._rows(COUNT_STATES))
 
     def ended(self, states: Sequence[RunState], limit: int) -> list[QueuedRun]:
         wanted = [state.value for state in states]
@@ -98,7 +98,7 @@ class PostgresReader(QueueReader):
 def read_shared(server: Server, daemon: str | None) -> Iterator[PostgresReader | None]:
     """Open the queue in a database to look; None where there is none yet. Raises `ConfigError`."""
     try:
-        with psycopg.connect(server.conninfo(), autocommit=True) as connection:
+        with connect_coded_sync(server.conninfo()) as connection:
             yield PostgresReader(connection, daemon) if _is_there(connection, server) else None
     except (psycopg.Error, TimeoutError, OSError) as error:
         found = explained(server, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -34,6 +34,15 @@ PUT_LEASED: Final = f"{_PUT} WHERE runs.state <> 'forgotten' AND runs.fence = %s
 
 PUT_END: Final = f"{_PUT}, answer = NULL, owner = NULL, lease_until = NULL WHERE runs.state <> 'forgotten'"
 """Writes how a run ended, and with it the end of its lease."""
+
+COUNT_STATES: Final = "SELECT state, sum(runs)::bigint FROM state_counts GROUP BY state"
+"""Counts the runs by state, without looking at them: see `schema`."""
+
+_FOLD_FROM: Final = 64  # rows
+_FOLD: Final = (
+    "WITH folded AS (DELETE FROM state_counts RETURNING state, runs) INSERT INTO state_counts"
+    " SELECT state, sum(runs) FROM folded GROUP BY state HAVING sum(runs) <> 0"
+)
 
 
 def values_of(run: QueuedRun, now: float) -> Row:
@@ -92,8 +101,21 @@ async def add_durations(connection: Connection, durations: Sequence[tuple[str, f
         )
 
 
+def states_from(rows: Iterable[Row]) -> dict[RunState, int]:
+    """Return the number of runs in each state, from the rows of `COUNT_STATES`."""
+    found: dict[str, int] = dict(rows)
+    return {state: found.get(state.value, 0) for state in RunState}
+
+
 async def count_states(connection: Connection) -> Mapping[RunState, int]:
     """Count the runs by state."""
-    cursor = await connection.execute("SELECT state, count(*) FROM runs GROUP BY state")
-    found: dict[str, int] = {row[0]: row[1] async for row in cursor}
-    return {state: found.get(state.value, 0) for state in RunState}
+    cursor = await connection.execute(COUNT_STATES)
+    return states_from(await cursor.fetchall())
+
+
+async def fold_counts(connection: Connection) -> None:
+    """Add up what changed the number of runs in each state, where that is much; any number may at once."""
+    query = "SELECT count(*) FROM (SELECT 1 FROM state_counts LIMIT %s) AS first"
+    row = await (await connection.execute(query, (_FOLD_FROM,))).fetchone()
+    if row is not None and row[0] >= _FOLD_FROM:
+        await connection.execute(_FOLD)
