@@ -173,8 +173,9 @@ def test_a_mail_by_apprise_keeps_its_lines_and_what_looks_like_html(certificate:
         (target,) = read_targets(f"mailto://127.0.0.1:{site.port}/?{query}", "urls")
         Sender(TRUSTED, os.environ).send(compose(news, "/srv/flora", 1e9), target)
         (mail,) = site.mails
-    text = mail.get_body(("plain",)).get_content()
-    assert text.splitlines()[:2] == ["run_a failed: <frame> & sound differ", "(/srv/flora)"]
+    plain = mail.get_body(("plain",))
+    assert plain is not None
+    assert plain.get_content().splitlines()[:2] == ["run_a failed: <frame> & sound differ", "(/srv/flora)"]
 
 
 def test_a_service_that_does_not_take_it_shows_no_url() -> None:
