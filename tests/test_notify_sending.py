@@ -164,6 +164,20 @@ def test_a_service_of_apprise_gets_title_and_text() -> None:
         assert body["message"] == MESSAGE.text
 
 
+def test_a_mail_by_apprise_keeps_its_lines_and_what_looks_like_html(certificate: Certificate) -> None:
+    pytest.importorskip("apprise")
+    news = Pending([Item(Kind.RUN_FAILED, 1e9, "run_a failed: <frame> & sound differ", {"run_id": "run_a"})])
+    with mail_site(certificate, is_tls=False) as site:
+        site.starttls = False
+        query = "from=me@example.com&to=you@example.com&mode=insecure"
+        (target,) = read_targets(f"mailto://127.0.0.1:{site.port}/?{query}", "urls")
+        Sender(TRUSTED, os.environ).send(compose(news, "/srv/flora", 1e9), target)
+        (mail,) = site.mails
+    plain = mail.get_body(("plain",))
+    assert plain is not None
+    assert plain.get_content().splitlines()[:2] == ["run_a failed: <frame> & sound differ", "(/srv/flora)"]
+
+
 def test_a_service_that_does_not_take_it_shows_no_url() -> None:
     pytest.importorskip("apprise")
     with web_site(None) as site:

@@ -80,6 +80,15 @@ def test_every_kind_of_color_is_shown(maker: Maker, tmp_path: Path, mode: str) -
     assert made_of(maker, data.getvalue(), tmp_path) is not None
 
 
+@pytest.mark.parametrize(("mode", "form"), [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF")])
+def test_a_depth_map_of_16_bits_keeps_its_greys(maker: Maker, tmp_path: Path, mode: str, form: str) -> None:
+    data = io.BytesIO()
+    Image.new(mode, (60, 50), 0x4000).save(data, form)
+    made = made_of(maker, data.getvalue(), tmp_path)
+    assert made is not None
+    assert all(60 <= grey <= 68 for grey in made.convert("L").tobytes())
+
+
 def test_what_shines_through_still_does(maker: Maker, tmp_path: Path) -> None:
     data = io.BytesIO()
     Image.new("RGBA", (600, 500), (255, 0, 0, 0)).save(data, "PNG")

@@ -105,6 +105,8 @@ def _reduced(file: BinaryIO) -> bytes:
         scale = min(1.0, box[0] / picture.width, box[1] / picture.height)
         # A JPEG is decoded at the fraction of its size that is just above.
         picture.draft(None, (max(int(picture.width * scale), 1), max(int(picture.height * scale), 1)))
+        if picture.mode.startswith("I;16"):  # Pillow cuts greys above 255 off, where it should scale them
+            picture = picture.convert("I").point(lambda grey: grey / 256).convert("L")
         if picture.mode not in {"RGB", "RGBA", "L"}:
             has_alpha = picture.mode in {"LA", "PA", "La"} or "transparency" in picture.info
             profile = profile if picture.mode in {"P", "PA"} else b""

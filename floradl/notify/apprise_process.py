@@ -35,7 +35,9 @@ def main() -> None:
     if not sender.add(asked["url"]):
         outcome = {"ok": False, "message": "Apprise does not know such a URL: see its list of services"}
     else:
-        ok = bool(sender.notify(body=asked["body"], title=asked["title"]))
+        # Without the format, services that take HTML get the text as it is: no lines, and no <words>.
+        text = apprise.NotifyFormat.TEXT
+        ok = bool(sender.notify(body=asked["body"], title=asked["title"], body_format=text))
         outcome = {"ok": ok, "message": "" if ok else said.text}
     json.dump(outcome, sys.stdout)
 
