@@ -300,6 +300,12 @@ def test_the_damaged_file_is_kept_beside_the_fresh_one(home: Home) -> None:
     report(home, code=0)
 
 
+def test_a_repair_after_another_template_says_where_the_damaged_file_stays(home: Home) -> None:
+    damage(home.library / PICTURE)
+    done = home.run("verify", "--repair", FLORADL_OUTPUT__TEMPLATE="new/{run_id}-{output_id}{ext}")
+    assert f"mended      new/run_a-a.png: the damaged file stays at {PICTURE}" in done.stdout
+
+
 def test_what_is_gone_comes_back_with_missing(home: Home, simulator: Simulator) -> None:
     for path in (PICTURE, CLIP, WORDS):
         (home.library / path).unlink()
