@@ -197,6 +197,21 @@ class WorkOptions(Struct, frozen=True):
 _USUAL: Final = WorkOptions()
 
 
+def _shared_library(config: Config, environ: Mapping[str, str]) -> LibraryStore:
+    """Return the library as `build_library` does, which knows what runs have that go on."""
+    library = build_library(config, environ)
+    library.under_way = partial(_saved_files, config.state_dir)
+    return library
+
+
+def _saved_files(state_dir: Path) -> dict[str, tuple[str, str]]:
+    """Return the files of runs that go on, the daemon's beside this process, too."""
+    from floradl.queue.reader import read_queue  # noqa: PLC0415 - seldom asked
+
+    with read_queue(state_dir) as queue:
+        return queue.saved_files() if queue is not None else {}
+
+
 @asynccontextmanager
 async def working(
     config: Config,
@@ -213,7 +228,7 @@ async def working(
     queue is unusable.
     """
     _check_key(config, environ, options.key)
-    library = build_library(config, environ)
+    library = _shared_library(config, environ)
     url_policy = api_guard(config)
     async with AsyncExitStack() as stack:
         media = await stack.enter_async_context(open_downloads(config, environ, library.together))

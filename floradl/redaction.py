@@ -51,6 +51,7 @@ _SECRET_NAME = re.compile(
 _STEERING = re.compile(
     "[\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _known: list[str] = []  # the longest first: a secret may contain another one
 
 
@@ -235,6 +236,15 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def harmless(text: str) -> str:
+    """Return `text` with every control character escaped, and every mark that steers a terminal."""
+    return _CONTROL.sub(_escaped, _STEERING.sub(_escaped, text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
 
 
 def shown_json(text: bytes) -> bytes:

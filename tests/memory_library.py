@@ -96,7 +96,10 @@ class MemoryLibrary(LibraryStore):
     ) -> MemoryDestination:
         """See `LibraryStore.destination`."""
         stem = f"{output.kind}/{run.technique or UNKNOWN}/{_plain(run.run_id)}-{_plain(output.output_id)}"
-        return MemoryDestination(self, output.kind, stem, f"{run.run_id}\0{output.key}", output.nth)
+        earlier = self.earlier_path(run, output)
+        return MemoryDestination(
+            self, output.kind, (earlier, stem), f"{run.run_id}\0{output.key}", output.nth
+        )
 
     def path_of(
         self,
@@ -141,6 +144,10 @@ class MemoryLibrary(LibraryStore):
             self._kept_as[path] = next(reversed(self._stored))
             self._stored[path] = file
             return True
+
+    def holds(self, path: str, data: bytes) -> bool:
+        """Whether these bytes are at `path`."""
+        return path in self._stored and self._stored[path].data == data
 
     def put(self, path: str, data: bytes) -> None:
         """Store a file as somebody else would, over what is there."""
@@ -344,15 +351,17 @@ class MemorySink:
 
 
 class MemoryDestination(Destination):
-    """One output's place: names from `stem` on, counted from `nth`."""
+    """One output's place: its earlier path, and names from the stem on, counted from `nth`."""
 
     has_descriptors = False
     stored_etag = None
 
-    def __init__(self, library: MemoryLibrary, kind: OutputKind, stem: str, owner: str, nth: int) -> None:
+    def __init__(
+        self, library: MemoryLibrary, kind: OutputKind, stems: tuple[str | None, str], owner: str, nth: int
+    ) -> None:
         self.kind = kind
         self._library = library
-        self._stem = stem
+        self._earlier, self._stem = stems
         self._owner = owner
         self._first = nth
 
@@ -398,6 +407,8 @@ class MemoryDestination(Destination):
             self.note(AttemptNotes())
             names = _names(self._stem, ext, self._first)
             file = _File(data, self._owner, mtime)
+            if library.holds(self._earlier or "", data):
+                return self._earlier or ""
             return next(name for name in names if library.take_name(name, file))
 
 

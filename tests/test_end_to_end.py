@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from studio import TEST_TIMEOUT, Home, check_library, command, peak_memory, wait_until
 
-from floradl.simulator import OutputSpec, Simulator
+from floradl.queue.reader import read_queue
+from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 KINDS = (
     OutputSpec("picture", "imageUrl"),
@@ -101,6 +102,51 @@ def test_retry_fetches_a_done_run_anew_and_adopts_the_same_bytes(home: Home, sim
     assert len(simulator.asked("media", "run_a")) == 2
     check_library(home, simulator)
     assert len(home.files()) == 1
+
+
+def test_retry_after_another_template_leaves_nothing_twice(home: Home, simulator: Simulator) -> None:
+    simulator.add_run("run_a", technique="campaign", outputs=KINDS[:1], duration=0.1)
+    assert home.run("get", "campaign/run_a").returncode == 0
+    before = home.files()
+    home.environ["FLORADL_OUTPUT__TEMPLATE"] = "elsewhere/{run_id}{ext}"
+    assert home.run("retry", "campaign/run_a").returncode == 0
+    assert home.run("once").returncode == 0
+    assert home.files() == before
+    sidecar = home.sidecar("campaign/run_a")
+    assert sidecar is not None
+    assert len(sidecar["outputs"]) == 1
+    assert home.run("relayout").returncode == 0
+    assert list(home.files()) == ["elsewhere/run_a.png"]
+
+
+def test_equal_texts_under_one_name_are_a_file_for_each_run(home: Home, simulator: Simulator) -> None:
+    home.environ["FLORADL_OUTPUT__TEMPLATE"] = "{folder}/{technique}{ext}"
+    for name in ("run_a", "run_b"):
+        outputs = [OutputSpec("words", "text", text="yes")]
+        simulator.add_run(name, technique="campaign", outputs=outputs, duration=0.1)
+        assert home.run("get", f"campaign/{name}").returncode == 0
+    check_library(home, simulator)
+    assert list(home.files()) == ["text/campaign-2.txt", "text/campaign.txt"]
+
+
+def saved_files(home: Home) -> dict[str, tuple[str, str]]:
+    with read_queue(home.state) as queue:
+        return queue.saved_files() if queue is not None else {}
+
+
+def test_a_file_of_a_run_that_goes_on_in_the_daemon_is_not_shared(home: Home, simulator: Simulator) -> None:
+    home.environ["FLORADL_OUTPUT__TEMPLATE"] = "{folder}/{technique}{ext}"
+    yes = OutputSpec("words", "text", text="yes")
+    simulator.add_run("run_a", technique="campaign", outputs=[yes, OutputSpec("b", "videoUrl")], duration=0.1)
+    simulator.add_run("run_b", technique="campaign", outputs=[yes], duration=0.1)
+    simulator.faults.add(Fault(match=Match(output="b"), do=Do(stall_after="50%")))
+    home.drop("campaign/run_a")
+    with home.daemon():
+        assert wait_until(lambda: saved_files(home)) == {"text/campaign.txt": ("run_a", "words")}
+        assert home.run("get", "campaign/run_b").returncode == 0
+    sidecar = home.sidecar("campaign/run_b")
+    assert sidecar is not None
+    assert sidecar["outputs"][0]["path"] == "text/campaign-2.txt"
 
 
 def test_a_forgotten_run_is_not_brought_back(home: Home, simulator: Simulator) -> None:

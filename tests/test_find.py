@@ -14,7 +14,7 @@ from galleries import Shelf
 from studio import Home
 
 from floradl.cli import floradl
-from floradl.index.freshness import note_looked
+from floradl.index.freshness import note_compared, note_looked
 from floradl.index.tables import IndexFile
 
 FAILURE = {"code": "safety_blocked", "message": "the prompt was refused"}
@@ -165,21 +165,50 @@ def test_find_sees_a_library_that_was_changed_by_hand(home: Home, shelf: Shelf) 
 @pytest.mark.parametrize("words", ["spring", "summer"], ids=["what it said", "what it says now"])
 def test_find_sees_a_sidecar_that_was_edited_in_place(home: Home, shelf: Shelf, words: str) -> None:
     """An editor may write into the file: no folder's time tells of that."""
-    assert found(home, "spring") == ["run_a"]
-    sidecar = shelf.sidecar("run_a", "camera-move")
-    with sidecar.open("r+") as file:
-        edited = file.read().replace("Spring", "Summer")
-        file.seek(0)
-        file.write(edited)
     settle(shelf)
+    assert found(home, "spring") == ["run_a"]
+    edit_in_place(shelf)
     forget_the_look(home)
     assert found(home, words) == (["run_a"] if words == "summer" else [])
 
 
-def forget_the_look(home: Home) -> None:
-    """Let the last look at every sidecar be half an hour ago, in the index's own words."""
+def test_sidecars_are_looked_at_the_more_rarely_the_longer_that_takes(home: Home, shelf: Shelf) -> None:
+    settle(shelf)
+    assert found(home, "spring") == ["run_a"]
+    edit_in_place(shelf)
+    forget_the_look(home, ago=120.0, took=10.0)
+    assert found(home, "summer") == []
+    forget_the_look(home, ago=120.0, took=1.0)
+    assert found(home, "summer") == ["run_a"]
+
+
+def test_all_sidecars_are_compared_once_a_day_in_case_a_clock_hid_a_change(home: Home, shelf: Shelf) -> None:
+    settle(shelf)
+    assert found(home, "spring") == ["run_a"]
+    edit_in_place(shelf)
+    forget_the_look(home)
+    index = IndexFile(home.state / "index.sqlite3", str(home.library))
+    with index.writing() as db:
+        db.execute("UPDATE about SET value = ? WHERE key LIKE 'sure:%'", (time.time_ns() + 10**12,))
+    assert found(home, "summer") == []
+    note_compared(index, time.time() - 100_000)
+    index.close()
+    forget_the_look(home)
+    assert found(home, "summer") == ["run_a"]
+
+
+def edit_in_place(shelf: Shelf) -> None:
+    """Write into a sidecar as an editor may: no folder's time tells of that."""
+    with shelf.sidecar("run_a", "camera-move").open("r+") as file:
+        edited = file.read().replace("Spring", "Summer")
+        file.seek(0)
+        file.write(edited)
+
+
+def forget_the_look(home: Home, ago: float = 1800.0, took: float = 0.0) -> None:
+    """Let the last look at every sidecar be so long ago; it took so many seconds."""
     file = IndexFile(home.state / "index.sqlite3", str(home.library))
-    note_looked(file, time.time() - 1800)
+    note_looked(file, time.time() - ago, took)
     file.close()
 
 

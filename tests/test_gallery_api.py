@@ -112,6 +112,15 @@ async def test_a_day_is_that_of_the_server_in_views_outputs_and_status(shelf: Sh
     assert {view["today"], status["today"]} <= {before, time.strftime("%Y-%m-%d")}
 
 
+async def test_an_svg_has_no_thumbnail_that_a_tile_would_ask_for_in_vain(shelf: Shelf) -> None:
+    data = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+    shelf.put("run_a", {"data": data, "path": "images/run_a.SVG", "kind": "image"})
+    async with shelf.shown() as client:
+        (output,) = (await client.get("/api/outputs")).json()["outputs"]
+        (file,) = (await client.get("/api/runs/run_a")).json()["files"]
+    assert (output["kind"], output["thumbnail"], file["thumbnail"]) == ("image", None, None)
+
+
 async def test_the_view_lays_out_what_the_pages_list(shelf: Shelf) -> None:
     shelf.put(
         "run_a",

@@ -803,3 +803,69 @@ def test_a_library_that_does_not_open_pauses_all(number: int) -> None:
     error = unopened(OSError(number, os.strerror(number)), Path("/library"))
     assert isinstance(error, ServicePausedError)
     assert error.reason is PauseReason.LIBRARY_MISSING
+
+
+# Equal bytes under one name
+
+
+BY_LABEL = "{folder}/{label}{ext}"
+
+
+def named(library: FolderLibrary, run_id: str, path: str) -> None:
+    library.write_sidecar(sidecar(run_id, "tech", path), None)
+
+
+def test_a_file_that_another_runs_sidecar_names_is_not_shared(tmp_path: Path) -> None:
+    """Of two sidecars that name one file the first that is pruned, moved or edited harms the other."""
+    library = library_at(tmp_path / "library", BY_LABEL)
+    library.create()
+    first = save(slot(library, run("run_a", label="cat")), b"x")
+    named(library, "run_a", first)
+    again = library_at(library.root, BY_LABEL)
+    second = save(slot(again, run("run_b", label="cat")), b"x")
+    named(again, "run_b", second)
+    assert (first, second) == ("images/cat.png", "images/cat-2.png")
+    third = save(slot(again, run("run_c", label="cat")), b"x")  # which knows what it wrote itself, too
+    assert third == "images/cat-3.png"
+
+
+def test_a_run_adopts_its_own_file_where_names_do_not_tell_runs_apart(tmp_path: Path) -> None:
+    library = library_at(tmp_path / "library", BY_LABEL)
+    library.create()
+    for run_id in ("run_a", "run_b"):
+        named(library, run_id, save(slot(library, run(run_id, label="cat")), b"x"))
+    again = library_at(library.root, BY_LABEL)
+    assert save(slot(again, run("run_b", label="cat")), b"x") == "images/cat-2.png"
+    assert save(slot(again, run("run_a", label="cat")), b"x") == "images/cat.png"
+    assert len(list((library.root / "images").iterdir())) == 2
+
+
+def test_a_file_that_no_sidecar_names_is_adopted_whatever_the_template(tmp_path: Path) -> None:
+    library = library_at(tmp_path / "library", BY_LABEL)
+    library.create()
+    path = save(slot(library, run(label="cat")), b"x")
+    assert save(slot(library_at(library.root, BY_LABEL), run(label="cat")), b"x") == path
+
+
+def test_a_file_of_another_output_that_is_under_way_is_not_shared(tmp_path: Path) -> None:
+    library = library_at(tmp_path / "library", BY_LABEL)
+    library.create()
+    path = save(slot(library, run("run_a", label="cat")), b"x")
+    for of, which, expected in (
+        (run("run_a", label="cat"), output(), path),
+        (run("run_b", label="cat"), output(), "images/cat-2.png"),
+        (run("run_a", label="cat"), output("other"), "images/cat-3.png"),
+    ):
+        again = library_at(library.root, BY_LABEL)
+        again.under_way = lambda: {path: ("run_a", "o"), "images/cat-2.png": ("run_b", "o")}
+        assert save(slot(again, of, which), b"x") == expected
+
+
+def test_outputs_of_one_run_do_not_share_a_file_where_the_template_names_the_run_alone(
+    tmp_path: Path,
+) -> None:
+    library = library_at(tmp_path / "library", "{folder}/{run_id}{ext}")
+    library.create()
+    named(library, "run_a", save(slot(library), b"x"))
+    again = library_at(library.root, "{folder}/{run_id}{ext}")
+    assert save(slot(again, None, output("other")), b"x") == "images/run_a-2.png"

@@ -147,8 +147,10 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     yield InFolder(tmp_path / "library", monkeypatch) if request.param == "folder" else InMemory()
 
 
-def destination(kept: Kept, run_id: str = "run_a", output_id: str = "o", nth: int = 1) -> Destination:
-    run = QueuedRun(run_id=run_id, technique="tech", queued_at=1.0)
+def destination(
+    kept: Kept, run_id: str = "run_a", output_id: str = "o", nth: int = 1, *, force: bool = False
+) -> Destination:
+    run = QueuedRun(run_id=run_id, technique="tech", queued_at=1.0, force=force)
     return kept.library.destination(run, RemoteOutput(output_id, "imageUrl", "", nth), 1, None)
 
 
@@ -233,6 +235,30 @@ def test_a_large_file_is_published_once_whoever_saves_it_again(kept: Kept) -> No
         kept.restart()
     assert paths == {"image/tech/run_a-o-2.png"}
     assert kept.read(min(paths)) == data
+
+
+def test_a_retry_adopts_the_file_that_its_sidecar_names_under_another_name(kept: Kept) -> None:
+    """As after another template: it would be there twice."""
+    for data in (b"bytes", os.urandom(10 << 20)):  # a bucket sends a large one on while it arrives
+        kept.put("before/o.png", data)
+        named = replace(sidecar(), outputs=(saved("before/o.png", len(data)),))
+        kept.library.write_sidecar(named, None, replacing=kept.library.find_sidecar(REFERENCE))
+        where = destination(kept, force=True)
+        with where.open(V1) as sink:
+            if isinstance(sink, StreamingSink):
+                sink.expect(len(data), lambda: ".png")
+            for offset in range(0, len(data), 1 << 20):
+                sink.write(memoryview(data)[offset : offset + (1 << 20)])
+            path = where.publish(sink, ".png", hashlib.sha256(data).hexdigest(), None)
+        assert path == "before/o.png"
+        assert list(kept.library.files()) == ["before/o.png"]
+
+
+def test_a_retry_that_brings_other_bytes_leaves_the_earlier_file(kept: Kept) -> None:
+    kept.put("before/o.png", b"first")
+    kept.library.write_sidecar(replace(sidecar(), outputs=(saved("before/o.png", 5),)), None)
+    assert save(destination(kept, force=True), b"other") == "image/tech/run_a-o.png"
+    assert kept.read("before/o.png") == b"first"
 
 
 def test_publish_never_replaces_a_file_of_another_program(kept: Kept) -> None:

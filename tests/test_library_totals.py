@@ -167,6 +167,29 @@ def test_costs_as_csv_are_a_table_for_spreadsheets(
     assert [*csv.reader(done.stdout.splitlines())] == [[by, "runs", "unknown", "usd"], *rows]
 
 
+def test_csv_holds_no_formula_of_a_spreadsheet_and_nothing_that_steers_a_terminal(
+    home: Home, shelf: Shelf
+) -> None:
+    labels = {
+        "=HYPERLINK(A1)": "'=HYPERLINK(A1)",
+        "+1": "'+1",
+        "-cmd|' /C calc'!A0": "'-cmd|' /C calc'!A0",
+        "@SUM(1)": "'@SUM(1)",
+        " =1+1": "' =1+1",
+        "\uff1d1": "'\uff1d1",
+        "\t=1": "'\\t=1",
+        "two\nlines\x1b[31m": "two\\nlines\\x1b[31m",
+        "spring-2 = fine": "spring-2 = fine",
+        "👩\u200d🎨": "👩\u200d🎨",
+    }
+    for nth, label in enumerate(labels):
+        shelf.put(f"run_{nth}", run={"charged_cost": 1.5}, label=label)
+    done = home.run("costs", "--by", "label", "--csv")
+    rows = [*csv.reader(done.stdout.splitlines())]
+    assert {row[0] for row in rows[1:]} == set(labels.values())
+    assert {row[3] for row in rows[1:]} == {"1.50"}
+
+
 def test_costs_since_count_only_what_ended_later(home: Home, shelf: Shelf) -> None:
     shelf.put("run_a", run={"charged_cost": 1}, day="2026-10-02")
     shelf.put("run_b", run={"charged_cost": 2}, day="2026-11-02")

@@ -64,11 +64,12 @@ def test_a_test_message_that_does_not_get_there_ends_with_1_and_shows_no_url(
     site.statuses = [404]
     done = home.run("notify", "--test")
     assert done.returncode == 1
-    assert "fail  line 2 (https): 127.0.0.1 answers HTTP 404: is the URL still right?" in done.stdout
-    urls.write_text("https://user:Secret123Token@chat.example/\n")
+    assert "fail  line 2 (https): it answers HTTP 404: is the URL still right?" in done.stdout
+    urls.write_text(f"https://user:Secret123Token@chat.example/\n{site.url}\n")
     wrong = home.run("notify", "--test")
     assert wrong.returncode == 2
-    assert f"{urls}, line 1: a user and password" in wrong.stderr
+    assert "fail  line 1: a user and password" in wrong.stdout
+    assert "ok    line 2 (https): the message was taken" in wrong.stdout
     assert not any(secret in done.stdout + done.stderr + wrong.stderr for secret in SECRETS)
 
 
@@ -131,7 +132,7 @@ def test_status_and_check_say_that_an_address_takes_no_message(
         home.drop("campaign/run_bad\n")
         (hint,) = wait_until(lambda: home.status()["hints"])
         assert "notify: line 2 (https) of notify.urls_file takes no message since" in hint
-        assert "127.0.0.1 answers HTTP 500" in hint
+        assert "it answers HTTP 500" in hint
         assert hint in home.run("check").stdout
     assert urls.exists()
 

@@ -27,7 +27,7 @@ from floradl.queue.base import LateCost, RunQueue, SentPause
 from floradl.queue.heartbeat import Snapshot
 from floradl.queue.postgres import connection, schema
 from floradl.queue.postgres.opening import prepare_database
-from floradl.queue.postgres.refusal import connect_coded_sync
+from floradl.queue.postgres.reader import read_shared
 from floradl.queue.sharing import NewsKind, RunNews
 
 OUTPUT = SavedOutput(output_id="o", type="imageUrl", kind=OutputKind.IMAGE, path="images/o.png", bytes=3)
@@ -369,6 +369,21 @@ def test_a_pooler_serves_in_session_mode_and_is_refused_in_any_other(mode: str) 
 
 
 # There and back
+
+
+def test_whoever_looks_sees_the_files_of_runs_that_go_on(
+    database: tuple[databases.PostgresServer, str],
+) -> None:
+    server, name = database
+
+    async def main() -> None:
+        async with postgres_queue(server.server(name)) as queue:
+            await queue.save_outputs("run_b", {"o\x002": OUTPUT})
+
+    anyio.run(main)
+    with read_shared(server.server(name), None) as reader:
+        assert reader is not None
+        assert reader.saved_files() == {"images/o.png": ("run_b", "o\x002")}
 
 
 async def fill(queue: RunQueue) -> None:

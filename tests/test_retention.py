@@ -105,6 +105,22 @@ def test_a_file_that_is_written_to_after_it_was_read_is_not_removed(shelf: Shelf
     done = pruner.prune(due(shelf))
     assert [path for path, _ in done.left] == ["older.mp4"]
     assert shelf.files()["older.mp4"] == "edited"
+    (output,) = shelf.read("run_older").outputs
+    assert (output.path, output.removed) == ("older.mp4", None)  # what is there is not removed
+    assert [output.path for output in shelf.read("run_old").outputs] == [None, None]
+    assert (done.files, done.bytes) == (2, 10)
+
+
+def test_of_a_run_only_the_files_that_are_gone_are_said_to_be_removed(shelf: Shelf) -> None:
+    def edit(_: str) -> bool:
+        (shelf.root / "old-2.mp4").write_text("edited")
+        return False
+
+    pruner = Pruner(shelf.library, RemovalReason.PRUNED, lambda: NOW, is_open=edit, keep_times=True)
+    pruner.prune(due(shelf))
+    first, second = shelf.read("run_old").outputs
+    assert (first.path, first.removed is None) == (None, False)
+    assert (second.path, second.removed) == ("old-2.mp4", None)
 
 
 def test_what_a_photo_manager_wrote_beside_a_removed_file_stays(shelf: Shelf) -> None:

@@ -80,8 +80,8 @@ def damage(path: Path, *, quietly: bool = False) -> bytes:
     return before
 
 
-def report(home: Home, *arguments: str, code: int) -> dict[str, Any]:
-    done = home.run("verify", "--json", *arguments)
+def report(home: Home, *arguments: str, code: int, **settings: Any) -> dict[str, Any]:
+    done = home.run("verify", "--json", *arguments, **settings)
     assert done.returncode == code, done.stderr + done.stdout
     told: dict[str, Any] = json.loads(done.stdout)
     return told
@@ -298,6 +298,12 @@ def test_the_damaged_file_is_kept_beside_the_fresh_one(home: Home) -> None:
     assert told["problems"][0]["repair"]["kept_as"] == f"{PICTURE}.damaged-2"
     assert (home.library / f"{PICTURE}.damaged").read_bytes() == broken
     report(home, code=0)
+
+
+def test_a_repair_after_another_template_says_where_the_damaged_file_stays(home: Home) -> None:
+    damage(home.library / PICTURE)
+    done = home.run("verify", "--repair", FLORADL_OUTPUT__TEMPLATE="new/{run_id}-{output_id}{ext}")
+    assert f"mended      new/run_a-a.png: the damaged file stays at {PICTURE}" in done.stdout
 
 
 def test_what_is_gone_comes_back_with_missing(home: Home, simulator: Simulator) -> None:
@@ -568,6 +574,62 @@ def test_a_sidecar_that_was_edited_is_seen_and_its_file_found(home: Home) -> Non
     assert told["unknown"] == [PICTURE]
     assert home.run("verify", "--repair").returncode == 0
     assert report(home, code=0)["unknown"] == []
+
+
+def swap(home: Home, one: str, other: str) -> None:
+    """Have two sidecars name each other's picture, as by a slip of whoever edits them."""
+    paths = [home.library / f"runs/campaign/{name}.json" for name in (one, other)]
+    names = [f"images/campaign/{name}-a.png" for name in (one, other)]
+    for path, mine, theirs in zip(paths, names, reversed(names), strict=True):
+        path.write_text(path.read_text().replace(mine, theirs))
+
+
+def test_sidecars_whose_paths_were_swapped_are_repaired_without_a_download(
+    home: Home, simulator: Simulator
+) -> None:
+    swap(home, "run_a", "run_b")
+    before = home.files()
+    assert problems(report(home, code=1)) == {
+        ("damaged", PICTURE),
+        ("damaged", PICTURE.replace("run_a", "run_b")),
+    }
+    told = report(home, "--repair", code=0, FLORA_BASE_URL="http://127.0.0.1:9/api/v1")
+    assert {each["repair"]["path"] for each in told["problems"]} == {
+        PICTURE,
+        PICTURE.replace("run_a", "run_b"),
+    }
+    assert home.files() == before
+    check_library(home, simulator)
+
+
+def test_a_sidecar_that_names_another_runs_file_finds_its_own(home: Home, simulator: Simulator) -> None:
+    sidecar = home.library / "runs/campaign/run_a.json"
+    sidecar.write_text(sidecar.read_text().replace(PICTURE, PICTURE.replace("run_a", "run_b")))
+    report(home, "--repair", code=0, FLORA_BASE_URL="http://127.0.0.1:9/api/v1")
+    check_library(home, simulator)
+
+
+def test_a_repair_sets_no_file_aside_that_is_another_runs(home: Home, simulator: Simulator) -> None:
+    """By a template like this the fresh bytes want the very name that the other's file has."""
+    home.environ["FLORADL_OUTPUT__TEMPLATE"] = "{folder}/{technique}{ext}"
+    assert home.run("relayout").returncode == 0
+    mine, other = "images/campaign-2.png", "images/campaign.png"
+    runs = [home.library / f"runs/campaign/{name}.json" for name in RUNS]
+    sidecar = next(path for path in runs if mine in path.read_text())
+    sidecar.write_text(sidecar.read_text().replace(mine, other))
+    (home.library / mine).unlink()
+    report(home, "--repair", code=0)
+    check_library(home, simulator)
+
+
+def test_a_file_that_two_sidecars_name_is_found_for_both_where_it_was_moved(home: Home) -> None:
+    """As libraries of earlier versions may have it."""
+    lines = (home.library / "runs/campaign/run_a.json").read_text().splitlines()
+    twin = "\n".join(lines).replace("run_a", "run_c").replace("run_c-", "run_a-")
+    (home.library / "runs/campaign/run_c.json").write_text(twin)
+    (home.library / PICTURE).rename(home.library / "away.png")
+    report(home, "--repair", code=0)
+    assert report(home, code=0)["problems"] == []
 
 
 def test_xmp_goes_with_a_file_that_was_moved_and_with_one_that_was_deleted(home: Home) -> None:

@@ -163,7 +163,7 @@ def read_ended(state_dir: Path, *states: RunState) -> list[QueuedRun]:
 def read_under_way(state_dir: Path) -> list[str]:
     """Read which files are on disk although their runs go on. Raises as `read_daemon_state` does."""
     with read_queue(state_dir) as queue:
-        return queue.saved_paths() if queue is not None else []
+        return list(queue.saved_files()) if queue is not None else []
 
 
 def open_run_ids(state_dir: Path) -> set[str]:

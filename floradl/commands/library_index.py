@@ -20,7 +20,7 @@ from msgspec import Struct
 from floradl.errors import ConfigError, ExposedError
 from floradl.fs.permissions import exposure
 from floradl.index.finder import Finder
-from floradl.index.freshness import is_current, looked_at, note_told, told_at
+from floradl.index.freshness import is_current, look_took, looked_at, note_told, told_at
 from floradl.index.tables import FILE_NAME, IndexDamagedError, IndexFile
 
 if TYPE_CHECKING:
@@ -93,12 +93,15 @@ class CommandIndex:
     def refresh(self, every: float) -> bool:
         """Bring it up to date; return whether anything was looked at.
 
-        Each sidecar is looked at where the last such look is more than `every` seconds ago. A bucket is
-        listed once a minute at most; in between what this machine saved is read.
+        Each sidecar is looked at where the last such look is more than `every` seconds ago; one that takes
+        more than a second is made the more rarely, up to once an hour. A bucket is listed once a minute at
+        most; in between what this machine saved is read.
         """
         began, looked = time.time(), looked_at(self._file)
         if self.folder is None:
             every = min(every, _MINUTE)
+        elif every > 0:
+            every = max(every, min(_MINUTE * look_took(self._file), HOUR))
         thorough = not 0 <= began - looked <= every
         saved: set[str] | None = None
         if not thorough and self.folder is None:

@@ -37,6 +37,17 @@ def notify_targets(config: Config, environ: Mapping[str, str]) -> tuple[Target, 
     return () if found is None else read_targets(*found)
 
 
+def check_targets(config: Config, environ: Mapping[str, str]) -> None:
+    """Raise `ConfigError`, without a URL, where a line names no address, or as `notify_targets`. Blocking."""
+    if (found := read_notify_urls(config, environ)) is None:
+        return
+    from floradl.notify.targets import Unusable, read_targets  # noqa: PLC0415 - as above
+
+    for each in read_targets(*found):
+        if isinstance(each, Unusable):
+            raise ConfigError(f"{found[1]}, {each.name}: {each.why}")
+
+
 def notify_options(config: Config, environ: Mapping[str, str]) -> NotifyOptions:
     """Return what is told, and where to."""
     from floradl.notify.news import Topic  # noqa: PLC0415 - as above

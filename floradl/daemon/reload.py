@@ -18,7 +18,7 @@ from floradl.config.credentials import read_api_key
 from floradl.config.load import Source
 from floradl.config.settings import Config, Key, settings
 from floradl.daemon.hooks import HookRunner, hook_orders, safe_orders
-from floradl.daemon.notify import Notifications, notify_targets
+from floradl.daemon.notify import Notifications, check_targets
 from floradl.errors import ConfigError, ExposedError
 from floradl.log import change_level, get_logger
 from floradl.wakeups import next_tick
@@ -50,7 +50,7 @@ class Changing:
         """See `Change.check`."""
         safe_orders(config, self._environ)
         if _NOTIFY.intersection(changed):
-            notify_targets(config, self._environ)
+            check_targets(config, self._environ)
         try:
             read_api_key(config, self._environ)
         except ConfigError as error:

@@ -21,6 +21,7 @@ _USUAL: Final = 100
 _MOST_VALUES: Final = 100
 _LONGEST: Final = 1000
 _PICTURED: Final = frozenset({"image", "video"})
+_DRAWN: Final = (".svg", ".svgz")
 
 
 class BadQueryError(ValueError):
@@ -64,9 +65,12 @@ def file_url(path: str) -> str:
     return f"/files/{quote(path)}"
 
 
-def thumbnail_url(kind: str, sha256: str | None) -> str | None:
-    """Return where the thumbnail of such a file is; None where it has none."""
-    if kind not in _PICTURED or not is_sha256(sha256):
+def thumbnail_url(kind: str, path: str, sha256: str | None) -> str | None:
+    """Return where the thumbnail of such a file is; None where it has none.
+
+    An SVG has none: to draw one is to run what somebody wrote, and a small one can take for ever.
+    """
+    if kind not in _PICTURED or not is_sha256(sha256) or path.lower().endswith(_DRAWN):
         return None
     return f"/thumbnails/{sha256}.webp"
 
@@ -85,7 +89,7 @@ def described(output: ShownOutput) -> dict[str, Any]:
         "name": output.path.rpartition("/")[2],
         "path": output.path,
         "url": file_url(output.path),
-        "thumbnail": thumbnail_url(output.kind, output.sha256),
+        "thumbnail": thumbnail_url(output.kind, output.path, output.sha256),
         "bytes": output.bytes,
         "sha256": output.sha256,
         "content_type": output.content_type,
@@ -133,7 +137,8 @@ def run_answer(sidecar: bytes, root: str) -> dict[str, Any]:
     for output in outputs:
         if isinstance(output, dict) and isinstance(path := output.get("path"), str):
             sha256 = output.get("sha256")
-            thumbnail = thumbnail_url(str(output.get("kind")), sha256 if isinstance(sha256, str) else None)
+            known = sha256 if isinstance(sha256, str) else None
+            thumbnail = thumbnail_url(str(output.get("kind")), path, known)
             files.append(
                 {"path": path, "absolute": f"{root}/{path}", "url": file_url(path), "thumbnail": thumbnail}
             )

@@ -19,6 +19,8 @@ from floradl.library.template import SIDECARS
 
 _LOOKED: Final = "looked"
 _TOLD: Final = "told"
+_TOOK: Final = "took"
+_COMPARED: Final = "compared"
 
 
 def is_current(file: IndexFile, root: Path) -> bool:
@@ -81,9 +83,25 @@ def forget_look(path: Path) -> None:
         db.commit()
 
 
-def note_looked(file: IndexFile, now: float) -> None:
-    """Record that each sidecar was looked at `now` (unix seconds). Raises as `IndexFile.writing`."""
+def look_took(file: IndexFile) -> float:
+    """Return how long the last look at each sidecar took, in seconds. Raises as `reading`."""
+    return _noted(file, _TOOK)
+
+
+def compared_at(file: IndexFile) -> float:
+    """Return when all sidecars were compared last, as `looked_at`: in a look only what was written to is."""
+    return _noted(file, _COMPARED)
+
+
+def note_compared(file: IndexFile, now: float) -> None:
+    """Record that all were, see `compared_at`. Raises as `IndexFile.writing`."""
+    _note(file, _COMPARED, now)
+
+
+def note_looked(file: IndexFile, now: float, took: float = 0.0) -> None:
+    """Record that each sidecar was looked at `now` (unix seconds), in `took` seconds. Raises as `writing`."""
     _note(file, _LOOKED, now)
+    _note(file, _TOOK, took)
 
 
 def _note(file: IndexFile, key: str, now: float) -> None:

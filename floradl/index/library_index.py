@@ -13,8 +13,17 @@ from typing import Final
 
 from msgspec import Struct
 
-from floradl.index.freshness import note_looked
-from floradl.index.reading import Stamp, is_sidecar, list_sidecars, list_store, list_techniques, open_reader
+from floradl.index.freshness import compared_at, note_compared, note_looked
+from floradl.index.reading import (
+    SidecarFolder,
+    Stamp,
+    is_sidecar,
+    list_sidecars,
+    list_store,
+    list_techniques,
+    list_written,
+    open_reader,
+)
 from floradl.index.rows import put_in, take_out
 from floradl.index.tables import FILE_NAME, IndexFile
 from floradl.index.views import Views
@@ -27,7 +36,12 @@ _RUN: Final = (
     "SELECT folder, file, (SELECT name FROM names WHERE names.id = result) FROM runs WHERE run_id = ?"
 )
 _BATCH_OF_MANY: Final = 5_000  # each page is written once a batch, and again when the log is merged
+_NAMED: Final = 400  # sidecars in a question
 _MANY: Final = 20_000  # runs to put in, from which their files are sorted into the index at the end
+_SURE: Final = (
+    "sure:"  # and a folder's name: of what time (ctime) its sidecars are that were written to since
+)
+_COMPARED: Final = 86_400.0  # seconds, after which all are compared: a clock that was wrong hides a change
 _RACY_NS: Final = 2_000_000_000  # a folder that changed so lately may change again at the same moment
 
 
@@ -131,10 +145,12 @@ class LibraryIndex:
         until then stays.
         """
         began = time.time()
+        compares = thorough and not 0 <= began - compared_at(self._file) <= _COMPARED
         if isinstance(self._library, FolderLibrary):
-            there, works = self._look_at_folder(self._library, thorough=thorough)
+            there, works = self._look_at_folder(self._library, thorough=thorough, compares=compares)
         else:
             there, works = self._look_at_store()
+        took = time.time() - began
         with self._file.reading() as db:
             named = {name for (name,) in db.execute("SELECT folder FROM runs UNION SELECT name FROM folders")}
         run_ids: list[str] = []
@@ -160,9 +176,13 @@ class LibraryIndex:
                 taken_out += take_out(db, [(work.folder, file) for file in work.gone])
                 if work.mtime_ns and time.time_ns() - work.mtime_ns > _RACY_NS:
                     db.execute("INSERT OR REPLACE INTO folders VALUES (?, ?)", (work.folder, work.mtime_ns))
+                    sure = f"{_SURE}{work.folder}", str(work.sure_ns)
+                    db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", sure)
         self._file.catch_up_scattered()
         if thorough or not named or not isinstance(self._library, FolderLibrary):
-            note_looked(self._file, began)
+            note_looked(self._file, began, took)
+        if compares or not named:
+            note_compared(self._file, began)
         return Changes(run_ids, taken_out, sum(there.values()))
 
     def _count(self) -> int:
@@ -171,19 +191,41 @@ class LibraryIndex:
         return found[0]
 
     def _look_at_folder(
-        self, library: FolderLibrary, *, thorough: bool
+        self, library: FolderLibrary, *, thorough: bool, compares: bool
     ) -> tuple[dict[str, int], list[_Work]]:
         """Return the techniques' folders, and what is to be read of those that changed."""
         there = list_techniques(library)
         with self._file.reading() as db:
             known: dict[str, int] = dict(db.execute("SELECT name, mtime_ns FROM folders"))
-        seen = {} if thorough else known
-        works = [
-            self._compare(folder, listed.mtime_ns, listed.stamps)
-            for folder in there
-            if (listed := list_sidecars(library, folder, seen.get(folder))) is not None
-        ]
+            kept = db.execute("SELECT key, value FROM about WHERE key >= ? AND key < 'sure;'", (_SURE,))
+            sure = {key.removeprefix(_SURE): int(value) for key, value in kept}
+        works = []
+        for folder in there:
+            # Where its time stands, what was written to in place shows by its own.
+            if thorough and not compares and folder in known and folder in sure:
+                written = list_written(library, folder, known[folder], sure[folder])
+                if written is not None:
+                    works.append(self._compare_written(folder, written))
+                    continue
+            listed = list_sidecars(library, folder, None if thorough else known.get(folder))
+            if listed is not None:
+                works.append(self._compare(folder, listed.mtime_ns, listed.stamps, listed.sure_ns))
         return dict.fromkeys(there, 0), works
+
+    def _compare_written(self, folder: str, written: SidecarFolder) -> _Work:
+        """As `_compare`, of a folder in which the others are as they were."""
+        stamps, known = written.stamps, dict[str, Stamp]()
+        names = list(stamps)
+        with self._file.reading() as db:
+            for start in range(0, len(names), _NAMED):
+                some = names[start : start + _NAMED]
+                marks = ",".join("?" * len(some))
+                query = f"SELECT file, mtime_ns, size FROM runs WHERE folder = ? AND file IN ({marks})"  # noqa: S608
+                known |= {
+                    file: (mtime_ns, size) for file, mtime_ns, size in db.execute(query, (folder, *some))
+                }
+        files = [name for name, stamp in stamps.items() if known.get(name) != stamp]
+        return _Work(folder, written.mtime_ns, files, [], {}, written.sure_ns)
 
     def _look_at_store(self) -> tuple[dict[str, int], list[_Work]]:
         """Return how many sidecars each technique has, and what is to be read of them."""
@@ -198,9 +240,10 @@ class LibraryIndex:
             with self._file.writing() as db:
                 count += take_out(db, db.execute("SELECT folder, file FROM runs WHERE folder = ?", (name,)))
                 db.execute("DELETE FROM folders WHERE name = ?", (name,))
+                db.execute("DELETE FROM about WHERE key = ?", (f"{_SURE}{name}",))
         return count
 
-    def _compare(self, folder: str, mtime_ns: int, stamps: dict[str, Stamp]) -> _Work:
+    def _compare(self, folder: str, mtime_ns: int, stamps: dict[str, Stamp], sure_ns: int = 0) -> _Work:
         with self._file.reading() as db:
             rows = db.execute("SELECT file, mtime_ns, size FROM runs WHERE folder = ?", (folder,))
             known = {file: (mtime_ns, size) for file, mtime_ns, size in rows}
@@ -209,13 +252,14 @@ class LibraryIndex:
         files.sort(key=lambda name: stamps[name][0], reverse=True)
         # A folder's are looked at once more: what is kept of a million sidecars is much.
         paths = {} if mtime_ns else {f"{SIDECARS}/{folder}/{name}": stamps[name] for name in files}
-        return _Work(folder, mtime_ns, files, [name for name in known if name not in stamps], paths)
+        gone = [name for name in known if name not in stamps]
+        return _Work(folder, mtime_ns, files, gone, paths, sure_ns)
 
 
 class _Work(Struct, frozen=True):
     """What is to be read, and what is gone, of a technique's folder of that time (0 in a store).
 
-    `stamps` are those of what is to be read, by path.
+    `stamps` are those of what is to be read, by path. `sure_ns` is that of `SidecarFolder`.
     """
 
     folder: str
@@ -223,3 +267,4 @@ class _Work(Struct, frozen=True):
     files: list[str]
     gone: list[str]
     stamps: dict[str, Stamp]
+    sure_ns: int = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -37,6 +38,7 @@ _MOST_FOLDERS: Final = 200  # that are held open
 _NOT_THERE: Final = {errno.ENOENT, errno.ENOTDIR}
 _AT_ONCE: Final = 16  # requests to a store
 _LONGEST: Final = 64 << 20  # bytes of a sidecar
+_RACY_NS: Final = 2_000_000_000  # what changed so lately may change again at the same moment
 
 
 class ReadSidecar(Struct, frozen=True):
@@ -172,10 +174,14 @@ class _FolderReader:
 
 
 class SidecarFolder(Struct, frozen=True):
-    """A technique's folder as it was listed: when it last changed, and its sidecars."""
+    """A technique's folder as it was listed: when it last changed, and its sidecars.
+
+    One that is written to afterwards gets a time (ctime, which nobody can set) from `sure_ns` on.
+    """
 
     mtime_ns: int
     stamps: dict[str, Stamp]
+    sure_ns: int
 
 
 def is_sidecar(name: str) -> bool:
@@ -200,18 +206,47 @@ def list_sidecars(library: FolderLibrary, folder: str, seen_ns: int | None) -> S
 
     Raises as `Library`.
     """
-    below = (SafeName(SIDECARS), SafeName(folder))
     with library.open() as root:
         try:
-            with open_folder(root, below, create=False) as fd:
+            with open_folder(root, (SafeName(SIDECARS), SafeName(folder)), create=False) as fd:
                 mtime_ns = os.fstat(fd).st_mtime_ns
-                if mtime_ns == seen_ns:
-                    return None
-                with os.scandir(fd) as entries:
-                    stamps = {entry.name: _stamp(entry) for entry in entries if is_sidecar(entry.name)}
+                return None if mtime_ns == seen_ns else _listed(fd, mtime_ns, 0)
         except OSError:
             return None
-    return SidecarFolder(mtime_ns, stamps)
+
+
+def list_written(library: FolderLibrary, folder: str, seen_ns: int, sure_ns: int) -> SidecarFolder | None:
+    """List the sidecars of a folder that were written to in place since it had the times of its last listing.
+
+    None where others came or went since, or it cannot be read. Raises as `Library`.
+    """
+    with library.open() as root:
+        try:
+            with open_folder(root, (SafeName(SIDECARS), SafeName(folder)), create=False) as fd:
+                mtime_ns = os.fstat(fd).st_mtime_ns
+                return _listed(fd, mtime_ns, sure_ns) if mtime_ns == seen_ns else None
+        except OSError:
+            return None
+
+
+def _listed(folder: FolderFd, mtime_ns: int, since_ns: int) -> SidecarFolder:
+    """List those whose state changed at `since_ns` or later. Raises `OSError`."""
+    began, last, stamps = time.time_ns(), 0, {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not is_sidecar(entry.name):
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:  # it went meanwhile
+                stamps[entry.name] = 0, 0
+                continue
+            changed_ns = status.st_ctime_ns
+            if changed_ns >= since_ns:
+                stamps[entry.name] = status.st_mtime_ns, status.st_size
+                last = max(last, changed_ns)
+    # By the clock of the disk's machine, which may be another's; before what changed once it was looked at.
+    return SidecarFolder(mtime_ns, stamps, min(last or since_ns, began - _RACY_NS))
 
 
 def list_store(library: LibraryStore) -> dict[str, dict[str, Stamp]]:
@@ -222,11 +257,3 @@ def list_store(library: LibraryStore) -> dict[str, dict[str, Stamp]]:
             case [_, technique, name] if is_sidecar(name) and (stamp := _stamp_of(file)) is not None:
                 found.setdefault(technique, {})[name] = stamp
     return found
-
-
-def _stamp(entry: os.DirEntry[str]) -> Stamp:
-    try:
-        status = entry.stat(follow_symlinks=False)
-    except OSError:  # it went meanwhile
-        return 0, 0
-    return status.st_mtime_ns, status.st_size

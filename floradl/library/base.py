@@ -12,14 +12,17 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import BinaryIO, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, Self, TypeVar
 
 from msgspec import Struct
 
 from floradl.library import sidecar as sidecars
 from floradl.library.sidecar import Sidecar
-from floradl.library.template import SIDECARS
+from floradl.library.template import SIDECARS, Template
 from floradl.models import AttemptNotes, OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
+
+if TYPE_CHECKING:
+    from floradl.library.named_files import NamedFiles
 
 T = TypeVar("T")
 
@@ -164,7 +167,9 @@ class Destination(DownloadTarget, Protocol):
         """Give `sink`, whose hash is `sha256`, its final name; return that path.
 
         `ext` is `.png` or the like; `mtime` is unix seconds. A file with this name and these bytes is
-        adopted; any other stays, and the next free name is taken. The same bytes twice give the same path.
+        adopted unless it is another output's; any other stays, and the next free name is taken. The same
+        bytes twice give the same path. Of a run that is retried the file that its sidecar names is adopted,
+        too, whatever it is called.
         """
         ...
 
@@ -219,6 +224,19 @@ class LibraryStore(ABC):
     companions = False
     """Whether XMP is written beside each file, before the sidecar that names it."""
 
+    under_way: Callable[[], Mapping[str, tuple[str, str]]] = staticmethod(dict)
+    """Returns the files of runs that go on yet, which no sidecar names: by path the run's id and the output's
+    key."""
+
+    def named_files(self, template: Template) -> NamedFiles | None:
+        """Return what tells whose a file is; None where by `template` no two outputs can have one name."""
+        tells_runs_apart = template.always_names("run_id")
+        if tells_runs_apart and template.always_names("output_id", "index"):
+            return None
+        from floradl.library.named_files import NamedFiles  # noqa: PLC0415 - seldom needed
+
+        return NamedFiles(self, tells_runs_apart=tells_runs_apart)
+
     @abstractmethod
     def create(self) -> bool:
         """Make the library and its marker where they are missing; return whether it is new."""
@@ -263,6 +281,16 @@ class LibraryStore(ABC):
 
         `times` are when the run completed and was created (unix seconds), `index` counts from 1.
         """
+
+    def earlier_path(self, run: QueuedRun, output: RemoteOutput) -> str | None:
+        """Return where an output's file is by the sidecar of `run`, if that is retried; None for all else.
+
+        Raises as `locate_sidecar`.
+        """
+        if not run.force or (sidecar := self.find_sidecar(run.reference)) is None:
+            return None
+        found = sidecars.by_key(sidecar.outputs).get(output.key)
+        return found.path if found is not None else None
 
     @abstractmethod
     def existing(self, outputs: Mapping[str, SavedOutput]) -> dict[str, SavedOutput]:

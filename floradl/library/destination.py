@@ -67,6 +67,8 @@ class OutputPath(msgspec.Struct, frozen=True):
     render: Callable[[str, int], tuple[SafeName, ...]]
     set_aside: Callable[[FolderFd, tuple[SafeName, ...], str], bool]
     memory: AttemptMemory
+    is_anothers: Callable[[str], bool]
+    earlier: Callable[[int, str], str | None]
 
 
 class FolderSink(PartFile):
@@ -152,11 +154,16 @@ class FolderDestination(Destination):
                     f"the folder {'/'.join(folders)} was moved while a file arrived in it", ErrorCode.STORAGE
                 )
             sink.sync(mtime)
-            name = self._take_name(_Spot(folder, folders, self._place.flush()), sink, ext, sha256)
+            spot = _Spot(folder, folders, self._place.flush())
+            if (path := self._place.earlier(sink.size, sha256)) is not None:
+                sink.discard()
+                spot.flush(spot.folder, leave)
+            else:
+                path = "/".join((*folders, self._take_name(spot, sink, ext, sha256)))
             self.note(_NO_NOTES)
             with self._place.index.of(folder) as names:
                 names.drop_parts(self._tag)
-            return "/".join((*folders, name))
+            return path
 
     def _take_name(self, spot: _Spot, part: PartFile, ext: str, sha256: str) -> SafeName:
         for distinct in itertools.count(self._first):
@@ -165,13 +172,19 @@ class FolderDestination(Destination):
                 claimed = names.claim(name, self._tag)
             if claimed and part.publish(name, spot.flush):
                 return name
-            if claimed and _same_bytes(spot.folder, name, part.size, sha256):
-                part.discard()
-                spot.flush(spot.folder, leave)
+            if not claimed:
+                continue
+            if same_bytes(spot.folder, name, part.size, sha256):
+                if not self._place.is_anothers("/".join((*spot.parts, name))):
+                    part.discard()
+                    spot.flush(spot.folder, leave)
+                    return name
+            elif self._place.set_aside(spot.folder, (*spot.parts, name), sha256) and part.publish(
+                name, spot.flush
+            ):
                 return name
-            damaged = claimed and self._place.set_aside(spot.folder, (*spot.parts, name), sha256)
-            if damaged and part.publish(name, spot.flush):
-                return name
+            with self._place.index.of(spot.folder) as names:
+                names.release(name)  # the file's own output may be saved again
         raise AssertionError("counting ended")
 
     @contextmanager
@@ -211,7 +224,8 @@ def _regular_size(folder: FolderFd, name: SafeName) -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else None
 
 
-def _same_bytes(folder: FolderFd, name: SafeName, size: int, sha256: str) -> bool:
+def same_bytes(folder: FolderFd, name: SafeName, size: int, sha256: str) -> bool:
+    """Whether a file has these bytes, which are on disk on return."""
     try:
         file = open_regular(folder, name)
     except OSError:  # another user's, unreadable

@@ -36,7 +36,7 @@ from floradl.fs.os_errors import OF_ONE_ENTRY, library_error, translated, unopen
 from floradl.fs.permissions import make_above
 from floradl.library import scan
 from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, T
-from floradl.library.destination import AttemptMemory, FolderDestination, OutputPath
+from floradl.library.destination import AttemptMemory, FolderDestination, OutputPath, same_bytes
 from floradl.library.open_folders import FolderAt, FolderIndex, OpenFolders
 from floradl.library.path_plan import PathPlan, UnnamedOutput
 from floradl.library.scan import Owners
@@ -106,10 +106,9 @@ class FolderLibrary(LibraryStore):
         self._kept_as: dict[str, str] = {}
         self._local = threading.local()
         self._sidecars = SidecarFiles(self, self._flush)
-        vital = (root, root / SIDECARS)
-        self._translated = lru_cache(_TRANSLATED)(
-            lambda parts: translated(root, root.joinpath(*parts), vital)
-        )
+        self._named = self.named_files(template)
+        self._path_of = lru_cache(_PATHS)(lambda parts: root.joinpath(*parts))
+        self._vital = (root, root / SIDECARS)
 
     def create(self) -> bool:
         """Make the folder and its marker where they are missing; return whether the library is new.
@@ -253,9 +252,27 @@ class FolderLibrary(LibraryStore):
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
         render = self.paths.candidates(fields)
         place = OutputPath(
-            self.at, self._translated, self._flush, self.index, render, self._set_aside, self._memory
+            self.at,
+            self._translated,
+            self._flush,
+            self.index,
+            render,
+            self._set_aside,
+            self._memory,
+            lambda path: self._named is not None and self._named.is_anothers(path, run, output),
+            partial(self._earlier, run, output),
         )
         return FolderDestination(place, output.kind, identity.hexdigest()[:8], output.nth)
+
+    def _earlier(self, run: QueuedRun, output: RemoteOutput, size: int, sha256: str) -> str | None:
+        """Return where a retried run's output is, if it has these bytes."""
+        if not run.force or (path := self.earlier_path(run, output)) is None:
+            return None
+        try:
+            with self.locate(path) as (folder, name):
+                return path if same_bytes(folder, name, size, sha256) else None
+        except (OSError, ValueError):  # it is gone, or closed to us: then it is saved anew
+            return None
 
     def path_of(
         self,
@@ -419,6 +436,8 @@ class FolderLibrary(LibraryStore):
     def write_sidecar(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None) -> str:
         if self.companions:
             self.write_companions(sidecar, mtime)
+        if self._named is not None:
+            self._named.note(sidecar)
         return self._sidecars.write(sidecar, mtime, replacing)
 
 

@@ -29,6 +29,7 @@ from floradl.models import AttemptNotes, OutputKind
 _NAMES: Final = 20_000  # that are remembered
 _CHUNK: Final = 1 << 20
 _NO_NOTES = AttemptNotes()
+_NOBODY: Final = ""
 
 
 class KnownNames:
@@ -42,12 +43,19 @@ class KnownNames:
         """Whether `path` is `owner`'s, who has it from now on where nobody had; the oldest are forgotten."""
         with self._lock:
             key = fold(path)
-            if self._names.setdefault(key, (path, owner)) != (path, owner):
+            known, its_owner = self._names.setdefault(key, (path, owner))
+            if known != path or its_owner not in {owner, _NOBODY}:
                 return False
+            self._names[key] = path, owner
             self._names.move_to_end(key)
             if len(self._names) > _NAMES:
                 self._names.popitem(last=False)
             return True
+
+    def release(self, path: str) -> None:
+        """Have `path` claimed by nobody: it is that of an object that belongs to none who claims it."""
+        with self._lock:
+            self._names[fold(path)] = path, _NOBODY
 
     def drop(self, path: str) -> None:
         """Forget a path that is gone."""
@@ -61,7 +69,8 @@ class ObjectPlace(Struct, frozen=True):
 
     `check` raises where the library is missing. `render` returns the components of the path for an extension
     and the number of the candidate, from 1. `damaged` has, by path, the SHA-256 of a damaged file's
-    successor; `set_aside` moves such a file. `memory` has the notes of earlier attempts.
+    successor; `set_aside` moves such a file. `memory` has the notes of earlier attempts. `is_anothers` says
+    of a path whether it is another output's; `earlier` returns that of this output's file, if it is retried.
     """
 
     client: ObjectClient
@@ -72,6 +81,8 @@ class ObjectPlace(Struct, frozen=True):
     memory: AttemptMemory
     damaged: dict[str, str]
     set_aside: Callable[[str], None]
+    is_anothers: Callable[[str], bool]
+    earlier: Callable[[], str | None]
 
 
 class ObjectDestination(Destination):
@@ -144,6 +155,8 @@ class ObjectDestination(Destination):
         client, data = self._place.client, bytes(arrival.data)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         content = _Content(len(data), sha256, md5)
+        if (earlier := self._place.earlier()) is not None and self._adopt(earlier, content):
+            return earlier
         for path in self._candidates(ext):
             try:
                 client.create(path, data, content_type_of(ext), sha256)
@@ -151,16 +164,26 @@ class ObjectDestination(Destination):
                 there = client.stat(path)
                 if there is None:
                     raise _fleeting(client.place(path)) from None
-                if is_same(client, there, content):
+                is_alike = is_same(client, there, content)
+                if is_alike and not self._place.is_anothers(path):
                     self.stored_etag = there.etag or None
                     return path
-                if self._place.damaged.get(path) != sha256:
+                if is_alike or self._place.damaged.get(path) != sha256:
+                    self._place.names.release(path)  # the object's own output may be saved again
                     continue
                 self._place.set_aside(path)
                 self._create_again(path, data, ext, sha256)
             self.stored_etag = f'"{md5}"' if client.sums_etags else self._look(path, content)
             return path
         raise AssertionError("counting ended")
+
+    def _adopt(self, path: str, content: _Content) -> bool:
+        """Whether an object with these bytes is at `path`: then it is this output's."""
+        there = self._place.client.stat(path)
+        if there is None or not is_same(self._place.client, there, content):
+            return False
+        self.stored_etag = there.etag or None
+        return True
 
     def _create_again(self, path: str, data: bytes, ext: str, sha256: str) -> None:
         try:
@@ -174,6 +197,7 @@ class ObjectDestination(Destination):
         for path in self._candidates(ext):
             if client.stat(path) is not None and path not in self._place.damaged:
                 arrival.rivals.append(path)
+                self._place.names.release(path)
                 continue
             arrival.path = path
             return client.upload(path, total, content_type_of(ext))
@@ -183,10 +207,12 @@ class ObjectDestination(Destination):
         """End an upload, or adopt what is the same already."""
         client, path = self._place.client, arrival.path
         content = _Content(arrival.size, sha256)
-        for rival in arrival.rivals:
-            if (there := client.stat(rival)) is not None and is_same(client, there, content):
+        earlier = self._place.earlier()
+        rivals: list[str] = [*arrival.rivals]
+        for rival in rivals if earlier is None else [earlier, *rivals]:
+            # Whose it is is asked last: that may take long.
+            if self._adopt(rival, content) and (rival == earlier or not self._place.is_anothers(rival)):
                 upload.drop()
-                self.stored_etag = there.etag or None
                 return rival
         try:
             if self._place.damaged.get(path) == sha256 and client.stat(path) is not None:
@@ -195,7 +221,7 @@ class ObjectDestination(Destination):
         except TakenError:
             there = client.stat(path)
             arrival.reset()
-            if there is None or not is_same(client, there, content):
+            if there is None or not is_same(client, there, content) or self._place.is_anothers(path):
                 self._place.damaged.pop(path, None)  # it is not what was expected
                 raise TransientError(
                     f"{client.place(path)}: another program stored it meanwhile: the output is sent anew, "

@@ -93,6 +93,7 @@ class ObjectLibrary(LibraryStore):
         self._kept_as: dict[str, str] = {}
         self._listed: dict[str, tuple[float, dict[str, str]]] = {}
         self._sidecars = ObjectSidecars(self)
+        self._named = self.named_files(template)
         self._threads: ThreadPoolExecutor | None = None
         self._lock = Lock()
         self._thread = local()
@@ -153,6 +154,8 @@ class ObjectLibrary(LibraryStore):
             memory=self._memory,
             damaged=self._damaged,
             set_aside=self._set_aside,
+            is_anothers=lambda path: self._named is not None and self._named.is_anothers(path, run, output),
+            earlier=partial(self.earlier_path, run, output),
         )
         return ObjectDestination(place, output.kind, identity.hexdigest()[:16], output.nth)
 
@@ -208,6 +211,8 @@ class ObjectLibrary(LibraryStore):
     def write_sidecar(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None) -> str:
         if self.companions:
             self.write_companions(sidecar, mtime)
+        if self._named is not None:
+            self._named.note(sidecar)
         return self._sidecars.write(sidecar, replacing)
 
     def open_file(self, path: str) -> BinaryIO | None:

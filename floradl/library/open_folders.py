@@ -54,6 +54,10 @@ class FolderNames:
         self._names[key] = name
         return True
 
+    def release(self, name: SafeName) -> None:
+        """Have `name` claimed by nobody: it is the name of a file that belongs to none who claims it."""
+        self._owners.pop(fold(name), None)
+
     def existing(self, name: SafeName) -> SafeName:
         """Return `name`, or the existing name that differs in case only."""
         return SafeName(self._names.setdefault(fold(name), name))

@@ -14,7 +14,7 @@ sidecar says `removed`, and the last of them takes the file along.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import groupby, islice
@@ -200,18 +200,21 @@ class Pruner:
         marked = self._collect(batch, works, Pruned(left=done.left))
         # Reading what comes before took its time: a run that is fetched again by now may have these files.
         marked = [run for run in marked if run and not self._is_open(run[0].run_id)]
+        stays: set[tuple[str, int]] = set()
         for run in marked:
             for each in run:
                 if each.is_shared:
                     continue
-                if self._library.stat(each.path) != self._seen.get(each.path):  # written to meanwhile
+                there = self._library.stat(each.path)
+                if there is not None and there != self._seen.get(each.path):  # written to meanwhile
                     done.left.append((each.path, _NOT_AS_SAID))
+                    stays.add((each.run_id, each.index))
                     continue
                 self._library.remove(each.path)
                 self._remove_companion(each.path)
                 done.files += 1
                 done.bytes += each.size
-        works = [partial(self._forget_paths, run) for run in marked]
+        works = [partial(self._settle, run, stays) for run in marked]
         self._collect(marked, works, Pruned(left=done.left))
         self._report(done)
 
@@ -283,15 +286,18 @@ class Pruner:
             self._write(sidecar, outputs)
         return done
 
-    def _forget_paths(self, run: Sequence[Expired]) -> list[Expired]:
+    def _settle(self, run: Sequence[Expired], stays: Container[tuple[str, int]]) -> list[Expired]:
+        """Have the sidecar name no file that is removed; one that `stays` is not said to be."""
         sidecar = self._read(run[0]) if run else None
         if sidecar is None:
             return []
-        gone = {each.path for each in run}
-        outputs = [
-            replace(output, path=None) if output.removed is not None and output.path in gone else output
-            for output in sidecar.outputs
-        ]
+        outputs = list(sidecar.outputs)
+        for each in run:
+            output = outputs[each.index] if each.index < len(outputs) else None
+            if output is None or output.removed is None or output.path != each.path:
+                continue
+            is_left = (each.run_id, each.index) in stays
+            outputs[each.index] = replace(output, removed=None) if is_left else replace(output, path=None)
         if tuple(outputs) != sidecar.outputs:
             self._write(sidecar, outputs)
         return list(run)

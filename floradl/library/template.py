@@ -161,6 +161,11 @@ class Template(Struct, frozen=True):
             for choice in piece.choices
         )
 
+    def always_names(self, *fields: str) -> bool:
+        """Whether one of `fields` is in each path: it is no alternative to another that may be there."""
+        pieces = (piece for pieces in self.components for piece in pieces)
+        return any(piece.choices and piece.choices[0].field in fields for piece in pieces)
+
     def meta_keys(self) -> tuple[str, ...]:
         """Return the keys of `meta` in it, each once."""
         fields = (

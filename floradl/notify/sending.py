@@ -7,22 +7,23 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.util import find_spec
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import msgspec
 from msgspec import Struct
 
 from floradl.errors import FloradlError
+from floradl.net.addresses import canonical_host
 from floradl.net.client import open_client
 from floradl.net.pool import PoolLimits
 from floradl.net.url_policy import UrlPolicy
 from floradl.notify.mail import send_mail
 from floradl.notify.news import Message, encoded
-from floradl.notify.targets import MailServer, Service, Target, Webhook
+from floradl.notify.targets import MailServer, Service, Target, Unusable, Webhook
 from floradl.redaction import MASK, redact
 
 USER_AGENT: Final = "floradl"
@@ -59,6 +60,8 @@ class Sender(Struct, frozen=True):
 
     def send(self, message: Message, target: Target) -> None:
         """Send it, within about a minute. Raises `NotSentError`."""
+        if isinstance(target, Unusable):
+            raise NotSentError(target.why)
         try:
             match target:
                 case Webhook(_, url):
@@ -71,7 +74,7 @@ class Sender(Struct, frozen=True):
             raise
         # What the network, TLS, the URL policy and mail servers have to say.
         except (FloradlError, httpx.RequestError, httpx.InvalidURL, OSError, ValueError) as error:
-            raise NotSentError(str(error) or type(error).__name__) from None
+            raise NotSentError(_without_host(str(error), target) or type(error).__name__) from None
 
     def _post(self, message: Message, url: str) -> None:
         limits = PoolLimits(connect=_TIMEOUT, read=_TIMEOUT, connections=1)
@@ -89,7 +92,7 @@ class Sender(Struct, frozen=True):
         if 200 <= status <= 299:
             return
         wait = min(float(again), _LONGEST_WAIT) if again.isdecimal() and len(again) < 10 else 0.0
-        raise NotSentError(f"{request.url.host} answers HTTP {status}{_advice(status)}", wait)
+        raise NotSentError(f"it answers HTTP {status}{_advice(status)}", wait)
 
 
 def _advice(status: int) -> str:
@@ -139,6 +142,25 @@ def _without(text: str, url: str) -> str:
         for each in {part, unquote(part)}:
             if each:
                 text = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)", MASK, text)
+    return text
+
+
+def _without_host(text: str, target: Target) -> str:
+    """Return `text` without the host, and its port: all of a URL is a secret."""
+    hosts: set[str] = set()
+    match target:
+        case Webhook(_, url):
+            with suppress(ValueError, httpx.InvalidURL):
+                parsed = httpx.URL(url.reveal())
+                hosts = {urlsplit(url.reveal()).hostname or "", parsed.host, parsed.raw_host.decode("ascii")}
+        case MailServer():
+            hosts = {target.host}
+    for host in tuple(hosts):
+        with suppress(ValueError):
+            hosts.add(canonical_host(host))
+    for host in sorted(filter(None, hosts), key=len, reverse=True):
+        named = rf"(?i)(?:\bhost )?'?(?<![\w.-])\[?{re.escape(host)}\]?(?::\d+)?(?![\w-])'?"
+        text = re.sub(named, "its host", text)
     return text
 
 

@@ -51,21 +51,28 @@ class Service(Struct, frozen=True):
     url: Secret
 
 
-Target: TypeAlias = Webhook | MailServer | Service
+class Unusable(Struct, frozen=True):
+    """A line that names no address, and why; the others are used."""
+
+    name: str
+    why: str
+
+
+Target: TypeAlias = Webhook | MailServer | Service | Unusable
 
 
 def read_targets(text: str, place: str) -> tuple[Target, ...]:
     """Read the lines of `place`: empty ones and those that begin with # mean nothing.
 
-    Raises `ConfigError`, which names the line but repeats nothing of it.
+    What is said of a line repeats nothing of it. Raises `ConfigError` where there are too many.
     """
-    targets = tuple(_targets(text, place))
+    targets = tuple(_targets(text))
     if len(targets) > _MOST:
         raise ConfigError(f"{place}: at most {_MOST} URLs")
     return targets
 
 
-def _targets(text: str, place: str) -> Iterator[Target]:
+def _targets(text: str) -> Iterator[Target]:
     for number, line in enumerate(text.splitlines(), 1):
         url = line.strip()
         if not url or url.startswith("#"):
@@ -74,7 +81,7 @@ def _targets(text: str, place: str) -> Iterator[Target]:
         try:
             yield _target(url, number)
         except ValueError as error:
-            raise ConfigError(f"{place}, line {number}: {error}") from None
+            yield Unusable(f"line {number}", str(error))
 
 
 def _target(url: str, number: int) -> Target:

@@ -69,11 +69,15 @@ class QueueReader:
         """
         return list(select_runs(self._db, "WHERE run_id > ? ORDER BY run_id LIMIT ?", (after, limit)))
 
-    def saved_paths(self) -> list[str]:
-        """Return the library paths of all outputs that are saved though their runs go on."""
+    def saved_files(self) -> dict[str, tuple[str, str]]:
+        """Return all outputs that are saved though their runs go on: by library path run id and key."""
         rows = self._db.execute("SELECT DISTINCT run_id FROM saved").fetchall()
-        found = (output.path for (run_id,) in rows for output in select_saved(self._db, run_id).values())
-        return [path for path in found if path is not None]
+        return {
+            output.path: (run_id, key)
+            for (run_id,) in rows
+            for key, output in select_saved(self._db, run_id).items()
+            if output.path is not None
+        }
 
     def runs(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
         """Read runs by id; unknown ones are left out."""

@@ -165,8 +165,12 @@ def _notify(config: Config, environ: Mapping[str, str]) -> Iterator[CheckResult]
     if (why := exposure(Path(found[1]), environ)) is not None:
         yield warn("notify", why, f"chmod 600 '{found[1]}'")
     from floradl.notify.sending import APPRISE_MISSING, has_apprise  # noqa: PLC0415 - few have any
-    from floradl.notify.targets import Service  # noqa: PLC0415 - as above
+    from floradl.notify.targets import Service, Unusable  # noqa: PLC0415 - as above
 
+    for wrong in [each for each in targets if isinstance(each, Unusable)]:
+        yield fail("notify", f"{found[1]}, {wrong.name}: {wrong.why}")
+    if not (targets := tuple(each for each in targets if not isinstance(each, Unusable))):
+        return
     if not has_apprise() and (services := [each.name for each in targets if isinstance(each, Service)]):
         yield warn("notify", f"{', '.join(services)}: {APPRISE_MISSING}")
     elif not config.notify.on:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from floradl.app import build_library
 from floradl.clock import unix_seconds
@@ -110,11 +111,11 @@ def verify(
     code = Exit.OK
     if repair is not None:
         try:
-            _settle_missing(config, repair, report)
+            taken = _settle(config, repair, report)
         except ServicePausedError as error:
             tell(f"floradl: {error}")
             return Exit.GAVE_UP
-        code = _repair(config, environ, repair, report)
+        code = _repair(config, environ, repair, report, taken)
         report.companions = write_companions(config, asked)
     if as_json:
         out.write(json.dumps(_document(report), indent=2) + "\n")
@@ -129,10 +130,13 @@ def verify(
     return Exit.FOUND if report.left else Exit.OK
 
 
-def _repair(config: Config, environ: Mapping[str, str], repair: Repair, report: Report) -> Exit:
-    """Download again what `repair` covers, and is not settled yet."""
+def _repair(
+    config: Config, environ: Mapping[str, str], repair: Repair, report: Report, taken: Container[int]
+) -> Exit:
+    """Download again what `repair` covers, and is not settled yet. The paths of the `taken` are others'."""
     covered = {
-        number: each
+        # What stands at a path that is another's is not this one's damaged file, to be set aside.
+        number: replace(each, verdict=FileVerdict.MISSING) if number in taken else each
         for number, each in enumerate(report.problems)
         if repair.covers(each) and number not in report.outcomes
     }
@@ -149,15 +153,21 @@ def _repair(config: Config, environ: Mapping[str, str], repair: Repair, report: 
     return code
 
 
-def _settle_missing(config: Config, repair: Repair, report: Report) -> None:
-    """Find what was moved, or accept what was deleted. Raises as `gone.record_moved`."""
+def _settle(config: Config, repair: Repair, report: Report) -> Container[int]:
+    """Find what was moved, or accept what was deleted; return which problems' paths are other outputs'.
+
+    Raises as `gone.record_moved`.
+    """
     from floradl.commands.verify import gone  # noqa: PLC0415 - mostly not needed
 
-    if missing := gone.missing_files(report.problems):
-        settle = gone.accept_missing if repair.accepts_missing else gone.record_moved
-        report.outcomes = settle(config, missing)
-        found = {outcome.path for outcome in report.outcomes.values() if outcome.mended}
-        report.unknown = [path for path in report.unknown if path not in found]
+    choose = gone.missing_files if repair.accepts_missing else gone.displaced_files
+    if not (files := choose(report.problems)):
+        return ()
+    settled = (gone.accept_missing if repair.accepts_missing else gone.record_moved)(config, files)
+    report.outcomes = settled.outcomes
+    found = {outcome.path for outcome in report.outcomes.values() if outcome.mended}
+    report.unknown = [path for path in report.unknown if path not in found]
+    return settled.taken
 
 
 def wanted(references: Iterable[str], since: str | None, now: float, *, quick: bool) -> FileFilter:

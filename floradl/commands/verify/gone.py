@@ -2,14 +2,16 @@
 
 A file that somebody moved or renamed is left where it is, and its sidecar says so from then on: people move
 files on purpose, and what was put back would be moved again. `relayout` puts all where the template wants it.
-Its `NAME.EXT.xmp` goes along.
+Its `NAME.EXT.xmp` goes along. A file that has other bytes than its sidecar says may be another output's, and
+its own lie under that one's name: so it is where two changed places.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from floradl.app import build_library
@@ -20,7 +22,7 @@ from floradl.commands.verify.scan import ACCEPTED, KnownFiles, Problem, VerifyOu
 from floradl.config.settings import Config
 from floradl.errors import FloradlError, ServicePausedError
 from floradl.library import xmp
-from floradl.library.base import LibraryStore, StoredFile
+from floradl.library.base import LibraryStore
 from floradl.library.moved_files import find_moved
 from floradl.library.retention import Expired, Pruner
 from floradl.library.template import SIDECARS
@@ -28,51 +30,68 @@ from floradl.library.verify import FileVerdict
 from floradl.models import Reference, RemovalReason
 
 
-def missing_files(problems: Sequence[Problem]) -> dict[int, Problem]:
-    """Return those of `problems`, by number, that are files which are gone."""
+class Settled(Struct, frozen=True):
+    """What became of problems, by number; `taken` are those whose path is another output's."""
+
+    outcomes: dict[int, VerifyOutcome]
+    taken: frozenset[int] = frozenset()
+
+
+def displaced_files(problems: Sequence[Problem]) -> dict[int, Problem]:
+    """Return those of `problems`, by number, whose files are gone or have other bytes."""
     return {
         number: each
         for number, each in enumerate(problems)
-        if each.verdict is FileVerdict.MISSING and each.output is not None and each.path is not None
+        if each.verdict in {FileVerdict.MISSING, FileVerdict.DAMAGED}
+        and each.output is not None
+        and each.path is not None
     }
 
 
-def record_moved(config: Config, missing: Mapping[int, Problem]) -> dict[int, VerifyOutcome]:
+def missing_files(problems: Sequence[Problem]) -> dict[int, Problem]:
+    """Return those of `problems`, by number, that are files which are gone."""
+    found = displaced_files(problems)
+    return {number: each for number, each in found.items() if each.verdict is FileVerdict.MISSING}
+
+
+def record_moved(config: Config, displaced: Mapping[int, Problem]) -> Settled:
     """Find files that lie elsewhere, and have their sidecars say so; return what became of them.
 
     Raises `ServicePausedError`, `LockedError` and `ConfigError`.
     """
     library = build_library(config)
-    wanted = {
-        number: (each.output.bytes, each.output.sha256) for number, each in missing.items() if each.output
+    named = _named(library, config, displaced)
+    found = _found(library, displaced, named)
+    named.add(found.values())
+    taken = {
+        number for number, each in displaced.items() if number not in found and (each.path or "") in named
     }
-    found = find_moved(library, wanted, _unnamed(library, config)) if wanted else {}
     outcomes: dict[int, VerifyOutcome] = {}
     if not found:
-        return outcomes
+        return Settled(outcomes, frozenset(taken))
     with beside_daemon(config, "verify"):
         for number, path in found.items():
+            problem = displaced[number]
             try:
-                _record(library, missing[number], path, keep_times=config.output.mtime == "completed")
+                _record(library, problem, path, keep_times=config.output.mtime == "completed")
                 message = "it was moved, and its sidecar says so now"
+                if problem.verdict is FileVerdict.DAMAGED and (problem.path or "") not in named:
+                    message += f"; what is at {problem.path} stays there"
                 outcomes[number] = VerifyOutcome(mended=True, message=message, path=path)
             except ServicePausedError:
                 raise
             except FloradlError as error:
                 outcomes[number] = VerifyOutcome(mended=False, message=str(error), path=path)
-    return outcomes
+    return Settled(outcomes, frozenset(taken))
 
 
-def accept_missing(config: Config, missing: Mapping[int, Problem]) -> dict[int, VerifyOutcome]:
+def accept_missing(config: Config, missing: Mapping[int, Problem]) -> Settled:
     """Record that files were deleted on purpose, unless they lie elsewhere; return what became of them.
 
     Raises as `record_moved`.
     """
     library = build_library(config)
-    wanted = {
-        number: (each.output.bytes, each.output.sha256) for number, each in missing.items() if each.output
-    }
-    elsewhere = find_moved(library, wanted, _unnamed(library, config)) if wanted else {}
+    elsewhere = _found(library, missing, _named(library, config, missing))
     outcomes = {
         number: VerifyOutcome(
             mended=False, message="it lies there now: --repair has its sidecar say so", path=path
@@ -90,7 +109,7 @@ def accept_missing(config: Config, missing: Mapping[int, Problem]) -> dict[int, 
     for number, each in gone.items():
         why = left.get(each.path)
         outcomes[number] = VerifyOutcome(mended=why is None, message=why or ACCEPTED, path=each.path)
-    return outcomes
+    return Settled(outcomes)
 
 
 def _expired(problem: Problem) -> Expired:
@@ -101,16 +120,44 @@ def _expired(problem: Problem) -> Expired:
     return Expired(sidecar.run_id, sidecar.technique, problem.index, output.path or "", size, 0.0)
 
 
-def _unnamed(library: LibraryStore, config: Config) -> Iterator[StoredFile]:
-    """Yield the files that no sidecar names, and no open run has."""
+def _named(library: LibraryStore, config: Config, displaced: Mapping[int, Problem]) -> KnownFiles:
+    """Return the files that are some output's: sidecars name them, or open runs have them.
+
+    What the sidecars of the `displaced` call theirs does not count: it has other bytes.
+    """
+    wrong = {(each.sidecar.run_id, each.index) for each in displaced.values() if each.sidecar is not None}
     known = KnownFiles()
     known.add(read_under_way(config.state_dir))
     for entry in library.scan():
-        if entry.sidecar is not None:
-            known.add(output.path for output in entry.sidecar.outputs if output.path is not None)
-    for file in library.listing():
-        if not file.path.startswith(f"{SIDECARS}/") and file.path not in known:
-            yield file
+        if (sidecar := entry.sidecar) is not None:
+            known.add(
+                output.path
+                for index, output in enumerate(sidecar.outputs)
+                if output.path is not None and (sidecar.run_id, index) not in wrong
+            )
+    return known
+
+
+def _found(library: LibraryStore, displaced: Mapping[int, Problem], named: KnownFiles) -> dict[int, str]:
+    """Return where the bytes of the `displaced` are, among files that are not `named`."""
+    # Two sidecars may name one file, which is found for both.
+    wanted = {
+        (each.path, each.output.sha256): (each.output.bytes, each.output.sha256)
+        for each in displaced.values()
+        if each.output is not None
+    }
+    files = (
+        file
+        for file in library.listing()
+        if not file.path.startswith(f"{SIDECARS}/") and file.path not in named
+    )
+    found = find_moved(library, wanted, files)
+    places = {
+        number: found.get((each.path, each.output.sha256))
+        for number, each in displaced.items()
+        if each.output is not None
+    }
+    return {number: path for number, path in places.items() if path is not None}
 
 
 def _record(library: LibraryStore, problem: Problem, path: str, *, keep_times: bool) -> None:
@@ -123,7 +170,8 @@ def _record(library: LibraryStore, problem: Problem, path: str, *, keep_times: b
         or (there.outputs[problem.index].path != problem.path)
     ):
         raise FloradlError("its sidecar changed meanwhile: start again")
-    _take_companion_along(library, problem.path or "", path)
+    if problem.verdict is FileVerdict.MISSING:
+        _take_companion_along(library, problem.path or "", path)
     outputs = list(there.outputs)
     outputs[problem.index] = replace(outputs[problem.index], path=path)
     mtime = unix_seconds(there.times.completed_at) if keep_times else None

@@ -191,6 +191,8 @@ class _Repairs:
             return VerifyOutcome(mended=False, message=examined.message, path=saved.path)
         kept = self._works.library.kept_as(problem.path or "")
         message = f"the damaged file is kept as {kept}" if kept else ""
+        if saved.path != problem.path and problem.verdict is FileVerdict.DAMAGED:
+            message = f"the damaged file stays at {problem.path}"  # by another template than today's
         if problem.output is not None and saved.sha256 != problem.output.sha256:
             message = _ELSEWHERE
         return VerifyOutcome(mended=True, message=message, path=saved.path, kept_as=kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import msgspec
@@ -55,15 +55,13 @@ class PostgresReader(QueueReader):
     def page(self, after: str, limit: int) -> list[QueuedRun]:
         return self._runs("WHERE run_id > %s ORDER BY run_id LIMIT %s", (after, limit))
 
-    def saved_paths(self) -> list[str]:
-        found = []
-        for (text,) in self._rows("SELECT output FROM outputs"):
-            try:
-                path = msgspec.json.decode(text, type=SavedOutput).path
-            except msgspec.ValidationError:  # a newer floradl's
-                continue
-            found.append(path)
-        return [path for path in found if path is not None]
+    def saved_files(self) -> dict[str, tuple[str, str]]:
+        found: dict[str, tuple[str, str]] = {}
+        for run_id, key, text in self._rows("SELECT run_id, output_key, output FROM outputs"):
+            with suppress(msgspec.ValidationError):  # a newer floradl's
+                if (path := msgspec.json.decode(text, type=SavedOutput).path) is not None:
+                    found[path] = run_id, key.decode()
+        return found
 
     def runs(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
         return {run.run_id: run for run in self._runs("WHERE run_id = ANY(%s)", (list(run_ids),))}
