@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bystanders import open_to_all
 from click.testing import CliRunner
 from galleries import Shelf
 from studio import Home
@@ -234,3 +237,28 @@ def test_find_without_a_library_says_so(home: Home) -> None:
     done = home.run("find", "x")
     assert done.returncode == 5
     assert "the library's folder is not there" in done.stderr
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("planted", "place"), [(None, "state"), ("index.sqlite3", "cache")])
+def test_the_index_lies_in_a_volume_that_root_made_where_nobody_else_has_put_anything(
+    planted: str | None, place: str
+) -> None:
+    with open_to_all() as public:
+        (public / "state").mkdir()
+        (public / "state").chmod(0o1777)  # as a new volume of a container is
+        if planted is not None:
+            (public / "state" / planted).touch()
+        asks = (
+            "import hashlib, os, sys; from pathlib import Path; import floradl.queue.folder; from floradl.commands.library_index import index_place;"
+            "from floradl.config.load import Options, load_config;"
+            "config = load_config(Options(home=Path(sys.argv[1])), {}, system_file=Path('/nowhere'));"
+            "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
+            "print(index_place(config, {'XDG_CACHE_HOME': sys.argv[1] + '/cache'}))"
+        )
+        (public / "cache").mkdir()
+        (public / "cache").chmod(0o777)
+        done = subprocess.run(
+            [sys.executable, "-c", asks, str(public)], capture_output=True, text=True, check=True
+        )
+        assert Path(done.stdout.strip()).relative_to(public).parts[0] == place
