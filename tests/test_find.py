@@ -239,26 +239,30 @@ def test_find_without_a_library_says_so(home: Home) -> None:
     assert "the library's folder is not there" in done.stderr
 
 
+_PLACE = """
+import hashlib, os, sys
+from pathlib import Path
+import floradl.queue.folder
+from floradl.commands.library_index import index_place
+from floradl.config.load import Options, load_config
+home, cache = sys.argv[1:]
+config = load_config(Options(home=Path(home)), {}, system_file=Path("/nowhere"))
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print(index_place(config, {"XDG_CACHE_HOME": cache}))
+"""
+
+
 @pytest.mark.root
 @pytest.mark.parametrize(("planted", "place"), [(None, "state"), ("index.sqlite3", "cache")])
 def test_the_index_lies_in_a_volume_that_root_made_where_nobody_else_has_put_anything(
     planted: str | None, place: str
 ) -> None:
     with open_to_all() as public:
-        (public / "state").mkdir()
-        (public / "state").chmod(0o1777)  # as a new volume of a container is
+        for name, mode in (("state", 0o1777), ("cache", 0o777)):  # a new volume of a container is sticky
+            (public / name).mkdir()
+            (public / name).chmod(mode)
         if planted is not None:
             (public / "state" / planted).touch()
-        asks = (
-            "import hashlib, os, sys; from pathlib import Path; import floradl.queue.folder; from floradl.commands.library_index import index_place;"
-            "from floradl.config.load import Options, load_config;"
-            "config = load_config(Options(home=Path(sys.argv[1])), {}, system_file=Path('/nowhere'));"
-            "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
-            "print(index_place(config, {'XDG_CACHE_HOME': sys.argv[1] + '/cache'}))"
-        )
-        (public / "cache").mkdir()
-        (public / "cache").chmod(0o777)
-        done = subprocess.run(
-            [sys.executable, "-c", asks, str(public)], capture_output=True, text=True, check=True
-        )
+        command = [sys.executable, "-c", _PLACE, str(public), str(public / "cache")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert Path(done.stdout.strip()).relative_to(public).parts[0] == place
