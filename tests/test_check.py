@@ -453,6 +453,15 @@ def test_folders_of_somebody_else_s_are_found(public_home: Path) -> None:
 
 
 @_root
+def test_a_volume_of_a_container_that_root_made_is_no_state_of_somebody_else_s(public_home: Path) -> None:
+    (public_home / "state").mkdir()
+    (public_home / "state").chmod(0o1777)  # as a new volume is, which takes the mode of the image's folder
+    told = as_nobody(public_home)
+    assert "ok    state folder: " in told
+    assert "  user: " not in told
+
+
+@_root
 async def test_root_is_told_that_the_home_is_somebody_else_s(public_home: Path, place: Place) -> None:
     for folder in ("", "state"):
         (public_home / folder).mkdir(exist_ok=True)

@@ -159,8 +159,9 @@ def test_many_workers_start_once_database_and_store_are_well_and_the_schema_is_t
             assert ("healthcheck" in services[other]) is is_healthy, other
             assert (services[other]["restart"] == "no") is not is_healthy, other
     for name in ("front", "worker"):
-        assert set(services[name]["depends_on"]) == {"migrate", "store"}
+        assert set(services[name]["depends_on"]) == {"migrate", "bucket"}
     assert set(services["migrate"]["depends_on"]) == {"postgres"}
+    assert set(services["bucket"]["depends_on"]) == {"store"}
     assert services["migrate"]["command"] == ["migrate"]
     assert services["worker"]["deploy"] == {"replicas": "${FLORADL_WORKERS:-4}"}
 
@@ -171,7 +172,8 @@ def test_no_worker_of_many_has_more_rights_than_it_needs_or_shares_its_state(sca
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert set(service["secrets"]) == set(scale["secrets"])
-        assert {"/state", "/data"} <= set(service["volumes"])  # without a name: one for each container
+        kept = service["tmpfs"] if name == "migrate" else service["volumes"]
+        assert {"/state", "/data"} <= set(kept)  # without a name: one for each container
     assert "./inbox:/data/inbox" in scale["services"]["front"]["volumes"]
     assert not any("inbox" in volume for volume in scale["services"]["worker"]["volumes"])
 
@@ -185,8 +187,22 @@ def test_what_the_compose_file_of_many_workers_names_is_there_or_is_made_by_its_
         assert f"> {file}\n" in head
     known = {variable(key) for key in settings()} | _QUEUE
     assert {name for name in scale["services"]["worker"]["environment"] if "FLORADL" in name} <= known
+    (line,) = (line for line in head.splitlines() if line.endswith(" > .env"))
+    kept_for_later = re.findall(r"(FLORADL_\w+)=", line)
+    assert kept_for_later == ["FLORADL_UID", "FLORADL_GID", "FLORADL_WORKERS"]
+    assert all(f"${{{name}:-" in SCALE.read_text() for name in kept_for_later)
     kept = [each for name in ("postgres", "store") for each in scale["services"][name]["volumes"]]
     assert {volume.split(":")[0] for volume in kept} == set(scale["volumes"])
+
+
+def test_git_passes_over_the_secrets_that_the_compose_files_have_one_make() -> None:
+    made = ["secrets/flora_api_key", "flora/inbox/job.txt", ".env"]
+    made += [f"deploy/{each}" for each in ("secrets/store.env", "inbox/job.txt", ".env")]
+    command = ["git", "check-ignore", "--no-index", *made]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 128:
+        pytest.skip("not a clone")
+    assert done.stdout.split() == made
 
 
 def test_compose_takes_the_file_of_many_workers(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bystanders import open_to_all
 from click.testing import CliRunner
 from galleries import Shelf
 from studio import Home
@@ -263,3 +266,32 @@ def test_find_without_a_library_says_so(home: Home) -> None:
     done = home.run("find", "x")
     assert done.returncode == 5
     assert "the library's folder is not there" in done.stderr
+
+
+_PLACE = """
+import hashlib, os, sys
+from pathlib import Path
+import floradl.queue.folder
+from floradl.commands.library_index import index_place
+from floradl.config.load import Options, load_config
+home, cache = sys.argv[1:]
+config = load_config(Options(home=Path(home)), {}, system_file=Path("/nowhere"))
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print(index_place(config, {"XDG_CACHE_HOME": cache}))
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("planted", "place"), [(None, "state"), ("index.sqlite3", "cache")])
+def test_the_index_lies_in_a_volume_that_root_made_where_nobody_else_has_put_anything(
+    planted: str | None, place: str
+) -> None:
+    with open_to_all() as public:
+        for name, mode in (("state", 0o1777), ("cache", 0o777)):  # a new volume of a container is sticky
+            (public / name).mkdir()
+            (public / name).chmod(mode)
+        if planted is not None:
+            (public / "state" / planted).touch()
+        command = [sys.executable, "-c", _PLACE, str(public), str(public / "cache")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert Path(done.stdout.strip()).relative_to(public).parts[0] == place

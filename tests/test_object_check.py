@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from object_stores import BUCKET, READER, READER_SECRET, Line, Store, answer
 
 from floradl.library.object_access import StoreAccess, options_of
 from floradl.library.object_check import signed, store_advice
 from floradl.urls import BucketUrl
 
+ROOT = Path(__file__).parent.parent
 URL = BucketUrl.parse(f"s3://{BUCKET}/x")
 KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "top-secret", "AWS_SESSION_TOKEN": "token"}
 RULE = (
@@ -87,3 +92,29 @@ def test_the_signature_is_one_that_a_store_accepts(stores: Callable[[str], Store
     assert asked(AWS_SECRET_ACCESS_KEY="wrong") == 403
     assert READER_SECRET not in str(list(store_advice(URL, store.access, time.time())))
     assert asked(AWS_ACCESS_KEY_ID=READER, AWS_SECRET_ACCESS_KEY=READER_SECRET) in {200, 403, 404}
+
+
+def test_the_bucket_that_the_compose_file_makes_is_one_that_check_finds_nothing_amiss_with(
+    stores: Callable[[str], Store],
+) -> None:
+    if (curl := shutil.which("curl")) is None:
+        pytest.skip("curl is not installed")
+    store = stores("s3")
+    url = BucketUrl.parse("s3://made-by-compose/library")
+    service = yaml.safe_load((ROOT / "deploy/compose.scale.yaml").read_text())["services"]["bucket"]
+    (script,) = service["command"]
+    script = script.replace("$$", "$").replace("http://store:8333", store.access.endpoint)
+    environ = {**store.access.environ, "LIBRARY": str(url), "PATH": f"{Path(curl).parent}:/usr/bin:/bin"}
+    assert list(store_advice(url, store.access, time.time())) == ["there is no bucket made-by-compose"]
+    for _ in range(2):  # at the next start it is there
+        done = subprocess.run(
+            [*service["entrypoint"], script], env=environ, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert list(store_advice(url, store.access, time.time())) == []
+    environ["AWS_SECRET_ACCESS_KEY"] = "wrong"
+    done = subprocess.run(
+        [*service["entrypoint"], script], env=environ, capture_output=True, text=True, check=False
+    )
+    assert "403" in done.stderr
+    assert done.returncode != 0

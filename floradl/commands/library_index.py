@@ -43,11 +43,13 @@ def index_place(config: Config, environ: Mapping[str, str]) -> Path:
     """
     state_dir = config.state_dir
     with suppress(OSError, ExposedError):
-        if not state_dir.exists():
-            from floradl.queue import folder as state_folder  # noqa: PLC0415 - the first time alone
+        if state_dir.exists() and state_dir.stat().st_uid == os.geteuid() and exposure(state_dir) is None:
+            return state_dir
+        from floradl.queue import folder as state_folder  # noqa: PLC0415 - the first time, or in a container
 
+        if not state_dir.exists():
             state_folder.make(state_dir)
-        if state_dir.stat().st_uid == os.geteuid() and exposure(state_dir) is None:
+        if state_folder.is_ours(state_dir):
             return state_dir
     import hashlib  # noqa: PLC0415 - for somebody else's library alone
 

@@ -50,6 +50,7 @@ _OWN = (
     *(LOCK_NAME, heartbeat.FILE_NAME, f".{heartbeat.FILE_NAME}.part", SEEN, RECALL, MEMBER, *EVENT_FILES),
     *(MOVED, NOTIFY_FILE, f".{NOTIFY_FILE}.part"),
 )
+_OF_THE_DISK = "lost+found"  # at the top of a file system
 _LOOK_EVERY = 5.0  # seconds between looks at the files of an open queue
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _LOOKS = 2000  # of others that a start waits for, a millisecond each
@@ -324,6 +325,22 @@ def make(state_dir: Path) -> None:
             status = file.stat()
             if status.st_mode & _OTHERS and status.st_uid == os.geteuid():
                 file.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS)
+
+
+def is_ours(state_dir: Path) -> bool:
+    """Whether the folder is this user's: its own, or a volume that root made, with nothing of others in it.
+
+    A new volume of a container is root's, and sticky, so that any user can have it. Raises `OSError` where
+    that is not known.
+    """
+    if exposure(state_dir) is not None:
+        return False
+    status, me = state_dir.stat(), os.geteuid()
+    if status.st_uid == me:
+        return True
+    if not status.st_mode & stat.S_ISVTX or not os.access(state_dir, os.W_OK | os.X_OK):
+        return False
+    return all(path.lstat().st_uid == me for path in state_dir.iterdir() if path.name != _OF_THE_DISK)
 
 
 def fault(state_dir: Path, trusted: Collection[int]) -> str | None:

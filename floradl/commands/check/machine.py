@@ -252,7 +252,7 @@ def _user(config: Config) -> Iterator[CheckResult]:
         if not folder.exists() and config.home in folder.parents:
             folder, what = config.home, "home"
         owner = folder.stat().st_uid
-        if owner != os.geteuid():
+        if owner != os.geteuid() and not state_folder.is_ours(folder):
             message = f"the {what} belongs to {user_name(owner)}, and this is {user_name(os.geteuid())}"
             yield warn("user", message, "check as the user that floradl runs as: its rights are what counts")
 
