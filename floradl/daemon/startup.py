@@ -7,7 +7,6 @@ queue is filled from them. What was queued and not finished is still in the job 
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -276,8 +275,10 @@ def files_elsewhere(library: LibraryStore, before: str, counts: Mapping[RunState
     done = counts.get(RunState.DONE, 0) + counts.get(RunState.PARTIAL, 0)
     if not done:
         return None
+    from shlex import quote  # noqa: PLC0415 - where something is wrong
+
     place = library.location()
-    old, new = shlex.quote(before), shlex.quote(place)
+    old, new = quote(before), quote(place)
     begin = f"put an empty object with the name {MARKER} there"
     if isinstance(library, FolderLibrary):
         begin = f"mkdir -p {new} && touch {new}/{MARKER}"
