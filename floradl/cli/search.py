@@ -113,8 +113,8 @@ def open_run(given: dict[str, Any], reference: str | None, *, last: bool) -> Exi
 
     wanted = parse_all([reference])[0] if reference is not None else None
     config = configured(given)
-    from floradl.app import build_library
     from floradl.commands import results
+    from floradl.library_builder import build_library
 
     return results.open_run(build_library(config), wanted, os.environ, sys.stdout)
 

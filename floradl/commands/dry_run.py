@@ -17,7 +17,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 from msgspec.structs import replace
 
-from floradl.app import build_library, build_selection, flora_alone
+from floradl.app import flora_alone
 from floradl.commands.daemon_state import all_runs, read_daemon_state
 from floradl.commands.exits import Exit, worst
 from floradl.commands.streams import say, tell
@@ -38,6 +38,7 @@ from floradl.fs.folders import NotRegularFileError
 from floradl.library.base import LibraryStore
 from floradl.library.selection import OutputPlan, Selection, asks_for_more, known_size
 from floradl.library.sidecar import earlier_of
+from floradl.library_builder import build_library, build_selection
 from floradl.models import Action, LeftFile, QueuedRun, RemoteRun, Result, RunRequest, RunState, SavedOutput
 from floradl.queue.base import is_queued_again, kinds_after, loses_files, queued
 from floradl.queue.reader import readable

@@ -17,7 +17,6 @@ import anyio
 from anyio import to_thread
 from msgspec import Struct
 
-from floradl.app import build_library
 from floradl.commands.daemon_state import read_daemon
 from floradl.commands.exits import Exit
 from floradl.commands.library_index import SavedSidecars, index_place
@@ -26,6 +25,7 @@ from floradl.config.credentials import read_web_token
 from floradl.config.settings import Config
 from floradl.errors import ConfigError, FloradlError, PauseReason, innermost
 from floradl.index.tables import IndexDamagedError
+from floradl.library_builder import build_library
 from floradl.log import get_logger
 from floradl.models import Action, QueuedRun, Reference, RunRequest, RunState
 from floradl.net.addresses import Endpoint

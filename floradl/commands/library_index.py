@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
@@ -25,15 +26,14 @@ from floradl.index.tables import FILE_NAME, IndexDamagedError, IndexFile
 
 if TYPE_CHECKING:
     from floradl.config.settings import Config
+    from floradl.index.library_index import LibraryIndex
     from floradl.index.totals import Totals
-    from floradl.library.base import LibraryStore
 
 HOUR: Final = 3600.0
 _MINUTE: Final = 60.0
 _SLACK: Final = 1.0  # seconds
 _TRIES: Final = 3  # indexes that may turn out to be damaged
 _PATIENCE: Final = 0.5  # seconds until progress is shown
-_WIPE: Final = "\r\x1b[K"
 
 
 def index_place(config: Config, environ: Mapping[str, str]) -> Path:
@@ -108,15 +108,24 @@ class CommandIndex:
         ):
             return False
         from floradl.index.library_index import LibraryIndex  # noqa: PLC0415 - see above
+        from floradl.library_builder import build_library  # noqa: PLC0415 - see above
 
-        index = LibraryIndex(self._place, _library(self._config, self.folder))
-        with closing(index), _Progress(quiet=self._config.log.quiet) as progress:
+        with closing(LibraryIndex(self._place, build_library(self._config))) as index:
             if saved is None:
-                index.rebuild(progress.show, thorough=thorough)
+                self._rebuild(index, thorough=thorough)
             else:
                 index.add(saved)
                 note_told(self._file, began)
         return True
+
+    def _rebuild(self, index: LibraryIndex, *, thorough: bool) -> None:
+        from floradl.commands.progress import CountLine  # noqa: PLC0415 - see above
+
+        line = CountLine(sys.stderr, shown=not self._config.log.quiet, patience=_PATIENCE)
+        try:
+            index.rebuild(partial(line.show, "reading the library", noun="sidecar"), thorough=thorough)
+        finally:
+            line.clear()
 
     def _saved_since(self, moment: float) -> set[str]:
         """Return the sidecars that were written since, as the event log of this machine says."""
@@ -126,23 +135,6 @@ class CommandIndex:
     def close(self) -> None:
         """Close it."""
         self._file.close()
-
-
-def _library(config: Config, folder: Path | None) -> LibraryStore:
-    """Return the library as `app.build_library` does; one in a folder without importing what downloads."""
-    if folder is None:
-        from floradl.app import build_library  # noqa: PLC0415 - see above
-
-        return build_library(config)
-    from floradl.library.folder import FolderLibrary  # noqa: PLC0415 - see above
-    from floradl.library.scan import Owners  # noqa: PLC0415 - see above
-    from floradl.library.template import Template  # noqa: PLC0415 - see above
-
-    output, daemon = config.output, list[int]()
-    with suppress(OSError):
-        daemon.append(config.state_dir.stat().st_uid)
-    template, folders = Template.parse(output.template), output.folders.by_kind()
-    return FolderLibrary(folder, template, folders, output.max_name_bytes, Owners(daemon))
 
 
 class SavedSidecars:
@@ -203,33 +195,3 @@ def _refreshed(config: Config, environ: Mapping[str, str], every: float) -> Comm
             index.close()
             raise
     raise AssertionError("counting ended")
-
-
-class _Progress:
-    """Shows on a terminal how far the library is read, where that takes long."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._shown = not quiet and sys.stderr.isatty()
-        self._due = time.monotonic() + _PATIENCE
-        self._drawn = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._drawn:
-            self._draw("")
-
-    def show(self, done: int, total: int) -> None:
-        """Show that `done` of `total` sidecars are read."""
-        if self._shown and time.monotonic() >= self._due:
-            self._due = time.monotonic() + 0.1
-            self._drawn = True
-            self._draw(f"reading the library: {done:,} of {total:,} sidecars")
-
-    def _draw(self, text: str) -> None:
-        try:
-            sys.stderr.write(_WIPE + text)
-            sys.stderr.flush()
-        except (OSError, ValueError):  # nobody looks any more
-            self._shown = False

@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TextIO
 
-from floradl.app import build_library
 from floradl.commands.alone import without_sharers
 from floradl.commands.exits import Exit
 from floradl.commands.progress import CountLine
@@ -19,6 +18,7 @@ from floradl.daemon.startup import first_start
 from floradl.errors import ConfigError, ServicePausedError
 from floradl.library.base import LibraryStore
 from floradl.library.transfer import Copied, Copier
+from floradl.library_builder import build_library
 from floradl.units import format_count, format_size
 
 _NOTE: Final = "move-library.json"

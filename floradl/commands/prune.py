@@ -10,7 +10,6 @@ from typing import TextIO
 
 from msgspec import Struct
 
-from floradl.app import build_library
 from floradl.clock import rfc3339
 from floradl.commands.alone import beside_daemon
 from floradl.commands.daemon_state import is_open, open_run_ids
@@ -23,6 +22,7 @@ from floradl.errors import ConfigError, FloradlError, ServicePausedError
 from floradl.library.base import LibraryStore
 from floradl.library.retention import Expired, Pruned, Pruner, expired_files, files_of
 from floradl.library.sidecar import Sidecar
+from floradl.library_builder import build_library
 from floradl.models import OutputKind, Reference, RemovalReason
 from floradl.units import format_count, format_size, parse_duration, parse_size
 

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from floradl.app import build_library
 from floradl.commands.exits import Exit
 from floradl.commands.gallery import needing_web
 from floradl.commands.library_index import index_place
@@ -22,6 +21,7 @@ from floradl.gallery.thumbnails import THUMBNAILS, Maker, ThumbnailCache, is_sha
 from floradl.index.library_index import LibraryIndex
 from floradl.index.views import ShownOutput, View
 from floradl.library.base import LibraryStore
+from floradl.library_builder import build_library
 from floradl.units import format_count
 
 _PAGE: Final = 500

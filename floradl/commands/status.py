@@ -337,7 +337,7 @@ def status_of(config: Config, references: Sequence[Reference], stream: TextIO, *
     A text for people, or with `as_json` one JSON object. Returns `FOUND` where one is neither queued nor in
     the library. Raises `ConfigError` where state or library cannot be read.
     """
-    from floradl.app import build_library  # noqa: PLC0415 - as heavy as the rest of the command
+    from floradl.library_builder import build_library  # noqa: PLC0415 - as heavy as the rest of the command
 
     rows = read_runs(config.state_dir, [reference.run_id for reference in references])
     daemon = read_daemon(config.state_dir)

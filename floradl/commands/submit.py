@@ -16,7 +16,7 @@ from anyio import to_thread
 from msgspec import Struct
 from msgspec.structs import replace
 
-from floradl.app import build_library, flora_alone
+from floradl.app import flora_alone
 from floradl.commands.exits import Exit
 from floradl.commands.options import moment
 from floradl.commands.streams import say, tell
@@ -26,6 +26,7 @@ from floradl.errors import ConfigError, FloradlError, JobError, PauseReason, Ser
 from floradl.flora.client import FloraClient
 from floradl.flora.schema import KINDS
 from floradl.library.sidecar import by_key
+from floradl.library_builder import build_library
 from floradl.models import Action, Reference, RemoteRun, Result, RunRequest, RunState, refuse_joined
 from floradl.queue import folder
 from floradl.units import format_count

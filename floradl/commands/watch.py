@@ -271,7 +271,7 @@ class _Waiting:
         """Return how a run ended that the queue does not know: `get` leaves a sidecar alone."""
         if not self._first:
             return None, ""
-        from floradl.app import build_library  # noqa: PLC0415 - heavy, and seldom needed
+        from floradl.library_builder import build_library  # noqa: PLC0415 - heavy, and seldom needed
 
         with suppress(FloradlError):
             found = build_library(self._config).find_sidecar(reference)

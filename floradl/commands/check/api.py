@@ -14,11 +14,12 @@ import anyio
 import httpx
 import msgspec
 
-from floradl.app import USER_AGENT, api_guard
+from floradl.app import api_guard
 from floradl.commands.check import CheckResult, fail, ok, warn
 from floradl.commands.daemon_state import coarse
 from floradl.config.credentials import FoundKey
 from floradl.config.settings import Config
+from floradl.downloads import USER_AGENT
 from floradl.errors import ConfigError, PermanentError, TransientError
 from floradl.flora.schema import error_body
 from floradl.net.addresses import join_port

@@ -11,12 +11,12 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from floradl.app import folder_library
 from floradl.commands.check import CheckResult, ok, warn
 from floradl.config.load import passed_over
 from floradl.config.settings import Config
 from floradl.errors import FloradlError
 from floradl.fs.permissions import FIRST_PERSON, exposure, trusted_users
+from floradl.library_builder import folder_library
 
 _SHOWN = 3
 _USE = stat.S_IRGRP | stat.S_IXGRP

@@ -10,7 +10,6 @@ from typing import TextIO
 from msgspec import Struct
 from msgspec.structs import replace
 
-from floradl.app import build_library, folder_library
 from floradl.clock import unix_seconds
 from floradl.commands.exits import Exit
 from floradl.commands.streams import say
@@ -19,6 +18,7 @@ from floradl.errors import ConfigError, FloradlError
 from floradl.library.base import LibraryStore
 from floradl.library.sidecar import Sidecar, names_of
 from floradl.library.template import Template
+from floradl.library_builder import build_library, folder_library
 from floradl.models import OutputKind, QueuedRun, RemoteOutput, RunNames
 
 _EXAMPLES = 3
