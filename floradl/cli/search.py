@@ -47,7 +47,7 @@ def find(
     from floradl.commands import find as command
 
     start = start_of(since)
-    wanted = command.run_filter(words, start, **said)
+    wanted = command.run_query(words, start, **said)
     return command.find(config, os.environ, wanted, show, limit, sys.stdout)
 
 

@@ -59,7 +59,7 @@ class DaemonInfo(Struct, frozen=True):
         )
 
 
-class DaemonState(Struct, frozen=True):
+class StatusReport(Struct, frozen=True):
     """The whole picture. `counts` is None without a queue; `left` are done job files that may lie there.
 
     `hooks` says for which runs the hook failed. `sharers` are the daemons that share the queue, by name.
@@ -74,19 +74,19 @@ class DaemonState(Struct, frozen=True):
     sharers: tuple[sharing.DaemonState, ...] = ()
 
 
-def read_daemon_state(state_dir: Path) -> DaemonState:
+def read_daemon_state(state_dir: Path) -> StatusReport:
     """Read a thousand runs, unfinished and last failed ones. Raises `ConfigError` where that fails."""
     daemon = read_daemon(state_dir)
     paused = daemon.snapshot.paused if daemon.snapshot is not None else None
     if paused is not None and paused.reason == PauseReason.QUEUE_UNAVAILABLE:
-        return DaemonState(daemon)  # which says why
+        return StatusReport(daemon)  # which says why
     with read_queue(state_dir) as queue:
         if queue is None:
-            return DaemonState(daemon)
+            return StatusReport(daemon)
         failed = queue.ended((RunState.FAILED, RunState.PARTIAL), _MOST)
         unfinished = queue.unfinished(_MOST - min(len(failed), _FAILED_AT_LEAST))
         failed = failed[: _MOST - len(unfinished)]
-        return DaemonState(
+        return StatusReport(
             daemon,
             queue.counts(),
             tuple(unfinished),

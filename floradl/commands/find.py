@@ -18,7 +18,7 @@ from floradl.commands.exits import Exit
 from floradl.commands.library_index import CommandIndex, opened_index
 from floradl.commands.streams import Show, say, tell, write_bytes
 from floradl.errors import ConfigError
-from floradl.index.finder import KnownRun, RunFilter
+from floradl.index.finder import KnownRun, RunQuery
 from floradl.index.freshness import are_current
 from floradl.library.template import SIDECARS
 from floradl.models import OutputKind
@@ -37,9 +37,7 @@ _FILES_SHOWN: Final = 4
 _BATCH: Final = 500  # runs that are written at once
 
 
-def run_filter(
-    words: Sequence[str], since: float | None, *, failed: bool, **named: Sequence[str]
-) -> RunFilter:
+def run_query(words: Sequence[str], since: float | None, *, failed: bool, **named: Sequence[str]) -> RunQuery:
     """Read the command line; `named` are its options by their names. Raises `ConfigError`."""
     kinds = tuple(kind.strip().casefold() for kind in named["kinds"])
     for kind in kinds:
@@ -53,7 +51,7 @@ def run_filter(
         if not equals or not key.strip():
             raise ConfigError(f"--meta: {text[:60]!a} is not written like client=Atlas")
         meta.append((key.strip(), value.strip()))
-    return RunFilter(
+    return RunQuery(
         q=" ".join(words),
         techniques=tuple(named["techniques"]),
         projects=tuple(named["projects"]),
@@ -68,7 +66,7 @@ def run_filter(
 def find(
     config: Config,
     environ: Mapping[str, str],
-    wanted: RunFilter,
+    wanted: RunQuery,
     show: Show,
     limit: int | None,
     stream: TextIO,
@@ -96,7 +94,7 @@ def find(
     return Exit.OK
 
 
-def _found(index: CommandIndex, wanted: RunFilter, most: int | None) -> tuple[int, Iterator[KnownRun]]:
+def _found(index: CommandIndex, wanted: RunQuery, most: int | None) -> tuple[int, Iterator[KnownRun]]:
     """Ask the index; once more where sidecars were written to in place, which no folder's time shows."""
     count, runs = index.finder.runs(wanted, most)
     first = list(islice(runs, _CHECKED))

@@ -27,7 +27,7 @@ from floradl.index.tables import FILE_NAME, IndexDamagedError, IndexFile
 if TYPE_CHECKING:
     from floradl.config.settings import Config
     from floradl.index.library_index import LibraryIndex
-    from floradl.index.totals import Totals
+    from floradl.index.totals import LibraryTotals
 
 HOUR: Final = 3600.0
 _MINUTE: Final = 60.0
@@ -84,11 +84,11 @@ class CommandIndex:
         """Whether a file is there; in a bucket that is not looked at, and each counts as there."""
         return self.folder is None or os.path.exists(self.location(path))  # noqa: PTH110 - quick: they may be many
 
-    def totals(self) -> Totals:
+    def totals(self) -> LibraryTotals:
         """Return what adds up what it holds."""
-        from floradl.index.totals import Totals  # noqa: PLC0415 - see above
+        from floradl.index.totals import LibraryTotals  # noqa: PLC0415 - see above
 
-        return Totals(self._file)
+        return LibraryTotals(self._file)
 
     def refresh(self, every: float) -> bool:
         """Bring it up to date; return whether anything was looked at.

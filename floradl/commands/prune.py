@@ -135,11 +135,11 @@ def _named_by_others(config: Config, sidecar: Sidecar) -> set[str]:
     """Return the paths of a run's files that other runs name too."""
     with opened_index(config, os.environ) as index:
         return {
-            maker.path
+            origin.path
             for output in sidecar.outputs
             if output.path is not None and output.sha256 is not None
-            for maker in index.finder.makers(output.sha256)
-            if maker.path == output.path and maker.run.run_id != sidecar.run_id
+            for origin in index.finder.origins(output.sha256)
+            if origin.path == output.path and origin.run.run_id != sidecar.run_id
         }
 
 

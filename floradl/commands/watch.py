@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from floradl.commands.daemon_state import (
-    DaemonState,
+    StatusReport,
     next_look,
     read_daemon,
     read_daemon_state,
@@ -68,7 +68,7 @@ class DaemonPicture:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._state: DaemonState | None = None
+        self._state: StatusReport | None = None
         self._trouble: str | None = None
         self._rates: dict[tuple[str, str], tuple[int, Rate]] = {}
         self._seen_at = 0.0
@@ -124,7 +124,7 @@ class DaemonPicture:
         from floradl.display.board import BoardView, TransferStage  # noqa: PLC0415 - as in `watch`
         from floradl.display.plain import ResultCounts  # noqa: PLC0415 - as in `watch`
 
-        state = self._state or DaemonState(read_daemon(self._config.state_dir))
+        state = self._state or StatusReport(read_daemon(self._config.state_dir))
         counts = state.counts or {}
         rows: list[RunRow | TransferRow] = []
         hidden = 0
@@ -153,7 +153,7 @@ class DaemonPicture:
             now - holder.since if holder is not None else 0.0,
         )
 
-    def _rows(self, state: DaemonState, now: float) -> Iterator[list[RunRow | TransferRow]]:
+    def _rows(self, state: StatusReport, now: float) -> Iterator[list[RunRow | TransferRow]]:
         from msgspec.structs import replace  # noqa: PLC0415 - as in `watch`
 
         from floradl.display.board import RunRow, TransferRow, TransferStage  # noqa: PLC0415 - as in `watch`

@@ -76,28 +76,26 @@ def _nothing_worse() -> Iterator[None]:
         _log.debug("hook_memory", hook=PAUSED, message=str(error))
 
 
-def sure_of(
-    works: App, paused: Callable[[], LivePause | None]
-) -> Callable[[], tuple[LivePause | None, bool]]:
+def sure_of(app: App, paused: Callable[[], LivePause | None]) -> Callable[[], tuple[LivePause | None, bool]]:
     """Return what gives the pause that holds now, and whether it is known that no other one does.
 
     After a start nothing is known of what kept the last one waiting, until it is met or a run moves.
     """
-    began = works.scheduler.moved_at
+    began = app.scheduler.moved_at
     known = False
 
     def look() -> tuple[LivePause | None, bool]:
         nonlocal known
         pause = paused()
-        known = known or pause is not None or works.scheduler.moved_at > began
+        known = known or pause is not None or app.scheduler.moved_at > began
         return pause, known
 
     return look
 
 
-async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePause | None]) -> None:
+async def serve_pauses(hook: PauseHook, app: App, paused: Callable[[], LivePause | None]) -> None:
     """Report pauses for ever. `paused` gives the one that holds now."""
-    outbox, look = works.queue.outbox, sure_of(works, paused)
+    outbox, look = app.queue.outbox, sure_of(app, paused)
     sent: list[SentPause] = []
     with anyio.move_on_after(_READ_WITHIN), _nothing_worse():
         sent = await outbox.pauses()

@@ -60,11 +60,11 @@ class Notifications:
     """
 
     def __init__(
-        self, config: Config, environ: Mapping[str, str], works: App, paused: Callable[[], LivePause | None]
+        self, config: Config, environ: Mapping[str, str], app: App, paused: Callable[[], LivePause | None]
     ) -> None:
         self._config = config
         self._environ = environ
-        self._works = works
+        self._app = app
         self._paused = paused
         self._policy = notify_policy(config)
         self._changed = Signal()
@@ -106,19 +106,19 @@ class Notifications:
 
         state_dir = self._config.state_dir
         doors = Doors(
-            pause=sure_of(self._works, self._paused),
+            pause=sure_of(self._app, self._paused),
             send=Sender(self._policy, self._environ).send,
-            report=lambda first, until: sum_up(state_dir, first, until, partial(_cost, self._works)),
+            report=lambda first, until: sum_up(state_dir, first, until, partial(_cost, self._app)),
         )
         return Notifier(state_dir, notify_options(self._config, self._environ), doors)
 
 
-def _cost(works: App, sidecar: str) -> float | None:
+def _cost(app: App, sidecar: str) -> float | None:
     """Return what the run of a sidecar cost, in USD; None where that is not known. Blocking."""
     from floradl.index.document import read_document  # noqa: PLC0415 - once a day
 
     try:
-        file = works.library.open_file(sidecar)
+        file = app.library.open_file(sidecar)
         if file is None:
             return None
         with file:

@@ -40,8 +40,8 @@ class Changing:
 
     keys: Final = CHANGEABLE | _HOOKS | _NOTIFY | {_LEVEL}
 
-    def __init__(self, works: App, hooks: HookRunner, environ: Mapping[str, str]) -> None:
-        self._works = works
+    def __init__(self, app: App, hooks: HookRunner, environ: Mapping[str, str]) -> None:
+        self._app = app
         self._hooks = hooks
         self._environ = environ
         self.notifications: Notifications | None = None
@@ -63,7 +63,7 @@ class Changing:
         if _LEVEL in changed:
             change_level(config.log.level)
         if CHANGEABLE.intersection(changed):
-            self._works.change(config)
+            self._app.change(config)
         if _HOOKS.intersection(changed):
             await self._hooks.change(hook_orders(config, self._environ))
         if self.notifications is not None:
