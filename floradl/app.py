@@ -18,7 +18,7 @@ from floradl.clock import Clocks
 from floradl.config.credentials import exposure, find_api_key, read_api_key
 from floradl.config.settings import Config, Key
 from floradl.downloads import USER_AGENT, Downloads, open_downloads
-from floradl.errors import ConfigError, PauseReason, QueueDamagedError, ServicePausedError
+from floradl.errors import ConfigError, ExposedError, PauseReason, QueueDamagedError, ServicePausedError
 from floradl.flora.client import FloraClient, WrongWorkspaceCheck
 from floradl.flora.rate_limit import RateLimiter
 from floradl.flora.technique_names import TechniqueNames
@@ -46,6 +46,7 @@ from floradl.runs.scheduler import Scheduler, Service, StageOptions, StageParts,
 from floradl.wakeups import next_tick
 
 if TYPE_CHECKING:
+    from floradl.hooks.command import HookSettings
     from floradl.sources.history import HistorySync
 
 _CHECK_KEY_EVERY = 1.0  # seconds, while it is refused
@@ -91,6 +92,22 @@ CHANGEABLE: Final[frozenset[Key]] = frozenset(
     }
 )
 """The settings that `App.change` can change."""
+
+
+def hook_settings(config: Config, environ: Mapping[str, str]) -> HookSettings:
+    """Return which programs the hooks run, and how long each may take."""
+    from floradl.hooks.command import PAUSED, RUN_FINISHED, HookSettings  # noqa: PLC0415 - `get` has no hook
+
+    hooks = config.hooks
+    return HookSettings({RUN_FINISHED: hooks.run_finished, PAUSED: hooks.paused}, hooks.timeout, environ)
+
+
+def safe_hook_settings(config: Config, environ: Mapping[str, str]) -> HookSettings:
+    """As `hook_settings`; raises `ExposedError` where others could replace a hook's program. Blocking."""
+    settings = hook_settings(config, environ)
+    if faults := [f"hooks.{event}: {why}" for event, why in settings.exposed().items()]:
+        raise ExposedError("\n".join(faults))
+    return settings
 
 
 def api_guard(config: Config) -> UrlPolicy:

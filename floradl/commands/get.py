@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import to_thread
 
-from floradl.app import App, WorkOptions, working
+from floradl.app import App, WorkOptions, safe_hook_settings, working
 from floradl.commands.exits import Exit, worst
 from floradl.commands.streams import Show, tell
 from floradl.config.settings import Config
-from floradl.daemon.hooks import safe_orders
 from floradl.daemon.run import build_bounds, build_inbox, build_start, connect, wait_for_stop
 from floradl.daemon.startup import Startup, first_start, opened, refuse_unusable
 from floradl.display import open_display
@@ -150,7 +149,7 @@ async def _once(config: Config, environ: Mapping[str, str], max_wait: float, pro
     from floradl.sources.intake import Intake  # noqa: PLC0415 - as above
 
     inbox, queue_file = build_inbox(config)
-    hooks = RunHooks(safe_orders(config, environ))
+    hooks = RunHooks(safe_hook_settings(config, environ))
     async with (
         opened(config, "once") as queue,
         aclosing(EventLog(config.state_dir)) as events,

@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from floradl.config.locations import CommandLine, DiskPath, LibraryPlace, Location
 from floradl.config.settings import PREFIX, Config, Key, fields, sections, settings, variable
-from floradl.config.types import CommandLine, DiskPath, LibraryPlace, Location, MisplacedError, Setting
+from floradl.config.types import MisplacedError, Setting
 from floradl.errors import ConfigError
 from floradl.fs.permissions import open_unexposed
 from floradl.net.addresses import HostPatterns, is_local_name, is_loopback, is_public, join_port, literal

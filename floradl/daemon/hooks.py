@@ -4,40 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
 from anyio import to_thread
 
-from floradl.app import App
+from floradl.app import App, safe_hook_settings
 from floradl.config.settings import Config
-from floradl.errors import ExposedError, QueueUnavailableError
-from floradl.hooks.command import PAUSED, RUN_FINISHED, HookSettings
+from floradl.errors import QueueUnavailableError
+from floradl.hooks.command import PAUSED, HookSettings
+from floradl.hooks.pauses import PauseHook
 from floradl.hooks.runs import RunHooks
 from floradl.log import get_logger
 from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
 
-if TYPE_CHECKING:
-    from floradl.hooks.pauses import PauseHook
-
 _READ_WITHIN = 5.0  # seconds; a queue that does not answer is no reason to keep silent
 _log = get_logger()
-
-
-def hook_orders(config: Config, environ: Mapping[str, str]) -> HookSettings:
-    """Return the configuration's hooks."""
-    hooks = config.hooks
-    return HookSettings({RUN_FINISHED: hooks.run_finished, PAUSED: hooks.paused}, hooks.timeout, environ)
-
-
-def safe_orders(config: Config, environ: Mapping[str, str]) -> HookSettings:
-    """As `hook_orders`; raises `ExposedError` where others could replace what is to be run. Blocking."""
-    settings = hook_orders(config, environ)
-    if faults := [f"hooks.{event}: {why}" for event, why in settings.exposed().items()]:
-        raise ExposedError("\n".join(faults))
-    return settings
 
 
 class HookRunner(msgspec.Struct, frozen=True):
@@ -54,10 +37,8 @@ class HookRunner(msgspec.Struct, frozen=True):
 
 
 def build_hooks(config: Config, environ: Mapping[str, str]) -> HookRunner:
-    """Return the hooks that the configuration describes. Raises as `safe_orders`."""
-    from floradl.hooks.pauses import PauseHook  # noqa: PLC0415 - `once` runs no hook for pauses
-
-    settings = safe_orders(config, environ)
+    """Return the hooks that the configuration describes. Raises as `safe_hook_settings`."""
+    settings = safe_hook_settings(config, environ)
     return HookRunner(RunHooks(settings), PauseHook(settings, str(config.home)))
 
 

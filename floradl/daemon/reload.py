@@ -13,11 +13,11 @@ import anyio
 from anyio import to_thread
 from msgspec.structs import replace
 
-from floradl.app import CHANGEABLE, App
+from floradl.app import CHANGEABLE, App, hook_settings, safe_hook_settings
 from floradl.config.credentials import read_api_key
 from floradl.config.load import Source
 from floradl.config.settings import Config, Key, settings
-from floradl.daemon.hooks import HookRunner, hook_orders, safe_orders
+from floradl.daemon.hooks import HookRunner
 from floradl.daemon.notify import Notifications, notify_targets
 from floradl.errors import ConfigError, ExposedError
 from floradl.log import change_level, get_logger
@@ -48,7 +48,7 @@ class Changing:
 
     def check(self, config: Config, changed: Collection[Key]) -> None:
         """See `Change.check`."""
-        safe_orders(config, self._environ)
+        safe_hook_settings(config, self._environ)
         if _NOTIFY.intersection(changed):
             notify_targets(config, self._environ)
         try:
@@ -65,7 +65,7 @@ class Changing:
         if CHANGEABLE.intersection(changed):
             self._app.change(config)
         if _HOOKS.intersection(changed):
-            await self._hooks.change(hook_orders(config, self._environ))
+            await self._hooks.change(hook_settings(config, self._environ))
         if self.notifications is not None:
             self.notifications.change(config)
 

@@ -17,11 +17,10 @@ from anyio import to_thread
 from msgspec.structs import replace
 
 from floradl import __version__
-from floradl.app import App, WorkOptions, working
+from floradl.app import App, WorkOptions, hook_settings, working
 from floradl.config.credentials import read_api_key
 from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
-from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pauses, tell_missing
 from floradl.daemon.startup import StartStoppedError, Startup, opened
 from floradl.errors import (
     ConfigError,
@@ -40,6 +39,7 @@ from floradl.runs.events import RunEvents, RunSummary
 from floradl.wakeups import next_tick
 
 if TYPE_CHECKING:
+    from floradl.daemon.hooks import HookRunner
     from floradl.daemon.systemd import Supervision
     from floradl.queue.event_log import EventLog
     from floradl.queue.sharing import RunSharing
@@ -155,6 +155,7 @@ async def _run(
     # What a command that runs once has no use for.
     from floradl.daemon.endpoints import serve_endpoints  # noqa: PLC0415
     from floradl.daemon.gallery import serve_gallery  # noqa: PLC0415
+    from floradl.daemon.hooks import build_hooks, serve_pauses, tell_missing  # noqa: PLC0415
     from floradl.daemon.notify import Notifications  # noqa: PLC0415
     from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
     from floradl.daemon.systemd import SystemdView, describe  # noqa: PLC0415
@@ -198,7 +199,7 @@ async def _run(
             group.start_soon(serve_gallery, config, environ)
             group.start_soon(_work, config, app, intake, start, hooks)
             group.start_soon(_sweep, inbox)
-            group.start_soon(tell_missing, hook_orders(config, environ))
+            group.start_soon(tell_missing, hook_settings(config, environ))
             group.start_soon(told.serve)
             group.start_soon(serve_pauses, hooks.pauses, app, lambda: _pause(app, start))
             await wait_for_stop(app.media.halt, 0)
