@@ -124,10 +124,9 @@ def _host_of_api(config: Config) -> tuple[str]:
 
 
 class WorkOptions(Struct, frozen=True):
-    """What differs between commands: `events` gets what other programs are told.
+    """What differs between commands: `events` gets the events for other programs.
 
-    `key` is the API key in place of the one that the configuration leads to; `missing_tries` is that of
-    `PollOptions`.
+    `key` replaces the configured API key; `missing_tries` is that of `PollOptions`.
     """
 
     events: EventSink = NO_EVENTS
@@ -148,7 +147,7 @@ async def working(
 ) -> AsyncIterator[App]:
     """Build everything and serve the queue; on exit stop and record the work under way.
 
-    `progress` gets each step, for people.
+    `progress` gets each step, to be shown to people.
 
     Raises `ConfigError` for an unusable configuration, and, in a group, `QueueDamagedError` as soon as the
     queue is unusable.
@@ -289,7 +288,7 @@ class _Key:
         self._given = given
 
     def change(self, config: Config) -> None:
-        """Read it as `config` says from now on."""
+        """Read the key as `config` says from now on."""
         self._config = config
 
     def __call__(self) -> str:
@@ -346,7 +345,7 @@ async def _is_usable(key: Callable[[], str]) -> bool:
 
 
 async def _watch_key(key: Callable[[], str], scheduler: Scheduler, sync: HistorySync | None) -> None:
-    """Probe a pause for the key as soon as the key changes."""
+    """End a pause for a refused key as soon as the key changes, by a probe."""
     known: str | None = None
     while True:
         await next_tick(_CHECK_KEY_EVERY)

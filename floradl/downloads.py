@@ -1,4 +1,4 @@
-"""What downloads media, built from the configuration, and changed with it."""
+"""The downloaders of media, built from the configuration, and changed with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TEND_EVERY: Final = 1.0  # seconds
 
 
 class Downloads:
-    """What downloads media (`fetchers`), and its limits (`slots`, `bandwidth`)."""
+    """The downloaders of media (`fetchers`), and their limits (`slots`, `bandwidth`)."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Downloads:
         self.slots.on_free = many.wake
         self.disk = BatchWriter(together)
         self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
-        # A frozen application's program is no Python: as a worker it would be one more of itself.
+        # A frozen application's executable is no Python: as a worker it would start the application again.
         processors = 1 if getattr(sys, "frozen", False) else cores()
         machine = Machine(processors, environ)
         self._worker_pool = WorkerPool(self._downloader, bandwidth, _worker_settings(config), machine)
@@ -93,7 +93,7 @@ class Downloads:
 async def open_downloads(
     config: Config, environ: Mapping[str, str], together: Together
 ) -> AsyncIterator[Downloads]:
-    """Open what downloads media, without credentials; close it on exit.
+    """Open the downloaders of media, which have no credentials; close them on exit.
 
     Raises `ConfigError` for an unusable proxy or certificate file in `environ`.
     """

@@ -1,7 +1,7 @@
 """Downloads for a program that imports floradl: in a thread with an event loop of its own.
 
-So it works within any event loop or none, several times in one process, and leaves the program's signals,
-logging and collector alone. Runs come out as they end; what stops all comes out as an error.
+It works inside any event loop or none, several times in one process, and does not touch the program's
+signals, logging and garbage collector. Runs are returned as they end; an error that stops all is raised.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class FetchSession:
         self._thread.start()
 
     def next(self) -> QueuedRun | None:
-        """Wait for the next run that ends; None for no more. Raises what ended the work. Blocking."""
+        """Wait for the next run that ends; None when all have. Raises what ended the work. Blocking."""
         ended = self._ended.get()
         if isinstance(ended, BaseException):
             raise ended
@@ -95,7 +95,7 @@ class FetchSession:
                 loop.call_soon_threadsafe(scope.cancel)
 
     def join(self) -> None:
-        """Wait until nothing of it is left. Blocking."""
+        """Wait until its thread has ended. Blocking."""
         self._thread.join()
 
     def _run(self) -> None:
@@ -130,7 +130,7 @@ class FetchSession:
                     group.cancel_scope.cancel()
 
     async def _watch(self, app: App, events: _Ended) -> None:
-        """Raise once nothing can go on; stop once the program ends, which waits for threads only then."""
+        """Raise once no run can go on; stop once the program ends, which waits for threads only then."""
         program = threading.main_thread()
         watched = program.is_alive()
         while True:
@@ -162,6 +162,6 @@ def _make_library(config: Config, library: LibraryStore) -> None:
             f"{library.location()}: nothing is mounted at {point}, as /etc/fstab wants it",
             PauseReason.LIBRARY_MISSING,
         )
-    else:  # no floradl is at home here, whose notes would say what was seen before
+    else:  # there is no state folder that would say whether this library was seen before
         library.create()
     library.require()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def build_library(config: Config, environ: Mapping[str, str] = os.environ) -> LibraryStore:
-    """Return the library of the configuration; nothing in it is touched yet.
+    """Return the configured library; nothing in it is read or written yet.
 
     `environ` may have the credentials of a bucket. Raises `ConfigError` where this machine cannot use it.
     """
@@ -34,7 +34,7 @@ def build_library(config: Config, environ: Mapping[str, str] = os.environ) -> Li
 
 
 def bucket_access(config: Config, environ: Mapping[str, str] = os.environ) -> StoreAccess:
-    """Return how the library's bucket is reached."""
+    """Return the address and credentials of the library's bucket."""
     from floradl.library.object_access import StoreAccess  # noqa: PLC0415 - as above
 
     output = config.output

@@ -51,8 +51,8 @@ from floradl.sources.job_file import described, parse_job, parse_queue
 from floradl.sources.scan import Entry, entries, shown
 from floradl.units import format_count, format_size
 
-_BY_LIST = 20  # runs from which on the lists are read first
-_BARREN = 5  # pages in a row that show none of them: the others are older
+_BY_LIST = 20  # runs: from so many on, lists are read first
+_BARREN = 5  # pages in a row without any of the runs, after which no further one is read
 _ALONE = 8  # single requests at once
 _MOST_ALONE = 500  # runs that no list shows and that are asked about one by one
 _TRIES = 3  # of a request
@@ -99,7 +99,7 @@ class _Report:
         self.run("would download" if plan.wanted else "nothing to do", run, ", ".join(parts), code)
 
     def summary(self) -> str:
-        """Return all of it in a sentence."""
+        """Return the counts as a sentence."""
         what = ", ".join(f"{count:,} {word.replace('would', 'to')}" for word, count in self._runs.items())
         runs = format_count(self._runs.total(), "run")
         text = f"dry run, nothing was written: {f'{runs}, {what}' if what else 'nothing to do'}"
@@ -140,7 +140,7 @@ async def preview_queue(config: Config, environ: Mapping[str, str]) -> Exit:
 
 
 def _read_work(config: Config, report: _Report) -> dict[str, QueuedRun]:
-    """Return the runs that `once` would find open, by id; what it would do with files is reported."""
+    """Return the runs that `once` would find open, by id; report what it would do with job files."""
     standing = read_daemon_state(config.state_dir)
     if (holder := standing.daemon.holder) is not None:
         tell(f"{holder} works with this state, and does by itself what is shown here")
@@ -157,7 +157,7 @@ def _read_work(config: Config, report: _Report) -> dict[str, QueuedRun]:
 
 
 def _submit(known: dict[str, QueuedRun], request: RunRequest, *, retry_failed: bool) -> None:
-    """Do to `known` what `RunQueue.submit` does to the queue."""
+    """Apply requests to `known` as `RunQueue.submit` would to the queue."""
     run_id, now = request.reference.run_id, time.time()
     run = known.get(run_id)
     if request.action is Action.FORGET:
@@ -306,7 +306,7 @@ def _judge(
     existing: Mapping[str, SavedOutput],
     report: _Report,
 ) -> None:
-    """Report what would become of a run by FLORA's answer; the last two are as in `Selection.plan`."""
+    """Report what would become of a run by FLORA's answer; the last two are arguments of `Selection.plan`."""
     if not answer.finished:
         report.run("not finished", run, f"{answer.status[:40]}, {answer.progress:.0f} %")
         return

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Final = 1
 USUAL_LIMIT: Final = 50  # runs that are shown to a person
-_CHECKED: Final = 1000  # runs whose sidecars are looked at before they are shown
+_CHECKED: Final = 1000  # runs whose sidecars are compared with the index before they are shown
 _MINUTE: Final = 60.0
-_EVER: Final = -1.0  # no look was so lately
+_EVER: Final = -1.0  # shorter than any time since the last look: look again
 _FILES_SHOWN: Final = 4
 _BATCH: Final = 500  # runs that are written at once
 
@@ -95,7 +95,7 @@ def find(
 
 
 def _found(index: CommandIndex, wanted: RunQuery, most: int | None) -> tuple[int, Iterator[KnownRun]]:
-    """Ask the index; once more where sidecars were written to in place, which no folder's time shows."""
+    """Ask the index; again where sidecars were edited in place, which no folder's time shows."""
     count, runs = index.finder.runs(wanted, most)
     first = list(islice(runs, _CHECKED))
     stale = index.folder is not None and not are_current(first, index.folder)
@@ -120,7 +120,7 @@ def _write_paths(index: CommandIndex, runs: Iterator[KnownRun], stream: TextIO) 
 
 
 def _files(index: CommandIndex, run: KnownRun) -> tuple[list[str], list[str]]:
-    """Return the full paths of a run's files that are there, and of those that are not."""
+    """Return the full paths of a run's files: of those on disk, and of those missing."""
     files: list[str] = []
     missing: list[str] = []
     for file in run.files:
@@ -142,7 +142,7 @@ def _line(index: CommandIndex, run: KnownRun) -> bytes:
 
 
 def described(index: CommandIndex, run: KnownRun) -> dict[str, Any]:
-    """Return what JSON says of a run."""
+    """Return a run as `--json` writes it, as plain values."""
     code, message = run.error_code, run.error_message or ""
     return {
         "schema_version": SCHEMA_VERSION,

@@ -55,7 +55,7 @@ _log = get_logger()
 
 
 class Manner(Struct, frozen=True):
-    """How it is run: as a daemon's child, which ends with its stdin; shown in the desktop's browser."""
+    """How the gallery runs: as a daemon's child, until its stdin ends; shown in the desktop's browser."""
 
     is_child: bool = False
     is_shown: bool = False
@@ -169,14 +169,14 @@ def _acting(config: Config) -> Act:
 
 
 class Status:
-    """Returns how things stand, as `/api/status` has it. Blocking; the queue is read where it changed."""
+    """Returns the state as `/api/status` answers it. Blocking; reads the queue only after a change."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._read: tuple[object, _Queue] | None = None
 
     def __call__(self) -> dict[str, Any]:
-        """Look. Raises `ConfigError` as `read_daemon`."""
+        """Read the state. Raises `ConfigError` as `read_daemon`."""
         daemon = read_daemon(self._state_dir)
         snapshot = daemon.snapshot if daemon.alive else None
         live = {run.run_id: run for run in snapshot.runs} if snapshot is not None else {}
@@ -198,7 +198,7 @@ class Status:
 
 
 def _transfers(state_dir: Path) -> dict[tuple[str, str], int]:
-    """Return how many bytes of each output under way have come, as whoever downloads last wrote it down."""
+    """Return the bytes received of each output under way, from the downloading process's last snapshot."""
     with suppress(FloradlError):
         if (snapshot := read_daemon(state_dir).snapshot) is not None:
             return {
@@ -210,7 +210,7 @@ def _transfers(state_dir: Path) -> dict[tuple[str, str], int]:
 
 
 class _Queue(Struct, frozen=True):
-    """What is shown of the queue."""
+    """The part of the queue that the gallery shows."""
 
     counts: Mapping[RunState, int] = {}
     running: tuple[QueuedRun, ...] = ()

@@ -39,7 +39,7 @@ _MOST_NAMED = 5  # failed runs, in a command
 
 
 class _Watched:
-    """Passes run events on, ended runs to `results` too; notes failures and when bytes last came."""
+    """A `RunEvents` for `display` and `results`, which notes failures and when the last bytes arrived."""
 
     def __init__(self, display: RunEvents, results: ResultWriter | None) -> None:
         self._display = display
@@ -48,7 +48,7 @@ class _Watched:
         self.failed: list[Reference] = []
         self.ended = 0
         self.notes: list[str] = []
-        """What else is to be said at the end."""
+        """Further lines for the end."""
         self.ends_at_once: Callable[[], bool] = lambda: False
         """Whether there is no next try: the key was refused."""
         self.report_pause: Callable[[], None] = lambda: None
@@ -92,7 +92,7 @@ def _written(show: Show) -> Iterator[ResultWriter | None]:
 async def get(
     config: Config, environ: Mapping[str, str], requests: Sequence[RunRequest], show: Show = Show.NOTHING
 ) -> Exit:
-    """Fetch runs now, except those with a sidecar in the library. The daemon's state stays as it is.
+    """Fetch runs now, except those with a sidecar in the library. The daemon's state does not change.
 
     What `show` says of each run is written to standard output as it ends.
     """
@@ -125,7 +125,7 @@ async def get(
 async def once(
     config: Config, environ: Mapping[str, str], max_wait: float = math.inf, show: Show = Show.NOTHING
 ) -> Exit:
-    """Take the inbox in, download everything queued, and end. `max_wait` is in seconds; `show`: as `get`."""
+    """Take in the inbox, download all that is queued, and end. `max_wait` is in seconds; `show`: as `get`."""
     with (
         open_display(sys.stderr, quiet=_failures_only(config)) as display,
         _written(show) as results,
@@ -177,7 +177,7 @@ async def _once(config: Config, environ: Mapping[str, str], max_wait: float, pro
 
 
 def _note_failures(notes: list[str], intake: Intake, hooks: RunHooks) -> None:
-    """Have `notes` say why `once` ends with 3, beside what the log says at any level."""
+    """Add to `notes` why `once` ends with 3, which the log may not show at its level."""
     record_rejected, record_failed = intake.on_rejected, hooks.on_failure
 
     def rejected(file: str, message: str) -> None:
@@ -195,7 +195,7 @@ def _note_failures(notes: list[str], intake: Intake, hooks: RunHooks) -> None:
 
 @asynccontextmanager
 async def _run_hooks(hooks: RunHooks, app: App, events: EventLog) -> AsyncIterator[None]:
-    """Run the hook for finished runs meanwhile, and write events; the next command retries one that fails."""
+    """Meanwhile run the hook for finished runs, and write events; a hook that fails is retried next time."""
     await hooks.prepare(app.queue.outbox)
     async with anyio.create_task_group() as group:
         group.start_soon(events.serve)
@@ -224,7 +224,7 @@ def _tell_where(config: Config) -> None:
 
 
 def _tell_next_try(failed: Sequence[Reference]) -> None:
-    """Say on stderr what tries runs again that failed."""
+    """Say on stderr which command retries failed runs."""
     if len(failed) <= _MOST_NAMED:
         tell(f"'floradl get {' '.join(map(str, failed))}' tries again what failed")
     else:
@@ -301,7 +301,7 @@ def _is_over(app: App, progress: _Watched, deadline: float) -> tuple[Exit, str] 
 
 
 def _refusal(app: App) -> str | None:
-    """Return why the key does not serve, None where it does."""
+    """Return why the key was refused, None where it was not."""
     paused = app.scheduler.paused
     return paused.message if paused is not None and paused.reason is PauseReason.KEY_REFUSED else None
 

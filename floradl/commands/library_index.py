@@ -1,7 +1,7 @@
-"""The index of the configured library, for commands that ask it: brought up to date before it answers.
+"""The index of the configured library, brought up to date before a command asks it.
 
-Where nothing changed that costs a look at the folders of sidecars. What reads sidecars is imported only where
-some did.
+Where no sidecar changed, that costs a look at the times of their folders. What reads sidecars is imported
+only where some changed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 HOUR: Final = 3600.0
 _MINUTE: Final = 60.0
 _SLACK: Final = 1.0  # seconds
-_TRIES: Final = 3  # indexes that may turn out to be damaged
+_TRIES: Final = 3  # of opening an index: each damaged one is replaced
 _PATIENCE: Final = 0.5  # seconds until progress is shown
 
 
@@ -62,7 +62,7 @@ def index_place(config: Config, environ: Mapping[str, str]) -> Path:
 
 
 class CommandIndex:
-    """The index, and what is asked of it. Raises as `LibraryIndex` does."""
+    """The index as a command asks it. Raises as `LibraryIndex` does."""
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self._config = config
@@ -81,17 +81,17 @@ class CommandIndex:
         return f"{self._library}/{path}" if path else str(self._library)
 
     def is_there(self, path: str) -> bool:
-        """Whether a file is there; in a bucket that is not looked at, and each counts as there."""
+        """Whether a file exists; in a bucket each counts as existing, without a request."""
         return self.folder is None or os.path.exists(self.location(path))  # noqa: PTH110 - quick: they may be many
 
     def totals(self) -> LibraryTotals:
-        """Return what adds up what it holds."""
+        """Return the sums over the library."""
         from floradl.index.totals import LibraryTotals  # noqa: PLC0415 - see above
 
         return LibraryTotals(self._file)
 
     def refresh(self, every: float) -> bool:
-        """Bring it up to date; return whether anything was looked at.
+        """Bring the index up to date; return whether a sidecar may have been read.
 
         Each sidecar is looked at where the last such look is more than `every` seconds ago. A bucket is
         listed once a minute at most; in between what this machine saved is read.
@@ -128,12 +128,12 @@ class CommandIndex:
             line.clear()
 
     def _saved_since(self, moment: float) -> set[str]:
-        """Return the sidecars that were written since, as the event log of this machine says."""
+        """Return the sidecars written since `moment`, by the event log of this machine."""
         with closing(SavedSidecars(self._config.state_dir, moment - _SLACK)) as saved:
             return set(saved())
 
     def close(self) -> None:
-        """Close it."""
+        """Close the index's file."""
         self._file.close()
 
 
@@ -149,7 +149,7 @@ class SavedSidecars:
         self._events = EventReader(state_dir, since)
 
     def __call__(self) -> list[str]:
-        """Look. Empty where the event log may not be read: a listing shows them later."""
+        """Read the event log. Empty where it may not be read: a listing shows these sidecars later."""
         found: list[str] = []
         with suppress(OSError):
             for line in self._events.read():
@@ -170,9 +170,9 @@ class _Saved(Struct):
 
 @contextmanager
 def opened_index(config: Config, environ: Mapping[str, str], every: float = HOUR) -> Iterator[CommandIndex]:
-    """Open the index, up to date as `refresh` says; one that is damaged is made anew.
+    """Open the index, up to date as `refresh` says; replace a damaged one.
 
-    Raises `ConfigError`, and as the library where it is missing.
+    Raises `ConfigError`, and as the library where that is missing.
     """
     index = _refreshed(config, environ, every)
     try:

@@ -1,4 +1,4 @@
-"""`floradl move-library DIR`: copies the library, checks every copy, and has the old one count as moved."""
+"""`floradl move-library DIR`: copies the library, checks every copy, and marks the old one as moved."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _told(source: LibraryStore, target: LibraryStore, out: TextIO) -> Exit:
 
 
 def _begin(state_dir: Path, source: LibraryStore, target: LibraryStore) -> None:
-    """Make the new library, and note what is moved where. Raises `ConfigError` where it has other files."""
+    """Make the new library, and note what it is a copy of. Raises `ConfigError` where it has other files."""
     note = state_dir / _NOTE
     move = {"from": source.location(), "to": target.location()}
     before: object = None

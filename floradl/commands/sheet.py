@@ -25,11 +25,11 @@ from floradl.library_builder import build_library
 from floradl.units import format_count
 
 _PAGE: Final = 500
-_MOST: Final = 5000  # outputs: a browser shows more of them badly
+_MOST: Final = 5000  # outputs: with more, a browser becomes slow
 
 
 def sheet(config: Config, environ: Mapping[str, str], since: str, file: Path | None) -> Exit:
-    """Write what was completed `since` then to `file`; where none is named, to one here with today's date.
+    """Write the outputs completed since `since` to `file`, or to one in this folder named by today's date.
 
     Raises `ConfigError`, and as the library where it is missing.
     """

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from floradl.sources.scan import Entry
 
 _MOST_OPEN, _MOST_FAILED = 10, 5
-_SILENT = 20.0  # seconds; who shares the queue says each ten that it lives
+_SILENT = 20.0  # seconds; a daemon that shares the queue reports every ten
 SCHEMA_VERSION = 1
 
 
@@ -111,7 +111,7 @@ def _sharer_lines(sharers: Sequence[DaemonState], now: float) -> Iterator[str]:
         transfers = sum(len(run.outputs) for run in snapshot.runs)
         does = ["polls"] if each.polls else []
         does += [f"{format_count(transfers, 'transfer')} under way" if transfers else "no transfer under way"]
-        if now - each.seen_at > _SILENT:  # what it said last holds no more
+        if now - each.seen_at > _SILENT:  # its last report is out of date
             does = [f"not seen for {coarse(now - each.seen_at)}: others take over its runs"]
         since = coarse(now - snapshot.since)
         yield f"         {each.name}: {', '.join(does)} (version {each.version}, for {since})"
@@ -129,7 +129,7 @@ def _inbox(report: StatusReport, config: Config) -> Iterator[str]:
     waiting: list[Entry] = []
     lying: list[str] = []
     try:
-        with suppress(FileNotFoundError):  # a folder that nobody needed yet
+        with suppress(FileNotFoundError):  # the folder is made when it is needed
             here = [entry for entry in entries(watch_dir) if watch_dir / entry.name != queue_file]
             marks = [(entry.name, entry.stamp.mtime_ns, entry.stamp.size) for entry in here]
             known = {(left.name, left.mtime_ns, left.size) for left in report.left.values()}
@@ -213,7 +213,7 @@ def status(
     stream: TextIO,
     wall: Callable[[], float] = time.time,
 ) -> Exit:
-    """Write how things stand to `stream`; return the exit code.
+    """Write the state to `stream`; return the exit code.
 
     A text for people; with `as_json` one JSON object; with `everything` one JSON object a line for each run;
     with `check` one line that shows whether a daemon is alive and makes progress, and exit code 1 where none
@@ -308,7 +308,7 @@ def _sharer(daemon: DaemonState) -> dict[str, Any]:
 
 
 def _live(daemon: DaemonInfo, sharers: Sequence[DaemonState] = ()) -> dict[str, LiveRun]:
-    """Return what is under way, by run: what this machine's daemon says counts before what others said."""
+    """Return the runs under way, by id: this machine's daemon counts before others that share the queue."""
     known = {run.run_id: run for each in sharers for run in each.snapshot.runs}
     return known | {run.run_id: run for run in daemon.snapshot.runs} if daemon.snapshot else known
 
@@ -342,7 +342,7 @@ def status_of(config: Config, references: Sequence[Reference], stream: TextIO, *
     rows = read_runs(config.state_dir, [reference.run_id for reference in references])
     daemon = read_daemon(config.state_dir)
     library = build_library(config)
-    # Where floradl never worked there is no library, and that is no trouble.
+    # Before the first start there is no library, which is no error here.
     place = config.output.dir
     used = config.state_dir.exists() or not isinstance(place, Path) or place.exists()
     runs = []
@@ -377,7 +377,7 @@ def _find(library: LibraryStore, reference: Reference, *, required: bool) -> Fou
 
 
 def _row_of(sidecar: Sidecar) -> QueuedRun:
-    """Return a run that the queue does not know as it would stand there: `get` leaves a sidecar alone."""
+    """Return the row of a run that only has a sidecar (of `get`), as the queue would have it."""
     return QueuedRun(
         run_id=sidecar.run_id,
         technique=sidecar.technique,

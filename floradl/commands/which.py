@@ -58,7 +58,7 @@ def which(
 
 
 def _sha256(file: Path) -> str:
-    """Hash a file. Raises `NotRegularFileError` for what may have no end, a FIFO or device, and `OSError`."""
+    """Hash a file. Raises `OSError`, and `NotRegularFileError` for a FIFO or device: it may have no end."""
     with open(open_plain(file, os.O_RDONLY, follow=True), "rb") as opened:  # noqa: PTH123 - a descriptor
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
@@ -93,7 +93,7 @@ def _unknown(index: CommandIndex, file: Path) -> str:
 
 
 def _named_there(index: CommandIndex, file: Path) -> KnownRun | None:
-    """Return the run whose file should be there, where that is in the library."""
+    """Return the run whose file has this path, where it is in the library."""
     with suppress(OSError, ValueError):
         if index.folder is not None:
             return index.finder.maker_at(file.resolve().relative_to(index.folder.resolve()).as_posix())

@@ -54,7 +54,7 @@ class StoreEndpoint(SettingType, frozen=True):
         return None
 
     def _parse(self, text: str) -> str:
-        # Plain http and private addresses may be: this very host was named, and keys are never sent to it.
+        # Plain http and private addresses are allowed: the user named this host, and no key is sent to it.
         return BaseUrl()._parse(text)  # noqa: SLF001 - it is a URL like the other
 
 
@@ -140,7 +140,7 @@ class HostList(SettingType, frozen=True):
 
 
 class DiskPath(Struct, frozen=True):
-    """What paths are relative to: `base` for given ones, `home` for defaults, `user_home` for `~`."""
+    """The folders that paths are relative to: `base` given ones, `home` defaults, `user_home` `~`."""
 
     base: Path
     home: Path
@@ -184,7 +184,7 @@ class LibraryPlace(SettingType, frozen=True):
     default: str
 
     def resolve(self, text: str | None, place: DiskPath) -> Path | BucketUrl:
-        """Return the absolute path, or the bucket. Raises `ValueError`. Neither is looked at."""
+        """Return the absolute path, or the bucket. Raises `ValueError`. It reads neither disk nor store."""
         if text is not None and has_scheme(text):
             return BucketUrl.parse(text)
         path = Location(self.default).resolve(text, place)
@@ -231,7 +231,7 @@ class CommandLine(SettingType, frozen=True):
         return [text] if one else super().from_variable(text)
 
     def resolve(self, command: tuple[str, ...], place: DiskPath) -> tuple[str, ...]:
-        """Return them with the program's absolute path; a name without `/` is left to PATH."""
+        """Return the command with the program's absolute path; a name without `/` is left to PATH."""
         if not command or ("/" not in command[0] and not command[0].startswith("~")):
             return command
         return (str(Location().resolve(command[0], place)), *command[1:])

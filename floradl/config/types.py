@@ -25,7 +25,7 @@ _TABLE: Final = '[{from: "09:00", to: "18:00", rate: 2MB}]'
 
 
 class SettingType(Struct, frozen=True):
-    """A type; this base class reads settings of one text."""
+    """How a setting is read; this base class is for settings of one text."""
 
     def read(self, value: Value) -> Any:
         """Return the setting for a value of the YAML file. Raises `ValueError`."""
@@ -51,7 +51,7 @@ class SettingType(Struct, frozen=True):
 
 
 class MisplacedError(ValueError):
-    """A part of a setting's value is wrong: `where` is the way to it, in keys and numbers from 0."""
+    """A part of a setting's value is wrong: `where` is its path in the value, of keys and numbers from 0."""
 
     def __init__(self, message: str, *where: str | int) -> None:
         super().__init__(message)

@@ -57,7 +57,7 @@ def _health_pages(config: Config, app: App, health: HealthState, received: Mappi
         _log.warning("metrics_missing", message=metrics.MISSING)
     health_answers = Health(health)
     totals = Totals(app.flora.answers, app.saver.tally, app.reports.delays, received)
-    places = {"library": config.output.dir, "state": config.state_dir}  # a bucket has no end
+    places = {"library": config.output.dir, "state": config.state_dir}  # a bucket has no limit to measure
     folders = {name: place for name, place in places.items() if isinstance(place, Path)}
     collector = MetricsCollector(app.queue, folders)
     return {

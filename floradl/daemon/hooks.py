@@ -1,4 +1,4 @@
-"""Connects hooks with the daemon: what is configured, what they look at, what they remember."""
+"""Connects hooks with the daemon: their settings, the pauses they report, their memory in the queue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from floradl.log import get_logger
 from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
 
-_READ_WITHIN = 5.0  # seconds; a queue that does not answer is no reason to keep silent
+_READ_WITHIN = 5.0  # seconds; then pauses are reported without what the queue remembers
 _log = get_logger()
 
 
@@ -43,7 +43,7 @@ def build_hooks(config: Config, environ: Mapping[str, str]) -> HookRunner:
 
 
 async def tell_missing(settings: HookSettings) -> None:
-    """Log each hook whose program is not there: it is waited for, and nothing else waits."""
+    """Log each hook whose program is missing: only its events wait until the program is there."""
     for event, why in (await to_thread.run_sync(settings.missing)).items():
         _log.warning("hook_missing", hook=event, message=f"hooks.{event}: {why}")
 
@@ -58,9 +58,9 @@ def _nothing_worse() -> Iterator[None]:
 
 
 def sure_of(app: App, paused: Callable[[], LivePause | None]) -> Callable[[], tuple[LivePause | None, bool]]:
-    """Return what gives the pause that holds now, and whether it is known that no other one does.
+    """Return a function that gives the current pause, and whether it is certain that there is no other.
 
-    After a start nothing is known of what kept the last one waiting, until it is met or a run moves.
+    After a start the last daemon's pause may still hold: that is certain once a pause begins or a run moves.
     """
     began = app.scheduler.moved_at
     known = False
@@ -75,7 +75,7 @@ def sure_of(app: App, paused: Callable[[], LivePause | None]) -> Callable[[], tu
 
 
 async def serve_pauses(hook: PauseHook, app: App, paused: Callable[[], LivePause | None]) -> None:
-    """Report pauses for ever. `paused` gives the one that holds now."""
+    """Report pauses for ever. `paused` gives the current one."""
     outbox, look = app.queue.outbox, sure_of(app, paused)
     sent: list[SentPause] = []
     with anyio.move_on_after(_READ_WITHIN), _nothing_worse():

@@ -1,4 +1,4 @@
-"""Connects notifications with the daemon: what is configured, whom it may connect to, what it looks at."""
+"""Connects notifications with the daemon: their settings, the hosts they may reach, the events they read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LARGEST_SIDECAR = 64 << 20  # bytes
 
 
 def notify_targets(config: Config, environ: Mapping[str, str]) -> tuple[Target, ...]:
-    """Return where messages go, anew at each call; none where nothing names any. Blocking.
+    """Return the addresses of messages, read anew at each call; empty without a file. Blocking.
 
     Raises `ConfigError`, without a URL.
     """
@@ -49,14 +49,14 @@ def notify_options(config: Config, environ: Mapping[str, str]) -> NotifyOptions:
 
 
 def notify_policy(config: Config) -> UrlPolicy:
-    """Return whom messages may be sent to: any public host, and private ones that are trusted."""
+    """Return the policy for hosts of messages: any public one, and private ones that are trusted."""
     return UrlPolicy(config.network.trusted_private_hosts, remedy=_REMEDY)
 
 
 class Notifications:
-    """The daemon's notifications. `serve` must be running; `paused` gives the pause that holds now.
+    """The daemon's notifications. `serve` must be running; `paused` gives the current pause.
 
-    Where no address is named nothing of them is in memory.
+    Without an address nothing is loaded.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ _log = get_logger()
 
 
 class Changing:
-    """A `Change` for a daemon's app, hooks and notifications."""
+    """Applies a configuration (`Change`) to a daemon's app, hooks and notifications."""
 
     keys: Final = CHANGEABLE | _HOOKS | _NOTIFY | {_LEVEL}
 
@@ -71,13 +71,13 @@ class Changing:
 
 
 class ReloadListener(Protocol):
-    """Is notified when the configuration is read again."""
+    """Hears when the configuration is read again."""
 
     def reloading(self) -> None:
-        """Record that it begins."""
+        """Record that reading begins."""
 
     def reloaded(self, trouble: str | None) -> None:
-        """Record that it is over. `trouble` is why nothing was applied, None where all is well."""
+        """Record that reading has ended. `trouble` is why nothing was applied, None where all is well."""
 
 
 class Change(Protocol):
@@ -85,10 +85,10 @@ class Change(Protocol):
 
     @property
     def keys(self) -> Collection[Key]:
-        """The settings that can change; in all others `apply` is given what held from the start."""
+        """The settings that can change; for all others `apply` gets the values of the start."""
 
     def check(self, config: Config, changed: Collection[Key]) -> None:
-        """Raise `ConfigError` for what would not work, before anything is applied. Blocking."""
+        """Raise `ConfigError` for values that would not work, before any is applied. Blocking."""
 
     async def apply(self, config: Config, changed: Collection[Key]) -> None:
         """Let `config` hold from now on."""
@@ -129,7 +129,7 @@ class Reload:
                 await self.again()
 
     async def again(self) -> None:
-        """Read it, and apply it; where it is broken all stays as it is."""
+        """Read the configuration and apply it; where it is broken, nothing changes."""
         async with self._turn:
             if self._listener is not None:
                 self._listener.reloading()
@@ -169,7 +169,7 @@ def differing(one: Config, other: Config) -> Iterator[Key]:
 
 
 def applicable(held: Config, read: Config, keys: Collection[Key]) -> list[Key]:
-    """Return those of `keys` in which `read` differs from `held`, and that can hold without the rest."""
+    """Return those of `keys` that differ between `read` and `held`, and are valid without other changes."""
     changed = list(differing(held, read))
     kept_back = _GO_WITH_IT if _BASE_URL in changed else frozenset()
     return [key for key in changed if key in keys and key not in kept_back]

@@ -53,13 +53,13 @@ _SLOW_BEAT = 10.0
 _SHARED_BEAT = 2.0
 _STUCK_AFTER = 600.0
 _SWEEP_EVERY = 3600.0
-_SILENCE = 30.0  # seconds of silence that are worth reporting
-_JOURNALS = 3  # that may turn out to be damaged in a daemon's life
+_SILENCE = 30.0  # seconds: a shorter silence is not reported
+_JOURNALS = 3  # damaged ones in a daemon's life, after which it gives up
 _log = get_logger()
 
 
 def build_inbox(config: Config) -> tuple[Inbox, QueueFile | None]:
-    """Return the ways in that the configuration names, the folders made. Raises `ConfigError`."""
+    """Return the inbox, its folders made, and the queue file, if there is one. Raises `ConfigError`."""
     from floradl.sources.inbox import Inbox  # noqa: PLC0415 - `get` has no inbox
 
     queue = config.queue
@@ -80,7 +80,7 @@ def build_bounds(config: Config) -> IntakeLimits:
 
 
 def build_start(config: Config, app: App) -> Startup:
-    """Return what prepares library and queue at a start."""
+    """Return the `Startup` that prepares library and queue."""
     return Startup(config.state_dir, config.queue.watch_dir, app.library, app.queue, app.scheduler)
 
 
@@ -120,7 +120,7 @@ async def run(
 ) -> None:
     """Run until SIGTERM or SIGINT. Raises `LockedError`, `ConfigError`.
 
-    `source` is where `config` came from: what may change without a restart is taken from there again.
+    `source` is where `config` was read: settings that may change without a restart are read there again.
     `display` shows a person what goes on.
     """
     from floradl.daemon.systemd import ServiceManager, Supervision  # noqa: PLC0415 - as in `_run`
@@ -209,7 +209,7 @@ async def _run(
 
 
 def _warn_without_key(config: Config, environ: Mapping[str, str], *, shared: bool) -> None:
-    """Log that there is no key, which would show with the first run only."""
+    """Log that there is no key, which only the first run would show."""
     if read_api_key(config, environ) is None:
         without = (
             "this daemon never polls, and downloads what another one that shares the queue has polled"
@@ -275,7 +275,7 @@ async def _watch_pause(report: Callable[[], None]) -> None:
 async def _beat(
     config: Config, app: App, intake: Intake, start: Startup, progress: Heartbeat, supervision: Supervision
 ) -> None:
-    """Write what is going on, each second while it changes, else each ten seconds; notify the manager too."""
+    """Write the heartbeat each second while it changes, else each ten seconds; notify the service manager."""
     from floradl.daemon.systemd import SystemdView, describe  # noqa: PLC0415 - as in `_run`
 
     written = -_SLOW_BEAT
@@ -324,7 +324,7 @@ async def _beat(
 
 
 async def _beat_to(sharing: RunSharing, app: App, progress: Heartbeat) -> None:
-    """Tell the daemons that share the queue what goes on here, as it changes, each ten seconds at least."""
+    """Report to the daemons that share the queue whenever the state changes, each ten seconds at least."""
     told: tuple[Snapshot, bool] | None = None
     told_at = -_SLOW_BEAT
     while True:
@@ -339,7 +339,7 @@ async def _beat_to(sharing: RunSharing, app: App, progress: Heartbeat) -> None:
 def connect(
     events: EventLog, app: App, start: Startup | None, intake: Intake, hooks: RunHooks
 ) -> Callable[[], None]:
-    """Have rejected jobs, failed hooks and pauses recorded; return what records the pause that holds now."""
+    """Record rejected jobs, failed hooks and pauses as events; return the function that records the pause."""
 
     def report_pause() -> None:
         paused = _pause(app, start)
@@ -363,19 +363,19 @@ def _hints(app: App) -> tuple[str, ...]:
 
 
 def _wall(until: float) -> float | None:
-    """Return a moment to come (monotonic seconds) in unix seconds, None for one that is here or soon is."""
+    """Convert a future moment from monotonic to unix seconds; None if past, or less than 30 s away."""
     left = until - time.monotonic()
     return time.time() + left if left > _SILENCE else None
 
 
 def _clock(until: float) -> str:
-    """Write such a moment for a person, to the next minute: what is written stays the same until then."""
+    """Format such a moment for a person, rounded up to a minute, so that the text stays the same."""
     minutes = math.ceil((_wall(until) or time.time()) / 60 + 0.01)
     return time.strftime("%d %b %H:%M", time.localtime(minutes * 60))
 
 
 def _pause(app: App, start: Startup | None) -> LivePause | None:
-    """Return why nothing goes on: no run may, or what becomes of them cannot be recorded."""
+    """Return why all work waits: a pause of the runs, or a queue that cannot record."""
     paused, stuck = (start.pause if start else None) or app.scheduler.paused, app.queue.trouble
     if paused is not None:
         return LivePause(paused.reason, paused.message, paused.since)
@@ -383,14 +383,14 @@ def _pause(app: App, start: Startup | None) -> LivePause | None:
 
 
 def _progress_at(quiet: float) -> float:
-    """Return when all was seen to work (unix seconds): now, unless nothing was done for long."""
+    """Return when progress was last seen (unix seconds): now, unless nothing was done for long."""
     return time.time() - (quiet if quiet >= _STUCK_AFTER else 0.0)
 
 
 def _quiet(app: App, progress: Heartbeat, intake: Intake, start: Startup) -> float:
-    """Return for how many seconds nothing was done that there is to do: 0 in a pause, which is no fault.
+    """Return for how many seconds nothing was done although there is work; 0 in a pause, which is no fault.
 
-    The part that is quiet the longest counts. Somebody looks at the inbox even where nothing comes.
+    The part that is quiet the longest counts. The inbox is looked at even where no file arrives.
     """
     if _pause(app, start) is not None:
         return 0.0

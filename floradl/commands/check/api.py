@@ -1,4 +1,4 @@
-"""What `floradl check` asks the API: whether it can be reached, takes the key, and what time it has there.
+"""What `floradl check` asks the API: whether it is reachable, accepts the key, and has the same time.
 
 Source: FLORA's OpenAPI document 1.6.0 (`GET /technique-runs`, the error envelope), RFC 9110 section 6.6.1
 (`Date`) and 15.4 (redirects).
