@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -17,23 +16,18 @@ from floradl.errors import ErrorCode
 _RUN_ID = re.compile(r"run_[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,250}")
 _TECHNIQUE = re.compile(r"[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,250}")
 
-# Invisible characters besides those of category Cf: a joiner, fillers, variation selectors.
-_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(
-    map(chr, range(0xFE00, 0xFE10))
-)
-_ASCII_QUOTES = "\"'`<>"
-_QUOTES = (
-    f"{_ASCII_QUOTES}\u00b4\u00ab\u00bb\u2039\u203a\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f"
-    "\u275b\u275c\u275d\u275e\u301d\u301e\u301f\uff02\uff07\uff40"
-)
 _NEXT_REFERENCE = re.compile(r"""[,;][\s"']*(https?://|([^\s,;/]+/)?run_)|^[^,;]*[,;]\s*$""")
 _NEXT_CELL = re.compile(r"""[,;]\s*([\w"',;]|$)""")
-_AROUND = _ASCII_QUOTES + " \t\n\v\f\r\x1c\x1d\x1e\x1f"
+_AROUND = "\"'`<> \t\n\v\f\r\x1c\x1d\x1e\x1f"
 
 
 def visible(text: str) -> str:
     """Return `text` without zero-width characters, soft hyphens, direction and byte order marks."""
-    return text if text.isascii() else "".join(char for char in text if not _is_invisible(char))
+    if text.isascii():
+        return text
+    from floradl.odd_characters import without_invisible  # noqa: PLC0415 - most text is ASCII
+
+    return without_invisible(text)
 
 
 def bare(text: str) -> str:
@@ -43,10 +37,9 @@ def bare(text: str) -> str:
     """
     if text.isascii():
         return text.strip(_AROUND)
-    text = visible(text)
-    while (inner := text.strip().strip(_QUOTES)) != text:
-        text = inner
-    return text
+    from floradl.odd_characters import without_invisible, without_quotes  # noqa: PLC0415 - as above
+
+    return without_quotes(without_invisible(text))
 
 
 def refuse_joined(text: str) -> None:
@@ -59,24 +52,6 @@ def refuse_joined(text: str) -> None:
         )
     if _NEXT_CELL.search(text.partition("?")[0]):  # behind it is the query of a URL
         raise ValueError("this looks like a row of a table without a heading")
-
-
-def _is_invisible(char: str) -> bool:
-    return char in _INVISIBLE or unicodedata.category(char) == "Cf"
-
-
-def _odd(text: str) -> str:
-    """Name the characters in `text` that are invisible or look like others; empty where there are none.
-
-    (ASCII quotes and spaces show in the message itself.)
-    """
-    odd = dict.fromkeys(
-        char
-        for char in text
-        if not char.isascii() and (char.isspace() or char in _QUOTES or _is_invisible(char))
-    )
-    names = [f"{unicodedata.name(char, 'a character')} (U+{ord(char):04X})" for char in odd]
-    return f"; in it is {', '.join(names[:3])}" if names else ""
 
 
 class Reference(Struct, frozen=True, gc=False):
@@ -103,7 +78,7 @@ class Reference(Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, run_id: str, technique: str | None = None) -> Reference:
         """Check the two parts of a reference. Raises `ValueError` as `parse` does."""
-        if not _RUN_ID.fullmatch(run_id) or (not run_id.isascii() and _odd(run_id)):
+        if not _RUN_ID.fullmatch(run_id) or _odd(run_id):
             raise ValueError(
                 f"{_shown(run_id)} is not a run id: it starts with 'run_' and has no spaces or slashes "
                 f"(write RUN_ID, TECHNIQUE/RUN_ID, or the run's API URL){_odd(run_id)}"
@@ -131,6 +106,14 @@ class Reference(Struct, frozen=True, gc=False):
             "this URL is not one of a FLORA run: its path ends in /runs/RUN_ID (a run's poll_url), "
             "not in a file's name"
         )
+
+
+def _odd(text: str) -> str:
+    if text.isascii():
+        return ""
+    from floradl.odd_characters import named_in  # noqa: PLC0415 - as above
+
+    return named_in(text)
 
 
 def _shown(text: str) -> str:
