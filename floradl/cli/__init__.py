@@ -18,7 +18,7 @@ from typing import Final, NoReturn, TypeVar, TypeVarTuple
 import click
 
 from floradl import __version__
-from floradl.commands.exits import Exit, outcome, told_of_bug
+from floradl.commands.exits import Exit, bug_report, outcome
 from floradl.commands.options import common_options, ending
 from floradl.commands.streams import finish, is_of_stdout, occupy, tell
 from floradl.slim_imports import complete, return_what_is_freed, slim
@@ -114,7 +114,7 @@ def _run() -> Exit:
             code = Exit.GAVE_UP
             tell(f"floradl: standard output cannot be written: {error.strerror}")
         elif code is Exit.BUG:
-            tell(told_of_bug(error))
+            tell(bug_report(error))
     return finish(Exit(code))
 
 

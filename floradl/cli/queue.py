@@ -59,7 +59,7 @@ def retry(
     if references or not failed:
         named = submit.read_requests(references, Action.RETRY, said)
         if not is_quiet(given):
-            submit.tell_unknown(config, named)
+            submit.warn_of_unknown(config, named)
         requests += named
     if not requests:
         tell("no run failed")
@@ -79,7 +79,7 @@ def forget(given: dict[str, Any], references: tuple[str, ...]) -> Exit:
     wanted = submit.read_requests(references, Action.FORGET, submit.Given())
     config = configured(given)
     if not is_quiet(given):
-        submit.tell_unknown(config, wanted)
+        submit.warn_of_unknown(config, wanted)
     return submit.queue(config, wanted, quiet=is_quiet(given))
 
 

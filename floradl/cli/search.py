@@ -135,7 +135,7 @@ def gallery(given: dict[str, Any], listen: str | None, *, show: bool, until_eof:
         endpoint = Endpoint.parse(listen) if listen is not None else config.web.listen or command.USUAL
     except ValueError as error:
         raise ConfigError(f"--listen: {error}") from None
-    return serve(command.gallery, config, os.environ, endpoint, command.Manner(until_eof, show))
+    return serve(command.gallery, config, os.environ, endpoint, command.GalleryMode(until_eof, show))
 
 
 @commands.command(epilog=ending("floradl sheet --since 30d", (0, 2, 5, 130), "docs/gallery.md"))

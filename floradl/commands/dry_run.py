@@ -77,9 +77,9 @@ class _Report:
         self.code = worst(self.code, code)
         self.line(what, run.reference, message)
 
-    def plan(self, run: QueuedRun, plan: OutputPlan, told: Mapping[str, SavedOutput], failed: str) -> None:
+    def plan(self, run: QueuedRun, plan: OutputPlan, earlier: Mapping[str, SavedOutput], failed: str) -> None:
         """Report what would become of the outputs of a run, which `failed` at FLORA for this reason."""
-        before = (told.get(output.key) for output in plan.wanted)
+        before = (earlier.get(output.key) for output in plan.wanted)
         sizes = [
             known_size(output) if known_size(output) is not None else (known.bytes if known else None)
             for output, known in zip(plan.wanted, before, strict=True)
@@ -244,11 +244,11 @@ async def _look(
     config: Config, environ: Mapping[str, str], runs: Mapping[str, QueuedRun], report: _Report
 ) -> None:
     library = await to_thread.run_sync(_open_library, config)
-    left, told = await to_thread.run_sync(_without_done, library, runs, report)
+    left, saved = await to_thread.run_sync(_without_done, library, runs, report)
     selection = build_selection(config)
 
     async def take(run: QueuedRun, answer: RemoteRun) -> None:
-        earlier = told.get(run.run_id, {})
+        earlier = saved.get(run.run_id, {})
         existing: dict[str, SavedOutput] = {}
         if library is not None and earlier:
             existing = await to_thread.run_sync(library.existing, earlier)
@@ -280,7 +280,7 @@ def _without_done(
 ) -> tuple[dict[str, QueuedRun], dict[str, dict[str, SavedOutput]]]:
     """Report the runs that are done; return the others, and what their sidecars say."""
     left: dict[str, QueuedRun] = {}
-    told: dict[str, dict[str, SavedOutput]] = {}
+    saved: dict[str, dict[str, SavedOutput]] = {}
     for run_id, run in runs.items():
         try:
             sidecar = library.find_sidecar(run.reference) if library is not None else None
@@ -293,27 +293,27 @@ def _without_done(
                 report.run("already there", run)
                 continue
             earlier = earlier_of(sidecar)
-            told[run_id], run = earlier.outputs, earlier.fill(run)  # noqa: PLW2901 - as it will be saved
+            saved[run_id], run = earlier.outputs, earlier.fill(run)  # noqa: PLW2901 - as it will be saved
         left[run_id] = run
-    return left, told
+    return left, saved
 
 
 def _judge(
     selection: Selection,
     run: QueuedRun,
     answer: RemoteRun,
-    told: Mapping[str, SavedOutput],
+    earlier: Mapping[str, SavedOutput],
     existing: Mapping[str, SavedOutput],
     report: _Report,
 ) -> None:
-    """Report what would become of a run by FLORA's answer; the last two are arguments of `Selection.plan`."""
+    """Report what would become of a run; `earlier` and `existing` are as in `Selection.plan`."""
     if not answer.finished:
         report.run("not finished", run, f"{answer.status[:40]}, {answer.progress:.0f} %")
         return
     failure = reason_of(answer) if answer.status == "failed" else None
     failed = f"{failure.code}: {failure.message}" if failure else ""
     if answer.outputs:
-        report.plan(run, selection.plan(run, answer, told, existing), told, failed)
+        report.plan(run, selection.plan(run, answer, earlier, existing), earlier, failed)
     else:
         message = failed or "FLORA says that it completed, but lists no outputs"
         report.run("would fail", run, message, Exit.FAILED)

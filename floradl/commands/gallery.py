@@ -54,15 +54,15 @@ _REMEDIES: Final = {
 _log = get_logger()
 
 
-class Manner(Struct, frozen=True):
+class GalleryMode(Struct, frozen=True):
     """How the gallery runs: as a daemon's child, until its stdin ends; shown in the desktop's browser."""
 
     is_child: bool = False
     is_shown: bool = False
 
 
-async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint, manner: Manner) -> Exit:
-    """Serve the gallery at `endpoint` until SIGINT or SIGTERM, or as `manner` says.
+async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint, mode: GalleryMode) -> Exit:
+    """Serve the gallery at `endpoint` until SIGINT or SIGTERM, or as `mode` says.
 
     Raises `ConfigError` where the extra is missing, or that address cannot be served.
     """
@@ -89,14 +89,14 @@ async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint
     )
     with listener, closing(saved):
         address = f"http://{endpoint}/"
-        if manner.is_child:
+        if mode.is_child:
             _log.info("gallery_listening", address=str(endpoint))
         else:
             more = "" if token is None else "; it wants the token of web.token_file once, as /?token=TOKEN"
             tell(f"The gallery of {config.output.dir}: {address}  (Ctrl-C ends it{more})")
         async with anyio.create_task_group() as group:
-            group.start_soon(_until_told, group.cancel_scope, manner.is_child)
-            if manner.is_shown:
+            group.start_soon(_until_told, group.cancel_scope, mode.is_child)
+            if mode.is_shown:
                 group.start_soon(partial(to_thread.run_sync, abandon_on_cancel=True), _show, address)
             for _ in range(_INDEXES):
                 try:

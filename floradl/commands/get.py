@@ -22,7 +22,7 @@ from floradl.daemon.startup import Startup, first_start, opened, refuse_unusable
 from floradl.display import open_display
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError, TransientError
 from floradl.fs.permissions import make_above
-from floradl.hooks.runs import Heard, RunHooks
+from floradl.hooks.runs import FinishListener, RunHooks
 from floradl.models import QueuedRun, Reference, RunRequest, RunState
 from floradl.polling.poller import FEW_TRIES
 from floradl.queue.sqlite import SqliteQueue
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _MOST_NAMED = 5  # failed runs, in a command
 
 
-class _Watched:
+class _ForegroundEvents:
     """A `RunEvents` for `display` and `results`, which notes failures and when the last bytes arrived."""
 
     def __init__(self, display: RunEvents, results: ResultWriter | None) -> None:
@@ -102,7 +102,7 @@ async def get(
         _written(show) as results,
         SqliteQueue.in_memory() as queue,
     ):
-        progress = _Watched(display, results)
+        progress = _ForegroundEvents(display, results)
         async with working(config, environ, queue, progress, WorkOptions(missing_tries=FEW_TRIES)) as app:
             progress.open(app.library)
             await to_thread.run_sync(_make_library, config, app)
@@ -130,7 +130,7 @@ async def once(
         open_display(sys.stderr, quiet=_failures_only(config)) as display,
         _written(show) as results,
     ):
-        progress = _Watched(display, results)
+        progress = _ForegroundEvents(display, results)
         code = await _once(config, environ, max_wait, progress)
     if results is not None:
         code = worst(code, results.report_missing())
@@ -144,7 +144,9 @@ async def once(
     return code
 
 
-async def _once(config: Config, environ: Mapping[str, str], max_wait: float, progress: _Watched) -> Exit:
+async def _once(
+    config: Config, environ: Mapping[str, str], max_wait: float, progress: _ForegroundEvents
+) -> Exit:
     from floradl.queue.event_log import EventLog  # noqa: PLC0415 - `get` needs none of it
     from floradl.sources.intake import Intake  # noqa: PLC0415 - as above
 
@@ -153,7 +155,7 @@ async def _once(config: Config, environ: Mapping[str, str], max_wait: float, pro
     async with (
         opened(config, "once") as queue,
         aclosing(EventLog(config.state_dir)) as events,
-        working(config, environ, queue, Heard(progress, hooks.wake), WorkOptions(events)) as app,
+        working(config, environ, queue, FinishListener(progress, hooks.wake), WorkOptions(events)) as app,
         _run_hooks(hooks, app, events),
     ):
         progress.open(app.library)
@@ -242,7 +244,7 @@ def _failures_only(config: Config) -> bool:
 
 async def _work_off(
     app: App,
-    progress: _Watched,
+    progress: _ForegroundEvents,
     max_wait: float,
     intake: Intake | None = None,
     start: Startup | None = None,
@@ -289,7 +291,7 @@ def _tell_wrong_techniques(app: App) -> None:
         tell(f"floradl: {warning}")
 
 
-def _is_over(app: App, progress: _Watched, deadline: float) -> tuple[Exit, str] | None:
+def _is_over(app: App, progress: _ForegroundEvents, deadline: float) -> tuple[Exit, str] | None:
     """Return why the work ends before its time, if it does. `deadline` is in monotonic seconds."""
     if (refused := _refusal(app)) is not None:
         return Exit.KEY_REFUSED, refused

@@ -355,8 +355,8 @@ def status_of(config: Config, references: Sequence[Reference], stream: TextIO, *
         runs.append((row or reference, found))
     live = _live(daemon, read_sharers(config.state_dir))
     if as_json:
-        told = [_described(run, found, live, daemon.silent_until) for run, found in runs]
-        stream.write(json.dumps({"schema_version": SCHEMA_VERSION, "runs": told}, indent=2) + "\n")
+        described = [_described(run, found, live, daemon.silent_until) for run, found in runs]
+        stream.write(json.dumps({"schema_version": SCHEMA_VERSION, "runs": described}, indent=2) + "\n")
     else:
         now = time.time()
         for run, found in runs:

@@ -141,11 +141,11 @@ def failed_runs(config: Config) -> list[RunRequest]:
 
     failed = read_ended(config.state_dir, RunState.FAILED, RunState.PARTIAL)
     requests = [RunRequest(run.reference, run.label, Action.RETRY) for run in failed]
-    told = _failed_in_library(config)
-    known = read_runs(config.state_dir, list(told))
+    in_library = _failed_in_library(config)
+    known = read_runs(config.state_dir, list(in_library))
     return requests + [
         RunRequest(reference, action=Action.RETRY)  # with the label of its sidecar
-        for run_id, reference in told.items()
+        for run_id, reference in in_library.items()
         if run_id not in known
     ]
 
@@ -172,7 +172,7 @@ def _has_library(config: Config) -> bool:
     return not isinstance(place, Path) or place.is_dir()
 
 
-def tell_unknown(config: Config, requests: Iterable[RunRequest]) -> None:
+def warn_of_unknown(config: Config, requests: Iterable[RunRequest]) -> None:
     """Say on stderr which runs are neither in the queue nor in the library, where both can be read."""
     from floradl.commands.daemon_state import read_runs  # noqa: PLC0415 - as above
 

@@ -50,7 +50,7 @@ def which(
                 known = {"schema_version": SCHEMA_VERSION, "file": named, "sha256": sha256, "runs": runs}
                 write_bytes(stream, json_line(known))
             for origin in origins if not as_json else ():
-                say(stream, f"{file}: {_told(origin)}")
+                say(stream, f"{file}: {_sentence(origin)}")
             if not origins:
                 tell(f"{file}: {_unknown(index, file)}")
                 code = code or Exit.FOUND
@@ -70,7 +70,7 @@ def _origins(index: CommandIndex, sha256: str) -> list[FileOrigin]:
     return found
 
 
-def _told(origin: FileOrigin) -> str:
+def _sentence(origin: FileOrigin) -> str:
     label = f" ({origin.run.label})" if origin.run.label else ""
     place = origin.path or f"not in the library any more: {origin.why_absent}"
     return f"{origin.run.reference}{label}, {origin.kind} {origin.output_id}: {place}"

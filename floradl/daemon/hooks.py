@@ -33,7 +33,7 @@ class HookRunner(msgspec.Struct, frozen=True):
         """Let `settings` hold from now on, and log which of their programs are missing."""
         self.runs.change(settings)
         self.pauses.change(settings)
-        await tell_missing(settings)
+        await log_missing(settings)
 
 
 def build_hooks(config: Config, environ: Mapping[str, str]) -> HookRunner:
@@ -42,14 +42,14 @@ def build_hooks(config: Config, environ: Mapping[str, str]) -> HookRunner:
     return HookRunner(RunHooks(settings), PauseHook(settings, str(config.home)))
 
 
-async def tell_missing(settings: HookSettings) -> None:
+async def log_missing(settings: HookSettings) -> None:
     """Log each hook whose program is missing: only its events wait until the program is there."""
     for event, why in (await to_thread.run_sync(settings.missing)).items():
         _log.warning("hook_missing", hook=event, message=f"hooks.{event}: {why}")
 
 
 @contextmanager
-def _nothing_worse() -> Iterator[None]:
+def _outages_logged() -> Iterator[None]:
     # Where the queue is broken others report it: the hook's memory of a pause is not worth the daemon.
     try:
         yield
@@ -57,7 +57,9 @@ def _nothing_worse() -> Iterator[None]:
         _log.debug("hook_memory", hook=PAUSED, message=str(error))
 
 
-def sure_of(app: App, paused: Callable[[], LivePause | None]) -> Callable[[], tuple[LivePause | None, bool]]:
+def pause_with_certainty(
+    app: App, paused: Callable[[], LivePause | None]
+) -> Callable[[], tuple[LivePause | None, bool]]:
     """Return a function that gives the current pause, and whether it is certain that there is no other.
 
     After a start the last daemon's pause may still hold: that is certain once a pause begins or a run moves.
@@ -76,13 +78,13 @@ def sure_of(app: App, paused: Callable[[], LivePause | None]) -> Callable[[], tu
 
 async def serve_pauses(hook: PauseHook, app: App, paused: Callable[[], LivePause | None]) -> None:
     """Report pauses for ever. `paused` gives the current one."""
-    outbox, look = app.queue.outbox, sure_of(app, paused)
+    outbox, look = app.queue.outbox, pause_with_certainty(app, paused)
     sent: list[SentPause] = []
-    with anyio.move_on_after(_READ_WITHIN), _nothing_worse():
+    with anyio.move_on_after(_READ_WITHIN), _outages_logged():
         sent = await outbox.pauses()
 
     async def remember(sent: SentPause) -> None:
-        with _nothing_worse():
+        with _outages_logged():
             await outbox.put_pause(sent)
 
     await hook.serve(sent, look, remember)

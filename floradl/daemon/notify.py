@@ -12,7 +12,7 @@ from anyio import to_thread
 from floradl.app import App
 from floradl.config.credentials import read_notify_urls
 from floradl.config.settings import Config
-from floradl.daemon.hooks import sure_of
+from floradl.daemon.hooks import pause_with_certainty
 from floradl.errors import ConfigError, FloradlError
 from floradl.net.url_policy import UrlPolicy
 from floradl.wakeups import Signal
@@ -106,7 +106,7 @@ class Notifications:
 
         state_dir = self._config.state_dir
         doors = Doors(
-            pause=sure_of(self._app, self._paused),
+            pause=pause_with_certainty(self._app, self._paused),
             send=Sender(self._policy, self._environ).send,
             report=lambda first, until: sum_up(state_dir, first, until, partial(_cost, self._app)),
         )

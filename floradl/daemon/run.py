@@ -30,7 +30,7 @@ from floradl.errors import (
     QueueUnavailableError,
 )
 from floradl.hooks.command import PAUSED
-from floradl.hooks.runs import Heard, RunHooks
+from floradl.hooks.runs import FinishListener, RunHooks
 from floradl.log import get_logger
 from floradl.models import QueuedRun
 from floradl.queue import heartbeat
@@ -84,7 +84,7 @@ def build_start(config: Config, app: App) -> Startup:
     return Startup(config.state_dir, config.queue.watch_dir, app.library, app.queue, app.scheduler)
 
 
-class _Both:
+class _TwoListeners:
     """A `RunEvents` for two: the heartbeat, and what a person sees on a terminal."""
 
     def __init__(self, heartbeat: Heartbeat, display: RunEvents) -> None:
@@ -155,7 +155,7 @@ async def _run(
     # What a command that runs once has no use for.
     from floradl.daemon.endpoints import serve_endpoints  # noqa: PLC0415
     from floradl.daemon.gallery import serve_gallery  # noqa: PLC0415
-    from floradl.daemon.hooks import build_hooks, serve_pauses, tell_missing  # noqa: PLC0415
+    from floradl.daemon.hooks import build_hooks, log_missing, serve_pauses  # noqa: PLC0415
     from floradl.daemon.notify import Notifications  # noqa: PLC0415
     from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
     from floradl.daemon.systemd import SystemdView, describe  # noqa: PLC0415
@@ -168,19 +168,21 @@ async def _run(
         _log.warning("config_passed_over", message=why)
     inbox, queue_file = build_inbox(config)
     progress = Heartbeat()
-    seen = progress if display is None else _Both(progress, display)
+    seen = progress if display is None else _TwoListeners(progress, display)
     hooks = build_hooks(config, environ)
     async with (
         opened(config, "run", supervision) as queue,
         aclosing(EventLog(config.state_dir)) as events,
-        working(config, environ, queue, Heard(seen, hooks.runs.wake), WorkOptions(events)) as app,
+        working(config, environ, queue, FinishListener(seen, hooks.runs.wake), WorkOptions(events)) as app,
         reloading(config, source, changing := Changing(app, hooks, environ), supervision),
     ):
         _warn_without_key(config, environ, shared=app.queue.sharing is not None)
         intake = Intake(inbox, queue_file, app.queue, app.scheduler, build_bounds(config))
         start = build_start(config, app)
-        changing.notifications = told = Notifications(config, environ, app, lambda: _pause(app, start))
-        progress.hints.append(lambda: told.troubles)
+        changing.notifications = notifications = Notifications(
+            config, environ, app, lambda: _pause(app, start)
+        )
+        progress.hints.append(lambda: notifications.troubles)
         report_pause = connect(events, app, start, intake, hooks.runs)
         hooks.pauses.on_failure = partial(events.hook_failed, PAUSED, None, final=False)
         state = HealthState(
@@ -199,8 +201,8 @@ async def _run(
             group.start_soon(serve_gallery, config, environ)
             group.start_soon(_work, config, app, intake, start, hooks)
             group.start_soon(_sweep, inbox)
-            group.start_soon(tell_missing, hook_settings(config, environ))
-            group.start_soon(told.serve)
+            group.start_soon(log_missing, hook_settings(config, environ))
+            group.start_soon(notifications.serve)
             group.start_soon(serve_pauses, hooks.pauses, app, lambda: _pause(app, start))
             await wait_for_stop(app.media.halt, 0)
             supervision.stopping()
@@ -325,14 +327,14 @@ async def _beat(
 
 async def _beat_to(sharing: RunSharing, app: App, progress: Heartbeat) -> None:
     """Report to the daemons that share the queue whenever the state changes, each ten seconds at least."""
-    told: tuple[Snapshot, bool] | None = None
-    told_at = -_SLOW_BEAT
+    sent: tuple[Snapshot, bool] | None = None
+    sent_at = -_SLOW_BEAT
     while True:
         snapshot, polls, now = progress.last, app.scheduler.polls, time.monotonic()
-        if snapshot is not None and ((snapshot, polls) != told or now - told_at >= _SLOW_BEAT):
+        if snapshot is not None and ((snapshot, polls) != sent or now - sent_at >= _SLOW_BEAT):
             with suppress(QueueUnavailableError), anyio.move_on_after(_SLOW_BEAT):
                 await sharing.beat(heartbeat.shortened(snapshot), polls=polls)
-                told, told_at = (snapshot, polls), now
+                sent, sent_at = (snapshot, polls), now
         await next_tick(_SHARED_BEAT)
 
 

@@ -171,9 +171,9 @@ def _library(config: Config) -> Iterator[CheckResult]:
 
 def _kept(config: Config) -> Iterator[CheckResult]:
     if rules := config.library.keep.by_kind():
-        told = ", ".join(f"{kind} for {format_duration(seconds)}" for kind, seconds in rules.items())
+        kept = ", ".join(f"{kind} for {format_duration(seconds)}" for kind, seconds in rules.items())
         paid = "" if isinstance(config.output.dir, Path) else "; each is read right before, which is traffic"
-        yield ok("library.keep", f"the daemon keeps {told}, and removes what is older{paid}")
+        yield ok("library.keep", f"the daemon keeps {kept}, and removes what is older{paid}")
 
 
 def _folder(folder: Path, longest: int) -> CheckResult:

@@ -72,12 +72,12 @@ def check_template(config: Config, text: str, stream: TextIO) -> Exit:
 def _doubled(found: Iterable[_Example], path_of: Callable[[_Example], str]) -> Iterator[str]:
     """Tell of each run whose outputs get the same path, once."""
     taken: set[tuple[str, str]] = set()
-    told: set[str] = set()
+    reported: set[str] = set()
     for each in found:
         run_id = each.run.run_id
         path = path_of(each)
-        if (run_id, path) in taken and run_id not in told:
-            told.add(run_id)
+        if (run_id, path) in taken and run_id not in reported:
+            reported.add(run_id)
             yield (
                 f"warn: outputs of {each.run.reference} share the path {path}, and are numbered -2, -3, …: "
                 "{output_id} or {index} tells them apart"
