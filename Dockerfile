@@ -46,7 +46,7 @@ ENV PATH=/opt/floradl/bin:$PATH \
 # health check import is compiled here. The folders are open to all, since a new volume takes their mode, and
 # with --user it is not known whose it will be; sticky, so that what one user keeps there no other replaces. The
 # settings are named, so that none are taken from a folder where others may write; a folder of yours goes there.
-RUN python3 -c 'import floradl.daemon.run, floradl.commands.status, floradl.commands.check.command, floradl.commands.get' \
+RUN python3 -c 'import floradl.cli.downloads, floradl.cli.queue, floradl.cli.setup, floradl.daemon.run, floradl.daemon.hooks, floradl.commands.status, floradl.commands.check.command, floradl.commands.get' \
  && mkdir /data /state /etc/floradl \
  && echo '# Mount a folder with a config.yaml in place of this one.' > /etc/floradl/config.yaml \
  && chmod 1777 /data /state

@@ -28,7 +28,7 @@ from floradl.library.base import StreamingSink
 from floradl.library.batch_writer import BatchWriter
 from floradl.library.object_access import StoreAccess
 from floradl.library.object_store import ObjectLibrary, open_object_library
-from floradl.library.template import Template
+from floradl.library.path_plan import PathPlan
 from floradl.models import OutputKind, QueuedRun, RemoteOutput
 from floradl.urls import BucketUrl
 
@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> None:
     url = BucketUrl.parse(f"{place}/{os.urandom(4).hex()}")
     access = StoreAccess(endpoint or None, environ=os.environ)
     folders = {kind: kind.value for kind in OutputKind}
-    template = Template.parse("{kind}/{run_id}-{output_id}{ext}")
-    library = open_object_library(url, template, folders, 255, access)
+    paths = PathPlan.parse("{kind}/{run_id}-{output_id}{ext}", folders, 255)
+    library = open_object_library(url, paths, access)
     library.create()
     files, size = (200, 64) if quick else (1_500, 1_024)
     ours, theirs = [], []

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -18,27 +14,20 @@ import anyio
 from anyio import to_thread
 from msgspec import Struct
 
-from floradl import __version__
 from floradl.clock import Clocks
 from floradl.config.credentials import KeyReader, exposure, find_api_key, read_api_key
 from floradl.config.settings import Config, Key
-from floradl.download.downloader import Downloader, DownloadLimits
-from floradl.download.small_files import SmallFiles
-from floradl.errors import ConfigError, PauseReason, QueueDamagedError, ServicePausedError
+from floradl.downloads import USER_AGENT, Downloads, open_downloads
+from floradl.errors import ConfigError, ExposedError, PauseReason, QueueDamagedError, ServicePausedError
 from floradl.flora.client import FloraClient, WrongWorkspaceCheck
 from floradl.flora.rate_limit import RateLimiter
 from floradl.flora.technique_names import TechniqueNames
 from floradl.library.base import LibraryStore
-from floradl.library.batch_writer import BatchWriter, Together
 from floradl.library.folder import FolderLibrary
-from floradl.library.path_plan import PathPlan
-from floradl.library.scan import Owners
-from floradl.library.selection import Selection
-from floradl.library.template import Template
+from floradl.library_builder import build_library, build_selection
 from floradl.log import get_logger
 from floradl.net.addresses import HostPatterns
-from floradl.net.bandwidth import BandwidthLimiter
-from floradl.net.client import ApiClient, MediaClient, open_client
+from floradl.net.client import ApiClient
 from floradl.net.pool import PoolLimits
 from floradl.net.url_policy import UrlPolicy
 from floradl.polling.circuit_breaker import CircuitBreaker
@@ -47,25 +36,19 @@ from floradl.polling.durations import Durations
 from floradl.polling.open_runs import OpenRuns
 from floradl.polling.planner import PollPlanner
 from floradl.polling.poller import Poller, PollOptions
-from floradl.portability import cores
 from floradl.queue.base import RunQueue
 from floradl.redaction import Secret
 from floradl.runs.backfill import Backfill, BackfillOptions, TechniqueLookup
 from floradl.runs.events import NO_EVENTS, EventSink, RunEvents, RunReports
-from floradl.runs.output_saver import Fetchers, OutputOptions, OutputSaver
+from floradl.runs.output_saver import OutputOptions, OutputSaver
 from floradl.runs.processor import ProcessOptions
 from floradl.runs.scheduler import Scheduler, Service, StageOptions, StageParts, Stages, local_stages
-from floradl.runs.slots import TransferSlots
 from floradl.wakeups import next_tick
-from floradl.workers.pool import Machine, WorkerPool
-from floradl.workers.protocol import WorkerSettings
 
 if TYPE_CHECKING:
-    from floradl.library.object_access import StoreAccess
+    from floradl.hooks.command import HookSettings
     from floradl.sources.history import HistorySync
 
-USER_AGENT = f"floradl/{__version__}"
-_TEND_EVERY = 1.0  # seconds
 _CHECK_KEY_EVERY = 1.0  # seconds, while it is refused
 _API_TIMEOUT = 60.0  # seconds, as FLORA's own clients have it
 _API_THREADS = 8
@@ -111,62 +94,20 @@ CHANGEABLE: Final[frozenset[Key]] = frozenset(
 """The settings that `App.change` can change."""
 
 
-def build_library(config: Config, environ: Mapping[str, str] = os.environ) -> LibraryStore:
-    """Return the library of the configuration; nothing in it is touched yet.
+def hook_settings(config: Config, environ: Mapping[str, str]) -> HookSettings:
+    """Return which programs the hooks run, and how long each may take."""
+    from floradl.hooks.command import PAUSED, RUN_FINISHED, HookSettings  # noqa: PLC0415 - `get` has no hook
 
-    `environ` may have the credentials of a bucket. Raises `ConfigError` where this machine cannot use it.
-    """
-    place = config.output.dir
-    if isinstance(place, Path):
-        return folder_library(config, place)
-    from floradl.library.object_store import open_object_library  # noqa: PLC0415 - where it is wanted
-
-    output = config.output
-    template, folders = Template.parse(output.template), output.folders.by_kind()
-    access = bucket_access(config, environ)
-    library = open_object_library(place, template, folders, output.max_name_bytes, access)
-    library.companions = output.xmp
-    return library
+    hooks = config.hooks
+    return HookSettings({RUN_FINISHED: hooks.run_finished, PAUSED: hooks.paused}, hooks.timeout, environ)
 
 
-def bucket_access(config: Config, environ: Mapping[str, str] = os.environ) -> StoreAccess:
-    """Return how the library's bucket is reached."""
-    from floradl.library.object_access import StoreAccess  # noqa: PLC0415 - as above
-
-    output = config.output
-    return StoreAccess(output.endpoint, output.region, output.instance_credentials, environ)
-
-
-def folder_library(config: Config, root: Path) -> FolderLibrary:
-    """Return the library of the configuration as it would be in the folder `root`."""
-    output = config.output
-    owners = Owners(_daemon_user(config.state_dir))
-    library = FolderLibrary(
-        root, Template.parse(output.template), output.folders.by_kind(), output.max_name_bytes, owners
-    )
-    library.keep_free = config.download.min_free_space
-    library.companions = output.xmp
-    return library
-
-
-def build_paths(config: Config) -> PathPlan:
-    """Return how the library's files are named."""
-    output = config.output
-    return PathPlan(Template.parse(output.template), output.folders.by_kind(), output.max_name_bytes)
-
-
-def build_selection(config: Config) -> Selection:
-    """Return which outputs are wanted."""
-    output = config.output
-    return Selection(output.kinds, output.rules, config.download.max_file_size)
-
-
-def _daemon_user(state_dir: Path) -> tuple[int, ...]:
-    """Return the user id of the daemon, who owns the state folder and so the library; empty if unknown."""
-    try:
-        return (state_dir.stat().st_uid,)
-    except OSError:
-        return ()
+def safe_hook_settings(config: Config, environ: Mapping[str, str]) -> HookSettings:
+    """As `hook_settings`; raises `ExposedError` where others could replace a hook's program. Blocking."""
+    settings = hook_settings(config, environ)
+    if faults := [f"hooks.{event}: {why}" for event, why in settings.exposed().items()]:
+        raise ExposedError("\n".join(faults))
+    return settings
 
 
 def api_guard(config: Config) -> UrlPolicy:
@@ -183,10 +124,9 @@ def _host_of_api(config: Config) -> tuple[str]:
 
 
 class WorkOptions(Struct, frozen=True):
-    """What differs between commands: `events` gets what other programs are told.
+    """What differs between commands: `events` gets the events for other programs.
 
-    `key` is the API key in place of the one that the configuration leads to; `missing_tries` is that of
-    `PollOptions`.
+    `key` replaces the configured API key; `missing_tries` is that of `PollOptions`.
     """
 
     events: EventSink = NO_EVENTS
@@ -222,7 +162,7 @@ async def working(
 ) -> AsyncIterator[App]:
     """Build everything and serve the queue; on exit stop and record the work under way.
 
-    `progress` gets each step, for people.
+    `progress` gets each step, to be shown to people.
 
     Raises `ConfigError` for an unusable configuration, and, in a group, `QueueDamagedError` as soon as the
     queue is unusable.
@@ -360,7 +300,10 @@ class _Key:
     def __init__(self, config: Config, environ: Mapping[str, str], given: Secret | None = None) -> None:
         self._reader = KeyReader(config, environ, time.monotonic)
         self._given = given
-        self.change, self.forget = self._reader.change, self._reader.forget
+
+    def change(self, config: Config) -> None:
+        """Read the key as `config` says from now on."""
+        self._config = config
 
     def __call__(self) -> str:
         """Return the key. Raises `ServicePausedError` where none is usable."""
@@ -416,7 +359,7 @@ async def _is_usable(key: Callable[[], str]) -> bool:
 
 
 async def _watch_key(key: Callable[[], str], scheduler: Scheduler, sync: HistorySync | None) -> None:
-    """Probe a pause for the key as soon as the key changes."""
+    """End a pause for a refused key as soon as the key changes, by a probe."""
     known: str | None = None
     while True:
         await next_tick(_CHECK_KEY_EVERY)
@@ -431,100 +374,3 @@ async def _watch_key(key: Callable[[], str], scheduler: Scheduler, sync: History
             sync.hurry()
         if known is None or found in {known, ""} or scheduler.probe_now():
             known = found
-
-
-class Downloads:
-    """What downloads media (`fetchers`), and its limits (`slots`, `bandwidth`)."""
-
-    def __init__(
-        self,
-        config: Config,
-        environ: Mapping[str, str],
-        together: Together,
-        url_policy: UrlPolicy,
-        client: MediaClient,
-        bandwidth: BandwidthLimiter,
-    ) -> None:
-        self.bandwidth = bandwidth
-        self._url_policy = url_policy
-        self._client = client
-        self._stop = threading.Event()
-        self.slots = TransferSlots(config.download.concurrency)
-        many = client.many(self.slots)
-        self.slots.on_free = many.wake
-        self.disk = BatchWriter(together)
-        self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
-        # A frozen application's program is no Python: as a worker it would be one more of itself.
-        processors = 1 if getattr(sys, "frozen", False) else cores()
-        machine = Machine(processors, environ, lambda: many.has_work)
-        self._worker_pool = WorkerPool(self._downloader, bandwidth, _worker_settings(config), machine)
-        self.fetchers = Fetchers(self._worker_pool, SmallFiles(many, self._downloader, self.disk))
-
-    def change(self, config: Config) -> None:
-        """Apply another configuration, see `App.change`."""
-        download = config.download
-        self._url_policy.change(config.network.trusted_private_hosts, download.media_hosts)
-        self._client.change(download.concurrency)
-        self.bandwidth.change(download.rate_limit)
-        self._downloader.change(_limits(config))
-        self._worker_pool.change(_worker_settings(config))
-
-    def halt(self) -> None:
-        """End all transfers at once, for good; their part files stay. Safe to repeat."""
-        self._stop.set()
-        self._client.abort()
-        self._worker_pool.halt()
-
-    async def tend(self) -> None:
-        """Divide the bandwidth among the workers, and end idle ones; runs for ever."""
-        while True:
-            await next_tick(_TEND_EVERY)
-            if self._worker_pool.pids:
-                await to_thread.run_sync(self._worker_pool.tend)
-
-    async def close(self) -> None:
-        """Halt, and end the workers."""
-        self.halt()
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(self.fetchers.small.close)
-            await to_thread.run_sync(self.disk.close)
-            await to_thread.run_sync(self._worker_pool.close)
-
-
-@asynccontextmanager
-async def open_downloads(
-    config: Config, environ: Mapping[str, str], together: Together
-) -> AsyncIterator[Downloads]:
-    """Open what downloads media, without credentials; close it on exit.
-
-    Raises `ConfigError` for an unusable proxy or certificate file in `environ`.
-    """
-    download = config.download
-    url_policy = UrlPolicy(config.network.trusted_private_hosts, download.media_hosts)
-    bandwidth = BandwidthLimiter(download.rate_limit)
-    limits = PoolLimits(read=download.stall_timeout, connections=download.concurrency)
-    with open_client(
-        url_policy, user_agent=USER_AGENT, limits=limits, environ=environ, bandwidth=bandwidth
-    ) as client:
-        opened = Downloads(config, environ, together, url_policy, client, bandwidth)
-        try:
-            yield opened
-        finally:
-            await opened.close()
-
-
-def _limits(config: Config) -> DownloadLimits:
-    download = config.download
-    return DownloadLimits(download.max_file_size, download.min_free_space, config.poll.give_up_after)
-
-
-def _worker_settings(config: Config) -> WorkerSettings:
-    download = config.download
-    return WorkerSettings(
-        USER_AGENT,
-        download.stall_timeout,
-        tuple(config.network.trusted_private_hosts),
-        tuple(download.media_hosts),
-        _limits(config),
-        download.concurrency,
-    )

@@ -1,7 +1,7 @@
 """Downloads for a program that imports floradl: in a thread with an event loop of its own.
 
-So it works within any event loop or none, several times in one process, and leaves the program's signals,
-logging and collector alone. Runs come out as they end; what stops all comes out as an error.
+It works inside any event loop or none, several times in one process, and does not touch the program's
+signals, logging and garbage collector. Runs are returned as they end; an error that stops all is raised.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ class FetchSession:
         self._stopped = False
         self._stop_loop: asyncio.AbstractEventLoop | None = None
         self._scope: anyio.CancelScope | None = None
-        self._works: App | None = None
+        self._app: App | None = None
         self._thread = threading.Thread(target=self._run, name="floradl-fetch")
         self._thread.start()
 
     def next(self) -> QueuedRun | None:
-        """Wait for the next run that ends; None for no more. Raises what ended the work. Blocking."""
+        """Wait for the next run that ends; None when all have. Raises what ended the work. Blocking."""
         ended = self._ended.get()
         if isinstance(ended, BaseException):
             raise ended
@@ -87,15 +87,15 @@ class FetchSession:
         """End the work: transfers at once, part files stay. From any thread; safe to repeat."""
         with self._lock:
             self._stopped = True
-            works, loop, scope = self._works, self._stop_loop, self._scope
-        if works is not None:
-            works.media.halt()
+            app, loop, scope = self._app, self._stop_loop, self._scope
+        if app is not None:
+            app.media.halt()
         if loop is not None and scope is not None:
             with suppress(RuntimeError):  # it has ended just now
                 loop.call_soon_threadsafe(scope.cancel)
 
     def join(self) -> None:
-        """Wait until nothing of it is left. Blocking."""
+        """Wait until its thread has ended. Blocking."""
         self._thread.join()
 
     def _run(self) -> None:
@@ -118,28 +118,28 @@ class FetchSession:
         events = _Ended(self._ended)
         options = WorkOptions(key=self._key, missing_tries=FEW_TRIES)
         with SqliteQueue.in_memory() as runs:
-            async with working(self._config, self._environ, runs, events, options) as works:
+            async with working(self._config, self._environ, runs, events, options) as app:
                 with self._lock:
-                    self._works = works
-                await to_thread.run_sync(_make_library, self._config, works.library)
+                    self._app = app
+                await to_thread.run_sync(_make_library, self._config, app.library)
                 touched = await runs.submit(self._requests, time.time(), retry_failed=True)
-                works.scheduler.enqueue(touched)
+                app.scheduler.enqueue(touched)
                 async with anyio.create_task_group() as group:
-                    group.start_soon(self._watch, works, events)
-                    await works.scheduler.serve(until_idle=True)
+                    group.start_soon(self._watch, app, events)
+                    await app.scheduler.serve(until_idle=True)
                     group.cancel_scope.cancel()
 
-    async def _watch(self, works: App, events: _Ended) -> None:
-        """Raise once nothing can go on; stop once the program ends, which waits for threads only then."""
+    async def _watch(self, app: App, events: _Ended) -> None:
+        """Raise once no run can go on; stop once the program ends, which waits for threads only then."""
         program = threading.main_thread()
         watched = program.is_alive()
         while True:
-            paused = works.scheduler.paused
+            paused = app.scheduler.paused
             if paused is not None and paused.reason is PauseReason.KEY_REFUSED:
-                works.media.halt()
+                app.media.halt()
                 raise ServicePausedError(paused.message, PauseReason.KEY_REFUSED)
-            if works.scheduler.is_stalled(events.bytes_at):
-                works.media.halt()
+            if app.scheduler.is_stalled(events.bytes_at):
+                app.media.halt()
                 if paused is not None:
                     raise ServicePausedError(paused.message, PauseReason(paused.reason))
                 raise TransientError("no progress for ten minutes")
@@ -162,6 +162,6 @@ def _make_library(config: Config, library: LibraryStore) -> None:
             f"{library.location()}: nothing is mounted at {point}, as /etc/fstab wants it",
             PauseReason.LIBRARY_MISSING,
         )
-    else:  # no floradl is at home here, whose notes would say what was seen before
+    else:  # there is no state folder that would say whether this library was seen before
         library.create()
     library.require()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -17,36 +16,30 @@ from floradl.errors import ErrorCode
 _RUN_ID = re.compile(r"run_[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,250}")
 _TECHNIQUE = re.compile(r"[^\s/\\?#\x00-\x1f\x7f\ud800-\udfff]{1,250}")
 
-# What is not seen, besides all of category Cf: a joiner, fillers, variation selectors.
-_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(
-    map(chr, range(0xFE00, 0xFE10))
-)
-_ASCII_QUOTES = "\"'`<>"
-_QUOTES = (
-    f"{_ASCII_QUOTES}\u00b4\u00ab\u00bb\u2039\u203a\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f"
-    "\u275b\u275c\u275d\u275e\u301d\u301e\u301f\uff02\uff07\uff40"
-)
 _NEXT_REFERENCE = re.compile(r"""[,;][\s"']*(https?://|([^\s,;/]+/)?run_)|^[^,;]*[,;]\s*$""")
 _NEXT_CELL = re.compile(r"""[,;]\s*([\w"',;]|$)""")
-_AROUND = _ASCII_QUOTES + " \t\n\v\f\r\x1c\x1d\x1e\x1f"
+_AROUND = "\"'`<> \t\n\v\f\r\x1c\x1d\x1e\x1f"
 
 
 def visible(text: str) -> str:
     """Return `text` without zero-width characters, soft hyphens, direction and byte order marks."""
-    return text if text.isascii() else "".join(char for char in text if not _is_invisible(char))
+    if text.isascii():
+        return text
+    from floradl.odd_characters import without_invisible  # noqa: PLC0415 - most text is ASCII
+
+    return without_invisible(text)
 
 
 def bare(text: str) -> str:
-    """Return a reference without what text programs put into one unseen, and without quotes around it.
+    """Return a reference without the invisible characters and quotes that other programs put in or around it.
 
     Spaces of any kind fall away at both ends, too, as do the `<` and `>` around a link in a mail.
     """
     if text.isascii():
         return text.strip(_AROUND)
-    text = visible(text)
-    while (inner := text.strip().strip(_QUOTES)) != text:
-        text = inner
-    return text
+    from floradl.odd_characters import without_invisible, without_quotes  # noqa: PLC0415 - as above
+
+    return without_quotes(without_invisible(text))
 
 
 def refuse_joined(text: str) -> None:
@@ -59,24 +52,6 @@ def refuse_joined(text: str) -> None:
         )
     if _NEXT_CELL.search(text.partition("?")[0]):  # behind it is the query of a URL
         raise ValueError("this looks like a row of a table without a heading")
-
-
-def _is_invisible(char: str) -> bool:
-    return char in _INVISIBLE or unicodedata.category(char) == "Cf"
-
-
-def _odd(text: str) -> str:
-    """Name what in `text` a person does not see, or takes for something else; empty where nothing is.
-
-    (A quote or space of ASCII's is seen in the message itself.)
-    """
-    odd = dict.fromkeys(
-        char
-        for char in text
-        if not char.isascii() and (char.isspace() or char in _QUOTES or _is_invisible(char))
-    )
-    names = [f"{unicodedata.name(char, 'a character')} (U+{ord(char):04X})" for char in odd]
-    return f"; in it is {', '.join(names[:3])}" if names else ""
 
 
 class Reference(Struct, frozen=True, gc=False):
@@ -103,7 +78,7 @@ class Reference(Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, run_id: str, technique: str | None = None) -> Reference:
         """Check the two parts of a reference. Raises `ValueError` as `parse` does."""
-        if not _RUN_ID.fullmatch(run_id) or (not run_id.isascii() and _odd(run_id)):
+        if not _RUN_ID.fullmatch(run_id) or _odd(run_id):
             raise ValueError(
                 f"{_shown(run_id)} is not a run id: it starts with 'run_' and has no spaces or slashes "
                 f"(write RUN_ID, TECHNIQUE/RUN_ID, or the run's API URL){_odd(run_id)}"
@@ -131,6 +106,14 @@ class Reference(Struct, frozen=True, gc=False):
             "this URL is not one of a FLORA run: its path ends in /runs/RUN_ID (a run's poll_url), "
             "not in a file's name"
         )
+
+
+def _odd(text: str) -> str:
+    if text.isascii():
+        return ""
+    from floradl.odd_characters import named_in  # noqa: PLC0415 - as above
+
+    return named_in(text)
 
 
 def _shown(text: str) -> str:
@@ -215,7 +198,7 @@ class RemoteOutput(Struct, frozen=True):
     flaw: str = ""
 
     def __post_init__(self) -> None:
-        """Bound what stands in names, the queue and each message: an API may say anything."""
+        """Bound the texts that go into names, queue and messages: an API may send anything."""
         for name in ("output_id", "type"):
             force_setattr(self, name, bounded(getattr(self, name)))
 
@@ -226,12 +209,12 @@ class RemoteOutput(Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """What identifies it among the run's outputs."""
+        """The key by which the output is known among its run's."""
         return self.output_id if self.nth == 1 else f"{self.output_id}\0{self.nth}"
 
 
 class RunNames(Struct, frozen=True, omit_defaults=True):
-    """What a run belongs to at FLORA; each None where no answer has said it."""
+    """The technique, workspace, project and model of a run at FLORA; None where no answer named it."""
 
     technique_id: str | None = None
     technique_name: str | None = None
@@ -268,7 +251,7 @@ class RemoteRun(Struct, frozen=True):
     outputs: tuple[RemoteOutput, ...] = ()
     poll_url: str | None = None
     age: float | None = None  # seconds since it was created, by the server's own clock
-    batch_size: int = 1  # how many runs of ours that go on the same request answered for
+    batch_size: int = 1  # how many of our open runs the same request answered for
     names: RunNames = RunNames()
     raw: dict[str, Any] = field(default_factory=dict)
 
@@ -302,7 +285,7 @@ class SkipReason(StrEnum):
 
 
 class Skipped(Struct, frozen=True):
-    """That an output was left out on purpose, which is no failure."""
+    """An output was left out on purpose, which is no failure."""
 
     reason: SkipReason
 
@@ -316,7 +299,7 @@ class RemovalReason(StrEnum):
 
 
 class Removed(Struct, frozen=True):
-    """That the file of an output was removed, at a time (RFC 3339 UTC): only `retry` brings it back."""
+    """The file of an output was removed, at a time (RFC 3339 UTC): only `retry` brings it back."""
 
     at: str
     reason: RemovalReason
@@ -349,14 +332,14 @@ class SavedOutput(Struct, frozen=True, kw_only=True):
     stored_etag: str | None = None
 
     def __post_init__(self) -> None:
-        """Bound what a host's fields say: a head may have 100 kB."""
+        """Bound the header fields of a host: a head may have 100 kB."""
         for name in ("content_type", "etag"):
             if (said := getattr(self, name)) is not None and len(said) > _LONGEST_FIELD:
                 force_setattr(self, name, said[:_LONGEST_FIELD])
 
 
 class AttemptNotes(Struct, frozen=True, omit_defaults=True):
-    """What one attempt at an output leaves to the next, beside the part file.
+    """What one attempt at an output passes to the next, beside the part file.
 
     `promised` are the checksums that the whole answer named, by algorithm, whose part file is `validator`'s.
     `ranges_refused` counts ranged requests in a row that gained nothing. `disagreed` is the SHA-256 of a
@@ -381,8 +364,8 @@ class RunState(StrEnum):
     """Where a run stands in the queue; the names are those of `status --json`."""
 
     WAITING = "waiting"  # not polled yet
-    RUNNING = "running"  # FLORA is at work on it, or its outputs wait for their turn
-    DOWNLOADING = "downloading"  # finished at FLORA, its outputs are on their way
+    RUNNING = "running"  # not finished at FLORA, or its outputs wait for a slot
+    DOWNLOADING = "downloading"  # finished at FLORA, its outputs are being downloaded
     DONE = "done"
     PARTIAL = "partial"
     FAILED = "failed"
@@ -419,7 +402,7 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
     tries: int = 0
     progress: float = 0.0
     error: RunFailure | None = None
-    force: bool = False  # `retry`: what stands in the library does not count as done
+    force: bool = False  # `retry`: a sidecar in the library does not make the run done
     kinds: tuple[OutputKind, ...] = ()  # those wanted; none: all
     meta: dict[str, str] = {}
     names: RunNames = RunNames()
@@ -437,7 +420,7 @@ class QueuedRun(Struct, frozen=True, kw_only=True):
 
 
 class EarlierSidecar(Struct, frozen=True):
-    """What a sidecar that stands says of its run; the outputs are by key. `costed`: it has a cost."""
+    """What an existing sidecar says of its run; the outputs are by key. `costed`: it has a cost."""
 
     outputs: dict[str, SavedOutput] = {}
     technique: str | None = None
@@ -447,7 +430,7 @@ class EarlierSidecar(Struct, frozen=True):
     costed: bool = False
 
     def fill(self, run: QueuedRun) -> QueuedRun:
-        """Return a run's row with what this says, where the row itself says nothing."""
+        """Return a run's row, its empty fields filled from the sidecar."""
         return replace(
             run,
             technique=run.technique if run.technique is not None else self.technique,
@@ -475,10 +458,10 @@ class FinishedRun(Struct, frozen=True):
 
 
 class LeftFile(Struct, frozen=True):
-    """A job file that is done with and could perhaps not be moved away, so that it is not acted on twice.
+    """A job file that was processed and may still be in the inbox; it must not be processed twice.
 
-    It is this content under this name, as far as it could be read (`sha256` is empty where it could not), and
-    last written then. `refused` says that nothing in it was queued.
+    It is known by name, time, size and SHA-256 (empty where it could not be read). `refused`: nothing of
+    it was queued.
     """
 
     name: str

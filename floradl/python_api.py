@@ -19,7 +19,6 @@ from anyio import CapacityLimiter, to_thread
 from msgspec import Struct
 from msgspec.structs import replace
 
-from floradl.app import build_library
 from floradl.config.credentials import given_api_key
 from floradl.config.load import Options, load_config
 from floradl.config.settings import Config, settings as known_settings, variable
@@ -27,9 +26,10 @@ from floradl.errors import ConfigError, JobError
 from floradl.fetch_session import FetchSession
 from floradl.library.base import LibraryStore
 from floradl.library.folder import FolderLibrary
+from floradl.library.path_plan import PathPlan
 from floradl.library.scan import Owners
 from floradl.library.sidecar import Sidecar
-from floradl.library.template import Template
+from floradl.library_builder import build_library
 from floradl.models import (
     Action,
     OutputKind,
@@ -121,8 +121,8 @@ class Library:
         self._place = place = _library_place(path)
         self._store: LibraryStore
         if isinstance(place, Path):
-            template = Template.parse("{run_id}{ext}")  # nothing is written
-            self._store = FolderLibrary(place, template, {}, 255, Owners(_owner(place)))
+            paths = PathPlan.parse("{run_id}{ext}", {}, 255)  # nothing is written
+            self._store = FolderLibrary(place, paths, Owners(_owner(place)))
         else:
             self._store = build_library(_configured(place, config, settings or {})[0])
 

@@ -21,7 +21,7 @@ from floradl.gallery.server import GalleryOptions, bound, serve
 from floradl.index.library_index import LibraryIndex
 from floradl.library.base import LibraryStore
 from floradl.library.folder import FolderLibrary
-from floradl.library.template import Template
+from floradl.library.path_plan import PathPlan
 from floradl.models import OutputKind
 from floradl.net.addresses import Endpoint
 from floradl.redaction import Secret
@@ -64,7 +64,7 @@ class Shelf:
         root.mkdir(parents=True, exist_ok=True)
         (root / ".floradl-library").touch()
         folders = {kind: kind.value for kind in OutputKind}
-        self.library = FolderLibrary(root, Template.parse("{folder}/{run_id}-{output_id}{ext}"), folders, 255)
+        self.library = FolderLibrary(root, PathPlan.parse("{folder}/{run_id}-{output_id}{ext}", folders, 255))
         self.door = DoorAlone(self.library)
         if a_store:
             self.library = cast("LibraryStore", self.door)

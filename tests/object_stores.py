@@ -29,7 +29,7 @@ import pytest
 from floradl.library.object_access import StoreAccess
 from floradl.library.object_client import ObjectClient, Patience
 from floradl.library.object_store import ObjectLibrary
-from floradl.library.template import Template
+from floradl.library.path_plan import PathPlan
 from floradl.models import OutputKind
 from floradl.urls import BucketUrl
 
@@ -73,7 +73,7 @@ class Store(NamedTuple):
         self, prefix: str, monotonic: Callable[[], float] = time.monotonic, template: str = TEMPLATE
     ) -> ObjectLibrary:
         folders = {kind: kind.value for kind in OutputKind}
-        return ObjectLibrary(self.client(prefix), Template.parse(template), folders, 255, monotonic)
+        return ObjectLibrary(self.client(prefix), PathPlan.parse(template, folders, 255), monotonic)
 
 
 def _free_port() -> int:

@@ -10,7 +10,6 @@ from typing import Any
 from floradl.library.folder import FolderLibrary
 from floradl.library.path_plan import PathPlan
 from floradl.library.sidecar import Sidecar, Times, read
-from floradl.library.template import Template
 from floradl.models import OutputKind, Reference, Result, SavedOutput
 
 FOLDERS = {kind: kind.value for kind in OutputKind}
@@ -56,13 +55,13 @@ class Shelf:
 
     def __init__(self, root: Path, template: str = "{folder}/{technique}/{run_id}-{output_id}{ext}") -> None:
         self.root = root
-        self.paths = PathPlan(Template.parse(template), FOLDERS, 255)
+        self.paths = PathPlan.parse(template, FOLDERS, 255)
         self.library = self.opened()
         self.library.create()
 
     def opened(self, steps: int | None = None) -> MortalLibrary:
         """Open it as another process would, to be killed after so many steps."""
-        library = MortalLibrary(self.root, self.paths.template, FOLDERS, 255)
+        library = MortalLibrary(self.root, self.paths)
         library.steps = steps
         return library
 

@@ -26,7 +26,6 @@ from floradl.library.path_plan import PathPlan
 from floradl.library.relayout import Relayout, plan_relayout
 from floradl.library.retention import Pruner, expired_files
 from floradl.library.sidecar import Sidecar, Times
-from floradl.library.template import Template
 from floradl.models import OutputKind, RemovalReason, Result, SavedOutput
 from floradl.simulator import Simulator
 
@@ -273,13 +272,13 @@ class FarShelf:
 
     def __init__(self, store: Store, prefix: str) -> None:
         self._store, self._prefix = store, prefix
-        self.paths = PathPlan(Template.parse("{run_id}{ext}"), FOLDERS, 255)
+        self.paths = PathPlan.parse("{run_id}{ext}", FOLDERS, 255)
         self.objects = store.client(prefix)
         self.opened().create()
 
     def opened(self, steps: int | None = None) -> ObjectLibrary:
         client = MortalClient(self._store.url(self._prefix), self._store.access, IMPATIENT)
-        library = ObjectLibrary(client, self.paths.template, FOLDERS, 255)
+        library = ObjectLibrary(client, self.paths)
         client.steps = steps
         return library
 

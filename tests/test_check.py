@@ -20,7 +20,6 @@ from queues import make_queue
 from studio import Home, wait_until
 
 from floradl import redaction
-from floradl.app import build_library
 from floradl.commands.check import machine
 from floradl.commands.check.command import check
 from floradl.commands.check.template import check_template
@@ -31,6 +30,7 @@ from floradl.daemon.startup import first_start
 from floradl.errors import ConfigError, PauseReason
 from floradl.fs import mounts
 from floradl.library.sidecar import Sidecar
+from floradl.library_builder import build_library
 from floradl.models import OutputKind, Result, SavedOutput
 from floradl.queue.folder import FILE_NAME
 from floradl.queue.heartbeat import LivePause, Snapshot, write
@@ -418,7 +418,7 @@ _AS_NOBODY = """
 import ctypes, os, sys
 from functools import partial
 from pathlib import Path
-import anyio, anyio._backends._asyncio, encodings.idna
+import anyio, anyio._backends._asyncio, encodings.idna, shlex
 from floradl.commands.check.command import check
 from floradl.config.load import Options, load_config
 environ = {"HOME": "/", "FLORADL_BASE_URL": "http://127.0.0.1:1/", "FLORA_API_KEY": "sk_test_planted0",

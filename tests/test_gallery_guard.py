@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from floradl.gallery.guard import COOKIE, Asked, Guard, Refusal, SignIn
+from floradl.gallery.guard import COOKIE, Asked, Guard, RequestRefusal, SignIn
 from floradl.net.addresses import Endpoint, is_loopback
 from floradl.redaction import Secret
 
@@ -30,7 +30,7 @@ def asked(
 
 def status(guard: Guard, request: Asked) -> int | None:
     judged = guard.judge(request)
-    return judged.status if isinstance(judged, Refusal) else None
+    return judged.status if isinstance(judged, RequestRefusal) else None
 
 
 @pytest.mark.parametrize(

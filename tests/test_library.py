@@ -26,8 +26,8 @@ from floradl.errors import (
 from floradl.fs.os_errors import library_error, unopened
 from floradl.library.destination import FolderDestination
 from floradl.library.folder import MARKER, FolderLibrary
+from floradl.library.path_plan import PathPlan
 from floradl.library.sidecar import Sidecar
-from floradl.library.template import Template
 from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, Result, SavedOutput
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_left_open")
@@ -45,7 +45,7 @@ V1, V2 = "11111111", "22222222"
 
 
 def library_at(root: Path, template: str = DEFAULT, max_name_bytes: int = 255) -> FolderLibrary:
-    return FolderLibrary(root, Template.parse(template), FOLDERS, max_name_bytes)
+    return FolderLibrary(root, PathPlan.parse(template, FOLDERS, max_name_bytes))
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from object_stores import Line, Store, answer
 from floradl.errors import PauseReason, ServicePausedError, TransientError
 from floradl.library.base import Destination, LibraryStore, StreamingSink
 from floradl.library.folder import MARKER, FolderLibrary
+from floradl.library.path_plan import PathPlan
 from floradl.library.sidecar import Sidecar
-from floradl.library.template import Template
 from floradl.models import (
     AttemptNotes,
     OutputKind,
@@ -71,10 +71,9 @@ class InFolder(Kept):
         self.restart()
 
     def restart(self) -> None:
-        template = Template.parse("{kind}/{technique}/{run_id}-{output_id}{ext}")
-        self.library = library = FolderLibrary(
-            self._root, template, {kind: kind.value for kind in OutputKind}, 255
-        )
+        folders = {kind: kind.value for kind in OutputKind}
+        paths = PathPlan.parse("{kind}/{technique}/{run_id}-{output_id}{ext}", folders, 255)
+        self.library = library = FolderLibrary(self._root, paths)
         library.create()
 
     def fill(self) -> None:

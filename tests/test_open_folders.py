@@ -13,7 +13,7 @@ from floradl.errors import ErrorCode, PauseReason, PermanentError, ServicePaused
 from floradl.fs.folders import exists
 from floradl.fs.names import SafeName
 from floradl.library.folder import MARKER, FolderLibrary
-from floradl.library.template import Template
+from floradl.library.path_plan import PathPlan
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_is_left_open")
 
@@ -23,7 +23,7 @@ NAME = SafeName("a.png")
 
 @pytest.fixture
 def library(tmp_path: Path) -> FolderLibrary:
-    library = FolderLibrary(tmp_path / "library", Template.parse("{run_id}{ext}"), {}, 255)
+    library = FolderLibrary(tmp_path / "library", PathPlan.parse("{run_id}{ext}", {}, 255))
     library.create()
     return library
 

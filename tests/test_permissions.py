@@ -23,7 +23,7 @@ pytestmark = pytest.mark.root
 _AS_ANOTHER = """
 import os, sys
 from pathlib import Path
-import anyio, anyio._backends._asyncio, encodings.idna
+import anyio, anyio._backends._asyncio, encodings.idna, shlex
 from floradl.daemon.run import build_inbox
 from floradl.errors import ConfigError
 from floradl.daemon.startup import opened

@@ -75,6 +75,12 @@ def test_every_command_is_listed_and_every_listed_one_exists() -> None:
     assert listed == set(floradl.commands)
 
 
+def test_every_declared_command_is_one_that_can_be_called() -> None:
+    files = sorted((ROOT / "floradl/cli").glob("*.py"))
+    declared = "".join(path.read_text() for path in files).count("@commands.command(")
+    assert declared == len(dict(floradl.commands.items()))
+
+
 def test_every_exit_code_is_listed() -> None:
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", README, flags=re.MULTILINE)}
     assert listed == {code.value for code in Exit}

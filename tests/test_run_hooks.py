@@ -12,7 +12,7 @@ from wire import FOLDERS
 from floradl.hooks.command import RUN_FINISHED, HookSettings
 from floradl.hooks.runs import RunHooks
 from floradl.library.folder import FolderLibrary
-from floradl.library.template import Template
+from floradl.library.path_plan import PathPlan
 from floradl.models import QueuedRun, RunState
 
 
@@ -32,7 +32,7 @@ class LateOutbox(MemoryHookOutbox):
 
 @pytest.fixture
 def library(tmp_path: Path) -> FolderLibrary:
-    library = FolderLibrary(tmp_path / "library", Template.parse("{output_id}{ext}"), FOLDERS, 255)
+    library = FolderLibrary(tmp_path / "library", PathPlan.parse("{output_id}{ext}", FOLDERS, 255))
     library.create()
     (library.root / "a.json").write_text("{}")
     return library

@@ -27,7 +27,7 @@ from floradl.errors import PermanentError
 from floradl.library.base import Destination
 from floradl.library.batch_writer import BatchWriter
 from floradl.library.folder import MARKER, FolderLibrary
-from floradl.library.template import Template
+from floradl.library.path_plan import PathPlan
 from floradl.models import Integrity, OutputKind, QueuedRun, RemoteOutput
 from floradl.net import url_policy
 from floradl.net.bandwidth import BandwidthLimiter
@@ -287,7 +287,7 @@ class Bench:
     bandwidth: BandwidthLimiter = field(default_factory=BandwidthLimiter)
 
     def __post_init__(self) -> None:
-        self.library = FolderLibrary(self.folder, Template.parse("{kind}/{output_id}{ext}"), FOLDERS, 255)
+        self.library = FolderLibrary(self.folder, PathPlan.parse("{kind}/{output_id}{ext}", FOLDERS, 255))
         self.library.create()
         self._client = client(
             UrlPolicy(TRUSTED),

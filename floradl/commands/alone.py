@@ -34,7 +34,7 @@ def alone(config: Config, command: str) -> Iterator[None]:
 
 @contextmanager
 def changing(config: Config) -> Iterator[None]:
-    """Have `find` look at the whole library after the block, where no folder's time tells that it changed."""
+    """After the block, have `find` read the whole library again, where no folder's time shows a change."""
     try:
         yield
     finally:
@@ -47,9 +47,9 @@ def changing(config: Config) -> Iterator[None]:
 
 @contextmanager
 def without_sharers(config: Config, command: str) -> Iterator[None]:
-    """As `alone`, and beside no daemon of another machine that shares the queue. Raises as that.
+    """As `alone`, and while no other machine's daemon shares the queue. Raises as `alone`.
 
-    Daemons with a queue of their own are not known.
+    Daemons with another queue are not seen.
     """
     with alone(config, command):
         if sharers := read_sharers(config.state_dir):
@@ -67,7 +67,7 @@ def without_sharers(config: Config, command: str) -> Iterator[None]:
 
 @contextmanager
 def beside_daemon(config: Config, command: str) -> Iterator[None]:
-    """Hold the lock, unless a daemon or `once` has it: with those `command` gets along. Raises as `alone`."""
+    """Hold the lock, unless a daemon or `once` has it: `command` may run beside these. Raises as `alone`."""
     with ExitStack() as stack:
         try:
             stack.enter_context(alone(config, command))

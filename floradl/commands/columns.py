@@ -18,7 +18,7 @@ NONE = "(none)"
 
 
 def say_columns(stream: TextIO, heading: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table: the first column on the left of its room, all others on the right."""
+    """Write a table: the first column is aligned to the left, all others to the right."""
     lines = [heading, *rows]
     widths = [max(len(line[at]) for line in lines) for at in range(len(heading))]
     for line in lines:

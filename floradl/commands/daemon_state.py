@@ -1,4 +1,4 @@
-"""How things stand: the lock, the daemon's last snapshot and the queue, read beside whoever works there.
+"""The state that `status` shows: lock, the daemon's last snapshot and queue, read while others write them.
 
 Errors of reading become `ConfigError`.
 """
@@ -28,23 +28,23 @@ _PAGE = 1000
 
 
 class DaemonInfo(Struct, frozen=True):
-    """Who works with the state folder, and what it last wrote down. `snapshot` is never a dead one's."""
+    """The process that holds the state folder, and its last snapshot; None of a process that has ended."""
 
     holder: Holder | None
     snapshot: Snapshot | None
 
     @property
     def alive(self) -> bool:
-        """Whether that is a daemon: `once` holds the lock too, and ends by itself."""
+        """Whether the process is a daemon: `once` holds the lock too, and ends by itself."""
         return self.holder is not None and self.holder.command == "run"
 
     @property
     def silent_until(self) -> float | None:
-        """Until when FLORA asked to be left alone (unix seconds), None where it did not."""
+        """Until when FLORA wants no request (unix seconds); None where it did not ask for that."""
         return self.snapshot.silent_until if self.snapshot is not None and self.alive else None
 
     def trouble(self, now: float) -> str | None:
-        """Return why it does not count as healthy, None where it does. `now` is unix seconds."""
+        """Return why the daemon is not healthy, None where it is. `now` is unix seconds."""
         if self.holder is None:
             return "no daemon is running: start it with 'floradl run'"
         if not self.alive:
@@ -59,8 +59,8 @@ class DaemonInfo(Struct, frozen=True):
         )
 
 
-class DaemonState(Struct, frozen=True):
-    """The whole picture. `counts` is None without a queue; `left` are done job files that may lie there.
+class StatusReport(Struct, frozen=True):
+    """What `status` shows. `counts` is None without a queue; `left` are done job files still in the inbox.
 
     `hooks` says for which runs the hook failed. `sharers` are the daemons that share the queue, by name.
     """
@@ -74,19 +74,19 @@ class DaemonState(Struct, frozen=True):
     sharers: tuple[sharing.DaemonState, ...] = ()
 
 
-def read_daemon_state(state_dir: Path) -> DaemonState:
-    """Read a thousand runs, unfinished and last failed ones. Raises `ConfigError` where that fails."""
+def read_daemon_state(state_dir: Path) -> StatusReport:
+    """Read the state, with 1,000 runs at most: unfinished and last failed ones. Raises `ConfigError`."""
     daemon = read_daemon(state_dir)
     paused = daemon.snapshot.paused if daemon.snapshot is not None else None
     if paused is not None and paused.reason == PauseReason.QUEUE_UNAVAILABLE:
-        return DaemonState(daemon)  # which says why
+        return StatusReport(daemon)  # which says why
     with read_queue(state_dir) as queue:
         if queue is None:
-            return DaemonState(daemon)
+            return StatusReport(daemon)
         failed = queue.ended((RunState.FAILED, RunState.PARTIAL), _MOST)
         unfinished = queue.unfinished(_MOST - min(len(failed), _FAILED_AT_LEAST))
         failed = failed[: _MOST - len(unfinished)]
-        return DaemonState(
+        return StatusReport(
             daemon,
             queue.counts(),
             tuple(unfinished),
@@ -98,7 +98,7 @@ def read_daemon_state(state_dir: Path) -> DaemonState:
 
 
 def read_daemon(state_dir: Path) -> DaemonInfo:
-    """Read who works with the state folder. Raises `ConfigError` where this user may not."""
+    """Read which process holds the state folder. Raises `ConfigError` where this user may not."""
     with readable(state_dir):
         holder = folder.holder(state_dir)
         snapshot = heartbeat.read(state_dir) if holder is not None else None
@@ -122,7 +122,7 @@ def read_runs(state_dir: Path, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
 
 
 def read_sharers(state_dir: Path) -> tuple[sharing.DaemonState, ...]:
-    """Read which daemons share the queue, by name; none where one has it alone. Raises as above."""
+    """Read the daemons that share the queue, by name; empty if none does. Raises as `read_daemon_state`."""
     with read_queue(state_dir) as queue:
         return tuple(queue.daemons()) if queue is not None else ()
 
@@ -134,7 +134,7 @@ def read_hook_trouble(state_dir: Path) -> HookTrouble:
 
 
 def hook_failures(trouble: HookTrouble) -> Iterator[str]:
-    """Return for a person what the hook failed for."""
+    """Return a sentence for each kind of failure of the hook."""
     if trouble.given_up:
         which = trouble.example if trouble.given_up == 1 else f"{trouble.given_up:,} runs"
         yield (
@@ -147,7 +147,7 @@ def hook_failures(trouble: HookTrouble) -> Iterator[str]:
 
 
 def rejected_jobs(watch_dir: Path) -> int:
-    """Count the job files that were refused and still lie there. Raises `OSError` where that is unknown."""
+    """Count the files in the folder of rejected job files. Raises `OSError` where it cannot be read."""
     with suppress(FileNotFoundError), os.scandir(watch_dir / "rejected") as rejected:
         notes = (file for file in rejected if file.name.endswith(".error.txt"))
         return sum(note.is_file(follow_symlinks=False) for note in notes)
@@ -155,33 +155,33 @@ def rejected_jobs(watch_dir: Path) -> int:
 
 
 def read_ended(state_dir: Path, *states: RunState) -> list[QueuedRun]:
-    """Read all runs that ended so, newest first. Raises as `read_daemon_state` does."""
+    """Read all runs in these final states, newest first. Raises as `read_daemon_state` does."""
     with read_queue(state_dir) as queue:
         return queue.ended(states, -1) if queue is not None else []
 
 
 def read_under_way(state_dir: Path) -> list[str]:
-    """Read which files are on disk although their runs go on. Raises as `read_daemon_state` does."""
+    """Read the files that are saved of runs still open. Raises as `read_daemon_state` does."""
     with read_queue(state_dir) as queue:
         return list(queue.saved_files()) if queue is not None else []
 
 
 def open_run_ids(state_dir: Path) -> set[str]:
-    """Read which runs are open, which may be worked on at any moment. Raises as `read_daemon_state` does."""
+    """Read the ids of open runs, whose files may change at any moment. Raises as `read_daemon_state` does."""
     with read_queue(state_dir) as queue:
         runs = queue.unfinished(-1) if queue is not None else []
     return {run.run_id for run in runs}
 
 
 def is_open(state_dir: Path, run_id: str) -> bool:
-    """Whether a run is open by now. Raises as `read_daemon_state` does."""
+    """Whether a run is open now. Raises as `read_daemon_state` does."""
     with read_queue(state_dir) as queue:
         run = queue.runs([run_id]).get(run_id) if queue is not None else None
     return run is not None and run.state.open
 
 
 def all_runs(state_dir: Path) -> Iterator[QueuedRun]:
-    """Read every run, page by page: a slow reader is in nobody's way. Raises as `read_daemon_state`."""
+    """Read every run, page by page, so that a slow reader blocks no writer. Raises as `read_daemon_state`."""
     after = ""
     while True:
         with read_queue(state_dir) as queue:
@@ -193,7 +193,7 @@ def all_runs(state_dir: Path) -> Iterator[QueuedRun]:
 
 
 def next_look(run: QueuedRun, live: LiveRun | None, silent_until: float | None) -> float | None:
-    """Return when an open run is polled next (unix seconds); None where it is at work, or nobody knows."""
+    """Return when an open run is polled next (unix seconds); None while it is downloaded, or if unknown."""
     due = live.next_at if live is not None else None
     if not run.state.open or silent_until is None or run.state is RunState.DOWNLOADING:
         return due if run.state.open else None

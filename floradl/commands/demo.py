@@ -1,6 +1,6 @@
-"""`floradl demo` and `floradl simulate`: a FLORA of one's own to try floradl against.
+"""`floradl demo` and `floradl simulate`: a simulated FLORA to try floradl against.
 
-`demo` has simulator, watch folder and a dozen runs in a new folder, with nothing set up before.
+`demo` starts the simulator and a daemon in a new folder, and has a dozen runs downloaded.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 from msgspec.structs import replace
 
-from floradl.app import build_library, build_selection, flora_alone
+from floradl.app import flora_alone
 from floradl.commands.daemon_state import all_runs, read_daemon_state
 from floradl.commands.exits import Exit, worst
 from floradl.commands.streams import say, tell
@@ -38,6 +38,7 @@ from floradl.fs.folders import NotRegularFileError
 from floradl.library.base import LibraryStore
 from floradl.library.selection import OutputPlan, Selection, asks_for_more, known_size
 from floradl.library.sidecar import earlier_of
+from floradl.library_builder import build_library, build_selection
 from floradl.models import Action, LeftFile, QueuedRun, RemoteRun, Result, RunRequest, RunState, SavedOutput
 from floradl.queue.base import is_queued_again, kinds_after, loses_files, queued
 from floradl.queue.reader import readable
@@ -50,8 +51,8 @@ from floradl.sources.job_file import described, parse_job, parse_queue
 from floradl.sources.scan import Entry, entries, shown
 from floradl.units import format_count, format_size
 
-_BY_LIST = 20  # runs from which on the lists are read first
-_BARREN = 5  # pages in a row that show none of them: the others are older
+_BY_LIST = 20  # runs: from so many on, lists are read first
+_BARREN = 5  # pages in a row without any of the runs, after which no further one is read
 _ALONE = 8  # single requests at once
 _MOST_ALONE = 500  # runs that no list shows and that are asked about one by one
 _TRIES = 3  # of a request
@@ -76,9 +77,9 @@ class _Report:
         self.code = worst(self.code, code)
         self.line(what, run.reference, message)
 
-    def plan(self, run: QueuedRun, plan: OutputPlan, told: Mapping[str, SavedOutput], failed: str) -> None:
+    def plan(self, run: QueuedRun, plan: OutputPlan, earlier: Mapping[str, SavedOutput], failed: str) -> None:
         """Report what would become of the outputs of a run, which `failed` at FLORA for this reason."""
-        before = (told.get(output.key) for output in plan.wanted)
+        before = (earlier.get(output.key) for output in plan.wanted)
         sizes = [
             known_size(output) if known_size(output) is not None else (known.bytes if known else None)
             for output, known in zip(plan.wanted, before, strict=True)
@@ -98,7 +99,7 @@ class _Report:
         self.run("would download" if plan.wanted else "nothing to do", run, ", ".join(parts), code)
 
     def summary(self) -> str:
-        """Return all of it in a sentence."""
+        """Return the counts as a sentence."""
         what = ", ".join(f"{count:,} {word.replace('would', 'to')}" for word, count in self._runs.items())
         runs = format_count(self._runs.total(), "run")
         text = f"dry run, nothing was written: {f'{runs}, {what}' if what else 'nothing to do'}"
@@ -139,7 +140,7 @@ async def preview_queue(config: Config, environ: Mapping[str, str]) -> Exit:
 
 
 def _read_work(config: Config, report: _Report) -> dict[str, QueuedRun]:
-    """Return the runs that `once` would find open, by id; what it would do with files is reported."""
+    """Return the runs that `once` would find open, by id; report what it would do with job files."""
     standing = read_daemon_state(config.state_dir)
     if (holder := standing.daemon.holder) is not None:
         tell(f"{holder} works with this state, and does by itself what is shown here")
@@ -156,7 +157,7 @@ def _read_work(config: Config, report: _Report) -> dict[str, QueuedRun]:
 
 
 def _submit(known: dict[str, QueuedRun], request: RunRequest, *, retry_failed: bool) -> None:
-    """Do to `known` what `RunQueue.submit` does to the queue."""
+    """Apply requests to `known` as `RunQueue.submit` would to the queue."""
     run_id, now = request.reference.run_id, time.time()
     run = known.get(run_id)
     if request.action is Action.FORGET:
@@ -243,11 +244,11 @@ async def _look(
     config: Config, environ: Mapping[str, str], runs: Mapping[str, QueuedRun], report: _Report
 ) -> None:
     library = await to_thread.run_sync(_open_library, config)
-    left, told = await to_thread.run_sync(_without_done, library, runs, report)
+    left, saved = await to_thread.run_sync(_without_done, library, runs, report)
     selection = build_selection(config)
 
     async def take(run: QueuedRun, answer: RemoteRun) -> None:
-        earlier = told.get(run.run_id, {})
+        earlier = saved.get(run.run_id, {})
         existing: dict[str, SavedOutput] = {}
         if library is not None and earlier:
             existing = await to_thread.run_sync(library.existing, earlier)
@@ -279,7 +280,7 @@ def _without_done(
 ) -> tuple[dict[str, QueuedRun], dict[str, dict[str, SavedOutput]]]:
     """Report the runs that are done; return the others, and what their sidecars say."""
     left: dict[str, QueuedRun] = {}
-    told: dict[str, dict[str, SavedOutput]] = {}
+    saved: dict[str, dict[str, SavedOutput]] = {}
     for run_id, run in runs.items():
         try:
             sidecar = library.find_sidecar(run.reference) if library is not None else None
@@ -292,27 +293,27 @@ def _without_done(
                 report.run("already there", run)
                 continue
             earlier = earlier_of(sidecar)
-            told[run_id], run = earlier.outputs, earlier.fill(run)  # noqa: PLW2901 - as it will be saved
+            saved[run_id], run = earlier.outputs, earlier.fill(run)  # noqa: PLW2901 - as it will be saved
         left[run_id] = run
-    return left, told
+    return left, saved
 
 
 def _judge(
     selection: Selection,
     run: QueuedRun,
     answer: RemoteRun,
-    told: Mapping[str, SavedOutput],
+    earlier: Mapping[str, SavedOutput],
     existing: Mapping[str, SavedOutput],
     report: _Report,
 ) -> None:
-    """Report what would become of a run by FLORA's answer; the last two are as in `Selection.plan`."""
+    """Report what would become of a run; `earlier` and `existing` are as in `Selection.plan`."""
     if not answer.finished:
         report.run("not finished", run, f"{answer.status[:40]}, {answer.progress:.0f} %")
         return
     failure = reason_of(answer) if answer.status == "failed" else None
     failed = f"{failure.code}: {failure.message}" if failure else ""
     if answer.outputs:
-        report.plan(run, selection.plan(run, answer, told, existing), told, failed)
+        report.plan(run, selection.plan(run, answer, earlier, existing), earlier, failed)
     else:
         message = failed or "FLORA says that it completed, but lists no outputs"
         report.run("would fail", run, message, Exit.FAILED)

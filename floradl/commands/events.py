@@ -26,10 +26,10 @@ def events(
     since: float | None,
     pause: Callable[[TextIO], bool] | None = None,
 ) -> Exit:
-    """Write the events that are kept to `stream`; with `follow` go on with those that come.
+    """Write the recorded events to `stream`; with `follow` go on with new ones.
 
     Only those since `since` (unix seconds), unless it is None. `pause` waits until the next look, and returns
-    whether anybody reads on. Raises `ConfigError` where this user may not read the state folder.
+    whether `stream` still has a reader. Raises `ConfigError` where this user may not read the state folder.
     """
     pause = pause or _pause
     with readable(config.state_dir), closing(EventReader(config.state_dir, since)) as reader:

@@ -81,7 +81,7 @@ def _without_far_names(error: click.ClickException) -> str:
     return f"{error.message} Did you mean {near!r}?" if near else error.message
 
 
-def told_of_bug(error: BaseException) -> str:
+def bug_report(error: BaseException) -> str:
     """Return a bug's traceback, for the user to report."""
     import traceback  # noqa: PLC0415 - hardly ever needed
 

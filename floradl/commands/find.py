@@ -18,7 +18,7 @@ from floradl.commands.exits import Exit
 from floradl.commands.library_index import CommandIndex, opened_index
 from floradl.commands.streams import Show, say, tell, write_bytes
 from floradl.errors import ConfigError
-from floradl.index.finder import KnownRun, RunFilter
+from floradl.index.finder import KnownRun, RunQuery
 from floradl.index.freshness import are_current
 from floradl.library.template import SIDECARS
 from floradl.models import OutputKind
@@ -30,16 +30,14 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Final = 1
 USUAL_LIMIT: Final = 50  # runs that are shown to a person
-_CHECKED: Final = 1000  # runs whose sidecars are looked at before they are shown
+_CHECKED: Final = 1000  # runs whose sidecars are compared with the index before they are shown
 _MINUTE: Final = 60.0
-_EVER: Final = -1.0  # no look was so lately
+_EVER: Final = -1.0  # shorter than any time since the last look: look again
 _FILES_SHOWN: Final = 4
 _BATCH: Final = 500  # runs that are written at once
 
 
-def run_filter(
-    words: Sequence[str], since: float | None, *, failed: bool, **named: Sequence[str]
-) -> RunFilter:
+def run_query(words: Sequence[str], since: float | None, *, failed: bool, **named: Sequence[str]) -> RunQuery:
     """Read the command line; `named` are its options by their names. Raises `ConfigError`."""
     kinds = tuple(kind.strip().casefold() for kind in named["kinds"])
     for kind in kinds:
@@ -53,7 +51,7 @@ def run_filter(
         if not equals or not key.strip():
             raise ConfigError(f"--meta: {text[:60]!a} is not written like client=Atlas")
         meta.append((key.strip(), value.strip()))
-    return RunFilter(
+    return RunQuery(
         q=" ".join(words),
         techniques=tuple(named["techniques"]),
         projects=tuple(named["projects"]),
@@ -68,7 +66,7 @@ def run_filter(
 def find(
     config: Config,
     environ: Mapping[str, str],
-    wanted: RunFilter,
+    wanted: RunQuery,
     show: Show,
     limit: int | None,
     stream: TextIO,
@@ -96,8 +94,8 @@ def find(
     return Exit.OK
 
 
-def _found(index: CommandIndex, wanted: RunFilter, most: int | None) -> tuple[int, Iterator[KnownRun]]:
-    """Ask the index; once more where sidecars were written to in place, which no folder's time shows."""
+def _found(index: CommandIndex, wanted: RunQuery, most: int | None) -> tuple[int, Iterator[KnownRun]]:
+    """Ask the index; again where sidecars were edited in place, which no folder's time shows."""
     count, runs = index.finder.runs(wanted, most)
     first = list(islice(runs, _CHECKED))
     stale = index.folder is not None and not are_current(first, index.folder)
@@ -122,7 +120,7 @@ def _write_paths(index: CommandIndex, runs: Iterator[KnownRun], stream: TextIO) 
 
 
 def _files(index: CommandIndex, run: KnownRun) -> tuple[list[str], list[str]]:
-    """Return the full paths of a run's files that are there, and of those that are not."""
+    """Return the full paths of a run's files: of those on disk, and of those missing."""
     files: list[str] = []
     missing: list[str] = []
     for file in run.files:
@@ -144,7 +142,7 @@ def _line(index: CommandIndex, run: KnownRun) -> bytes:
 
 
 def described(index: CommandIndex, run: KnownRun) -> dict[str, Any]:
-    """Return what JSON says of a run."""
+    """Return a run as `--json` writes it, as plain values."""
     code, message = run.error_code, run.error_message or ""
     return {
         "schema_version": SCHEMA_VERSION,

@@ -17,7 +17,6 @@ import anyio
 from anyio import to_thread
 from msgspec import Struct
 
-from floradl.app import build_library
 from floradl.commands.daemon_state import read_daemon
 from floradl.commands.exits import Exit
 from floradl.commands.library_index import SavedSidecars, index_place
@@ -26,6 +25,7 @@ from floradl.config.credentials import read_web_token
 from floradl.config.settings import Config
 from floradl.errors import ConfigError, FloradlError, PauseReason, innermost
 from floradl.index.tables import IndexDamagedError
+from floradl.library_builder import build_library
 from floradl.log import get_logger
 from floradl.models import Action, QueuedRun, Reference, RunRequest, RunState
 from floradl.net.addresses import Endpoint
@@ -54,15 +54,15 @@ _REMEDIES: Final = {
 _log = get_logger()
 
 
-class Manner(Struct, frozen=True):
-    """How it is run: as a daemon's child, which ends with its stdin; shown in the desktop's browser."""
+class GalleryMode(Struct, frozen=True):
+    """How the gallery runs: as a daemon's child, until its stdin ends; shown in the desktop's browser."""
 
     is_child: bool = False
     is_shown: bool = False
 
 
-async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint, manner: Manner) -> Exit:
-    """Serve the gallery at `endpoint` until SIGINT or SIGTERM, or as `manner` says.
+async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint, mode: GalleryMode) -> Exit:
+    """Serve the gallery at `endpoint` until SIGINT or SIGTERM, or as `mode` says.
 
     Raises `ConfigError` where the extra is missing, or that address cannot be served.
     """
@@ -89,14 +89,14 @@ async def gallery(config: Config, environ: Mapping[str, str], endpoint: Endpoint
     )
     with listener, closing(saved):
         address = f"http://{endpoint}/"
-        if manner.is_child:
+        if mode.is_child:
             _log.info("gallery_listening", address=str(endpoint))
         else:
             more = "" if token is None else "; it wants the token of web.token_file once, as /?token=TOKEN"
             tell(f"The gallery of {config.output.dir}: {address}  (Ctrl-C ends it{more})")
         async with anyio.create_task_group() as group:
-            group.start_soon(_until_told, group.cancel_scope, manner.is_child)
-            if manner.is_shown:
+            group.start_soon(_until_told, group.cancel_scope, mode.is_child)
+            if mode.is_shown:
                 group.start_soon(partial(to_thread.run_sync, abandon_on_cancel=True), _show, address)
             for _ in range(_INDEXES):
                 try:
@@ -169,14 +169,14 @@ def _acting(config: Config) -> Act:
 
 
 class Status:
-    """Returns how things stand, as `/api/status` has it. Blocking; the queue is read where it changed."""
+    """Returns the state as `/api/status` answers it. Blocking; reads the queue only after a change."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._read: tuple[object, _Queue] | None = None
 
     def __call__(self) -> dict[str, Any]:
-        """Look. Raises `ConfigError` as `read_daemon`."""
+        """Read the state. Raises `ConfigError` as `read_daemon`."""
         daemon = read_daemon(self._state_dir)
         snapshot = daemon.snapshot if daemon.alive else None
         live = {run.run_id: run for run in snapshot.runs} if snapshot is not None else {}
@@ -198,7 +198,7 @@ class Status:
 
 
 def _transfers(state_dir: Path) -> dict[tuple[str, str], int]:
-    """Return how many bytes of each output under way have come, as whoever downloads last wrote it down."""
+    """Return the bytes received of each output under way, from the downloading process's last snapshot."""
     with suppress(FloradlError):
         if (snapshot := read_daemon(state_dir).snapshot) is not None:
             return {
@@ -210,7 +210,7 @@ def _transfers(state_dir: Path) -> dict[tuple[str, str], int]:
 
 
 class _Queue(Struct, frozen=True):
-    """What is shown of the queue."""
+    """The part of the queue that the gallery shows."""
 
     counts: Mapping[RunState, int] = {}
     running: tuple[QueuedRun, ...] = ()

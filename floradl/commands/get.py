@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import to_thread
 
-from floradl.app import App, WorkOptions, working
+from floradl.app import App, WorkOptions, safe_hook_settings, working
 from floradl.commands.exits import Exit, worst
 from floradl.commands.streams import Show, tell
 from floradl.config.settings import Config
-from floradl.daemon.hooks import safe_orders
 from floradl.daemon.run import build_bounds, build_inbox, build_start, connect, wait_for_stop
 from floradl.daemon.startup import Startup, first_start, opened, refuse_unusable
 from floradl.display import open_display
 from floradl.errors import ConfigError, FloradlError, PauseReason, ServicePausedError, TransientError
 from floradl.fs.permissions import make_above
-from floradl.hooks.runs import Heard, RunHooks
+from floradl.hooks.runs import FinishListener, RunHooks
 from floradl.models import QueuedRun, Reference, RunRequest, RunState
 from floradl.polling.poller import FEW_TRIES
 from floradl.queue.sqlite import SqliteQueue
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
 _MOST_NAMED = 5  # failed runs, in a command
 
 
-class _Watched:
-    """Passes run events on, ended runs to `results` too; notes failures and when bytes last came."""
+class _ForegroundEvents:
+    """A `RunEvents` for `display` and `results`, which notes failures and when the last bytes arrived."""
 
     def __init__(self, display: RunEvents, results: ResultWriter | None) -> None:
         self._display = display
@@ -49,7 +48,7 @@ class _Watched:
         self.failed: list[Reference] = []
         self.ended = 0
         self.notes: list[str] = []
-        """What else is to be said at the end."""
+        """Further lines for the end."""
         self.ends_at_once: Callable[[], bool] = lambda: False
         """Whether there is no next try: the key was refused."""
         self.report_pause: Callable[[], None] = lambda: None
@@ -93,7 +92,7 @@ def _written(show: Show) -> Iterator[ResultWriter | None]:
 async def get(
     config: Config, environ: Mapping[str, str], requests: Sequence[RunRequest], show: Show = Show.NOTHING
 ) -> Exit:
-    """Fetch runs now, except those with a sidecar in the library. The daemon's state stays as it is.
+    """Fetch runs now, except those with a sidecar in the library. The daemon's state does not change.
 
     What `show` says of each run is written to standard output as it ends.
     """
@@ -103,13 +102,13 @@ async def get(
         _written(show) as results,
         SqliteQueue.in_memory() as queue,
     ):
-        progress = _Watched(display, results)
-        async with working(config, environ, queue, progress, WorkOptions(missing_tries=FEW_TRIES)) as works:
-            progress.open(works.library)
-            await to_thread.run_sync(_make_library, config, works)
-            touched = await works.queue.submit(requests, time.time(), retry_failed=True)
-            works.scheduler.enqueue(touched)
-            code = await _work_off(works, progress, math.inf)
+        progress = _ForegroundEvents(display, results)
+        async with working(config, environ, queue, progress, WorkOptions(missing_tries=FEW_TRIES)) as app:
+            progress.open(app.library)
+            await to_thread.run_sync(_make_library, config, app)
+            touched = await app.queue.submit(requests, time.time(), retry_failed=True)
+            app.scheduler.enqueue(touched)
+            code = await _work_off(app, progress, math.inf)
     if not isinstance(config.output.dir, Path):
         from floradl.commands.alone import changing  # noqa: PLC0415 - here alone
 
@@ -126,12 +125,12 @@ async def get(
 async def once(
     config: Config, environ: Mapping[str, str], max_wait: float = math.inf, show: Show = Show.NOTHING
 ) -> Exit:
-    """Take the inbox in, download everything queued, and end. `max_wait` is in seconds; `show`: as `get`."""
+    """Take in the inbox, download all that is queued, and end. `max_wait` is in seconds; `show`: as `get`."""
     with (
         open_display(sys.stderr, quiet=_failures_only(config)) as display,
         _written(show) as results,
     ):
-        progress = _Watched(display, results)
+        progress = _ForegroundEvents(display, results)
         code = await _once(config, environ, max_wait, progress)
     if results is not None:
         code = worst(code, results.report_missing())
@@ -145,40 +144,42 @@ async def once(
     return code
 
 
-async def _once(config: Config, environ: Mapping[str, str], max_wait: float, progress: _Watched) -> Exit:
+async def _once(
+    config: Config, environ: Mapping[str, str], max_wait: float, progress: _ForegroundEvents
+) -> Exit:
     from floradl.queue.event_log import EventLog  # noqa: PLC0415 - `get` needs none of it
     from floradl.sources.intake import Intake  # noqa: PLC0415 - as above
 
     inbox, queue_file = build_inbox(config)
-    hooks = RunHooks(safe_orders(config, environ))
+    hooks = RunHooks(safe_hook_settings(config, environ))
     async with (
         opened(config, "once") as queue,
         aclosing(EventLog(config.state_dir)) as events,
-        working(config, environ, queue, Heard(progress, hooks.wake), WorkOptions(events)) as works,
-        _run_hooks(hooks, works, events),
+        working(config, environ, queue, FinishListener(progress, hooks.wake), WorkOptions(events)) as app,
+        _run_hooks(hooks, app, events),
     ):
-        progress.open(works.library)
-        start = build_start(config, works)
-        intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
-        progress.report_pause = connect(events, works, start, intake, hooks)
+        progress.open(app.library)
+        start = build_start(config, app)
+        intake = Intake(inbox, queue_file, app.queue, app.scheduler, build_bounds(config))
+        progress.report_pause = connect(events, app, start, intake, hooks)
         _note_failures(progress.notes, intake, hooks)
         ready = await start.attempt()
         if start.pause is not None and start.pause.reason is PauseReason.LIBRARY_OTHER:
             progress.report_pause()
             tell(f"floradl: {start.pause.message}")
             return Exit.GAVE_UP
-        await works.scheduler.resume_open(works.queue)
-        code = await _work_off(works, progress, max_wait, intake, None if ready else start)
+        await app.scheduler.resume_open(app.queue)
+        code = await _work_off(app, progress, max_wait, intake, None if ready else start)
         await to_thread.run_sync(inbox.sweep)
         if code is not Exit.INTERRUPTED:
             with suppress(FloradlError):  # the next one does it
-                await works.backfill.catch_up(looks=code in {Exit.OK, Exit.FAILED})
-            await hooks.drain(works.queue.outbox)
+                await app.backfill.catch_up(looks=code in {Exit.OK, Exit.FAILED})
+            await hooks.drain(app.queue.outbox)
         return worst(code, Exit.FAILED if intake.rejected or hooks.failures else Exit.OK)
 
 
 def _note_failures(notes: list[str], intake: Intake, hooks: RunHooks) -> None:
-    """Have `notes` say why `once` ends with 3, beside what the log says at any level."""
+    """Add to `notes` why `once` ends with 3, which the log may not show at its level."""
     record_rejected, record_failed = intake.on_rejected, hooks.on_failure
 
     def rejected(file: str, message: str) -> None:
@@ -195,24 +196,24 @@ def _note_failures(notes: list[str], intake: Intake, hooks: RunHooks) -> None:
 
 
 @asynccontextmanager
-async def _run_hooks(hooks: RunHooks, works: App, events: EventLog) -> AsyncIterator[None]:
-    """Run the hook for finished runs meanwhile, and write events; the next command retries one that fails."""
-    await hooks.prepare(works.queue.outbox)
+async def _run_hooks(hooks: RunHooks, app: App, events: EventLog) -> AsyncIterator[None]:
+    """Meanwhile run the hook for finished runs, and write events; a hook that fails is retried next time."""
+    await hooks.prepare(app.queue.outbox)
     async with anyio.create_task_group() as group:
         group.start_soon(events.serve)
-        group.start_soon(hooks.serve, works.queue.outbox, works.library)
+        group.start_soon(hooks.serve, app.queue.outbox, app.library)
         yield
         group.cancel_scope.cancel()
 
 
-def _make_library(config: Config, works: App) -> None:
+def _make_library(config: Config, app: App) -> None:
     """Make a new library; a missing one pauses, as for the daemon."""
-    refuse_unusable(works.library)
+    refuse_unusable(app.library)
     try:
         make_above(config.state_dir)
         config.state_dir.mkdir(mode=0o755, exist_ok=True)
         with suppress(ServicePausedError):
-            first_start(config.state_dir, works.library, beside=True)
+            first_start(config.state_dir, app.library, beside=True)
     except OSError as error:
         message = f"the state folder {config.state_dir} cannot be made or used: {error.strerror}"
         raise ConfigError(f"{message}; fix that, or let --home or state_dir name another") from error
@@ -225,7 +226,7 @@ def _tell_where(config: Config) -> None:
 
 
 def _tell_next_try(failed: Sequence[Reference]) -> None:
-    """Say on stderr what tries runs again that failed."""
+    """Say on stderr which command retries failed runs."""
     if len(failed) <= _MOST_NAMED:
         tell(f"'floradl get {' '.join(map(str, failed))}' tries again what failed")
     else:
@@ -242,8 +243,8 @@ def _failures_only(config: Config) -> bool:
 
 
 async def _work_off(
-    works: App,
-    progress: _Watched,
+    app: App,
+    progress: _ForegroundEvents,
     max_wait: float,
     intake: Intake | None = None,
     start: Startup | None = None,
@@ -254,77 +255,77 @@ async def _work_off(
     async def end(reason: Exit) -> None:
         nonlocal code
         code = reason
-        works.media.halt()
+        app.media.halt()
         group.cancel_scope.cancel()
 
     async def interrupted() -> None:
-        await wait_for_stop(works.media.halt, Exit.INTERRUPTED)
+        await wait_for_stop(app.media.halt, Exit.INTERRUPTED)
         await end(Exit.INTERRUPTED)
 
     async def watch() -> None:
         deadline = time.monotonic() + max_wait
         while True:
             progress.report_pause()
-            if (ending := _is_over(works, progress, deadline)) is not None:
+            if (ending := _is_over(app, progress, deadline)) is not None:
                 tell(f"floradl: {ending[1]}")
                 await end(ending[0])
             await anyio.sleep(0.1)
 
-    works.scheduler.leave_unlogged(PauseReason.KEY_REFUSED)  # which `watch` tells
-    progress.ends_at_once = lambda: _refusal(works) is not None
+    app.scheduler.leave_unlogged(PauseReason.KEY_REFUSED)  # which `watch` tells
+    progress.ends_at_once = lambda: _refusal(app) is not None
     async with anyio.create_task_group() as group:
         group.start_soon(interrupted)
         group.start_soon(watch)
         if start is not None:
             group.start_soon(start.serve)
         if intake is not None:
-            code = await _take_and_work(works, intake)
-        await works.scheduler.serve(until_idle=True)
+            code = await _take_and_work(app, intake)
+        await app.scheduler.serve(until_idle=True)
         group.cancel_scope.cancel()
-    _tell_wrong_techniques(works)
+    _tell_wrong_techniques(app)
     return worst(code, Exit.FAILED if progress.failed else Exit.OK)
 
 
-def _tell_wrong_techniques(works: App) -> None:
-    for warning in works.flora.wrong_techniques.values():
+def _tell_wrong_techniques(app: App) -> None:
+    for warning in app.flora.wrong_techniques.values():
         tell(f"floradl: {warning}")
 
 
-def _is_over(works: App, progress: _Watched, deadline: float) -> tuple[Exit, str] | None:
+def _is_over(app: App, progress: _ForegroundEvents, deadline: float) -> tuple[Exit, str] | None:
     """Return why the work ends before its time, if it does. `deadline` is in monotonic seconds."""
-    if (refused := _refusal(works)) is not None:
+    if (refused := _refusal(app)) is not None:
         return Exit.KEY_REFUSED, refused
     if time.monotonic() >= deadline:
         return Exit.GAVE_UP, "--max-wait is over, and some runs are not finished"
-    if works.scheduler.is_stalled(progress.bytes_at):
+    if app.scheduler.is_stalled(progress.bytes_at):
         return Exit.GAVE_UP, "no progress for ten minutes"
     return None
 
 
-def _refusal(works: App) -> str | None:
-    """Return why the key does not serve, None where it does."""
-    paused = works.scheduler.paused
+def _refusal(app: App) -> str | None:
+    """Return why the key was refused, None where it was not."""
+    paused = app.scheduler.paused
     return paused.message if paused is not None and paused.reason is PauseReason.KEY_REFUSED else None
 
 
-async def _take_and_work(works: App, intake: Intake) -> Exit:
+async def _take_and_work(app: App, intake: Intake) -> Exit:
     """Take jobs in, as the queue has room, and download in between; return how `sync` went."""
     again_in = await _take_all(intake)
-    code = await _sync_once(works)
+    code = await _sync_once(app)
     while again_in < math.inf:
-        await works.scheduler.serve(until_idle=True)
+        await app.scheduler.serve(until_idle=True)
         again_in = await intake.take()
-        if works.scheduler.idle and again_in < math.inf:
+        if app.scheduler.idle and again_in < math.inf:
             await anyio.sleep(again_in)
     return code
 
 
-async def _sync_once(works: App) -> Exit:
+async def _sync_once(app: App) -> Exit:
     """Queue the runs of the account's history, if it is to be synced; return how that went."""
-    error = await works.sync.look() if works.sync is not None else None
-    if works.sync is None or error is None:
+    error = await app.sync.look() if app.sync is not None else None
+    if app.sync is None or error is None:
         return Exit.OK
-    tell(f"floradl: {works.sync.trouble}")
+    tell(f"floradl: {app.sync.trouble}")
     if isinstance(error, ServicePausedError) and error.reason is PauseReason.KEY_REFUSED:
         return Exit.KEY_REFUSED
     return Exit.GAVE_UP if isinstance(error, TransientError | ServicePausedError) else Exit.FAILED

@@ -1,7 +1,7 @@
-"""The index of the configured library, for commands that ask it: brought up to date before it answers.
+"""The index of the configured library, brought up to date before a command asks it.
 
-Where nothing changed that costs a look at the folders of sidecars. What reads sidecars is imported only where
-some did.
+Where no sidecar changed, that costs a look at the times of their folders. What reads sidecars is imported
+only where some changed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
@@ -25,15 +26,14 @@ from floradl.index.tables import FILE_NAME, IndexDamagedError, IndexFile
 
 if TYPE_CHECKING:
     from floradl.config.settings import Config
-    from floradl.index.totals import Totals
-    from floradl.library.base import LibraryStore
+    from floradl.index.library_index import LibraryIndex
+    from floradl.index.totals import LibraryTotals
 
 HOUR: Final = 3600.0
 _MINUTE: Final = 60.0
 _SLACK: Final = 1.0  # seconds
-_TRIES: Final = 3  # indexes that may turn out to be damaged
+_TRIES: Final = 3  # of opening an index: each damaged one is replaced
 _PATIENCE: Final = 0.5  # seconds until progress is shown
-_WIPE: Final = "\r\x1b[K"
 
 
 def index_place(config: Config, environ: Mapping[str, str]) -> Path:
@@ -64,7 +64,7 @@ def index_place(config: Config, environ: Mapping[str, str]) -> Path:
 
 
 class CommandIndex:
-    """The index, and what is asked of it. Raises as `LibraryIndex` does."""
+    """The index as a command asks it. Raises as `LibraryIndex` does."""
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self._config = config
@@ -83,17 +83,17 @@ class CommandIndex:
         return f"{self._library}/{path}" if path else str(self._library)
 
     def is_there(self, path: str) -> bool:
-        """Whether a file is there; in a bucket that is not looked at, and each counts as there."""
+        """Whether a file exists; in a bucket each counts as existing, without a request."""
         return self.folder is None or os.path.exists(self.location(path))  # noqa: PTH110 - quick: they may be many
 
-    def totals(self) -> Totals:
-        """Return what adds up what it holds."""
-        from floradl.index.totals import Totals  # noqa: PLC0415 - see above
+    def totals(self) -> LibraryTotals:
+        """Return the sums over the library."""
+        from floradl.index.totals import LibraryTotals  # noqa: PLC0415 - see above
 
-        return Totals(self._file)
+        return LibraryTotals(self._file)
 
     def refresh(self, every: float) -> bool:
-        """Bring it up to date; return whether anything was looked at.
+        """Bring the index up to date; return whether a sidecar may have been read.
 
         Each sidecar is looked at where the last such look is more than `every` seconds ago; one that takes
         more than a second is made the more rarely, up to once an hour. A bucket is listed once a minute at
@@ -113,41 +113,33 @@ class CommandIndex:
         ):
             return False
         from floradl.index.library_index import LibraryIndex  # noqa: PLC0415 - see above
+        from floradl.library_builder import build_library  # noqa: PLC0415 - see above
 
-        index = LibraryIndex(self._place, _library(self._config, self.folder))
-        with closing(index), _Progress(quiet=self._config.log.quiet) as progress:
+        with closing(LibraryIndex(self._place, build_library(self._config))) as index:
             if saved is None:
-                index.rebuild(progress.show, thorough=thorough)
+                self._rebuild(index, thorough=thorough)
             else:
                 index.add(saved)
                 note_told(self._file, began)
         return True
 
+    def _rebuild(self, index: LibraryIndex, *, thorough: bool) -> None:
+        from floradl.commands.progress import CountLine  # noqa: PLC0415 - see above
+
+        line = CountLine(sys.stderr, shown=not self._config.log.quiet, patience=_PATIENCE)
+        try:
+            index.rebuild(partial(line.show, "reading the library", noun="sidecar"), thorough=thorough)
+        finally:
+            line.clear()
+
     def _saved_since(self, moment: float) -> set[str]:
-        """Return the sidecars that were written since, as the event log of this machine says."""
+        """Return the sidecars written since `moment`, by the event log of this machine."""
         with closing(SavedSidecars(self._config.state_dir, moment - _SLACK)) as saved:
             return set(saved())
 
     def close(self) -> None:
-        """Close it."""
+        """Close the index's file."""
         self._file.close()
-
-
-def _library(config: Config, folder: Path | None) -> LibraryStore:
-    """Return the library as `app.build_library` does; one in a folder without importing what downloads."""
-    if folder is None:
-        from floradl.app import build_library  # noqa: PLC0415 - see above
-
-        return build_library(config)
-    from floradl.library.folder import FolderLibrary  # noqa: PLC0415 - see above
-    from floradl.library.scan import Owners  # noqa: PLC0415 - see above
-    from floradl.library.template import Template  # noqa: PLC0415 - see above
-
-    output, daemon = config.output, list[int]()
-    with suppress(OSError):
-        daemon.append(config.state_dir.stat().st_uid)
-    template, folders = Template.parse(output.template), output.folders.by_kind()
-    return FolderLibrary(folder, template, folders, output.max_name_bytes, Owners(daemon))
 
 
 class SavedSidecars:
@@ -162,7 +154,7 @@ class SavedSidecars:
         self._events = EventReader(state_dir, since)
 
     def __call__(self) -> list[str]:
-        """Look. Empty where the event log may not be read: a listing shows them later."""
+        """Read the event log. Empty where it may not be read: a listing shows these sidecars later."""
         found: list[str] = []
         with suppress(OSError):
             for line in self._events.read():
@@ -183,9 +175,9 @@ class _Saved(Struct):
 
 @contextmanager
 def opened_index(config: Config, environ: Mapping[str, str], every: float = HOUR) -> Iterator[CommandIndex]:
-    """Open the index, up to date as `refresh` says; one that is damaged is made anew.
+    """Open the index, up to date as `refresh` says; replace a damaged one.
 
-    Raises `ConfigError`, and as the library where it is missing.
+    Raises `ConfigError`, and as the library where that is missing.
     """
     index = _refreshed(config, environ, every)
     try:
@@ -208,33 +200,3 @@ def _refreshed(config: Config, environ: Mapping[str, str], every: float) -> Comm
             index.close()
             raise
     raise AssertionError("counting ended")
-
-
-class _Progress:
-    """Shows on a terminal how far the library is read, where that takes long."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._shown = not quiet and sys.stderr.isatty()
-        self._due = time.monotonic() + _PATIENCE
-        self._drawn = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._drawn:
-            self._draw("")
-
-    def show(self, done: int, total: int) -> None:
-        """Show that `done` of `total` sidecars are read."""
-        if self._shown and time.monotonic() >= self._due:
-            self._due = time.monotonic() + 0.1
-            self._drawn = True
-            self._draw(f"reading the library: {done:,} of {total:,} sidecars")
-
-    def _draw(self, text: str) -> None:
-        try:
-            sys.stderr.write(_WIPE + text)
-            sys.stderr.flush()
-        except (OSError, ValueError):  # nobody looks any more
-            self._shown = False

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from floradl import __version__
 from floradl.commands.exits import Exit
 from floradl.commands.streams import tell
+from floradl.config.locations import EngineUrl
 from floradl.config.settings import SQLITE, Config
-from floradl.config.types import EngineUrl
 from floradl.daemon.database import shared_server
 from floradl.errors import ConfigError
 from floradl.queue import folder

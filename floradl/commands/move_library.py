@@ -1,4 +1,4 @@
-"""`floradl move-library DIR`: copies the library, checks every copy, and has the old one count as moved."""
+"""`floradl move-library DIR`: copies the library, checks every copy, and marks the old one as moved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TextIO
 
-from floradl.app import build_library
 from floradl.commands.alone import without_sharers
 from floradl.commands.exits import Exit
 from floradl.commands.progress import CountLine
@@ -19,6 +18,7 @@ from floradl.daemon.startup import first_start
 from floradl.errors import ConfigError, ServicePausedError
 from floradl.library.base import LibraryStore
 from floradl.library.transfer import Copied, Copier
+from floradl.library_builder import build_library
 from floradl.units import format_count, format_size
 
 _NOTE: Final = "move-library.json"
@@ -90,7 +90,7 @@ def _told(source: LibraryStore, target: LibraryStore, out: TextIO) -> Exit:
 
 
 def _begin(state_dir: Path, source: LibraryStore, target: LibraryStore) -> None:
-    """Make the new library, and note what is moved where. Raises `ConfigError` where it has other files."""
+    """Make the new library, and note what it is a copy of. Raises `ConfigError` where it has other files."""
     note = state_dir / _NOTE
     move = {"from": source.location(), "to": target.location()}
     before: object = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from floradl.commands.exits import Exit
+from floradl.commands.streams import Show
 from floradl.errors import ConfigError
 from floradl.units import parse_duration
 
@@ -31,6 +34,28 @@ def moment(text: str, now: float) -> float:
         raise ConfigError(
             f"--since: {text[:60]!a} is neither a duration such as 7d or 24h, nor a date such as 2026-11-01"
         ) from None
+
+
+def start_of(since: str | None) -> float | None:
+    """Return the moment (unix seconds) that `--since` names; None where it is not given."""
+    return None if since is None else moment(since, time.time())
+
+
+def seconds(text: str | None, option: str) -> float:
+    """Return the duration that `option` names; infinity where it is not given. Raises `ConfigError`."""
+    if text is None:
+        return math.inf
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {text!r} {error}") from None
+
+
+def shown(*, as_json: bool, as_paths: bool, option: str) -> Show:
+    """Return what to print of each run, for `--json` and the `option` for paths. Raises `UsageError`."""
+    if as_json and as_paths:
+        raise click.UsageError(f"--json and {option} both write to standard output: give one of them")
+    return Show.JSON if as_json else Show.PATHS if as_paths else Show.NOTHING
 
 
 _MEANINGS = {
@@ -117,6 +142,11 @@ def _note(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         given[name] = given.get(name, 0) + value
     elif value is not None:
         given[name] = value
+
+
+def is_quiet(given: Mapping[str, Any]) -> bool:
+    """Whether `-q` is given."""
+    return bool(given.get("quiet", 0))
 
 
 def configured(

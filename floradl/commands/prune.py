@@ -10,7 +10,6 @@ from typing import TextIO
 
 from msgspec import Struct
 
-from floradl.app import build_library
 from floradl.clock import rfc3339
 from floradl.commands.alone import beside_daemon
 from floradl.commands.daemon_state import is_open, open_run_ids
@@ -23,6 +22,7 @@ from floradl.errors import ConfigError, FloradlError, ServicePausedError
 from floradl.library.base import LibraryStore
 from floradl.library.retention import Expired, Pruned, Pruner, expired_files, files_of
 from floradl.library.sidecar import Sidecar
+from floradl.library_builder import build_library
 from floradl.models import OutputKind, Reference, RemovalReason
 from floradl.units import format_count, format_size, parse_duration, parse_size
 
@@ -135,11 +135,11 @@ def _named_by_others(config: Config, sidecar: Sidecar) -> set[str]:
     """Return the paths of a run's files that other runs name too."""
     with opened_index(config, os.environ) as index:
         return {
-            maker.path
+            origin.path
             for output in sidecar.outputs
             if output.path is not None and output.sha256 is not None
-            for maker in index.finder.makers(output.sha256)
-            if maker.path == output.path and maker.run.run_id != sidecar.run_id
+            for origin in index.finder.origins(output.sha256)
+            if origin.path == output.path and origin.run.run_id != sidecar.run_id
         }
 
 

@@ -7,7 +7,6 @@ from typing import TextIO
 
 from msgspec import Struct
 
-from floradl.app import build_library, build_paths
 from floradl.commands.alone import without_sharers
 from floradl.commands.daemon_state import open_run_ids
 from floradl.commands.exits import Exit
@@ -17,6 +16,7 @@ from floradl.commands.submit import parse_all
 from floradl.config.settings import Config
 from floradl.errors import ServicePausedError
 from floradl.library.relayout import Relayout, RelayoutPlan, changes, plan_relayout
+from floradl.library_builder import build_library, build_paths
 from floradl.units import format_count
 
 

@@ -1,6 +1,6 @@
-"""What a run left behind, for people and programs: its sidecar and its files, by full paths.
+"""The result of a run, for people and programs: its sidecar and its files, by full paths.
 
-`get` and `once` write it as each run ends, `status REF` and `open` look it up.
+`get` and `once` write each result as the run ends, `status REF` and `open` look one up.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from floradl.redaction import redact, shown_json
 from floradl.runs.events import RunSummary
 from floradl.units import format_count
 
-_MOST_OPENED = 5  # files; of more the folder is shown
-_FAILS_WITHIN = 3.0  # seconds in which an opener that cannot do it has ended
+_MOST_OPENED = 5  # files; for more, their folder is opened
+_FAILS_WITHIN = 3.0  # seconds: an opener that fails has ended by then
 _MOST_NAMED = 5  # runs, in a message
 _RUNS = "runs"
 
@@ -86,7 +86,7 @@ def last_run(library: LibraryStore) -> FoundRun | None:
 
 
 def _is_path(location: str) -> bool:
-    """Whether a location is on this machine; else it is a URL."""
+    """Whether a location is a path; else it is a URL."""
     return location.startswith("/")
 
 
@@ -140,7 +140,7 @@ def _shown(library: LibraryStore, run: QueuedRun, summary: RunSummary | None) ->
 
 
 def _gone(library: LibraryStore, found: dict[str, Any]) -> set[str]:
-    """Return which files of a sidecar are not there; none where that cannot be found out."""
+    """Return the missing files of a sidecar; empty where that cannot be found out."""
     with suppress(FloradlError, OSError, msgspec.MsgspecError, ValueError):
         outputs = by_key(read(msgspec.json.encode(found)).outputs)
         there = library.existing(outputs)
@@ -182,7 +182,7 @@ class ResultWriter:
         self._ended.put((run, summary))
 
     def close(self) -> None:
-        """Write what is left. Raises `OSError` where standard output took something not. Blocking."""
+        """Write the rest. Raises `OSError` where standard output refused a part. Blocking."""
         if self._thread is not None:
             self._ended.put(None)
             self._thread.join()
@@ -228,7 +228,7 @@ class ResultWriter:
 
 @contextmanager
 def written(show: Show) -> Iterator[ResultWriter]:
-    """Give a writer, and close it at the end, however that comes."""
+    """Yield a writer, and close it at the end."""
     writer = ResultWriter(show)
     try:
         yield writer
@@ -242,7 +242,7 @@ def written(show: Show) -> Iterator[ResultWriter]:
 def open_run(
     library: LibraryStore, reference: Reference | None, environ: Mapping[str, str], stream: TextIO
 ) -> Exit:
-    """Show the files of a run, None for the last one, as `open_files`. Raises `ConfigError` for none."""
+    """Show the files of a run (None: the last one) as `open_files` does. Raises `ConfigError` for none."""
     try:
         found = last_run(library) if reference is None else find_run(library, reference)
     except FloradlError as error:
@@ -287,7 +287,7 @@ def _opener(environ: Mapping[str, str]) -> Sequence[str] | None:
 
 
 def _started(command: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Start an opener; return whether it took the file, as far as one sees."""
+    """Start an opener; return whether it seems to have taken the file."""
     import subprocess  # noqa: PLC0415 - for this command alone
 
     safe = {name: value for name, value in environ.items() if not name.startswith("FLORA")}

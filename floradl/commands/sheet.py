@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from floradl.app import build_library
 from floradl.commands.exits import Exit
 from floradl.commands.gallery import needing_web
 from floradl.commands.library_index import index_place
@@ -22,14 +21,15 @@ from floradl.gallery.thumbnails import THUMBNAILS, Maker, ThumbnailCache, is_sha
 from floradl.index.library_index import LibraryIndex
 from floradl.index.views import ShownOutput, View
 from floradl.library.base import LibraryStore
+from floradl.library_builder import build_library
 from floradl.units import format_count
 
 _PAGE: Final = 500
-_MOST: Final = 5000  # outputs: a browser shows more of them badly
+_MOST: Final = 5000  # outputs: with more, a browser becomes slow
 
 
 def sheet(config: Config, environ: Mapping[str, str], since: str, file: Path | None) -> Exit:
-    """Write what was completed `since` then to `file`; where none is named, to one here with today's date.
+    """Write the outputs completed since `since` to `file`, or to one in this folder named by today's date.
 
     Raises `ConfigError`, and as the library where it is missing.
     """

@@ -14,7 +14,7 @@ import msgspec
 from floradl.clock import rfc3339
 from floradl.commands.daemon_state import (
     DaemonInfo,
-    DaemonState,
+    StatusReport,
     all_runs,
     coarse,
     hook_failures,
@@ -31,7 +31,7 @@ from floradl.config.settings import Config
 from floradl.errors import ConfigError, FloradlError
 from floradl.models import STATE_OF, QueuedRun, Reference, RunState
 from floradl.queue.heartbeat import LivePause, LiveRun, Transfer
-from floradl.queue.sharing import DaemonState as SharingDaemon
+from floradl.queue.sharing import DaemonState
 from floradl.redaction import redact
 from floradl.units import format_count, format_size
 
@@ -42,35 +42,35 @@ if TYPE_CHECKING:
     from floradl.sources.scan import Entry
 
 _MOST_OPEN, _MOST_FAILED = 10, 5
-_SILENT = 20.0  # seconds; who shares the queue says each ten that it lives
+_SILENT = 20.0  # seconds; a daemon that shares the queue reports every ten
 SCHEMA_VERSION = 1
 
 
-def lines(standing: DaemonState, config: Config, now: float) -> Iterator[str]:
+def lines(report: StatusReport, config: Config, now: float) -> Iterator[str]:
     """Return the lines to show. `now` is unix seconds. They are not redacted yet."""
-    yield from head_lines(standing, config, now)
-    if any((standing.counts or {}).values()):
-        yield from _under_way(standing, now)
-        yield from failed_lines(standing)
+    yield from head_lines(report, config, now)
+    if any((report.counts or {}).values()):
+        yield from _under_way(report, now)
+        yield from failed_lines(report)
 
 
-def head_lines(standing: DaemonState, config: Config, now: float) -> Iterator[str]:
+def head_lines(report: StatusReport, config: Config, now: float) -> Iterator[str]:
     """Return the first of `lines`: all but single runs."""
-    daemon = standing.daemon
+    daemon = report.daemon
     yield f"home     {config.home}"
     yield from _daemon_lines(daemon, now)
-    yield from _sharer_lines(standing.sharers, now)
-    inbox = list(_inbox(standing, config))
+    yield from _sharer_lines(report.sharers, now)
+    inbox = list(_inbox(report, config))
     yield from inbox
-    yield from (f"hooks    {failure}" for failure in hook_failures(standing.hooks))
-    counts = {state: n for state, n in (standing.counts or {}).items() if n}
+    yield from (f"hooks    {failure}" for failure in hook_failures(report.hooks))
+    counts = {state: n for state, n in (report.counts or {}).items() if n}
     if not counts:
         if not inbox:
             yield f"runs     nothing queued yet: 'floradl add REF', or a job file in {config.queue.watch_dir}"
         return
     yield "runs     " + ", ".join(f"{n:,} {state}" for state, n in counts.items())
     unfinished = sum(n for state, n in counts.items() if state.open)
-    if unfinished and daemon.holder is None and not standing.sharers:
+    if unfinished and daemon.holder is None and not report.sharers:
         yield "         nothing works on them: start a daemon with 'floradl run', or 'floradl once'"
 
 
@@ -101,7 +101,7 @@ def _daemon_lines(daemon: DaemonInfo, now: float) -> Iterator[str]:
         yield f"limit    {format_size(snapshot.rate_limit)} a second, all transfers together"
 
 
-def _sharer_lines(sharers: Sequence[SharingDaemon], now: float) -> Iterator[str]:
+def _sharer_lines(sharers: Sequence[DaemonState], now: float) -> Iterator[str]:
     """Return a line for each daemon that shares the queue, and one for its pause."""
     if not sharers:
         return
@@ -111,7 +111,7 @@ def _sharer_lines(sharers: Sequence[SharingDaemon], now: float) -> Iterator[str]
         transfers = sum(len(run.outputs) for run in snapshot.runs)
         does = ["polls"] if each.polls else []
         does += [f"{format_count(transfers, 'transfer')} under way" if transfers else "no transfer under way"]
-        if now - each.seen_at > _SILENT:  # what it said last holds no more
+        if now - each.seen_at > _SILENT:  # its last report is out of date
             does = [f"not seen for {coarse(now - each.seen_at)}: others take over its runs"]
         since = coarse(now - snapshot.since)
         yield f"         {each.name}: {', '.join(does)} (version {each.version}, for {since})"
@@ -121,7 +121,7 @@ def _sharer_lines(sharers: Sequence[SharingDaemon], now: float) -> Iterator[str]
         yield "         none of them polls just now: one is elected within ten seconds, of those with a key"
 
 
-def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
+def _inbox(report: StatusReport, config: Config) -> Iterator[str]:
     from floradl.sources.scan import entries, shown  # noqa: PLC0415 - heavy, and `--json` needs none of it
 
     watch_dir, queue_file = config.queue.watch_dir, config.queue.file
@@ -129,10 +129,10 @@ def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
     waiting: list[Entry] = []
     lying: list[str] = []
     try:
-        with suppress(FileNotFoundError):  # a folder that nobody needed yet
+        with suppress(FileNotFoundError):  # the folder is made when it is needed
             here = [entry for entry in entries(watch_dir) if watch_dir / entry.name != queue_file]
             marks = [(entry.name, entry.stamp.mtime_ns, entry.stamp.size) for entry in here]
-            known = {(left.name, left.mtime_ns, left.size) for left in standing.left.values()}
+            known = {(left.name, left.mtime_ns, left.size) for left in report.left.values()}
             lying = [mark[0] for mark in marks if mark in known]
             waiting = [entry for entry in here if entry.unseen is None and entry.name not in lying]
     except OSError as error:
@@ -140,7 +140,7 @@ def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
         return
     with suppress(OSError):
         refused = rejected_jobs(watch_dir)
-    snapshot = standing.daemon.snapshot
+    snapshot = report.daemon.snapshot
     if waiting:
         yield f"inbox    {format_count(len(waiting), 'job file')} in {watch_dir} not taken yet"
     if snapshot is not None and snapshot.held is not None:
@@ -155,15 +155,15 @@ def _inbox(standing: DaemonState, config: Config) -> Iterator[str]:
         yield f"inbox    {files} done with, but could not be moved away: {', '.join(map(shown, lying[:3]))}"
 
 
-def _under_way(standing: DaemonState, now: float) -> Iterator[str]:
+def _under_way(report: StatusReport, now: float) -> Iterator[str]:
     # One that only waits is in the counts.
-    known = _live(standing.daemon, standing.sharers)
-    shown_runs = [run for run in standing.unfinished if run.state is not RunState.WAITING or run.error]
+    known = _live(report.daemon, report.sharers)
+    shown_runs = [run for run in report.unfinished if run.state is not RunState.WAITING or run.error]
     if shown_runs:
         yield from ("", "Not finished")
     for run in shown_runs[:_MOST_OPEN]:
         live = known.get(run.run_id)
-        due = next_look(run, live, standing.daemon.silent_until)
+        due = next_look(run, live, report.daemon.silent_until)
         yield f"  {run.reference}  {_progress(run, live, due, now)}"
         yield from (f"    {_transfer(transfer)}" for transfer in (live.outputs if live else ()))
     if len(shown_runs) > _MOST_OPEN:
@@ -189,18 +189,18 @@ def _transfer(transfer: Transfer) -> str:
     return f"{transfer.output_id}  {format_size(transfer.bytes)} of {format_size(transfer.total)} ({share} %)"
 
 
-def failed_lines(standing: DaemonState) -> Iterator[str]:
+def failed_lines(report: StatusReport) -> Iterator[str]:
     """Return the last of `lines`: which runs failed last, and why."""
-    if not standing.failed:
+    if not report.failed:
         return
     yield from ("", "Failed last")
-    for run in standing.failed[:_MOST_FAILED]:
+    for run in report.failed[:_MOST_FAILED]:
         partly = "some outputs missing; " if run.state is RunState.PARTIAL else ""
         why = f"{run.error.code}: {run.error.message}" if run.error else "see its sidecar"
         yield f"  {run.reference}  {partly}{why}"
-    if len(standing.failed) > _MOST_FAILED:
+    if len(report.failed) > _MOST_FAILED:
         yield "  and more: floradl status --json"
-    first = standing.failed[0].reference
+    first = report.failed[0].reference
     yield f"  try again: floradl retry {first}, or all of them: floradl retry --failed"
 
 
@@ -213,7 +213,7 @@ def status(
     stream: TextIO,
     wall: Callable[[], float] = time.time,
 ) -> Exit:
-    """Write how things stand to `stream`; return the exit code.
+    """Write the state to `stream`; return the exit code.
 
     A text for people; with `as_json` one JSON object; with `everything` one JSON object a line for each run;
     with `check` one line that shows whether a daemon is alive and makes progress, and exit code 1 where none
@@ -221,35 +221,35 @@ def status(
     state cannot be read.
     """
     state_dir = config.state_dir
-    standing = None if everything or (check and not as_json) else read_daemon_state(state_dir)
-    daemon = standing.daemon if standing is not None else read_daemon(state_dir)
+    report = None if everything or (check and not as_json) else read_daemon_state(state_dir)
+    daemon = report.daemon if report is not None else read_daemon(state_dir)
     if everything:
         known = _live(daemon)
         described = (_run(run, known.get(run.run_id), daemon.silent_until) for run in all_runs(state_dir))
         stream.writelines(json.dumps({"schema_version": SCHEMA_VERSION} | run) + "\n" for run in described)
-    elif standing is None:
+    elif report is None:
         say(stream, _verdict(daemon, wall()))
     elif as_json:
         # Python's own encoder is slow where it indents.
-        stream.write(msgspec.json.format(json.dumps(document(standing, config)), indent=2) + "\n")
+        stream.write(msgspec.json.format(json.dumps(document(report, config)), indent=2) + "\n")
     else:
-        for line in lines(standing, config, wall()):
+        for line in lines(report, config, wall()):
             say(stream, line)
     return Exit.FOUND if check and daemon.trouble(wall()) else Exit.OK
 
 
-def document(standing: DaemonState, config: Config) -> dict[str, Any]:
+def document(report: StatusReport, config: Config) -> dict[str, Any]:
     """Return what `--json` shows, as plain values."""
-    daemon = standing.daemon
+    daemon = report.daemon
     snapshot = daemon.snapshot if daemon.alive else None
     broken = snapshot.queue_file_error if snapshot else None
-    known = _live(daemon, standing.sharers)
-    counts = standing.counts or {}
+    known = _live(daemon, report.sharers)
+    counts = report.counts or {}
     return {
         "schema_version": SCHEMA_VERSION,
         "home": str(config.home),
         "daemon": _daemon(daemon),
-        "daemons": [_sharer(each) for each in standing.sharers],
+        "daemons": [_sharer(each) for each in report.sharers],
         "paused": _pause(snapshot.paused if snapshot else None),
         "queue_file_error": None if broken is None else redact(broken),
         "hints": [redact(hint) for hint in (snapshot.hints if snapshot else ())],
@@ -258,12 +258,12 @@ def document(standing: DaemonState, config: Config) -> dict[str, Any]:
             "troubles": [redact(trouble) for trouble in (snapshot.inbox_troubles if snapshot else ())],
             "rejected": _rejected(config),
         },
-        "hooks": {"retried": standing.hooks.retried, "given_up": standing.hooks.given_up},
+        "hooks": {"retried": report.hooks.retried, "given_up": report.hooks.given_up},
         "rate_limit": snapshot.rate_limit if snapshot else None,
         "counts": {state.value: counts.get(state, 0) for state in RunState},
         "runs": [
             _run(run, known.get(run.run_id), daemon.silent_until)
-            for run in (*standing.unfinished, *standing.failed)
+            for run in (*report.unfinished, *report.failed)
         ],
     }
 
@@ -292,7 +292,7 @@ def _daemon(daemon: DaemonInfo) -> dict[str, Any]:
     }
 
 
-def _sharer(daemon: SharingDaemon) -> dict[str, Any]:
+def _sharer(daemon: DaemonState) -> dict[str, Any]:
     snapshot = daemon.snapshot
     return {
         "name": daemon.name,
@@ -307,8 +307,8 @@ def _sharer(daemon: SharingDaemon) -> dict[str, Any]:
     }
 
 
-def _live(daemon: DaemonInfo, sharers: Sequence[SharingDaemon] = ()) -> dict[str, LiveRun]:
-    """Return what is under way, by run: what this machine's daemon says counts before what others said."""
+def _live(daemon: DaemonInfo, sharers: Sequence[DaemonState] = ()) -> dict[str, LiveRun]:
+    """Return the runs under way, by id: this machine's daemon counts before others that share the queue."""
     known = {run.run_id: run for each in sharers for run in each.snapshot.runs}
     return known | {run.run_id: run for run in daemon.snapshot.runs} if daemon.snapshot else known
 
@@ -337,12 +337,12 @@ def status_of(config: Config, references: Sequence[Reference], stream: TextIO, *
     A text for people, or with `as_json` one JSON object. Returns `FOUND` where one is neither queued nor in
     the library. Raises `ConfigError` where state or library cannot be read.
     """
-    from floradl.app import build_library  # noqa: PLC0415 - as heavy as the rest of the command
+    from floradl.library_builder import build_library  # noqa: PLC0415 - as heavy as the rest of the command
 
     rows = read_runs(config.state_dir, [reference.run_id for reference in references])
     daemon = read_daemon(config.state_dir)
     library = build_library(config)
-    # Where floradl never worked there is no library, and that is no trouble.
+    # Before the first start there is no library, which is no error here.
     place = config.output.dir
     used = config.state_dir.exists() or not isinstance(place, Path) or place.exists()
     runs = []
@@ -355,8 +355,8 @@ def status_of(config: Config, references: Sequence[Reference], stream: TextIO, *
         runs.append((row or reference, found))
     live = _live(daemon, read_sharers(config.state_dir))
     if as_json:
-        told = [_described(run, found, live, daemon.silent_until) for run, found in runs]
-        stream.write(json.dumps({"schema_version": SCHEMA_VERSION, "runs": told}, indent=2) + "\n")
+        described = [_described(run, found, live, daemon.silent_until) for run, found in runs]
+        stream.write(json.dumps({"schema_version": SCHEMA_VERSION, "runs": described}, indent=2) + "\n")
     else:
         now = time.time()
         for run, found in runs:
@@ -377,7 +377,7 @@ def _find(library: LibraryStore, reference: Reference, *, required: bool) -> Fou
 
 
 def _row_of(sidecar: Sidecar) -> QueuedRun:
-    """Return a run that the queue does not know as it would stand there: `get` leaves a sidecar alone."""
+    """Return the row of a run that only has a sidecar (of `get`), as the queue would have it."""
     return QueuedRun(
         run_id=sidecar.run_id,
         technique=sidecar.technique,

@@ -19,7 +19,7 @@ from floradl.redaction import printable, redact
 
 
 class Show(Enum):
-    """What is written of each run that ends."""
+    """What to write of each run that ends."""
 
     NOTHING = "nothing"
     JSON = "json"
@@ -27,7 +27,7 @@ class Show(Enum):
 
 
 def occupy() -> None:
-    """Let the standard streams that are closed lead to nowhere. To be called before anything is opened."""
+    """Open /dev/null for each standard stream that is closed. Call this before anything else is opened."""
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(fd)
@@ -39,15 +39,15 @@ def occupy() -> None:
 
 
 def tell(message: str) -> None:
-    """Write a message to stderr, as a terminal can bear it; nothing where stderr is full or unread."""
+    """Write a message to stderr, made safe for a terminal; no error where stderr is full or has no reader."""
     with suppress(OSError, ValueError):
         click.echo("\n".join(map(printable, message.split("\n"))), err=True)
 
 
 def finish(code: Exit) -> Exit:
-    """Flush both streams, and return the exit code: what stdout did not take is reported, with exit code 5.
+    """Flush both streams, and return the exit code: 5, with a message, where stdout refused something.
 
-    A reader who went away had enough: that is no error. Python would end with 120 where a stream fails.
+    A pipe whose reader has gone is no error. (Python itself would end with 120 where a stream fails.)
     """
     try:
         sys.stdout.flush()
@@ -65,7 +65,7 @@ def finish(code: Exit) -> Exit:
 
 
 def is_of_stdout(error: BaseException) -> TypeGuard[OSError]:
-    """Whether `error` came of a stdout that takes nothing; then what is still to be written is dropped."""
+    """Whether `error` is of a stdout that takes nothing; then what is buffered is dropped."""
     if not isinstance(error, OSError) or error.filename is not None or isinstance(error, BrokenPipeError):
         return False
     try:
@@ -93,7 +93,7 @@ def say(stream: TextIO, line: str) -> None:
 
 
 def write_bytes(stream: TextIO, data: bytes) -> None:
-    """Write bytes as they are, where the stream takes any; a terminal's picture takes text."""
+    """Write bytes unchanged to a stream of bytes, and decoded to one that takes only text."""
     binary = getattr(stream, "buffer", None)
     if binary is None:
         stream.write(data.decode("utf-8", "replace"))

@@ -16,7 +16,7 @@ from anyio import to_thread
 from msgspec import Struct
 from msgspec.structs import replace
 
-from floradl.app import build_library, flora_alone
+from floradl.app import flora_alone
 from floradl.commands.exits import Exit
 from floradl.commands.options import moment
 from floradl.commands.streams import say, tell
@@ -26,6 +26,7 @@ from floradl.errors import ConfigError, FloradlError, JobError, PauseReason, Ser
 from floradl.flora.client import FloraClient
 from floradl.flora.schema import KINDS
 from floradl.library.sidecar import by_key
+from floradl.library_builder import build_library
 from floradl.models import Action, Reference, RemoteRun, Result, RunRequest, RunState, refuse_joined
 from floradl.queue import folder
 from floradl.units import format_count
@@ -44,9 +45,9 @@ _NOTHING_NAMED = {
 
 
 class Given(Struct, frozen=True):
-    """What the command line says of all runs of a command: it wins over what a file says of one.
+    """The options that hold for all runs of a command; they win over what a file says of one.
 
-    `inputs` are files to read runs from, `-` for standard input; `kinds` and `meta` are as they were written.
+    `inputs` are files to read runs from, `-` for standard input; `kinds` and `meta` are not parsed yet.
     """
 
     inputs: tuple[str, ...] = ()
@@ -55,7 +56,7 @@ class Given(Struct, frozen=True):
     kinds: tuple[str, ...] = ()
 
     def applied(self, requests: Iterable[RunRequest]) -> list[RunRequest]:
-        """Return the requests with all that. Raises `ConfigError` for what cannot be said of a run."""
+        """Return the requests with these options. Raises `ConfigError` for an invalid one."""
         if self.label is None and not self.meta and not self.kinds:
             return list(requests)
         from floradl.sources import job_document  # noqa: PLC0415 - a plain `get` needs none of this
@@ -140,17 +141,17 @@ def failed_runs(config: Config) -> list[RunRequest]:
 
     failed = read_ended(config.state_dir, RunState.FAILED, RunState.PARTIAL)
     requests = [RunRequest(run.reference, run.label, Action.RETRY) for run in failed]
-    told = _failed_in_library(config)
-    known = read_runs(config.state_dir, list(told))
+    in_library = _failed_in_library(config)
+    known = read_runs(config.state_dir, list(in_library))
     return requests + [
         RunRequest(reference, action=Action.RETRY)  # with the label of its sidecar
-        for run_id, reference in told.items()
+        for run_id, reference in in_library.items()
         if run_id not in known
     ]
 
 
 def _failed_in_library(config: Config) -> dict[str, Reference]:
-    """Return the runs, by id, whose sidecar says that they failed, in whole or in part."""
+    """Return the runs, by id, whose sidecar has the result failed or partial."""
     found: dict[str, Reference] = {}
     if not _has_library(config):
         return found
@@ -171,8 +172,8 @@ def _has_library(config: Config) -> bool:
     return not isinstance(place, Path) or place.is_dir()
 
 
-def tell_unknown(config: Config, requests: Iterable[RunRequest]) -> None:
-    """Say on stderr which runs neither queue nor library knows; nothing where these cannot be read."""
+def warn_of_unknown(config: Config, requests: Iterable[RunRequest]) -> None:
+    """Say on stderr which runs are neither in the queue nor in the library, where both can be read."""
     from floradl.commands.daemon_state import read_runs  # noqa: PLC0415 - as above
 
     references = {request.reference.run_id: request.reference for request in requests}
@@ -195,7 +196,7 @@ def tell_unknown(config: Config, requests: Iterable[RunRequest]) -> None:
 
 
 def read_requests(references: Iterable[str], action: Action, given: Given) -> list[RunRequest]:
-    """Return requests for the arguments and for what stands in files; where there is neither, of stdin.
+    """Return the requests of arguments and input files; where there are neither, those of standard input.
 
     Raises `ConfigError` for what cannot be read, with the file, line and key, and `UsageError` for nothing.
     """
@@ -218,7 +219,7 @@ def read_requests(references: Iterable[str], action: Action, given: Given) -> li
 
 
 def _piped(action: Action, relabelled: set[str]) -> tuple[RunRequest, ...]:
-    """Read standard input, which nobody named. Raises as `read_requests`."""
+    """Read standard input, which is read where nothing is named. Raises as `read_requests`."""
     if not sys.stdin.isatty():
         with suppress(click.UsageError):  # it is empty
             return _read(STDIN, relabelled)
@@ -331,7 +332,7 @@ async def sync(
 
 
 class ListedRuns(Struct, frozen=True):
-    """What the account's lists have: of `total` runs those not known, and those with more outputs by now."""
+    """The account's lists: of `total` runs the `new` ones, and those that have `more` outputs by now."""
 
     total: int
     new: tuple[RunRequest, ...]
@@ -369,7 +370,7 @@ def service_environ(
     proc: Path = Path("/proc"),
     credentials: Path = Path("/run/credentials"),
 ) -> Mapping[str, str]:
-    """Return `environ`, with the key of the service at work where there is none in it.
+    """Return `environ`; where it leads to no key, with the credentials of the running service.
 
     A unit's credentials lie in `credentials`, for its user and root. Raises `ServicePausedError` where this
     user may not read them: the message has the command that can.
@@ -422,7 +423,7 @@ def _lacks(library: LibraryStore, run: RemoteRun, reference: Reference) -> bool:
 
 
 def known_states(config: Config) -> dict[str, RunState]:
-    """Return the state of each run in the queue, by id; nothing where that is unreadable."""
+    """Return the state of each run in the queue, by id; empty where the queue cannot be read."""
     # The daemon still skips known runs then, but retries failed ones.
     try:
         from floradl.commands.daemon_state import all_runs  # noqa: PLC0415 - as in `failed_runs`

@@ -1,6 +1,6 @@
 """`status --watch` and `wait`: look at a daemon's work again and again, from outside.
 
-Both read what `status` reads, and work beside a daemon, `once`, or nobody.
+Both read what `status` reads, whether a daemon, `once` or no process is at work.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from floradl.commands.daemon_state import (
-    DaemonState,
+    StatusReport,
     next_look,
     read_daemon,
     read_daemon_state,
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 _EVERY = 0.5  # seconds between two pictures
 _LOOK_EVERY = 0.2  # seconds between two looks at the queue; more where a look takes long
-_RESTART = 30.0  # seconds that a daemon may be away, to be started again
+_RESTART = 30.0  # seconds that a daemon may be away while it restarts
 _MOST_FAILED = 6  # lines
 
 
 def watch(config: Config, stream: TextIO) -> Exit:
-    """Draw how things stand on the terminal `stream` until Ctrl-C, which is exit code 0.
+    """Draw the daemon's state on the terminal `stream` until Ctrl-C, which is exit code 0.
 
     Raises `ConfigError` where it is no terminal, and where the state cannot be read at first.
     """
@@ -64,17 +64,17 @@ def watch(config: Config, stream: TextIO) -> Exit:
 
 
 class DaemonPicture:
-    """What a terminal shows of a daemon, from look to look."""
+    """The picture of a daemon on a terminal, drawn anew at each look."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._state: DaemonState | None = None
+        self._state: StatusReport | None = None
         self._trouble: str | None = None
         self._rates: dict[tuple[str, str], tuple[int, Rate]] = {}
         self._seen_at = 0.0
 
     def look(self, now: float) -> None:
-        """Read how things stand. `now` is unix seconds. Raises `ConfigError` the first time."""
+        """Read the state. `now` is unix seconds. Raises `ConfigError` the first time."""
         try:
             self._state = read_daemon_state(self._config.state_dir)
             self._trouble = None
@@ -124,7 +124,7 @@ class DaemonPicture:
         from floradl.display.board import BoardView, TransferStage  # noqa: PLC0415 - as in `watch`
         from floradl.display.plain import ResultCounts  # noqa: PLC0415 - as in `watch`
 
-        state = self._state or DaemonState(read_daemon(self._config.state_dir))
+        state = self._state or StatusReport(read_daemon(self._config.state_dir))
         counts = state.counts or {}
         rows: list[RunRow | TransferRow] = []
         hidden = 0
@@ -153,7 +153,7 @@ class DaemonPicture:
             now - holder.since if holder is not None else 0.0,
         )
 
-    def _rows(self, state: DaemonState, now: float) -> Iterator[list[RunRow | TransferRow]]:
+    def _rows(self, state: StatusReport, now: float) -> Iterator[list[RunRow | TransferRow]]:
         from msgspec.structs import replace  # noqa: PLC0415 - as in `watch`
 
         from floradl.display.board import RunRow, TransferRow, TransferStage  # noqa: PLC0415 - as in `watch`
@@ -190,7 +190,7 @@ class DaemonPicture:
 def wait(
     config: Config, references: Sequence[Reference], timeout: float = math.inf, *, quiet: bool = False
 ) -> Exit:
-    """Wait until all these runs have ended; return the exit code that `once` would have had for them.
+    """Wait until all these runs have ended; return the exit code that `once` would have for them.
 
     `timeout` is in seconds; `quiet` leaves out the line for each run that ends. Where nobody works on them,
     that is said, and `GAVE_UP` returned. Raises `ConfigError` for a run that nobody queued, and where the
@@ -221,7 +221,7 @@ class _Waiting:
 
     @property
     def left(self) -> str:
-        """Which runs have not ended, for a person."""
+        """Name the runs that have not ended, for a person."""
         first = str(next(iter(self._open.values())))
         more = len(self._open) - 1
         return f"{first} has" if not more else f"{first} and {more:,} more have"
@@ -268,10 +268,10 @@ class _Waiting:
             tell(redact(f"{reference}: {state}{why}"))
 
     def _in_library(self, reference: Reference) -> tuple[RunState | None, str]:
-        """Return how a run ended that the queue does not know: `get` leaves a sidecar alone."""
+        """Return the result of a run that only has a sidecar: `get` does not use the queue."""
         if not self._first:
             return None, ""
-        from floradl.app import build_library  # noqa: PLC0415 - heavy, and seldom needed
+        from floradl.library_builder import build_library  # noqa: PLC0415 - heavy, and seldom needed
 
         with suppress(FloradlError):
             found = build_library(self._config).find_sidecar(reference)
@@ -280,11 +280,11 @@ class _Waiting:
         return None, ""
 
     def _brings_runs(self) -> bool:
-        """Whether runs are queued that nobody hands in: by webhooks, or from the account's history."""
+        """Whether runs may also come by webhook, or from the account's history."""
         return self._config.webhook.listen is not None or bool(self._config.sync.kinds)
 
     def _asked_for(self) -> set[str]:
-        """Return the runs that job files name which the daemon has not taken yet."""
+        """Return the runs named in job files that are still in the inbox."""
         from floradl.sources.scan import entries  # noqa: PLC0415 - `--watch` needs none of it
 
         watch_dir = self._config.queue.watch_dir

@@ -14,7 +14,7 @@ from floradl.commands.find import described, json_line
 from floradl.commands.library_index import CommandIndex, opened_index
 from floradl.commands.streams import say, tell, write_bytes
 from floradl.fs.folders import NotRegularFileError, open_plain
-from floradl.index.finder import KnownRun, Maker
+from floradl.index.finder import FileOrigin, KnownRun
 
 if TYPE_CHECKING:
     from floradl.config.settings import Config
@@ -43,43 +43,43 @@ def which(
                 tell(f"floradl: {file}: {getattr(error, 'strerror', None) or error}")
                 code = Exit.USAGE
                 continue
-            makers = _makers(index, sha256)
+            origins = _origins(index, sha256)
             if as_json:
-                runs = [_described(index, maker) for maker in makers]
+                runs = [_described(index, origin) for origin in origins]
                 named = os.fspath(file).encode("utf-8", "replace").decode()
                 known = {"schema_version": SCHEMA_VERSION, "file": named, "sha256": sha256, "runs": runs}
                 write_bytes(stream, json_line(known))
-            for maker in makers if not as_json else ():
-                say(stream, f"{file}: {_told(maker)}")
-            if not makers:
+            for origin in origins if not as_json else ():
+                say(stream, f"{file}: {_sentence(origin)}")
+            if not origins:
                 tell(f"{file}: {_unknown(index, file)}")
                 code = code or Exit.FOUND
     return code
 
 
 def _sha256(file: Path) -> str:
-    """Hash a file. Raises `NotRegularFileError` for what may have no end, a FIFO or device, and `OSError`."""
+    """Hash a file. Raises `OSError`, and `NotRegularFileError` for a FIFO or device: it may have no end."""
     with open(open_plain(file, os.O_RDONLY, follow=True), "rb") as opened:  # noqa: PTH123 - a descriptor
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _makers(index: CommandIndex, sha256: str) -> list[Maker]:
-    found = index.finder.makers(sha256)
+def _origins(index: CommandIndex, sha256: str) -> list[FileOrigin]:
+    found = index.finder.origins(sha256)
     if not found and index.refresh(_MINUTE):  # a sidecar may have been written to in place
-        return index.finder.makers(sha256)
+        return index.finder.origins(sha256)
     return found
 
 
-def _told(maker: Maker) -> str:
-    label = f" ({maker.run.label})" if maker.run.label else ""
-    place = maker.path or f"not in the library any more: {maker.why_absent}"
-    return f"{maker.run.reference}{label}, {maker.kind} {maker.output_id}: {place}"
+def _sentence(origin: FileOrigin) -> str:
+    label = f" ({origin.run.label})" if origin.run.label else ""
+    place = origin.path or f"not in the library any more: {origin.why_absent}"
+    return f"{origin.run.reference}{label}, {origin.kind} {origin.output_id}: {place}"
 
 
-def _described(index: CommandIndex, maker: Maker) -> dict[str, object]:
-    path = None if maker.path is None else index.location(maker.path)
-    output = {"output_id": maker.output_id, "kind": maker.kind, "path": path, "absent": maker.why_absent}
-    return {**described(index, maker.run), **output}
+def _described(index: CommandIndex, origin: FileOrigin) -> dict[str, object]:
+    path = None if origin.path is None else index.location(origin.path)
+    output = {"output_id": origin.output_id, "kind": origin.kind, "path": path, "absent": origin.why_absent}
+    return {**described(index, origin.run), **output}
 
 
 def _unknown(index: CommandIndex, file: Path) -> str:
@@ -93,7 +93,7 @@ def _unknown(index: CommandIndex, file: Path) -> str:
 
 
 def _named_there(index: CommandIndex, file: Path) -> KnownRun | None:
-    """Return the run whose file should be there, where that is in the library."""
+    """Return the run whose file has this path, where it is in the library."""
     with suppress(OSError, ValueError):
         if index.folder is not None:
             return index.finder.maker_at(file.resolve().relative_to(index.folder.resolve()).as_posix())

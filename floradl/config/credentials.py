@@ -93,7 +93,7 @@ def find_api_key(
             texts.append((file, _read_given(file, run_secrets)))
         except FileNotFoundError:
             pass
-        except ConfigError as error:  # others may have put it there: it counts only if nothing else does
+        except ConfigError as error:  # others may have put it there: it counts only where no other has a key
             unreadable = error
     keys = [(str(place), _api_key(text, str(place))) for place, text in texts]
     if not keys and unreadable is not None:
@@ -179,7 +179,7 @@ def _own_file(environ: Mapping[str, str]) -> bool:
 
 
 def conventional(name: str, environ: Mapping[str, str], run_secrets: Path) -> Iterator[Path]:
-    """Yield the files in which a service is given the secret of that name: systemd's first."""
+    """Yield the files where a service manager or container puts the secret of that name: systemd's first."""
     if folder := environ.get("CREDENTIALS_DIRECTORY", "").strip():
         yield Path(folder, name)
     yield run_secrets / name
@@ -247,7 +247,7 @@ def given_api_key(text: str, place: str) -> Secret:
 
 def _secret(text: str, place: str, what: str) -> Secret:
     """Check a key or secret, and remember it. Raises `ConfigError` that does not show it."""
-    if len(text) > _MOST_BYTES:  # of a variable; never sent, and nobody needs to look for it in each message
+    if len(text) > _MOST_BYTES:  # of a variable; it is never sent, so no message is searched for it
         raise ConfigError(f"{place}: this is not {what}: it has {len(text)} characters")
     secret = Secret(text)
     remember(secret)

@@ -7,8 +7,9 @@ import textwrap
 from pathlib import Path
 from typing import Final
 
+from floradl.config.locations import LibraryPlace, Location
 from floradl.config.settings import Key, sections, settings, variable
-from floradl.config.types import LibraryPlace, Location, Setting
+from floradl.config.types import Setting
 
 _WIDTH: Final = 100
 _TABLE_BEGINS: Final = "<!-- settings table: written by `./dev docs` -->"

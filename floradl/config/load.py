@@ -1,7 +1,7 @@
 """The YAML file, the environment and the options -> one frozen, checked `Config`.
 
-The file is the first that exists of those that may be named. All faults are reported at once, each with its
-place; then nothing is applied.
+The file is the first of a list of places that exists. All faults are reported at once, each with its place;
+nothing of a faulty configuration is applied.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from floradl.config.locations import CommandLine, DiskPath, LibraryPlace, Location
 from floradl.config.settings import PREFIX, Config, Key, fields, sections, settings, variable
-from floradl.config.types import CommandLine, DiskPath, LibraryPlace, Location, MisplacedError, Setting
+from floradl.config.types import MisplacedError, Setting
 from floradl.errors import ConfigError
 from floradl.fs.permissions import open_unexposed
 from floradl.net.addresses import HostPatterns, is_local_name, is_loopback, is_public, join_port, literal
@@ -83,7 +84,7 @@ def config_file(options: Options, environ: Mapping[str, str], system_file: Path 
 
 
 def _user_home(environ: Mapping[str, str]) -> str:
-    with suppress(KeyError):  # a user whom no list knows
+    with suppress(KeyError):  # the user has no entry in passwd
         return environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
     return "~"
 
@@ -150,13 +151,13 @@ def _decode(data: bytes, file: Path) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         if len(data) > MAX_BYTES:
-            return " " * (MAX_BYTES + 1)  # too long anyway: let `load` report that
+            return " " * (MAX_BYTES + 1)  # the file is too large: `load` reports that
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{file}, line {line}: this is not UTF-8 text; save the file as UTF-8") from None
 
 
 class _Source(Struct, frozen=True):
-    """Where a value is from: a file with its lines, a variable, an option. Relative paths start at `base`."""
+    """The source of a value: a file with its lines, a variable, an option. Relative paths start at `base`."""
 
     name: str
     base: Path = Path()
@@ -173,14 +174,14 @@ _DEFAULT = _Source("the default")
 
 
 class _Given(Struct, frozen=True):
-    """What one source has for one setting."""
+    """The value of one setting in one source."""
 
     value: Value
     source: _Source
 
 
 class _Faults:
-    """Everything that is wrong, so that one start reports it all."""
+    """Collects all faults, so that one start reports them together."""
 
     def __init__(self) -> None:
         self._found: list[str] = []
@@ -189,7 +190,7 @@ class _Faults:
         self._found.append(printable(redact(f"{place}: {message}")))
 
     def check(self) -> None:
-        """Raise `ConfigError` if there is any."""
+        """Raise `ConfigError` if there are any."""
         if self._found:
             more = len(self._found) - _MOST_REPORTED
             shown = self._found[:_MOST_REPORTED] + ([f"… and {more} more"] if more > 0 else [])
@@ -339,7 +340,7 @@ def _cross_check(config: Config, given: Mapping[Key, _Given], faults: _Faults) -
 
 
 def _exposures(config: Config) -> Iterator[tuple[Key, str]]:
-    """Yield what would send the key in the clear, or show the library to whoever asks."""
+    """Yield the settings that would send the key unencrypted, or show the library to anybody."""
     if (remedy := _untrusted(config)) is not None:
         yield ("api", "base_url"), remedy
     if (remedy := _unguarded(config)) is not None:
@@ -347,7 +348,7 @@ def _exposures(config: Config) -> Iterator[tuple[Key, str]]:
 
 
 def _untrusted(config: Config) -> str | None:
-    """Return why the API's URL as it is written would be refused, before each run is."""
+    """Return why the URL policy would refuse the API's URL, before it does so for each run."""
     # What a name resolves to is judged at each connection.
     url = urlsplit(config.api.base_url)
     host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
@@ -366,7 +367,7 @@ def _untrusted(config: Config) -> str | None:
 
 
 def _unguarded(config: Config) -> str | None:
-    """Return why the gallery may not be shown there, None where it may."""
+    """Return why the gallery may not be shown at an address, None where it may."""
     listen = config.web.listen
     if listen is None or config.web.token_file is not None or is_loopback(listen.host):
         return None
@@ -408,7 +409,7 @@ def _right_variable(name: str, known: Mapping[str, Key]) -> str:
 
 
 class Source:
-    """The file, variables and options that one invocation has; it remembers what the file was when read."""
+    """The file, variables and options of one invocation; remembers the file's version that was read."""
 
     def __init__(
         self, options: Options, environ: Mapping[str, str], *, system_file: Path = SYSTEM_FILE
@@ -420,7 +421,7 @@ class Source:
         self._seen: _Stamp | None = None
 
     def load(self) -> Config:
-        """Read all of it. Raises `ConfigError` as `load_config` does."""
+        """Read the configuration. Raises `ConfigError` as `load_config` does."""
         self._loaded = self._seen = self._stamp()
         return load_config(self._options, self._environ, system_file=self._system_file)
 

@@ -13,28 +13,30 @@ from typing import Annotated, Final, TypeAlias, get_type_hints
 
 from msgspec import Struct
 
-from floradl.config.types import (
+from floradl.config.locations import (
     BaseUrl,
-    Choice,
-    ChoiceList,
     CommandLine,
-    Duration,
     EngineUrl,
-    Flag,
-    FolderName,
     HostList,
-    KindList,
     LibraryPlace,
     ListenAddress,
     Location,
+    Region,
+    StoreEndpoint,
+)
+from floradl.config.types import (
+    Choice,
+    ChoiceList,
+    Duration,
+    Flag,
+    FolderName,
+    KindList,
     NameList,
     NameTemplate,
     RateLimit,
-    Region,
     RuleList,
     Setting,
     Size,
-    StoreEndpoint,
     Whole,
 )
 from floradl.fs.names import MIN_BYTES, PART_RESERVE
@@ -45,35 +47,79 @@ from floradl.net.bandwidth import RateSchedule
 from floradl.units import LONGEST
 from floradl.urls import BucketUrl
 
+Key: TypeAlias = tuple[str, ...]
+"""Where a setting stands: `("download", "concurrency")`."""
 
-class HooksSection(Struct, frozen=True, kw_only=True):
-    """Programs of the user that are run when something happened. `timeout` is in seconds."""
-
-    run_finished: Annotated[
-        tuple[str, ...],
-        Setting(
-            CommandLine(),
-            (),
-            "a program and its arguments, run for each run that ended, with its sidecar's path as last "
-            "argument and its JSON on stdin; [] for none",
-        ),
-    ]
-    paused: Annotated[
-        tuple[str, ...],
-        Setting(
-            CommandLine(),
-            (),
-            "a program and its arguments, run when the daemon pauses, and each day while that lasts, with "
-            "the reason as last argument and JSON on stdin; [] for none",
-        ),
-    ]
-    timeout: Annotated[
-        float,
-        Setting(Duration(1, 3600), "1m", "how long a hook may take before it is ended, and tried again"),
-    ]
-
-
+_MINUTE: Final = 60.0
 _DAY: Final = 86_400.0
+_YEAR: Final = 366 * _DAY
+PREFIX: Final = "FLORADL_"
+"""The beginning of the name of each environment variable."""
+
+SQLITE: Final = "sqlite"
+"""The queue's engine that one machine has for itself."""
+
+
+class ApiSection(Struct, frozen=True, kw_only=True):
+    """Where the API is, and with which key."""
+
+    base_url: Annotated[
+        str,
+        Setting(
+            BaseUrl(),
+            "https://app.flora.ai/api/v1",
+            "where the API is",
+            ("FLORADL_BASE_URL", "FLORA_BASE_URL"),
+        ),
+    ]
+    key_file: Annotated[
+        Path | None,
+        Setting(
+            Location(),
+            None,
+            "a file that holds the API key and nothing else; or give the key itself in FLORA_API_KEY, as the "
+            "systemd credential flora_api_key, or as /run/secrets/flora_api_key",
+            ("FLORADL_API_KEY_FILE", "FLORA_API_KEY_FILE"),
+        ),
+    ]
+
+
+class QueueSection(Struct, frozen=True, kw_only=True):
+    """Where runs come from, and where they are kept. `keep` is in seconds."""
+
+    watch_dir: Annotated[Path, Setting(Location("inbox"), None, "the watch folder: drop job files here")]
+    file: Annotated[
+        Path | None, Setting(Location(), None, "a YAML file of runs, yours: read and watched, never written")
+    ]
+    keep: Annotated[
+        float, Setting(Duration(0, LONGEST), "30d", "how long accepted and rejected job files stay")
+    ]
+    max_open: Annotated[
+        int,
+        Setting(
+            Whole(1, 10**9),
+            "2000000",
+            "how many runs may be open at a time: above it job files wait in the watch folder",
+        ),
+    ]
+    engine: Annotated[
+        str,
+        Setting(
+            EngineUrl(),
+            SQLITE,
+            "where the queue is kept: sqlite, in the state folder; or postgresql://USER@HOST/DB (with the "
+            "extra `postgres`), for any number of machines that share it (docs/scale-out.md)",
+        ),
+    ]
+    password_file: Annotated[
+        Path | None,
+        Setting(
+            Location(),
+            None,
+            "a file that holds the password for the database of queue.engine and nothing else; without it "
+            "PGPASSFILE or ~/.pgpass counts",
+        ),
+    ]
 
 
 class SyncSection(Struct, frozen=True, kw_only=True):
@@ -113,183 +159,6 @@ class SyncSection(Struct, frozen=True, kw_only=True):
         """The lists to look at, as FLORA calls them."""
         wanted = {"technique_runs": self.technique_runs, "generations": self.generations}
         return tuple(kind for kind, is_wanted in wanted.items() if is_wanted)
-
-
-class WebhookSection(Struct, frozen=True, kw_only=True):
-    """Where FLORA's webhooks are taken."""
-
-    listen: Annotated[
-        Endpoint | None,
-        Setting(
-            ListenAddress(),
-            None,
-            "take FLORA's webhooks here, at the path /webhook, like 127.0.0.1:8787, behind a reverse proxy "
-            "that speaks https; null for not at all",
-        ),
-    ]
-    secret_file: Annotated[
-        Path | None,
-        Setting(
-            Location(),
-            None,
-            "a file that holds the webhook secret (whsec_…), while it is changed both, one a line; or give "
-            "it in FLORA_WEBHOOK_SECRET, as the systemd credential flora_webhook_secret, or as "
-            "/run/secrets/flora_webhook_secret",
-            ("FLORADL_WEBHOOK_SECRET_FILE", "FLORA_WEBHOOK_SECRET_FILE"),
-        ),
-    ]
-    runs: Annotated[
-        str,
-        Setting(
-            Choice(("all", "queued")),
-            "all",
-            "which runs a webhook fetches: all, or only those that were queued by other means",
-        ),
-    ]
-
-
-class MetricsSection(Struct, frozen=True, kw_only=True):
-    """Where health and metrics are served."""
-
-    listen: Annotated[
-        Endpoint | None,
-        Setting(
-            ListenAddress(),
-            None,
-            "answer /healthz, /readyz and (with the extra `metrics`) /metrics here, like 127.0.0.1:9187; may "
-            "be the address of webhook.listen; null for not at all",
-        ),
-    ]
-
-
-class WebSection(Struct, frozen=True, kw_only=True):
-    """Where the daemon shows the library."""
-
-    listen: Annotated[
-        Endpoint | None,
-        Setting(
-            ListenAddress(),
-            None,
-            "show the gallery of the library here (with the extra `web`), like 127.0.0.1:8788; an address "
-            "that other machines reach needs web.token_file; null for not at all",
-        ),
-    ]
-    token_file: Annotated[
-        Path | None,
-        Setting(
-            Location(),
-            None,
-            "a file that holds a token of 16 characters or more, without which the gallery then shows "
-            "nothing; with it, its buttons can have runs retried, forgotten and removed",
-        ),
-    ]
-    thumbnail_space: Annotated[
-        int,
-        Setting(
-            Size(),
-            "2GiB",
-            "how much of the disk the gallery's thumbnails may take; those not looked at for longest go "
-            "first",
-        ),
-    ]
-
-
-class NotifySection(Struct, frozen=True, kw_only=True):
-    """What people are told, and where."""
-
-    urls_file: Annotated[
-        Path | None,
-        Setting(
-            Location(),
-            None,
-            "a file of URLs to send messages to, one a line: https://… (gets JSON), smtps://… (mail), and "
-            "all that Apprise knows (with the extra `notify`); or give it as the systemd credential "
-            "notify_urls, or as /run/secrets/notify_urls; docs/notify.md",
-        ),
-    ]
-    on: Annotated[
-        tuple[str, ...],
-        Setting(
-            ChoiceList(("paused", "failed", "rejected", "hook_failed", "daily")),
-            ("paused", "failed", "rejected", "hook_failed"),
-            "what to tell: paused (and when it goes on), failed (runs, and incomplete ones), rejected (job "
-            "files), hook_failed, daily (what the day before brought, at 8 in the morning)",
-        ),
-    ]
-
-
-Key: TypeAlias = tuple[str, ...]
-"""Where a setting stands: `("download", "concurrency")`."""
-
-_MINUTE: Final = 60.0
-_YEAR: Final = 366 * 86_400.0
-PREFIX: Final = "FLORADL_"
-
-
-class ApiSection(Struct, frozen=True, kw_only=True):
-    """Where the API is, and with which key."""
-
-    base_url: Annotated[
-        str,
-        Setting(
-            BaseUrl(),
-            "https://app.flora.ai/api/v1",
-            "where the API is",
-            ("FLORADL_BASE_URL", "FLORA_BASE_URL"),
-        ),
-    ]
-    key_file: Annotated[
-        Path | None,
-        Setting(
-            Location(),
-            None,
-            "a file that holds the API key and nothing else; or give the key itself in FLORA_API_KEY, as the "
-            "systemd credential flora_api_key, or as /run/secrets/flora_api_key",
-            ("FLORADL_API_KEY_FILE", "FLORA_API_KEY_FILE"),
-        ),
-    ]
-
-
-SQLITE: Final = "sqlite"
-"""The queue's engine that one machine has for itself."""
-
-
-class QueueSection(Struct, frozen=True, kw_only=True):
-    """Where runs come from, and where they are kept. `keep` is in seconds."""
-
-    watch_dir: Annotated[Path, Setting(Location("inbox"), None, "the watch folder: drop job files here")]
-    file: Annotated[
-        Path | None, Setting(Location(), None, "a YAML file of runs, yours: read and watched, never written")
-    ]
-    keep: Annotated[
-        float, Setting(Duration(0, LONGEST), "30d", "how long accepted and rejected job files stay")
-    ]
-    max_open: Annotated[
-        int,
-        Setting(
-            Whole(1, 10**9),
-            "2000000",
-            "how many runs may be open at a time: above it job files wait in the watch folder",
-        ),
-    ]
-    engine: Annotated[
-        str,
-        Setting(
-            EngineUrl(),
-            SQLITE,
-            "where the queue is kept: sqlite, in the state folder; or postgresql://USER@HOST/DB (with the "
-            "extra `postgres`), for any number of machines that share it (docs/scale-out.md)",
-        ),
-    ]
-    password_file: Annotated[
-        Path | None,
-        Setting(
-            Location(),
-            None,
-            "a file that holds the password for the database of queue.engine and nothing else; without it "
-            "PGPASSFILE or ~/.pgpass counts",
-        ),
-    ]
 
 
 class FoldersSection(Struct, frozen=True, kw_only=True):
@@ -499,6 +368,85 @@ class DownloadSection(Struct, frozen=True, kw_only=True):
     ]
 
 
+class WebhookSection(Struct, frozen=True, kw_only=True):
+    """Where FLORA's webhooks are taken."""
+
+    listen: Annotated[
+        Endpoint | None,
+        Setting(
+            ListenAddress(),
+            None,
+            "take FLORA's webhooks here, at the path /webhook, like 127.0.0.1:8787, behind a reverse proxy "
+            "that speaks https; null for not at all",
+        ),
+    ]
+    secret_file: Annotated[
+        Path | None,
+        Setting(
+            Location(),
+            None,
+            "a file that holds the webhook secret (whsec_…), while it is changed both, one a line; or give "
+            "it in FLORA_WEBHOOK_SECRET, as the systemd credential flora_webhook_secret, or as "
+            "/run/secrets/flora_webhook_secret",
+            ("FLORADL_WEBHOOK_SECRET_FILE", "FLORA_WEBHOOK_SECRET_FILE"),
+        ),
+    ]
+    runs: Annotated[
+        str,
+        Setting(
+            Choice(("all", "queued")),
+            "all",
+            "which runs a webhook fetches: all, or only those that were queued by other means",
+        ),
+    ]
+
+
+class MetricsSection(Struct, frozen=True, kw_only=True):
+    """Where health and metrics are served."""
+
+    listen: Annotated[
+        Endpoint | None,
+        Setting(
+            ListenAddress(),
+            None,
+            "answer /healthz, /readyz and (with the extra `metrics`) /metrics here, like 127.0.0.1:9187; may "
+            "be the address of webhook.listen; null for not at all",
+        ),
+    ]
+
+
+class WebSection(Struct, frozen=True, kw_only=True):
+    """Where the daemon shows the library."""
+
+    listen: Annotated[
+        Endpoint | None,
+        Setting(
+            ListenAddress(),
+            None,
+            "show the gallery of the library here (with the extra `web`), like 127.0.0.1:8788; an address "
+            "that other machines reach needs web.token_file; null for not at all",
+        ),
+    ]
+    token_file: Annotated[
+        Path | None,
+        Setting(
+            Location(),
+            None,
+            "a file that holds a token of 16 characters or more, without which the gallery then shows "
+            "nothing; with it, its buttons can have runs retried, forgotten and removed",
+        ),
+    ]
+    thumbnail_space: Annotated[
+        int,
+        Setting(
+            Size(),
+            "2GiB",
+            "how much of the disk the gallery's thumbnails may take; those not looked at for longest go "
+            "first",
+        ),
+    ]
+
+
 class NetworkSection(Struct, frozen=True, kw_only=True):
     """What may be reached inside your own network."""
 
@@ -508,6 +456,57 @@ class NetworkSection(Struct, frozen=True, kw_only=True):
             HostList(any_host=False),
             (),
             "hosts (or host:port) that may be plain http or at a private address, for API and media",
+        ),
+    ]
+
+
+class HooksSection(Struct, frozen=True, kw_only=True):
+    """Programs of the user that are run when something happened. `timeout` is in seconds."""
+
+    run_finished: Annotated[
+        tuple[str, ...],
+        Setting(
+            CommandLine(),
+            (),
+            "a program and its arguments, run for each run that ended, with its sidecar's path as last "
+            "argument and its JSON on stdin; [] for none",
+        ),
+    ]
+    paused: Annotated[
+        tuple[str, ...],
+        Setting(
+            CommandLine(),
+            (),
+            "a program and its arguments, run when the daemon pauses, and each day while that lasts, with "
+            "the reason as last argument and JSON on stdin; [] for none",
+        ),
+    ]
+    timeout: Annotated[
+        float,
+        Setting(Duration(1, 3600), "1m", "how long a hook may take before it is ended, and tried again"),
+    ]
+
+
+class NotifySection(Struct, frozen=True, kw_only=True):
+    """What people are told, and where."""
+
+    urls_file: Annotated[
+        Path | None,
+        Setting(
+            Location(),
+            None,
+            "a file of URLs to send messages to, one a line: https://… (gets JSON), smtps://… (mail), and "
+            "all that Apprise knows (with the extra `notify`); or give it as the systemd credential "
+            "notify_urls, or as /run/secrets/notify_urls; docs/notify.md",
+        ),
+    ]
+    on: Annotated[
+        tuple[str, ...],
+        Setting(
+            ChoiceList(("paused", "failed", "rejected", "hook_failed", "daily")),
+            ("paused", "failed", "rejected", "hook_failed"),
+            "what to tell: paused (and when it goes on), failed (runs, and incomplete ones), rejected (job "
+            "files), hook_failed, daily (what the day before brought, at 8 in the morning)",
         ),
     ]
 

@@ -45,7 +45,7 @@ def shared_server(config: Config) -> Server | None:
 
 
 def read_there(config: Config) -> None:
-    """Have this process read the queue in its database, where one is named; nothing is opened yet."""
+    """Have this process read the queue from the configured database, if there is one; opens nothing yet."""
     if config.queue.engine == SQLITE:
         return
 
@@ -79,7 +79,7 @@ async def submit_there(config: Config, requests: Sequence[RunRequest]) -> int:
 
 
 def installed() -> bool:
-    """Whether the extra `postgres` is there, as far as one sees without importing it."""
+    """Whether the extra `postgres` seems to be installed; nothing of it is imported."""
     return all(find_spec(name) is not None for name in ("psycopg", "procrastinate"))
 
 

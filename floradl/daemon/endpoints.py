@@ -25,47 +25,45 @@ _Pages: TypeAlias = dict[tuple[str, str], Page]
 _log = get_logger()
 
 
-async def serve_endpoints(
-    config: Config, environ: Mapping[str, str], works: App, standing: HealthState
-) -> None:
+async def serve_endpoints(config: Config, environ: Mapping[str, str], app: App, health: HealthState) -> None:
     """Listen at `webhook.listen` and `metrics.listen`, once where they are the same; for ever.
 
     Returns at once where neither is set.
     """
     sites: dict[Endpoint, _Pages] = {}
-    taken: Mapping[str, int] = {}
+    received: Mapping[str, int] = {}
     async with anyio.create_task_group() as group:
         if (endpoint := config.webhook.listen) is not None:
-            hooks = _webhooks(config, environ, works)
-            taken = hooks.counts
-            sites.setdefault(endpoint, {})["POST", webhooks.PATH] = hooks.take
-            group.start_soon(hooks.serve)
+            receiver = _webhooks(config, environ, app)
+            received = receiver.counts
+            sites.setdefault(endpoint, {})["POST", webhooks.PATH] = receiver.take
+            group.start_soon(receiver.serve)
         if (endpoint := config.metrics.listen) is not None:
-            sites.setdefault(endpoint, {}).update(_figures(config, works, standing, taken))
+            sites.setdefault(endpoint, {}).update(_health_pages(config, app, health, received))
         for endpoint, pages in sites.items():
             group.start_soon(WebServer(endpoint, Site(pages, apart=metrics.PATHS)).serve)
 
 
-def _webhooks(config: Config, environ: Mapping[str, str], works: App) -> Webhooks:
+def _webhooks(config: Config, environ: Mapping[str, str], app: App) -> Webhooks:
     def secrets() -> tuple[Secret, ...]:
         return find_webhook_secrets(config, environ).secrets
 
     _warn_without_secret(config, environ)
-    return Webhooks(secrets, works.queue, works.scheduler, everything=config.webhook.runs == "all")
+    return Webhooks(secrets, app.queue, app.scheduler, everything=config.webhook.runs == "all")
 
 
-def _figures(config: Config, works: App, standing: HealthState, taken: Mapping[str, int]) -> _Pages:
+def _health_pages(config: Config, app: App, health: HealthState, received: Mapping[str, int]) -> _Pages:
     if not metrics.installed():
         _log.warning("metrics_missing", message=metrics.MISSING)
-    answers = Health(standing)
-    sums = Totals(works.flora.answers, works.saver.tally, works.reports.delays, taken)
-    places = {"library": config.output.dir, "state": config.state_dir}  # a bucket has no end
+    health_answers = Health(health)
+    totals = Totals(app.flora.answers, app.saver.tally, app.reports.delays, received)
+    places = {"library": config.output.dir, "state": config.state_dir}  # a bucket has no limit to measure
     folders = {name: place for name, place in places.items() if isinstance(place, Path)}
-    meter = MetricsCollector(works.queue, folders)
+    collector = MetricsCollector(app.queue, folders)
     return {
-        ("GET", metrics.ALIVE): answers.alive,
-        ("GET", metrics.READY): answers.ready,
-        ("GET", "/metrics"): MetricsPage(meter, sums, standing).page,
+        ("GET", metrics.ALIVE): health_answers.alive,
+        ("GET", metrics.READY): health_answers.ready,
+        ("GET", "/metrics"): MetricsPage(collector, totals, health).page,
     }
 
 

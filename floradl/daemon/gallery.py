@@ -1,7 +1,6 @@
-"""The daemon's gallery: a process of its own, so that pictures that are looked at never slow down a download.
+"""The daemon's gallery: a process of its own, so that showing pictures never slows down a download.
 
-It gets the settings as the daemon has them, but no key and no secret; and it ends with the daemon,
-however that ends.
+It gets the daemon's settings, but no key and no secret, and it ends when the daemon ends, in whatever way.
 """
 
 from __future__ import annotations
@@ -91,5 +90,5 @@ def command(config: Config, endpoint: Endpoint) -> list[str]:
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that the gallery may know."""
+    """Return the environment without keys and secrets."""
     return {name: value for name, value in environ.items() if not name.startswith(_SECRETS)}

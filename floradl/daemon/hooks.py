@@ -1,43 +1,26 @@
-"""Connects hooks with the daemon: what is configured, what they look at, what they remember."""
+"""Connects hooks with the daemon: their settings, the pauses they report, their memory in the queue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
 from anyio import to_thread
 
-from floradl.app import App
+from floradl.app import App, safe_hook_settings
 from floradl.config.settings import Config
-from floradl.errors import ExposedError, QueueUnavailableError
-from floradl.hooks.command import PAUSED, RUN_FINISHED, HookSettings
+from floradl.errors import QueueUnavailableError
+from floradl.hooks.command import PAUSED, HookSettings
+from floradl.hooks.pauses import PauseHook
 from floradl.hooks.runs import RunHooks
 from floradl.log import get_logger
 from floradl.queue.base import SentPause
 from floradl.queue.heartbeat import LivePause
 
-if TYPE_CHECKING:
-    from floradl.hooks.pauses import PauseHook
-
-_READ_WITHIN = 5.0  # seconds; a queue that does not answer is no reason to keep silent
+_READ_WITHIN = 5.0  # seconds; then pauses are reported without what the queue remembers
 _log = get_logger()
-
-
-def hook_orders(config: Config, environ: Mapping[str, str]) -> HookSettings:
-    """Return the configuration's hooks."""
-    hooks = config.hooks
-    return HookSettings({RUN_FINISHED: hooks.run_finished, PAUSED: hooks.paused}, hooks.timeout, environ)
-
-
-def safe_orders(config: Config, environ: Mapping[str, str]) -> HookSettings:
-    """As `hook_orders`; raises `ExposedError` where others could replace what is to be run. Blocking."""
-    settings = hook_orders(config, environ)
-    if faults := [f"hooks.{event}: {why}" for event, why in settings.exposed().items()]:
-        raise ExposedError("\n".join(faults))
-    return settings
 
 
 class HookRunner(msgspec.Struct, frozen=True):
@@ -50,25 +33,23 @@ class HookRunner(msgspec.Struct, frozen=True):
         """Let `settings` hold from now on, and log which of their programs are missing."""
         self.runs.change(settings)
         self.pauses.change(settings)
-        await tell_missing(settings)
+        await log_missing(settings)
 
 
 def build_hooks(config: Config, environ: Mapping[str, str]) -> HookRunner:
-    """Return the hooks that the configuration describes. Raises as `safe_orders`."""
-    from floradl.hooks.pauses import PauseHook  # noqa: PLC0415 - `once` runs no hook for pauses
-
-    settings = safe_orders(config, environ)
+    """Return the hooks that the configuration describes. Raises as `safe_hook_settings`."""
+    settings = safe_hook_settings(config, environ)
     return HookRunner(RunHooks(settings), PauseHook(settings, str(config.home)))
 
 
-async def tell_missing(settings: HookSettings) -> None:
-    """Log each hook whose program is not there: it is waited for, and nothing else waits."""
+async def log_missing(settings: HookSettings) -> None:
+    """Log each hook whose program is missing: only its events wait until the program is there."""
     for event, why in (await to_thread.run_sync(settings.missing)).items():
         _log.warning("hook_missing", hook=event, message=f"hooks.{event}: {why}")
 
 
 @contextmanager
-def _nothing_worse() -> Iterator[None]:
+def _outages_logged() -> Iterator[None]:
     # Where the queue is broken others report it: the hook's memory of a pause is not worth the daemon.
     try:
         yield
@@ -76,34 +57,34 @@ def _nothing_worse() -> Iterator[None]:
         _log.debug("hook_memory", hook=PAUSED, message=str(error))
 
 
-def sure_of(
-    works: App, paused: Callable[[], LivePause | None]
+def pause_with_certainty(
+    app: App, paused: Callable[[], LivePause | None]
 ) -> Callable[[], tuple[LivePause | None, bool]]:
-    """Return what gives the pause that holds now, and whether it is known that no other one does.
+    """Return a function that gives the current pause, and whether it is certain that there is no other.
 
-    After a start nothing is known of what kept the last one waiting, until it is met or a run moves.
+    After a start the last daemon's pause may still hold: that is certain once a pause begins or a run moves.
     """
-    began = works.scheduler.moved_at
+    began = app.scheduler.moved_at
     known = False
 
     def look() -> tuple[LivePause | None, bool]:
         nonlocal known
         pause = paused()
-        known = known or pause is not None or works.scheduler.moved_at > began
+        known = known or pause is not None or app.scheduler.moved_at > began
         return pause, known
 
     return look
 
 
-async def serve_pauses(hook: PauseHook, works: App, paused: Callable[[], LivePause | None]) -> None:
-    """Report pauses for ever. `paused` gives the one that holds now."""
-    outbox, look = works.queue.outbox, sure_of(works, paused)
+async def serve_pauses(hook: PauseHook, app: App, paused: Callable[[], LivePause | None]) -> None:
+    """Report pauses for ever. `paused` gives the current one."""
+    outbox, look = app.queue.outbox, pause_with_certainty(app, paused)
     sent: list[SentPause] = []
-    with anyio.move_on_after(_READ_WITHIN), _nothing_worse():
+    with anyio.move_on_after(_READ_WITHIN), _outages_logged():
         sent = await outbox.pauses()
 
     async def remember(sent: SentPause) -> None:
-        with _nothing_worse():
+        with _outages_logged():
             await outbox.put_pause(sent)
 
     await hook.serve(sent, look, remember)

@@ -1,4 +1,4 @@
-"""Connects notifications with the daemon: what is configured, whom it may connect to, what it looks at."""
+"""Connects notifications with the daemon: their settings, the hosts they may reach, the events they read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anyio import to_thread
 from floradl.app import App
 from floradl.config.credentials import read_notify_urls
 from floradl.config.settings import Config
-from floradl.daemon.hooks import sure_of
+from floradl.daemon.hooks import pause_with_certainty
 from floradl.errors import ConfigError, FloradlError
 from floradl.net.url_policy import UrlPolicy
 from floradl.wakeups import Signal
@@ -27,7 +27,7 @@ _LARGEST_SIDECAR = 64 << 20  # bytes
 
 
 def notify_targets(config: Config, environ: Mapping[str, str]) -> tuple[Target, ...]:
-    """Return where messages go, anew at each call; none where nothing names any. Blocking.
+    """Return the addresses of messages, read anew at each call; empty without a file. Blocking.
 
     Raises `ConfigError`, without a URL.
     """
@@ -60,22 +60,22 @@ def notify_options(config: Config, environ: Mapping[str, str]) -> NotifyOptions:
 
 
 def notify_policy(config: Config) -> UrlPolicy:
-    """Return whom messages may be sent to: any public host, and private ones that are trusted."""
+    """Return the policy for hosts of messages: any public one, and private ones that are trusted."""
     return UrlPolicy(config.network.trusted_private_hosts, remedy=_REMEDY)
 
 
 class Notifications:
-    """The daemon's notifications. `serve` must be running; `paused` gives the pause that holds now.
+    """The daemon's notifications. `serve` must be running; `paused` gives the current pause.
 
-    Where no address is named nothing of them is in memory.
+    Without an address nothing is loaded.
     """
 
     def __init__(
-        self, config: Config, environ: Mapping[str, str], works: App, paused: Callable[[], LivePause | None]
+        self, config: Config, environ: Mapping[str, str], app: App, paused: Callable[[], LivePause | None]
     ) -> None:
         self._config = config
         self._environ = environ
-        self._works = works
+        self._app = app
         self._paused = paused
         self._policy = notify_policy(config)
         self._changed = Signal()
@@ -117,19 +117,19 @@ class Notifications:
 
         state_dir = self._config.state_dir
         doors = Doors(
-            pause=sure_of(self._works, self._paused),
+            pause=pause_with_certainty(self._app, self._paused),
             send=Sender(self._policy, self._environ).send,
-            report=lambda first, until: sum_up(state_dir, first, until, partial(_cost, self._works)),
+            report=lambda first, until: sum_up(state_dir, first, until, partial(_cost, self._app)),
         )
         return Notifier(state_dir, notify_options(self._config, self._environ), doors)
 
 
-def _cost(works: App, sidecar: str) -> float | None:
+def _cost(app: App, sidecar: str) -> float | None:
     """Return what the run of a sidecar cost, in USD; None where that is not known. Blocking."""
     from floradl.index.document import read_document  # noqa: PLC0415 - once a day
 
     try:
-        file = works.library.open_file(sidecar)
+        file = app.library.open_file(sidecar)
         if file is None:
             return None
         with file:

@@ -13,12 +13,12 @@ import anyio
 from anyio import to_thread
 from msgspec.structs import replace
 
-from floradl.app import CHANGEABLE, App
+from floradl.app import CHANGEABLE, App, hook_settings, safe_hook_settings
 from floradl.config.credentials import read_api_key
 from floradl.config.load import Source
 from floradl.config.settings import Config, Key, settings
-from floradl.daemon.hooks import HookRunner, hook_orders, safe_orders
-from floradl.daemon.notify import Notifications, check_targets
+from floradl.daemon.hooks import HookRunner
+from floradl.daemon.notify import Notifications, notify_targets
 from floradl.errors import ConfigError, ExposedError
 from floradl.log import change_level, get_logger
 from floradl.wakeups import next_tick
@@ -36,19 +36,19 @@ _log = get_logger()
 
 
 class Changing:
-    """A `Change` for a daemon's app, hooks and notifications."""
+    """Applies a configuration (`Change`) to a daemon's app, hooks and notifications."""
 
     keys: Final = CHANGEABLE | _HOOKS | _NOTIFY | {_LEVEL}
 
-    def __init__(self, works: App, hooks: HookRunner, environ: Mapping[str, str]) -> None:
-        self._works = works
+    def __init__(self, app: App, hooks: HookRunner, environ: Mapping[str, str]) -> None:
+        self._app = app
         self._hooks = hooks
         self._environ = environ
         self.notifications: Notifications | None = None
 
     def check(self, config: Config, changed: Collection[Key]) -> None:
         """See `Change.check`."""
-        safe_orders(config, self._environ)
+        safe_hook_settings(config, self._environ)
         if _NOTIFY.intersection(changed):
             check_targets(config, self._environ)
         try:
@@ -63,21 +63,21 @@ class Changing:
         if _LEVEL in changed:
             change_level(config.log.level)
         if CHANGEABLE.intersection(changed):
-            self._works.change(config)
+            self._app.change(config)
         if _HOOKS.intersection(changed):
-            await self._hooks.change(hook_orders(config, self._environ))
+            await self._hooks.change(hook_settings(config, self._environ))
         if self.notifications is not None:
             self.notifications.change(config)
 
 
 class ReloadListener(Protocol):
-    """Is notified when the configuration is read again."""
+    """Hears when the configuration is read again."""
 
     def reloading(self) -> None:
-        """Record that it begins."""
+        """Record that reading begins."""
 
     def reloaded(self, trouble: str | None) -> None:
-        """Record that it is over. `trouble` is why nothing was applied, None where all is well."""
+        """Record that reading has ended. `trouble` is why nothing was applied, None where all is well."""
 
 
 class Change(Protocol):
@@ -85,10 +85,10 @@ class Change(Protocol):
 
     @property
     def keys(self) -> Collection[Key]:
-        """The settings that can change; in all others `apply` is given what held from the start."""
+        """The settings that can change; for all others `apply` gets the values of the start."""
 
     def check(self, config: Config, changed: Collection[Key]) -> None:
-        """Raise `ConfigError` for what would not work, before anything is applied. Blocking."""
+        """Raise `ConfigError` for values that would not work, before any is applied. Blocking."""
 
     async def apply(self, config: Config, changed: Collection[Key]) -> None:
         """Let `config` hold from now on."""
@@ -129,7 +129,7 @@ class Reload:
                 await self.again()
 
     async def again(self) -> None:
-        """Read it, and apply it; where it is broken all stays as it is."""
+        """Read the configuration and apply it; where it is broken, nothing changes."""
         async with self._turn:
             if self._listener is not None:
                 self._listener.reloading()
@@ -169,7 +169,7 @@ def differing(one: Config, other: Config) -> Iterator[Key]:
 
 
 def applicable(held: Config, read: Config, keys: Collection[Key]) -> list[Key]:
-    """Return those of `keys` in which `read` differs from `held`, and that can hold without the rest."""
+    """Return those of `keys` that differ between `read` and `held`, and are valid without other changes."""
     changed = list(differing(held, read))
     kept_back = _GO_WITH_IT if _BASE_URL in changed else frozenset()
     return [key for key in changed if key in keys and key not in kept_back]

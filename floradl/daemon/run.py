@@ -17,11 +17,10 @@ from anyio import to_thread
 from msgspec.structs import replace
 
 from floradl import __version__
-from floradl.app import App, WorkOptions, working
+from floradl.app import App, WorkOptions, hook_settings, working
 from floradl.config.credentials import read_api_key
 from floradl.config.load import Source, passed_over
 from floradl.config.settings import Config
-from floradl.daemon.hooks import HookRunner, build_hooks, hook_orders, serve_pauses, tell_missing
 from floradl.daemon.startup import StartStoppedError, Startup, opened
 from floradl.errors import (
     ConfigError,
@@ -31,7 +30,7 @@ from floradl.errors import (
     QueueUnavailableError,
 )
 from floradl.hooks.command import PAUSED
-from floradl.hooks.runs import Heard, RunHooks
+from floradl.hooks.runs import FinishListener, RunHooks
 from floradl.log import get_logger
 from floradl.models import QueuedRun
 from floradl.queue import heartbeat
@@ -40,6 +39,7 @@ from floradl.runs.events import RunEvents, RunSummary
 from floradl.wakeups import next_tick
 
 if TYPE_CHECKING:
+    from floradl.daemon.hooks import HookRunner
     from floradl.daemon.systemd import Supervision
     from floradl.queue.event_log import EventLog
     from floradl.queue.sharing import RunSharing
@@ -53,13 +53,13 @@ _SLOW_BEAT = 10.0
 _SHARED_BEAT = 2.0
 _STUCK_AFTER = 600.0
 _SWEEP_EVERY = 3600.0
-_SILENCE = 30.0  # seconds of silence that are worth reporting
-_JOURNALS = 3  # that may turn out to be damaged in a daemon's life
+_SILENCE = 30.0  # seconds: a shorter silence is not reported
+_JOURNALS = 3  # damaged ones in a daemon's life, after which it gives up
 _log = get_logger()
 
 
 def build_inbox(config: Config) -> tuple[Inbox, QueueFile | None]:
-    """Return the ways in that the configuration names, the folders made. Raises `ConfigError`."""
+    """Return the inbox, its folders made, and the queue file, if there is one. Raises `ConfigError`."""
     from floradl.sources.inbox import Inbox  # noqa: PLC0415 - `get` has no inbox
 
     queue = config.queue
@@ -79,12 +79,12 @@ def build_bounds(config: Config) -> IntakeLimits:
     return IntakeLimits(config.queue.max_open, config.state_dir)
 
 
-def build_start(config: Config, works: App) -> Startup:
-    """Return what prepares library and queue at a start."""
-    return Startup(config.state_dir, config.queue.watch_dir, works.library, works.queue, works.scheduler)
+def build_start(config: Config, app: App) -> Startup:
+    """Return the `Startup` that prepares library and queue."""
+    return Startup(config.state_dir, config.queue.watch_dir, app.library, app.queue, app.scheduler)
 
 
-class _Both:
+class _TwoListeners:
     """A `RunEvents` for two: the heartbeat, and what a person sees on a terminal."""
 
     def __init__(self, heartbeat: Heartbeat, display: RunEvents) -> None:
@@ -120,7 +120,7 @@ async def run(
 ) -> None:
     """Run until SIGTERM or SIGINT. Raises `LockedError`, `ConfigError`.
 
-    `source` is where `config` came from: what may change without a restart is taken from there again.
+    `source` is where `config` was read: settings that may change without a restart are read there again.
     `display` shows a person what goes on.
     """
     from floradl.daemon.systemd import ServiceManager, Supervision  # noqa: PLC0415 - as in `_run`
@@ -155,6 +155,7 @@ async def _run(
     # What a command that runs once has no use for.
     from floradl.daemon.endpoints import serve_endpoints  # noqa: PLC0415
     from floradl.daemon.gallery import serve_gallery  # noqa: PLC0415
+    from floradl.daemon.hooks import build_hooks, log_missing, serve_pauses  # noqa: PLC0415
     from floradl.daemon.notify import Notifications  # noqa: PLC0415
     from floradl.daemon.reload import Changing, reloading  # noqa: PLC0415
     from floradl.daemon.systemd import SystemdView, describe  # noqa: PLC0415
@@ -167,48 +168,50 @@ async def _run(
         _log.warning("config_passed_over", message=why)
     inbox, queue_file = build_inbox(config)
     progress = Heartbeat()
-    seen = progress if display is None else _Both(progress, display)
+    seen = progress if display is None else _TwoListeners(progress, display)
     hooks = build_hooks(config, environ)
     async with (
         opened(config, "run", supervision) as queue,
         aclosing(EventLog(config.state_dir)) as events,
-        working(config, environ, queue, Heard(seen, hooks.runs.wake), WorkOptions(events)) as works,
-        reloading(config, source, changing := Changing(works, hooks, environ), supervision),
+        working(config, environ, queue, FinishListener(seen, hooks.runs.wake), WorkOptions(events)) as app,
+        reloading(config, source, changing := Changing(app, hooks, environ), supervision),
     ):
-        _warn_without_key(config, environ, shared=works.queue.sharing is not None)
-        intake = Intake(inbox, queue_file, works.queue, works.scheduler, build_bounds(config))
-        start = build_start(config, works)
-        changing.notifications = told = Notifications(config, environ, works, lambda: _pause(works, start))
-        progress.hints.append(lambda: told.troubles)
-        report_pause = connect(events, works, start, intake, hooks.runs)
+        _warn_without_key(config, environ, shared=app.queue.sharing is not None)
+        intake = Intake(inbox, queue_file, app.queue, app.scheduler, build_bounds(config))
+        start = build_start(config, app)
+        changing.notifications = notifications = Notifications(
+            config, environ, app, lambda: _pause(app, start)
+        )
+        progress.hints.append(lambda: notifications.troubles)
+        report_pause = connect(events, app, start, intake, hooks.runs)
         hooks.pauses.on_failure = partial(events.hook_failed, PAUSED, None, final=False)
         state = HealthState(
-            progress_at=lambda: _progress_at(_quiet(works, progress, intake, start)),
-            paused=lambda: PauseReason(pause.reason) if (pause := _pause(works, start)) else None,
+            progress_at=lambda: _progress_at(_quiet(app, progress, intake, start)),
+            paused=lambda: PauseReason(pause.reason) if (pause := _pause(app, start)) else None,
             started=intake.served.is_set,
         )
         async with anyio.create_task_group() as group:
             group.start_soon(events.serve)
             # From the first moment on: a queue that is filled anew may take minutes.
-            group.start_soon(_beat, config, works, intake, start, progress, supervision)
-            if works.queue.sharing is not None:
-                group.start_soon(_beat_to, works.queue.sharing, works, progress)
+            group.start_soon(_beat, config, app, intake, start, progress, supervision)
+            if app.queue.sharing is not None:
+                group.start_soon(_beat_to, app.queue.sharing, app, progress)
             group.start_soon(_watch_pause, report_pause)
-            group.start_soon(serve_endpoints, config, environ, works, state)
+            group.start_soon(serve_endpoints, config, environ, app, state)
             group.start_soon(serve_gallery, config, environ)
-            group.start_soon(_work, config, works, intake, start, hooks)
+            group.start_soon(_work, config, app, intake, start, hooks)
             group.start_soon(_sweep, inbox)
-            group.start_soon(tell_missing, hook_orders(config, environ))
-            group.start_soon(told.serve)
-            group.start_soon(serve_pauses, hooks.pauses, works, lambda: _pause(works, start))
-            await wait_for_stop(works.media.halt, 0)
+            group.start_soon(log_missing, hook_settings(config, environ))
+            group.start_soon(notifications.serve)
+            group.start_soon(serve_pauses, hooks.pauses, app, lambda: _pause(app, start))
+            await wait_for_stop(app.media.halt, 0)
             supervision.stopping()
             _log.info("stopping")
             group.cancel_scope.cancel()
 
 
 def _warn_without_key(config: Config, environ: Mapping[str, str], *, shared: bool) -> None:
-    """Log that there is no key, which would show with the first run only."""
+    """Log that there is no key, which only the first run would show."""
     if read_api_key(config, environ) is None:
         without = (
             "this daemon never polls, and downloads what another one that shares the queue has polled"
@@ -223,16 +226,16 @@ def _warn_without_key(config: Config, environ: Mapping[str, str], *, shared: boo
         )
 
 
-async def _work(config: Config, works: App, intake: Intake, start: Startup, hooks: HookRunner) -> None:
+async def _work(config: Config, app: App, intake: Intake, start: Startup, hooks: HookRunner) -> None:
     from floradl.daemon.retention import Retention  # noqa: PLC0415 - as in `_run`
     from floradl.sources.watcher import Watcher  # noqa: PLC0415 - as in `_run`
 
     keep_times = config.output.mtime == "completed"
-    retention = Retention(works.library, works.queue, config.library.keep.by_kind(), keep_times=keep_times)
-    works.scheduler.on_full_disk(retention.make_room)
-    await hooks.runs.prepare(works.queue.outbox)
+    retention = Retention(app.library, app.queue, config.library.keep.by_kind(), keep_times=keep_times)
+    app.scheduler.on_full_disk(retention.make_room)
+    await hooks.runs.prepare(app.queue.outbox)
     ready = await start.attempt()
-    await works.scheduler.resume_open(works.queue)
+    await app.scheduler.resume_open(app.queue)
     watch_dir = config.queue.watch_dir
     _log.info("started", version=__version__, home=str(config.home), watch_dir=str(watch_dir))
     async with anyio.create_task_group() as group:
@@ -240,14 +243,14 @@ async def _work(config: Config, works: App, intake: Intake, start: Startup, hook
             group.start_soon(start.serve)
         # Of daemons that share the queue, and so the library, one does this.
         beside = [
-            works.backfill.serve,
+            app.backfill.serve,
             retention.serve,
-            *([works.sync.serve] if works.sync is not None else ()),
+            *([app.sync.serve] if app.sync is not None else ()),
         ]
-        group.start_soon(partial(works.scheduler.serve, beside=beside))
-        group.start_soon(hooks.runs.serve, works.queue.outbox, works.library)
-        if works.queue.sharing is not None:
-            group.start_soon(hooks.runs.adopt_from, works.queue.sharing)
+        group.start_soon(partial(app.scheduler.serve, beside=beside))
+        group.start_soon(hooks.runs.serve, app.queue.outbox, app.library)
+        if app.queue.sharing is not None:
+            group.start_soon(hooks.runs.adopt_from, app.queue.sharing)
         group.start_soon(intake.serve, Watcher(watch_dir, config.queue.file, report=_report))
 
 
@@ -272,9 +275,9 @@ async def _watch_pause(report: Callable[[], None]) -> None:
 
 
 async def _beat(
-    config: Config, works: App, intake: Intake, start: Startup, progress: Heartbeat, supervision: Supervision
+    config: Config, app: App, intake: Intake, start: Startup, progress: Heartbeat, supervision: Supervision
 ) -> None:
-    """Write what is going on, each second while it changes, else each ten seconds; notify the manager too."""
+    """Write the heartbeat each second while it changes, else each ten seconds; notify the service manager."""
     from floradl.daemon.systemd import SystemdView, describe  # noqa: PLC0415 - as in `_run`
 
     written = -_SLOW_BEAT
@@ -290,18 +293,18 @@ async def _beat(
             version=__version__,
             since=progress.since,
             progress_at=0.0,
-            paused=_pause(works, start),
+            paused=_pause(app, start),
             queue_file_error=intake.queue_file_error,
-            hints=(*_hints(works), *(hint for hints in progress.hints for hint in hints())),
+            hints=(*_hints(app), *(hint for hints in progress.hints for hint in hints())),
             held=intake.held,
             inbox_troubles=intake.troubles,
-            rate_limit=works.media.bandwidth.rate(),
+            rate_limit=app.media.bandwidth.rate(),
         )
-        quiet = _quiet(works, progress, intake, start)
+        quiet = _quiet(app, progress, intake, start)
         if progress.changed or jumped or stable != before or now - written >= _SLOW_BEAT:
             progress.changed, ahead = False, time.time() - now
             written = now
-            silent_until, runs = _wall(works.flora.silent_until), progress.runs()
+            silent_until, runs = _wall(app.flora.silent_until), progress.runs()
             snapshot = replace(stable, progress_at=_progress_at(quiet), runs=runs, silent_until=silent_until)
             progress.last = snapshot
             await to_thread.run_sync(heartbeat.write, config.state_dir, snapshot)
@@ -309,7 +312,7 @@ async def _beat(
         well = quiet < _STUCK_AFTER
         view = SystemdView(
             starting=not intake.served.is_set(),
-            open_runs=works.scheduler.open_runs,
+            open_runs=app.scheduler.open_runs,
             ended=progress.ended,
             transfers=transfers,
             paused=stable.paused,
@@ -322,85 +325,83 @@ async def _beat(
             await (intake.served.wait() if view.starting else next_tick(_BEAT))
 
 
-async def _beat_to(sharing: RunSharing, works: App, progress: Heartbeat) -> None:
-    """Tell the daemons that share the queue what goes on here, as it changes, each ten seconds at least."""
-    told: tuple[Snapshot, bool] | None = None
-    told_at = -_SLOW_BEAT
+async def _beat_to(sharing: RunSharing, app: App, progress: Heartbeat) -> None:
+    """Report to the daemons that share the queue whenever the state changes, each ten seconds at least."""
+    sent: tuple[Snapshot, bool] | None = None
+    sent_at = -_SLOW_BEAT
     while True:
-        snapshot, polls, now = progress.last, works.scheduler.polls, time.monotonic()
-        if snapshot is not None and ((snapshot, polls) != told or now - told_at >= _SLOW_BEAT):
+        snapshot, polls, now = progress.last, app.scheduler.polls, time.monotonic()
+        if snapshot is not None and ((snapshot, polls) != sent or now - sent_at >= _SLOW_BEAT):
             with suppress(QueueUnavailableError), anyio.move_on_after(_SLOW_BEAT):
                 await sharing.beat(heartbeat.shortened(snapshot), polls=polls)
-                told, told_at = (snapshot, polls), now
+                sent, sent_at = (snapshot, polls), now
         await next_tick(_SHARED_BEAT)
 
 
 def connect(
-    events: EventLog, works: App, start: Startup | None, intake: Intake, hooks: RunHooks
+    events: EventLog, app: App, start: Startup | None, intake: Intake, hooks: RunHooks
 ) -> Callable[[], None]:
-    """Have rejected jobs, failed hooks and pauses recorded; return what records the pause that holds now."""
+    """Record rejected jobs, failed hooks and pauses as events; return the function that records the pause."""
 
     def report_pause() -> None:
-        paused = _pause(works, start)
+        paused = _pause(app, start)
         events.pause(paused.reason if paused else None, paused.message if paused else "")
 
-    works.scheduler.on_pause(report_pause)
+    app.scheduler.on_pause(report_pause)
     intake.on_rejected = events.rejected
     hooks.on_failure = events.hook_failed
     return report_pause
 
 
-def _hints(works: App) -> tuple[str, ...]:
-    trouble = works.sync.trouble if works.sync is not None and works.scheduler.paused is None else None
-    silences = {"FLORA": works.flora.silent_until} | works.saver.quiet_hosts
+def _hints(app: App) -> tuple[str, ...]:
+    trouble = app.sync.trouble if app.sync is not None and app.scheduler.paused is None else None
+    silences = {"FLORA": app.flora.silent_until} | app.saver.quiet_hosts
     asked = [
         f"{who} asked to be left alone until {_clock(until)}: the next request is sent then"
         for who, until in silences.items()
         if _wall(until) is not None
     ]
-    return tuple(hint for hint in (trouble, works.workspace_check.hint, *asked) if hint)
+    return tuple(hint for hint in (trouble, app.workspace_check.hint, *asked) if hint)
 
 
 def _wall(until: float) -> float | None:
-    """Return a moment to come (monotonic seconds) in unix seconds, None for one that is here or soon is."""
+    """Convert a future moment from monotonic to unix seconds; None if past, or less than 30 s away."""
     left = until - time.monotonic()
     return time.time() + left if left > _SILENCE else None
 
 
 def _clock(until: float) -> str:
-    """Write such a moment for a person, to the next minute: what is written stays the same until then."""
+    """Format such a moment for a person, rounded up to a minute, so that the text stays the same."""
     minutes = math.ceil((_wall(until) or time.time()) / 60 + 0.01)
     return time.strftime("%d %b %H:%M", time.localtime(minutes * 60))
 
 
-def _pause(works: App, start: Startup | None) -> LivePause | None:
-    """Return why nothing goes on: no run may, or what becomes of them cannot be recorded."""
-    paused, stuck = (start.pause if start else None) or works.scheduler.paused, works.queue.trouble
+def _pause(app: App, start: Startup | None) -> LivePause | None:
+    """Return why all work waits: a pause of the runs, or a queue that cannot record."""
+    paused, stuck = (start.pause if start else None) or app.scheduler.paused, app.queue.trouble
     if paused is not None:
         return LivePause(paused.reason, paused.message, paused.since)
     return LivePause(stuck.reason, stuck.message, stuck.since) if stuck is not None else None
 
 
 def _progress_at(quiet: float) -> float:
-    """Return when all was seen to work (unix seconds): now, unless nothing was done for long."""
+    """Return when progress was last seen (unix seconds): now, unless nothing was done for long."""
     return time.time() - (quiet if quiet >= _STUCK_AFTER else 0.0)
 
 
-def _quiet(works: App, progress: Heartbeat, intake: Intake, start: Startup) -> float:
-    """Return for how many seconds nothing was done that there is to do: 0 in a pause, which is no fault.
+def _quiet(app: App, progress: Heartbeat, intake: Intake, start: Startup) -> float:
+    """Return for how many seconds nothing was done although there is work; 0 in a pause, which is no fault.
 
-    The part that is quiet the longest counts. Somebody looks at the inbox even where nothing comes.
+    The part that is quiet the longest counts. The inbox is looked at even where no file arrives.
     """
-    if _pause(works, start) is not None:
+    if _pause(app, start) is not None:
         return 0.0
-    scheduler = works.scheduler
+    scheduler = app.scheduler
     since = intake.turned_at if intake.served.is_set() else max(intake.turned_at, start.turned_at)
     now = time.monotonic()
     if not scheduler.idle:
         # What was asked for is no fault: a long interval, or the `Retry-After` of the server.
-        rest = min(
-            max(scheduler.rests_until, works.flora.silent_until, *works.saver.quiet_hosts.values()), now
-        )
+        rest = min(max(scheduler.rests_until, app.flora.silent_until, *app.saver.quiet_hosts.values()), now)
         since = min(since, max(scheduler.turned_at, progress.bytes_at, rest))
     return now - since
 

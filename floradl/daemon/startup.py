@@ -1,4 +1,4 @@
-"""What a start begins with: state folder, queue and ports are opened, the library is made or found.
+"""The first steps of a start: hold the state folder, open the queue, make or find the library.
 
 The library is the truth, so a lost state folder costs no download: its sidecars show what is done, and a new
 queue is filled from them. What was queued and not finished is still in the job files in `accepted/`.
@@ -7,7 +7,6 @@ queue is filled from them. What was queued and not finished is still in the job 
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -69,16 +68,16 @@ class StartStoppedError(Exception):
 
 
 class BucketSettingsError(ConfigError):
-    """The library's bucket is none, in another region, or does not let these credentials in."""
+    """The library's bucket does not exist, is in another region, or refuses these credentials."""
 
 
 @asynccontextmanager
 async def opened(
     config: Config, command: str, supervision: Supervision | None = None
 ) -> AsyncIterator[RunQueue]:
-    """Hold the state folder, and the queue that is in it or that it has a share of.
+    """Hold the state folder, and open the queue: the one in it, or the shared one.
 
-    Where the disk is full or the database is away those with a `supervision` wait, and others give up. A
+    Where the disk is full or the database is away, a daemon (`supervision`) waits, other commands give up. A
     damaged file is set aside, and a new one is to be filled; where that shows later, `QueueDamagedError`
     comes through here, and the next who opens it finds it repaired. Raises that, `LockedError`,
     `ConfigError` (also where others could have put there what stands there), `TransientError` (no room),
@@ -158,13 +157,13 @@ async def _open_when_there(
 
 
 def _library_is_there(config: Config) -> bool:
-    """Whether the library shows that the disks are there; a bucket's is on none of them."""
+    """Whether the library's marker shows that its disk is mounted; a bucket needs no disk."""
     place = config.output.dir
     return not isinstance(place, Path) or (place / MARKER).exists()
 
 
 def refuse_unusable(library: LibraryStore) -> None:
-    """Raise `BucketSettingsError` where that is so. What may pass raises nothing here: it pauses."""
+    """Raise `BucketSettingsError` for an unusable bucket. What may pass raises nothing: it pauses."""
     if not isinstance(library, FolderLibrary):
         with suppress(ServicePausedError, TransientError), _refusals_told():
             library.require()
@@ -184,7 +183,7 @@ def _refusals_told() -> Iterator[None]:
 
 
 def is_first_start(state_dir: Path, library: LibraryStore) -> bool:
-    """Whether this state folder has not seen the library: `first_start` makes it.
+    """Whether this state folder has never been used with the library, so that `first_start` makes it.
 
     Raises `ServicePausedError` where its disk is not mounted.
     """
@@ -200,12 +199,12 @@ def is_first_start(state_dir: Path, library: LibraryStore) -> bool:
 
 
 def unmounted_below(library: LibraryStore) -> Path | None:
-    """Return where nothing is mounted, below which a library in a folder is to be; None for all others."""
+    """Return the mount point above a library's folder where nothing is mounted; None where all is well."""
     return unmounted(library.root) if isinstance(library, FolderLibrary) else None
 
 
 def first_start(state_dir: Path, library: LibraryStore, *, beside: bool = False) -> bool:
-    """Make a library that this state folder has not seen; return whether.
+    """Make the library if this state folder has never been used with it; return whether it was made.
 
     Raises `ServicePausedError`, and `BucketSettingsError`.
 
@@ -241,7 +240,7 @@ def _places_seen(state_dir: Path) -> list[bytes]:
 
 
 def library_before(state_dir: Path, library: LibraryStore) -> str | None:
-    """Return the last library that the queue was used with, where another one is to be, without a marker.
+    """Return the library that the queue was used with last, where the configured one is new and another.
 
     A path or URL; a folder that is a library comes before one that is none. Raises `FloradlError` where it is
     not known whether there is one.
@@ -272,12 +271,14 @@ def _has_marker(library: LibraryStore) -> bool:
 
 
 def files_elsewhere(library: LibraryStore, before: str, counts: Mapping[RunState, int]) -> str | None:
-    """Return that the files of done runs are not in `library`, and what to do; None where no run is done."""
+    """Return a message that done runs' files are elsewhere, and what to do; None where no run is done."""
     done = counts.get(RunState.DONE, 0) + counts.get(RunState.PARTIAL, 0)
     if not done:
         return None
+    from shlex import quote  # noqa: PLC0415 - where something is wrong
+
     place = library.location()
-    old, new = shlex.quote(before), shlex.quote(place)
+    old, new = quote(before), quote(place)
     begin = f"put an empty object with the name {MARKER} there"
     if isinstance(library, FolderLibrary):
         begin = f"mkdir -p {new} && touch {new}/{MARKER}"
@@ -347,7 +348,7 @@ class Startup:
         return True
 
     async def _check_it_is_ours(self) -> None:
-        """Raise `ServicePausedError` where runs are done, and the library is to be a new one elsewhere."""
+        """Raise `ServicePausedError` where runs are done, and the configured library would be a new one."""
         before = await to_thread.run_sync(library_before, self._state_dir, self._library)
         if before is not None:
             counts = (await self._queue.counts()).states
@@ -407,7 +408,7 @@ class Startup:
 
 
 def _some(runs: Iterator[tuple[QueuedRun, float]]) -> list[tuple[QueuedRun, float]]:
-    """Take what is ready within a second, so that a slow disk keeps nobody from stopping."""
+    """Take what is ready within a second, so that a slow disk delays no stop."""
     until = time.monotonic() + 1
     found = []
     for each in islice(runs, _BATCH):

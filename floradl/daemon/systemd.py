@@ -28,7 +28,7 @@ _LONGEST: Final = 300  # characters of a status
 
 
 class ServiceManager:
-    """The manager's socket. Sending to it never fails, also where there is none."""
+    """The manager's socket. Sending never fails, even without a manager."""
 
     def __init__(self, address: str | None, watchdog: float | None = None) -> None:
         self._address = address
@@ -37,7 +37,7 @@ class ServiceManager:
 
     @classmethod
     def of(cls, environ: Mapping[str, str], pid: int | None = None) -> ServiceManager:
-        """Return the one that the environment names, none where that is malformed: it may be left over."""
+        """Return the manager that the environment names; none where the variable is malformed."""
         address = environ.get("NOTIFY_SOCKET", "")
         if not address.startswith(("/", "@")) or len(address) < 2:
             return cls(None)
@@ -68,7 +68,7 @@ class ServiceManager:
 
 
 class SystemdView(msgspec.Struct, frozen=True):
-    """How things stand; `quiet` is for how many seconds nothing was done that there is to do."""
+    """The state to report; `quiet` is for how many seconds nothing was done although there is work."""
 
     starting: bool = False
     open_runs: int = 0
@@ -125,14 +125,14 @@ class Supervision:
             self._manager.notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
 
     def reloaded(self, trouble: str | None) -> None:
-        """Report that they are read. `trouble` is why those that held before still hold."""
+        """Report that the settings are read. `trouble` is why the old ones still hold."""
         self._remark = trouble
         if self._started:
             self._reported = self._status()
             self._manager.notify(READY=1, STATUS=self._reported)
 
     def failed(self, why: str) -> None:
-        """Report why it ends by itself."""
+        """Report why the daemon ends by itself."""
         self._text, self._remark = why, None
         self._manager.notify(STATUS=self._status())
 

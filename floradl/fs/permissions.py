@@ -15,7 +15,6 @@ import errno
 import grp
 import os
 import pwd
-import shlex
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -275,14 +274,18 @@ def _writers(step: Step, is_private: Callable[[int], bool]) -> str:
 
 
 def _open_to(step: Step, letters: str) -> Exposure:
+    from shlex import quote  # noqa: PLC0415 - where something is wrong
+
     whom = "every user" if "o" in letters else f"the group {group_name(step.gid)}"
     by_root = "" if os.geteuid() in {step.uid, _ROOT} else "as root: "
-    remedy = f"{by_root}chmod {letters}-w {shlex.quote(step.place)}"
+    remedy = f"{by_root}chmod {letters}-w {quote(step.place)}"
     return Exposure(step.place, f"can be written by {whom}", remedy)
 
 
 def _theirs(step: Step) -> Exposure:
-    place = shlex.quote(step.place)
+    from shlex import quote  # noqa: PLC0415 - where something is wrong
+
+    place = quote(step.place)
     me = user_name(os.geteuid()).removeprefix("user ")
     what = "a link" if stat.S_ISLNK(step.mode) else "it"
     hidden = step.uid == _overflow() and _known_users() != [_ALL_USERS]

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from floradl.errors import FloradlError
 from floradl.gallery import answers
 from floradl.gallery.files import Content, FileAnswer, open_content, until_gone
-from floradl.gallery.guard import HEADERS, Asked, Guard, Refusal, SignIn
+from floradl.gallery.guard import HEADERS, Asked, Guard, RequestRefusal, SignIn
 from floradl.gallery.live import News
 from floradl.gallery.thumbnails import Thumbnails
 from floradl.index.library_index import LibraryIndex
@@ -252,7 +252,7 @@ class _Guarded:
             request.cookies,
         )
         match self._guard.judge(asked):
-            case Refusal(status, message):
+            case RequestRefusal(status, message):
                 response = _said(status, message)
                 if "text/html" in request.headers.get("accept", ""):  # a person, who reads it
                     response = Response(f"{message}\n", status, media_type="text/plain")

@@ -37,7 +37,7 @@ HEADERS: Final[Mapping[str, str]] = {
 """What every answer carries, unless it brings a header of that name itself."""
 
 
-class Refusal(Struct, frozen=True):
+class RequestRefusal(Struct, frozen=True):
     """Why a request is not answered: an HTTP status, and a sentence for a person."""
 
     status: int
@@ -75,7 +75,7 @@ class Guard:
         """Whether those who come in may have runs retried and forgotten."""
         return self._token is not None
 
-    def judge(self, asked: Asked) -> Refusal | SignIn | None:
+    def judge(self, asked: Asked) -> RequestRefusal | SignIn | None:
         """Return why not, or how to sign in; None where the request is to be answered."""
         refusal = self._of_host(asked) or self._of_origin(asked)
         if refusal is not None or self._token is None:
@@ -87,24 +87,24 @@ class Guard:
             return None
         if _same(asked.cookies.get(COOKIE, ""), self._cookie):
             return None
-        return Refusal(
+        return RequestRefusal(
             401, "this gallery wants its token: open /?token=TOKEN once, with what web.token_file holds"
         )
 
-    def _of_host(self, asked: Asked) -> Refusal | None:
+    def _of_host(self, asked: Asked) -> RequestRefusal | None:
         host = _host(asked.headers.get("host", ""))
         if host is None:
-            return Refusal(400, "the request names no host")
+            return RequestRefusal(400, "the request names no host")
         # With a token no other name is of use to anybody: no browser sends the cookie there.
         if self._token is not None or is_loopback(host) or host == self._endpoint.host.lower():
             return None
-        return Refusal(
+        return RequestRefusal(
             403, f"this gallery answers on this machine alone: open http://{self._endpoint}/ there"
         )
 
-    def _of_origin(self, asked: Asked) -> Refusal | None:
+    def _of_origin(self, asked: Asked) -> RequestRefusal | None:
         origin, site = asked.headers.get("origin"), asked.headers.get("sec-fetch-site")
-        strange = Refusal(403, "another site's page asked for this: the gallery answers its own alone")
+        strange = RequestRefusal(403, "another site's page asked for this: the gallery answers its own alone")
         if origin is not None and urlsplit_netloc(origin) != asked.headers.get("host", "").lower():
             return strange
         if site is not None and site not in _OWN_PAGES:

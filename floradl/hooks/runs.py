@@ -48,22 +48,22 @@ class FailureReport(Protocol):
 def _ignore(hook: str, run_id: str | None, message: str, *, final: bool) -> None: ...
 
 
-class Heard:
-    """A `RunEvents` that hands all on to another, and reports when a run has ended."""
+class FinishListener:
+    """A `RunEvents` that passes all on to `progress`, and calls `wake` when a run has ended."""
 
-    def __init__(self, progress: RunEvents, tell: Callable[[], None]) -> None:
+    def __init__(self, progress: RunEvents, wake: Callable[[], None]) -> None:
         self.run = progress.run
         self.transfer = progress.transfer
         self.transferred = progress.transferred
         self.trouble = progress.trouble
         self.dropped = progress.dropped
         self._finished = progress.finished
-        self._tell = tell
+        self._wake = wake
 
     def finished(self, run: QueuedRun, brought: RunSummary | None) -> None:
         """Report that a run is finished; the queue has recorded it."""
         self._finished(run, brought)
-        self._tell()
+        self._wake()
 
 
 class RunHooks:

@@ -14,7 +14,7 @@ _LONGEST_NAME = 1000
 _MOST_COST = 1e12  # USD that are believed
 
 
-class Failure(Struct, frozen=True):
+class ErrorDocument(Struct, frozen=True):
     """Why a run or an output is unavailable."""
 
     code: str
@@ -34,7 +34,7 @@ class OutputDocument(Struct, frozen=True, kw_only=True):
     content_type: str | None = None
     text: str | None = None
     downloaded_at: str | None = None
-    error: Failure | None = None
+    error: ErrorDocument | None = None
     skipped: Any = None
     removed: Any = None
 
@@ -69,7 +69,7 @@ class RunDocument(Struct, frozen=True, kw_only=True):
     result: str
     run: _Answer | None = None
     outputs: tuple[OutputDocument, ...] = ()
-    error: Failure | None = None
+    error: ErrorDocument | None = None
     times: _Times = _Times()
 
     @property

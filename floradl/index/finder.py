@@ -35,7 +35,7 @@ _META: Final = (
 )
 
 
-class RunFilter(Struct, frozen=True, kw_only=True):
+class RunQuery(Struct, frozen=True, kw_only=True):
     """Which runs: all of what is given holds, and of several values of one kind any. Empty means all.
 
     `q` is searched as `match_query` says. Names are as `matching` says; `techniques` are slugs, `tech_…` ids
@@ -95,7 +95,7 @@ class KnownRun(Struct, frozen=True):
         return f"{self.technique}/{self.run_id}" if self.technique else self.run_id
 
 
-class Maker(Struct, frozen=True):
+class FileOrigin(Struct, frozen=True):
     """A run that made a file: of which output, where the library has it, and else why it has not."""
 
     run: KnownRun
@@ -111,7 +111,7 @@ class Finder:
     def __init__(self, file: IndexFile) -> None:
         self._file = file
 
-    def runs(self, wanted: RunFilter, most: int | None = None) -> tuple[int, Iterator[KnownRun]]:
+    def runs(self, wanted: RunQuery, most: int | None = None) -> tuple[int, Iterator[KnownRun]]:
         """Return how many runs there are, and up to `most` of them, the newest first."""
         with self._file.reading() as db:
             source, where, values = _narrowed(db, wanted)
@@ -120,9 +120,9 @@ class Finder:
             ids = [key for (key,) in db.execute(query, (*values, -1 if most is None else most))]
         return count, self._read(ids, wanted.kinds)
 
-    def makers(self, sha256: str) -> list[Maker]:
+    def origins(self, sha256: str) -> list[FileOrigin]:
         """Return who made a file of these bytes; the last run first."""
-        found: list[Maker] = []
+        found: list[FileOrigin] = []
         with self._file.reading() as db:
             there = db.execute(
                 "SELECT run, output_id, names.name, path, NULL FROM outputs "
@@ -132,7 +132,7 @@ class Finder:
                 (sha256,),
             ).fetchall()
             runs = dict(_runs(db, list({row[0] for row in there})))
-            found = [Maker(runs[run], *more) for run, *more in there]
+            found = [FileOrigin(runs[run], *more) for run, *more in there]
         return sorted(found, key=lambda maker: maker.run.finished, reverse=True)
 
     def maker_at(self, path: str) -> KnownRun | None:
@@ -163,7 +163,7 @@ def _runs(db: sqlite3.Connection, ids: Sequence[int]) -> Iterator[tuple[int, Kno
         yield key, KnownRun(*row)
 
 
-def _narrowed(db: sqlite3.Connection, wanted: RunFilter) -> tuple[str, str, list[Any]]:
+def _narrowed(db: sqlite3.Connection, wanted: RunQuery) -> tuple[str, str, list[Any]]:
     """Return where the runs are read from, the condition, and its values."""
     source, where, values = "runs INDEXED BY runs_in_order", list[str](), list[Any]()
     if wanted.q.strip():

@@ -45,7 +45,7 @@ _LATEST: Final = 600.0
 _log = get_logger()
 
 
-class Reading(Struct, frozen=True):
+class ReadProgress(Struct, frozen=True):
     """How far the library is read: `done` of `total` sidecars that changed since the index last saw it."""
 
     done: int
@@ -74,7 +74,7 @@ class IndexFollower:
         self._deaf = False
         self.trouble: str | None = None
         """Why the index is behind the library, where it is."""
-        self.reading: Reading | None = Reading(0, 0)
+        self.reading: ReadProgress | None = ReadProgress(0, 0)
         """How far the first look got; None once it is over."""
 
     async def serve(self) -> None:
@@ -157,7 +157,7 @@ class IndexFollower:
     def _rebuild(self) -> None:
         def progress(done: int, total: int) -> None:
             if self.reading is not None:
-                self.reading = Reading(done, total)
+                self.reading = ReadProgress(done, total)
 
         # At the first look each: an editor may have written to one in place while nobody followed.
         changes = self._index.rebuild(progress, thorough=self.reading is not None)

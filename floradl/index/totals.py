@@ -69,7 +69,7 @@ class LibraryStats(Struct, frozen=True):
     largest: list[LargeFile]
 
 
-class Totals:
+class LibraryTotals:
     """Adds up what `file` holds. Blocking. Raises as `IndexFile.reading`."""
 
     def __init__(self, file: IndexFile) -> None:

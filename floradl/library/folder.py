@@ -42,8 +42,8 @@ from floradl.library.path_plan import PathPlan, UnnamedOutput
 from floradl.library.scan import Owners
 from floradl.library.sidecar import Sidecar
 from floradl.library.sidecar_files import NOT_THERE, SidecarFiles
-from floradl.library.template import SIDECARS, Template
-from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
+from floradl.library.template import SIDECARS
+from floradl.models import QueuedRun, Reference, RemoteOutput, SavedOutput
 from floradl.portability import flush
 
 MARKER = SafeName(".floradl-library")
@@ -84,19 +84,12 @@ class _Shared(AbstractContextManager[FolderAt]):
 class FolderLibrary(LibraryStore):
     """The library in the folder `root`."""
 
-    def __init__(
-        self,
-        root: Path,
-        template: Template,
-        folders: Mapping[OutputKind, str],
-        max_name_bytes: int,
-        owners: Owners | None = None,
-    ) -> None:
+    def __init__(self, root: Path, paths: PathPlan, owners: Owners | None = None) -> None:
         self.root = root
         self.owners = owners or Owners()
         """Whose sidecars count."""
-        self.paths = PathPlan(template, folders, max_name_bytes)
-        self.max_name_bytes = max_name_bytes
+        self.paths = paths
+        self.max_name_bytes = paths.max_name_bytes
         self.index = FolderIndex()
         self._memory = AttemptMemory()
         self._shared = OpenFolders(root, MARKER, self._opened, self.index)

@@ -26,8 +26,8 @@ _SHARE: Final = 30  # and this many times what it took
 _TYPE: Final = "application/json"
 
 
-class Place(Protocol):
-    """The library that they are in."""
+class LibraryBucket(Protocol):
+    """The library in a bucket, as far as its sidecars need it."""
 
     client: ObjectClient
     names: KnownNames
@@ -43,7 +43,7 @@ class Place(Protocol):
 class ObjectSidecars:
     """The sidecars in `place`. Raises as the library does."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: LibraryBucket) -> None:
         self._place = place
         self._client = place.client
         self._index = _Index(place.client)

@@ -40,8 +40,8 @@ from floradl.library.object_marker import MARKER, ObjectMarker
 from floradl.library.object_sidecars import ObjectSidecars
 from floradl.library.path_plan import PathPlan, UnnamedOutput
 from floradl.library.sidecar import Sidecar
-from floradl.library.template import SIDECARS, Template
-from floradl.models import OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
+from floradl.library.template import SIDECARS
+from floradl.models import QueuedRun, Reference, RemoteOutput, SavedOutput
 from floradl.urls import BucketUrl
 
 _TRIAL: Final = ".floradl-trial"
@@ -56,34 +56,23 @@ _FOLDERS: Final = 16  # whose names are
 _A = TypeVar("_A")
 
 
-def open_object_library(
-    url: BucketUrl,
-    template: Template,
-    folders: Mapping[OutputKind, str],
-    max_name_bytes: int,
-    access: StoreAccess,
-) -> ObjectLibrary:
+def open_object_library(url: BucketUrl, paths: PathPlan, access: StoreAccess) -> ObjectLibrary:
     """Return the library in the bucket of `url`; nothing is asked of the store yet.
 
     Raises `ConfigError` where a setting or the extra `cloud` is missing.
     """
-    return ObjectLibrary(ObjectClient(url, access), template, folders, max_name_bytes)
+    return ObjectLibrary(ObjectClient(url, access), paths)
 
 
 class ObjectLibrary(LibraryStore):
     """The library of `client`. `monotonic` gives seconds."""
 
     def __init__(
-        self,
-        client: ObjectClient,
-        template: Template,
-        folders: Mapping[OutputKind, str],
-        max_name_bytes: int,
-        monotonic: Callable[[], float] = time.monotonic,
+        self, client: ObjectClient, paths: PathPlan, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self.client = client
-        self._paths = PathPlan(template, folders, max_name_bytes)
-        self.max_name_bytes = max_name_bytes
+        self._paths = paths
+        self.max_name_bytes = paths.max_name_bytes
         self.names = KnownNames()
         self._monotonic = monotonic
         self._marker = ObjectMarker(client, monotonic)

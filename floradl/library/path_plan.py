@@ -32,6 +32,11 @@ class PathPlan:
         self.max_name_bytes = max_name_bytes
         self._is_dated = template.names(*_DATED)
 
+    @classmethod
+    def parse(cls, template: str, folders: Mapping[OutputKind, str], max_name_bytes: int) -> PathPlan:
+        """Return the plan of a template as it is written. Raises `ValueError`."""
+        return cls(Template.parse(template), folders, max_name_bytes)
+
     def fields(self, planned: UnnamedOutput) -> NameFields:
         """Return the values of the template's fields."""
         run, output = planned.run, planned.output

@@ -62,7 +62,7 @@ class RunAt(Struct, frozen=True):
     is_misplaced: bool = False
 
 
-class Problem(Struct, frozen=True):
+class RelayoutProblem(Struct, frozen=True):
     """What could not be done with a file or sidecar."""
 
     path: str
@@ -75,7 +75,7 @@ class RelayoutPlan(Struct):
     runs: list[RunAt] = []
     moves: list[Move] = []
     sidecars: list[int] = []
-    problems: list[Problem] = []
+    problems: list[RelayoutProblem] = []
     files: int = 0
     passed_over: int = 0
     missing: int = 0
@@ -152,7 +152,9 @@ class _Planner:
         twice = known.get(sidecar.run_id)
         known.setdefault(sidecar.run_id, entry.path)
         if twice is not None:
-            plan.problems.append(Problem(entry.path, f"{twice} is a sidecar of the same run: remove one"))
+            plan.problems.append(
+                RelayoutProblem(entry.path, f"{twice} is a sidecar of the same run: remove one")
+            )
             is_left = True
         plan.runs.append(RunAt(sidecar.run_id, entry.path, is_misplaced=is_misplaced))
         plan.passed_over += is_left
@@ -183,7 +185,7 @@ class _Planner:
         message = "it is the file of two outputs (their bytes were the same): it stays where it is"
         for path in sorted({each.path for each in self._named if _exact(each.path) in self._twice}):
             if self._twice[_exact(path)]:  # two sidecars of one run are told as such
-                self._plan.problems.append(Problem(path, message))
+                self._plan.problems.append(RelayoutProblem(path, message))
             self._settled.add(fold(path))
         self._named = [each for each in self._named if _exact(each.path) not in self._twice]
 
@@ -333,7 +335,7 @@ class Relayout:
         self._ready: dict[int, list[Move]] = {}
         self._again: dict[int, list[Move]] = {}
         self.renamed = self.sidecars_moved = 0
-        self.problems: list[Problem] = list(plan.problems)
+        self.problems: list[RelayoutProblem] = list(plan.problems)
 
     def run(self) -> None:
         """Rename all. Raises `ServicePausedError` where the library is gone, or its disk full."""
@@ -356,13 +358,15 @@ class Relayout:
                 else:
                     self._note(moves, result)
         for move in self._blocked.values():
-            self.problems.append(Problem(move.at, f"{move.to} is not free: what stands there could not move"))
+            self.problems.append(
+                RelayoutProblem(move.at, f"{move.to} is not free: what stands there could not move")
+            )
 
     def _note(self, moves: Sequence[Move], result: object) -> None:
         if isinstance(result, ServicePausedError):
             raise result
         if isinstance(result, FloradlError | OSError):
-            self.problems += [Problem(move.path, str(result)) for move in moves]
+            self.problems += [RelayoutProblem(move.path, str(result)) for move in moves]
             return
         if isinstance(result, Exception):
             raise result
@@ -400,7 +404,7 @@ class Relayout:
         aside, move.to = move.to, to
         del self._sources[fold(was)]
         if isinstance(result, Exception):
-            self.problems.append(Problem(move.path, str(result)))
+            self.problems.append(RelayoutProblem(move.path, str(result)))
             del self._blocked[fold(to)]
             return True
         move.at = move.path = aside

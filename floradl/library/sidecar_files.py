@@ -27,8 +27,8 @@ NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOL
 """Of a path at which nothing of ours is."""
 
 
-class Place(Protocol):
-    """The folder that they are in."""
+class LibraryFolder(Protocol):
+    """The library in a folder, as far as its sidecars need it."""
 
     root: Path
     owners: Owners
@@ -51,7 +51,7 @@ class Place(Protocol):
 class SidecarFiles:
     """The sidecars in `place`. `flush` returns what puts a new name on disk. Raises as the library does."""
 
-    def __init__(self, place: Place, flush: Callable[[], Flush]) -> None:
+    def __init__(self, place: LibraryFolder, flush: Callable[[], Flush]) -> None:
         self._place = place
         self._flush = flush
 

@@ -79,7 +79,7 @@ class NameFields(Struct, frozen=True, kw_only=True):
     url: str = ""
 
 
-class Choice(Struct, frozen=True):
+class Alternative(Struct, frozen=True):
     """A field, and how it is written: a date's format, the index's width. Without a field `text` itself."""
 
     field: str | None
@@ -109,20 +109,20 @@ class Choice(Struct, frozen=True):
 
 
 class Piece(Struct, frozen=True):
-    """Literal text, or the first of `choices` that is known."""
+    """Literal text, or the first of `alternatives` that is known."""
 
     literal: str
-    choices: tuple[Choice, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
 
     def render(self, fields: NameFields) -> str:
-        """Return safe text, see `Choice.render`."""
-        if not self.choices:
+        """Return safe text, see `Alternative.render`."""
+        if not self.alternatives:
             return self.literal
-        for choice in self.choices:
-            text = choice.render(fields)
+        for alternative in self.alternatives:
+            text = alternative.render(fields)
             if text:
                 return text
-        return self.choices[-1].absent
+        return self.alternatives[-1].absent
 
 
 def _value(field: str, fields: NameFields) -> str | None:
@@ -155,10 +155,10 @@ class Template(Struct, frozen=True):
     def names(self, *fields: str) -> bool:
         """Whether one of `fields` stands in it."""
         return any(
-            choice.field in fields
+            alternative.field in fields
             for pieces in self.components
             for piece in pieces
-            for choice in piece.choices
+            for alternative in piece.alternatives
         )
 
     def always_names(self, *fields: str) -> bool:
@@ -169,7 +169,10 @@ class Template(Struct, frozen=True):
     def meta_keys(self) -> tuple[str, ...]:
         """Return the keys of `meta` in it, each once."""
         fields = (
-            choice.field or "" for pieces in self.components for piece in pieces for choice in piece.choices
+            alternative.field or ""
+            for pieces in self.components
+            for piece in pieces
+            for alternative in piece.alternatives
         )
         return tuple(dict.fromkeys(name.removeprefix(_META) for name in fields if name.startswith(_META)))
 
@@ -183,7 +186,7 @@ class Template(Struct, frozen=True):
         """
         components: list[list[Piece]] = [[]]
         for piece in _pieces(text):
-            if piece.choices:
+            if piece.alternatives:
                 components[-1].append(piece)
                 continue
             first, *more = piece.literal.split("/")
@@ -263,13 +266,13 @@ def _pieces(text: str) -> list[Piece]:
 
 def _field(content: str) -> list[Piece]:
     """Read what stands between braces: alternatives; a date's format may hold `/`, which begins a folder."""
-    choices = [_choice(each.strip()) for each in _split(content)]
-    if len(choices) > 1:
-        if any("/" in choice.text for choice in choices):
+    alternatives = [_alternative(each.strip()) for each in _split(content)]
+    if len(alternatives) > 1:
+        if any("/" in alternative.text for alternative in alternatives):
             raise ValueError(f"{{{content[:60]}}}: '/' cannot stand among alternatives")
-        return [Piece("", tuple(choices))]
-    (choice,) = choices
-    pieces = [Piece("", (Choice(choice.field, part),)) for part in choice.text.split("/")]
+        return [Piece("", tuple(alternatives))]
+    (alternative,) = alternatives
+    pieces = [Piece("", (Alternative(alternative.field, part),)) for part in alternative.text.split("/")]
     return [each for piece in pieces for each in (Piece("/"), piece)][1:]
 
 
@@ -288,26 +291,26 @@ def _split(content: str) -> list[str]:
     return parts
 
 
-def _choice(text: str) -> Choice:
+def _alternative(text: str) -> Alternative:
     """Read one alternative: `'text'`, `field`, `date:FORMAT`, `index:WIDTH`."""
     if len(text) > 1 and text[0] in "'\"" and text[-1] == text[0]:
         literal = unicodedata.normalize("NFC", text[1:-1])
         _check_written(literal)
-        return Choice(None, literal)
+        return Alternative(None, literal)
     name, _, form = text.partition(":")
     name, bang, _ = name.partition("!")
     is_meta = name.startswith(_META) and name not in {_META, "meta.KEY"}
     if not is_meta and (name not in _FIELDS or name in {"ext", "meta.KEY"}):
         raise ValueError(_unknown_field(name))
     if form and not bang and name in _FORMATTED:
-        return Choice(name, _date_format(form))
+        return Alternative(name, _date_format(form))
     width = _WIDTH.fullmatch(form)
     if bang or (form and (name != "index" or not width)):
         raise ValueError(
             f"{{{name}}} takes no format like that; only the index does, as in {{index:03}}, and dates do, "
             "as in {created:%Y-%m}"
         )
-    return Choice(name, width[1] if width else "")
+    return Alternative(name, width[1] if width else "")
 
 
 def _unknown_field(name: str) -> str:
@@ -353,13 +356,13 @@ def _check(pieces: tuple[Piece, ...], text: str) -> None:
             "it starts with '/'" if text.startswith("/") else "a name between two '/', or the last, is empty"
         )
         raise ValueError(f"{where}: a template is a path relative to output.dir, and ends in a file's name")
-    literals = [piece.literal for piece in pieces if not piece.choices]
+    literals = [piece.literal for piece in pieces if not piece.alternatives]
     if ".." in literals or "~" in literals:
         raise ValueError("'..' and '~' lead out of the library: a template is relative to output.dir")
     for literal in literals:
         _check_written(literal)
     # "x" for the value of a field
-    written = "".join("x" if piece.choices else piece.literal for piece in pieces)
+    written = "".join("x" if piece.alternatives else piece.literal for piece in pieces)
     if clean(written) != written:
         raise ValueError(
             f"{written!r} is no name that every system takes and shows: it must not start with '.', '-' or a "

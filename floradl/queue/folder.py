@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shlex
 import stat
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -376,15 +375,17 @@ def _fault(file: Path, trusted: Collection[int]) -> str | None:
         status = file.lstat()
     except FileNotFoundError:  # a daemon at work replaces some
         return None
-    place = shlex.quote(str(file))
     if stat.S_ISLNK(status.st_mode):
         found = exposure(file, trusted)
         return None if found is None else f"{file} is a link, and others could replace what is there: {found}"
+    if status.st_uid in trusted and (not status.st_mode & _OTHERS or status.st_uid == os.geteuid()):
+        return None
+    from shlex import quote  # noqa: PLC0415 - where something is wrong
+
+    place = quote(str(file))
     if status.st_uid not in trusted:
         return (
             f"{file} belongs to {user_name(status.st_uid)}, and may say what he likes: if it is as it should "
-            f"be, as root: chown --reference={shlex.quote(str(file.parent))} {place}; if not, move it away"
+            f"be, as root: chown --reference={quote(str(file.parent))} {place}; if not, move it away"
         )
-    if status.st_mode & _OTHERS and status.st_uid != os.geteuid():
-        return f"{file} can be written by others: as root: chmod go-w {place}"
-    return None
+    return f"{file} can be written by others: as root: chmod go-w {place}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 import time
 from collections import Counter
@@ -73,7 +72,7 @@ class Histogram:
 
     def add(self, value: float) -> None:
         """Count a value."""
-        self._counts[bisect.bisect_left(self._bounds, value)] += 1
+        self._counts[next(nth for nth, bound in enumerate(self._bounds) if value <= bound)] += 1
         self.sum += value
 
     def cumulative(self) -> list[tuple[float, int]]:

@@ -45,7 +45,7 @@ Count = Callable[[int], None]
 Event = tuple[int, Literal["stall", "cut", "reset"]]
 
 
-class StoredObject(Struct, frozen=True):
+class StoredBody(Struct, frozen=True):
     """A body as it lies in the store, with the headers that describe it in any answer.
 
     `overrides` are laid over an answer's headers in the end; `None` removes one.
@@ -73,7 +73,7 @@ class StoredAnswer(Struct, frozen=True):
         return self.stop - self.start
 
 
-def answer(stored: StoredObject, request: Mapping[str, str], *, beside: int = 0) -> StoredAnswer:
+def answer(stored: StoredBody, request: Mapping[str, str], *, beside: int = 0) -> StoredAnswer:
     """Decide on the answer to a GET with the header fields `request` (names in lower case).
 
     A fault: a range begins `beside` bytes from where it was asked to, and shows that.
@@ -99,7 +99,7 @@ def answer(stored: StoredObject, request: Mapping[str, str], *, beside: int = 0)
     )
 
 
-def _unchanged(stored: StoredObject, if_range: str | None) -> bool:
+def _unchanged(stored: StoredBody, if_range: str | None) -> bool:
     """Compare as RFC 9110, section 13.1.5 says: strongly."""
     return if_range is None or (
         not if_range.startswith("W/") and if_range in {stored.etag, stored.last_modified}

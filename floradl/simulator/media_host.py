@@ -12,7 +12,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from floradl.simulator import runs, server as wire
-from floradl.simulator.delivery import StoredAnswer, StoredObject, answer, small
+from floradl.simulator.delivery import StoredAnswer, StoredBody, answer, small
 from floradl.simulator.faults import Do
 from floradl.simulator.formats import BLOCK, Body, BodyDigests, Part, digest, literal
 from floradl.simulator.runs import MediaStyle, ScriptedRun, UrlVerdict, media_of
@@ -24,7 +24,7 @@ _NO_FAULT = Do()
 
 def stored_object(
     run: ScriptedRun, index: int, body: Body, digests: BodyDigests, style: MediaStyle
-) -> StoredObject:
+) -> StoredBody:
     """Describe the bytes of one output as the object store of that style does."""
     output = run.outputs[index]
     headers = {"Content-Type": output.content_type or media_of(output).content_type}
@@ -34,10 +34,10 @@ def stored_object(
             "x-goog-generation": str(round(run.ended * 1e6)),
         }
     modified = formatdate(int(run.ended), usegmt=True)
-    return _described(StoredObject(body, "", modified, headers, output.headers), digests, style)
+    return _described(StoredBody(body, "", modified, headers, output.headers), digests, style)
 
 
-def disturbed(stored: StoredObject, do: Do, style: MediaStyle, variant: int) -> StoredObject:
+def disturbed(stored: StoredBody, do: Do, style: MediaStyle, variant: int) -> StoredBody:
     """Return the object as `do` wants it, its content by `variant`. It hashes: call it in a thread."""
     if do.gzip or do.gzip_bomb is not None:
         zipped = (
@@ -59,7 +59,7 @@ def disturbed(stored: StoredObject, do: Do, style: MediaStyle, variant: int) -> 
     return stored
 
 
-def _described(stored: StoredObject, digests: BodyDigests, style: MediaStyle) -> StoredObject:
+def _described(stored: StoredBody, digests: BodyDigests, style: MediaStyle) -> StoredBody:
     # A composite object's ETag is not an MD5, at GCS as at S3: it has a part count there.
     etag = digests.md5_hex or f"{digests.crc32c.encode().hex():0<32}-2"
     headers = dict(stored.headers)
@@ -166,7 +166,7 @@ class MediaHost:
             fields.pop("range", None)
         return answer(stored, fields, beside=do.wrong_content_range or 0)
 
-    def _stored(self, run: ScriptedRun, index: int, do: Do) -> StoredObject:
+    def _stored(self, run: ScriptedRun, index: int, do: Do) -> StoredBody:
         simulator = self._simulator
         digests = simulator.digests(run.run_id, index)
         stored = stored_object(run, index, run.body(index), digests, simulator.media_style)

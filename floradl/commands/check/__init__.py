@@ -1,4 +1,4 @@
-"""`floradl check`: whether everything is ready, and how to fix what is not; here what one line of it holds.
+"""`floradl check`: whether everything is ready, and how to fix what is not. Defines one line of its report.
 
 Configuration and environment come in; lines, or one JSON object, and an exit code go out.
 """
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 
 class CheckLevel(StrEnum):
-    """How bad it is. The values are what a line starts with."""
+    """The severity of a result; the values are what its line starts with."""
 
     OK = "ok"
     WARN = "warn"  # it works, but not as well as it could
@@ -30,15 +30,15 @@ class CheckResult(Struct, frozen=True):
 
 
 def ok(name: str, message: str) -> CheckResult:
-    """Report that all is well."""
+    """Return a result that is as it should be."""
     return CheckResult(CheckLevel.OK, name, message)
 
 
 def warn(name: str, message: str, remedy: str | None = None) -> CheckResult:
-    """Report what could be better."""
+    """Return a result that floradl works with, but not as well as it could."""
     return CheckResult(CheckLevel.WARN, name, message, remedy)
 
 
 def fail(name: str, message: str, remedy: str | None = None) -> CheckResult:
-    """Report what keeps floradl from its work. Without `remedy`, the message says how to fix it."""
+    """Return a result that keeps floradl from its work. Without `remedy`, the message says how to fix it."""
     return CheckResult(CheckLevel.FAIL, name, message, remedy)

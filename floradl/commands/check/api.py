@@ -1,4 +1,4 @@
-"""What `floradl check` asks the API: whether it can be reached, takes the key, and what time it has there.
+"""What `floradl check` asks the API: whether it is reachable, accepts the key, and has the same time.
 
 Source: FLORA's OpenAPI document 1.6.0 (`GET /technique-runs`, the error envelope), RFC 9110 section 6.6.1
 (`Date`) and 15.4 (redirects).
@@ -14,11 +14,12 @@ import anyio
 import httpx
 import msgspec
 
-from floradl.app import USER_AGENT, api_guard
+from floradl.app import api_guard
 from floradl.commands.check import CheckResult, fail, ok, warn
 from floradl.commands.daemon_state import coarse
 from floradl.config.credentials import FoundKey
 from floradl.config.settings import Config
+from floradl.downloads import USER_AGENT
 from floradl.errors import ConfigError, PermanentError, TransientError
 from floradl.flora.schema import error_body
 from floradl.net.addresses import join_port

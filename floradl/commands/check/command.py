@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from floradl.app import hook_settings
 from floradl.commands.check import CheckLevel, CheckResult, fail, ok, warn
 from floradl.commands.check.api import ask_api
 from floradl.commands.check.database import check_database
@@ -26,7 +27,6 @@ from floradl.commands.exits import Exit
 from floradl.commands.streams import say
 from floradl.config.credentials import FoundKey, exposure, find_api_key, read_notify_urls
 from floradl.config.settings import SQLITE, Config
-from floradl.daemon.hooks import hook_orders
 from floradl.daemon.notify import notify_targets
 from floradl.errors import ConfigError
 from floradl.queue.reader import check_queue
@@ -141,7 +141,7 @@ def _queue_file(config: Config) -> Iterator[CheckResult]:
 
 
 def _hooks(config: Config, environ: Mapping[str, str]) -> Iterator[CheckResult]:
-    settings = hook_orders(config, environ)
+    settings = hook_settings(config, environ)
     missing, exposed = settings.missing(), settings.exposed()
     for event, command in settings.commands.items():
         if event in exposed:

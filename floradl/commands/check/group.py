@@ -1,4 +1,4 @@
-"""Who else than its own user may use a floradl: people of a service's group, and guests who may write."""
+"""Who besides the daemon's user may use it: the service's group, and others who may write its files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from floradl.app import folder_library
 from floradl.commands.check import CheckResult, ok, warn
 from floradl.config.load import passed_over
 from floradl.config.settings import Config
 from floradl.errors import FloradlError
 from floradl.fs.permissions import FIRST_PERSON, exposure, trusted_users
+from floradl.library_builder import folder_library
 
 _SHOWN = 3
 _USE = stat.S_IRGRP | stat.S_IXGRP
@@ -36,7 +36,7 @@ def state_writers(config: Config) -> Collection[int]:
 
 
 def check_guests(config: Config) -> Iterator[CheckResult]:
-    """Check who else can change what decides what floradl does, and what its library says."""
+    """Check who else can change the state, the hooks' programs or the library."""
     if (why := passed_over(config)) is not None:
         yield warn("configuration", why, "move what is right in it there, and remove it")
     with suppress(OSError):  # a folder that cannot be reached is reported elsewhere

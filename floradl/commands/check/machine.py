@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
-from floradl.app import bucket_access, build_library
 from floradl.commands.check import CheckLevel, CheckResult, fail, ok, warn
 from floradl.commands.check.group import check_group, state_writers
 from floradl.commands.daemon_state import read_counts
@@ -25,6 +24,7 @@ from floradl.fs.folders import FolderFd, open_root
 from floradl.fs.mounts import filesystem, is_shared, probe
 from floradl.fs.names import SafeName
 from floradl.fs.permissions import user_name
+from floradl.library_builder import bucket_access, build_library
 from floradl.net.addresses import Endpoint
 from floradl.portability import weaknesses
 from floradl.queue import folder as state_folder
@@ -171,9 +171,9 @@ def _library(config: Config) -> Iterator[CheckResult]:
 
 def _kept(config: Config) -> Iterator[CheckResult]:
     if rules := config.library.keep.by_kind():
-        told = ", ".join(f"{kind} for {format_duration(seconds)}" for kind, seconds in rules.items())
+        kept = ", ".join(f"{kind} for {format_duration(seconds)}" for kind, seconds in rules.items())
         paid = "" if isinstance(config.output.dir, Path) else "; each is read right before, which is traffic"
-        yield ok("library.keep", f"the daemon keeps {told}, and removes what is older{paid}")
+        yield ok("library.keep", f"the daemon keeps {kept}, and removes what is older{paid}")
 
 
 def _folder(folder: Path, longest: int) -> CheckResult:

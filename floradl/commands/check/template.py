@@ -10,7 +10,6 @@ from typing import TextIO
 from msgspec import Struct
 from msgspec.structs import replace
 
-from floradl.app import build_library, folder_library
 from floradl.clock import unix_seconds
 from floradl.commands.exits import Exit
 from floradl.commands.streams import say
@@ -19,6 +18,7 @@ from floradl.errors import ConfigError, FloradlError
 from floradl.library.base import LibraryStore
 from floradl.library.sidecar import Sidecar, names_of
 from floradl.library.template import Template
+from floradl.library_builder import build_library, folder_library
 from floradl.models import OutputKind, QueuedRun, RemoteOutput, RunNames
 
 _EXAMPLES = 3
@@ -72,12 +72,12 @@ def check_template(config: Config, text: str, stream: TextIO) -> Exit:
 def _doubled(found: Iterable[_Example], path_of: Callable[[_Example], str]) -> Iterator[str]:
     """Tell of each run whose outputs get the same path, once."""
     taken: set[tuple[str, str]] = set()
-    told: set[str] = set()
+    reported: set[str] = set()
     for each in found:
         run_id = each.run.run_id
         path = path_of(each)
-        if (run_id, path) in taken and run_id not in told:
-            told.add(run_id)
+        if (run_id, path) in taken and run_id not in reported:
+            reported.add(run_id)
             yield (
                 f"warn: outputs of {each.run.reference} share the path {path}, and are numbered -2, -3, …: "
                 "{output_id} or {index} tells them apart"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 from msgspec import Struct
 from msgspec.structs import replace
 
-from floradl.app import build_library
 from floradl.clock import unix_seconds
 from floradl.commands.daemon_state import read_ended, read_under_way
 from floradl.commands.exits import Exit
@@ -30,6 +29,7 @@ from floradl.commands.verify.scan import (
 from floradl.config.settings import Config
 from floradl.errors import ServicePausedError
 from floradl.library.verify import FileVerdict
+from floradl.library_builder import build_library
 from floradl.models import RunState
 from floradl.redaction import redact
 from floradl.units import format_count, format_size

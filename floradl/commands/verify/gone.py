@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from floradl.app import build_library
 from floradl.clock import unix_seconds
 from floradl.commands.alone import beside_daemon
 from floradl.commands.daemon_state import read_under_way
@@ -27,6 +26,7 @@ from floradl.library.moved_files import find_moved
 from floradl.library.retention import Expired, Pruner
 from floradl.library.template import SIDECARS
 from floradl.library.verify import FileVerdict
+from floradl.library_builder import build_library
 from floradl.models import Reference, RemovalReason
 
 
