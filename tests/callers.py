@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import anyio
 from anyio.abc import SocketStream
+from ports import free_port
 
 from floradl.net.addresses import Endpoint
 from floradl.web.http import MOST, HttpRequest, HttpResponse, Page, Site
@@ -37,13 +37,6 @@ class Echo:
 
 async def _well(_request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, b"well")
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

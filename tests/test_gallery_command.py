@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from callers import free_port
 from galleries import Shelf
+from ports import free_port
 from studio import Home, queue, wait_until
 
 from floradl.commands.library_index import SavedSidecars

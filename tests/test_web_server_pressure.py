@@ -11,7 +11,8 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio.abc import SocketStream
-from callers import GET, HOST, Echo, ask, connected, free_port, listening, post, rest
+from callers import GET, HOST, Echo, ask, connected, listening, post, rest
+from ports import free_port
 from studio import logged, until
 
 from floradl.net.addresses import Endpoint

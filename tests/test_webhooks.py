@@ -18,6 +18,7 @@ import anyio
 import httpx
 import pytest
 from memory_queue import MemoryQueue
+from ports import free_port
 from studio import TEST_TIMEOUT, Home, served, wait_until
 
 from floradl.clock import unix_seconds
@@ -246,7 +247,7 @@ def flora() -> Iterator[Simulator]:
 
 
 @pytest.fixture
-def listener(tmp_path: Path, flora: Simulator, free_port: int) -> Home:
+def listener(tmp_path: Path, flora: Simulator) -> Home:
     """A home whose daemon listens, asks FLORA by itself only rarely, and knows the secret from a file."""
     secret = tmp_path / "webhook-secret"
     secret.write_text(f"{SECRET}\n")
@@ -254,17 +255,9 @@ def listener(tmp_path: Path, flora: Simulator, free_port: int) -> Home:
         tmp_path,
         flora,
         FLORADL_POLL__INTERVAL="1h",
-        FLORADL_WEBHOOK__LISTEN=f"127.0.0.1:{free_port}",
+        FLORADL_WEBHOOK__LISTEN=f"127.0.0.1:{free_port()}",
         FLORADL_WEBHOOK__SECRET_FILE=str(secret),
     )
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def url(home: Home) -> str:
@@ -454,7 +447,8 @@ def test_a_technique_whose_ends_webhooks_tell_of_is_asked_about_less_often(
         def planned() -> float | None:
             for run in listener.status()["runs"]:
                 if run["run_id"] == run_id and run["next_at"] is not None:
-                    return unix_seconds(run["next_at"])
+                    at = unix_seconds(run["next_at"])
+                    return at if at > asked + 1 else None  # before that: when it was to be asked first
             return None
 
         asked: float = wait_until(lambda: flora.asked("api", run_id))[0].time
