@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 from anyio.abc import SocketStream
 from ports import free_port
+from studio import TEST_TIMEOUT
 
 from floradl.net.addresses import Endpoint
 from floradl.web.http import MOST, HttpRequest, HttpResponse, Page, Site
@@ -59,7 +60,7 @@ async def listening(
 
 
 async def connected(port: int, host: str = HOST) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(TEST_TIMEOUT):
         while True:
             with suppress(OSError):
                 async with await anyio.connect_tcp(host, port):
@@ -77,7 +78,7 @@ async def rest(stream: SocketStream) -> bytes:
 
 
 async def ask(port: int, *pieces: bytes, host: str = HOST) -> bytes:
-    with anyio.fail_after(10):
+    with anyio.fail_after(TEST_TIMEOUT):
         async with await anyio.connect_tcp(host, port) as stream:
             with suppress(anyio.BrokenResourceError):
                 for piece in pieces:
