@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 import msgspec
 import pytest
 from screen import COLUMNS, ROWS, Screen
+from studio import TEST_TIMEOUT
 
-DEADLINE = 30.0
+DEADLINE = 2 * TEST_TIMEOUT
 HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"
 
 START = """
