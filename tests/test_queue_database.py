@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from ports import free_port
 from queues import postgres_queue, work_with, write_runs
-from studio import Home, wait_until
+from studio import TEST_TIMEOUT, Home, wait_until
 
 from floradl.errors import ConfigError, ErrorCode
 from floradl.models import LeftFile, OutputKind, QueuedRun, RunFailure, RunNames, RunState, SavedOutput
@@ -271,7 +271,7 @@ def test_a_pooler_serves_in_session_mode_and_is_refused_in_any_other(mode: str) 
             ):
                 assert await anext(news) is None
                 await other.submit([databases.order("run_a")], 1.0, retry_failed=False)
-                with anyio.fail_after(10):
+                with anyio.fail_after(TEST_TIMEOUT):
                     assert await anext(news) == RunNews(NewsKind.ADDED, "run_a")
 
         if mode == "session":
