@@ -412,8 +412,8 @@ async def test_listeners_are_bounded_and_make_room_when_they_go(
 
 
 async def test_whoever_is_slow_to_ask_is_let_go(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_HEAD_TIME", 0.2)
     async with shelf.shown() as client:
+        monkeypatch.setattr(server, "_HEAD_TIME", 0.2)  # not for the connection that this client keeps
         port = client.base_url.port or 0
         for begun in (b"", b"GET / HTTP/1.1\r\n"):
             async with await anyio.connect_tcp(HOST, port) as stream:
