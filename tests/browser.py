@@ -27,6 +27,7 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+from ports import free_port
 from studio import Home, wait_until
 
 LONG = "long-label-" * 30
@@ -203,8 +204,7 @@ class Gallery:
 @contextmanager
 def gallery_of(home: Home, *arguments: str) -> Iterator[Gallery]:
     """Serve a home's gallery in a process of its own, as a user would."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     command = home.command("gallery", "--listen", f"127.0.0.1:{port}", *arguments)
     with (home.path / "gallery.log").open("w") as log:
         process = subprocess.Popen(command, env=home.environ, stderr=log, stdout=log)

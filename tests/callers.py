@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import anyio
 from anyio.abc import SocketStream
+from ports import free_port
+from studio import TEST_TIMEOUT
 
 from floradl.net.addresses import Endpoint
 from floradl.web.http import MOST, HttpRequest, HttpResponse, Page, Site
@@ -39,13 +40,6 @@ async def _well(_request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, b"well")
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
 @asynccontextmanager
 async def listening(
     echo: Echo, within: float = 5.0, host: str = HOST, most: int = MOST
@@ -66,7 +60,7 @@ async def listening(
 
 
 async def connected(port: int, host: str = HOST) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(TEST_TIMEOUT):
         while True:
             with suppress(OSError):
                 async with await anyio.connect_tcp(host, port):
@@ -84,7 +78,7 @@ async def rest(stream: SocketStream) -> bytes:
 
 
 async def ask(port: int, *pieces: bytes, host: str = HOST) -> bytes:
-    with anyio.fail_after(10):
+    with anyio.fail_after(TEST_TIMEOUT):
         async with await anyio.connect_tcp(host, port) as stream:
             with suppress(anyio.BrokenResourceError):
                 for piece in pieces:

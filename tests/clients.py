@@ -8,7 +8,7 @@ from floradl.net.pool import PoolLimits
 from floradl.net.url_policy import UrlPolicy
 
 SITE = "site.example"
-QUICK = PoolLimits(connect=2.0, read=2.0)
+QUICK = PoolLimits(connect=20.0, read=20.0)
 
 
 def resolve_to(*addresses: str) -> UrlPolicy:

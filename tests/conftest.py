@@ -36,8 +36,13 @@ settings.load_profile("floradl")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let what is said of a transfer hold whoever makes it: `test_wire_*` run once for each."""
-    if metafunc.module.__name__.startswith("test_wire_"):
+    """Let what is said of a transfer hold whoever makes it: tests that have a `Bench` run once for each.
+
+    One with a FLORA runs the program, which decides that by itself.
+    """
+    module = metafunc.module
+    benched = module.__name__.startswith("test_wire_") and hasattr(module, "Bench")
+    if benched and "simulator" not in metafunc.fixturenames:
         metafunc.fixturenames.append("by")
         metafunc.parametrize("by", ["here", "worker", "many"], indirect=True)
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self
@@ -22,6 +22,7 @@ from typing import Any, Final, Self
 import anyio
 import psycopg
 import pytest
+from ports import free_port
 
 from floradl.models import Reference, RunRequest
 from floradl.queue.postgres.connection import Server
@@ -55,12 +56,6 @@ def as_user(name: str) -> tuple[str, ...]:
         return ()
     user = pwd.getpwnam(name)
     return ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class PostgresServer:

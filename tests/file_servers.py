@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from loopback import Server
+from ports import free_port
 from studio import wait_until
 
 EXPRESS = "express@5.1.0"
@@ -131,8 +132,7 @@ def serving_files(name: str, work: Path, files: Path) -> Iterator[int]:
     for folder in (files, *files.parents):
         with suppress(OSError):
             folder.chmod(folder.stat().st_mode | 0o055)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     log = (work / "output").open("wb")
     with log, subprocess.Popen(SERVERS[name](work, files, port), stdout=log, stderr=log) as process:
         try:

@@ -50,9 +50,9 @@ class Hook:
         found = sorted(self._folder.glob("*.call"), key=lambda path: path.stat().st_mtime_ns)
         return [_read(path.read_text()) for path in found]
 
-    def called(self, times: int = 1, seconds: float = 20.0) -> list[Call]:
+    def called(self, times: int = 1) -> list[Call]:
         """Wait until it was called so often."""
-        calls: list[Call] = wait_until(lambda: c if len(c := self.calls()) >= times else None, seconds)
+        calls: list[Call] = wait_until(lambda: c if len(c := self.calls()) >= times else None)
         return calls
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import pytest
+from ports import free_port
 
 from floradl.library.object_access import StoreAccess
 from floradl.library.object_client import ObjectClient, Patience
@@ -76,24 +77,6 @@ class Store(NamedTuple):
         return ObjectLibrary(self.client(prefix), PathPlan.parse(template, folders, 255), monotonic)
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-def _free_ports() -> list[int]:
-    """Return ports whose neighbours 10,000 above are free, too: SeaweedFS takes those for itself."""
-    ports: list[int] = []
-    while len(ports) < 4:
-        port = _free_port()
-        with socket.socket() as above, suppress(OSError, OverflowError):
-            above.bind(("127.0.0.1", port + 10_000))
-            ports.append(port)
-    return ports
-
-
 def _answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     ends = time.monotonic() + _WAIT
     while time.monotonic() < ends and process.poll() is None:
@@ -136,7 +119,8 @@ def seaweed(folder: Path) -> Iterator[Store]:
         )
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
-    s3, filer, master, volume = _free_ports()
+    # SeaweedFS takes the ports 10,000 above for itself.
+    s3, filer, master, volume = (free_port(neighbour=10_000) for _ in range(4))
     command = [
         *(weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-dir=data", "-volume.max=30"),
         *("-master.volumeSizeLimitMB=64", "-s3", f"-s3.port={s3}", "-s3.config=s3.json"),
@@ -186,7 +170,7 @@ def azurite(folder: Path, installed: Path) -> Iterator[Store]:
             done = subprocess.run(command, cwd=installed, timeout=300, capture_output=True, check=False)
             if done.returncode:
                 pytest.skip(f"{AZURITE} could not be installed from npm")
-    port = _free_port()
+    port = free_port()
     command = [
         *(node, str(program), "--inMemoryPersistence", "--silent", "--disableTelemetry"),
         *("--skipApiVersionCheck", "--blobHost", "127.0.0.1", "--blobPort", str(port)),

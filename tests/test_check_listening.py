@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from loopback import Server
+from ports import free_port
 from studio import Home, wait_until
 
 from floradl import redaction
@@ -24,10 +24,7 @@ def _forgotten_afterwards() -> Iterator[None]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        found: int = free.getsockname()[1]
-        return found
+    return free_port()
 
 
 def findings(folder: Path, *, daemon: bool = False, **environ: str) -> dict[str, str]:

@@ -83,9 +83,9 @@ def test_a_jump_causes_neither_a_storm_nor_a_standstill(
         for step, run in zip(steps, late, strict=True):
             clock.set(step)
             home.drop(str(run), run.run_id)
-            home.finished(str(run), 10)
+            home.finished(str(run))
         for run in runs:
-            home.finished(str(run), 15)
+            home.finished(str(run))
         # As often as without a jump: the list twice a second for some six seconds, and each run at its end.
         assert simulator.counters.api - before < 60
         assert cpu(process.pid) - used < 3
@@ -117,7 +117,7 @@ def test_a_pause_lifts_after_a_jump(home: Home, simulator: Simulator, clock: Clo
         wait_until(lambda: home.events("paused"))
         clock.set(-DAY)
         marker.touch()
-        home.finished(runs[1], 15)
+        home.finished(runs[1])
 
 
 @pytest.mark.parametrize("off", [DAY, -DAY])
@@ -132,7 +132,7 @@ def test_retry_after_as_a_date_is_honoured_whatever_our_clock_says(
         simulator.faults.add(Fault(do=busy, match=Match(host=host), times=1))
     with home.daemon():
         home.drop(run)
-        home.finished(run, 20)
+        home.finished(run)
     for host in ("api", "media"):
         refused, *again = [request for request in simulator.requests if request.host == host]
         assert refused.status == 429

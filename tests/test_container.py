@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from container import Container, Image, built_image
+from ports import free_port
 from studio import TEST_TIMEOUT, wait_until
 
 from floradl.simulator import OutputSpec, Simulator
@@ -222,9 +222,7 @@ def test_orphans_are_collected(make: Make) -> None:
 
 
 def test_metrics_are_served_from_inside(make: Make) -> None:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{found.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     container = make(FLORADL_METRICS__LISTEN=address)
     with container.daemon():
         answer = wait_until(lambda: page(f"http://{address}/metrics"))
@@ -252,8 +250,7 @@ def test_the_gallery_in_the_container_shows_what_came_to_who_has_the_token(
     token = tmp_path / "gallery_token"
     token.write_text("a-token-that-nobody-guesses")
     os.chown(token, 1000, 1000)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     given = {
         "FLORADL_WEB__LISTEN": f"0.0.0.0:{port}",
         "FLORADL_WEB__TOKEN_FILE": "/run/secrets/gallery_token",

@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 import msgspec
 import pytest
 from screen import COLUMNS, ROWS, Screen
+from studio import TEST_TIMEOUT
 
-DEADLINE = 30.0
+DEADLINE = 2 * TEST_TIMEOUT
 HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"
 
 START = """
@@ -238,7 +239,8 @@ with open_display(sys.stderr) as progress:
     colour = re.compile(rb"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38;[0-9;]+)m")
     assert colour.search(coloured.raw)
     assert not colour.search(plain.raw)
-    assert coloured.lines[:2] == plain.lines[:2]
+    timeless = [[re.sub(r"\d+\.\d s", "", line) for line in each.lines] for each in (coloured, plain)]
+    assert timeless[0] == timeless[1]
 
 
 def test_quiet_shows_no_picture() -> None:
@@ -248,7 +250,7 @@ with open_display(sys.stderr, quiet=True) as progress:
     pictures()
     progress.finished(a_run(1, RunState.FAILED, error=RunFailure(ErrorCode.EXPIRED, "it expired")), None)
 """)
-    assert re.fullmatch(rb"campaign/run_1: failed, 0\.\d s: expired: it expired\r\n", end.raw)
+    assert re.fullmatch(rb"campaign/run_1: failed, \d+\.\d s: expired: it expired\r\n", end.raw)
 
 
 def test_each_of_very_many_runs_has_its_line() -> None:

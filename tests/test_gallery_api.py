@@ -14,7 +14,7 @@ import httpx
 import pytest
 from callers import HOST, rest
 from galleries import TOKEN, Shelf, becomes_listed, listed, opened, picture
-from studio import logged, until
+from studio import TEST_TIMEOUT, logged, until
 
 from floradl.errors import ConfigError, FloradlError
 from floradl.gallery import live, server
@@ -421,21 +421,21 @@ async def test_listeners_are_bounded_and_make_room_when_they_go(
 
 
 async def test_whoever_is_slow_to_ask_is_let_go(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_HEAD_TIME", 0.2)
     async with shelf.shown() as client:
+        monkeypatch.setattr(server, "_HEAD_TIME", 0.2)  # not for the connection that this client keeps
         port = client.base_url.port or 0
         for begun in (b"", b"GET / HTTP/1.1\r\n"):
             async with await anyio.connect_tcp(HOST, port) as stream:
                 if begun:
                     await stream.send(begun)
-                with anyio.fail_after(20):
+                with anyio.fail_after(TEST_TIMEOUT):
                     await rest(stream)
         # After an answer, too.
         async with await anyio.connect_tcp(HOST, port) as stream:
             await stream.send(b"GET /api/none HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             assert (await stream.receive()).startswith(b"HTTP/1.1 404")
             await stream.send(b"GET /")
-            with anyio.fail_after(20):
+            with anyio.fail_after(TEST_TIMEOUT):
                 await rest(stream)
         assert (await client.get("/api/status")).status_code == 200
 
@@ -456,7 +456,7 @@ async def test_whoever_does_not_take_what_they_asked_for_is_let_go(
 async def test_a_head_without_end_is_refused(shelf: Shelf) -> None:
     async with shelf.shown() as client, await anyio.connect_tcp(HOST, client.base_url.port or 0) as stream:
         await stream.send(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"a" * (100 << 10))
-        with anyio.fail_after(20):
+        with anyio.fail_after(TEST_TIMEOUT):
             assert (await rest(stream)).startswith(b"HTTP/1.1 400")
 
 

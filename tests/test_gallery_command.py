@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-from callers import free_port
 from galleries import Shelf
-from studio import Home, queue, wait_until
+from ports import free_port
+from studio import TEST_TIMEOUT, Home, queue, wait_until
 
 from floradl.commands.library_index import SavedSidecars
 from floradl.models import QueuedRun, RunState
@@ -185,7 +185,12 @@ def test_with_a_token_nothing_is_shown_without_it_and_buttons_drop_jobs(
         assert asked(port).status_code == 401
         own = {"Authorization": f"Bearer {TOKEN}"}
         wait_until(lambda: asked(port, **own).json()["indexing"] is None)
-        done = httpx.post(f"http://127.0.0.1:{port}/api/runs/run_a/retry", headers=own, trust_env=False)
+        done = httpx.post(
+            f"http://127.0.0.1:{port}/api/runs/run_a/retry",
+            headers=own,
+            trust_env=False,
+            timeout=TEST_TIMEOUT,
+        )
         assert done.status_code == 202
         process.terminate()
         assert process.wait(60) == 0
@@ -203,7 +208,7 @@ def test_the_button_of_a_run_removes_its_files_at_once(home: Home, simulator: Si
         own = {"Authorization": f"Bearer {TOKEN}"}
         wait_until(lambda: asked(port, **own).json()["indexing"] is None)
         url = f"http://127.0.0.1:{port}/api/runs/run_a/prune"
-        assert httpx.post(url, headers=own, trust_env=False).status_code == 202
+        assert httpx.post(url, headers=own, trust_env=False, timeout=TEST_TIMEOUT).status_code == 202
     assert home.files() == {}
     sidecar = home.sidecar("campaign/run_a")
     assert sidecar is not None

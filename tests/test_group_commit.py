@@ -15,13 +15,12 @@ from typing import Any
 import anyio
 import pytest
 import studio
+from studio import until
 
 from floradl.errors import QueueDamagedError, QueueUnavailableError
 from floradl.queue.group_commit import GroupCommit
 
 pytestmark = pytest.mark.anyio
-until = partial(studio.until, seconds=10.0)
-
 
 Work = Callable[[sqlite3.Connection], Any]
 

@@ -345,8 +345,8 @@ def test_no_sidecar_goes_through_a_planted_folder_and_status_says_why(
     home.drop(
         str(simulator.add_run("run_a", technique="campaign", duration=0, outputs=[OutputSpec("picture")]))
     )
-    assert home.run("once", "--max-wait", "3s").returncode == 5
-    (run,) = home.status()["runs"]
+    with home.daemon():
+        (run,) = wait_until(lambda: [run for run in home.status()["runs"] if run["error"]])
     assert run["error"]["code"] == "storage"
     assert "link" in run["error"]["message"]
     assert snapshot(beyond) == before

@@ -227,7 +227,7 @@ def test_a_job_is_taken_or_rejected_by_its_content_whatever_it_is_called(running
         hidden.write_text(text)
         hidden.rename(running.home.inbox / name)
         wait_until(lambda: not (running.home.inbox / name).exists())
-    running.home.finished(str(run), 10)
+    running.home.finished(str(run))
     rejected = running.home.inbox / "rejected"
     wait_until(lambda: len(list(rejected.iterdir())) == 2)
     (note,) = rejected.glob("*.error.txt")

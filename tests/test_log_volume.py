@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from studio import Home, wait_until
 
-from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
+from floradl.simulator import Do, Fault, FaultBook, Match, OutputSpec, Simulator
 
 RUNS = [f"run_{number}" for number in range(12)]
 
@@ -32,14 +32,17 @@ def lines(home: Home) -> int:
 def test_an_outage_of_the_api_is_told_once_however_many_questions_it_takes(
     home: Home, simulator: Simulator, do: Do
 ) -> None:
-    outage = Fault(match=Match(host="api"), do=do, seconds=15)
+    goes_on = Fault(match=Match(host="api"), do=Do(set={"status": "running"}))
+    outage = Fault(match=Match(host="api"), do=do, times=3 + 3 * len(RUNS))  # the list, and each run
+    simulator.faults.add(goes_on)
     with home.daemon():
-        queue(home, simulator, 2.0, OutputSpec("words", "text", text="x"))
+        queue(home, simulator, 0.1, OutputSpec("words", "text", text="x"))
         wait_until(lambda: home.status()["counts"]["running"] == len(RUNS))
         before = lines(home)
-        simulator.faults.add(outage)
+        simulator.faults = FaultBook([outage])
         asked = len(simulator.requests)
-        wait_until(lambda: home.status()["counts"]["done"] == len(RUNS))
+        wait_until(lambda: len(home.events("run_finished")) == len(RUNS))
+        wait_until(lambda: home.events("trouble_over"))
         assert len(simulator.requests) - asked > 3 * len(RUNS)
         assert len(home.events("run_trouble")) == 5
         assert len(home.events("more_in_trouble")) == 1

@@ -21,12 +21,6 @@ from floradl.simulator import Do, Fault, Match, Simulator
 SECRETS = ("Secret123Token", "QuerySecret456")
 
 
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for no second thing to tell: the daemon is a fork of this process."""
-    monkeypatch.setattr("floradl.notify.notifier._GATHER", 0.2)
-
-
 @pytest.fixture
 def site(certificate: Certificate) -> Iterator[WebSite]:
     with web_site(certificate) as site:
@@ -98,7 +92,7 @@ def test_check_says_who_else_may_read_the_urls(home: Home, urls: Path) -> None:
 def test_a_daemon_tells_of_a_pause_of_failures_and_of_refused_jobs(
     home: Home, simulator: Simulator, site: WebSite, urls: Path
 ) -> None:
-    simulator.add_run("run_bad", technique="campaign", fail=("unlucky", "out of luck"), duration=0.1)
+    simulator.add_run("run_bad", technique="campaign", fail=("unlucky", "out of luck"), duration=0)
     with home.daemon():
         home.drop("campaign/run_bad\n")
         home.drop("campaign/ not a reference\n", "bad.txt")

@@ -24,6 +24,8 @@ from floradl.flora.schema import RunPage
 from floradl.models import Reference, RemoteOutput, RemoteRun
 from floradl.simulator.api import TokenBucket
 
+pytestmark = pytest.mark.no_cover  # hours of polling: measured, they would take three times as long
+
 OUTPUTS = (RemoteOutput("a", "text", "words"),)
 LATENCY = 0.02
 SEEDS = (1, 2, 3)

@@ -80,7 +80,7 @@ def test_a_run_that_comes_last_is_not_asked_about_last(home: Home, simulator: Si
     with home.daemon():
         wait_until(lambda: any(request.status == 429 for request in simulator.asked("api")))
         home.drop("campaign/run_last\n", "last.txt")
-        home.finished("campaign/run_last", 20.0)
+        home.finished("campaign/run_last")
     assert len({request.run_id for request in simulator.asked("api")}) < 400
 
 

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from clients import SITE, api_client, client
 from loopback import Certificate, ConnectProxy, Server
-from studio import Home, wait_until
+from studio import TEST_TIMEOUT, Home, wait_until
 from wire import Bench
 
 from floradl.errors import ApiUnavailableError, ErrorCode, TransientError
@@ -82,7 +82,7 @@ async def asked_through(proxy: str, base_url: str) -> ApiUnavailableError:
     environ = {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy}
     with api_client(base_url, url_policy, environ) as api:
         flora = FloraClient(api, lambda: "sk_test_0123456789abcdef", RateLimiter(lambda: 0.0))
-        with pytest.raises(ApiUnavailableError) as caught, anyio.fail_after(20):
+        with pytest.raises(ApiUnavailableError) as caught, anyio.fail_after(TEST_TIMEOUT):
             await flora.run(Reference("run_a"))
     return caught.value
 

@@ -18,8 +18,9 @@ import databases
 import msgspec
 import psycopg
 import pytest
+from ports import free_port
 from queues import postgres_queue, work_with, write_runs
-from studio import Home, wait_until
+from studio import TEST_TIMEOUT, Home, wait_until
 
 from floradl.errors import ConfigError, ErrorCode
 from floradl.models import LeftFile, OutputKind, QueuedRun, RunFailure, RunNames, RunState, SavedOutput
@@ -258,7 +259,7 @@ def test_an_unknown_host_is_told_with_what_to_do(home: Home) -> None:
 
 
 def test_of_several_hosts_the_one_that_can_be_written_to_is_used(sharer: Home) -> None:
-    url = sharer.environ["FLORADL_QUEUE__ENGINE"].replace("@", f"@127.0.0.1:{databases.free_port()},")
+    url = sharer.environ["FLORADL_QUEUE__ENGINE"].replace("@", f"@127.0.0.1:{free_port()},")
     done = sharer.run("once", FLORADL_QUEUE__ENGINE=f"{url}?target_session_attrs=read-write")
     assert (done.returncode, "nothing to do" in done.stderr) == (0, True)
     wrong = sharer.run("once", FLORADL_QUEUE__ENGINE=f"{url}?nonsense=planted-secret")
@@ -325,7 +326,7 @@ def test_a_missing_extra_or_library_of_c_is_told_in_one_sentence(
 
 
 def test_a_database_that_is_away_is_waited_for_and_told_by_status(home: Home) -> None:
-    point(home, f"postgresql://floradl@127.0.0.1:{databases.free_port()}/floradl")
+    point(home, f"postgresql://floradl@127.0.0.1:{free_port()}/floradl")
     assert [home.run(command).returncode for command in ("once", "status")] == [5, 5]
     log = home.path / "daemon.log"
     with log.open("a") as stream:
@@ -358,7 +359,7 @@ def test_a_pooler_serves_in_session_mode_and_is_refused_in_any_other(mode: str) 
             ):
                 assert await anext(news) is None
                 await other.submit([databases.order("run_a")], 1.0, retry_failed=False)
-                with anyio.fail_after(10):
+                with anyio.fail_after(TEST_TIMEOUT):
                     assert await anext(news) == RunNews(NewsKind.ADDED, "run_a")
 
         if mode == "session":

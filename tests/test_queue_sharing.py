@@ -10,7 +10,7 @@ import databases
 import pytest
 from msgspec.structs import replace
 from queues import postgres_queue
-from studio import until
+from studio import TEST_TIMEOUT
 
 from floradl.errors import ErrorCode, LeaseLostError
 from floradl.models import (
@@ -228,7 +228,7 @@ async def test_ready_runs_are_saved_once_by_whichever_daemon_has_room(
         group.start_soon(serve, two)
         assert await make_ready(one, *wanted) == len(wanted)
         assert await make_ready(one, *wanted) <= len(wanted)
-        with anyio.fail_after(20):
+        with anyio.fail_after(TEST_TIMEOUT):
             while jobs(database) or len(saved) < len(wanted):  # noqa: ASYNC110 - of the database
                 await anyio.sleep(0.02)
         group.cancel_scope.cancel()
@@ -244,7 +244,7 @@ async def serve_until(
     room: Callable[[], Room] = lambda: ROOM,
 ) -> None:
     """Serve ready runs until `over` is set."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(TEST_TIMEOUT):
         async with anyio.create_task_group() as group:
             group.start_soon(queue.sharing.serve_ready, save, room)
             await over.wait()
@@ -281,7 +281,7 @@ async def test_a_run_whose_work_is_to_be_polled_again_is_returned_to_the_poller(
         assert await anext(news) is None
         async with anyio.create_task_group() as group:
             group.start_soon(serve_until, one, save, over)
-            with anyio.fail_after(10):
+            with anyio.fail_after(TEST_TIMEOUT):
                 assert await anext(news) == RunNews(NewsKind.RETURNED, "run_a", 90.0)
             over.set()
     ((run_id, due_in),) = await two.sharing.due()
@@ -451,7 +451,7 @@ async def test_daemons_hear_what_others_did_to_runs_and_not_what_they_did_themse
         await one.sharing.poll_now("run_a")
         await end(one, await get(one))
         await one.submit([RunRequest(Reference("run_b"), action=Action.FORGET)], 3.0, retry_failed=False)
-        with anyio.fail_after(10):
+        with anyio.fail_after(TEST_TIMEOUT):
             heard = [await anext(news) for _ in range(5)]
     assert heard == [
         RunNews(NewsKind.ADDED, "run_a"),
@@ -467,7 +467,7 @@ async def test_news_of_many_runs_is_whole(one: PostgresQueue, two: PostgresQueue
     async with aclosing(two.sharing.news()) as news:  # type: ignore[type-var]
         assert await anext(news) is None
         await add(one, *run_ids)
-        with anyio.fail_after(10):
+        with anyio.fail_after(TEST_TIMEOUT):
             heard = [await anext(news) for _ in run_ids]
     assert [each.run_id for each in heard if each] == run_ids
 
@@ -482,7 +482,7 @@ async def test_a_broken_connection_is_told_as_news_that_may_be_missing(
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
             " AND pid <> pg_backend_pid()"
         )
-        with anyio.fail_after(20):
+        with anyio.fail_after(TEST_TIMEOUT):
             assert await anext(news) is None
             await add(one, "run_a")
             assert await anext(news) == RunNews(NewsKind.ADDED, "run_a")

@@ -12,7 +12,7 @@ import pytest
 from hooked import Hook, configure
 from studio import Home, queue, wait_until
 
-from floradl.simulator import OutputSpec, Simulator
+from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
 
 PICTURE = OutputSpec("a", "imageUrl", size=5000)
 SLOW = tuple(OutputSpec(f"o{number}", "imageUrl", size=400_000, rate=80_000) for number in range(6))
@@ -182,7 +182,8 @@ def test_another_interval_holds_for_runs_that_wait_already(
     unset(home, "POLL__INTERVAL")
     configure(home, poll={"interval": "1h"})
     with home.daemon() as process:
-        queue(home, simulator, "run_a", duration=1.5)
+        simulator.faults.add(Fault(match=Match(run="run_a"), do=Do(set={"status": "running"}), times=1))
+        queue(home, simulator, "run_a")
         wait_until(lambda: home.status()["counts"]["running"])
         assert reread(process, poll={"interval": "100ms"}) == ["poll.interval"]
         assert home.finished("campaign/run_a")["result"] == "complete"

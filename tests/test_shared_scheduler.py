@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 
 import anyio
+import pytest
 from fleet import FILM, PICTURE, Fleet, in_fleet
 
 from floradl.errors import ErrorCode, PauseReason, ServicePausedError
@@ -127,6 +128,7 @@ def test_a_poller_that_was_stopped_past_its_lease_polls_no_more() -> None:
     in_fleet(work)
 
 
+@pytest.mark.no_cover
 def test_the_next_poller_keeps_the_times_of_the_polls_and_sends_no_burst() -> None:
     async def work(fleet: Fleet) -> None:
         fleet.flora.lists = False
@@ -239,6 +241,7 @@ def test_a_full_disk_pauses_one_daemon_alone_and_its_runs_are_saved_elsewhere() 
     in_fleet(work)
 
 
+@pytest.mark.no_cover
 def test_a_pause_that_the_look_at_the_disk_deceives_is_tried_by_one_run_at_a_time() -> None:
     async def work(fleet: Fleet) -> None:
         daemon = await fleet.start("one")
@@ -325,6 +328,7 @@ def test_a_poller_whose_key_is_refused_lets_a_daemon_with_a_good_one_poll() -> N
     in_fleet(work)
 
 
+@pytest.mark.no_cover
 def test_where_all_keys_are_refused_the_pause_lasts_and_is_over_with_one_good_key() -> None:
     async def work(fleet: Fleet) -> None:
         fleet.flora.refused |= {"one", "other"}
@@ -404,6 +408,7 @@ def test_a_run_that_is_retried_elsewhere_after_its_end_was_missed_is_polled_agai
     in_fleet(work)
 
 
+@pytest.mark.no_cover
 def test_more_finished_runs_than_can_be_saved_wait_at_flora() -> None:
     async def work(fleet: Fleet) -> None:
         daemon = await fleet.start("one")

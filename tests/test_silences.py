@@ -28,7 +28,7 @@ def waits_an_hour(home: Home) -> dict[str, Any]:
         status = home.status()
         return status if [1 for run in status["runs"] if 3300 < ahead(run) < 5500] else None
 
-    found: dict[str, Any] = wait_until(told, 40)
+    found: dict[str, Any] = wait_until(told)
     return found
 
 
@@ -45,7 +45,7 @@ def test_an_hour_of_silence_that_flora_asks_for_is_told_and_is_no_hang(
         assert home.run("status", "--check").returncode == 0
         # One that comes later has to wait for it, too.
         queue(home, simulator, "run_b")
-        wait_until(lambda: [run for run in home.status()["runs"] if ahead(run) > 3300][1:], 40)
+        wait_until(lambda: [run for run in home.status()["runs"] if ahead(run) > 3300][1:])
 
 
 def test_an_hour_of_silence_that_a_media_host_asks_for_is_told_and_is_no_hang(

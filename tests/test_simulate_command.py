@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from studio import TEST_TIMEOUT
 
 from floradl.commands.demo import simulate
 from floradl.errors import ConfigError
@@ -48,7 +49,12 @@ def client(first: str) -> httpx.Client:
         first,
     )
     assert found is not None
-    return httpx.Client(base_url=found[1], headers={"Authorization": f"Bearer {found[2]}"}, trust_env=False)
+    return httpx.Client(
+        base_url=found[1],
+        headers={"Authorization": f"Bearer {found[2]}"},
+        trust_env=False,
+        timeout=TEST_TIMEOUT,
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -58,7 +64,7 @@ def test_the_first_line_is_all_that_is_needed_and_a_signal_ends_it_well(number: 
             body = {"mode": "async", "inputs": []}
             assert api.post("/techniques/campaign/runs", json=body).json()["status"] == "pending"
         process.send_signal(number)
-        rest, hints = process.communicate(timeout=10)
+        rest, hints = process.communicate(timeout=TEST_TIMEOUT)
         assert process.returncode == 0
         assert rest == ""
         assert "curl" in hints

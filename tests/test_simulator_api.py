@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from studio import TEST_TIMEOUT
 
 from floradl.simulator import OutputSpec, RunKind, ScriptedRun, Simulator, serve
 
@@ -46,7 +47,10 @@ async def flora() -> AsyncIterator[Flora]:
     async with (
         serve(simulator) as base_url,
         httpx.AsyncClient(
-            base_url=base_url, headers={"Authorization": f"Bearer {simulator.key}"}, trust_env=False
+            base_url=base_url,
+            headers={"Authorization": f"Bearer {simulator.key}"},
+            trust_env=False,
+            timeout=TEST_TIMEOUT,
         ) as client,
     ):
         yield Flora(simulator, clock, client)

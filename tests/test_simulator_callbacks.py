@@ -105,7 +105,9 @@ async def test_whoever_starts_a_run_may_name_where_it_calls_back(flora: Simulato
     headers = {"Authorization": f"Bearer {flora.key}"}
     with answers(b"200 OK") as receiver:
         url = f"http://127.0.0.1:{receiver.port}/"
-        async with httpx.AsyncClient(base_url=flora.base_url, headers=headers, trust_env=False) as api:
+        async with httpx.AsyncClient(
+            base_url=flora.base_url, headers=headers, trust_env=False, timeout=TEST_TIMEOUT
+        ) as api:
             body = {"mode": "async", "inputs": [], "callback_url": url}
             assert (await api.post("/techniques/campaign/runs", json=body)).status_code == 200
             prompt = {"type": "image", "prompt": "a", "workspace_id": "w", "project_id": "p"}

@@ -13,6 +13,7 @@ import anyio
 import google_crc32c
 import httpx
 import pytest
+from studio import TEST_TIMEOUT
 
 from floradl.simulator import MediaStyle, OutputSpec, Simulator, serve
 
@@ -54,9 +55,14 @@ async def host() -> AsyncIterator[Host]:
     async with (
         serve(simulator) as base_url,
         httpx.AsyncClient(
-            base_url=base_url, headers={"Authorization": f"Bearer {simulator.key}"}, trust_env=False
+            base_url=base_url,
+            headers={"Authorization": f"Bearer {simulator.key}"},
+            trust_env=False,
+            timeout=TEST_TIMEOUT,
         ) as api,
-        httpx.AsyncClient(headers={"Accept-Encoding": "identity"}, trust_env=False) as client,
+        httpx.AsyncClient(
+            headers={"Accept-Encoding": "identity"}, trust_env=False, timeout=TEST_TIMEOUT
+        ) as client,
     ):
         yield Host(simulator, clock, api, client)
 

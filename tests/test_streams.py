@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from studio import Home, check_library, command, queue
+from studio import TEST_TIMEOUT, Home, check_library, command, queue
 
 from floradl.simulator import Simulator
 
@@ -60,7 +60,7 @@ def test_with_closed_streams_a_daemon_writes_its_log_into_no_file_of_its_own(
         held = {str(Path(f"/proc/{process.pid}/fd/{fd}").readlink()) for fd in range(3)}
         assert held == {os.devnull}
         process.terminate()
-        assert process.wait(8) == 0
+        assert process.wait(TEST_TIMEOUT) == 0
     finally:
         process.kill()
         process.wait()

@@ -8,7 +8,7 @@ from contextlib import suppress
 import anyio
 import pytest
 from callers import GET, HOST, Echo, ask, connected, listening, post, rest
-from studio import logged, until
+from studio import TEST_TIMEOUT, logged, until
 
 from floradl.net.addresses import Endpoint
 from floradl.web.http import HttpRequest, HttpResponse, Site
@@ -110,18 +110,18 @@ async def test_what_is_no_request_gets_a_refusal_and_reaches_no_page(raw: bytes)
 async def test_a_slow_sender_is_dropped() -> None:
     echo = Echo()
     async with listening(echo, within=0.3) as port, await anyio.connect_tcp(HOST, port) as stream:
-        with anyio.fail_after(5), suppress(anyio.BrokenResourceError):
+        with anyio.fail_after(TEST_TIMEOUT), suppress(anyio.BrokenResourceError):
             for letter in post(b"x" * 60_000)[:200]:
                 await stream.send(bytes([letter]))
                 await anyio.sleep(0.02)
-        with anyio.fail_after(5):
+        with anyio.fail_after(TEST_TIMEOUT):
             assert (await rest(stream)).startswith((b"HTTP/1.1 408", b""))
     assert echo.seen == []
 
 
 async def test_who_sends_nothing_is_dropped() -> None:
     async with listening(Echo(), within=0.2) as port, await anyio.connect_tcp(HOST, port) as stream:
-        with anyio.fail_after(5):
+        with anyio.fail_after(TEST_TIMEOUT):
             assert (await rest(stream)).startswith(b"HTTP/1.1 408")
 
 
@@ -134,7 +134,7 @@ async def test_who_does_not_take_the_answer_is_dropped() -> None:
     async with listening(Much(), within=0.3) as port, await anyio.connect_tcp(HOST, port) as stream:
         await stream.send(GET)
         await anyio.sleep(0.6)
-        with anyio.fail_after(5):
+        with anyio.fail_after(TEST_TIMEOUT):
             assert len(await rest(stream)) < 50_000_000
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio.abc import SocketStream
-from callers import GET, HOST, Echo, ask, connected, free_port, listening, post, rest
-from studio import logged, until
+from callers import GET, HOST, Echo, ask, connected, listening, post, rest
+from ports import free_port
+from studio import TEST_TIMEOUT, logged, until
 
 from floradl.net.addresses import Endpoint
 from floradl.web.http import (
@@ -90,7 +91,7 @@ async def test_who_does_not_take_the_answer_keeps_nobody_waiting() -> None:
 
 async def test_who_is_sent_away_is_told_to_come_again() -> None:
     async with listening(Echo(), within=60.0, most=FEW) as port, crowd(port, b"GET /h") as streams:
-        with anyio.fail_after(10):
+        with anyio.fail_after(TEST_TIMEOUT):
             assert (await rest(streams[0])).startswith(b"HTTP/1.1 503")
 
 
@@ -180,7 +181,7 @@ async def test_a_spell_without_descriptors_loses_no_place_and_no_caller() -> Non
         for _ in range(3):
             await until(lambda: len(listener._visits) == 0)
             caller = socket.socket()
-            caller.settimeout(10)
+            caller.settimeout(TEST_TIMEOUT)
             with logged() as logs, without_descriptors():
                 await anyio.to_thread.run_sync(caller.connect, (HOST, port))
                 caller.sendall(GET)
@@ -203,7 +204,7 @@ async def test_a_spell_without_descriptors_sends_the_slowest_away() -> None:
         async with await anyio.connect_tcp(HOST, port) as slow:
             await until(lambda: len(listener._visits) == 1)
             caller = socket.socket()
-            caller.settimeout(10)
+            caller.settimeout(TEST_TIMEOUT)
             with without_descriptors():
                 await anyio.to_thread.run_sync(caller.connect, (HOST, port))
                 caller.sendall(GET)

@@ -140,7 +140,7 @@ def hanging(shift: Shift, count: int, type_: str) -> Iterator[list[Future[Fetche
         yield futures
         shift.close()
     for future in futures:
-        assert future.exception(20) is not None
+        assert future.exception(TEST_TIMEOUT) is not None
 
 
 def _asked(host: MediaHost, times: int) -> bool:
@@ -164,7 +164,7 @@ def test_a_few_small_files_are_fetched_here(shift: Callable[..., Shift]) -> None
 def test_a_clip_is_fetched_by_a_worker(shift: Callable[..., Shift]) -> None:
     team = shift()
     with MediaHost(serving(Reply(answer(MP4, 'ETag: "clip"')))) as host:
-        assert team.fetch(host.url("/o.mp4")).result(20).data == MP4
+        assert team.fetch(host.url("/o.mp4")).result(TEST_TIMEOUT).data == MP4
     assert len(team.worker_pool.pids) == 1
 
 
@@ -174,7 +174,7 @@ def test_many_small_files_at_once_bring_workers(shift: Callable[..., Shift]) -> 
 
         def crowded() -> bool:
             more = [team.fetch(host.url(), f"p{nth}", "imageUrl") for nth in range(20)]
-            assert all(each.result(20).data == PNG for each in more)
+            assert all(each.result(TEST_TIMEOUT).data == PNG for each in more)
             return len(team.worker_pool.pids) == 2
 
         wait_until(crowded)
@@ -208,8 +208,8 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_the_next_goes_on_where_it
         first = team.fetch(host.url("/o.mp4"))
         wait_until(lambda: len(team.part() or b"") == BEGUN)
         os.kill(team.worker_pool.pids[0], signal.SIGKILL)
-        assert isinstance(first.exception(20), TransientError)
-        assert team.fetch(host.url("/o.mp4")).result(20).data == CLIP
+        assert isinstance(first.exception(TEST_TIMEOUT), TransientError)
+        assert team.fetch(host.url("/o.mp4")).result(TEST_TIMEOUT).data == CLIP
         assert [request.start for request in host.requests] == [None, BEGUN - 65_536]
 
 
@@ -217,7 +217,7 @@ def test_where_no_worker_comes_up_all_is_fetched_here(shift: Callable[..., Shift
     team = shift(environ={"PYTHONHOME": "/nowhere"})
     with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
         for nth in range(5):
-            assert team.fetch(host.url("/o.mp4"), f"o{nth}").result(20).data == MP4
+            assert team.fetch(host.url("/o.mp4"), f"o{nth}").result(TEST_TIMEOUT).data == MP4
 
 
 def test_after_three_that_did_not_come_up_no_more_are_tried_for_ten_minutes(
@@ -229,10 +229,10 @@ def test_after_three_that_did_not_come_up_no_more_are_tried_for_ten_minutes(
     team = shift(environ={"PYTHONPATH": str(tmp_path)})
     with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
         for nth in range(6):
-            team.fetch(host.url("/o.mp4"), f"o{nth}").result(20)
+            team.fetch(host.url("/o.mp4"), f"o{nth}").result(TEST_TIMEOUT)
         assert count.read_text() == "..."
         team.clock.now += 601
-        team.fetch(host.url("/o.mp4"), "last").result(20)
+        team.fetch(host.url("/o.mp4"), "last").result(TEST_TIMEOUT)
         assert count.read_text() == "...."
 
 
@@ -242,7 +242,7 @@ def test_a_worker_of_another_version_gets_no_request(shift: Callable[..., Shift]
     team = shift(environ={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
     with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
         for nth in range(2):
-            assert team.fetch(host.url("/o.mp4"), f"o{nth}").result(20).data == MP4
+            assert team.fetch(host.url("/o.mp4"), f"o{nth}").result(TEST_TIMEOUT).data == MP4
     assert team.worker_pool.pids == []
 
 
@@ -252,7 +252,7 @@ def test_a_halt_ends_a_workers_transfer_at_once_and_keeps_its_part(shift: Callab
         transfer = team.fetch(host.url("/o.mp4"))
         wait_until(lambda: len(team.part() or b"") == BEGUN)
         team.worker_pool.halt()
-        assert isinstance(transfer.exception(5), DownloadStoppedError)
+        assert isinstance(transfer.exception(TEST_TIMEOUT), DownloadStoppedError)
         assert team.part() == CLIP[:BEGUN]
 
 
@@ -267,7 +267,7 @@ def test_workers_are_gone_once_the_pool_is_closed(shift: Callable[..., Shift]) -
 def test_workers_end_after_a_minute_with_nothing_to_download(shift: Callable[..., Shift]) -> None:
     team = shift()
     with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
-        team.fetch(host.url("/o.mp4")).result(20)
+        team.fetch(host.url("/o.mp4")).result(TEST_TIMEOUT)
         (pid,) = team.worker_pool.pids
         team.clock.now += 59
         team.worker_pool.tend()
@@ -276,7 +276,7 @@ def test_workers_end_after_a_minute_with_nothing_to_download(shift: Callable[...
         team.worker_pool.tend()
         assert team.worker_pool.pids == []
         assert gone(pid)
-        assert team.fetch(host.url("/o.mp4"), "next").result(20).data == MP4
+        assert team.fetch(host.url("/o.mp4"), "next").result(TEST_TIMEOUT).data == MP4
 
 
 def test_a_worker_that_downloads_for_an_hour_is_not_ended(shift: Callable[..., Shift]) -> None:
@@ -293,10 +293,10 @@ def test_a_signal_that_is_meant_for_the_daemon_does_not_end_a_worker(
 ) -> None:
     team = shift()
     with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
-        team.fetch(host.url("/o.mp4")).result(20)
+        team.fetch(host.url("/o.mp4")).result(TEST_TIMEOUT)
         (pid,) = team.worker_pool.pids
         os.kill(pid, number)
-        assert team.fetch(host.url("/o.mp4"), "next").result(20).data == MP4
+        assert team.fetch(host.url("/o.mp4"), "next").result(TEST_TIMEOUT).data == MP4
         assert team.worker_pool.pids == [pid]
 
 
@@ -327,8 +327,8 @@ def test_workers_and_the_daemon_together_stay_within_the_rate_limit(shift: Calla
         transfers = [team.fetch(host.url("/o.mp4"), f"o{nth}") for nth in range(5)]
         wait_until(lambda: len(team.worker_pool.pids) == 2)
         here = [team.fetch(small.url(), f"p{nth}", "imageUrl") for nth in range(2)]
-        assert all(each.result(30).data == PNG for each in here)
-        assert all(each.result(30).data == body for each in transfers)
+        assert all(each.result(TEST_TIMEOUT).data == PNG for each in here)
+        assert all(each.result(TEST_TIMEOUT).data == body for each in transfers)
     total = 5 * len(body) + 2 * len(PNG)
     assert time.monotonic() - began > total / rate - 0.1  # a tenth of a second may be saved up
 
@@ -356,7 +356,7 @@ def test_a_rate_limit_that_is_set_later_holds_for_a_workers_transfer_under_way(
         wait_until(lambda: 1 < worker.rate < rate)
         began = time.monotonic()
         set_now.set()
-        assert transfer.result(30).data == MP4 + rest
+        assert transfer.result(TEST_TIMEOUT).data == MP4 + rest
     assert time.monotonic() - began > len(rest) / rate - 0.15  # a tenth saved up, and a turn under way
 
 
@@ -391,7 +391,7 @@ def test_a_rate_limit_costs_no_message_per_read(
     team = shift(bandwidth=BandwidthLimiter(RateSchedule.always(400_000)))  # 20 turns a second
     began = time.monotonic()
     with MediaHost(serving(Reply(answer(body, 'ETag: "clip"')))) as host:
-        assert team.fetch(host.url("/o.mp4")).result(30).data == body
+        assert team.fetch(host.url("/o.mp4")).result(TEST_TIMEOUT).data == body
     kinds = Counter(type(message) for message in received)
     assert kinds.pop(Progress) <= 5 * (time.monotonic() - began) + 1
     assert kinds == {SettingsApplied: 2, OpenPart: 1, FetchDone: 1}
@@ -400,9 +400,9 @@ def test_a_rate_limit_costs_no_message_per_read(
 def test_a_host_that_is_forbidden_later_is_forbidden_to_workers_too(shift: Callable[..., Shift]) -> None:
     team = shift()
     with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
-        team.fetch(host.url("/o.mp4")).result(20)
+        team.fetch(host.url("/o.mp4")).result(TEST_TIMEOUT)
         team.worker_pool.change(msgspec.structs.replace(SETTINGS, media_hosts=("elsewhere.example",)))
-        error = team.fetch(host.url("/o.mp4"), "next").exception(20)
+        error = team.fetch(host.url("/o.mp4"), "next").exception(TEST_TIMEOUT)
         assert isinstance(error, PermanentError)
         assert error.code is ErrorCode.HOST_REFUSED
         assert len(host.requests) == 1
@@ -413,7 +413,7 @@ def test_a_full_disk_that_a_worker_finds_pauses(shift: Callable[..., Shift]) -> 
     limits = DownloadLimits(None, 1 << 60, 60.0)
     team.worker_pool.change(msgspec.structs.replace(SETTINGS, limits=limits))
     with MediaHost(serving(Reply(answer(MP4)))) as host:
-        error = team.fetch(host.url("/o.mp4")).exception(20)
+        error = team.fetch(host.url("/o.mp4")).exception(TEST_TIMEOUT)
     assert isinstance(error, ServicePausedError)
     assert error.reason is PauseReason.DISK_FULL
 
@@ -423,18 +423,18 @@ def test_a_part_file_that_cannot_be_opened_is_the_same_error_as_here(shift: Call
     with MediaHost(serving(Reply(answer(MP4), "keep"))) as host:
         output = RemoteOutput("o", "videoUrl", host.url("/o.mp4"))
         with team.library.destination(RUN, output, 1, None).open(""):  # as another process would have it
-            error = team.fetch(output.url).exception(20)
+            error = team.fetch(output.url).exception(TEST_TIMEOUT)
             pids = team.worker_pool.pids
         assert isinstance(error, TransientError)
         assert "another floradl writes the same file" in str(error)
-        assert team.fetch(output.url).result(20).data == MP4
+        assert team.fetch(output.url).result(TEST_TIMEOUT).data == MP4
         assert team.worker_pool.pids == pids
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/\ud800", "https://127.0.0.1/" + "x" * 200_000])
 def test_a_url_that_fits_into_no_message_is_judged_here(shift: Callable[..., Shift], url: str) -> None:
     team = shift()
-    error = team.fetch(url).exception(20)
+    error = team.fetch(url).exception(TEST_TIMEOUT)
     assert isinstance(error, PermanentError)
     assert error.code is ErrorCode.BAD_URL
 

@@ -277,18 +277,18 @@ def _field(content: str) -> list[Piece]:
 
 
 def _split(content: str) -> list[str]:
-    """Split at each `|` that is not in quotes."""
-    parts, quote = [""], ""
-    for char in content:
-        if char == "|" and not quote:
-            parts.append("")
-            continue
-        parts[-1] += char
-        if char == quote:
-            quote = ""
-        elif not quote and char in "'\"" and parts[-1].strip() == char:
-            quote = char
-    return parts
+    """Split at each `|` that is not in quotes; a quote counts where nothing but blanks is before it."""
+    parts, begin, quote, blank = [], 0, "", True
+    for place, char in enumerate(content):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char == "|":
+            parts.append(content[begin:place])
+            begin, blank = place + 1, True
+        elif blank:
+            quote = char if char in "'\"" else ""
+            blank = char.isspace()
+    return [*parts, content[begin:]]
 
 
 def _alternative(text: str) -> Alternative:
