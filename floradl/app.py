@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -300,10 +301,7 @@ class _Key:
     def __init__(self, config: Config, environ: Mapping[str, str], given: Secret | None = None) -> None:
         self._reader = KeyReader(config, environ, time.monotonic)
         self._given = given
-
-    def change(self, config: Config) -> None:
-        """Read the key as `config` says from now on."""
-        self._config = config
+        self.change, self.forget = self._reader.change, self._reader.forget
 
     def __call__(self) -> str:
         """Return the key. Raises `ServicePausedError` where none is usable."""

@@ -54,7 +54,7 @@ class Downloads:
         self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
         # A frozen application's executable is no Python: as a worker it would start the application again.
         processors = 1 if getattr(sys, "frozen", False) else cores()
-        machine = Machine(processors, environ)
+        machine = Machine(processors, environ, lambda: many.has_work)
         self._worker_pool = WorkerPool(self._downloader, bandwidth, _worker_settings(config), machine)
         self.fetchers = Fetchers(self._worker_pool, SmallFiles(many, self._downloader, self.disk))
 

@@ -451,7 +451,7 @@ def test_a_slow_answer_is_reported_each_second_as_far_as_it_came() -> None:
             clock.now += 1.0
             return bool(clients.reports)
 
-        wait_until(reported, 10)
+        wait_until(reported)
         assert clients.reports[-1] == (b"abc", 6)
         more.set()
         assert clients.body() == b"abcdef"
@@ -485,14 +485,14 @@ def test_bodies_that_take_long_give_way_to_those_that_wait_for_memory() -> None:
             clock.now += 1.0
             return len({total for _, total in clients.reports}) == 3
 
-        wait_until(reported, 10)
+        wait_until(reported)
         clients.ask(at(server, "/quick"))
 
         def gave_way() -> bool:
             clock.now += 1.0
             return clients.count == 4
 
-        wait_until(gave_way, 10)
+        wait_until(gave_way)
         ended = [clients.named() for _ in range(4)]
     assert ended[-1][0] == "/quick"
     assert [type(result) for _, result in ended] == 3 * [NotPlainError] + [SmallAnswer]
@@ -618,7 +618,7 @@ def test_an_abort_ends_what_is_under_way_with_what_came() -> None:
             clock.now += 1.0
             return bool(clients.reports)
 
-        wait_until(reported, 10)
+        wait_until(reported)
         clients.transport.abort()
         result = clients.next()
     assert isinstance(result, SmallAnswer)

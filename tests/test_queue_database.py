@@ -29,6 +29,7 @@ from floradl.queue.heartbeat import Snapshot
 from floradl.queue.postgres import connection, schema
 from floradl.queue.postgres.opening import prepare_database
 from floradl.queue.postgres.reader import read_shared
+from floradl.queue.postgres.refusal import connect_coded_sync
 from floradl.queue.sharing import NewsKind, RunNews
 
 OUTPUT = SavedOutput(output_id="o", type="imageUrl", kind=OutputKind.IMAGE, path="images/o.png", bytes=3)
@@ -211,8 +212,8 @@ def test_what_a_server_refuses_is_known_by_its_code_and_not_by_its_words(
     assert said in str(connection.explained(refusing, there.value))
 
 
-def test_nothing_is_read_out_of_a_connection_that_no_server_refused() -> None:
-    nobody = connection.Server(f"postgresql://floradl@127.0.0.1:{databases.free_port()}/db")
+def test_nothing_is_read_out_of_a_connection_that_no_server_refused(closed_port: int) -> None:
+    nobody = connection.Server(f"postgresql://floradl@127.0.0.1:{closed_port}/db")
     with pytest.raises(psycopg.OperationalError) as caught:
         connect_coded_sync(nobody.conninfo())
     assert caught.value.sqlstate is None

@@ -10,7 +10,7 @@ import databases
 import pytest
 from msgspec.structs import replace
 from queues import postgres_queue
-from studio import TEST_TIMEOUT
+from studio import TEST_TIMEOUT, until
 
 from floradl.errors import ErrorCode, LeaseLostError
 from floradl.models import (

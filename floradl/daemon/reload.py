@@ -18,7 +18,7 @@ from floradl.config.credentials import read_api_key
 from floradl.config.load import Source
 from floradl.config.settings import Config, Key, settings
 from floradl.daemon.hooks import HookRunner
-from floradl.daemon.notify import Notifications, notify_targets
+from floradl.daemon.notify import Notifications, check_targets
 from floradl.errors import ConfigError, ExposedError
 from floradl.log import change_level, get_logger
 from floradl.wakeups import next_tick

@@ -99,9 +99,11 @@ class FolderLibrary(LibraryStore):
         self._kept_as: dict[str, str] = {}
         self._local = threading.local()
         self._sidecars = SidecarFiles(self, self._flush)
-        self._named = self.named_files(template)
-        self._path_of = lru_cache(_PATHS)(lambda parts: root.joinpath(*parts))
-        self._vital = (root, root / SIDECARS)
+        vital = (root, root / SIDECARS)
+        self._translated = lru_cache(_TRANSLATED)(
+            lambda parts: translated(root, root.joinpath(*parts), vital)
+        )
+        self._named = self.named_files(paths.template)
 
     def create(self) -> bool:
         """Make the folder and its marker where they are missing; return whether the library is new.

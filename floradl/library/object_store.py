@@ -82,7 +82,7 @@ class ObjectLibrary(LibraryStore):
         self._kept_as: dict[str, str] = {}
         self._listed: dict[str, tuple[float, dict[str, str]]] = {}
         self._sidecars = ObjectSidecars(self)
-        self._named = self.named_files(template)
+        self._named = self.named_files(paths.template)
         self._threads: ThreadPoolExecutor | None = None
         self._lock = Lock()
         self._thread = local()

@@ -164,7 +164,7 @@ class Template(Struct, frozen=True):
     def always_names(self, *fields: str) -> bool:
         """Whether one of `fields` is in each path: it is no alternative to another that may be there."""
         pieces = (piece for pieces in self.components for piece in pieces)
-        return any(piece.choices and piece.choices[0].field in fields for piece in pieces)
+        return any(piece.alternatives and piece.alternatives[0].field in fields for piece in pieces)
 
     def meta_keys(self) -> tuple[str, ...]:
         """Return the keys of `meta` in it, each once."""
