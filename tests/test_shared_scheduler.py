@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import Final
+from typing import Any, Final, cast
 
 import anyio
 import pytest
@@ -14,6 +14,7 @@ from floradl.errors import ErrorCode, PauseReason, ServicePausedError
 from floradl.models import QueuedRun, RunFailure, RunState
 from floradl.queue.sharing import NewsKind, RunNews
 from floradl.retry import RetryIn
+from floradl.runs.ready_runs import ReadyRuns
 
 LEASE: Final = 10.0
 
@@ -71,6 +72,15 @@ def test_large_runs_leave_room_for_small_ones() -> None:
         assert len(daemon.saver.begun) == 3
 
     in_fleet(work)
+
+
+@pytest.mark.parametrize(("most_large", "room"), [(None, 16), (4, 5), (100, 16)])
+def test_a_daemon_leases_no_more_large_runs_than_its_library_lets_in(
+    most_large: int | None, room: int
+) -> None:
+    nobody = cast("Any", None)
+    ready = ReadyRuns(nobody, nobody, lambda: 16, most_large=most_large)
+    assert ready.room().large == room
 
 
 def test_who_may_not_poll_any_more_lets_another_daemon_be_elected() -> None:

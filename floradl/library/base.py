@@ -224,6 +224,9 @@ class LibraryStore(ABC):
     companions = False
     """Whether XMP is written beside each file, before the sidecar that names it."""
 
+    most_large: int | None = None
+    """How many large outputs arrive at once, where there is a limit to that."""
+
     under_way: Callable[[], Mapping[str, tuple[str, str]]] = staticmethod(dict)
     """Returns the files of runs that go on yet, which no sidecar names: by path the run's id and the output's
     key."""

@@ -19,8 +19,10 @@ from floradl.library.object_client import Upload
 AT_ONCE: Final = 8 << 20
 """Up to so many bytes are kept in memory, checked, and stored at once."""
 
+MOST_LARGE: Final = 4
+"""Arrivals that may take more than a little memory at once, up to 14 MiB each with what the client holds."""
+
 _FREE: Final = 256 << 10  # bytes that an arrival may take without having a slot
-_SLOTS: Final = 4  # arrivals that may be larger, each of up to 14 MiB with what the client holds
 _IDLE: Final = 64  # arrivals that wait for another attempt
 _LOOK: Final = 1.0  # seconds
 _UNLIMITED: Final = 1 << 60
@@ -55,7 +57,7 @@ class Arrivals:
     def __init__(self) -> None:
         self._of: OrderedDict[str, Arrival] = OrderedDict()
         self._changed = Condition()
-        self._slots = _SLOTS
+        self._slots = MOST_LARGE
         self._thread = local()
 
     def never_wait(self) -> None:

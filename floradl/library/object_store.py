@@ -27,7 +27,7 @@ from floradl.fs.names import fold, stored_path
 from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, T, parsed
 from floradl.library.destination import AttemptMemory
 from floradl.library.object_access import StoreAccess
-from floradl.library.object_arrivals import Arrivals
+from floradl.library.object_arrivals import MOST_LARGE, Arrivals
 from floradl.library.object_client import (
     PART,
     ChangedError,
@@ -66,6 +66,8 @@ def open_object_library(url: BucketUrl, paths: PathPlan, access: StoreAccess) ->
 
 class ObjectLibrary(LibraryStore):
     """The library of `client`. `monotonic` gives seconds."""
+
+    most_large = MOST_LARGE
 
     def __init__(
         self, client: ObjectClient, paths: PathPlan, monotonic: Callable[[], float] = time.monotonic

@@ -48,7 +48,11 @@ class NoRequests:
 
 
 class ReadyRuns:
-    """Saves leased runs. `transfers` returns how many downloads may be under way."""
+    """Saves leased runs.
+
+    `transfers` returns how many downloads may be under way; `most_large` is how many of large outputs the
+    library lets in at once, None for all.
+    """
 
     def __init__(
         self,
@@ -56,8 +60,10 @@ class ReadyRuns:
         reports: RunReports,
         transfers: Callable[[], int],
         clocks: Clocks | None = None,
+        most_large: int | None = None,
     ) -> None:
         clocks = clocks or Clocks()
+        self._most_large = most_large
         self._processor = processor
         self._reports = reports
         self._transfers = transfers
@@ -83,6 +89,8 @@ class ReadyRuns:
         transfers = self._transfers()
         # Some transfers are for small outputs alone: so a run or two with large ones wait to follow at once.
         large = max(transfers, 2)
+        if self._most_large is not None:  # more would wait here, while other daemons have nothing to do
+            large = min(large, self._most_large + 1)
         return Room(max(large - self._large, 0), max(_SMALL * transfers - self._other, 0))
 
     async def save(self, finished: FinishedRun) -> Released:

@@ -20,7 +20,8 @@ def shared_stages(parts: StageParts, options: StageOptions, sharing: RunSharing)
     processor = Processor(
         NoRequests(), parts.library, parts.saver, parts.queue, parts.progress, options.process
     )
-    ready = ReadyRuns(processor, parts.reports, lambda: parts.transfers.total, open_runs.clocks)
+    transfers, most_large = parts.transfers, parts.library.most_large
+    ready = ReadyRuns(processor, parts.reports, lambda: transfers.total, open_runs.clocks, most_large)
 
     async def stands() -> bool:
         pause = ready.breaker.now
