@@ -10,11 +10,10 @@ import pytest
 from loopback import Certificate
 from receivers import PASSWORD, USER, MailSite, WebSite, mail_site, web_site
 
-from floradl.errors import ConfigError
 from floradl.net.url_policy import UrlPolicy
 from floradl.notify.news import Item, Kind, Pending, compose
 from floradl.notify.sending import NotSentError, Sender, _without
-from floradl.notify.targets import MailServer, Service, Webhook, read_targets
+from floradl.notify.targets import MailServer, Service, Unusable, Webhook, read_targets
 from floradl.redaction import redact
 
 TRUSTED = UrlPolicy(["127.0.0.1"])
@@ -69,8 +68,8 @@ def test_a_webhook_gets_json_with_a_text_for_people(site: WebSite, tls: dict[str
 @pytest.mark.parametrize(
     ("status", "why", "wait"),
     [
-        (404, "127.0.0.1 answers HTTP 404: is the URL still right?", 0),
-        (429, "127.0.0.1 answers HTTP 429", 1800),
+        (404, "it answers HTTP 404: is the URL still right?", 0),
+        (429, "it answers HTTP 429", 1800),
         (307, "leads elsewhere, which is not followed", 0),
     ],
 )
@@ -93,6 +92,25 @@ def test_a_private_address_takes_trust_and_plain_http_does_too(site: WebSite, tl
     stranger = UrlPolicy()
     assert "network.trusted_private_hosts" in str(refusal(site.url, tls, stranger))
     assert "without TLS" in str(refusal(site.url.replace("https", "http"), tls, stranger))
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("nas.local", "private network"),
+        ("10.20.30.40:8443", "private address"),
+        ("[fd00::1234]", "private address"),
+        ("NAS.example", "at a private address"),
+        ("nas-2.example", "at a private address"),
+    ],
+)
+def test_a_private_host_is_not_named(host: str, why: str) -> None:
+    """All of a URL is a secret; its line tells which one it is."""
+    policy = UrlPolicy(resolver=lambda *_: ["10.20.30.40"])
+    for url in (f"https://{host}/Secret123Token", f"smtps://{host}/?to=a@b.example"):
+        said = str(refusal(url, {}, policy)).lower()
+        assert why in said
+        assert not any(part in said for part in ("nas", "10.20", "fd00", "8443"))
 
 
 def test_a_mail_is_sent_over_tls_with_a_login(mail: tuple[str, MailSite], tls: dict[str, str]) -> None:
@@ -152,7 +170,7 @@ def test_what_a_mail_server_refuses_is_said_in_words(
 
 def test_a_mail_server_that_is_not_there_is_told_so(closed_port: int, tls: dict[str, str]) -> None:
     url = f"smtps://127.0.0.1:{closed_port}/?to=you@example.com"
-    assert f"127.0.0.1:{closed_port} cannot be reached" in str(refusal(url, tls))
+    assert "its host cannot be reached" in str(refusal(url, tls))
 
 
 def test_a_service_of_apprise_gets_title_and_text() -> None:
@@ -220,10 +238,12 @@ def test_urls_are_read_line_by_line_and_named_by_their_line() -> None:
     ],
 )
 def test_a_url_that_is_wrong_is_named_by_its_line_and_not_shown(url: str, why: str) -> None:
-    with pytest.raises(ConfigError, match=r"^/etc/urls, line 2: ") as caught:
-        read_targets(f"\n{url}\n", "/etc/urls")
-    assert why in redact(str(caught.value))
-    assert "Secret123Token" not in str(caught.value)
+    wrong, other = read_targets(f"\n{url}\nhttps://chat.example/\n", "/etc/urls")
+    assert isinstance(wrong, Unusable)
+    assert wrong.name == "line 2"
+    assert why in redact(wrong.why)
+    assert "Secret123Token" not in wrong.why
+    assert other.name == "line 3 (https)"  # which is told all the same
 
 
 def test_tokens_of_urls_are_hidden_wherever_they_are_written_and_words_are_not() -> None:
