@@ -4,7 +4,7 @@
 #   or HEIC, three channels carry a profile of four (JPEG and WebP carry none, as these are written without unless asked).
 #   The pure red of its formula is 237, 39, 45 by the profile, which is what sharp makes of the photo. Pillow's own
 #   `profileToProfile` refuses such a picture.
-# Versions: PyPI pillow 13.0.0, pillow-heif 1.8.1; npm sharp 0.35.5; the profile is Debian's libgs-common 10.00.0.
+# Versions: PyPI pillow 13.0.0, pillow-heif 1.8.1; npm sharp 0.35.5; the profile is Debian's libgs-common 10.0.0.
 # Why it matters: printers' photos get other colours, and copies of some formats fail in the next step, not in this one.
 # Instead: `ImageCms.profileToProfile(photo, its profile, sRGB, outputMode="RGB")`, or drop `info["icc_profile"]`.
 set -euo pipefail

@@ -2,8 +2,8 @@
 # One would expect: the readers of a sound file either know how long it is or say that they do not. What happens with ten
 #   seconds that ffmpeg wrote: mutagen and tinytag say 0 s for an MP4 in fragments and for a FLAC from a pipe, and
 #   13 h 31 min for a WAV from a pipe, as SoX does; libsndfile says 209146758205323.72 s for that FLAC; tinytag says
-#   0.4 s for an AAC (ADTS), and MediaInfo 0.7 s for a CAF. PyAV and music-metadata
-#   say nothing where they do not know.
+#   0.4 s for an AAC (ADTS), and MediaInfo 0.7 s for a CAF. PyAV and music-metadata state
+#   nothing where they do not know.
 # Versions: PyPI mutagen 1.48.1, tinytag 2.3.2, soundfile 0.14.0 (libsndfile 1.2.2), av 18.1.0; npm music-metadata 11.16.1;
 #   Debian ffmpeg 5.1.9, SoX 14.4.2, mediainfo 23.04.
 # Why it matters: all files are whole and play; what sorts, bills or rejects by duration takes these numbers for facts.
