@@ -2,7 +2,7 @@
 # One would expect: a program that keeps a PNG's texts keeps all three kinds of them. Image models leave prompt and settings
 #   there: plain as tEXt, compressed as zTXt, and as iTXt what Latin-1 does not have. What happens: ImageMagick and
 #   GraphicsMagick keep tEXt and zTXt and drop every iTXt. sharp's `keepMetadata()` writes an iTXt's UTF-8 bytes
-#   into a tEXt, which is Latin-1, so "café" reads "cafÃ©". optipng and pyoxipng keep all as they are.
+#   into a zTXt, which is Latin-1, so "café" reads "cafÃ©". optipng and pyoxipng keep all as they are.
 # Versions: Debian ImageMagick 6.9.11-60, GraphicsMagick 1.4, optipng 0.7.7; PyPI pillow 13.0.0, pyoxipng 9.1.1; npm sharp 0.35.5.
 # Why it matters: tests with English prompts pass; the prompts of everybody else are lost or spoilt, and no error says so.
 # Instead: copy the iTXt chunks yourself, or by `exiftool -tagsFromFile`; with Pillow give `pnginfo`.
