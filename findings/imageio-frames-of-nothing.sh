@@ -2,7 +2,7 @@
 # One would expect: `imageio.v3.imread` of a video returns the frames that `imiter` of the same file gives one by one.
 # What happens: with the pyav plugin it makes the array as long as the container counts, and fills what decodes. Of a
 #   clip that was cut with `-c copy` an MP4 counts all frames up to the keyframe before, and an edit list hides these:
-#   25 frames come, the array has 40, and the last 15 are whatever was in that memory. Where the container has no
+#   25 frames come, the array has 40, and the last 15 are no frames of the clip. Where the container has no
 #   count (WebM, a fragmented MP4), `improps` says 0 frames. OpenCV's frame count is 40 as well, though it reads 25;
 #   for a WebM from a pipe it is a negative number of 17 digits.
 # Versions: PyPI imageio 2.38.1, av 18.1.0, opencv-python-headless 5.0.0.93; Debian ffmpeg 5.1.9.
@@ -32,7 +32,7 @@ import imageio.v3 as iio
 import numpy as np
 
 print(f"imageio {imageio.__version__}, av {av.__version__}, opencv {cv2.__version__}")
-given = iio.imread("cut.mp4", plugin="pyav").astype(int)  # before anything else, so that no old frames lie in the memory
+given = iio.imread("cut.mp4", plugin="pyav").astype(int)  # the first read of this program
 real = np.stack(list(iio.imiter("cut.mp4", plugin="pyav"))).astype(int)
 assert (given[:25] == real).all()
 off = [min(np.abs(frame - each).mean() for each in real) for frame in given[25:]]
