@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, Self, TypeVar
 from msgspec import Struct
 
 from floradl.library import sidecar as sidecars
+from floradl.library.path_plan import PathPlan, UnnamedOutput
 from floradl.library.sidecar import Sidecar
 from floradl.library.template import SIDECARS, Template
 from floradl.models import AttemptNotes, OutputKind, QueuedRun, Reference, RemoteOutput, SavedOutput
@@ -227,6 +228,12 @@ class LibraryStore(ABC):
     most_large: int | None = None
     """How many large outputs arrive at once, where there is a limit to that."""
 
+    paths: PathPlan
+    """How its files are named."""
+
+    _named: NamedFiles | None = None
+    """What tells whose a file is, where outputs can have one name."""
+
     under_way: Callable[[], Mapping[str, tuple[str, str]]] = staticmethod(dict)
     """Returns the files of runs that go on yet, which no sidecar names: by path the run's id and the output's
     key."""
@@ -271,7 +278,6 @@ class LibraryStore(ABC):
     ) -> Destination:
         """Plan where an output goes. `index` counts from 1; the run's times are unix seconds."""
 
-    @abstractmethod
     def path_of(
         self,
         run: QueuedRun,
@@ -284,6 +290,11 @@ class LibraryStore(ABC):
 
         `times` are when the run completed and was created (unix seconds), `index` counts from 1.
         """
+        return self.paths.path(UnnamedOutput(run, output, index, times), ext)
+
+    def _is_anothers(self, run: QueuedRun, output: RemoteOutput, path: str) -> bool:
+        """Whether the file at `path` is not this output's but another one's. Raises as `scan`."""
+        return self._named is not None and self._named.is_anothers(path, run, output)
 
     def earlier_path(self, run: QueuedRun, output: RemoteOutput) -> str | None:
         """Return where an output's file is by the sidecar of `run`, if that is retried; None for all else.

@@ -57,7 +57,8 @@ class OutputPath(msgspec.Struct, frozen=True):
     names on disk. `render` returns the components of the path for an extension and the number of the
     candidate, from 1. `set_aside` gets an open folder, the path of a file in it, and the SHA-256 of its
     successor; it moves the file if that is known to be damaged, and returns whether it did. `memory` has the
-    notes of earlier attempts.
+    notes of earlier attempts. `is_anothers` says of a path whether it is another output's; `earlier` returns
+    that of this output's file, if it is retried and the file has this size and SHA-256.
     """
 
     at: Callable[[tuple[SafeName, ...]], AbstractContextManager[FolderAt]]

@@ -254,30 +254,20 @@ class FolderLibrary(LibraryStore):
             render,
             self._set_aside,
             self._memory,
-            lambda path: self._named is not None and self._named.is_anothers(path, run, output),
+            partial(self._is_anothers, run, output),
             partial(self._earlier, run, output),
         )
         return FolderDestination(place, output.kind, identity.hexdigest()[:8], output.nth)
 
     def _earlier(self, run: QueuedRun, output: RemoteOutput, size: int, sha256: str) -> str | None:
         """Return where a retried run's output is, if it has these bytes."""
-        if not run.force or (path := self.earlier_path(run, output)) is None:
+        if (path := self.earlier_path(run, output)) is None:
             return None
         try:
             with self.locate(path) as (folder, name):
                 return path if same_bytes(folder, name, size, sha256) else None
         except (OSError, ValueError):  # it is gone, or closed to us: then it is saved anew
             return None
-
-    def path_of(
-        self,
-        run: QueuedRun,
-        output: RemoteOutput,
-        index: int,
-        times: tuple[float | None, float | None],
-        ext: str,
-    ) -> str:
-        return self.paths.path(UnnamedOutput(run, output, index, times), ext)
 
     def _set_aside(self, folder: FolderFd, parts: tuple[SafeName, ...], sha256: str) -> bool:
         path = "/".join(parts)

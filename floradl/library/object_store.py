@@ -73,7 +73,7 @@ class ObjectLibrary(LibraryStore):
         self, client: ObjectClient, paths: PathPlan, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self.client = client
-        self._paths = paths
+        self.paths = paths
         self.max_name_bytes = paths.max_name_bytes
         self.names = KnownNames()
         self._monotonic = monotonic
@@ -134,31 +134,21 @@ class ObjectLibrary(LibraryStore):
         completed_at: float | None,
         created_at: float | None = None,
     ) -> ObjectDestination:
-        fields = self._paths.fields(UnnamedOutput(run, output, index, (completed_at, created_at)))
+        fields = self.paths.fields(UnnamedOutput(run, output, index, (completed_at, created_at)))
         identity = hashlib.sha256(f"{run.run_id}\0{output.key}".encode("utf-8", "surrogatepass"))
         place = ObjectPlace(
             client=self.client,
             check=self.check,
-            render=self._paths.candidates(fields),
+            render=self.paths.candidates(fields),
             names=self.names,
             arrivals=self._arrivals,
             memory=self._memory,
             damaged=self._damaged,
             set_aside=self._set_aside,
-            is_anothers=lambda path: self._named is not None and self._named.is_anothers(path, run, output),
+            is_anothers=partial(self._is_anothers, run, output),
             earlier=partial(self.earlier_path, run, output),
         )
         return ObjectDestination(place, output.kind, identity.hexdigest()[:16], output.nth)
-
-    def path_of(
-        self,
-        run: QueuedRun,
-        output: RemoteOutput,
-        index: int,
-        times: tuple[float | None, float | None],
-        ext: str,
-    ) -> str:
-        return self._paths.path(UnnamedOutput(run, output, index, times), ext)
 
     def existing(self, outputs: Mapping[str, SavedOutput]) -> dict[str, SavedOutput]:
         self.check()
