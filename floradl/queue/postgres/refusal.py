@@ -60,7 +60,7 @@ def _lacks_code(error: psycopg.Error) -> bool:
 
 
 def _code_of(error: psycopg.Error) -> str | None:
-    """Return the code of a refusal, by another one; None where there is none now, or it cannot be had."""
+    """Return the code of a refused connection by making it once more; None where none comes."""
     known = {option.keyword.decode(): option.val.decode() for option in _options(error) if option.val}
     try:
         connection: Any = PGconn.connect_start(make_conninfo("", **known).encode())
