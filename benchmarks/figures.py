@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 
 from msgspec import Struct
@@ -69,6 +70,16 @@ def ratio(
         values=tuple(our / peer for our, peer in pairs),
         bar=bar,
     )
+
+
+def median_seconds(work: Callable[[], object], times: int) -> float:
+    """Do `work` so many times; return how long one took, in the median."""
+    seconds = []
+    for _ in range(times):
+        begun = time.monotonic()
+        work()
+        seconds.append(time.monotonic() - begun)
+    return statistics.median(seconds)
 
 
 def number(value: float) -> str:

@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from PIL import Image
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, median_seconds
 from benchmarks.home import clean_environ
 from benchmarks.plan import BenchmarkError, Plan, tell
 from benchmarks.processes import peak_memory
@@ -47,10 +46,10 @@ def gallery(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
     with _served(library) as (port, process):
         _wait(lambda: _ask(port, "/api/status")["indexing"] is None, process)
         built = time.monotonic() - begun
-        tiles = _timed(lambda: (_ask(port, "/api/view"), _ask(port, "/api/outputs?limit=200")), 1)
-        middle = _timed(lambda: _ask(port, f"/api/outputs?limit=200&cursor=@{count // 2}"))
+        tiles = median_seconds(lambda: (_ask(port, "/api/view"), _ask(port, "/api/outputs?limit=200")), 1)
+        middle = median_seconds(lambda: _ask(port, f"/api/outputs?limit=200&cursor=@{count // 2}"), _AGAIN)
         words = iter((*_WORDS, *_WORDS))
-        found = _timed(lambda: _search(port, next(words)))
+        found = median_seconds(lambda: _search(port, next(words)), _AGAIN)
         memory = peak_memory(process.pid) / 1e6
     return [
         _figure("index built", built, 20.0, " s"),
@@ -86,7 +85,7 @@ def _commands(library: Path) -> list[Figure]:
     figures = []
     for line, bar in bars.items():
         run(line)  # sidecars of a moment ago are looked at again
-        seconds = _timed(partial(run, line))
+        seconds = median_seconds(partial(run, line), _AGAIN)
         shown = f"{line[0]} FILE" if line[0] == "which" else " ".join(line)
         figures.append(_figure(f"`{shown}`, a process", seconds, bar, " s"))
     return figures
@@ -192,15 +191,6 @@ def _ask(port: int, path: str) -> Any:
         return json.loads(data)
     finally:
         connection.close()
-
-
-def _timed(work: Callable[[], object], times: int = _AGAIN) -> float:
-    seconds = []
-    for _ in range(times):
-        begun = time.monotonic()
-        work()
-        seconds.append(time.monotonic() - begun)
-    return median(seconds)
 
 
 def _thumbnails(plan: Plan) -> float:

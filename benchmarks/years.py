@@ -10,15 +10,15 @@ import hashlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import anyio
 import msgspec
 
 from benchmarks.crowd import served
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, median_seconds
 from benchmarks.flora import Flora, simulated
 from benchmarks.home import Home
 from benchmarks.plan import BenchmarkError, Plan, tell
@@ -236,8 +236,9 @@ def _commands(home: Home, runs: int) -> Iterator[Figure]:
     }
     home.run("find", "campaign", "17")  # what was written a moment ago is looked at again
     for line, bar in lines.items():
-        yield _one(f"`{' '.join(line)}`", _timed(lambda line=line: home.run(*line)), bar, " s")  # type: ignore[misc]
-    yield _one("`status --all`", _timed(lambda: home.run("status", "--all"), 1), None, " s")
+        seconds = median_seconds(partial(home.run, *line), _ASKED)
+        yield _one(f"`{' '.join(line)}`", seconds, bar, " s")
+    yield _one("`status --all`", median_seconds(lambda: home.run("status", "--all"), 1), None, " s")
 
 
 def _started(plan: Plan, home: Home, flora: Flora, state: Path) -> list[Figure]:
@@ -260,15 +261,6 @@ def _started(plan: Plan, home: Home, flora: Flora, state: Path) -> list[Figure]:
         _one("RSS of the daemon, idle", memory, _MEMORY, " MB"),
         _one("`find`, once a run has come", found, _ANSWER, " s"),
     ]
-
-
-def _timed(work: Callable[[], object], times: int = _ASKED) -> float:
-    seconds = []
-    for _ in range(times):
-        begun = time.monotonic()
-        work()
-        seconds.append(time.monotonic() - begun)
-    return median(seconds)
 
 
 def _size(folder: Path, begins: str) -> int:
