@@ -17,7 +17,7 @@ from browser import (
     tiles,
     violations,
 )
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 from studio import Home, queue, wait_until
 
 from floradl.simulator import Simulator
@@ -146,6 +146,76 @@ def test_with_a_token_runs_are_retried_and_forgotten_by_buttons(
         page.get_by_role("button", name="Forget run_good").click()
         page.get_by_role("button", name="Really: Forget run_good?").click()
         wait_until(lambda: home.status()["counts"]["forgotten"] == 1)
+
+
+def test_a_button_pressed_before_its_run_has_come_stays_pressed(
+    home: Home, simulator: Simulator, open_page: Opener
+) -> None:
+    (home.path / "token").write_text("a-token-of-the-test\n")
+    home.environ["FLORADL_WEB__TOKEN_FILE"] = str(home.path / "token")
+    with home.daemon(), gallery_of(home) as running:
+        queue(home, simulator, "run_good")
+        home.finished("campaign/run_good")
+        page = open_page(f"{running.url}?token=a-token-of-the-test")
+        held: list[Route] = []
+        page.route("**/api/runs/run_good", lambda route: held.append(route))  # noqa: PLW0108 - a method takes no mark
+        dialog = opened_dialog(page, "run_good", "a")
+        page.get_by_role("button", name="Forget run_good").click()
+        held.pop().continue_()
+        expect(dialog.locator(".panel")).to_contain_text("Sidecar")
+        really = page.get_by_role("button", name="Really: Forget run_good?")
+        expect(really).to_be_focused()
+        really.click()
+        wait_until(lambda: home.status()["counts"]["forgotten"] == 1)
+
+
+def test_a_link_of_the_panel_keeps_the_focus_when_its_run_comes(
+    home: Home, simulator: Simulator, open_page: Opener
+) -> None:
+    with home.daemon(), gallery_of(home) as running:
+        queue(home, simulator, "run_good")
+        page = open_page(running.url)
+        held: list[Route] = []
+        page.route("**/api/runs/run_good", lambda route: held.append(route))  # noqa: PLW0108 - a method takes no mark
+        dialog = opened_dialog(page, "run_good", "a")
+        copy = dialog.get_by_role("button", name="Copy the SHA-256")
+        copy.focus()
+        held.pop().continue_()
+        expect(dialog.locator(".panel")).to_contain_text("Sidecar")
+        expect(copy).to_be_focused()
+
+
+def test_a_failure_that_comes_leaves_the_focus_on_the_button_of_another(
+    home: Home, simulator: Simulator, open_page: Opener
+) -> None:
+    (home.path / "token").write_text("a-token-of-the-test\n")
+    home.environ["FLORADL_WEB__TOKEN_FILE"] = str(home.path / "token")
+    for run in ("run_bad", "run_worse"):
+        simulator.add_run(run, technique="campaign", duration=0, fail=("safety_blocked", "Refused."))
+    with home.daemon(), gallery_of(home) as running:
+        home.drop("campaign/run_bad\n", "bad.txt")
+        home.finished("campaign/run_bad")
+        page = open_page(f"{running.url}?token=a-token-of-the-test", wait=False)
+        page.get_by_text("1 run failed").click()
+        retry = page.get_by_role("button", name="Retry run_bad")
+        retry.focus()
+        home.drop("campaign/run_worse\n", "worse.txt")
+        expect(page.get_by_text("2 runs failed")).to_be_visible()
+        expect(retry).to_be_focused()
+
+
+def test_an_output_that_comes_leaves_the_focus_on_a_chosen_filter(
+    home: Home, simulator: Simulator, open_page: Opener
+) -> None:
+    with home.daemon(), gallery_of(home) as running:
+        queue(home, simulator, "run_first")
+        home.finished("campaign/run_first")
+        page = open_page(f"{running.url}?technique=campaign")
+        chip = page.get_by_role("button", name="Remove technique campaign")
+        chip.focus()
+        queue(home, simulator, "run_second")
+        expect(tile(page, "run_second", "a")).to_be_visible()
+        expect(chip).to_be_focused()
 
 
 def test_without_a_token_there_is_no_button_that_changes_anything(

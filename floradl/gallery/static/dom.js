@@ -38,6 +38,18 @@ export function icon(name) {
   return svg;
 }
 
+/** Give an element these children, and touch none that is in its place: what is pressed or focused there stays so.
+ * @param {Element} parent @param {Node[]} children */
+export function setChildren(parent, children) {
+  const { activeElement: focused } = document;
+  const wanted = new Set(children);
+  for (const old of [...parent.childNodes]) if (!wanted.has(old)) old.remove();
+  children.forEach((child, at) => {
+    if (parent.childNodes[at] !== child) parent.insertBefore(child, parent.childNodes[at] ?? null);
+  });
+  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true }); // it was moved
+}
+
 /** Make a button that copies a text, and says that it did. @param {string} text @param {string} what */
 export function copyButton(text, what) {
   const button = h("button", { type: "button", class: "copy", "aria-label": `Copy ${what}`, title: `Copy ${what}` }, icon("copy"));

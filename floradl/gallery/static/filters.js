@@ -1,6 +1,6 @@
 // What the view is narrowed to: the URL holds it, chips change it.
 
-import { h, icon } from "./dom.js";
+import { h, icon, setChildren } from "./dom.js";
 import { count } from "./format.js";
 
 const LISTS = ["kind", "technique", "project", "label"];
@@ -69,19 +69,14 @@ export class Filters {
     const found = new Map((this.facets.kind ?? []).map(({ value, count: outputs }) => [value, outputs]));
     for (const kind of this.filters.kind) if (!found.has(kind)) found.set(kind, 0);
     const order = [...found.keys()].sort((one, other) => (KINDS.indexOf(one) + 1 || 99) - (KINDS.indexOf(other) + 1 || 99));
-    for (const old of [...this.kinds.children]) if (!found.has(old.dataset.kind)) old.remove();
-    for (const kind of order) {
-      // Kept from view to view, so that the focus stays where it is.
-      let chip = [...this.kinds.children].find((each) => each.dataset.kind === kind);
-      if (!chip) {
-        chip = h("button", { type: "button", class: "chip", data: { kind }, on: { click: () => this.set("kind", toggled(this.filters.kind, kind)) } },
-          KINDS.includes(kind) ? icon(kind) : icon("other"), h("span", { text: kind }), h("span", { class: "count" }));
-      }
+    const known = new Map([...this.kinds.children].map((chip) => [chip.dataset.kind, chip]));
+    setChildren(this.kinds, order.map((kind) => {
+      const chip = known.get(kind) ?? h("button", { type: "button", class: "chip", data: { kind }, on: { click: () => this.set("kind", toggled(this.filters.kind, kind)) } },
+        KINDS.includes(kind) ? icon(kind) : icon("other"), h("span", { text: kind }), h("span", { class: "count" }));
       chip.setAttribute("aria-pressed", String(this.filters.kind.includes(kind)));
       chip.querySelector(".count").textContent = count(found.get(kind));
-      const place = this.kinds.children[order.indexOf(kind)];
-      if (place !== chip) this.kinds.insertBefore(chip, place ?? null);
-    }
+      return chip;
+    }));
   }
 
   showSince() {
@@ -95,14 +90,15 @@ export class Filters {
   }
 
   showChosen() {
-    const chips = [...this.lists.keys()].flatMap((name) => this.filters[name].map((value) => h("button", {
-      type: "button", class: "chip active", "aria-label": `Remove ${name} ${value}`, title: value,
+    const known = new Map([...this.chosen.children].map((chip) => [chip.dataset.chip, chip]));
+    const chips = [...this.lists.keys()].flatMap((name) => this.filters[name].map((value) => known.get(`${name} ${value}`) ?? h("button", {
+      type: "button", class: "chip active", "aria-label": `Remove ${name} ${value}`, title: value, data: { chip: `${name} ${value}` },
       on: { click: () => this.remove(name, value) },
     }, h("span", { class: "value", dir: "auto", text: value }), icon("close"))));
     if (!isAll(this.filters)) {
-      chips.push(h("button", { type: "button", class: "clear", text: "Clear all", on: { click: () => this.clear() } }));
+      chips.push(known.get("all") ?? h("button", { type: "button", class: "clear", text: "Clear all", data: { chip: "all" }, on: { click: () => this.clear() } }));
     }
-    this.chosen.replaceChildren(...chips);
+    setChildren(this.chosen, chips);
     this.chosen.hidden = !chips.length;
   }
 
@@ -147,13 +143,14 @@ class ListFilter {
     const digest = JSON.stringify(all);
     if (digest !== this.shown) {
       this.shown = digest;
-      const focused = document.activeElement?.closest?.("label")?.dataset.value;
-      this.options.replaceChildren(...all.map(({ value, count: outputs }) => h("label", { class: "option", title: value, data: { value } },
-        h("input", { type: "checkbox", on: { change: () => this.changed(toggled(this.chosen, value)) } }),
-        h("span", { class: "value", dir: "auto", text: value }), h("span", { class: "count", text: count(outputs) }))));
-      if (focused !== undefined && this.list.matches(":popover-open")) {
-        [...this.options.children].find((each) => each.dataset.value === focused)?.firstChild.focus();
-      }
+      const known = new Map([...this.options.children].map((option) => [option.dataset.value, option]));
+      setChildren(this.options, all.map(({ value, count: outputs }) => {
+        const option = known.get(value) ?? h("label", { class: "option", title: value, data: { value } },
+          h("input", { type: "checkbox", on: { change: () => this.changed(toggled(this.chosen, value)) } }),
+          h("span", { class: "value", dir: "auto", text: value }), h("span", { class: "count" }));
+        option.querySelector(".count").textContent = count(outputs);
+        return option;
+      }));
       this.narrow();
     }
     for (const option of this.options.children) option.firstChild.checked = chosen.includes(option.dataset.value);

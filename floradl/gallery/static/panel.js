@@ -1,7 +1,7 @@
 // The run's panel: which run made this, with what, and where the file is.
 
 import { ApiError, get, post } from "./api.js";
-import { actionButton, breakable, copyButton, h, icon } from "./dom.js";
+import { actionButton, breakable, copyButton, h, icon, setChildren } from "./dom.js";
 import { bytes, money, spoken, techniqueName, time } from "./format.js";
 import { described } from "./status.js";
 
@@ -28,6 +28,7 @@ export class Panel {
   /** Show what is known of an output at once, and of its run when it has come. @param {Record<string, any>} output */
   async show(output) {
     this.shown = output.key;
+    this.buttons = this.actions(output); // not made anew when the run comes: one may have been pressed
     this.fill(output, null);
     let run = null;
     let failed = null;
@@ -54,19 +55,27 @@ export class Panel {
 
   fill(output, answer, failed = null) {
     const scrolled = this.element.scrollTop;
+    const focused = this.element.contains(document.activeElement) ? document.activeElement : null;
     const sidecar = answer?.run ?? null;
     const mine = sidecar?.outputs?.find((each) => each.path === output.path) ?? {};
     const file = answer?.files?.find((each) => each.path === output.path) ?? null;
-    this.element.replaceChildren(...[
+    setChildren(this.element, [
       this.heading(output, sidecar),
       failed ? h("p", { class: "notice", text: failed }) : null,
       this.facts(this.runFacts(output, sidecar), "Run"),
       this.siblings(output, sidecar, answer),
       this.facts(this.fileFacts(output, mine, file), "File"),
-      this.actions(output),
+      this.buttons,
       sidecar ? sidecarBlock(sidecar) : null,
     ].filter(Boolean));
     this.element.scrollTop = scrolled;
+    if (focused && !focused.isConnected) this.likeOf(focused)?.focus({ preventScroll: true });
+  }
+
+  // What stands now where an element stood that was replaced.
+  likeOf(gone) {
+    const name = (element) => element.getAttribute("aria-label") ?? element.textContent;
+    return [...this.element.querySelectorAll("a, button")].find((each) => name(each) === name(gone));
   }
 
   actions(output) {

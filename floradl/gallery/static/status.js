@@ -1,6 +1,6 @@
 // The work as it happens: what is paused and why, what is under way, what failed.
 
-import { actionButton, h, icon } from "./dom.js";
+import { actionButton, h, icon, setChildren } from "./dom.js";
 import { bytes, count, counted } from "./format.js";
 
 const SHOWN = 6; // runs under way; the rest is counted
@@ -120,12 +120,19 @@ export class Status {
     if (!failed.length || this.failed.dataset.digest === digest) return;
     this.failed.dataset.digest = digest;
     this.failed.querySelector("summary").replaceChildren(icon("warning"), h("span", { text: `${counted(total, "run")} failed${partial ? ", in whole or in part" : ""}` }));
-    this.failed.querySelector("ul").replaceChildren(...failed.map((run) => h("li", {},
+    const list = this.failed.querySelector("ul");
+    const known = new Map([...list.children].map((item) => [item.dataset.digest, item]));
+    const items = failed.map((run) => known.get(JSON.stringify([run, mayChange])) ?? this.failedItem(run, mayChange));
+    if (total > failed.length) items.push(h("li", { class: "rest", text: `The last ${count(failed.length)} are shown; floradl status --all lists the others.` }));
+    setChildren(list, items);
+  }
+
+  failedItem(run, mayChange) {
+    return h("li", { data: { digest: JSON.stringify([run, mayChange]) } },
       h("span", { class: "of", dir: "auto", text: run.technique ?? "Unknown technique" }),
       h("code", { text: run.run_id }),
       h("span", { class: "why", dir: "auto", text: described(run.error) }),
-      mayChange ? actionButton("Retry", `Retry ${run.run_id}`, () => this.acts.retry(run.run_id)) : null)),
-    ...(total > failed.length ? [h("li", { class: "rest", text: `The last ${count(failed.length)} are shown; floradl status --all lists the others.` })] : []));
+      mayChange ? actionButton("Retry", `Retry ${run.run_id}`, () => this.acts.retry(run.run_id)) : null);
   }
 
   // Text is only touched where it changed: screen readers and selections stay undisturbed.
