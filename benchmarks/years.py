@@ -126,7 +126,7 @@ async def _pass(queue: SqliteQueue, runs: Sequence[QueuedRun]) -> None:
         at = run.queued_at
         await queue.note_delivery(f"d-{run.run_id}", request, at, known_only=True, retry_failed=False)
         open_run = msgspec.structs.replace(run, state=RunState.RUNNING, error=None)
-        await queue.update(open_run, at + 30, duration=30.0)
+        await queue.update_all([(open_run, 30.0)], at + 30)
         await queue.finish(run, at + 60, f"{run.run_id}.json", LateCost(run.run_id, at + 120))
 
     async with anyio.create_task_group() as group:

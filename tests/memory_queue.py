@@ -165,13 +165,21 @@ class MemoryQueue(RunQueue):
         await _turn(self._closed)
         return self._runs.get(run_id)
 
-    async def update(self, run: QueuedRun, now: float, *, duration: float | None = None) -> None:  # noqa: ARG002
+    async def get_all(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
         await _turn(self._closed)
-        if duration is not None and is_detected_by(run, self._runs.get(run.run_id)):
-            of_technique = self._durations.setdefault(run.technique or "", [])
-            of_technique.append(duration)
-            del of_technique[:-DURATIONS_KEPT]
+        return {run_id: self._runs[run_id] for run_id in run_ids if run_id in self._runs}
+
+    async def update(self, run: QueuedRun, now: float) -> None:  # noqa: ARG002
+        await _turn(self._closed)
         self._put(run)
+
+    async def update_all(self, runs: Sequence[tuple[QueuedRun, float | None]], now: float) -> None:
+        for run, duration in runs:
+            if duration is not None and is_detected_by(run, self._runs.get(run.run_id)):
+                of_technique = self._durations.setdefault(run.technique or "", [])
+                of_technique.append(duration)
+                del of_technique[:-DURATIONS_KEPT]
+            await self.update(run, now)
 
     async def begin_download(
         self,

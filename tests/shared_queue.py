@@ -182,13 +182,13 @@ class SharedQueue(MemoryQueue, RunSharing):
         self._check(run_id)
         await super().save_outputs(run_id, outputs)
 
-    async def update(self, run: QueuedRun, now: float, *, duration: float | None = None) -> None:
+    async def update(self, run: QueuedRun, now: float) -> None:
         await self._reach()
         self._check(run.run_id)
         known = self._runs.get(run.run_id)
         elsewhere = run.run_id in self.store.ready or self.store.leased(run.run_id) is not None
         if run.run_id in self.fence_of or (not elsewhere and known is not None and known.state.open):
-            await super().update(run, now, duration=duration)
+            await super().update(run, now)
 
     async def finish(
         self, run: QueuedRun, now: float, sidecar: str | None, late: LateCost | None = None
@@ -221,14 +221,6 @@ class SharedQueue(MemoryQueue, RunSharing):
             for run_id in await self.open_ids()
             if run_id not in self.store.ready and self.store.leased(run_id) is None
         ]
-
-    async def rows(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
-        found = [(run_id, await self.get(run_id)) for run_id in run_ids]
-        return {run_id: row for run_id, row in found if row is not None}
-
-    async def update_all(self, runs: Sequence[tuple[QueuedRun, float | None]], now: float) -> None:
-        for run, duration in runs:
-            await self.update(run, now, duration=duration)
 
     async def note_due(self, due: Mapping[str, float]) -> None:
         await self._reach()

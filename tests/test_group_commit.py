@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -142,13 +143,7 @@ async def test_calls_one_after_the_other_wait_for_no_timer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    sleep = anyio.sleep
-
-    async def counted(seconds: float) -> None:
-        slept.append(seconds)
-        await sleep(seconds)
-
-    monkeypatch.setattr(anyio, "sleep", counted)
+    monkeypatch.setattr(time, "sleep", slept.append)
     async with serving(tmp_path) as world:
         for number in range(30):
             await world.group.call(add(f"run_{number}"))

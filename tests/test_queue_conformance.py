@@ -579,7 +579,7 @@ async def detect(queue: RunQueue, run_id: str, seconds: float, technique: str | 
         run_id=run_id, technique=technique, queued_at=1.0, detected_at=2.0, state=RunState.DOWNLOADING
     )
     for _ in range(2):
-        await queue.update(run, 2.0, duration=seconds)
+        await queue.update_all([(run, seconds)], 2.0)
 
 
 async def test_durations_are_kept_once_by_technique_the_oldest_first(queue: RunQueue) -> None:
@@ -587,7 +587,7 @@ async def test_durations_are_kept_once_by_technique_the_oldest_first(queue: RunQ
     await detect(queue, "run_b", 1.0)
     await detect(queue, "run_c", 5.0, technique=None)
     assert await queue.durations() == {"t": [3.0, 1.0], "": [5.0]}
-    await queue.update(QueuedRun(run_id="run_d", queued_at=1.0), 1.0, duration=7.0)  # nothing was detected
+    await queue.update_all([(QueuedRun(run_id="run_d", queued_at=1.0), 7.0)], 1.0)  # nothing was detected
     assert await queue.durations() == {"t": [3.0, 1.0], "": [5.0]}
 
 

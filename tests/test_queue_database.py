@@ -400,11 +400,9 @@ async def fill(queue: RunQueue) -> None:
     await queue.put_technique_names({"t": RunNames(technique_id="tech_1")})
     await queue.note_delivery("whd_1", databases.order("run_d"), 1e9, known_only=False, retry_failed=True)
     await queue.submit([], 5.0, retry_failed=False, files=[LeftFile("job.txt", 1, 2, "abc", refused=True)])
-    await queue.update(
-        QueuedRun(run_id="run_d", technique="t", queued_at=1.0, detected_at=2.0, state=RunState.RUNNING),
-        3.0,
-        duration=4.5,
-    )
+    running = QueuedRun(run_id="run_d", technique="t", queued_at=1.0, state=RunState.RUNNING)
+    detected = msgspec.structs.replace(running, detected_at=2.0)
+    await queue.update_all([(detected, 4.5)], 3.0)
 
 
 async def content(queue: RunQueue) -> list[object]:

@@ -90,7 +90,11 @@ class RunHooks:
         self.on_failure: FailureReport = _ignore
 
     def wake(self) -> None:
-        """Look for events: there may be new ones."""
+        """Look for events: there may be new ones, if there is a hook."""
+        if self._expecting is not False:
+            self._look_again()
+
+    def _look_again(self) -> None:
         self._news = True
         self._changed.set()
 
@@ -98,7 +102,7 @@ class RunHooks:
         """Let `settings` hold from now on; what runs already goes on as it is."""
         self._settings = settings
         self._held_until = -math.inf
-        self.wake()
+        self._look_again()
 
     async def prepare(self, outbox: HookOutbox) -> None:
         """Have runs that end from now on put into the outbox, if there is a hook for them."""

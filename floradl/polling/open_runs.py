@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from floradl.clock import Clocks
 from floradl.models import FinishedRun, QueuedRun, RemoteRun
@@ -15,7 +13,6 @@ from floradl.polling.planner import PollPlanner
 from floradl.queue.base import RunQueue
 from floradl.retry import Halted, RetryIn
 
-_T = TypeVar("_T")
 _QUICK_POLLS = (1.0, 1.0, 2.0, 3.0, 5.0)  # seconds, where a webhook reports the end and the API does not
 
 
@@ -39,15 +36,6 @@ class PollReports(Protocol):
 
     def halted(self, run: QueuedRun, message: str, next_in: float) -> None:
         """Report a run that met what pauses all."""
-
-
-async def _together(calls: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
-    """Make calls of the queue, which commits together what comes together. Raises what one of them raised."""
-    results = await asyncio.gather(*(call() for call in calls), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results  # type: ignore[return-value]
 
 
 class OpenRuns:
@@ -180,7 +168,8 @@ class OpenRuns:
         self._over.pop(run_id, None)
         if self.breaker.is_probe(run_id):
             self.breaker.end()
-        self.wake()
+        if not self:  # who waits for runs that are due has nothing from one that is gone
+            self.wake()
 
     def wake(self) -> None:
         """Wake all that wait for runs to be due, or for none to be open."""
@@ -209,14 +198,10 @@ class OpenRuns:
 
     async def load(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
         """Read rows, by id; runs that are not open any more are dropped. Raises `QueueUnavailableError`."""
-        sharing = self._queue.sharing
-        if sharing is None:
-            rows = await _together([partial(self._queue.get, run_id) for run_id in run_ids])
-        else:
-            known = await sharing.rows(run_ids)
-            rows = [known.get(run_id) for run_id in run_ids]
+        rows = await self._queue.get_all(run_ids)
         found = {}
-        for run_id, row in zip(run_ids, rows, strict=True):
+        for run_id in run_ids:
+            row = rows.get(run_id)
             if row is None or not row.state.open:
                 self.forget(run_id)
             else:
@@ -225,11 +210,8 @@ class OpenRuns:
 
     async def record(self, runs: Iterable[tuple[QueuedRun, float | None]]) -> None:
         """Write rows, and how long each run took at FLORA (seconds). Raises `QueueUnavailableError`."""
-        now, sharing = self.clocks.wall(), self._queue.sharing
-        if sharing is not None:
-            await sharing.update_all(list(runs), now)
-            return
-        await _together([partial(self._queue.update, run, now, duration=seconds) for run, seconds in runs])
+        if rows := list(runs):
+            await self._queue.update_all(rows, self.clocks.wall())
 
     def postpone(self, retry: RetryIn) -> None:
         """Make a run, whose row is written, due again."""

@@ -188,12 +188,20 @@ class RunQueue(Protocol):
     async def get(self, run_id: str) -> QueuedRun | None:
         """Read one run; None where it is unknown."""
 
-    async def update(self, run: QueuedRun, now: float, *, duration: float | None = None) -> None:
+    async def get_all(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
+        """Read many runs, by id, at the cost of one; unknown ones are left out."""
+
+    async def update(self, run: QueuedRun, now: float) -> None:
         """Record how far a run is. One that was forgotten meanwhile stays forgotten.
 
         A technique is recorded where none is known, as by `finish`; names take the place of earlier ones.
-        `duration` is how long the run took at FLORA (seconds): it is kept for `durations` where this is the
-        update that first sets `detected_at`.
+        """
+
+    async def update_all(self, runs: Sequence[tuple[QueuedRun, float | None]], now: float) -> None:
+        """Do as `update` for many runs that this process has not leased, at the cost of one.
+
+        Each comes with how long it took at FLORA (seconds), if that is known: it is kept for `durations`
+        where this is the update that first sets `detected_at`.
         """
 
     async def begin_download(

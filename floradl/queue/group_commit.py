@@ -13,11 +13,12 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 import anyio
-from anyio import to_thread
 
 from floradl.errors import PauseReason, QueueDamagedError, QueueUnavailableError
 from floradl.log import get_logger
@@ -49,17 +50,18 @@ class _Call:
 class GroupCommit:
     """The one way from the event loop to the connection `db`. `serve` must be running.
 
-    Where the disk does not take a commit it is tried again each `retry_after` seconds; `trouble` says so.
+    A thread of its own commits. Where the disk does not take a commit it is tried again each `retry_after`
+    seconds; `trouble` says so.
     """
 
     def __init__(self, db: sqlite3.Connection, retry_after: float) -> None:
         self._db = db
         self._retry_after = retry_after
-        self._closing = anyio.Event()
+        self._closing = Event()
         self._begun = -math.inf
         self._overlap = False  # whether calls of several callers were in the last batch
+        self._waiting: SimpleQueue[_Call | None] = SimpleQueue()  # None only wakes the thread
         self.trouble: QueueTrouble | None = None
-        self._send, self._receive = anyio.create_memory_object_stream[_Call](math.inf)
 
     async def call(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `work` on the connection; it is durable when this returns.
@@ -68,58 +70,86 @@ class GroupCommit:
         again where its commit was refused, so it must not use anything up. Raises what `work` raised;
         `QueueUnavailableError` in place of SQLite's own errors.
         """
+        if self._closing.is_set():
+            raise anyio.ClosedResourceError
         call = _Call(work)
-        self._send.send_nowait(call)
+        self._waiting.put(call)
         await call.done
         if isinstance(call.error, sqlite3.Error):
             raise QueueUnavailableError(f"the journal cannot be written: {call.error}") from call.error
         if call.error is not None:
             raise call.error
         result: _T = call.result
-        call.result = None  # `serve` holds the call until the next one comes
+        call.result = None  # the thread may hold the call a moment longer
         return result
 
     async def serve(self) -> None:
-        """Commit what comes, until `close`. Raises `QueueDamagedError`: then calls that wait never return."""
-        with self._receive, self._send:
-            async for first in self._receive:
-                await self._gather()
-                batch = [first]
-                while len(batch) < _BATCH:
-                    try:
-                        batch.append(self._receive.receive_nowait())
-                    except (anyio.WouldBlock, anyio.EndOfStream):
-                        break
-                self._overlap = len(batch) > 1
-                while batch:
-                    batch = await self._record(batch)
+        """Commit what comes, until `close`. Raises `QueueDamagedError`: then calls that wait never return.
 
-    async def _gather(self) -> None:
-        """Let calls gather, where they overlap: a commit costs a thread a turn, and it a flush.
+        What was called before a cancellation is committed, and its callers know, when that takes effect.
+        """
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        Thread(target=self._serve, args=(loop, ended), name="floradl-queue", daemon=True).start()
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self.close()
+            with anyio.CancelScope(shield=True):
+                await ended
+            raise
+        finally:
+            self._closing.set()
+
+    def _serve(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
+        try:
+            while not (self._closing.is_set() and self._waiting.empty()):
+                batch = self._next()
+                while batch:
+                    batch = self._record(loop, batch)
+        except BaseException as error:  # noqa: BLE001 - whoever serves has it
+            _call_soon(loop, ended.set_exception, error)
+        else:
+            _call_soon(loop, ended.set_result, None)
+
+    def _next(self) -> list[_Call]:
+        """Wait for a call, or for the end; return what there is, a batch at most."""
+        call = self._waiting.get()
+        self._gather()
+        batch = []
+        while True:
+            if call is not None:
+                batch.append(call)
+            if len(batch) == _BATCH:
+                break
+            try:
+                call = self._waiting.get_nowait()
+            except Empty:
+                break
+        self._overlap = len(batch) > 1
+        return batch
+
+    def _gather(self) -> None:
+        """Let calls gather, where they overlap: a commit costs threads a turn, and the disk a flush.
 
         A caller that makes one call after the other has nobody to wait for.
         """
-        since = anyio.current_time() - self._begun
+        since = time.monotonic() - self._begun
         if self._overlap and since < _GATHER and not self._closing.is_set():
-            await anyio.sleep(_GATHER - since)
-        self._begun = anyio.current_time()
+            time.sleep(_GATHER - since)
+        self._begun = time.monotonic()
 
-    async def _record(self, batch: list[_Call]) -> list[_Call]:
+    def _record(self, loop: asyncio.AbstractEventLoop, batch: list[_Call]) -> list[_Call]:
         """Commit a batch; return what the disk did not take, after the time until the next try."""
-        # Shielded: those who wait must learn how their commit went, even while all is stopping.
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(self._commit, batch)
+        self._commit(batch)
         damage = next((call.error for call in batch if is_damage(call.error)), None)
         if damage is not None:
             raise QueueDamagedError(str(damage))
         refused = [] if self._closing.is_set() else [call for call in batch if _may_pass(call.error)]
-        for call in batch:
-            if call not in refused and not call.done.done():
-                call.done.set_result(None)
         self._note(refused[0].error if refused else None)
+        _call_soon(loop, _settle, [call for call in batch if call not in refused] if refused else batch)
         if refused:
-            with anyio.move_on_after(self._retry_after):
-                await self._closing.wait()
+            self._closing.wait(self._retry_after)
         for call in refused:
             call.error = None
         return refused
@@ -141,12 +171,11 @@ class GroupCommit:
     def close(self) -> None:
         """Take no more calls; `serve` ends once those that wait are committed, or were refused once more."""
         self._closing.set()
-        self._send.close()
+        self._waiting.put(None)
 
     def disconnect(self) -> None:
         """Close the connection, and whatever calls would come by. `serve` must not be running."""
         self.close()
-        self._receive.close()
         self._db.close()
 
     def _commit(self, batch: list[_Call]) -> None:
@@ -176,6 +205,17 @@ def _all_or_nothing(db: sqlite3.Connection, begin: str, end: str, *undo: str) ->
             for statement in undo:
                 db.execute(statement)
         raise
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[_T], object], value: _T) -> None:
+    with suppress(RuntimeError):  # it is closed: nobody waits any more
+        loop.call_soon_threadsafe(call, value)
+
+
+def _settle(batch: list[_Call]) -> None:
+    for call in batch:
+        if not call.done.done():
+            call.done.set_result(None)
 
 
 def _may_pass(error: BaseException | None) -> bool:

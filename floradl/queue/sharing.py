@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from floradl.models import FinishedRun, QueuedRun
+from floradl.models import FinishedRun
 from floradl.queue.heartbeat import Snapshot
 
 POLLER_LEASE: Final = 10.0
@@ -112,15 +112,6 @@ class RunSharing(Protocol):
         """Record in how many seconds from now runs are polled next, for a poller that is elected later.
 
         What is ready, leased or not open is left out.
-        """
-
-    async def rows(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
-        """Read many runs, by id, at the cost of one; unknown ones are left out."""
-
-    async def update_all(self, runs: Sequence[tuple[QueuedRun, float | None]], now: float) -> None:
-        """Do as `RunQueue.update` for many runs that this process has not leased, at the cost of one.
-
-        Each comes with its `duration`.
         """
 
     async def hand_over(self, finished: Sequence[FinishedRun]) -> int:

@@ -196,11 +196,22 @@ class SqliteQueue(RunQueue):
     async def get(self, run_id: str) -> QueuedRun | None:
         return await self._call(lambda db: select_run(db, run_id))
 
-    async def update(self, run: QueuedRun, now: float, *, duration: float | None = None) -> None:
+    async def get_all(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
+        def work(db: sqlite3.Connection) -> dict[str, QueuedRun]:
+            found = ((run_id, select_run(db, run_id)) for run_id in run_ids)
+            return {run_id: run for run_id, run in found if run is not None}
+
+        return await self._call(work)
+
+    async def update(self, run: QueuedRun, now: float) -> None:
+        await self._call(lambda db: _put(db, run, now))
+
+    async def update_all(self, runs: Sequence[tuple[QueuedRun, float | None]], now: float) -> None:
         def work(db: sqlite3.Connection) -> None:
-            if duration is not None and is_detected_by(run, select_run(db, run.run_id)):
-                _add_duration(db, run.technique or "", duration)
-            _put(db, run, now)
+            for run, duration in runs:
+                if duration is not None and is_detected_by(run, select_run(db, run.run_id)):
+                    _add_duration(db, run.technique or "", duration)
+                _put(db, run, now)
 
         await self._call(work)
 

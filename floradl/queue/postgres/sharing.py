@@ -14,8 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from floradl.errors import LeaseLostError
 from floradl.log import get_logger
-from floradl.models import FinishedRun, QueuedRun
-from floradl.queue.base import is_detected_by
+from floradl.models import FinishedRun
 from floradl.queue.heartbeat import Snapshot, redacted
 from floradl.queue.postgres import jobs, leases
 from floradl.queue.postgres.connection import Connection, Database
@@ -23,12 +22,8 @@ from floradl.queue.postgres.leases import Leased
 from floradl.queue.postgres.news import Listener, seconds, tell, tell_ready
 from floradl.queue.postgres.rows import (
     OPEN,
-    PUT,
-    add_durations,
     count_states,
     fold_counts,
-    select_runs,
-    values_of,
 )
 from floradl.queue.postgres.schema import FILLED, put_fact
 from floradl.queue.sharing import (
@@ -140,27 +135,6 @@ class PostgresSharing(RunSharing):
             f" WHERE runs.run_id = given.run_id AND state IN {OPEN} AND answer IS NULL",
             (list(due), [seconds(each) for each in due.values()]),
         )
-
-    async def rows(self, run_ids: Sequence[str]) -> dict[str, QueuedRun]:
-        return await self._db.call(lambda connection: select_runs(connection, list(run_ids)), single=True)
-
-    async def update_all(self, runs: Sequence[tuple[QueuedRun, float | None]], now: float) -> None:
-        # In one order, against deadlocks.
-        values = [values_of(run, now) for run, _ in sorted(runs, key=lambda each: each[0].run_id)]
-        timed = [(run, seconds) for run, seconds in runs if seconds is not None]
-        if len(values) == 1 and not timed:  # as after each single request: one round trip in place of three
-            await self._db.rows(PUT, values[0])
-            return
-
-        async def work(connection: Connection) -> None:
-            if timed:
-                before = await select_runs(connection, [run.run_id for run, _ in timed], lock=True)
-                new = [each for each in timed if is_detected_by(each[0], before.get(each[0].run_id))]
-                await add_durations(connection, [(run.technique or "", seconds) for run, seconds in new])
-            async with connection.cursor() as cursor:
-                await cursor.executemany(PUT, values)
-
-        await self._db.call(work)
 
     async def hand_over(self, finished: Sequence[FinishedRun]) -> int:
         async def work(connection: Connection) -> int:
