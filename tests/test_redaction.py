@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from floradl import redaction
-from floradl.redaction import MASK, Secret, printable, redact, redact_value, remember
+from floradl.redaction import MASK, Secret, are_harmless, printable, redact, redact_value, remember
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +161,39 @@ def test_a_text_loses_its_secret_and_no_more(text: str, safe: str) -> None:
 def test_redacting_twice_changes_nothing_more(text: str) -> None:
     once = redact(text)
     assert redact(once) == once
+
+
+_PIECES = [
+    *"?#@/:='\" \n\r",
+    *(
+        "://",
+        "a",
+        "sk_live_",
+        "whsec_",
+        "%3f",
+        "%3d",
+        "token=",
+        "cookie",
+        "Authorization",
+        "bearer ",
+        "Basic ",
+    ),
+    *("bearer ", "Basic ", "aGVsbG8xMjM=", "QZX12345", MASK, "b'", ","),
+]
+
+
+@settings(max_examples=400)
+@given(st.lists(st.text() | st.lists(st.sampled_from(_PIECES)).map("".join)))
+@example(["cookie:", MASK, "token=a"])
+def test_texts_that_are_harmless_together_are_so_one_by_one(texts: list[str]) -> None:
+    remember(Secret("QZX12345"))
+    if are_harmless(texts):
+        assert [redact(text) for text in texts] == texts
+
+
+def test_one_text_with_a_secret_is_found_among_many() -> None:
+    assert are_harmless(["images/a.png", "Label", "run_a"])
+    assert not are_harmless(["images/a.png", "https://media.example/a?sig=1", "run_a"])
 
 
 @pytest.mark.parametrize(

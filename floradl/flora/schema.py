@@ -265,7 +265,7 @@ def _outputs(wire: Any, *, needed: bool) -> tuple[RemoteOutput, ...]:
     # The same one listed twice is one.
     for output in dict.fromkeys(_output(item, place) for place, item in enumerate(wire, 1)):
         nth = seen[output.output_id] = seen.get(output.output_id, 0) + 1
-        found.append(msgspec.structs.replace(output, nth=nth))
+        found.append(output if nth == 1 else msgspec.structs.replace(output, nth=nth))
     return tuple(found)
 
 

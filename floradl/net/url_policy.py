@@ -226,7 +226,8 @@ def addresses(host: str, port: int, timeout: float | None, resolver: Resolver = 
 
 def port_of(url: httpx.URL) -> int:
     """Return the port that `url` (https or http) leads to."""
-    return url.port if url.port is not None else {"https": 443, "http": 80}[url.scheme]
+    port = url.port
+    return port if port is not None else {"https": 443, "http": 80}[url.scheme]
 
 
 def _parse(url: str | httpx.URL) -> httpx.URL:
@@ -239,8 +240,9 @@ def _parse(url: str | httpx.URL) -> httpx.URL:
         raise _bad(f"only https is fetched, not {shown(parsed.scheme)}")
     if parsed.userinfo:
         raise _bad(f"the URL has a user or password before the host {shown(parsed.host)}: that is not sent")
-    if parsed.port is not None and not 1 <= parsed.port <= 65535:
-        raise _bad(f"the URL's port is {parsed.port}, and a port is from 1 to 65535")
+    port = parsed.port
+    if port is not None and not 1 <= port <= 65535:
+        raise _bad(f"the URL's port is {port}, and a port is from 1 to 65535")
     return parsed
 
 

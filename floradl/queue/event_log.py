@@ -24,7 +24,7 @@ from floradl.clock import rfc3339
 from floradl.log import get_logger
 from floradl.models import QueuedRun, Result, RunState, SavedOutput
 from floradl.queue.folder import EVENT_FILES
-from floradl.redaction import redact, shown_json
+from floradl.redaction import are_harmless, redact, shown_json
 
 SCHEMA_VERSION: Final = 1
 _LARGEST = 16 << 20  # bytes of a file, until the next one begins
@@ -181,9 +181,12 @@ def _names(run: QueuedRun) -> dict[str, Any]:
 def _line(event: _Waiting) -> bytes:
     at, name, run_id, facts = event
     line: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "at": rfc3339(at), "event": name}
-    line["run_id"] = _safe(run_id)
-    for key, value in facts.items():
-        line[key] = _safe(value)
+    line["run_id"] = run_id
+    line |= facts
+    texts = [value for value in line.values() if isinstance(value, str)]
+    plain = all(map(str.isascii, texts)) and are_harmless(texts)
+    if not plain or any(isinstance(value, dict) for value in facts.values()):
+        line = {key: _safe(value) for key, value in line.items()}
     return shown_json(msgspec.json.encode(line)) + b"\n"
 
 
