@@ -172,7 +172,7 @@ async def working(
     library = _shared_library(config, environ)
     url_policy = api_guard(config)
     async with AsyncExitStack() as stack:
-        media = await stack.enter_async_context(open_downloads(config, environ, library.together))
+        media = await stack.enter_async_context(open_downloads(config, environ, library))
         api = stack.enter_context(_api_client(config, environ, url_policy))
         group = await stack.enter_async_context(anyio.create_task_group())
         group.start_soon(_serve_queue, queue, media.halt)

@@ -15,7 +15,8 @@ from floradl import __version__
 from floradl.config.settings import Config
 from floradl.download.downloader import Downloader, DownloadLimits
 from floradl.download.small_files import SmallFiles
-from floradl.library.batch_writer import BatchWriter, Together
+from floradl.library.base import LibraryStore
+from floradl.library.batch_writer import BatchWriter
 from floradl.net.bandwidth import BandwidthLimiter
 from floradl.net.client import MediaClient, open_client
 from floradl.net.pool import PoolLimits
@@ -38,7 +39,7 @@ class Downloads:
         self,
         config: Config,
         environ: Mapping[str, str],
-        together: Together,
+        library: LibraryStore,
         url_policy: UrlPolicy,
         client: MediaClient,
         bandwidth: BandwidthLimiter,
@@ -50,7 +51,7 @@ class Downloads:
         self.slots = TransferSlots(config.download.concurrency)
         many = client.many(self.slots)
         self.slots.on_free = many.wake
-        self.disk = BatchWriter(together)
+        self.disk = BatchWriter(library.together, kept_open=library.kept_open)
         self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
         # A frozen application's executable is no Python: as a worker it would start the application again.
         processors = 1 if getattr(sys, "frozen", False) else cores()
@@ -91,7 +92,7 @@ class Downloads:
 
 @asynccontextmanager
 async def open_downloads(
-    config: Config, environ: Mapping[str, str], together: Together
+    config: Config, environ: Mapping[str, str], library: LibraryStore
 ) -> AsyncIterator[Downloads]:
     """Open the downloaders of media, which have no credentials; close them on exit.
 
@@ -104,7 +105,7 @@ async def open_downloads(
     with open_client(
         url_policy, user_agent=USER_AGENT, limits=limits, environ=environ, bandwidth=bandwidth
     ) as client:
-        opened = Downloads(config, environ, together, url_policy, client, bandwidth)
+        opened = Downloads(config, environ, library, url_policy, client, bandwidth)
         try:
             yield opened
         finally:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -246,4 +247,27 @@ async def test_a_thread_that_waits_for_work_holds_none_of_what_it_did() -> None:
     with anyio.fail_after(30):
         while gone() is not None:  # noqa: ASYNC110 - the thread has no event for that
             await anyio.sleep(0.005)
+    await anyio.to_thread.run_sync(writer.close)
+
+
+async def test_what_is_kept_open_is_let_go_when_no_work_follows() -> None:
+    begun, left = threading.Event(), threading.Event()
+
+    @contextmanager
+    def kept_open() -> Iterator[None]:
+        begun.set()
+        yield
+        left.set()
+
+    writer, gate = BatchWriter(each, 1, kept_open), Gate()
+    writer.put(gate.blocking("first"), lambda _: None)
+    await entered(gate)
+    assert begun.is_set()
+    writer.put(gate.plain("second"), lambda _: None)
+    assert not left.is_set()
+    gate.opened.set()
+    await anyio.to_thread.run_sync(left.wait, 30)
+    assert left.is_set()
+    assert gate.done == ["first", "second"]
+    assert await writer.do(lambda: 7) == 7  # its thread is there for more
     await anyio.to_thread.run_sync(writer.close)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, Self, TypeVar
 
 from msgspec import Struct
@@ -429,6 +429,13 @@ class LibraryStore(ABC):
     @abstractmethod
     def kept_as(self, path: str) -> str | None:
         """Return the new path of the damaged file of `path`; None if it was not moved."""
+
+    def kept_open(self) -> AbstractContextManager[None]:
+        """Have what one `together` of this thread opens be there for the next: for those in close succession.
+
+        A disk cannot be unmounted meanwhile.
+        """
+        return nullcontext()
 
     @abstractmethod
     def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:

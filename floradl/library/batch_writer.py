@@ -11,7 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, current_thread
@@ -26,9 +26,13 @@ _BATCH: Final = 16
 _GATHER: Final = 0.006  # seconds between the beginnings of two batches, while there are many
 _MANY: Final = 8  # batches, in `_SPAN`
 _SPAN: Final = 0.08  # seconds
+_LINGER: Final = 0.05  # seconds without work, after which nothing is kept open
 
 Together: TypeAlias = Callable[[Sequence[Callable[[], Any]]], list[Any]]
 """`LibraryStore.together`, or the like."""
+
+KeptOpen: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""`LibraryStore.kept_open`, or the like."""
 
 Then: TypeAlias = Callable[[], None]
 """What is left to do in the event loop."""
@@ -48,11 +52,15 @@ class _Work:
 class BatchWriter:
     """Does work that reads from the disk or puts files there, in at most `threads` threads of its own.
 
-    `together` does a batch. The threads start when there is use for them.
+    `together` does a batch, those that follow one another within `kept_open`. The threads start when there
+    is use for them.
     """
 
-    def __init__(self, together: Together, threads: int = _THREADS) -> None:
+    def __init__(
+        self, together: Together, threads: int = _THREADS, kept_open: KeptOpen = nullcontext
+    ) -> None:
         self._together = together
+        self._kept_open = kept_open
         self._most = threads
         self._threads: list[Thread] = []
         self._idle = 0
@@ -120,8 +128,11 @@ class BatchWriter:
         try:
             while not self._ends():
                 if batch := self._next():
-                    self._do(batch)
-                del batch  # while it waits for the next one it holds nothing: works may hold whole files
+                    with self._kept_open():
+                        while batch:
+                            self._do(batch)
+                            del batch  # while it waits it holds nothing: works may hold whole files
+                            batch = self._next(_LINGER)
         except BaseException:  # a bug: the next work starts another thread
             with self._lock:
                 self._threads.remove(current_thread())
@@ -148,12 +159,16 @@ class BatchWriter:
             with suppress(RuntimeError):  # it is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(_run, then)
 
-    def _next(self) -> list[_Work]:
-        """Wait for work, or for the end; return what there is of it, a batch at most."""
+    def _next(self, seconds: float | None = None) -> list[_Work]:
+        """Wait for work, or for the end, or so long; return what there is of it, a batch at most."""
         with self._lock:
             self._idle += 1
-        work = self._waiting.get()
-        self._gather()
+        try:
+            work = self._waiting.get(timeout=seconds)
+        except Empty:
+            work = None
+        else:
+            self._gather()
         batch: list[_Work] = []
         with self._lock:
             self._idle -= 1
