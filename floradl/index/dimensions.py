@@ -1,8 +1,9 @@
 """Width and height of pictures and films, from the first bytes of their files: nothing is decoded.
 
-Sources: PNG (W3C, 11.2.2), GIF89a, JPEG (ITU T.81, B.2.2) with Exif 2.32's orientation, WebP (RFC 9649), BMP,
-ISO 14496-12 (`tkhd`) and 23008-12 (`ispe`, `irot`), Matroska (RFC 9559). What a file says is not believed
-beyond its bounds, and at most 512 KiB of it are read.
+Sources: PNG (W3C, third edition, 11.2.1, 11.3.3.6) and JPEG (ITU T.81, B.2.2) with Exif 2.32's orientation,
+GIF89a, WebP (RFC 9649; Chromium 156 does not turn it by its Exif), BMP, ISO 14496-12 (`tkhd`) and 23008-12
+(`ispe`, `irot`), Matroska (RFC 9559). What a file says is not believed beyond its bounds, and at most 512 KiB
+of it are read.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def read_dimensions(file: BinaryIO) -> Size | None:
 
 def _of(head: bytes, file: BinaryIO) -> Size | None:
     if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
-        return _pair(">II", head, 16)
+        return _png(head, file)
     if head.startswith(b"\xff\xd8\xff"):
         return _jpeg(head, file)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
@@ -57,6 +58,23 @@ def _of(head: bytes, file: BinaryIO) -> Size | None:
 
 def _pair(form: str, data: bytes, at: int) -> Size:
     width, height = struct.unpack_from(form, data, at)
+    return width, height
+
+
+def _png(head: bytes, file: BinaryIO) -> Size:
+    """Read the size of a PNG, turned where a chunk before its pixels says so."""
+    width, height = _pair(">II", head, 16)
+    at = 8
+    for _ in range(64):
+        chunk = head[at : at + 8]
+        if len(chunk) < 8 or chunk[4:] == b"eXIf":
+            file.seek(at)
+            chunk = file.read(_HEAD)
+        if len(chunk) < 8 or chunk[4:8] == b"IDAT":
+            break
+        if chunk[4:8] == b"eXIf":
+            return (height, width) if _is_turned(chunk[8:]) else (width, height)
+        at += 12 + int.from_bytes(chunk[:4], "big")
     return width, height
 
 
