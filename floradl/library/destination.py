@@ -114,7 +114,7 @@ class FolderDestination(Destination):
         self._first = nth
         *folders, self._stem = place.render("", 1)
         self._folders = (*folders,)
-        self._held: FolderAt | None = None
+        self._held: nullcontext[FolderAt] | None = None
 
     @property
     def notes(self) -> AttemptNotes:
@@ -192,14 +192,14 @@ class FolderDestination(Destination):
     def held(self) -> Iterator[None]:
         # Opening the folder costs a dozen system calls.
         with self._folder() as opened:
-            self._held = opened
+            self._held = nullcontext(opened)
             try:
                 yield
             finally:
                 self._held = None
 
     def _folder(self) -> AbstractContextManager[FolderAt]:
-        return self._place.at(self._folders) if self._held is None else nullcontext(self._held)
+        return self._place.at(self._folders) if self._held is None else self._held
 
     def _part_name(self, validator: str) -> SafeName:
         return part_name(self._stem, f"{self._tag}-{validator}")

@@ -185,7 +185,7 @@ def _line(event: _Waiting) -> bytes:
     line |= facts
     texts = [value for value in line.values() if isinstance(value, str)]
     plain = all(map(str.isascii, texts)) and are_harmless(texts)
-    if not plain or any(isinstance(value, dict) for value in facts.values()):
+    if not plain or dict in map(type, facts.values()):
         line = {key: _safe(value) for key, value in line.items()}
     return shown_json(msgspec.json.encode(line)) + b"\n"
 
