@@ -24,6 +24,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Locator,
     Page,
+    Route,
     expect,
     sync_playwright,
 )
@@ -314,3 +315,37 @@ def opened_dialog(page: Page, run_id: str, output: str = "output_1") -> Locator:
     dialog = page.get_by_role("dialog")
     expect(dialog).to_have_attribute("aria-label", re.compile(rf"\b{run_id}, {output}\b"))
     return dialog
+
+
+class Held:
+    """Requests of a page to addresses of a pattern, each held until `release`."""
+
+    def __init__(self, page: Page, pattern: str) -> None:
+        self._page = page
+        self._waiting: list[Route] = []
+        self._is_open = False
+        page.route(pattern, self._take)
+
+    def _take(self, route: Route) -> None:
+        if self._is_open:
+            route.continue_()
+        else:
+            self._waiting.append(route)
+
+    def wait(self) -> None:
+        """Wait until something is held."""
+        # What a browser tells is heard while it is asked something.
+        wait_until(lambda: self._page.evaluate("() => true") and self._waiting)
+
+    def release(self) -> None:
+        """Let go on what is held, once something is, and all that comes later."""
+        self.wait()
+        self._is_open = True
+        for route in self._waiting:
+            route.continue_()
+
+
+def press(page: Page, element: Locator) -> None:
+    """Press the mouse on an element, without letting go."""
+    element.hover()
+    page.mouse.down()
