@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -204,13 +204,13 @@ class Gallery:
 
 @contextmanager
 def gallery_of(home: Home, *arguments: str) -> Iterator[Gallery]:
-    """Serve a home's gallery in a process of its own, as a user would."""
+    """Serve a home's gallery in a process of its own, as a user would; it has read the whole library."""
     port = free_port()
     command = home.command("gallery", "--listen", f"127.0.0.1:{port}", *arguments)
     with (home.path / "gallery.log").open("w") as log:
         process = subprocess.Popen(command, env=home.environ, stderr=log, stdout=log)
     try:
-        wait_until(lambda: process.poll() is not None or _answers(port))
+        wait_until(lambda: process.poll() is not None or _has_read(home, port))
         assert process.poll() is None, (home.path / "gallery.log").read_text()
         yield Gallery(home, f"http://127.0.0.1:{port}/")
     finally:
@@ -218,12 +218,18 @@ def gallery_of(home: Home, *arguments: str) -> Iterator[Gallery]:
         process.wait(30)
 
 
-def _answers(port: int) -> bool:
+def _has_read(home: Home, port: int) -> bool:
+    """Ask a gallery whether it has read the whole library; until then a view may be a part of it."""
+    file = home.environ.get("FLORADL_WEB__TOKEN_FILE")
+    headers = {"Authorization": f"Bearer {Path(file).read_text().strip()}"} if file else {}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
+        connection.request("GET", "/api/status", headers=headers)
+        return json.loads(connection.getresponse().read())["indexing"] is None
+    except (OSError, http.client.HTTPException):
         return False
-    return True
+    finally:
+        connection.close()
 
 
 @contextmanager

@@ -222,6 +222,8 @@ def test_everything_is_reached_by_keyboard_alone(gallery: Gallery, open_page: Op
     page.keyboard.press("/")
     expect(page.get_by_role("searchbox")).to_be_focused()
     page.keyboard.type("look 07")
+    expect(page).to_have_url(re.compile("q=look.07$"))  # typed slowly, its beginning was searched first
+    expect(page.locator("main")).to_have_attribute("aria-busy", "false")
     expect(page.locator("#summary")).to_have_text("2 outputs")
     seen = []
     for _ in range(30):
