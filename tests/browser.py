@@ -219,13 +219,14 @@ def gallery_of(home: Home, *arguments: str) -> Iterator[Gallery]:
 
 
 def _has_read(home: Home, port: int) -> bool:
-    """Ask a gallery whether it has read the whole library; until then a view may be a part of it."""
+    """Ask a gallery whether it has read the whole library, or says why not; until then a view is a part."""
     file = home.environ.get("FLORADL_WEB__TOKEN_FILE")
     headers = {"Authorization": f"Bearer {Path(file).read_text().strip()}"} if file else {}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", "/api/status", headers=headers)
-        return json.loads(connection.getresponse().read())["indexing"] is None
+        status = json.loads(connection.getresponse().read())
+        return status["indexing"] is None or status["trouble"] is not None
     except (OSError, http.client.HTTPException):
         return False
     finally:

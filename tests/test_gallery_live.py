@@ -25,6 +25,13 @@ from studio import Home, queue, wait_until
 from floradl.simulator import Simulator
 
 TOP = "each => each.getBoundingClientRect().top"
+FOCUS_AT_ONCE = """() => new MutationObserver((_, observer) => {
+    const button = document.querySelector("[aria-label='Copy the SHA-256']");
+    if (button) {
+        observer.disconnect();
+        button.focus();
+    }
+}).observe(document.body, { childList: true, subtree: true })"""
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]  # two browsers beside other tests lose their focus
 
@@ -309,6 +316,19 @@ def test_a_link_of_the_panel_keeps_the_focus_when_its_run_comes(
         held.release()
         expect(dialog.locator(".panel")).to_contain_text("Sidecar")
         expect(copy).to_be_focused()
+
+
+def test_a_focus_that_was_moved_while_the_dialog_opens_stays_where_it_is(
+    tmp_path: Path, open_page: Opener
+) -> None:
+    home = Home(tmp_path)
+    Planted(home.library).run("run_here", ("here.png", picture(320, 240)))
+    with gallery_of(home) as running:
+        page = open_page(running.url)
+        page.evaluate(FOCUS_AT_ONCE)
+        tile(page, "run_here").click()
+        expect(page.locator(".pswp__item").nth(2)).to_have_css("display", "block")  # it has opened
+        expect(page.get_by_role("button", name="Copy the SHA-256")).to_be_focused()
 
 
 def test_a_failure_that_comes_leaves_the_focus_on_the_button_of_another(
