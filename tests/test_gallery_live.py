@@ -145,7 +145,7 @@ def test_with_a_token_runs_are_retried_and_forgotten_by_buttons(
         home.drop("campaign/run_bad\n", "bad.txt")
         home.finished("campaign/run_good")
         page = open_page(f"{running.url}?token=a-token-of-the-test")
-        assert page.url == running.url
+        expect(page).to_have_url(running.url)
         page.get_by_text("1 run failed").click()
         home.finished("campaign/run_bad")
         (home.library / "runs/campaign/run_bad.json").unlink()
