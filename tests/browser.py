@@ -49,7 +49,7 @@ SIZES = {"phone": (390, 844), "laptop": (1440, 900), "4k": (3840, 2160)}
 Opener = Callable[..., Page]
 """Opens a URL; `wait=False` where no tile is there to wait for; all else as `Browser.new_context` has it."""
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 _KINDS = {"image": "images", "video": "videos", "audio": "audio", "document": "documents", "text": "text"}
 _FLORA_TYPES = {"image": "imageUrl", "video": "videoUrl", "audio": "audioUrl", "document": "documentUrl"}
@@ -242,7 +242,7 @@ def pages(browser: Browser) -> Iterator[Opener]:
     def opened(url: str, *, wait: bool = True, **options: Any) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         contexts.append(context)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         page = context.new_page()
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("console", lambda said: trouble.append(said.text) if is_error(said) else None)

@@ -190,7 +190,7 @@ def test_a_machine_cut_off_from_the_database_loses_its_runs_and_comes_back(fleet
         more = numbered(5, "run_more")
         fleet.add_runs(*more)
         far.drop("".join(f"campaign/{run_id}\n" for run_id in more), "more.txt")
-        fleet.all_done(more, 120.0)
+        fleet.all_done(more)
         fleet.check_announced([*runs, *more])
         fleet.check_library()
 
