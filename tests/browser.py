@@ -329,6 +329,7 @@ class Held:
 
     def __init__(self, page: Page, pattern: str) -> None:
         self._page = page
+        self._pattern = pattern
         self._waiting: list[Route] = []
         self._is_open = False
         page.route(pattern, self._take)
@@ -350,6 +351,7 @@ class Held:
         self._is_open = True
         for route in self._waiting:
             route.continue_()
+        self._page.unroute(self._pattern)  # nothing is to be decided while the page is closed
 
 
 def press(page: Page, element: Locator) -> None:
