@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import npm
 import pytest
 from PIL import Image
 from playwright.sync_api import (
@@ -24,6 +25,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Locator,
     Page,
+    Route,
     expect,
     sync_playwright,
 )
@@ -48,7 +50,7 @@ SIZES = {"phone": (390, 844), "laptop": (1440, 900), "4k": (3840, 2160)}
 Opener = Callable[..., Page]
 """Opens a URL; `wait=False` where no tile is there to wait for; all else as `Browser.new_context` has it."""
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 _KINDS = {"image": "images", "video": "videos", "audio": "audio", "document": "documents", "text": "text"}
 _FLORA_TYPES = {"image": "imageUrl", "video": "videoUrl", "audio": "audioUrl", "document": "documentUrl"}
@@ -70,13 +72,7 @@ def chromium() -> Iterator[Browser]:
 
 def axe_source(folder: Path) -> str:
     """Return axe-core, which finds what assistive technology would stumble over, from npm into `folder`."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
-    (folder / "package.json").write_text('{"private": true}')
-    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", AXE]
-    done = subprocess.run(command, cwd=folder, timeout=300, capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"{AXE} could not be installed from npm")
+    npm.install(AXE, folder)
     return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
@@ -203,13 +199,13 @@ class Gallery:
 
 @contextmanager
 def gallery_of(home: Home, *arguments: str) -> Iterator[Gallery]:
-    """Serve a home's gallery in a process of its own, as a user would."""
+    """Serve a home's gallery in a process of its own, as a user would; it has read the whole library."""
     port = free_port()
     command = home.command("gallery", "--listen", f"127.0.0.1:{port}", *arguments)
     with (home.path / "gallery.log").open("w") as log:
         process = subprocess.Popen(command, env=home.environ, stderr=log, stdout=log)
     try:
-        wait_until(lambda: process.poll() is not None or _answers(port))
+        wait_until(lambda: process.poll() is not None or _has_read(home, port))
         assert process.poll() is None, (home.path / "gallery.log").read_text()
         yield Gallery(home, f"http://127.0.0.1:{port}/")
     finally:
@@ -217,12 +213,19 @@ def gallery_of(home: Home, *arguments: str) -> Iterator[Gallery]:
         process.wait(30)
 
 
-def _answers(port: int) -> bool:
+def _has_read(home: Home, port: int) -> bool:
+    """Ask a gallery whether it has read the whole library, or says why not; until then a view is a part."""
+    file = home.environ.get("FLORADL_WEB__TOKEN_FILE")
+    headers = {"Authorization": f"Bearer {Path(file).read_text().strip()}"} if file else {}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
+        connection.request("GET", "/api/status", headers=headers)
+        status = json.loads(connection.getresponse().read())
+        return status["indexing"] is None or status["trouble"] is not None
+    except (OSError, http.client.HTTPException):
         return False
-    return True
+    finally:
+        connection.close()
 
 
 @contextmanager
@@ -234,7 +237,7 @@ def pages(browser: Browser) -> Iterator[Opener]:
     def opened(url: str, *, wait: bool = True, **options: Any) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         contexts.append(context)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         page = context.new_page()
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("console", lambda said: trouble.append(said.text) if is_error(said) else None)
@@ -314,3 +317,39 @@ def opened_dialog(page: Page, run_id: str, output: str = "output_1") -> Locator:
     dialog = page.get_by_role("dialog")
     expect(dialog).to_have_attribute("aria-label", re.compile(rf"\b{run_id}, {output}\b"))
     return dialog
+
+
+class Held:
+    """Requests of a page to addresses of a pattern, each held until `release`."""
+
+    def __init__(self, page: Page, pattern: str) -> None:
+        self._page = page
+        self._pattern = pattern
+        self._waiting: list[Route] = []
+        self._is_open = False
+        page.route(pattern, self._take)
+
+    def _take(self, route: Route) -> None:
+        if self._is_open:
+            route.continue_()
+        else:
+            self._waiting.append(route)
+
+    def wait(self) -> None:
+        """Wait until something is held."""
+        # What a browser tells is heard while it is asked something.
+        wait_until(lambda: self._page.evaluate("() => true") and self._waiting)
+
+    def release(self) -> None:
+        """Let go on what is held, once something is, and all that comes later."""
+        self.wait()
+        self._is_open = True
+        for route in self._waiting:
+            route.continue_()
+        self._page.unroute(self._pattern)  # nothing is to be decided while the page is closed
+
+
+def press(page: Page, element: Locator) -> None:
+    """Press the mouse on an element, without letting go."""
+    element.hover()
+    page.mouse.down()

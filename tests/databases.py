@@ -321,7 +321,7 @@ def order(run_id: str) -> RunRequest:
     return RunRequest(Reference(run_id))
 
 
-def wait_for(look: Callable[[], Any], seconds: float = 30.0) -> Any:
+def wait_for(look: Callable[[], Any], seconds: float = 120.0) -> Any:
     """Return what `look` gives, once it is true."""
     until = time.monotonic() + seconds
     while not (found := look()):

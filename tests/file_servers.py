@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import npm
 import pytest
 from loopback import Server
 from ports import free_port
@@ -96,23 +97,9 @@ def _rclone(work: Path, files: Path, port: int) -> list[str]:
 
 
 def _express(work: Path, files: Path, port: int) -> list[str]:
-    node, npm = _program("node"), _program("npm")
-    try:
-        install = [
-            npm,
-            "install",
-            "--prefix",
-            str(work),
-            "--no-audit",
-            "--no-fund",
-            "--ignore-scripts",
-            EXPRESS,
-        ]
-        subprocess.run(install, check=True, capture_output=True, timeout=120)
-    except (subprocess.SubprocessError, OSError):
-        pytest.skip(f"{EXPRESS} could not be installed from npm")
+    npm.install(EXPRESS, work)
     (work / "serve.js").write_text(_EXPRESS)
-    return [node, str(work / "serve.js"), str(files), str(port)]
+    return ["node", str(work / "serve.js"), str(files), str(port)]
 
 
 SERVERS: dict[str, Callable[[Path, Path, int], list[str]]] = {

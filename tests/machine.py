@@ -46,7 +46,7 @@ class Machine:
         door = ["nsenter", "-t", str(self._pid), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]
         clean = ["env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LANG=C.UTF-8"]
         done = subprocess.run(
-            [*door, *clean, *command], input=stdin, capture_output=True, text=True, check=False, timeout=60
+            [*door, *clean, *command], input=stdin, capture_output=True, text=True, check=False, timeout=180
         )
         if check and done.returncode:
             raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}{done.stderr}")

@@ -18,7 +18,7 @@ from typing import Self
 import databases
 import studio
 from databases import PostgresServer
-from studio import Home, wait_until
+from studio import TEST_TIMEOUT, Home, wait_until
 
 from floradl.simulator import OutputSpec, Simulator
 
@@ -90,7 +90,7 @@ class Machines:
         for run_id in run_ids:
             self.simulator.add_run(run_id, technique="campaign", outputs=outputs, duration=duration)
 
-    def all_done(self, run_ids: Sequence[str], seconds: float = 60.0) -> None:
+    def all_done(self, run_ids: Sequence[str], seconds: float = TEST_TIMEOUT) -> None:
         """Wait until the queue has all of these runs as done."""
         query = f"SELECT count(*) FROM runs WHERE state = 'done' AND run_id = ANY('{{{','.join(run_ids)}}}')"
         wait_until(lambda: self.server.execute(query, self.name) == [(len(run_ids),)], seconds)

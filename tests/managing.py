@@ -32,7 +32,7 @@ class Ear:
             pairs = (line.partition("=") for line in data.decode().splitlines())
             self.heard.append({key: value for key, _, value in pairs})
 
-    def wait_for(self, key: str, part: str = "", *, after: int = 0, seconds: float = 20.0) -> int:
+    def wait_for(self, key: str, part: str = "", *, after: int = 0, seconds: float = 60.0) -> int:
         """Wait for a message whose `key` contains `part`; return how many there were up to it."""
 
         def found() -> int:

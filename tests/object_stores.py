@@ -24,6 +24,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import npm
 import pytest
 from ports import free_port
 
@@ -157,22 +158,15 @@ def _write_once(store: Store, folder: Path) -> None:
 @contextmanager
 def azurite(folder: Path, installed: Path) -> Iterator[Store]:
     """Serve an empty Azurite with one container; npm puts it into `installed`, once."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("Node and npm are not installed")
     installed.mkdir(exist_ok=True)
     program = installed / "node_modules/azurite/dist/src/blob/main.js"
     with (installed / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # processes that test side by side share it
         if not program.exists():
-            (installed / "package.json").write_text('{"private": true}')
-            command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", AZURITE]
-            done = subprocess.run(command, cwd=installed, timeout=300, capture_output=True, check=False)
-            if done.returncode:
-                pytest.skip(f"{AZURITE} could not be installed from npm")
+            npm.install(AZURITE, installed)
     port = free_port()
     command = [
-        *(node, str(program), "--inMemoryPersistence", "--silent", "--disableTelemetry"),
+        *("node", str(program), "--inMemoryPersistence", "--silent", "--disableTelemetry"),
         *("--skipApiVersionCheck", "--blobHost", "127.0.0.1", "--blobPort", str(port)),
     ]
     endpoint = f"http://127.0.0.1:{port}/{_ACCOUNT}"

@@ -24,7 +24,7 @@ from floradl.library.sidecar import load_schema
 from floradl.log import PROCESSORS
 from floradl.simulator import OutputSpec, Simulator, serve
 
-TEST_TIMEOUT = 60.0
+TEST_TIMEOUT = 120.0
 """Seconds until a test gives up on what must come: a guard against a hang, no limit of the product's."""
 
 PICTURE = (OutputSpec("a", "imageUrl", size=3000),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ import pytest
 import yaml
 from hooked import Hook
 from machines import Machines, Way, machines
-from studio import wait_until
+from studio import TEST_TIMEOUT, wait_until
 
 from floradl.simulator import Do, Fault, Match, OutputSpec, Simulator
+
+LONG_ELECTIONS = Path(__file__).parent / "long_elections.py"
 
 
 @pytest.fixture
@@ -119,7 +122,7 @@ def test_a_killed_poller_is_followed_by_another_within_ten_seconds(fleet: Machin
     killed_at = time.monotonic()
     second = fleet.poller(but=[first])
     took = time.monotonic() - killed_at
-    assert took < 14  # ten, and what a busy machine adds
+    assert took < 10 + 10  # what a busy machine adds: test_shared_scheduler.py has the ten in virtual time
     runs = numbered(5)
     fleet.add_runs(*runs)
     third = next(name for name in fleet.processes if name not in {first, second})
@@ -130,6 +133,8 @@ def test_a_killed_poller_is_followed_by_another_within_ten_seconds(fleet: Machin
 @pytest.mark.slow
 def test_a_stopped_poller_gives_all_back_at_once(fleet: Machines) -> None:
     for name in ("one", "other"):
+        # The other hears that nobody polls: by itself it would stand for election minutes later.
+        fleet.home(name).command = lambda *words: [sys.executable, str(LONG_ELECTIONS), *words]
         fleet.start(name)
     first = fleet.poller()
     slow_media(fleet.simulator)
@@ -138,12 +143,10 @@ def test_a_stopped_poller_gives_all_back_at_once(fleet: Machines) -> None:
     fleet.home(first).drop("".join(f"campaign/{run_id}\n" for run_id in runs))
     wait_until(lambda: len(fleet.simulator.asked("media")) >= 8)
     fleet.kill(first, signal.SIGTERM)
-    assert fleet.processes[first].wait(8) == 0
+    assert fleet.processes[first].wait(TEST_TIMEOUT) == 0
     leases = f"SELECT count(*) FROM runs JOIN daemons ON owner = daemon WHERE name LIKE '%/{first}/%'"
     assert fleet.server.execute(leases, fleet.name) == [(0,)]
-    stopped_at = time.monotonic()
     fleet.poller(but=[first])
-    assert time.monotonic() - stopped_at < 2.5  # news of it, not the next request for the lease
     fleet.all_done(runs)
     fleet.check_announced(runs)
 
@@ -187,7 +190,7 @@ def test_a_machine_cut_off_from_the_database_loses_its_runs_and_comes_back(fleet
         more = numbered(5, "run_more")
         fleet.add_runs(*more)
         far.drop("".join(f"campaign/{run_id}\n" for run_id in more), "more.txt")
-        fleet.all_done(more, 120.0)
+        fleet.all_done(more)
         fleet.check_announced([*runs, *more])
         fleet.check_library()
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from machines import PICTURE, Machines
 from object_stores import Line, Request, Store, answer
-from studio import wait_until
+from studio import TEST_TIMEOUT, wait_until
 
 from floradl.simulator import OutputSpec, Simulator
 
@@ -145,7 +145,7 @@ def test_a_fleet_over_a_bucket_loses_and_doubles_nothing_whatever_is_killed_stop
         fleet.start_all(store, tmp_path.name, short_leases=True)
         fleet.poller()
         fleet.drop_everywhere(runs)
-        survive(fleet, runs, lease=3.0, seconds=60.0)
+        survive(fleet, runs, lease=3.0, seconds=TEST_TIMEOUT)
         check_bucket(store, tmp_path.name, simulator, runs)
         check_hooks(fleet, runs)
         assert not (fleet.announced() - Counter(runs))
@@ -182,8 +182,8 @@ def test_a_bucket_that_refuses_a_fleet_for_a_while_costs_no_run(
             line.act = partial(_writes, refusal)
             wait_until(partial(_passed, time.monotonic(), 4.0))
             line.act = lambda _: None
-            wait_until(partial(_done_again, fleet, number * 32 + 28), 60.0)
-        wait_until(partial(_done_again, fleet, len(runs)), 90.0)
+            wait_until(partial(_done_again, fleet, number * 32 + 28))
+        wait_until(partial(_done_again, fleet, len(runs)))
         check_bucket(store, tmp_path.name, simulator, runs)
         fleet.check_announced(runs)
 

@@ -39,7 +39,7 @@ def test_a_database_restarted_under_load_and_gone_for_a_while_costs_no_run(
         wait_until(lambda: "queue_unavailable" in one.run("status", "--check").stdout)
         time.sleep(15)
         server.start()
-        fleet.all_done(runs, 120.0)
+        fleet.all_done(runs)
         fleet.check_library()
         fleet.check_announced(runs)
         wait_until(lambda: "queue_unavailable" not in one.run("status", "--check").stdout)

@@ -52,7 +52,7 @@ def test_arrow_keys_go_on_and_back_in_the_dialog(gallery: Gallery, open_page: Op
     ):
         page.keyboard.press(key)
         expect(dialog).to_have_attribute("aria-label", re.compile(f"{run}, {output}"))
-        assert page.url.endswith(f"/?run={run}&output={output}")
+        expect(page).to_have_url(f"{gallery.url}?run={run}&output={output}")
 
 
 def test_the_dialog_goes_on_beyond_what_was_fetched(gallery: Gallery, open_page: Opener) -> None:

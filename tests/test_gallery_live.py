@@ -8,21 +8,30 @@ from pathlib import Path
 
 import pytest
 from browser import (
+    Held,
     Opener,
     Planted,
     gallery_of,
     opened_dialog,
     picture,
+    press,
     tile,
     tiles,
     violations,
 )
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, expect
 from studio import Home, queue, wait_until
 
 from floradl.simulator import Simulator
 
 TOP = "each => each.getBoundingClientRect().top"
+FOCUS_AT_ONCE = """() => new MutationObserver((_, observer) => {
+    const button = document.querySelector("[aria-label='Copy the SHA-256']");
+    if (button) {
+        observer.disconnect();
+        button.focus();
+    }
+}).observe(document.body, { childList: true, subtree: true })"""
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]  # two browsers beside other tests lose their focus
 
@@ -136,7 +145,7 @@ def test_with_a_token_runs_are_retried_and_forgotten_by_buttons(
         home.drop("campaign/run_bad\n", "bad.txt")
         home.finished("campaign/run_good")
         page = open_page(f"{running.url}?token=a-token-of-the-test")
-        assert page.url == running.url
+        expect(page).to_have_url(running.url)
         page.get_by_text("1 run failed").click()
         home.finished("campaign/run_bad")
         (home.library / "runs/campaign/run_bad.json").unlink()
@@ -157,16 +166,141 @@ def test_a_button_pressed_before_its_run_has_come_stays_pressed(
         queue(home, simulator, "run_good")
         home.finished("campaign/run_good")
         page = open_page(f"{running.url}?token=a-token-of-the-test")
-        held: list[Route] = []
-        page.route("**/api/runs/run_good", lambda route: held.append(route))  # noqa: PLW0108 - a method takes no mark
+        held = Held(page, "**/api/runs/run_good")
         dialog = opened_dialog(page, "run_good", "a")
         page.get_by_role("button", name="Forget run_good").click()
-        held.pop().continue_()
+        held.release()
         expect(dialog.locator(".panel")).to_contain_text("Sidecar")
         really = page.get_by_role("button", name="Really: Forget run_good?")
         expect(really).to_be_focused()
         really.click()
         wait_until(lambda: home.status()["counts"]["forgotten"] == 1)
+
+
+def test_a_press_on_a_link_of_the_panel_counts_where_its_run_comes_meanwhile(
+    tmp_path: Path, open_page: Opener
+) -> None:
+    home = Home(tmp_path)
+    Planted(home.library).run("run_here", ("here.png", picture(320, 240)))
+    with gallery_of(home) as running:
+        page = open_page(running.url)
+        held = Held(page, "**/api/runs/run_here")
+        dialog = opened_dialog(page, "run_here")
+        press(page, dialog.get_by_role("link", name="campaign", exact=True))
+        held.release()
+        expect(dialog.locator(".panel")).to_contain_text("Sidecar")
+        page.mouse.up()
+        expect(page).to_have_url(f"{running.url}?technique=campaign")
+
+
+def test_the_path_is_offered_to_be_copied_once_it_is_known_where_the_library_is(
+    tmp_path: Path, open_page: Opener
+) -> None:
+    home = Home(tmp_path)
+    Planted(home.library).run("run_here", ("here.png", picture(320, 240)))
+    with gallery_of(home) as running:
+        page = open_page(running.url)
+        held = Held(page, "**/api/runs/run_here")
+        dialog = opened_dialog(page, "run_here")
+        expect(dialog.locator(".panel")).to_contain_text("images/campaign/here.png")
+        expect(dialog.get_by_role("button", name="Copy the path")).to_have_count(0)
+        held.release()
+        expect(dialog.get_by_role("button", name="Copy the path")).to_be_visible()
+        expect(dialog.locator(".panel")).to_contain_text(str(home.library / "images/campaign/here.png"))
+
+
+def test_buttons_come_to_a_dialog_that_was_open_before_the_server_said_what_it_does(
+    tmp_path: Path, open_page: Opener
+) -> None:
+    (tmp_path / "token").write_text("a-token-of-the-test\n")
+    home = Home(tmp_path, FLORADL_WEB__TOKEN_FILE=str(tmp_path / "token"))
+    Planted(home.library).run("run_here", ("here.png", picture(320, 240)))
+    with gallery_of(home) as running:
+        page = open_page(f"{running.url}?token=a-token-of-the-test")
+        news, status = Held(page, "**/api/events"), Held(page, "**/api/status")
+        page.reload()
+        dialog = opened_dialog(page, "run_here")
+        expect(dialog.locator(".panel")).to_contain_text("Sidecar")
+        expect(dialog.get_by_role("button", name="Forget run_here")).to_have_count(0)
+        news.release()
+        expect(dialog.get_by_role("button", name="Forget run_here")).to_be_visible()
+        status.release()
+
+
+def test_a_view_that_comes_while_the_dialog_is_open_waits_until_it_is_closed(
+    tmp_path: Path, open_page: Opener
+) -> None:
+    home = Home(tmp_path)
+    library = Planted(home.library)
+    library.run("run_here", ("here.png", picture(320, 240)))
+    with gallery_of(home) as running:
+        page = open_page(running.url)
+        held = Held(page, "**/api/view")
+        library.run("run_older", ("older.png", picture(320, 240, 1)))  # not the newest: the view is read anew
+        held.wait()
+        opened_dialog(page, "run_here")
+        held.release()
+        expect(page.locator("main")).to_have_attribute("aria-busy", "false")
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(tile(page, "run_here")).to_be_focused()
+        expect(page.locator("#summary")).to_have_text("2 outputs")
+        expect(tile(page, "run_here")).to_be_focused()
+
+
+def test_the_focus_goes_back_to_the_tile_where_another_view_came_while_the_dialog_was_open(
+    tmp_path: Path, open_page: Opener
+) -> None:
+    home = Home(tmp_path)
+    library = Planted(home.library)
+    for number in range(3):
+        library.run(f"run_{number}", (f"{number}.png", picture(320, 240, number)))
+    with gallery_of(home) as running:
+        page = open_page(running.url)
+        held = Held(page, "**/api/view?q=*")
+        page.get_by_role("searchbox").fill("campaign")
+        held.wait()
+        opened_dialog(page, "run_1")
+        held.release()
+        expect(page.locator("main")).to_have_attribute("aria-busy", "false")
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(tile(page, "run_1")).to_be_focused()
+
+
+def test_a_tile_opens_its_own_output_where_another_came_before_it_meanwhile(
+    tmp_path: Path, open_page: Opener
+) -> None:
+    home = Home(tmp_path)
+    library = Planted(home.library)
+    library.run("run_here", ("here.png", picture(320, 240)))
+    with gallery_of(home) as running:
+        page = open_page(running.url)
+        held = Held(page, "**/viewer.js")
+        page.reload()
+        tile(page, "run_here").click()
+        held.wait()
+        library.run("run_new", ("new.png", picture(320, 240, 1)), completed=datetime.now(UTC))
+        expect(page.locator("#summary")).to_have_text("2 outputs")
+        held.release()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_have_attribute("aria-label", re.compile("run_here, output_1"))
+        expect(page.locator(".pswp__counter")).to_have_text("2 / 2")
+
+
+def test_a_press_on_a_tile_counts_where_another_output_comes_meanwhile(
+    tmp_path: Path, open_page: Opener
+) -> None:
+    home = Home(tmp_path)
+    library = Planted(home.library)
+    library.run("run_here", ("here.png", picture(320, 240)))
+    with gallery_of(home) as running:
+        page = open_page(running.url)
+        press(page, tile(page, "run_here"))
+        library.run("run_older", ("older.png", picture(320, 240, 1)))
+        expect(page.locator("#summary")).to_have_text("2 outputs")
+        page.mouse.up()
+        expect(page.get_by_role("dialog")).to_have_attribute("aria-label", re.compile("run_here"))
 
 
 def test_a_link_of_the_panel_keeps_the_focus_when_its_run_comes(
@@ -175,14 +309,26 @@ def test_a_link_of_the_panel_keeps_the_focus_when_its_run_comes(
     with home.daemon(), gallery_of(home) as running:
         queue(home, simulator, "run_good")
         page = open_page(running.url)
-        held: list[Route] = []
-        page.route("**/api/runs/run_good", lambda route: held.append(route))  # noqa: PLW0108 - a method takes no mark
+        held = Held(page, "**/api/runs/run_good")
         dialog = opened_dialog(page, "run_good", "a")
         copy = dialog.get_by_role("button", name="Copy the SHA-256")
         copy.focus()
-        held.pop().continue_()
+        held.release()
         expect(dialog.locator(".panel")).to_contain_text("Sidecar")
         expect(copy).to_be_focused()
+
+
+def test_a_focus_that_was_moved_while_the_dialog_opens_stays_where_it_is(
+    tmp_path: Path, open_page: Opener
+) -> None:
+    home = Home(tmp_path)
+    Planted(home.library).run("run_here", ("here.png", picture(320, 240)))
+    with gallery_of(home) as running:
+        page = open_page(running.url)
+        page.evaluate(FOCUS_AT_ONCE)
+        tile(page, "run_here").click()
+        expect(page.locator(".pswp__item").nth(2)).to_have_css("display", "block")  # it has opened
+        expect(page.get_by_role("button", name="Copy the SHA-256")).to_be_focused()
 
 
 def test_a_failure_that_comes_leaves_the_focus_on_the_button_of_another(

@@ -142,7 +142,7 @@ def test_typing_searches_labels_techniques_and_texts(gallery: Gallery, open_page
     page.get_by_role("searchbox").fill("first line")
     expect(page.locator("#summary")).to_have_text("1 output")
     expect(tile(page, "run_poem")).to_be_visible()
-    assert "q=first+line" in page.url
+    expect(page).to_have_url(f"{gallery.url}?q=first+line")
     page.get_by_role("searchbox").fill("look 07")
     expect(page.locator("#summary")).to_have_text("2 outputs")
 
@@ -163,7 +163,7 @@ def test_a_kind_chip_has_its_count_and_narrows_the_view(gallery: Gallery, open_p
     chip.click()
     expect(page.locator("#summary")).to_have_text("1 output")
     expect(chip).to_have_attribute("aria-pressed", "true")
-    assert page.url.endswith("/?kind=video")
+    expect(page).to_have_url(f"{gallery.url}?kind=video")
     chip.click()
     expect(page.locator("#summary")).to_have_text("51 outputs")
 
@@ -178,7 +178,7 @@ def test_techniques_are_chosen_from_a_list_with_counts(gallery: Gallery, open_pa
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Remove technique storyboard").click()
     expect(page.locator("#summary")).to_have_text("2 outputs")
-    assert page.url.endswith("/?technique=campaign")
+    expect(page).to_have_url(f"{gallery.url}?technique=campaign")
 
 
 def test_the_url_holds_search_filters_and_the_open_output(gallery: Gallery, open_page: Opener) -> None:
@@ -191,7 +191,7 @@ def test_the_url_holds_search_filters_and_the_open_output(gallery: Gallery, open
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.get_by_role("searchbox")).to_have_value("look")
     expect(page.get_by_role("button", name=re.compile("^image"))).to_have_attribute("aria-pressed", "true")
-    assert page.url == f"{gallery.url}?q=look&kind=image&technique=campaign"
+    expect(page).to_have_url(f"{gallery.url}?q=look&kind=image&technique=campaign")
 
 
 def test_a_link_to_a_run_outside_the_view_opens_its_outputs(gallery: Gallery, open_page: Opener) -> None:
@@ -222,6 +222,8 @@ def test_everything_is_reached_by_keyboard_alone(gallery: Gallery, open_page: Op
     page.keyboard.press("/")
     expect(page.get_by_role("searchbox")).to_be_focused()
     page.keyboard.type("look 07")
+    expect(page).to_have_url(re.compile("q=look.07$"))  # typed slowly, its beginning was searched first
+    expect(page.locator("main")).to_have_attribute("aria-busy", "false")
     expect(page.locator("#summary")).to_have_text("2 outputs")
     seen = []
     for _ in range(30):

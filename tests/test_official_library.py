@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import anyio
+import npm
 import pytest
 
 from floradl.simulator import Simulator, serve
@@ -23,17 +23,8 @@ SCRIPT = Path(__file__).parent / "node" / "official_library.mjs"
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the library into a folder of its own, the script beside it."""
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed")
     folder = tmp_path_factory.mktemp("node")
-    (folder / "package.json").write_text('{"private": true}')
-    subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", LIBRARY],
-        cwd=folder,
-        check=True,
-        timeout=300,
-        capture_output=True,
-    )
+    npm.install(LIBRARY, folder)
     shutil.copy(SCRIPT, folder)
     return folder
 

@@ -43,7 +43,7 @@ def own() -> Iterator[PostgresServer]:
 
 
 async def until_troubled(queue: PostgresQueue, *, troubled: bool = True) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while (queue.trouble is not None) is not troubled:  # noqa: ASYNC110 - no event tells of it
             await anyio.sleep(0.01)
 
@@ -93,7 +93,7 @@ async def test_nothing_is_lost_or_doubled_while_the_database_is_restarted_under_
                     group.start_soon(work, number)
                 await anyio.sleep(0.05)
                 await to_thread.run_sync(own.restart)
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 while await anext(heard) is not None:
                     pass
         assert len(await queue.outbox.after(0)) - begun == 8 * 15
@@ -143,7 +143,7 @@ async def test_limits_that_a_server_sets_for_all_do_not_break_what_takes_its_tim
     own.execute(f"{hurry} default_transaction_isolation = 'serializable'")
     async with postgres_queue(own.server("hurried"), "slow") as queue:
         orders = [order(f"run_{number}") for number in range(5000)]
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             assert len(await queue.submit(orders, 1.0, retry_failed=False)) == 5000
         assert queue.trouble is None
     async with await connect(own.server("hurried")) as connection:
@@ -230,7 +230,7 @@ async def test_work_ends_with_its_lease_where_the_network_is_cut(
                 raise AssertionError
 
             await make_ready(queue, "run_cut_off")
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 async with anyio.create_task_group() as group:
                     group.start_soon(queue.sharing.serve_ready, save, lambda: ROOM)
                     await cancelled.wait()

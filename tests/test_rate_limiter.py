@@ -59,7 +59,7 @@ async def most_at_once(rate_limiter: RateLimiter, number: int = 20) -> int:
 
 async def waits(rate_limiter: RateLimiter) -> bool:
     """Whether a turn is not given at once."""
-    with anyio.move_on_after(0.02):
+    with anyio.move_on_after(0.1):
         async with rate_limiter.turn():
             return False
     return True

@@ -16,7 +16,7 @@ from floradl.queue.sharing import NewsKind, RunNews
 from floradl.retry import RetryIn
 from floradl.runs.ready_runs import ReadyRuns
 
-LEASE: Final = 10.0
+TAKEN_OVER: Final = 10.0  # seconds, at most, after a crash: docs/scale-out.md says so
 
 
 def numbered(count: int) -> list[str]:
@@ -112,7 +112,7 @@ def test_a_poller_that_cannot_renew_its_lease_stops_before_another_one_begins() 
             await anyio.sleep(0.01)
             both = both or (one.scheduler.polls and other.scheduler.polls)
         assert not both
-        assert fleet.now() - cut_at <= LEASE + 3.1
+        assert fleet.now() - cut_at <= TAKEN_OVER
         assert fleet.flora.askers(since=fleet.now()) <= {"other"}
         one.queue.mend()
         fleet.flora.finish(*numbered(30))
@@ -129,7 +129,7 @@ def test_a_poller_that_was_stopped_past_its_lease_polls_no_more() -> None:
         await fleet.until(lambda: one.scheduler.polls)
         other = await fleet.start("other")
         one.queue.stopped = True  # its calls hang, as those of a process that does not run
-        await fleet.until(lambda: other.scheduler.polls, LEASE + 3.1)
+        await fleet.until(lambda: other.scheduler.polls, TAKEN_OVER)
         assert not one.scheduler.polls
         one.queue.stopped = False
         await anyio.sleep(20.0)

@@ -22,8 +22,8 @@ from msgspec import Struct
 from floradl.models import FinishedRun
 from floradl.queue.heartbeat import Snapshot
 
-POLLER_LEASE: Final = 10.0
-"""Seconds for which a poller is elected; `elect` is called about every three."""
+POLLER_LEASE: Final = 7.0
+"""Seconds for which a poller is elected. `elect` is called at 0.3 of it: within ten seconds after a crash."""
 
 RUN_LEASE: Final = 30.0
 """Seconds for which a run is leased; its owner renews that at a third of it."""
@@ -91,7 +91,7 @@ class RunSharing(Protocol):
     """
 
     async def elect(self) -> bool:
-        """Become the poller, or stay it, for ten seconds more; False while another daemon is.
+        """Become the poller, or stay it, for seven seconds more; False while another daemon is.
 
         It does not wait: where the engine is away it is False within five seconds.
         """

@@ -71,11 +71,12 @@ async function load({ keep = false } = {}) {
     const moved = view && keep ? next.total - view.total : 0;
     if (keep) { // what is seen is there before it is replaced
       const { first, last } = grid.range();
-      await next.load(Math.max(0, first + moved), last + moved);
+      await Promise.all([next.load(first, last), next.load(Math.max(0, first + moved), last + moved)]);
       if (signal.aborted) return;
     }
     if (told) heardStatus(told);
-    show(next, { keep, moved });
+    if (keep && viewer?.isOpen) missed = true; // a dialog was opened meanwhile: what lies below it stays in its place
+    else show(next, { keep, moved });
     if (!keep || wasLost) status.tell(null);
     wasLost = false;
     if (news !== heard) again(); // it may not have what came meanwhile
@@ -190,7 +191,10 @@ function count(output) {
 
 function heardStatus(told) {
   status.show(told);
-  actions = told.actions ?? [];
+  const offered = told.actions ?? [];
+  const isNew = String(offered) !== String(actions);
+  actions = offered;
+  if (isNew) viewer?.panel.offer();
   if (view && told.today && told.today !== view.today) {
     view.today = told.today; // midnight, where the server is
     grid.show(view, { keep: true, moved: 0 });
@@ -222,11 +226,13 @@ listen({
 
 async function openAt(source, at, { push = false } = {}) {
   try {
+    const output = source.peek(at) ?? await source.item(at);
     viewer ??= newViewer(await import("./viewer.js"));
-    const output = await source.item(at);
+    const isThere = !output || source.peek(at) === output;
+    const place = isThere ? at : await source.find(output); // others came before it meanwhile
     if (!output || (push && viewer.isOpen)) return; // pressed twice
     if (push) history.pushState({ pushed: true }, "", toUrl(filters, output));
-    viewer.open(source, at);
+    viewer.open(source, Math.max(0, place));
   } catch (error) {
     failed(error);
   }
@@ -237,13 +243,13 @@ function newViewer({ Viewer }) {
     thumbnail: (at) => (viewer.source === view ? grid.tile(at)?.querySelector("img") ?? undefined : undefined),
     moved: (output) => history.replaceState(history.state, "", toUrl(filters, output)),
     closing: (at) => viewer.source === view && grid.reveal(at),
-    closed: (at) => {
+    closed: (at, output) => {
       if (fromUrl(location.search).run) {
         if (history.state?.pushed) history.back();
         else history.replaceState({}, "", toUrl(filters));
       }
       if (viewer.source === view) grid.focus(at);
-      else search.focus();
+      else focusOn(output);
       if (missed) load({ keep: true });
       missed = false;
     },
@@ -256,6 +262,14 @@ function newViewer({ Viewer }) {
     },
     open: (output) => openRun(output.run_id, output.output_id),
   });
+}
+
+// The tile of an output of another view than this one; where this one does not show it, the search.
+async function focusOn(output) {
+  const place = output ? await view.find(output).catch(() => -1) : -1;
+  if (viewer.isOpen) return;
+  if (place >= 0) grid.focus(place);
+  else search.focus();
 }
 
 /** The view of all outputs with these values. @param {Record<string, string>} by */

@@ -30,8 +30,11 @@ export class Grid {
     /** @type {Map<number, HTMLElement>} */
     this.days = new Map();
     this.pictures = new Pictures();
-    /** Tiles of the view before, to be used again: their pictures are here. @type {Map<string, HTMLElement>} */
+    /** Tiles of the view before, by output, and its days: to be used again where they stand. Their pictures are here, and one of
+     *  them may be pressed or focused. @type {Map<string, HTMLElement>} */
     this.spare = new Map();
+    /** @type {Map<string, HTMLElement>} */
+    this.spareDays = new Map();
     this.wantsFocus = -1;
     this.frame = 0;
     this.lastScroll = { at: 0, y: 0 };
@@ -44,20 +47,28 @@ export class Grid {
   }
 
   /** Show a view: from its top, or keeping what is seen in its place. @param {import("./view.js").View} view
-   * @param {{keep?: boolean, moved?: number}} [how] `moved`: by how many places the tiles moved on */
+   * @param {{keep?: boolean, moved?: number}} [how] `moved`: by how many places the tiles moved on whose output is not found in the view */
   show(view, { keep = false, moved = 0 } = {}) {
     const anchor = keep ? this.anchor() : null;
     const focused = this.focused();
+    const anchored = anchor ? this.placeIn(view, anchor.at, moved) : -1;
+    const wanted = focused >= 0 ? this.placeIn(view, focused, moved) : -1;
     this.view = view;
     this.setAside();
     this.arrange();
     if (anchor) {
-      anchor.at = Math.min(anchor.at + moved, view.total - 1);
+      anchor.at = anchored;
       this.restore(anchor);
     }
-    if (focused >= 0) this.wantsFocus = Math.min(focused + moved, view.total - 1);
+    if (focused >= 0) this.wantsFocus = wanted;
     this.render();
     this.discardSpare();
+  }
+
+  // Where the output of a tile of today is in another view: new ones may have come before it, or after it.
+  placeIn(view, at, moved) {
+    const place = view.placeOf(this.tiles.get(at)?.dataset.key);
+    return place >= 0 ? place : Math.min(at + moved, view.total - 1);
   }
 
   /** @param {string} size small, medium or large */
@@ -149,16 +160,38 @@ export class Grid {
   setAside() {
     for (const tile of this.tiles.values()) {
       if (tile.dataset.key) this.spare.set(tile.dataset.key, tile);
-      tile.remove();
+      else tile.remove();
     }
-    for (const day of this.days.values()) day.remove();
+    for (const day of this.days.values()) this.spareDays.set(day.dataset.name, day);
     this.tiles.clear();
     this.days.clear();
   }
 
+  // What is not used again goes before the rest is placed: who stands right is not moved, which would take its press and its focus.
+  discardUnused(first, last) {
+    const outputs = new Set();
+    const days = new Set();
+    for (let at = first; at < last; at += 1) {
+      outputs.add(this.view.peek(at)?.key);
+      days.add(nameOf(this.layout.days[dayOf(this.layout, this.layout.rowOf[at])]));
+    }
+    for (const [key, tile] of this.spare) {
+      if (outputs.has(key)) continue;
+      this.pictures.discard(tile);
+      this.spare.delete(key);
+    }
+    for (const [name, day] of this.spareDays) {
+      if (days.has(name)) continue;
+      day.remove();
+      this.spareDays.delete(name);
+    }
+  }
+
   discardSpare() {
     for (const tile of this.spare.values()) this.pictures.discard(tile);
+    for (const day of this.spareDays.values()) day.remove();
     this.spare.clear();
+    this.spareDays.clear();
   }
 
   /** The places of the first and after the last tile that are elements now. */
@@ -214,6 +247,7 @@ export class Grid {
   }
 
   fill(first, last) {
+    if (this.spareDays.size) this.discardUnused(first, last);
     let next = null;
     let day = null;
     for (let at = last - 1; at >= first; at -= 1) {
@@ -221,14 +255,14 @@ export class Grid {
       const section = this.days.get(number) ?? this.addDay(number);
       if (section !== day) {
         day = section;
-        next = [...section.querySelectorAll(".tile")].find((tile) => Number(tile.dataset.at) > at) ?? null;
+        next = [...section.querySelectorAll(".tile")].find((tile) => Number(tile.dataset.at) > at && this.tiles.get(Number(tile.dataset.at)) === tile) ?? null;
       }
       let tile = this.tiles.get(at);
       const output = this.view.peek(at);
       if (!tile || (output && tile.classList.contains("empty"))) {
         const made = this.makeTile(at, output, this.layout.days[number]);
         if (tile) tile.replaceWith(made);
-        else section.insertBefore(made, next);
+        else if (made.parentNode !== section || made.nextSibling !== next) section.insertBefore(made, next);
         this.tiles.set(at, made);
         tile = made;
       }
@@ -251,13 +285,20 @@ export class Grid {
 
   addDay(number) {
     const { day, count: outputs, top, height } = this.layout.days[number];
-    const heading = h("h2", { class: "day-name", id: `day-${number}` },
-      h("span", { text: dayName(day, this.view.today) }), h("span", { class: "count", text: count(outputs) }));
-    const section = h("section", { class: "day", "aria-labelledby": `day-${number}`, data: { day: number } }, heading);
+    const name = nameOf(this.layout.days[number]);
+    const section = this.spareDays.get(name)
+      ?? h("section", { class: "day", data: { name } }, h("h2", { class: "day-name" }, h("span"), h("span", { class: "count" })));
+    this.spareDays.delete(name);
+    const heading = section.firstChild;
+    heading.id = `day-${number}`;
+    heading.firstChild.textContent = dayName(day, this.view.today);
+    heading.lastChild.textContent = count(outputs);
+    section.setAttribute("aria-labelledby", heading.id);
+    section.dataset.day = String(number);
     section.style.top = `${top}px`;
     section.style.height = `${height}px`;
-    const after = [...this.element.children].find((each) => Number(each.dataset.day) > number) ?? null;
-    this.element.insertBefore(section, after);
+    const after = [...this.element.children].find((each) => Number(each.dataset.day) > number && this.days.get(Number(each.dataset.day)) === each) ?? null;
+    if (section.parentNode !== this.element || section.nextSibling !== after) this.element.insertBefore(section, after);
     this.days.set(number, section);
     return section;
   }
@@ -276,11 +317,12 @@ export class Grid {
     const href = this.acts.link(output);
     const shown = [output.thumbnail, output.kind, techniqueName(output), output.label, output.text].join("\n");
     const known = this.spare.get(output.key);
+    this.spare.delete(output.key);
     if (known?.shown === shown) {
-      this.spare.delete(output.key);
       known.href = href;
       return known;
     }
+    if (known) this.pictures.discard(known);
     return Object.assign(linkTo(output, href), { shown });
   }
 
@@ -337,6 +379,8 @@ export class Grid {
     }
   }
 }
+
+const nameOf = ({ day }) => day ?? "";
 
 function linkTo(output, href) {
   const tile = h("a", { class: `tile ${output.kind}`, href, "aria-label": spoken(output), data: { key: output.key } });

@@ -21,6 +21,8 @@ export class Panel {
     this.acts = acts;
     this.element = h("aside", { class: "panel", id: "panel", "aria-label": "The run", tabindex: "-1" });
     this.shown = null;
+    /** What stands for the output that is shown: not made anew when its run comes, for it may be pressed or focused. @type {Map<string, HTMLElement>} */
+    this.parts = new Map();
     /** @type {Map<string, {at: number, answer: Promise<any>}>} */
     this.runs = new Map();
   }
@@ -28,7 +30,8 @@ export class Panel {
   /** Show what is known of an output at once, and of its run when it has come. @param {Record<string, any>} output */
   async show(output) {
     this.shown = output.key;
-    this.buttons = this.actions(output); // not made anew when the run comes: one may have been pressed
+    this.output = output;
+    this.parts.clear();
     this.fill(output, null);
     let run = null;
     let failed = null;
@@ -53,6 +56,18 @@ export class Panel {
     return answer;
   }
 
+  /** Offer what the server does now. */
+  offer() {
+    if (this.shown) this.actions(this.output);
+  }
+
+  // The part of that name for the output that is shown, made where there is none yet.
+  part(name, make) {
+    let part = this.parts.get(name);
+    if (!part) this.parts.set(name, part = make());
+    return part;
+  }
+
   fill(output, answer, failed = null) {
     const scrolled = this.element.scrollTop;
     const focused = this.element.contains(document.activeElement) ? document.activeElement : null;
@@ -64,8 +79,8 @@ export class Panel {
       failed ? h("p", { class: "notice", text: failed }) : null,
       this.facts(this.runFacts(output, sidecar), "Run"),
       this.siblings(output, sidecar, answer),
-      this.facts(this.fileFacts(output, mine, file), "File"),
-      this.buttons,
+      this.facts(this.fileFacts(output, mine, { file, isSought: !answer && !failed }), "File"),
+      this.actions(output),
       sidecar ? sidecarBlock(sidecar) : null,
     ].filter(Boolean));
     this.element.scrollTop = scrolled;
@@ -80,36 +95,40 @@ export class Panel {
 
   actions(output) {
     const act = (action) => () => post(`/api/runs/${encodeURIComponent(output.run_id)}/${action}`);
-    return h("p", { class: "actions" },
-      h("a", { class: "button", href: output.url, download: output.name }, icon("download"), h("span", { text: "Download" })),
-      ...this.acts.actions().filter((action) => BUTTONS[action]).map((action) => {
-        const { text, does, asks, done } = BUTTONS[action];
-        const name = action === "prune" ? `Remove the files of ${output.run_id}${does}` : `${text} ${output.run_id}${does}`;
-        return actionButton(text, name, act(action), asks, done);
-      }));
+    const actions = this.part("actions", () => h("p", { class: "actions" },
+      h("a", { class: "button", href: output.url, download: output.name }, icon("download"), h("span", { text: "Download" }))));
+    setChildren(actions, [actions.firstChild, ...this.acts.actions().filter((action) => BUTTONS[action]).map((action) => {
+      const { text, does, asks, done } = BUTTONS[action];
+      const name = action === "prune" ? `Remove the files of ${output.run_id}${does}` : `${text} ${output.run_id}${does}`;
+      return this.part(`button ${action}`, () => actionButton(text, name, act(action), asks, done));
+    })]);
+    return actions;
   }
 
   heading(output, sidecar) {
-    const named = techniqueName(output);
-    const link = output.technique ? h("a", { href: this.acts.link({ technique: output.technique }), dir: "auto", text: named,
-      title: "Show all outputs of this technique", on: { click: (event) => {
-        if (event.metaKey || event.ctrlKey || event.shiftKey) return;
-        event.preventDefault();
-        this.acts.narrow({ technique: output.technique });
-      } } }) : h("span", { text: named });
-    return h("header", {},
-      h("h2", {}, link),
-      output.label ? h("p", { class: "label", dir: "auto", text: output.label }) : null,
-      sidecar && sidecar.result !== "complete" ? h("p", { class: "result", dir: "auto", text: `${sidecar.result}: ${described(sidecar.error)}` }) : null);
+    const heading = this.part("heading", () => {
+      const named = techniqueName(output);
+      const link = output.technique ? h("a", { href: this.acts.link({ technique: output.technique }), dir: "auto", text: named,
+        title: "Show all outputs of this technique", on: { click: (event) => {
+          if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+          event.preventDefault();
+          this.acts.narrow({ technique: output.technique });
+        } } }) : h("span", { text: named });
+      return h("header", {}, h("h2", {}, link), output.label ? h("p", { class: "label", dir: "auto", text: output.label }) : null);
+    });
+    if (sidecar && sidecar.result !== "complete") {
+      heading.append(this.part("result", () => h("p", { class: "result", dir: "auto", text: `${sidecar.result}: ${described(sidecar.error)}` })));
+    }
+    return heading;
   }
 
   runFacts(output, sidecar) {
     const run = sidecar?.run ?? {};
     const times = sidecar?.times ?? {};
     const cost = run.charged_cost ?? run.chargedCost;
-    const meta = Object.entries(sidecar?.meta ?? {}).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]);
+    const meta = Object.entries(sidecar?.meta ?? {}).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value), { meta: true }]);
     return [
-      ["Run", output.run_id, { copy: sidecar?.reference ?? output.run_id, what: "the run's reference", code: true }],
+      ["Run", output.run_id, { copy: sidecar?.reference ?? [output.technique, output.run_id].filter(Boolean).join("/"), what: "the run's reference", code: true }],
       ["Technique", output.technique !== techniqueName(output) ? output.technique : null, { code: true }],
       ["Model", sidecar?.model_id],
       ["Project", sidecar?.project_name ?? output.project ?? sidecar?.project_id],
@@ -121,10 +140,11 @@ export class Panel {
     ];
   }
 
-  fileFacts(output, mine, file) {
+  // The path is copied as one that can be opened: there is no button until the run has told it.
+  fileFacts(output, mine, { file, isSought }) {
     const size = output.width && output.height ? `${output.width} × ${output.height}` : null;
     return [
-      ["Path", file?.absolute ?? output.path, { copy: file?.absolute ?? output.path, what: "the path", code: true }],
+      ["Path", file?.absolute ?? output.path, { copy: isSought ? null : file?.absolute ?? output.path, what: "the path", code: true }],
       ["Size", [size, bytes(output.bytes)].filter(Boolean).join(" · ")],
       ["Type", output.content_type],
       ["Output", output.output_id, { code: true }],
@@ -135,13 +155,14 @@ export class Panel {
   }
 
   facts(facts, title) {
-    const list = h("dl", {});
-    for (const [name, value, how = {}] of facts) {
-      if (value === null || value === undefined || value === "") continue;
-      list.append(h("div", {}, h("dt", { dir: "auto", text: name }),
-        h("dd", {}, how.code ? h("code", {}, ...breakable(value)) : h("span", { dir: "auto", text: value }), how.copy ? copyButton(how.copy, how.what) : null)));
-    }
-    return h("section", { "aria-label": title }, list);
+    const section = this.part(title, () => h("section", { "aria-label": title }, h("dl", {})));
+    const there = facts.filter(([, value]) => value !== null && value !== undefined && value !== "");
+    setChildren(section.firstChild, there.map((fact) => this.part(JSON.stringify([title, ...fact]), () => {
+      const [name, value, how = {}] = fact;
+      return h("div", {}, h("dt", { dir: "auto", text: name }),
+        h("dd", {}, how.code ? h("code", {}, ...breakable(value)) : h("span", { dir: "auto", text: value }), how.copy ? copyButton(how.copy, how.what) : null));
+    })));
+    return section;
   }
 
   siblings(output, sidecar, answer) {

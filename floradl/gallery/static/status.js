@@ -24,7 +24,7 @@ export class Status {
     this.trouble = h("div", { class: "notice trouble", role: "status", hidden: true });
     this.indexing = h("div", { class: "indexing", hidden: true }, h("span"), h("progress", { "aria-label": "Reading the library" }));
     this.running = h("ul", { class: "running", "aria-label": "Runs under way", hidden: true });
-    this.failed = h("details", { class: "failed", hidden: true }, h("summary"), h("ul", { "aria-label": "Failed runs" }));
+    this.failed = h("details", { class: "failed", hidden: true }, h("summary", {}, icon("warning"), h("span")), h("ul", { "aria-label": "Failed runs" }));
     this.more = h("p", { class: "more", hidden: true });
     element.append(this.lost, this.told, this.trouble, this.paused, this.indexing, this.running, h("div", { class: "footing" }, this.more, this.failed));
     new ResizeObserver(acts.resized).observe(element);
@@ -119,7 +119,7 @@ export class Status {
     const digest = JSON.stringify([failed, total, mayChange]);
     if (!failed.length || this.failed.dataset.digest === digest) return;
     this.failed.dataset.digest = digest;
-    this.failed.querySelector("summary").replaceChildren(icon("warning"), h("span", { text: `${counted(total, "run")} failed${partial ? ", in whole or in part" : ""}` }));
+    this.set(this.failed.querySelector("summary span"), `${counted(total, "run")} failed${partial ? ", in whole or in part" : ""}`);
     const list = this.failed.querySelector("ul");
     const known = new Map([...list.children].map((item) => [item.dataset.digest, item]));
     const items = failed.map((run) => known.get(JSON.stringify([run, mayChange])) ?? this.failedItem(run, mayChange));

@@ -53,6 +53,15 @@ export class View {
     return page[at % PAGE];
   }
 
+  /** The place of an output whose page is here, by its key; -1 where it is not. @param {string | undefined} key */
+  placeOf(key) {
+    for (const [number, page] of this.pages) {
+      const at = key === undefined ? -1 : page.findIndex((output) => output.key === key);
+      if (at >= 0) return number * PAGE + at;
+    }
+    return -1;
+  }
+
   /** Fetch what is missing between two places. @param {number} first @param {number} last */
   async load(first, last) {
     const wanted = [];

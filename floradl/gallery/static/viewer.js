@@ -100,6 +100,10 @@ export class Viewer {
       this.showPanel(this.hasPanel, false);
       this.changed();
     });
+    pswp.on("openingAnimationEnd", () => {
+      const { activeElement } = document; // PhotoSwipe takes the focus once more now, wherever in the dialog it is
+      if (pswp.element.contains(activeElement)) queueMicrotask(() => activeElement.focus({ preventScroll: true }));
+    });
     pswp.on("change", () => this.changed());
     pswp.on("contentLoad", (event) => {
       const { data } = event.content;
