@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from studio import until
 
 from floradl.fs.durable import Flush, flushed_together
 from floradl.library.batch_writer import BatchWriter
@@ -259,7 +260,7 @@ async def test_what_is_kept_open_is_let_go_when_no_work_follows() -> None:
         yield
         left.set()
 
-    writer, gate = BatchWriter(each, 1, kept_open), Gate()
+    writer, gate = BatchWriter(each, 1, kept_open=kept_open), Gate()
     writer.put(gate.blocking("first"), lambda _: None)
     await entered(gate)
     assert begun.is_set()
@@ -270,4 +271,22 @@ async def test_what_is_kept_open_is_let_go_when_no_work_follows() -> None:
     assert left.is_set()
     assert gate.done == ["first", "second"]
     assert await writer.do(lambda: 7) == 7  # its thread is there for more
+    await anyio.to_thread.run_sync(writer.close)
+
+
+async def test_while_a_whole_batch_waits_there_are_spare_threads_and_they_end_with_it() -> None:
+    writer, gates = BatchWriter(each, 1, spare=2), [Gate() for _ in range(3)]
+    done: list[object] = []
+    writer.put(gates[0].blocking("slow"), done.append)
+    await entered(gates[0])
+    for nth in (1, 2):
+        writer.put(gates[nth].blocking("slow"), done.append)
+        for _ in range(32):  # a batch is taken by the thread that starts, and another one is left
+            writer.put(lambda: None, done.append)
+        await entered(gates[nth])
+    assert len(writer._threads) == 3
+    for gate in gates:
+        gate.opened.set()
+    await until(lambda: len(done) == 67)
+    await until(lambda: len(writer._threads) == 1)
     await anyio.to_thread.run_sync(writer.close)

@@ -517,10 +517,10 @@ def test_a_large_answer_that_waits_for_memory_is_not_overtaken() -> None:
 
 def test_nothing_is_sent_while_many_answers_are_not_taken_care_of() -> None:
     with Server(echo) as server, many(tokens=Tokens(1)) as clients:
-        for nth in range(60):
+        for nth in range(108):
             clients.ask(at(server, f"/{nth}"))
-        held = [clients.next(take=False) for _ in range(48)]
-        assert len(server.heads) == 48
+        held = [clients.next(take=False) for _ in range(96)]
+        assert len(server.heads) == 96
         for each in held:
             assert isinstance(each, SmallAnswer)
             clients.client.taken(each)

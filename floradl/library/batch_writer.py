@@ -21,7 +21,7 @@ import anyio
 
 from floradl.library.base import T
 
-_THREADS: Final = 2  # flushes that overlap share their work, and more threads only contend
+_THREADS: Final = 2  # flushes that overlap share their work, and more threads mostly contend
 _BATCH: Final = 16
 _GATHER: Final = 0.006  # seconds between the beginnings of two batches, while there are many
 _MANY: Final = 8  # batches, in `_SPAN`
@@ -53,15 +53,21 @@ class BatchWriter:
     """Does work that reads from the disk or puts files there, in at most `threads` threads of its own.
 
     `together` does a batch, those that follow one another within `kept_open`. The threads start when there
-    is use for them.
+    is use for them. While a whole batch waits, so that the disk holds all up, there are up to `spare` more.
     """
 
     def __init__(
-        self, together: Together, threads: int = _THREADS, kept_open: KeptOpen = nullcontext
+        self,
+        together: Together,
+        threads: int = _THREADS,
+        *,
+        spare: int = 0,
+        kept_open: KeptOpen = nullcontext,
     ) -> None:
         self._together = together
         self._kept_open = kept_open
         self._most = threads
+        self._spare = spare
         self._threads: list[Thread] = []
         self._idle = 0
         self._lock = Lock()
@@ -118,7 +124,8 @@ class BatchWriter:
     def _put(self, work: _Work) -> None:
         self._waiting.put(work)
         with self._lock:
-            if self._idle or len(self._threads) == self._most:
+            most = self._most + (self._spare if self._waiting.qsize() >= _BATCH else 0)
+            if self._idle or len(self._threads) >= most:
                 return
             thread = Thread(target=self._serve, name="floradl-disk", daemon=True)
             self._threads.append(thread)
@@ -132,21 +139,24 @@ class BatchWriter:
                         while batch:
                             self._do(batch)
                             del batch  # while it waits it holds nothing: works may hold whole files
-                            batch = self._next(_LINGER)
+                            batch = [] if self._is_spare() else self._next(_LINGER)
         except BaseException:  # a bug: the next work starts another thread
             with self._lock:
                 self._threads.remove(current_thread())
             raise
 
     def _ends(self) -> bool:
-        """Whether this thread is to end, there being no work left; then it wakes the next one to end."""
+        """Whether this thread is to end, there being too little work for it; at the end it wakes the next."""
         with self._lock:
-            if not self._is_closing or not self._waiting.empty():
+            if not self._is_spare() and not (self._is_closing and self._waiting.empty()):
                 return False
             self._threads.remove(current_thread())
-            if self._threads:
+            if self._threads and self._is_closing:
                 self._waiting.put(None)
             return True
+
+    def _is_spare(self) -> bool:
+        return len(self._threads) > self._most and self._waiting.qsize() < _BATCH
 
     def _do(self, batch: list[_Work]) -> None:
         try:

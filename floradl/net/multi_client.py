@@ -35,7 +35,7 @@ from floradl.net.plain_exchange import (
 from floradl.net.pool import PoolLimits
 
 _MOST_HELD: Final = 24 << 20  # bytes of bodies in memory at once
-_MOST_DONE: Final = 48  # answers that nobody has taken care of yet
+_MOST_DONE: Final = 96  # answers that nobody has taken care of yet
 _DIALERS: Final = 8  # threads that connect
 _PATIENCE: Final = 10.0  # seconds that a body may take while others wait for its memory
 _TICK: Final = 0.25  # seconds between two looks at who is silent
