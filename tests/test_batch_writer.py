@@ -15,6 +15,7 @@ import pytest
 from studio import until
 
 from floradl.fs.durable import Flush, flushed_together
+from floradl.library import batch_writer
 from floradl.library.batch_writer import BatchWriter
 
 pytestmark = pytest.mark.anyio
@@ -251,7 +252,9 @@ async def test_a_thread_that_waits_for_work_holds_none_of_what_it_did() -> None:
     await anyio.to_thread.run_sync(writer.close)
 
 
-async def test_what_is_kept_open_is_let_go_when_no_work_follows() -> None:
+async def test_batches_of_a_burst_keep_open_what_they_open_and_one_alone_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     begun, left = threading.Event(), threading.Event()
 
     @contextmanager
@@ -260,16 +263,16 @@ async def test_what_is_kept_open_is_let_go_when_no_work_follows() -> None:
         yield
         left.set()
 
-    writer, gate = BatchWriter(each, 1, kept_open=kept_open), Gate()
-    writer.put(gate.blocking("first"), lambda _: None)
-    await entered(gate)
-    assert begun.is_set()
-    writer.put(gate.plain("second"), lambda _: None)
-    assert not left.is_set()
-    gate.opened.set()
-    await anyio.to_thread.run_sync(left.wait, 30)
-    assert left.is_set()
-    assert gate.done == ["first", "second"]
+    writer = BatchWriter(each, 1, kept_open=kept_open)
+    monkeypatch.setattr(batch_writer, "_SPAN", 1e9)  # however slow it is, these are a burst
+    await writer.do(lambda: None)
+    assert not begun.is_set()
+    for _ in range(batch_writer._MANY):
+        await writer.do(lambda: None)
+    await until(begun.is_set)
+    assert await writer.do(left.is_set) is False
+    monkeypatch.setattr(batch_writer, "_SPAN", 0)
+    await until(left.is_set)
     assert await writer.do(lambda: 7) == 7  # its thread is there for more
     await anyio.to_thread.run_sync(writer.close)
 

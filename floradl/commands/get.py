@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from floradl.sources.intake import Intake
 
 _MOST_NAMED = 5  # failed runs, in a command
+_UNRECORDED = 10.0  # seconds for which nothing can be recorded: a disk that is full stays so
 
 
 class _ForegroundEvents:
@@ -171,7 +172,7 @@ async def _once(
         await app.scheduler.resume_open(app.queue)
         code = await _work_off(app, progress, max_wait, intake, None if ready else start)
         await to_thread.run_sync(inbox.sweep)
-        if code is not Exit.INTERRUPTED:
+        if code is not Exit.INTERRUPTED and app.queue.trouble is None:
             with suppress(FloradlError):  # the next one does it
                 await app.backfill.catch_up(looks=code in {Exit.OK, Exit.FAILED})
             await hooks.drain(app.queue.outbox)
@@ -297,6 +298,13 @@ def _is_over(app: App, progress: _ForegroundEvents, deadline: float) -> tuple[Ex
         return Exit.KEY_REFUSED, refused
     if time.monotonic() >= deadline:
         return Exit.GAVE_UP, "--max-wait is over, and some runs are not finished"
+    trouble = app.queue.trouble
+    if (
+        trouble is not None
+        and trouble.reason is PauseReason.DISK_FULL
+        and time.time() - trouble.since > _UNRECORDED
+    ):
+        return Exit.GAVE_UP, trouble.message
     if app.scheduler.is_stalled(progress.bytes_at):
         return Exit.GAVE_UP, "no progress for ten minutes"
     return None

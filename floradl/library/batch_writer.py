@@ -26,7 +26,7 @@ _BATCH: Final = 16
 _GATHER: Final = 0.006  # seconds between the beginnings of two batches, while there are many
 _MANY: Final = 8  # batches, in `_SPAN`
 _SPAN: Final = 0.08  # seconds
-_LINGER: Final = 0.05  # seconds without work, after which nothing is kept open
+_LINGER: Final = 0.05  # seconds without work in a burst, after which it may be over
 
 Together: TypeAlias = Callable[[Sequence[Callable[[], Any]]], list[Any]]
 """`LibraryStore.together`, or the like."""
@@ -52,8 +52,8 @@ class _Work:
 class BatchWriter:
     """Does work that reads from the disk or puts files there, in at most `threads` threads of its own.
 
-    `together` does a batch, those that follow one another within `kept_open`. The threads start when there
-    is use for them. While a whole batch waits, so that the disk holds all up, there are up to `spare` more.
+    `together` does a batch, those of a burst within `kept_open`. The threads start when there is use for
+    them. While a whole batch waits, so that the disk holds all up, there are up to `spare` more.
     """
 
     def __init__(
@@ -134,12 +134,12 @@ class BatchWriter:
     def _serve(self) -> None:
         try:
             while not self._ends():
-                if batch := self._next():
-                    with self._kept_open():
-                        while batch:
-                            self._do(batch)
-                            del batch  # while it waits it holds nothing: works may hold whole files
-                            batch = [] if self._is_spare() else self._next(_LINGER)
+                if not self._is_burst():
+                    self._do(self._next())
+                    continue
+                with self._kept_open():
+                    while self._is_burst() and not (self._is_spare() or self._is_closing):
+                        self._do(self._next(_LINGER))
         except BaseException:  # a bug: the next work starts another thread
             with self._lock:
                 self._threads.remove(current_thread())
@@ -158,7 +158,13 @@ class BatchWriter:
     def _is_spare(self) -> bool:
         return len(self._threads) > self._most and self._waiting.qsize() < _BATCH
 
+    def _is_burst(self) -> bool:
+        """Whether batches follow closely. What one alone opens is closed before anybody hears of its end."""
+        return time.monotonic() - self._begun[0] < _SPAN
+
     def _do(self, batch: list[_Work]) -> None:
+        if not batch:
+            return
         try:
             results = self._together([work.do for work in batch])
         except Exception as error:  # noqa: BLE001 - all of them meet it
@@ -197,7 +203,7 @@ class BatchWriter:
         """Let work gather, where batches follow one another: each costs threads a turn, and disks a flush."""
         now = time.monotonic()
         since = now - self._begun[-1]
-        if since < _GATHER and now - self._begun[0] < _SPAN and self._waiting.qsize() < _BATCH:
+        if since < _GATHER and self._is_burst() and self._waiting.qsize() < _BATCH:
             time.sleep(_GATHER - since)
         self._begun.append(time.monotonic())
 

@@ -162,8 +162,11 @@ class GroupCommit:
             self.trouble = None
         elif self.trouble is None:
             remedy = "look at the disk of the state folder: is it full, or read-only?"
-            if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+            name = getattr(error, "sqlite_errorname", "")
+            if name.startswith("SQLITE_BUSY"):
                 remedy = "another program has it open: close that"
+            elif name.startswith("SQLITE_FULL"):
+                remedy = "make room on the disk of the state folder"
             message = f"the journal cannot be written ({error}): {remedy}"
             _log.error("paused", reason=PauseReason.DISK_FULL, message=message)
             self.trouble = QueueTrouble(message, time.time())
