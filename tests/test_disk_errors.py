@@ -217,11 +217,8 @@ def test_a_full_disk_under_the_journal_is_waited_out(home: Home, simulator: Simu
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-@pytest.mark.root
-@pytest.mark.parametrize("disk", ["ext4"], indirect=True)
-def test_a_daemon_that_starts_on_a_full_disk_waits_for_room(
-    home: Home, simulator: Simulator, disk: Path
-) -> None:
+def filled_with_a_run_to_do(home: Home, simulator: Simulator, disk: Path) -> Path:
+    """Have a daemon whose state is on `disk` end, fill that, and drop another run; return what fills it."""
     home.environ["FLORADL_STATE_DIR"] = str(disk / "state")
     with home.daemon() as process:
         home.finished(RUN)
@@ -230,6 +227,15 @@ def test_a_daemon_that_starts_on_a_full_disk_waits_for_room(
     filler = fill(disk)
     simulator.add_run("run_later", technique="campaign", outputs=[PICTURE], duration=0)
     home.drop("campaign/run_later")
+    return filler
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("disk", ["ext4"], indirect=True)
+def test_a_daemon_that_starts_on_a_full_disk_waits_for_room(
+    home: Home, simulator: Simulator, disk: Path
+) -> None:
+    filler = filled_with_a_run_to_do(home, simulator, disk)
     done = home.run("once")
     assert done.returncode == 5
     assert "room" in done.stderr
@@ -256,15 +262,8 @@ def test_a_daemon_that_starts_on_a_full_disk_waits_for_room(
 def test_once_ends_where_its_journal_opens_and_cannot_be_written(
     home: Home, simulator: Simulator, disk: Path
 ) -> None:
-    home.environ["FLORADL_STATE_DIR"] = str(disk / "state")
-    with home.daemon() as process:
-        home.finished(RUN)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(TEST_TIMEOUT) == 0
-    filler = fill(disk)
+    filler = filled_with_a_run_to_do(home, simulator, disk)
     os.truncate(filler, filler.stat().st_size - 48_000)  # room to open it, and no more
-    simulator.add_run("run_later", technique="campaign", outputs=[PICTURE], duration=0)
-    home.drop("campaign/run_later")
     done = home.run("once")
     assert done.returncode == 5
     assert "make room" in done.stderr

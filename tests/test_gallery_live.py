@@ -134,11 +134,16 @@ def test_a_server_that_went_away_is_missed(home: Home, browser: Browser) -> None
     context.close()
 
 
+def ask_for_the_token(home: Home) -> None:
+    """Have the gallery ask for a token, with which it has buttons."""
+    (home.path / "token").write_text("a-token-of-the-test\n")
+    home.environ["FLORADL_WEB__TOKEN_FILE"] = str(home.path / "token")
+
+
 def test_with_a_token_runs_are_retried_and_forgotten_by_buttons(
     home: Home, simulator: Simulator, open_page: Opener
 ) -> None:
-    (home.path / "token").write_text("a-token-of-the-test\n")
-    home.environ["FLORADL_WEB__TOKEN_FILE"] = str(home.path / "token")
+    ask_for_the_token(home)
     simulator.add_run("run_bad", technique="campaign", duration=0, fail=("safety_blocked", "Refused."))
     with home.daemon(), gallery_of(home) as running:
         queue(home, simulator, "run_good")
@@ -160,8 +165,7 @@ def test_with_a_token_runs_are_retried_and_forgotten_by_buttons(
 def test_a_button_pressed_before_its_run_has_come_stays_pressed(
     home: Home, simulator: Simulator, open_page: Opener
 ) -> None:
-    (home.path / "token").write_text("a-token-of-the-test\n")
-    home.environ["FLORADL_WEB__TOKEN_FILE"] = str(home.path / "token")
+    ask_for_the_token(home)
     with home.daemon(), gallery_of(home) as running:
         queue(home, simulator, "run_good")
         home.finished("campaign/run_good")
@@ -212,8 +216,8 @@ def test_the_path_is_offered_to_be_copied_once_it_is_known_where_the_library_is(
 def test_buttons_come_to_a_dialog_that_was_open_before_the_server_said_what_it_does(
     tmp_path: Path, open_page: Opener
 ) -> None:
-    (tmp_path / "token").write_text("a-token-of-the-test\n")
-    home = Home(tmp_path, FLORADL_WEB__TOKEN_FILE=str(tmp_path / "token"))
+    home = Home(tmp_path)
+    ask_for_the_token(home)
     Planted(home.library).run("run_here", ("here.png", picture(320, 240)))
     with gallery_of(home) as running:
         page = open_page(f"{running.url}?token=a-token-of-the-test")
@@ -334,8 +338,7 @@ def test_a_focus_that_was_moved_while_the_dialog_opens_stays_where_it_is(
 def test_a_failure_that_comes_leaves_the_focus_on_the_button_of_another(
     home: Home, simulator: Simulator, open_page: Opener
 ) -> None:
-    (home.path / "token").write_text("a-token-of-the-test\n")
-    home.environ["FLORADL_WEB__TOKEN_FILE"] = str(home.path / "token")
+    ask_for_the_token(home)
     for run in ("run_bad", "run_worse"):
         simulator.add_run(run, technique="campaign", duration=0, fail=("safety_blocked", "Refused."))
     with home.daemon(), gallery_of(home) as running:

@@ -101,8 +101,8 @@ def _reduced(file: BinaryIO) -> bytes:
         profile: bytes = opened.info.get("icc_profile") or b""
         picture: Any = opened
         # Chromium 156 shows a WebP as it lies, whatever its Exif says, and all else upright.
-        uprights = opened.format != "WEBP"
-        turned = uprights and picture.getexif().get(0x0112, 1) in {5, 6, 7, 8}
+        follows_exif = opened.format != "WEBP"
+        turned = follows_exif and picture.getexif().get(0x0112, 1) in {5, 6, 7, 8}
         box = (HIGHEST, WIDEST) if turned else (WIDEST, HIGHEST)
         scale = min(1.0, box[0] / picture.width, box[1] / picture.height)
         # A JPEG is decoded at the fraction of its size that is just above.
@@ -114,7 +114,7 @@ def _reduced(file: BinaryIO) -> bytes:
             profile = profile if picture.mode in {"P", "PA"} else b""
             picture = picture.convert("RGBA" if has_alpha else "RGB")
         picture.thumbnail(box, Image.Resampling.BICUBIC, reducing_gap=2.0)
-        if uprights:
+        if follows_exif:
             picture = ImageOps.exif_transpose(picture)
     made = io.BytesIO()
     extra = {"icc_profile": profile} if len(profile) <= _LARGEST_PROFILE else {}

@@ -122,13 +122,16 @@ export class Status {
     this.set(this.failed.querySelector("summary span"), `${counted(total, "run")} failed${partial ? ", in whole or in part" : ""}`);
     const list = this.failed.querySelector("ul");
     const known = new Map([...list.children].map((item) => [item.dataset.digest, item]));
-    const items = failed.map((run) => known.get(JSON.stringify([run, mayChange])) ?? this.failedItem(run, mayChange));
+    const items = failed.map((run) => {
+      const itemDigest = JSON.stringify([run, mayChange]);
+      return known.get(itemDigest) ?? this.failedItem(run, mayChange, itemDigest);
+    });
     if (total > failed.length) items.push(h("li", { class: "rest", text: `The last ${count(failed.length)} are shown; floradl status --all lists the others.` }));
     setChildren(list, items);
   }
 
-  failedItem(run, mayChange) {
-    return h("li", { data: { digest: JSON.stringify([run, mayChange]) } },
+  failedItem(run, mayChange, digest) {
+    return h("li", { data: { digest } },
       h("span", { class: "of", dir: "auto", text: run.technique ?? "Unknown technique" }),
       h("code", { text: run.run_id }),
       h("span", { class: "why", dir: "auto", text: described(run.error) }),
