@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import socket
 import ssl
 import threading
 from collections.abc import Callable
+from itertools import accumulate
 
 import httpx
 import pytest
@@ -57,6 +59,17 @@ def test_a_body_arrives_byte_for_byte(size: int) -> None:
         assert http.get(url(server)).content == body
         with http.stream("GET", url(server)) as response:
             assert b"".join(bytes(piece) for piece in pieces(response)) == body
+
+
+def test_pieces_end_where_pages_end() -> None:
+    with (
+        Server(lambda _: answer(LARGE)) as server,
+        media() as http,
+        http.stream("GET", url(server)) as response,
+    ):
+        ends = list(accumulate(len(piece) for piece in pieces(response)))
+    assert ends[0] % mmap.PAGESIZE  # what came with the head
+    assert any(end % mmap.PAGESIZE == 0 for end in ends[1:-1])
 
 
 def test_a_piece_that_is_kept_for_too_long_says_so_instead_of_lying() -> None:
