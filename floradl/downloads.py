@@ -29,7 +29,6 @@ from floradl.workers.pool import Machine, WorkerPool
 from floradl.workers.protocol import WorkerSettings
 
 USER_AGENT: Final = f"floradl/{__version__}"
-_SPARE: Final = 2  # threads for a disk that holds all up: its flushes share more work the more overlap
 _TEND_EVERY: Final = 1.0  # seconds
 
 
@@ -52,7 +51,7 @@ class Downloads:
         self.slots = TransferSlots(config.download.concurrency)
         many = client.many(self.slots)
         self.slots.on_free = many.wake
-        self.disk = BatchWriter(library.together, spare=_SPARE, kept_open=library.kept_open)
+        self.disk = BatchWriter(library.together, kept_open=library.kept_open)
         self._downloader = Downloader(client, url_policy, _limits(config), self._stop, bandwidth.active_clock)
         # A frozen application's executable is no Python: as a worker it would start the application again.
         processors = 1 if getattr(sys, "frozen", False) else cores()

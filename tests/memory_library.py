@@ -16,6 +16,7 @@ from typing import BinaryIO, Self
 from msgspec import Struct
 
 from floradl.errors import ErrorCode, PauseReason, ServicePausedError, TransientError
+from floradl.fs.durable import Steps, result_of
 from floradl.fs.names import fold, stored_path
 from floradl.library import sidecar as sidecars
 from floradl.library.base import Destination, LibraryEntry, LibraryStore, ResumePoint, Sink, StoredFile, T
@@ -281,12 +282,12 @@ class MemoryLibrary(LibraryStore):
         """See `LibraryStore.kept_as`."""
         return self._kept_as.get(path)
 
-    def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
+    def together(self, works: Sequence[Callable[[], T | Steps[T]]]) -> list[T | Exception]:
         """See `LibraryStore.together`."""
         outcomes: list[T | Exception] = []
         for work in works:
             try:
-                outcomes.append(work())
+                outcomes.append(result_of(work()))
             except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
                 outcomes.append(error)
         return outcomes

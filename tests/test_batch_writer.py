@@ -275,21 +275,3 @@ async def test_batches_of_a_burst_keep_open_what_they_open_and_one_alone_does_no
     await until(left.is_set)
     assert await writer.do(lambda: 7) == 7  # its thread is there for more
     await anyio.to_thread.run_sync(writer.close)
-
-
-async def test_while_a_whole_batch_waits_there_are_spare_threads_and_they_end_with_it() -> None:
-    writer, gates = BatchWriter(each, 1, spare=2), [Gate() for _ in range(3)]
-    done: list[object] = []
-    writer.put(gates[0].blocking("slow"), done.append)
-    await entered(gates[0])
-    for nth in (1, 2):
-        writer.put(gates[nth].blocking("slow"), done.append)
-        for _ in range(32):  # a batch is taken by the thread that starts, and another one is left
-            writer.put(lambda: None, done.append)
-        await entered(gates[nth])
-    assert len(writer._threads) == 3
-    for gate in gates:
-        gate.opened.set()
-    await until(lambda: len(done) == 67)
-    await until(lambda: len(writer._threads) == 1)
-    await anyio.to_thread.run_sync(writer.close)

@@ -220,7 +220,7 @@ def test_a_variable_with_far_more_than_a_key_is_refused_and_not_looked_for_in_me
 ) -> None:
     told = places.refusal(FLORA_API_KEY="x" * 100_000)
     assert "it has 100000 characters" in told
-    assert redaction._known == []
+    assert not [secret for secret in redaction._known if len(secret) >= 100_000]
 
 
 @given(text=st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])))

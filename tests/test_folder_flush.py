@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from floradl.fs.durable import Flush, PartFile, flushed_together, leave, write_atomic
+from floradl.errors import ErrorCode, TransientError
+from floradl.fs.durable import Flush, PartFile, Steps, flushed_together, leave, write_atomic
 from floradl.fs.folders import FolderFd, open_root
 from floradl.fs.names import SafeName
 
@@ -136,3 +138,89 @@ def test_no_descriptor_is_left_open(folder: FolderFd) -> None:
 def _fails(folder: FolderFd, flush: Flush) -> None:
     flush(folder, leave)
     raise ValueError("after the change")
+
+
+def in_steps(order: list[str], name: str, broken_after: int = 2) -> Callable[[Flush], Steps[str]]:
+    """Return a work in two steps that notes them; it breaks after so many."""
+
+    def work(_: Flush) -> Steps[str]:
+        order.append(f"{name} begins")
+        if broken_after == 0:
+            raise ValueError(name)
+        yield
+        order.append(f"{name} ends")
+        if broken_after == 1:
+            raise ValueError(name)
+        return name
+
+    return work
+
+
+def test_works_in_steps_begin_before_the_first_of_them_waits_for_the_disk() -> None:
+    order: list[str] = []
+    assert flushed_together([in_steps(order, "a"), in_steps(order, "b")]) == ["a", "b"]
+    assert order == ["a begins", "b begins", "a ends", "b ends"]
+
+
+def test_what_goes_wrong_with_one_step_is_its_works_own() -> None:
+    order: list[str] = []
+    first, second, third = flushed_together(
+        [in_steps(order, "a", 0), in_steps(order, "b", 1), in_steps(order, "c")]
+    )
+    assert [str(first), str(second), third] == ["a", "b", "c"]
+    assert order == ["a begins", "b begins", "c begins", "b ends", "c ends"]
+
+
+def test_a_new_name_of_a_later_step_is_flushed_and_taken_back(
+    folder: FolderFd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(flush: Flush) -> Steps[None]:
+        yield
+        published(folder, "a")(flush)
+
+    Flushed(monkeypatch, tmp_path)
+    first, second = flushed_together([work, lambda _: "b"])
+    assert isinstance(first, OSError)
+    assert second == "b"
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_that_ends_all_closes_what_has_begun() -> None:
+    closed: list[str] = []
+
+    def begun(_: Flush) -> Steps[None]:
+        try:
+            yield
+        finally:
+            closed.append("begun")
+
+    def stopped(_: Flush) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        flushed_together([begun, stopped])
+    assert closed == ["begun"]
+
+
+class _Bytes(bytearray):
+    """Bytes that can be watched."""
+
+
+def test_an_error_that_is_kept_holds_none_of_the_bytes_of_its_batch(tmp_path: Path) -> None:
+    held: list[weakref.ref[_Bytes]] = []
+
+    def work(body: _Bytes, _: Flush) -> Steps[None]:
+        yield
+        try:
+            tmp_path.mkdir(len(body))
+        except OSError as error:
+            raise TransientError("try again", ErrorCode.STORAGE) from error
+
+    def batch() -> list[Callable[[Flush], Steps[None]]]:
+        bodies = [_Bytes(1000) for _ in range(3)]
+        held.extend(weakref.ref(body) for body in bodies)
+        return [partial(work, body) for body in bodies]
+
+    errors = flushed_together(batch())
+    assert [type(error) for error in errors] == [TransientError] * 3
+    assert [body() for body in held] == [None] * 3

@@ -14,6 +14,7 @@ from wire import PNG, RUN, Bench, MediaHost, Reply, answer
 from floradl.download.downloader import Downloader, Received
 from floradl.download.small_files import SmallFiles, SmallOutput
 from floradl.errors import ErrorCode, OverLimitError, PauseReason, ServicePausedError, TransientError
+from floradl.fs.durable import Steps
 from floradl.library.batch_writer import BatchWriter
 from floradl.models import OutputKind, RemoteOutput, SavedOutput
 from floradl.net import url_policy
@@ -44,7 +45,9 @@ class Counter:
     def _output(self, url: str, output_id: str) -> SmallOutput:
         destination = self.bench.library.destination(RUN, RemoteOutput(output_id, "imageUrl", url), 1, None)
 
-        def publish(received: Received) -> SavedOutput:
+        def publish(received: Received) -> Steps[SavedOutput]:
+            destination.prepare(received.sink, None)
+            yield
             if self.refusal is not None:
                 raise self.refusal
             found = received.finding

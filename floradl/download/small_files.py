@@ -19,7 +19,7 @@ from floradl.download.checksums import signed_fields
 from floradl.download.downloader import Downloader, Received, Report
 from floradl.download.resume import refusal_of, wire_errors
 from floradl.errors import FloradlError, ServicePausedError, TransientError
-from floradl.library.base import Destination
+from floradl.library.base import Destination, Steps
 from floradl.library.batch_writer import BatchWriter, Then
 from floradl.models import SavedOutput
 from floradl.net import url_policy
@@ -34,7 +34,7 @@ class SmallOutput(Struct, frozen=True):
 
     `begin` is called right before it is asked for, from another thread, and may raise. `back_off` is called,
     from another thread, with the seconds for which the host wants to be left alone. `publish` is given what
-    arrived; what it returns is the result.
+    arrived; what it ends with is the result.
     """
 
     url: httpx.URL
@@ -42,13 +42,13 @@ class SmallOutput(Struct, frozen=True):
     begin: Callable[[], None]
     back_off: Callable[[float], None]
     report: Report
-    publish: Callable[[Received], SavedOutput]
+    publish: Callable[[Received], Steps[SavedOutput]]
 
 
 _WORTH_KEEPING = 64 << 10  # bytes; fewer are not continued, see `resume.OVERLAP`
 
 Conclude: TypeAlias = Callable[[Sequence[SavedOutput]], object]
-"""What is done once all of some outputs are saved."""
+"""What is done once all of some outputs are saved; it may be in `Steps`."""
 
 
 class _Group:
@@ -200,12 +200,12 @@ class SmallFiles:
         self._disk.put(conclude, partial(_conclude, group))
         return None
 
-    def _store(self, answer: SmallAnswer, output: SmallOutput) -> SavedOutput:
+    def _store(self, answer: SmallAnswer, output: SmallOutput) -> Steps[SavedOutput]:
         with (
             output.destination.held(),
             self._downloader.receive(answer, body_of(answer), output.destination, output.report) as received,
         ):
-            return output.publish(received)
+            return (yield from output.publish(received))
 
     def _stored(self, fetch: _Fetch, answer: SmallAnswer, result: SavedOutput | Exception) -> Then | None:
         self._client.taken(answer)

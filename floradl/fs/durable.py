@@ -5,7 +5,9 @@ be led out of the library. A file gets its final name only when it is whole and 
 
     part file → fsync → mode → rename that replaces nothing → fsync of the folder
 
-Without the first fsync a power cut loses the bytes, without the last one the name. An fsync that failed
+Without the first fsync a power cut loses the bytes, without the last one the name. Several files go through
+these steps side by side (`flushed_together`): the first fsync makes a journaling file system put all on disk
+that was changed until then, and each later one finds little left to do. An fsync that failed
 is never repeated: the kernel has dropped the pages and would report success (the file is thrown away).
 """
 
@@ -14,17 +16,26 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from functools import partial
+from types import GeneratorType
 from typing import Any, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from floradl.fs.folders import CANNOT, FolderFd, exists, sync_folder, sync_new
+from floradl.errors import FloradlError
+from floradl.fs.folders import CANNOT, FolderFd, exists, open_own, sync_folder, sync_new
 from floradl.fs.names import SafeName
-from floradl.portability import drop_cached, flush as flush_file, rename_exclusive, reserve, umask
+from floradl.portability import (
+    begin_flush,
+    drop_cached,
+    flush as flush_file,
+    rename_exclusive,
+    reserve,
+    umask,
+)
 
 CANNOT_LINK = CANNOT | {errno.EXDEV, errno.EMLINK}
 """The same of a hard link: some have room for few, some (mergerfs) cannot between their branches."""
@@ -38,6 +49,8 @@ Later the folder may be open under another descriptor, which `TakeBack` is given
 other file's by then.
 """
 FLUSH_NOW: Flush = sync_new
+Steps: TypeAlias = Generator[None, None, _T]
+"""Work that yields before it waits for the disk: what others wrote is on its way there when it goes on."""
 _OPENINGS = 50
 _WINDOW = 8 << 20  # bytes that are handed to the disk at a time
 _BEHIND = 4  # windows that the disk may take its time for
@@ -75,48 +88,6 @@ def leave(_: FolderFd) -> None:
     """Take nothing back: what is there is no worse than what was."""
 
 
-class _Changed(msgspec.Struct):
-    """A folder with new names, and for each which work brought it and what takes it back."""
-
-    folder: FolderFd
-    changes: list[tuple[int, TakeBack]]
-
-
-def flushed_together(works: Sequence[Callable[[Flush], _T]]) -> list[_T | Exception]:
-    """Do all `works`, then flush each folder that they changed once; returns what each gave, or its error.
-
-    A work hands its folder to the `Flush` that it is given, instead of flushing. Blocking; what its error
-    leaves behind is the work's own business, as it is where it flushes at once.
-    """
-    changed: dict[tuple[int, int], _Changed] = {}
-    outcomes: list[_T | Exception] = []
-
-    def later(folder: FolderFd, take_back: TakeBack) -> None:
-        if folder.key not in changed:
-            changed[folder.key] = _Changed(folder.dup(), [])
-        changed[folder.key].changes.append((len(outcomes), take_back))
-
-    try:
-        for work in works:
-            try:
-                outcome: Any = work(later)
-            except Exception as error:  # noqa: BLE001 - it is one work's, and handed to whoever waits for it
-                outcome = error
-            outcomes.append(outcome)
-        for each in changed.values():
-            try:
-                sync_folder(each.folder)
-            except OSError as error:
-                for nth, take_back in each.changes:
-                    with suppress(OSError):
-                        take_back(each.folder)
-                    outcomes[nth] = error
-    finally:
-        for each in changed.values():
-            os.close(each.folder)
-    return outcomes
-
-
 class PartBusyError(Exception):
     """Another process is writing the same part file, or was while we looked away."""
 
@@ -127,10 +98,10 @@ class AppendedFile(ABC):
     `fd` is closed with it; `name` is what errors call it.
     """
 
-    def __init__(self, fd: int, name: str) -> None:
+    def __init__(self, fd: int, name: str, size: int | None = None) -> None:
         self.fd = fd
         self.name = name
-        self.size = os.fstat(fd).st_size
+        self.size = os.fstat(fd).st_size if size is None else size
         self._reserved = 0
 
     def __enter__(self) -> Self:
@@ -171,8 +142,10 @@ class AppendedFile(ABC):
 
     def free_space(self) -> int:
         """Return how many bytes its disk has left for this user, those reserved for it among them."""
-        found, own = os.fstatvfs(self.fd), os.fstat(self.fd)
-        return found.f_bavail * found.f_frsize + max(own.st_blocks * _BLOCK - self.size, 0)
+        found = os.fstatvfs(self.fd)
+        # An empty file has none of its own; this look is one of those that each small file pays for.
+        own = os.fstat(self.fd).st_blocks * _BLOCK if self.size or self._reserved else 0
+        return found.f_bavail * found.f_frsize + max(own - self.size, 0)
 
     def reserve(self, size: int) -> None:
         """Have the disk keep room for `size` bytes until it is closed, where the file system can.
@@ -211,10 +184,12 @@ class PartFile(AppendedFile):
         """Open or create it. Raises `PartBusyError` where another process has it, and `OSError`."""
         self._folder = folder.dup()
         try:
-            super().__init__(_open_locked(self._folder, name), name)
+            fd, size = _open_locked(self._folder, name)
+            super().__init__(fd, name, size)
         except BaseException:
             os.close(self._folder)
             raise
+        self._prepared: int | None = None  # its size then
 
     def __exit__(self, *exc_info: object) -> None:
         super().__exit__()
@@ -231,22 +206,37 @@ class PartFile(AppendedFile):
         with suppress(FileNotFoundError):
             os.unlink(self.name, dir_fd=self._folder)
 
+    def begin_sync(self, mtime: float | None, mode: int = 0o666) -> None:
+        """Begin what `sync` completes, which is given the same. Raises as that."""
+        self._prepare(mtime, mode)
+        begin_flush(self.fd)
+
     def sync(self, mtime: float | None, mode: int = 0o666) -> None:
         """Put the bytes on disk, with what the umask leaves of `mode` and the time wanted (unix seconds).
 
         Mode and time are left as they are where the file system cannot have them. Raises `OSError`, after
         removing the file: what the kernel could not write once is lost.
         """
+        if self._prepared != self.size:
+            self._prepare(mtime, mode)
         try:
-            _if_possible(os.fchmod, self.fd, mode & ~umask())
-            if mtime is not None:
-                _if_possible(os.utime, self.fd, (mtime, mtime))
             flush_file(self.fd)
         except OSError:
             self.discard()
             raise
         if self.size >= _WORTH_FORGETTING:
             drop_cached(self.fd)
+
+    def _prepare(self, mtime: float | None, mode: int) -> None:
+        # Before the flush: a change that followed it would take another one to get to disk.
+        try:
+            _if_possible(os.fchmod, self.fd, mode & ~umask())
+            if mtime is not None:
+                _if_possible(os.utime, self.fd, (mtime, mtime))
+        except OSError:
+            self.discard()
+            raise
+        self._prepared = self.size
 
     def publish(self, name: SafeName, flush: Flush = FLUSH_NOW) -> bool:
         """Give the synced file its final name. False where that name is taken: nothing was changed then."""
@@ -266,16 +256,17 @@ def _if_possible(do: Callable[..., None], *arguments: object) -> None:
             raise
 
 
-def _open_locked(folder: FolderFd, name: SafeName) -> int:
+def _open_locked(folder: FolderFd, name: SafeName) -> tuple[int, int]:
+    """Open a part file, and lock it; return its descriptor and size."""
     for _ in range(_OPENINGS):
-        fd = _open_regular(folder, name)
+        fd = open_own(folder, name)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = os.fstat(fd)
             with suppress(FileNotFoundError):
                 named = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if os.path.samestat(named, held):
-                    return fd
+                    return fd, held.st_size
         except BlockingIOError as error:
             os.close(fd)
             raise PartBusyError(name) from error
@@ -284,40 +275,6 @@ def _open_locked(folder: FolderFd, name: SafeName) -> int:
             raise
         os.close(fd)  # it was published or removed between open and lock
     raise PartBusyError(name)
-
-
-def _open_regular(folder: FolderFd, name: SafeName) -> int:
-    """Open `name` for writing; a link, a device or a file with a second name is not ours and goes.
-
-    So does a file that we may not open, where we may remove it: it would hold up what is to have its name.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    with suppress(FileExistsError):
-        return os.open(name, flags | os.O_EXCL, 0o600, dir_fd=folder)
-    for _ in range(3):
-        try:
-            fd = os.open(name, flags, 0o600, dir_fd=folder)
-        except OSError as error:
-            if error.errno == errno.EACCES and _removed(folder, name):
-                continue
-            if error.errno not in {errno.ELOOP, errno.ENXIO}:
-                raise
-        else:
-            found = os.fstat(fd)
-            if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
-                return fd
-            os.close(fd)
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)
-    raise OSError(errno.EEXIST, "something keeps planting a link under this name", name)
-
-
-def _removed(folder: FolderFd, name: SafeName) -> bool:
-    try:
-        os.unlink(name, dir_fd=folder)
-    except OSError:
-        return False
-    return True
 
 
 def write_atomic(
@@ -336,6 +293,20 @@ def write_atomic(
     Raises `PartBusyError` where another process writes the same file at this moment, or where it is not to be
     written any more, and `OSError`.
     """
+    for _ in atomic_write(folder, name, data, mtime=mtime, flush=flush, still=still):
+        pass
+
+
+def atomic_write(
+    folder: FolderFd,
+    name: SafeName,
+    data: bytes,
+    *,
+    mtime: float | None,
+    flush: Flush,
+    still: Callable[[], bool],
+) -> Generator[None]:
+    """Do what `write_atomic` does; yields once, before it waits for the disk."""
     temporary = SafeName(f".{name}.part")
     with suppress(OSError):
         # What is written into another user's file stays his to change, under its new name too.
@@ -348,9 +319,113 @@ def write_atomic(
         except OSError:
             part.discard()  # a full disk is not filled with halves
             raise
+        part.begin_sync(mtime, 0o644)
+        yield
         part.sync(mtime, 0o644)
         if not still():
             part.discard()
             raise PartBusyError(name)
         os.rename(part.name, name, src_dir_fd=folder, dst_dir_fd=folder)
     flush(folder, leave)
+
+
+def flushed_together(works: Sequence[Callable[[Flush], Any]]) -> list[Any]:
+    """Do all `works`, then flush each folder that they changed once; returns what each gave, or its error.
+
+    A work hands its folder to the `Flush` that it is given, instead of flushing. One in `Steps` goes on from
+    where it yields once all have come as far. Blocking; what its error leaves behind is the work's own
+    business, as it is where it flushes at once.
+    """
+    changes, outcomes = _Changes(), list[Any]()
+    try:
+        for nth, work in enumerate(works):
+            changes.nth = nth
+            outcomes.append(or_error(partial(_begun, work, changes.note)))
+        for nth, outcome in enumerate(outcomes):
+            changes.nth = nth
+            outcomes[nth] = or_error(partial(result_of, outcome))
+        changes.flush(outcomes)
+    finally:
+        for outcome in outcomes:
+            if isinstance(outcome, GeneratorType):  # an error ended it all
+                outcome.close()
+        changes.close()
+    return outcomes
+
+
+class _Changed(msgspec.Struct):
+    """A folder with new names, and for each which work brought it and what takes it back."""
+
+    folder: FolderFd
+    names: list[tuple[int, TakeBack]]
+
+
+class _Changes:
+    """The folders that a batch changed. `nth` is the work that is at it."""
+
+    def __init__(self) -> None:
+        self.nth = 0
+        self._folders: dict[tuple[int, int], _Changed] = {}
+
+    def note(self, folder: FolderFd, take_back: TakeBack) -> None:
+        """Have `folder` flushed at the end: a `Flush`."""
+        if folder.key not in self._folders:
+            self._folders[folder.key] = _Changed(folder.dup(), [])
+        self._folders[folder.key].names.append((self.nth, take_back))
+
+    def flush(self, outcomes: list[Any]) -> None:
+        """Flush all; where that fails, take the new names back, and make the error their works' outcome."""
+        for each in self._folders.values():
+            try:
+                sync_folder(each.folder)
+            except OSError as error:
+                for nth, take_back in each.names:
+                    with suppress(OSError):
+                        take_back(each.folder)
+                    outcomes[nth] = error
+
+    def close(self) -> None:
+        for each in self._folders.values():
+            os.close(each.folder)
+
+
+def _begun(work: Callable[[Flush], Any], flush: Flush) -> Any:
+    """Return what `work` gave; one in steps that yields comes back itself."""
+    outcome = work(flush)
+    if isinstance(outcome, GeneratorType):
+        try:
+            next(outcome)
+        except StopIteration as end:
+            return end.value
+    return outcome
+
+
+def completed(steps: Steps[_T]) -> _T:
+    """Take `steps` to their end; return what they gave."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        result: _T = end.value
+        return result
+
+
+def result_of(outcome: Any) -> Any:
+    """Return what a work gave, which may be in `Steps`."""
+    return completed(outcome) if isinstance(outcome, GeneratorType) else outcome
+
+
+def or_error(do: Callable[[], Any]) -> Any:
+    """Return what `do` returned or raised.
+
+    An error that is no bug comes without its traceback: it is kept until the next try, and what led to it
+    holds the files of a whole batch.
+    """
+    try:
+        return do()
+    except Exception as error:  # noqa: BLE001 - it is one work's, and handed to whoever waits for it
+        cause: BaseException | None = error
+        while isinstance(cause, FloradlError | OSError | PartBusyError):
+            cause.__traceback__ = None
+            cause = cause.__cause__ or cause.__context__
+        return error

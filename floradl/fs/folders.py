@@ -152,3 +152,37 @@ def exists(folder: FolderFd, name: SafeName) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def open_own(folder: FolderFd, name: SafeName) -> int:
+    """Open `name` for writing; a link, a device or a file with a second name is not ours and goes.
+
+    So does a file that we may not open, where we may remove it: it would hold up what is to have its name.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    with suppress(FileExistsError):
+        return os.open(name, flags | os.O_EXCL, 0o600, dir_fd=folder)
+    for _ in range(3):
+        try:
+            fd = os.open(name, flags, 0o600, dir_fd=folder)
+        except OSError as error:
+            if error.errno == errno.EACCES and _removed(folder, name):
+                continue
+            if error.errno not in {errno.ELOOP, errno.ENXIO}:
+                raise
+        else:
+            found = os.fstat(fd)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+                return fd
+            os.close(fd)
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+    raise OSError(errno.EEXIST, "something keeps planting a link under this name", name)
+
+
+def _removed(folder: FolderFd, name: SafeName) -> bool:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError:
+        return False
+    return True

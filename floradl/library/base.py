@@ -12,10 +12,11 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 from msgspec import Struct
 
+from floradl.fs import durable
 from floradl.library import sidecar as sidecars
 from floradl.library.path_plan import PathPlan, UnnamedOutput
 from floradl.library.sidecar import Sidecar
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from floradl.library.named_files import NamedFiles
 
 T = TypeVar("T")
+
+Steps: TypeAlias = durable.Steps[T]
+"""Work for `together` that yields before it waits for its place, while other work goes on."""
+completed = durable.completed
 
 
 class Sink(Protocol):
@@ -163,6 +168,10 @@ class Destination(DownloadTarget, Protocol):
 
     stored_etag: str | None
     """The store's own version of what was published last; None where it gives none."""
+
+    def prepare(self, sink: Sink, mtime: float | None) -> None:  # noqa: ARG002 - a folder has use for them
+        """Begin with what takes time about `publish`, which follows with the same `mtime`; optional."""
+        return
 
     def publish(self, sink: Sink, ext: str, sha256: str, mtime: float | None) -> str:
         """Give `sink`, whose hash is `sha256`, its final name; return that path.
@@ -337,6 +346,13 @@ class LibraryStore(ABC):
         Raises `TransientError` in place of `PermanentError`: all else of the run is on disk.
         """
 
+    def sidecar_written(
+        self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None
+    ) -> Steps[str]:
+        """As `write_sidecar`, in steps for `together`."""
+        yield
+        return self.write_sidecar(sidecar, mtime, replacing)
+
     @abstractmethod
     def write_companion(
         self, path: str, data: bytes, mtime: float | None, replaces: Callable[[bytes], bool]
@@ -438,9 +454,9 @@ class LibraryStore(ABC):
         return nullcontext()
 
     @abstractmethod
-    def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
-        """Call `works`, which use this library; return the result or error of each, in their order.
+    def together(self, works: Sequence[Callable[[], T | Steps[T]]]) -> list[T | Exception]:
+        """Do `works`, which use this library; return the result or error of each, in their order.
 
-        Their writes are on disk on return: in a folder one after the other with a few flushes for all, in a
-        store several at once.
+        Their writes are on disk on return: in a folder one after the other with a few flushes for all, and
+        those in `Steps` side by side, in a store several at once.
         """

@@ -15,14 +15,15 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread, current_thread
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, overload
 
 import anyio
 
+from floradl.fs.durable import Steps
 from floradl.library.base import T
 
 _THREADS: Final = 2  # flushes that overlap share their work, and more threads mostly contend
-_BATCH: Final = 16
+_BATCH: Final = 24
 _GATHER: Final = 0.006  # seconds between the beginnings of two batches, while there are many
 _MANY: Final = 8  # batches, in `_SPAN`
 _SPAN: Final = 0.08  # seconds
@@ -53,7 +54,7 @@ class BatchWriter:
     """Does work that reads from the disk or puts files there, in at most `threads` threads of its own.
 
     `together` does a batch, those of a burst within `kept_open`. The threads start when there is use for
-    them. While a whole batch waits, so that the disk holds all up, there are up to `spare` more.
+    them.
     """
 
     def __init__(
@@ -61,13 +62,11 @@ class BatchWriter:
         together: Together,
         threads: int = _THREADS,
         *,
-        spare: int = 0,
         kept_open: KeptOpen = nullcontext,
     ) -> None:
         self._together = together
         self._kept_open = kept_open
         self._most = threads
-        self._spare = spare
         self._threads: list[Thread] = []
         self._idle = 0
         self._lock = Lock()
@@ -80,21 +79,25 @@ class BatchWriter:
         """Run what is left to do in the running event loop from now on."""
         self._loop = asyncio.get_running_loop()
 
-    def put(self, do: Callable[[], T], done: Callable[[T | Exception], Then | None]) -> None:
-        """Have `do` done. May be called from any thread.
+    def put(self, do: Callable[[], T | Steps[T]], done: Callable[[T | Exception], Then | None]) -> None:
+        """Have `do` done, which may be in `Steps`. May be called from any thread.
 
         What it wrote is on disk when `done` is called, in the same thread, with what it returned or raised.
         What that returns is called in the event loop.
         """
         self._put(_Work(do, done))
 
-    async def do(self, do: Callable[[], T]) -> T:
+    @overload
+    async def do(self, do: Callable[[], Steps[T]]) -> T: ...
+    @overload
+    async def do(self, do: Callable[[], T]) -> T: ...
+    async def do(self, do: Callable[[], Any]) -> Any:
         """Do `do`; what it wrote is on disk on return. Raises what it raised, and where a flush failed.
 
         Work that has begun is completed before a cancellation takes effect.
         """
         self.attach()
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         work = _Work(do, lambda result: partial(_settle, future, result))
         self._put(work)
         try:
@@ -124,8 +127,7 @@ class BatchWriter:
     def _put(self, work: _Work) -> None:
         self._waiting.put(work)
         with self._lock:
-            most = self._most + (self._spare if self._waiting.qsize() >= _BATCH else 0)
-            if self._idle or len(self._threads) >= most:
+            if self._idle or len(self._threads) >= self._most:
                 return
             thread = Thread(target=self._serve, name="floradl-disk", daemon=True)
             self._threads.append(thread)
@@ -138,7 +140,7 @@ class BatchWriter:
                     self._do(self._next())
                     continue
                 with self._kept_open():
-                    while self._is_burst() and not (self._is_spare() or self._is_closing):
+                    while self._is_burst() and not self._is_closing:
                         self._do(self._next(_LINGER))
         except BaseException:  # a bug: the next work starts another thread
             with self._lock:
@@ -146,17 +148,14 @@ class BatchWriter:
             raise
 
     def _ends(self) -> bool:
-        """Whether this thread is to end, there being too little work for it; at the end it wakes the next."""
+        """Whether this thread is to end; it wakes the next one then."""
         with self._lock:
-            if not self._is_spare() and not (self._is_closing and self._waiting.empty()):
+            if not (self._is_closing and self._waiting.empty()):
                 return False
             self._threads.remove(current_thread())
-            if self._threads and self._is_closing:
+            if self._threads:
                 self._waiting.put(None)
             return True
-
-    def _is_spare(self) -> bool:
-        return len(self._threads) > self._most and self._waiting.qsize() < _BATCH
 
     def _is_burst(self) -> bool:
         """Whether batches follow closely. What one alone opens is closed before anybody hears of its end."""

@@ -146,6 +146,11 @@ class FolderDestination(Destination):
                 names.add_part(self._tag, name)
             return FolderSink(folder, name, self._place.translated(parts))
 
+    def prepare(self, sink: Sink, mtime: float | None) -> None:
+        if isinstance(sink, FolderSink):
+            with self._folder():
+                sink.begin_sync(mtime)
+
     def publish(self, sink: Sink, ext: str, sha256: str, mtime: float | None) -> str:
         if not isinstance(sink, FolderSink):
             raise TypeError("this sink is another library's")

@@ -25,6 +25,8 @@ from floradl.fs.durable import (
     FLUSH_NOW,
     Flush,
     PartBusyError,
+    Steps,
+    completed,
     flushed_together,
     rename_noreplace,
     write_atomic,
@@ -215,9 +217,9 @@ class FolderLibrary(LibraryStore):
             finally:
                 del self._local.kept
 
-    def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
+    def together(self, works: Sequence[Callable[[], T | Steps[T]]]) -> list[T | Exception]:
 
-        def within(work: Callable[[], T], flush: Flush) -> T:
+        def within(work: Callable[[], T | Steps[T]], flush: Flush) -> T | Steps[T]:
             self._local.group.flush = flush
             return work()
 
@@ -450,11 +452,16 @@ class FolderLibrary(LibraryStore):
             return write_companion(folder, name, (data, mtime), self._flush(), replaces)
 
     def write_sidecar(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None) -> str:
+        return completed(self.sidecar_written(sidecar, mtime, replacing))
+
+    def sidecar_written(
+        self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None = None
+    ) -> Steps[str]:
         if self.companions:
             self.write_companions(sidecar, mtime)
         if self._named is not None:
             self._named.note(sidecar)
-        return self._sidecars.write(sidecar, mtime, replacing)
+        return (yield from self._sidecars.write(sidecar, mtime, replacing))
 
 
 def _successor(root: Path) -> str | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Lock, local
-from typing import BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 from floradl.errors import (
     ErrorCode,
@@ -23,6 +23,7 @@ from floradl.errors import (
     ServicePausedError,
     TransientError,
 )
+from floradl.fs.durable import Steps, or_error, result_of
 from floradl.fs.names import fold, stored_path
 from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, T, parsed
 from floradl.library.destination import AttemptMemory
@@ -333,15 +334,12 @@ class ObjectLibrary(LibraryStore):
                 self._damaged.pop(path, None)
                 return
 
-    def together(self, works: Sequence[Callable[[], T]]) -> list[T | Exception]:
-        def outcome(work: Callable[[], T]) -> T | Exception:
-            try:
-                return work()
-            except Exception as error:  # noqa: BLE001 - handed to whoever waits for it
-                return error
+    def together(self, works: Sequence[Callable[[], T | Steps[T]]]) -> list[T | Exception]:
+        def outcome(work: Callable[[], T | Steps[T]]) -> Any:
+            return result_of(work())
 
         self._arrivals.never_wait()  # who has a slot may wait for this very thread
-        return self._each([partial(outcome, work) for work in works])
+        return self._each([partial(or_error, partial(outcome, work)) for work in works])
 
     def _each(self, works: Sequence[Callable[[], _A]]) -> list[_A]:
         """Call several at once; in a thread that is one of those itself, one after the other."""

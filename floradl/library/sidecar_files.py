@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from floradl.errors import ErrorCode, PermanentError, TransientError
-from floradl.fs.durable import FLUSH_NOW, Flush, rename_noreplace, write_atomic
+from floradl.fs.durable import FLUSH_NOW, Flush, Steps, atomic_write, rename_noreplace
 from floradl.fs.folders import FolderFd, open_folder, sync_folder
 from floradl.fs.names import PART_RESERVE, SafeName, safe_name
 from floradl.fs.os_errors import OF_ONE_ENTRY
@@ -70,8 +70,8 @@ class SidecarFiles:
             readings = (self._read(root, name, reference.run_id) for name in others)
             return next((reading for reading in readings if reading is not None), None)
 
-    def write(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None) -> str:
-        """See `LibraryStore.write_sidecar`."""
+    def write(self, sidecar: Sidecar, mtime: float | None, replacing: Sidecar | None) -> Steps[str]:
+        """See `LibraryStore.sidecar_written`."""
         folders = (SafeName(SIDECARS), self._technique_folder(sidecar.technique))
         try:
             with self._place.at(folders) as (folder, there):
@@ -87,7 +87,7 @@ class SidecarFiles:
                         found = self._unnamed(sidecar.run_id) if unnamed else None
                     return found == replacing if replacing is not None else not self._gives_up(found, sidecar)
 
-                write_atomic(folder, name, data, mtime=mtime, flush=flush, still=still)
+                yield from atomic_write(folder, name, data, mtime=mtime, flush=flush, still=still)
                 if unnamed:
                     self._remove_unnamed(sidecar.run_id)
                 return "/".join((*there, name))

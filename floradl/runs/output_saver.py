@@ -30,7 +30,7 @@ from floradl.errors import (
     PermanentError,
     TransientError,
 )
-from floradl.library.base import Destination, LibraryStore
+from floradl.library.base import Destination, LibraryStore, Steps, completed
 from floradl.library.batch_writer import BatchWriter
 from floradl.library.selection import skipped
 from floradl.log import get_logger
@@ -178,8 +178,8 @@ class OutputSaver:
             begun[index] = time.monotonic()
             self._quiet.check(planned[index].host)
 
-        def publish(index: int, received: Received) -> SavedOutput:
-            saved = _publish(planned[index].destination, planned[index].output, mtime, received)
+        def publish(index: int, received: Received) -> Steps[SavedOutput]:
+            saved = yield from _publish(planned[index].destination, planned[index].output, mtime, received)
             took[index] = time.monotonic() - begun[index]
             return saved
 
@@ -336,7 +336,7 @@ class OutputSaver:
             )
 
     async def _transfer(
-        self, fetch: Callable[[], Received], publish: Callable[[Received], SavedOutput]
+        self, fetch: Callable[[], Received], publish: Callable[[Received], Steps[SavedOutput]]
     ) -> SavedOutput:
         """Let `fetch` run when a slot is free, then `publish`.
 
@@ -351,7 +351,8 @@ class OutputSaver:
                 raise
             with received:
                 if received.sink.size >= _LARGE:
-                    return await to_thread.run_sync(publish, received, limiter=self._publishers)
+                    steps = publish(received)
+                    return await to_thread.run_sync(completed, steps, limiter=self._publishers)
                 return await self.disk.do(partial(publish, received))
 
     def _destination(self, run: QueuedRun, answer: RemoteRun, output: RemoteOutput) -> Destination:
@@ -389,8 +390,10 @@ def _write_text(destination: Destination, output: RemoteOutput, mtime: float | N
 
 def _publish(
     destination: Destination, output: RemoteOutput, mtime: float | None, received: Received
-) -> SavedOutput:
+) -> Steps[SavedOutput]:
     found, sink = received.finding, received.sink
+    destination.prepare(sink, mtime)
+    yield
     text = None
     if output.kind is OutputKind.TEXT and sink.size <= _MAX_INLINE:
         text = sink.read(_MAX_INLINE, 0).decode("utf-8", "replace")

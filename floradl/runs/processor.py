@@ -22,7 +22,7 @@ from floradl.errors import (
     PermanentError,
     ServicePausedError,
 )
-from floradl.library.base import LibraryStore
+from floradl.library.base import LibraryStore, Steps
 from floradl.library.selection import Selection
 from floradl.library.sidecar import by_key, earlier_of
 from floradl.models import (
@@ -208,7 +208,7 @@ class Processor:
         Where an output is not to be had at the first try, the others are saved, and None is returned.
         """
 
-        def conclude(saved: Sequence[SavedOutput]) -> RunSummary:
+        def conclude(saved: Sequence[SavedOutput]) -> Steps[RunSummary]:
             found = zip(on_disk.small, saved, strict=True)
             there = on_disk.saved | {planned.output.key: output for planned, output in found}
             return self._write_sidecar(
@@ -280,11 +280,14 @@ class Processor:
         self._charge(answer, on_disk)
         return await self._finish(ended, summary, answer)
 
-    def _write_sidecar(self, run: QueuedRun, answer: RemoteRun | None, ending: RunResult) -> RunSummary:
+    def _write_sidecar(
+        self, run: QueuedRun, answer: RemoteRun | None, ending: RunResult
+    ) -> Steps[RunSummary]:
         named = replace(run, names=self._options.names(run, answer))
         sidecar = sidecar_of(named, answer, ending, self._options.wall())
         mtime = answer.completed_at if answer and self._options.keep_times else None
-        return RunSummary.of(self._library.write_sidecar(sidecar, mtime), sidecar.outputs)
+        path = yield from self._library.sidecar_written(sidecar, mtime)
+        return RunSummary.of(path, sidecar.outputs)
 
     def _charge(self, answer: RemoteRun | None, on_disk: _OnDisk) -> None:
         """Count what a run cost, unless an earlier sidecar had that: it was counted then."""
