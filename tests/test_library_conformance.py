@@ -6,7 +6,8 @@ import errno
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 from object_stores import Line, Store, answer
 
 from floradl.errors import PauseReason, ServicePausedError, TransientError
-from floradl.library.base import Destination, LibraryStore, StreamingSink
+from floradl.library.base import Destination, LibraryStore, Steps, StreamingSink
 from floradl.library.folder import MARKER, FolderLibrary
 from floradl.library.path_plan import PathPlan
 from floradl.library.sidecar import Sidecar
@@ -546,6 +547,42 @@ def test_works_done_together_give_each_its_result_or_its_error(kept: Kept) -> No
     kept.restart()
     assert kept.read("image/tech/run_a-o.png") == b"a"
     assert kept.library.find_sidecar(REFERENCE) == sidecar()
+
+
+def in_steps(where: Destination, data: bytes) -> Steps[str]:
+    with where.open("") as sink:
+        sink.truncate(0)
+        sink.write(data)
+        where.prepare(sink, 1_000_000.0)
+        yield
+        return where.publish(sink, ".png", hashlib.sha256(data).hexdigest(), 1_000_000.0)
+
+
+def test_works_in_steps_are_done_together(kept: Kept) -> None:
+    works: list[Callable[[], str | Steps[str]]] = [
+        partial(in_steps, destination(kept, "run_a"), b"a"),
+        partial(in_steps, destination(kept, "run_b"), b"b"),
+        partial(kept.library.sidecar_written, sidecar(), None),
+    ]
+    assert kept.library.together(works) == [
+        "image/tech/run_a-o.png",
+        "image/tech/run_b-o.png",
+        "runs/tech/run_a.json",
+    ]
+    kept.restart()
+    assert kept.read("image/tech/run_a-o.png") == b"a"
+    assert kept.read("image/tech/run_b-o.png") == b"b"
+    assert kept.library.find_sidecar(REFERENCE) == sidecar()
+
+
+def test_of_two_in_steps_for_one_name_each_gets_its_own(kept: Kept) -> None:
+    works: list[Callable[[], str | Steps[str]]] = [
+        partial(in_steps, destination(kept, "run_a", "o", nth), b"%d" % nth) for nth in (1, 2)
+    ]
+    first, second = kept.library.together(works)
+    assert isinstance(first, str)
+    assert isinstance(second, str)
+    assert (kept.read(first), kept.read(second)) == (b"1", b"2")
 
 
 def test_held_reaches_the_same_place(kept: Kept) -> None:

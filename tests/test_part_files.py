@@ -103,6 +103,20 @@ def test_a_published_file_has_the_time_asked_for(tmp_path: Path, folder: FolderF
     assert (tmp_path / FINAL).stat().st_mtime == 1_700_000_000.25
 
 
+@pytest.mark.parametrize("more", [b"", b"more"])
+def test_a_sync_that_has_begun_gives_the_same_mode_and_time(
+    tmp_path: Path, folder: FolderFd, more: bytes
+) -> None:
+    with PartFile(folder, PART) as part:
+        part.write(b"x")
+        part.begin_sync(1_700_000_000.25, 0o644)
+        part.write(more)
+        part.sync(1_700_000_000.25, 0o644)
+        part.publish(FINAL)
+    found = (tmp_path / FINAL).stat()
+    assert (found.st_mtime, found.st_mode & 0o777) == (1_700_000_000.25, 0o644)
+
+
 def test_a_time_that_no_clock_shows_does_not_cost_the_file(tmp_path: Path, folder: FolderFd) -> None:
     with PartFile(folder, PART) as part:
         part.write(b"x")
