@@ -71,16 +71,22 @@ def _wget2(racers: Track, urls: Path) -> str:
     return _line(racers, "wget2", *options, f"--input-file={urls}")
 
 
+def _least(racers: Track, _urls: Path) -> str:
+    return f"{racers.aria2_line(16)} && {_line(racers, 'openssl', 'dgst', '-sha256')} * >/dev/null"
+
+
 def _line(racers: Track, tool: str, *arguments: str) -> str:
     return shlex.join([racers.plan.tools.path(tool), *arguments])
 
 
+_LEAST = "aria2c -j16 and openssl dgst"
 _PROGRAMS = {
     "gallery-dl": _Program("gallery-dl", _gallery_dl, judged=True, settings=_trust),
     "yt-dlp": _Program("yt-dlp", _yt_dlp, judged=True, settings=_trust),
     "huggingface_hub": _Program("huggingface_hub", _hub, judged=True, settings=_trust_hub),
     "rclone copyurl, 16 at once": _Program("rclone", _rclone),
     "wget2 --max-threads=16": _Program("wget2", _wget2),
+    _LEAST: _Program("aria2c", _least),
 }
 
 
@@ -101,7 +107,12 @@ def programs(plan: Plan, _rows: Sequence[str]) -> list[Figure]:
                 peer = racers.peer(program.tool, script, program.settings(racers))
                 tell_pair(f"k, {name}", nth, ours, peer)
                 seen[name].append((ours, peer))
-    return [figure for name, program in here.items() for figure in _figures(name, program, seen[name])]
+    figures = [figure for name, program in here.items() for figure in _figures(name, program, seen[name])]
+    return figures + [
+        _least_of_all(name, seen[name], seen[_LEAST])
+        for name, program in here.items()
+        if program.judged and _LEAST in here
+    ]
 
 
 def _figures(name: str, program: _Program, pairs: Sequence[tuple[Cost, Cost]]) -> list[Figure]:
@@ -111,6 +122,14 @@ def _figures(name: str, program: _Program, pairs: Sequence[tuple[Cost, Cost]]) -
         ratio("k", f"wall, to {name}", walls, bar, Scale()),
         ratio("k", f"CPU, to {name}", cpus, bar, Scale()),
     ]
+
+
+def _least_of_all(
+    name: str, pairs: Sequence[tuple[Cost, Cost]], least: Sequence[tuple[Cost, Cost]]
+) -> Figure:
+    """Return what fetching and hashing takes by themselves, in C: less cannot be expected."""
+    cpus = [(one.cpu, other.cpu) for (_, one), (_, other) in zip(least, pairs, strict=True)]
+    return ratio("k", f"CPU of {_LEAST}, to {name}", cpus, None, Scale())
 
 
 def _hub_locations(folder: Path, what: Batch) -> str:

@@ -82,11 +82,15 @@ class Track(Struct, frozen=True):
 
     def aria2(self, at_once: int) -> Cost:
         """Have aria2 fetch the ready list, and put it to disk: the same durability."""
+        return self.peer("aria2", f"{self.aria2_line(at_once)} && sync -f .")
+
+    def aria2_line(self, at_once: int) -> str:
+        """Return the command by which aria2 fetches the ready list."""
         aria2 = [self.plan.tools.path("aria2c"), "--no-conf", f"--input-file={self._list()}", "--dir=."]
         aria2 += [f"--max-concurrent-downloads={at_once}", "--max-connection-per-server=1", "--split=1"]
         aria2 += [f"--ca-certificate={self.identity.authority}", "--file-allocation=none"]
         aria2 += ["--auto-save-interval=0", "--quiet", "--summary-interval=0", "--download-result=hide"]
-        return self.peer("aria2", f"{shlex.join(aria2)} && sync -f .")
+        return shlex.join(aria2)
 
     def floor(self, at_once: int) -> Cost:
         """Have the least program fetch the ready list that keeps floradl's promises: see `floor.py`."""
