@@ -39,7 +39,7 @@ from floradl.fs.permissions import make_above
 from floradl.library import scan
 from floradl.library.base import LibraryEntry, LibraryStore, StoredFile, T
 from floradl.library.destination import AttemptMemory, FolderDestination, OutputPath, same_bytes
-from floradl.library.open_folders import FolderAt, FolderIndex, OpenFolders
+from floradl.library.open_folders import FolderAt, FolderIndex, KeptFolders, OpenFolders
 from floradl.library.path_plan import PathPlan, UnnamedOutput
 from floradl.library.scan import Owners
 from floradl.library.sidecar import Sidecar
@@ -53,7 +53,6 @@ MOVED = SafeName(".floradl-library-moved")
 _LEAST_ROOM = 1 << 20  # bytes
 _CREATIONS = 500
 _TRANSLATED = 256  # folders whose translation of errors is kept
-_KEPT_OPEN = 16  # folders a thread
 _TRIAL = SafeName(".floradl-trial.part")
 
 
@@ -64,24 +63,6 @@ class _Group:
         self.stack = stack
         self.flush: Flush = FLUSH_NOW
         self.folders: dict[tuple[SafeName, ...], FolderAt] = {}
-
-
-class _Kept:
-    """Folders that stay open from one `together` of a thread to the next: each is looked at anew by it."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._folders: dict[tuple[SafeName, ...], FolderFd] = {}
-
-    def keep(self, parts: tuple[SafeName, ...], folder: FolderFd, shared: OpenFolders) -> None:
-        """Keep the folder that is open now; where there are many, let go of the others."""
-        if self._folders.get(parts) is folder:
-            return
-        if parts in self._folders or len(self._folders) == _KEPT_OPEN:
-            self._stack.close()
-            self._folders.clear()
-        self._stack.enter_context(shared.at(parts))
-        self._folders[parts] = folder
 
 
 class _Shared(AbstractContextManager[FolderAt]):
@@ -202,7 +183,7 @@ class FolderLibrary(LibraryStore):
             else:
                 found = group.stack.enter_context(self._shared.at(parts))
                 _check_writable(found[0])
-                kept: _Kept | None = getattr(self._local, "kept", None)
+                kept: KeptFolders | None = getattr(self._local, "kept", None)
                 if kept is not None and parts:  # the library's own folder costs little to open
                     kept.keep(parts, found[0], self._shared)
                 group.folders[parts] = found
@@ -211,7 +192,7 @@ class FolderLibrary(LibraryStore):
     @contextmanager
     def kept_open(self) -> Iterator[None]:
         with ExitStack() as stack:
-            self._local.kept = _Kept(stack)
+            self._local.kept = KeptFolders(stack)
             try:
                 yield
             finally:

@@ -25,6 +25,7 @@ from floradl.fs.folders import FolderFd, open_folder
 from floradl.fs.names import SafeName, fold
 
 _REMEMBERED = 64  # folders
+_KEPT = 16  # folders a thread
 _PART = re.compile(r"\..*\.([0-9a-f]{8})-[0-9a-fw][0-9a-f]{7}\.part", re.DOTALL)
 
 FolderAt: TypeAlias = tuple[FolderFd, tuple[SafeName, ...]]
@@ -222,3 +223,24 @@ class OpenFolders:
                 del self._folders[parts]
         if over:
             os.close(used.folder)
+
+
+class KeptFolders:
+    """Folders that one thread keeps open from one batch of work to the next, which looks at each anew.
+
+    They are closed with `stack`.
+    """
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._folders: dict[tuple[SafeName, ...], FolderFd] = {}
+
+    def keep(self, parts: tuple[SafeName, ...], folder: FolderFd, shared: OpenFolders) -> None:
+        """Keep the folder that is open now; where there are many, let go of the others."""
+        if self._folders.get(parts) is folder:
+            return
+        if parts in self._folders or len(self._folders) == _KEPT:
+            self._stack.close()
+            self._folders.clear()
+        self._stack.enter_context(shared.at(parts))
+        self._folders[parts] = folder
