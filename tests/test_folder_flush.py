@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from floradl.errors import ErrorCode, TransientError
-from floradl.fs.durable import Flush, PartFile, Steps, flushed_together, leave, write_atomic
+from floradl.fs.durable import (
+    Flush,
+    PartBusyError,
+    PartFile,
+    Steps,
+    atomic_write,
+    flushed_together,
+    leave,
+    write_atomic,
+)
 from floradl.fs.folders import FolderFd, open_root
 from floradl.fs.names import SafeName
 
@@ -224,3 +233,70 @@ def test_an_error_that_is_kept_holds_none_of_the_bytes_of_its_batch(tmp_path: Pa
     errors = flushed_together(batch())
     assert [type(error) for error in errors] == [TransientError] * 3
     assert [body() for body in held] == [None] * 3
+
+
+def test_an_error_of_a_folders_flush_holds_none_of_them_either(
+    folder: FolderFd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[_Bytes]] = []
+    Flushed(monkeypatch, tmp_path)
+
+    def work(body: _Bytes, flush: Flush) -> int:
+        flush(folder, leave)
+        return len(body)
+
+    def batch() -> list[Callable[[Flush], int]]:
+        bodies = [_Bytes(1000) for _ in range(3)]
+        held.extend(weakref.ref(body) for body in bodies)
+        return [partial(work, body) for body in bodies]
+
+    errors = flushed_together(batch())
+    assert [type(error) for error in errors] == [OSError] * 3
+    assert [body() for body in held] == [None] * 3
+
+
+def test_an_error_whose_causes_go_in_a_circle_is_handed_over() -> None:
+    def work(_: Flush) -> None:
+        first = TransientError("one", ErrorCode.STORAGE)
+        first.__cause__ = TransientError("two", ErrorCode.STORAGE)
+        first.__cause__.__cause__ = first
+        raise first
+
+    (error,) = flushed_together([work])
+    assert str(error) == "one"
+
+
+def test_where_one_does_not_close_the_others_are_closed_all_the_same() -> None:
+    closed: list[str] = []
+
+    def begun(name: str, _: Flush) -> Steps[None]:
+        try:
+            yield
+        finally:
+            closed.append(name)
+            if name == "a":
+                os.close(-1)
+
+    def stopped(_: Flush) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        flushed_together([partial(begun, "a"), partial(begun, "b"), stopped])
+    assert closed == ["a", "b"]
+
+
+def test_only_the_sidecar_that_was_synced_replaces_one(folder: FolderFd, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"old")
+
+    def written(flush: Flush) -> Steps[None]:
+        yield from atomic_write(
+            folder, SafeName("a.json"), b"new", mtime=None, flush=flush, still=lambda: True
+        )
+
+    def taken(_: Flush) -> None:  # by another user's process, which removes what is not its own
+        (tmp_path / ".a.json.part").unlink()
+        (tmp_path / ".a.json.part").write_bytes(b"ha")
+
+    error, _ = flushed_together([written, taken])
+    assert isinstance(error, PartBusyError)
+    assert (tmp_path / "a.json").read_bytes() == b"old"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -115,6 +116,70 @@ def test_a_sync_that_has_begun_gives_the_same_mode_and_time(
         part.publish(FINAL)
     found = (tmp_path / FINAL).stat()
     assert (found.st_mtime, found.st_mode & 0o777) == (1_700_000_000.25, 0o644)
+
+
+def _begins_with(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(*_: object) -> int:
+        ctypes.set_errno(code)
+        return -1
+
+    monkeypatch.setattr(portability, "_sync_file_range", lambda: begin)
+
+
+def test_what_the_disk_refuses_at_the_beginning_costs_the_part_file(
+    tmp_path: Path, folder: FolderFd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _begins_with(errno.EIO, monkeypatch)
+    with PartFile(folder, PART) as part:
+        part.write(b"x")
+        with pytest.raises(OSError, match="Input/output"):
+            part.begin_sync(None)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_the_disk_refuses_of_a_large_file_costs_the_part_file(
+    tmp_path: Path, folder: FolderFd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _begins_with(errno.EIO, monkeypatch)
+    with PartFile(folder, PART) as part, pytest.raises(OSError, match="Input/output"):
+        part.write(bytes(8 << 20))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_system_that_cannot_begin_is_left_at_that(
+    tmp_path: Path, folder: FolderFd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _begins_with(errno.ENOSYS, monkeypatch)
+    with PartFile(folder, PART) as part:
+        part.write(b"x")
+        part.begin_sync(None)
+        part.sync(None)
+        assert part.publish(FINAL)
+    assert (tmp_path / FINAL).read_bytes() == b"x"
+
+
+def test_what_a_crash_left_reserved_of_an_empty_file_counts_as_room(folder: FolderFd) -> None:
+    size = 64 << 20
+    first = PartFile(folder, PART)
+    if not portability.reserve(first.fd, size):
+        pytest.skip("this file system reserves nothing")
+    os.close(first.fd)  # as a kill does: nothing is given back
+    os.close(first._folder)
+    with PartFile(folder, PART) as part:
+        found = os.fstatvfs(part.fd)
+        assert part.size == 0
+        assert part.free_space() - found.f_bavail * found.f_frsize > size - (16 << 20)
+
+
+def test_only_the_file_that_was_synced_gets_the_name(tmp_path: Path, folder: FolderFd) -> None:
+    with PartFile(folder, PART) as part:
+        part.write(b"whole")
+        part.sync(None)
+        (tmp_path / PART).unlink()  # as another user's process does with one that it may not open
+        (tmp_path / PART).write_bytes(b"ha")
+        with pytest.raises(PartBusyError):
+            part.publish(FINAL)
+    assert not (tmp_path / FINAL).exists()
 
 
 def test_a_time_that_no_clock_shows_does_not_cost_the_file(tmp_path: Path, folder: FolderFd) -> None:

@@ -8,7 +8,8 @@ be led out of the library. A file gets its final name only when it is whole and 
 Without the first fsync a power cut loses the bytes, without the last one the name. Several files go through
 these steps side by side (`flushed_together`): the first fsync makes a journaling file system put all on disk
 that was changed until then, and each later one finds little left to do. An fsync that failed
-is never repeated: the kernel has dropped the pages and would report success (the file is thrown away).
+is never repeated: the kernel has dropped the pages and would report success (the file is thrown away). Nor is
+one believed of a file with holes: see `PartFile.has_hole`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from floradl.portability import (
     begin_flush,
     drop_cached,
     flush as flush_file,
+    has_hole,
     rename_exclusive,
     reserve,
     umask,
@@ -56,6 +58,10 @@ _WINDOW = 8 << 20  # bytes that are handed to the disk at a time
 _BEHIND = 4  # windows that the disk may take its time for
 _BLOCK = 512  # bytes, of `st_blocks`
 _WORTH_FORGETTING = 512 << 10  # bytes: of smaller files the call costs more than the memory is worth
+
+
+LOST = "the disk lost what was written, and told no error: look into the system's log, and check the disk"
+"""What is wrong with a file that has a hole where bytes were written."""
 
 
 def rename_noreplace(folder: FolderFd, old: SafeName, new: SafeName, into: FolderFd | None = None) -> bool:
@@ -98,10 +104,12 @@ class AppendedFile(ABC):
     `fd` is closed with it; `name` is what errors call it.
     """
 
-    def __init__(self, fd: int, name: str, size: int | None = None) -> None:
+    def __init__(self, fd: int, name: str, found: os.stat_result | None = None) -> None:
+        found = os.fstat(fd) if found is None else found
         self.fd = fd
         self.name = name
-        self.size = os.fstat(fd).st_size if size is None else size
+        self.size = found.st_size
+        self._has_blocks = found.st_blocks > 0  # also an empty one may: reserved before a power cut
         self._reserved = 0
 
     def __enter__(self) -> Self:
@@ -132,6 +140,11 @@ class AppendedFile(ABC):
         A large file would fill the memory with pages that nobody reads, and push out those that somebody
         does; and its flush would have to write all of it at the end.
         """
+        try:  # `drop_cached` hides errors
+            _if_possible(begin_flush, self.fd, (windows - 1) * _WINDOW, _WINDOW)
+        except OSError:
+            self.discard()
+            raise
         for window in (windows - 1, windows - 1 - _BEHIND):
             if window >= 0:
                 drop_cached(self.fd, window * _WINDOW, _WINDOW)
@@ -144,7 +157,7 @@ class AppendedFile(ABC):
         """Return how many bytes its disk has left for this user, those reserved for it among them."""
         found = os.fstatvfs(self.fd)
         # An empty file has none of its own; this look is one of those that each small file pays for.
-        own = os.fstat(self.fd).st_blocks * _BLOCK if self.size or self._reserved else 0
+        own = os.fstat(self.fd).st_blocks * _BLOCK if self.size or self._reserved or self._has_blocks else 0
         return found.f_bavail * found.f_frsize + max(own - self.size, 0)
 
     def reserve(self, size: int) -> None:
@@ -184,12 +197,17 @@ class PartFile(AppendedFile):
         """Open or create it. Raises `PartBusyError` where another process has it, and `OSError`."""
         self._folder = folder.dup()
         try:
-            fd, size = _open_locked(self._folder, name)
-            super().__init__(fd, name, size)
+            fd, self._found = _open_locked(self._folder, name)
+            super().__init__(fd, name, self._found)
         except BaseException:
             os.close(self._folder)
             raise
         self._prepared: int | None = None  # its size then
+        self.has_hole = False
+        """Whether, once synced, some of it has no blocks: zeros on some file systems, or the disk lost it.
+
+        What ext4 finds no blocks for when the kernel writes by itself is dropped, and no flush tells of it.
+        """
 
     def __exit__(self, *exc_info: object) -> None:
         super().__exit__()
@@ -209,7 +227,11 @@ class PartFile(AppendedFile):
     def begin_sync(self, mtime: float | None, mode: int = 0o666) -> None:
         """Begin what `sync` completes, which is given the same. Raises as that."""
         self._prepare(mtime, mode)
-        begin_flush(self.fd)
+        try:
+            _if_possible(begin_flush, self.fd)
+        except OSError:
+            self.discard()
+            raise
 
     def sync(self, mtime: float | None, mode: int = 0o666) -> None:
         """Put the bytes on disk, with what the umask leaves of `mode` and the time wanted (unix seconds).
@@ -224,6 +246,7 @@ class PartFile(AppendedFile):
         except OSError:
             self.discard()
             raise
+        self.has_hole = has_hole(self.fd, self.size)
         if self.size >= _WORTH_FORGETTING:
             drop_cached(self.fd)
 
@@ -238,8 +261,17 @@ class PartFile(AppendedFile):
             raise
         self._prepared = self.size
 
+    def require_name(self) -> None:
+        """Raise `PartBusyError` where another user's process put a file of its own in its place."""
+        with suppress(FileNotFoundError):
+            named = os.stat(self.name, dir_fd=self._folder, follow_symlinks=False)
+            if os.path.samestat(named, self._found):
+                return
+        raise PartBusyError(self.name)
+
     def publish(self, name: SafeName, flush: Flush = FLUSH_NOW) -> bool:
         """Give the synced file its final name. False where that name is taken: nothing was changed then."""
+        self.require_name()
         if not rename_noreplace(self._folder, self.name, name):
             return False
         flush(self._folder, lambda folder: os.unlink(name, dir_fd=folder))
@@ -256,8 +288,8 @@ def _if_possible(do: Callable[..., None], *arguments: object) -> None:
             raise
 
 
-def _open_locked(folder: FolderFd, name: SafeName) -> tuple[int, int]:
-    """Open a part file, and lock it; return its descriptor and size."""
+def _open_locked(folder: FolderFd, name: SafeName) -> tuple[int, os.stat_result]:
+    """Open a part file, and lock it; return its descriptor and what it was."""
     for _ in range(_OPENINGS):
         fd = open_own(folder, name)
         try:
@@ -266,7 +298,7 @@ def _open_locked(folder: FolderFd, name: SafeName) -> tuple[int, int]:
             with suppress(FileNotFoundError):
                 named = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if os.path.samestat(named, held):
-                    return fd, held.st_size
+                    return fd, held
         except BlockingIOError as error:
             os.close(fd)
             raise PartBusyError(name) from error
@@ -322,9 +354,13 @@ def atomic_write(
         part.begin_sync(mtime, 0o644)
         yield
         part.sync(mtime, 0o644)
+        if part.has_hole and part.read(len(data), 0) != data:
+            part.discard()
+            raise OSError(errno.EIO, LOST, name)
         if not still():
             part.discard()
             raise PartBusyError(name)
+        part.require_name()
         os.rename(part.name, name, src_dir_fd=folder, dst_dir_fd=folder)
     flush(folder, leave)
 
@@ -348,7 +384,8 @@ def flushed_together(works: Sequence[Callable[[Flush], Any]]) -> list[Any]:
     finally:
         for outcome in outcomes:
             if isinstance(outcome, GeneratorType):  # an error ended it all
-                outcome.close()
+                with suppress(Exception):
+                    outcome.close()
         changes.close()
     return outcomes
 
@@ -382,7 +419,7 @@ class _Changes:
                 for nth, take_back in each.names:
                     with suppress(OSError):
                         take_back(each.folder)
-                    outcomes[nth] = error
+                    outcomes[nth] = error.with_traceback(None)
 
     def close(self) -> None:
         for each in self._folders.values():
@@ -425,7 +462,7 @@ def or_error(do: Callable[[], Any]) -> Any:
         return do()
     except Exception as error:  # noqa: BLE001 - it is one work's, and handed to whoever waits for it
         cause: BaseException | None = error
-        while isinstance(cause, FloradlError | OSError | PartBusyError):
+        while isinstance(cause, FloradlError | OSError | PartBusyError) and cause.__traceback__ is not None:
             cause.__traceback__ = None
             cause = cause.__cause__ or cause.__context__
         return error

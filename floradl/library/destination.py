@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 import msgspec
 
 from floradl.errors import ErrorCode, TransientError
-from floradl.fs.durable import Flush, PartFile, leave
+from floradl.fs.durable import LOST, Flush, PartFile, leave
 from floradl.fs.folders import FolderFd, open_regular
 from floradl.fs.names import SafeName, part_name
 from floradl.fs.os_errors import OF_ONE_ENTRY
@@ -24,6 +24,7 @@ from floradl.portability import flush
 
 _NO_VALIDATOR = "00000000"
 _MOST_NOTES = 4096  # outputs
+_STEP = 1 << 20  # bytes
 
 
 class AttemptMemory:
@@ -160,6 +161,9 @@ class FolderDestination(Destination):
                     f"the folder {'/'.join(folders)} was moved while a file arrived in it", ErrorCode.STORAGE
                 )
             sink.sync(mtime)
+            if sink.has_hole and _sha256(sink) != sha256:
+                sink.discard()
+                raise TransientError(f"{'/'.join((*folders, self._stem))}: {LOST}", ErrorCode.STORAGE)
             spot = _Spot(folder, folders, self._place.flush())
             if (path := self._place.earlier(sink.size, sha256)) is not None:
                 sink.discard()
@@ -228,6 +232,13 @@ def _regular_size(folder: FolderFd, name: SafeName) -> int | None:
             raise
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 else None
+
+
+def _sha256(sink: FolderSink) -> str:
+    digest = hashlib.sha256()
+    for at in range(0, sink.size, _STEP):
+        digest.update(sink.read(_STEP, at))
+    return digest.hexdigest()
 
 
 def same_bytes(folder: FolderFd, name: SafeName, size: int, sha256: str) -> bool:
