@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from benchmarks import (
@@ -100,15 +100,22 @@ def main() -> int:
             options.quick, 1 if options.quick else options.pairs, Path(folder), tools, options.progress
         )
         described = machine.describe(plan.work, tools)
-        figures, failed = _measure_all(plan, options.only)
-    lines = [cells(figure, WORK[figure.row], judged=not plan.quick) for figure in figures]
+        circumstances = f"{machine.version()}, {options.pairs} pairs, load {load:.1f}"
+        lines, failed = [], False
+        for figures in _measured(plan, options.only):
+            failed |= not figures
+            lines += (new := [cells(figure, WORK[figure.row], judged=not plan.quick) for figure in figures])
+            if new and not plan.quick:  # each at once: what all take, some hours, may be cut off
+                results.write(new, described, circumstances)
     if lines:
-        print("\n".join([*markdown([HEADER, *lines]), "", f"floradl {machine.version()}", *described]))
-    if plan.quick:
-        tell("the quick form: sizes and times are tiny, so the figures say nothing")
-    if lines and not plan.quick:
-        results.write(lines, described, f"{machine.version()}, {options.pairs} pairs, load {load:.1f}")
-        tell(f"written to {results.PATH}")
+        print(
+            "\n".join([*markdown([HEADER, *sorted(lines)]), "", f"floradl {machine.version()}", *described])
+        )
+        tell(
+            "the quick form: sizes and times are tiny, so the figures say nothing"
+            if plan.quick
+            else f"written to {results.PATH}"
+        )
     return 1 if failed else 0
 
 
@@ -148,21 +155,19 @@ def parse_rows(text: str) -> set[str]:
     return rows
 
 
-def _measure_all(plan: Plan, wanted: Collection[str]) -> tuple[list[Figure], bool]:
-    figures: list[Figure] = []
-    failed = False
+def _measured(plan: Plan, wanted: Collection[str]) -> Iterator[list[Figure]]:
+    """Yield the figures of each measurement that covers rows that are `wanted`; none where it did not work."""
     for measurement in MEASUREMENTS:
         rows = [row for row in measurement.rows if row in wanted and _can(plan, row)]
         if not rows:
             continue
         try:
-            figures += measurement.run(plan, rows)
+            yield measurement.run(plan, rows)
         except (BenchmarkError, subprocess.SubprocessError, OSError) as error:
-            failed = True
+            yield []
             tell(f"row {', '.join(rows)} did not work: {error}")
         finally:
             _clear(plan.work)
-    return sorted(figures, key=lambda figure: figure.row), failed
 
 
 def _can(plan: Plan, row: str) -> bool:

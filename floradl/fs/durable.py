@@ -3,7 +3,7 @@
 Every path is walked from an open folder, component by component, and no link is followed, so nothing can
 be led out of the library. A file gets its final name only when it is whole and on disk:
 
-    part file → fsync → mode → rename that replaces nothing → fsync of the folder
+    part file → mode and time → fsync → rename that replaces nothing → fsync of the folder
 
 Without the first fsync a power cut loses the bytes, without the last one the name. Several files go through
 these steps side by side (`flushed_together`): the first fsync makes a journaling file system put all on disk
