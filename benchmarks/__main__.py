@@ -156,7 +156,7 @@ def parse_rows(text: str) -> set[str]:
 
 
 def _measured(plan: Plan, wanted: Collection[str]) -> Iterator[list[Figure]]:
-    """Yield the figures of each measurement that covers rows that are `wanted`; none where it did not work."""
+    """Yield the figures of each measurement of rows that are `wanted`; none where it did not work."""
     for measurement in MEASUREMENTS:
         rows = [row for row in measurement.rows if row in wanted and _can(plan, row)]
         if not rows:
