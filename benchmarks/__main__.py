@@ -100,17 +100,15 @@ def main() -> int:
             options.quick, 1 if options.quick else options.pairs, Path(folder), tools, options.progress
         )
         described = machine.describe(plan.work, tools)
-        circumstances = f"{machine.version()}, {options.pairs} pairs, load {load:.1f}"
+        version = machine.version()
         lines, failed = [], False
         for figures in _measured(plan, options.only):
             failed |= not figures
             lines += (new := [cells(figure, WORK[figure.row], judged=not plan.quick) for figure in figures])
             if new and not plan.quick:  # each at once: what all take, some hours, may be cut off
-                results.write(new, described, circumstances)
+                results.write(new, described, f"{version}, {options.pairs} pairs, load {load:.1f}")
     if lines:
-        print(
-            "\n".join([*markdown([HEADER, *sorted(lines)]), "", f"floradl {machine.version()}", *described])
-        )
+        print("\n".join([*markdown([HEADER, *sorted(lines)]), "", f"floradl {version}", *described]))
         tell(
             "the quick form: sizes and times are tiny, so the figures say nothing"
             if plan.quick
