@@ -452,17 +452,19 @@ def result_of(outcome: Any) -> Any:
     return completed(outcome) if isinstance(outcome, GeneratorType) else outcome
 
 
-def or_error(do: Callable[[], Any]) -> Any:
+def or_error(
+    do: Callable[[], Any], expected: tuple[type[Exception], ...] = (FloradlError, OSError, PartBusyError)
+) -> Any:
     """Return what `do` returned or raised.
 
-    An error that is no bug comes without its traceback: it is kept until the next try, and what led to it
-    holds the files of a whole batch.
+    An error that is `expected`, and so no bug, comes without its traceback: it is kept until the next try,
+    and what led to it holds the files of a whole batch.
     """
     try:
         return do()
     except Exception as error:  # noqa: BLE001 - it is one work's, and handed to whoever waits for it
         cause: BaseException | None = error
-        while isinstance(cause, FloradlError | OSError | PartBusyError) and cause.__traceback__ is not None:
+        while isinstance(cause, expected) and cause.__traceback__ is not None:
             cause.__traceback__ = None
             cause = cause.__cause__ or cause.__context__
         return error

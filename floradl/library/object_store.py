@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 from floradl.errors import (
     ErrorCode,
+    FloradlError,
     PauseReason,
     ServicePausedError,
     TransientError,
@@ -339,7 +340,7 @@ class ObjectLibrary(LibraryStore):
             return result_of(work())
 
         self._arrivals.never_wait()  # who has a slot may wait for this very thread
-        return self._each([partial(or_error, partial(outcome, work)) for work in works])
+        return self._each([partial(or_error, partial(outcome, work), (FloradlError,)) for work in works])
 
     def _each(self, works: Sequence[Callable[[], _A]]) -> list[_A]:
         """Call several at once; in a thread that is one of those itself, one after the other."""
