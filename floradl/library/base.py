@@ -185,11 +185,17 @@ class Destination(DownloadTarget, Protocol):
 
     def write_text(self, text: str, mtime: float | None) -> StoredText:
         """Save `text` whole, as UTF-8 in a `.txt` file, as `publish` does."""
+        return completed(self.text_written(text, mtime))
+
+    def text_written(self, text: str, mtime: float | None) -> Steps[StoredText]:
+        """As `write_text`, in steps for `LibraryStore.together`."""
         data = text.encode("utf-8", "replace")
         sha256 = hashlib.sha256(data).hexdigest()
         with self.open("") as sink:
             sink.truncate(0)
             sink.write(data)
+            self.prepare(sink, mtime)
+            yield
             path = self.publish(sink, ".txt", sha256, mtime)
             return StoredText(path, len(data), sha256, self.stored_etag)
 

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from floradl.errors import ErrorCode, TransientError
 from floradl.fs.names import SafeName, fold
-from floradl.library.base import Destination, ResumePoint, Sink, StoredText
+from floradl.library.base import Destination, ResumePoint, Sink
 from floradl.library.destination import AttemptMemory
 from floradl.library.object_arrivals import Arrival, Arrivals, ObjectSink
 from floradl.library.object_client import ChangedError, ObjectClient, StoredObject, TakenError, Upload
@@ -118,15 +118,6 @@ class ObjectDestination(Destination):
         self._place.check()
         arrival = self._place.arrivals.open(self._tag, validator)
         return ObjectSink(self._place.arrivals, self._tag, arrival, self._begin)
-
-    def write_text(self, text: str, mtime: float | None) -> StoredText:
-        data = text.encode("utf-8", "replace")
-        sha256 = hashlib.sha256(data).hexdigest()
-        with self.open("") as sink:
-            sink.truncate(0)
-            sink.write(data)
-            path = self.publish(sink, ".txt", sha256, mtime)
-            return StoredText(path, len(data), sha256, self.stored_etag)
 
     def publish(self, sink: Sink, ext: str, sha256: str, mtime: float | None) -> str:  # noqa: ARG002 - a store has its own times
         if not isinstance(sink, ObjectSink):

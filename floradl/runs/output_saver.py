@@ -370,8 +370,8 @@ class OutputSaver:
             return False
 
 
-def _write_text(destination: Destination, output: RemoteOutput, mtime: float | None) -> SavedOutput:
-    stored = destination.write_text(output.url, mtime)
+def _write_text(destination: Destination, output: RemoteOutput, mtime: float | None) -> Steps[SavedOutput]:
+    stored = yield from destination.text_written(output.url, mtime)
     return SavedOutput(
         output_id=output.output_id,
         type=output.type,
