@@ -215,6 +215,15 @@ class _Bytes(bytearray):
     """Bytes that can be watched."""
 
 
+def with_bytes(
+    work: Callable[[_Bytes, Flush], object], held: list[weakref.ref[_Bytes]]
+) -> list[Callable[[Flush], object]]:
+    """Return three times `work`, each with bytes of its own that nobody else holds; `held` watches these."""
+    bodies = [_Bytes(1000) for _ in range(3)]
+    held.extend(weakref.ref(body) for body in bodies)
+    return [partial(work, body) for body in bodies]
+
+
 def test_an_error_that_is_kept_holds_none_of_the_bytes_of_its_batch(tmp_path: Path) -> None:
     held: list[weakref.ref[_Bytes]] = []
 
@@ -225,12 +234,7 @@ def test_an_error_that_is_kept_holds_none_of_the_bytes_of_its_batch(tmp_path: Pa
         except OSError as error:
             raise TransientError("try again", ErrorCode.STORAGE) from error
 
-    def batch() -> list[Callable[[Flush], Steps[None]]]:
-        bodies = [_Bytes(1000) for _ in range(3)]
-        held.extend(weakref.ref(body) for body in bodies)
-        return [partial(work, body) for body in bodies]
-
-    errors = flushed_together(batch())
+    errors = flushed_together(with_bytes(work, held))
     assert [type(error) for error in errors] == [TransientError] * 3
     assert [body() for body in held] == [None] * 3
 
@@ -245,12 +249,7 @@ def test_an_error_of_a_folders_flush_holds_none_of_them_either(
         flush(folder, leave)
         return len(body)
 
-    def batch() -> list[Callable[[Flush], int]]:
-        bodies = [_Bytes(1000) for _ in range(3)]
-        held.extend(weakref.ref(body) for body in bodies)
-        return [partial(work, body) for body in bodies]
-
-    errors = flushed_together(batch())
+    errors = flushed_together(with_bytes(work, held))
     assert [type(error) for error in errors] == [OSError] * 3
     assert [body() for body in held] == [None] * 3
 

@@ -226,8 +226,8 @@ class PartFile(AppendedFile):
 
     def begin_sync(self, mtime: float | None, mode: int = 0o666) -> None:
         """Begin what `sync` completes, which is given the same. Raises as that."""
-        self._prepare(mtime, mode)
         try:
+            self._prepare(mtime, mode)
             _if_possible(begin_flush, self.fd)
         except OSError:
             self.discard()
@@ -239,9 +239,9 @@ class PartFile(AppendedFile):
         Mode and time are left as they are where the file system cannot have them. Raises `OSError`, after
         removing the file: what the kernel could not write once is lost.
         """
-        if self._prepared != self.size:
-            self._prepare(mtime, mode)
         try:
+            if self._prepared != self.size:
+                self._prepare(mtime, mode)
             flush_file(self.fd)
         except OSError:
             self.discard()
@@ -252,13 +252,9 @@ class PartFile(AppendedFile):
 
     def _prepare(self, mtime: float | None, mode: int) -> None:
         # Before the flush: a change that followed it would take another one to get to disk.
-        try:
-            _if_possible(os.fchmod, self.fd, mode & ~umask())
-            if mtime is not None:
-                _if_possible(os.utime, self.fd, (mtime, mtime))
-        except OSError:
-            self.discard()
-            raise
+        _if_possible(os.fchmod, self.fd, mode & ~umask())
+        if mtime is not None:
+            _if_possible(os.utime, self.fd, (mtime, mtime))
         self._prepared = self.size
 
     def require_name(self) -> None:
@@ -378,8 +374,9 @@ def flushed_together(works: Sequence[Callable[[Flush], Any]]) -> list[Any]:
             changes.nth = nth
             outcomes.append(or_error(partial(_begun, work, changes.note)))
         for nth, outcome in enumerate(outcomes):
-            changes.nth = nth
-            outcomes[nth] = or_error(partial(result_of, outcome))
+            if isinstance(outcome, GeneratorType):
+                changes.nth = nth
+                outcomes[nth] = or_error(partial(completed, outcome))
         changes.flush(outcomes)
     finally:
         for outcome in outcomes:
